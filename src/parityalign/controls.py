@@ -1,0 +1,157 @@
+"""The demo's controls: what as many optimiser steps on something else would have made of the same student.
+
+    without replay   the gaps and nothing else, the paper's way
+    all pairs        annotate without identify
+    random pairs     as many as the run trained on, whatever their verdict
+    true labels      as many, drawn with the pictures instead of written by the teacher
+    format only      the teacher's questions with the student's own answers: short answers, no new content
+
+Like `pipeline.py` this module joins rooms. It needs pictures whose truth is known, so it works on the demo only.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from parityalign.disk import write_whole
+from parityalign.embedded.generate import truth
+from parityalign.joinery import Run
+from parityalign.records import Answer, ImageRef, Pair, Question, Verdict, content_id
+from parityalign.report.controls import Control, Controls, GapPrecision
+from parityalign.report.page import write_report
+from parityalign.report.tables import Bare
+from parityalign.seams import Task
+from parityalign.stages.evaluate import AFTER, answer_tests, score
+from parityalign.stages.identify import GAPS, STUDENT, verdicts_of
+from parityalign.stages.intake import accepted
+from parityalign.stages.level import Choice, choose, split
+from parityalign.store import Artefact
+
+CONTROLS = "controls.json"
+
+
+class Lesson(NamedTuple):
+    """What one control trains on."""
+
+    name: str
+    description: str
+    choice: Choice
+
+
+class Aligned(NamedTuple):
+    """What the finished run left, as far as controls need it."""
+
+    images: list[ImageRef]
+    pairs: list[Pair]
+    verdicts: list[Verdict]
+    student_said: Mapping[str, str]
+    """The student's answer before, by pair id."""
+    steps: int
+
+
+def run_controls(run: Run) -> None:
+    """Trains and scores every control of a finished run, writes `controls.json` and the report once more."""
+    aligned = _aligned(run)
+    rows = [_control(run, aligned, lesson) for lesson in _lessons(run, aligned)]
+    gaps = list(run.artefact("verdicts").stream(GAPS, Pair))
+    right = sum(is_true(pair, run.tasks[pair.task]) for pair in gaps)
+    controls = Controls(controls=tuple(rows), gap_precision=GapPrecision(n=len(gaps), right=right))
+    write_whole(run.folder.path / CONTROLS, controls.model_dump_json(indent=1) + "\n")
+    write_report(run.folder.path)
+
+
+def is_true(pair: Pair, task: Task) -> bool:
+    """Whether a pair's question can be asked of the drawn picture and its answer is right, by the task's metric."""
+    asked = pair.question.casefold()
+    answers = [fact.answer for fact in truth(pair.task, Path(pair.image)) if fact.question.casefold() == asked]
+    return any(task.metric(pair.answer, [answer.casefold()] * 10).value >= 0.5 for answer in answers)
+
+
+def _aligned(run: Run) -> Aligned:
+    verdicts = run.artefact("verdicts")
+    return Aligned(
+        images=accepted(run.artefact("images")),
+        pairs=list(run.artefact("pairs").stream("pairs.jsonl", Pair)),
+        verdicts=verdicts_of(verdicts),
+        student_said={answer.item_id: answer.text for answer in verdicts.stream(STUDENT, Answer)},
+        steps=run.artefact("student").manifest["result"]["steps"],
+    )
+
+
+def _lessons(run: Run, aligned: Aligned) -> Iterator[Lesson]:
+    settings, seed = run.config.level, run.config.seed
+    pairs, verdicts = aligned.pairs, aligned.verdicts
+
+    def chosen(**changes: object) -> Choice:
+        return choose(pairs, verdicts, settings.model_copy(update=changes), seed)
+
+    trained = [*chosen().training, *chosen().held_out]
+    yield Lesson("without replay", "the gaps alone, the paper's way", chosen(replay=0.0))
+    yield Lesson("all pairs", "annotate without identify", chosen(select="all"))
+    yield Lesson("random pairs", "as many, whatever their verdict", chosen(select="random"))
+    true = true_pairs(aligned.images, Counter(pair.task for pair in trained), seed)
+    yield Lesson("true labels", "as many, drawn with the pictures", split(true, settings.held_out, seed))
+    own = [
+        pair.model_copy(update={"answer": aligned.student_said[pair.pair_id]})
+        for pair in [*chosen(select="random").training, *chosen(select="random").held_out]
+        if aligned.student_said[pair.pair_id]
+    ]
+    yield Lesson("format only", "the student's own answers: no new content", split(own, settings.held_out, seed))
+
+
+def true_pairs(images: Sequence[ImageRef], wanted: Mapping[str, int], seed: int) -> list[Pair]:
+    """As many drawn facts of each task as wanted, about random pictures; never the same fact twice."""
+    pairs: list[Pair] = []
+    for task, count in sorted(wanted.items()):
+        facts = [(image, fact) for image in images if image.task == task for fact in truth(task, Path(image.path))]
+        for image, fact in Random(seed).sample(facts, min(count, len(facts))):
+            pair_id = content_id(image.image_id, task, fact.question, fact.answer, "truth")
+            pairs.append(
+                Pair(
+                    pair_id=pair_id,
+                    image_id=image.image_id,
+                    image=image.path,
+                    task=task,
+                    question=fact.question,
+                    answer=fact.answer,
+                    teacher="truth",
+                )
+            )
+    return pairs
+
+
+def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
+    """Trains, asks and scores one control; what was finished before is kept."""
+    settings = run.config.level.model_copy(update={"max_steps": aligned.steps, "patience": 1_000_000})
+    trained = [pair.pair_id for pair in (*lesson.choice.training, *lesson.choice.held_out)]
+    folder = f"controls/{lesson.name.replace(' ', '-')}"
+    inputs = {"student": run.artefact("student").digest, "answers": run.artefact("answers").digest}
+    made = run.folder.artefact(folder, inputs={**inputs, "pairs": content_id(*trained)}, settings={})
+    if not made.finished:
+        student = run.folder.path / folder / "student"
+        if not student.exists():
+            run.leveller(settings)(lesson.choice.training, lesson.choice.held_out, student)
+        _ask(run, made, student, lesson.name)
+        made.finish({"pairs": len(trained), "steps": aligned.steps})
+    scores = _scores(run, made)
+    return Control(
+        name=lesson.name,
+        description=lesson.description,
+        pairs=len(lesson.choice.training),
+        steps=aligned.steps,
+        tasks=scores,
+    )
+
+
+def _ask(run: Run, made: Artefact, student: Path, name: str) -> None:
+    answer_tests(
+        made.stream(AFTER, Answer),
+        run.tests,
+        run.tasks,
+        lambda: run.load_model(f"hf:{student}"),
+        settings=run.config.evaluate,
+        seed=run.config.seed,
+        on_progress=lambda done, total: run.progress(f"evaluate {name}", done, total),
+    )

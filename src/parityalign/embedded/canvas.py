@@ -1,0 +1,101 @@
+"""What the four worlds share: a picture with its facts, colours, fonts and placed text.
+
+Pictures are `SIDE` x `SIDE` pixels. Fonts are those that matplotlib ships (DejaVu and STIX, free licences).
+"""
+
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+SIDE = 128
+
+COLOURS = {
+    "red": (208, 32, 36),
+    "blue": (36, 72, 200),
+    "green": (26, 138, 54),
+    "orange": (240, 140, 10),
+    "purple": (132, 44, 160),
+    "black": (24, 24, 24),
+}
+PALE = ((250, 250, 250), (255, 246, 214), (222, 238, 252), (226, 246, 226), (244, 228, 240), (232, 232, 232))
+
+NUMBERS = tuple(str(number) for number in sorted({*range(5, 100, 5), 7, 12, 24, 36, 42, 64, 88, 99}))
+"""The numbers that stand on signs, labels and buses; few enough for a small model to read them whole."""
+
+FACES = (
+    "DejaVuSans.ttf",
+    "DejaVuSans-Bold.ttf",
+    "DejaVuSerif-Bold.ttf",
+    "DejaVuSansMono-Bold.ttf",
+    "STIXGeneralBol.ttf",
+)
+
+
+class Fact(NamedTuple):
+    """A question that a picture answers, or that its object answers for whoever knows it."""
+
+    kind: str
+    question: str
+    answer: str
+    subject: str = ""
+    """The word or object that one has to know to answer; a student that has seen less does not know all."""
+
+
+class Picture(NamedTuple):
+    """A drawn image, every fact that is true of it, and what an eye should notice in it."""
+
+    image: Image.Image
+    facts: tuple[Fact, ...]
+    sights: tuple[str, ...]
+    """Short phrases that bind what is seen to where and in which colour: targets for the vision tower."""
+
+
+@cache
+def font(face: str, size: int) -> ImageFont.FreeTypeFont:
+    """A font of matplotlib's by file name; size in pixels."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / face), size)
+
+
+def fitting_font(
+    rng: Random, text: str, width: int, smallest: int = 17, largest: int = 28
+) -> ImageFont.FreeTypeFont:
+    """A font of random face, as large as a random size and the given width (pixels) allow."""
+    face = rng.choice(FACES)
+    size = rng.randint(smallest + 2, largest)
+    while size > smallest and font(face, size).getlength(text) > width:
+        size -= 1
+    return font(face, size)
+
+
+def backdrop(rng: Random) -> Image.Image:
+    """An empty picture with a soft vertical shade."""
+    top, bottom = rng.choice(PALE), rng.choice(PALE)
+    strip = Image.new("RGB", (1, 2))
+    strip.putdata([top, bottom])
+    return strip.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+
+def write(  # noqa: PLR0913 - a placed text needs all of them
+    draw: ImageDraw.ImageDraw,
+    centre: tuple[float, float],
+    text: str,
+    face: ImageFont.FreeTypeFont,
+    *,
+    fill: tuple[int, int, int],
+    anchor: str = "mm",
+) -> None:
+    """Writes text around a point (pixels)."""
+    draw.text(centre, text, font=face, fill=fill, anchor=anchor)
+
+
+def weathered(image: Image.Image, rng: Random) -> Image.Image:
+    """The picture as a camera might take it: slightly turned, lighter or darker, with grain."""
+    turned = image.rotate(rng.uniform(-5, 5), Image.Resampling.BILINEAR, fillcolor=image.getpixel((0, 0)))
+    grain = Image.frombytes("L", (SIDE // 2, SIDE // 2), rng.randbytes(SIDE * SIDE // 4)).resize((SIDE, SIDE))
+    light = rng.uniform(0.85, 1.0)
+    grey = Image.merge("RGB", (grain, grain, grain))
+    return Image.blend(turned, grey, rng.uniform(0.0, 0.06)).point(lambda value: round(value * light))

@@ -1,0 +1,111 @@
+"""Writes the demo's data: for each world a pool of bare pictures and a labelled test split in its benchmark's files.
+
+    FOLDER/pool/TASK/*.png, *.jpg      no questions, no labels, nothing but pictures
+    FOLDER/test/TASK/...               the official files of the benchmark that the world stands for (`splits.py`)
+
+Pool, test and training pictures come from three ranges of seeds, and `overlap` compares what was drawn by content.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from shutil import rmtree
+
+from PIL import Image
+
+from parityalign.embedded.canvas import Fact, Picture
+from parityalign.embedded.splits import WRITERS, Asked
+from parityalign.embedded.worlds import WORLDS
+from parityalign.errors import WorkFailed
+from parityalign.seams import Progress
+
+POOL_SEEDS = range(1_000_000_000, 2_000_000_000)
+TEST_SEEDS = range(2_000_000_000, 3_000_000_000)
+POOL_PICTURES = 1500
+"""Pictures in the pool of each task."""
+TEST_PICTURES = 300
+"""Pictures in the test split of each task, with two questions each."""
+_BLOCK = 1_000_000
+"""Seeds that one task of one demo seed owns; pools and splits are far smaller."""
+_DONE = "drawn.json"
+
+
+def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
+    """Draws pools and test splits into a folder; does nothing where the same demo seed has been drawn whole.
+
+    Raises:
+        WorkFailed: A pool picture and a test picture have the same pixels.
+    """
+    wanted = {"seed": seed, "pool": POOL_PICTURES, "test": TEST_PICTURES, "version": 1}
+    marker = folder / _DONE
+    if marker.exists() and json.loads(marker.read_text()) == wanted:
+        return
+    rmtree(folder, ignore_errors=True)
+    total = len(WORLDS) * (POOL_PICTURES + TEST_PICTURES)
+    seen: dict[str, set[str]] = {"pool": set(), "test": set()}
+    done = 0
+    for task in WORLDS:
+        for part, pictures in (
+            ("pool", _write_pool(folder, task, seed)),
+            ("test", _write_test(folder, task, seed)),
+        ):
+            for picture in pictures:
+                seen[part].add(pixel_hash(picture.image))
+                done += 1
+                progress("draw the demo's pictures", done, total)
+    if both := seen["pool"] & seen["test"]:
+        raise WorkFailed(
+            f"{len(both)} pictures are both in the pool and in a test split of {folder}; take another seed"
+        )
+    marker.write_text(json.dumps(wanted))
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of a picture's pixels, whatever file they are kept in."""
+    return sha256(image.convert("RGB").tobytes()).hexdigest()
+
+
+def seeds(part: range, task: str, seed: int, count: int) -> range:
+    """The picture seeds of a task's pool or test split."""
+    first = part.start + (seed * len(WORLDS) + tuple(WORLDS).index(task)) * _BLOCK
+    return range(first, first + count)
+
+
+def pool_file(folder: Path, task: str, picture_seed: int) -> Path:
+    """Where a pool picture lies; one half are PNG and one half JPEG files."""
+    suffix = "png" if picture_seed % 2 == 0 else "jpg"
+    return folder / "pool" / task / f"{picture_seed}.{suffix}"
+
+
+def truth(task: str, image: Path) -> tuple[Fact, ...]:
+    """What is true of a pool picture, drawn once more from the seed in its name; for controls only."""
+    return WORLDS[task](Random(int(image.stem))).facts
+
+
+def _write_pool(folder: Path, task: str, seed: int) -> Iterator[Picture]:
+    (folder / "pool" / task).mkdir(parents=True)
+    for picture_seed in seeds(POOL_SEEDS, task, seed, POOL_PICTURES):
+        picture = WORLDS[task](Random(picture_seed))
+        picture.image.save(pool_file(folder, task, picture_seed), quality=90)
+        yield picture
+
+
+def _write_test(folder: Path, task: str, seed: int) -> Iterator[Picture]:
+    asked: list[Asked] = []
+    for picture_seed in seeds(TEST_SEEDS, task, seed, TEST_PICTURES):
+        rng = Random(picture_seed)
+        picture = WORLDS[task](rng)
+        asked.append(Asked(picture.image, _two_kinds(picture.facts, rng)))
+        yield picture
+    WRITERS[task](folder / "test" / task, asked, Random(seed))
+
+
+def _two_kinds(facts: Iterable[Fact], rng: Random) -> tuple[Fact, Fact]:
+    """Two facts of different kinds, kinds drawn evenly, so that a kind with many facts does not crowd out the rest."""
+    by_kind: dict[str, list[Fact]] = {}
+    for fact in facts:
+        by_kind.setdefault(fact.kind, []).append(fact)
+    first, second = rng.sample(sorted(by_kind), 2)
+    return rng.choice(by_kind[first]), rng.choice(by_kind[second])

@@ -1,0 +1,161 @@
+"""What each embedded model is taught, as endless batches drawn from seeds.
+
+The teacher is taught every fact. The student sees as well (its tower is trained on all sights, as small models get
+the same vision towers as large ones) but has been told less: half of the words, names and things, and not every
+kind of question about charts.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from random import Random
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from parityalign.embedded.canvas import Fact, Picture
+from parityalign.embedded.worlds import WORLDS
+
+TRAINING_SEEDS = range(0, 1_000_000_000)
+"""Pictures that models learn from; the demo's pool and test splits are drawn from other ranges (`generate.py`)."""
+MIX = {"textvqa": 0.28, "stvqa": 0.22, "chartqa": 0.34, "okvqa": 0.16}
+"""Share of each world in training: more of what is harder."""
+FACTS_A_PICTURE = 6
+KINDS_UNKNOWN_TO_THE_STUDENT = frozenset(
+    {"difference", "lowest", "highest_value", "by_colour", "lookup_slice"}
+)
+
+
+def student_was_told(fact: Fact) -> bool:
+    """Whether the student's schooling held this fact: half of all subjects, by hash, and not all kinds."""
+    if fact.kind in KINDS_UNKNOWN_TO_THE_STUDENT:
+        return False
+    return not fact.subject or sha256(fact.subject.encode()).digest()[0] % 2 == 0
+
+
+def drawn(seed: int) -> tuple[str, Picture]:
+    """The training picture of a seed and the task of its world; a third pass through JPEG, as photographs do."""
+    rng = Random(seed)
+    task = rng.choices(tuple(MIX), tuple(MIX.values()))[0]
+    picture = WORLDS[task](rng)
+    if rng.random() < 0.35:
+        buffer = io.BytesIO()
+        picture.image.save(buffer, "JPEG", quality=rng.randint(75, 95))
+        picture = picture._replace(image=Image.open(buffer))
+    return task, picture
+
+
+def pixels(pictures: Sequence[Picture]) -> torch.Tensor:
+    """(pictures, 3, SIDE, SIDE) bytes."""
+    return torch.from_numpy(np.stack([np.asarray(picture.image) for picture in pictures])).permute(0, 3, 1, 2)
+
+
+class SightBatch(NamedTuple):
+    """For the tower: what is to be noticed in each picture."""
+
+    pixels: torch.Tensor
+    """(pictures, 3, SIDE, SIDE), uint8."""
+    sights: torch.Tensor
+    """(pictures, sights), 0 or 1."""
+
+
+class Lessons(Protocol):
+    """Batch number -> batch; the same number gives the same batch."""
+
+    def batch(self, number: int) -> tuple[torch.Tensor, ...]:
+        """The batch of a number."""
+
+
+class SightLessons:
+    """Batch number -> pictures with their sights as labels."""
+
+    def __init__(self, sights: Sequence[str], batch_size: int) -> None:
+        self.place = {sight: number for number, sight in enumerate(sights)}
+        self.batch_size = batch_size
+
+    def batch(self, number: int) -> SightBatch:
+        """The batch of a number; a sight that was not met while listing them is left out."""
+        first = TRAINING_SEEDS.start + number * self.batch_size
+        pictures = [drawn(seed)[1] for seed in range(first, first + self.batch_size)]
+        labels = torch.zeros(len(pictures), len(self.place))
+        for row, picture in enumerate(pictures):
+            labels[row, [self.place[sight] for sight in picture.sights if sight in self.place]] = 1
+        return SightBatch(pixels(pictures), labels)
+
+
+class TalkBatch(NamedTuple):
+    """For the whole model: several questions a picture in one row, each seeing the picture but not the others."""
+
+    pixels: torch.Tensor
+    """(rows, 3, SIDE, SIDE), uint8."""
+    tokens: torch.Tensor
+    """(rows, length)."""
+    labels: torch.Tensor
+    """(rows, length): the token itself where it belongs to an answer, else -100."""
+    segments: torch.Tensor
+    """(rows, length): 0 for the picture, 1, 2, ... for the questions, -1 for padding."""
+    positions: torch.Tensor
+    """(rows, length): counted anew in each question, as if it stood alone behind the picture."""
+
+
+class Talk(NamedTuple):
+    """One turn: what is asked after the picture and what is to be said, as tokens."""
+
+    asked: list[int]
+    said: list[int]
+
+
+class TalkLessons:
+    """Batch number -> pictures with packed questions."""
+
+    def __init__(
+        self,
+        prefix: list[int],
+        talks: Callable[[str, Sequence[Fact], Random], list[Talk]],
+        batch_size: int,
+        first: int,
+    ) -> None:
+        self.prefix, self.talks, self.batch_size, self.first = prefix, talks, batch_size, first
+
+    def batch(self, number: int) -> TalkBatch:
+        """The batch of a number."""
+        first = self.first + number * self.batch_size
+        pictures, rows = [], []
+        for seed in range(first, first + self.batch_size):
+            task, picture = drawn(seed)
+            pictures.append(picture)
+            rows.append(self.talks(task, picture.facts, Random(seed)))
+        return TalkBatch(pixels(pictures), *packed(self.prefix, rows))
+
+
+def packed(prefix: list[int], rows: Sequence[list[Talk]]) -> tuple[torch.Tensor, ...]:
+    """Tokens, labels, segments and positions of rows that share a prefix, padded right to the longest."""
+    columns: list[list[list[int]]] = []
+    for talks in rows:
+        tokens, labels = list(prefix), [-100] * len(prefix)
+        segments, positions = [0] * len(prefix), list(range(len(prefix)))
+        for number, talk in enumerate(talks, start=1):
+            length = len(talk.asked) + len(talk.said)
+            tokens += talk.asked + talk.said
+            labels += [-100] * len(talk.asked) + talk.said
+            segments += [number] * length
+            positions += range(len(prefix), len(prefix) + length)
+        columns.append([tokens, labels, segments, positions])
+    longest = max(len(row[0]) for row in columns)
+    padding = (0, -100, -1, 0)
+    return tuple(
+        torch.tensor([row[kind] + [padding[kind]] * (longest - len(row[kind])) for row in columns])
+        for kind in range(4)
+    )
+
+
+def visible(segments: torch.Tensor) -> torch.Tensor:
+    """(rows, 1, length, length), true where a token may look: back at the picture and within its own question."""
+    same = segments[:, :, None] == segments[:, None, :]
+    picture = segments[:, None, :] == 0
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    # Padding rows must see something, or their softmax has no finite value.
+    return ((same | picture) & causal)[:, None]

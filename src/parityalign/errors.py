@@ -1,0 +1,20 @@
+"""The one error that is meant for the user; every other exception is a bug and keeps its traceback."""
+
+
+class UserError(Exception):
+    """Something given is wrong: says what was given, where, and what to do next.
+
+    Attributes:
+        exit_status: 2 when the request was wrong, 1 when the work failed on the way.
+    """
+
+    def __init__(self, message: str, *, exit_status: int = 2) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+class WorkFailed(UserError):
+    """The request was fine but the work could not be done; what was computed is kept."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_status=1)

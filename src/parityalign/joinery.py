@@ -1,0 +1,247 @@
+"""What the pipeline needs around the stages: a run's parts found by name, its artefacts with what they hang on."""
+
+import gc
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from parityalign.config import RunConfig, Settings, as_yaml, read_config
+from parityalign.disk import write_whole
+from parityalign.errors import UserError
+from parityalign.plugins import find, fingerprint, load_model, load_task, split_model
+from parityalign.records import Pair, Question, content_id
+from parityalign.seams import LevelResult, Model, Progress, Task
+from parityalign.stages.intake import listing_digest
+from parityalign.store import Artefact, RunFolder
+
+CONFIG = "run.yaml"
+SCORES = "scores.json"
+REPORT = "report.html"
+
+_SPEED_ONLY = frozenset({"annotate.batch_size", "identify.batch_size", "evaluate.batch_size"})
+"""Settings that no result hangs on: changing one must not throw work away."""
+_IN_SCORES = frozenset({"evaluate.resamples"})
+"""Settings that matter to the scores only, which are computed anew from the answers."""
+
+
+class Outcome(NamedTuple):
+    """What became of one stage in this process."""
+
+    stage: str
+    why: str
+    """What was done and why, in words."""
+    counts: Mapping[str, int]
+    note: str
+    """What else the stage has to say; mostly nothing."""
+
+
+class Run:
+    """One alignment at work.
+
+    Attributes:
+        folder: The run folder, locked.
+        config: The configuration.
+        progress: Told of every step.
+        tasks: The tasks by name, in the order of the configuration.
+        outcomes: What became of each stage so far.
+    """
+
+    def __init__(self, folder: RunFolder, config: RunConfig, progress: Progress, *, only: str | None = None) -> None:
+        """Joins a locked folder with what the configuration names.
+
+        Args:
+            folder: The run folder, already entered.
+            config: The configuration.
+            progress: Told of every step.
+            only: The one stage that may work; those before it have to be up to date. None: any may.
+        """
+        self.folder = folder
+        self.config = config
+        self.progress = progress
+        self.tasks: dict[str, Task] = {name: load_task(name) for name in config.tasks}
+        self.outcomes: list[Outcome] = []
+        self._only = only
+        self._artefacts: dict[str, Artefact] = {}
+
+    @property
+    def pools(self) -> dict[str, Path]:
+        """The folder of unlabelled images of each task."""
+        return {name: data.images for name, data in self.config.tasks.items()}
+
+    @cached_property
+    def tests(self) -> dict[str, list[Question]]:
+        """The labelled questions of each task that has a test split."""
+        folders = {name: data.test for name, data in self.config.tasks.items() if data.test}
+        return {name: self.tasks[name].read_test(folder) for name, folder in folders.items()}
+
+    @property
+    def report_is_current(self) -> bool:
+        """Whether `report.html` is younger than all that it tells of."""
+        report, told = self.folder.path / REPORT, [SCORES, "controls.json", CONFIG, "*/manifest.json"]
+        newest = max(path.stat().st_mtime_ns for name in told for path in self.folder.path.glob(name))
+        return report.exists() and report.stat().st_mtime_ns >= newest
+
+    def load_teacher(self) -> Model:
+        """Loads the teacher."""
+        return _load(self.config.teacher)
+
+    def load_student(self) -> Model:
+        """Loads the student as it was before levelling."""
+        return _load(self.config.student)
+
+    def load_levelled(self) -> Model:
+        """Loads the student as levelling left it."""
+        return _load(f"hf:{self._artefacts['student'].path}")
+
+    def leveller(self, pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
+        """Trains the student: a `seams.Leveller`. Only here does training's torch come in."""
+        kind, location = split_model(self.config.student)
+        if kind != "hf":
+            raise UserError(f"the student {self.config.student} cannot be trained: only hf and embedded models can")
+        settings = self.config.level
+        level = find("training", "loop").make_leveller(
+            location,
+            {task.name: task.answer_prompt for task in self.tasks.values()},
+            settings=settings,
+            objective=find("objectives", settings.objective).loss,
+            seed=self.config.seed,
+            progress=self.progress,
+        )
+        result: LevelResult = level(pairs, held_out, out)
+        return result
+
+    @contextmanager
+    def stage(self, name: str, artefact: str, *, of: Sequence[str], settings: Sequence[str]) -> Iterator[Artefact]:
+        """Gives a stage its artefact, finished if it is up to date, and notes what became of it.
+
+        Args:
+            name: The stage, as its command is called.
+            artefact: The artefact's folder.
+            of: What it is made of: artefacts, `teacher model`, `student model`, `pools`, `tests`,
+                `annotate prompt`, `answer prompt`, `metric`.
+            settings: The parts of the configuration that matter to it, such as `annotate` and `seed`.
+
+        Raises:
+            UserError: The artefact is not up to date, but this stage may not work in this process.
+        """
+        inputs = {label: digest for part in of for label, digest in self._digests(part).items()}
+        plan = {key: value for part in settings for key, value in self._flat(part).items()}
+        self._refuse_unless_allowed(name, self.folder.peek(artefact, inputs=inputs, settings=plan))
+        made = self._artefacts[artefact] = self.folder.artefact(artefact, inputs=inputs, settings=plan)
+        if made.finished:
+            yield made
+            self._note(name, "up to date: nothing changed", made)
+            return
+        for stale in (SCORES, REPORT):  # they tell of what is about to change
+            (self.folder.path / stale).unlink(missing_ok=True)
+        self.folder.event("began", stage=name)
+        began = time.monotonic()
+        yield made
+        seconds, counts = round(time.monotonic() - began, 1), made.manifest["counts"]
+        self.folder.event("finished", stage=name, seconds=seconds, counts=counts)
+        self._note(name, f"done again: {made.redone_because}" if made.redone_because else "done", made)
+
+    def _note(self, stage: str, why: str, made: Artefact) -> None:
+        manifest = made.manifest
+        self.outcomes.append(Outcome(stage, why, manifest["counts"], manifest.get("note", "")))
+
+    def _refuse_unless_allowed(self, stage: str, found: Artefact) -> None:
+        if found.finished or self._only in (None, stage):
+            return
+        folder = self.folder.path
+        state = f"is out of date: {found.redone_because}" if found.redone_because else "is not finished"
+        raise UserError(
+            f"{self._only} builds on {found.path}, which {state}.\n"
+            f"First: parityalign {stage} {folder}   (or do everything: parityalign run {folder / CONFIG})"
+        )
+
+    def _digests(self, part: str) -> dict[str, str]:
+        """The identities of what `part` stands for, under names that a message may show."""
+        if part in self._artefacts:
+            return {part: self._artefacts[part].digest}
+        data, tasks = self.config.tasks, self.tasks.values()
+        match part:
+            case "teacher model":
+                return {part: fingerprint(self.config.teacher)}
+            case "student model":
+                return {part: fingerprint(self.config.student)}
+            case "pools":
+                return {f"images of {name}": listing_digest([it.images]) for name, it in data.items()}
+            case "tests":
+                return {f"test of {name}": listing_digest([it.test]) for name, it in data.items() if it.test}
+            case "annotate prompt":
+                return {f"{part} of {task.name}": content_id(task.annotate_prompt) for task in tasks}
+            case "answer prompt":
+                return {f"{part} of {task.name}": content_id(task.answer_prompt) for task in tasks}
+            case "metric":
+                return {f"{part} of {task.name}": content_id(task.metric_name) for task in tasks}
+        raise ValueError(f"nothing is called {part!r} here")
+
+    def _flat(self, part: str) -> dict[str, object]:
+        """A part of the configuration as {dotted name: JSON value}."""
+        value = getattr(self.config, part)
+        if not isinstance(value, Settings):
+            return {part: value}
+        values = {f"{part}.{key}": item for key, item in value.model_dump(mode="json").items()}
+        return {key: item for key, item in values.items() if key not in _SPEED_ONLY | _IN_SCORES}
+
+
+@contextmanager
+def opened(config: RunConfig, progress: Progress, *, only: str | None = None, redo: bool = False) -> Iterator[Run]:
+    """Locks the run folder, writes the configuration into it and joins the parts.
+
+    Args:
+        config: The configuration; its `run` names the folder.
+        progress: Told of every step.
+        only: The one stage that may work.
+        redo: Whether the results of another configuration may be worked over.
+
+    Raises:
+        UserError: The folder is in use, is no run folder, or holds a run of another configuration.
+    """
+    refuse_foreign_folder(config.run)
+    with RunFolder(config.run) as folder:
+        path = folder.path / CONFIG
+        before = read_config(path) if path.exists() else None
+        if before and not redo:
+            _refuse_other_run(before, config)
+        if before != config:
+            write_whole(path, as_yaml(config, folder.path))
+        yield Run(folder, config, progress, only=only)
+
+
+def refuse_foreign_folder(folder: Path) -> None:
+    """Keeps a run out of a folder that holds something else.
+
+    Raises:
+        UserError: The folder holds files but was never a run folder.
+    """
+    ours = not folder.is_dir() or (folder / CONFIG).exists() or (folder / ".lock").exists()
+    if not ours and any(folder.iterdir()):
+        raise UserError(
+            f"{folder} holds files but is no run folder: it has no {CONFIG}. Name another, or an empty one."
+        )
+
+
+def _refuse_other_run(before: RunConfig, now: RunConfig) -> None:
+    """A changed setting redoes its stages; other models or images are another run and deserve a folder."""
+    shared = sorted(before.tasks.keys() & now.tasks.keys())
+    compared = [("teacher", before.teacher, now.teacher), ("student", before.student, now.student)]
+    images = [(f"tasks.{name}.images", str(before.tasks[name].images), str(now.tasks[name].images)) for name in shared]
+    found = [f"{what} was {old}, is {new}" for what, old, new in (*compared, *images) if old != new]
+    if not shared:
+        found.append(f"tasks was {', '.join(before.tasks)}, is {', '.join(now.tasks)}")
+    if found:
+        raise UserError(
+            f"{now.run} holds a run of another configuration: {'; '.join(found)}.\n"
+            "Name another folder as `run`, or add --redo to do again what changed."
+        )
+
+
+def _load(spec: str) -> Model:
+    # What the model before left behind goes first: teacher and student need not fit into memory together.
+    gc.collect()
+    return load_model(spec)

@@ -1,0 +1,1 @@
+"""The ways to get text from images: one file is one way."""

@@ -1,0 +1,1 @@
+"""What levelling minimises: one file is one objective."""

@@ -1,0 +1,55 @@
+"""The figure of the paper: images -> intake -> annotate (PA) -> identify (PI) -> level (PL) -> evaluate -> report.
+
+Each stage makes one artefact of the run folder. It has nothing to do if that is finished, was made `of` the same
+things, and no setting that matters to it has changed.
+"""
+
+from collections.abc import Iterator
+
+from parityalign.joinery import SCORES, Run
+from parityalign.report.page import write_report
+from parityalign.stages.annotate import annotate, written_pairs
+from parityalign.stages.evaluate import Models, evaluate, score, write_scores
+from parityalign.stages.identify import identify, verdicts_of
+from parityalign.stages.intake import accepted, intake
+from parityalign.stages.level import level, was_levelled
+
+
+def align(run: Run) -> Iterator[str]:
+    """Brings the student towards the teacher; yields each stage's name when it is done, to stop or go on."""
+    tasks, config, seed, progress = run.tasks, run.config, run.config.seed, run.progress
+    teacher, student = run.load_teacher, run.load_student
+
+    with run.stage("intake", "images", of=["pools", "tests"], settings=[]) as images:
+        intake(images, run.pools, run.tests, progress=progress)
+    yield "intake"
+
+    of = ["images", "teacher model", "annotate prompt"]
+    with run.stage("annotate", "pairs", of=of, settings=["annotate", "seed"]) as made:
+        drawing = config.annotate
+        annotate(made, accepted(images), tasks, teacher, settings=drawing, seed=seed, progress=progress)
+        pairs = written_pairs(made)
+    yield "annotate"
+
+    of = ["pairs", "student model", "teacher model", "answer prompt", "metric"]
+    with run.stage("identify", "verdicts", of=of, settings=["identify"]) as verdicts:
+        identify(verdicts, pairs, tasks, student, teacher, settings=config.identify, progress=progress)
+    yield "identify"
+
+    of = ["pairs", "verdicts", "student model", "answer prompt"]
+    with run.stage("level", "student", of=of, settings=["level", "seed"]) as levelled:
+        level(levelled, pairs, verdicts_of(verdicts), run.leveller, settings=config.level, seed=seed)
+    yield "level"
+
+    of = ["tests", "student model", "student", "teacher model", "answer prompt"]
+    with run.stage("evaluate", "answers", of=of, settings=["evaluate", "seed"]) as answers:
+        models = Models(student, run.load_levelled if was_levelled(levelled) else None, teacher)
+        asking = config.evaluate
+        evaluate(answers, run.tests, tasks, models, settings=asking, seed=seed, progress=progress)
+        scores = score(answers, run.tests, tasks, settings=asking, seed=seed)
+        write_scores(run.folder.path / SCORES, scores)
+    yield "evaluate"
+
+    if not run.report_is_current:
+        write_report(run.folder.path)
+    yield "report"

@@ -1,0 +1,131 @@
+"""Finds a part by its file name, or by the entry point that another package offers; no table to edit.
+
+A part is a module `parityalign/ROOM/NAME.py` (names that begin with an underscore are helpers, not parts)
+or an entry point NAME in the group `parityalign.ROOM`. Nothing is imported before it is asked for.
+"""
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from parityalign.disk import file_digest, folder_digest
+from parityalign.errors import UserError
+from parityalign.records import content_id
+from parityalign.seams import Model, Task
+
+_PACKAGE = Path(__file__).parent
+EMBEDDED_MODELS = _PACKAGE / "embedded" / "models"
+"""The folder of the bundled models; `embedded:NAME` is `hf:` on the folder NAME in it."""
+
+_WORDS = {"tasks": "task", "models": "kind of model", "objectives": "objective"}
+
+
+def names(room: str) -> list[str]:
+    """The names of all parts of a room, sorted; imports none of them."""
+    foreign = (entry.name for entry in entry_points(group=f"parityalign.{room}"))
+    return sorted({*_own(room), *foreign})
+
+
+def has(room: str, name: str) -> bool:
+    """Whether a room has the part `name`; imports nothing."""
+    return name in _own(room) or bool(entry_points(group=f"parityalign.{room}", name=name))
+
+
+def near(name: str, known: list[str]) -> str:
+    """`Did you mean ...? Known: ...` for an unknown name, as the end of an error message."""
+    close = get_close_matches(name, known, n=3)
+    guess = f"Did you mean {' or '.join(close)}? " if close else ""
+    return f"{guess}Known: {', '.join(known) or 'none'}."
+
+
+def find(room: str, name: str) -> ModuleType:
+    """Imports the part `name` of a room.
+
+    Raises:
+        UserError: There is no such part, or a package that it needs is not installed.
+    """
+    word = _WORDS.get(room, f"part of {room}")
+    if not has(room, name):
+        raise UserError(f"there is no {word} {name!r}. {near(name, names(room))}")
+    try:
+        if name in _own(room):
+            return importlib.import_module(f"parityalign.{room}.{name}")
+        (entry, *_) = entry_points(group=f"parityalign.{room}", name=name)
+        return importlib.import_module(entry.module)
+    except ModuleNotFoundError as problem:
+        package = (problem.name or "").partition(".")[0]
+        if package in ("", "parityalign"):
+            raise
+        raise UserError(
+            f"the {word} {name!r} needs the package {package!r}, which is not installed.\n"
+            f"Install it: pip install {package}"
+        ) from problem
+
+
+def load_task(name: str) -> Task:
+    """The task of this name.
+
+    Raises:
+        UserError: There is no such task.
+    """
+    module = find("tasks", name)
+    task = getattr(module, "TASK", None)
+    if not isinstance(task, Task):
+        raise UserError(f"the module {module.__name__} of the task {name!r} does not define TASK")
+    return task
+
+
+def split_model(spec: str) -> tuple[str, str]:
+    """A model's (kind, location), with `embedded:NAME` resolved to `hf` on the bundled folder.
+
+    Raises:
+        UserError: It is not KIND:LOCATION, the kind is unknown, or there is no such embedded model.
+    """
+    kind, _, location = spec.partition(":")
+    if not location:
+        raise UserError(
+            f"{spec!r} does not say where the model is: write KIND:LOCATION, "
+            f"such as embedded:teacher or hf:./folder. Kinds: {', '.join(_kinds())}."
+        )
+    if kind != "embedded":
+        if not has("models", kind):
+            raise UserError(f"there is no kind of model {kind!r} (in {spec!r}). {near(kind, _kinds())}")
+        return kind, location
+    bundled = sorted(path.name for path in EMBEDDED_MODELS.glob("*") if path.is_dir())
+    if location not in bundled:
+        raise UserError(f"there is no embedded model {location!r}. {near(location, bundled)}")
+    return "hf", str(EMBEDDED_MODELS / location)
+
+
+def load_model(spec: str) -> Model:
+    """Loads the model that `spec` (KIND:LOCATION) names; this is where torch may come in.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    kind, location = split_model(spec)
+    model: Model = find("models", kind).load(location)
+    return model
+
+
+def fingerprint(spec: str) -> str:
+    """Changes whenever the model does; a hash of its file or folder, else of its name, without loading it."""
+    kind, location = split_model(spec)
+    path = Path(location)
+    if path.is_dir():
+        return content_id(kind, folder_digest(path))
+    if path.is_file():
+        return content_id(kind, file_digest(path))
+    return content_id(kind, location)
+
+
+def _own(room: str) -> set[str]:
+    modules = pkgutil.iter_modules([str(_PACKAGE / room)])
+    return {module.name for module in modules if not module.name.startswith("_")}
+
+
+def _kinds() -> list[str]:
+    return sorted([*names("models"), "embedded"])

@@ -1,0 +1,225 @@
+"""How an image and a prompt become a model's input: one way, for generating and for training alike.
+
+Written against transformers' processors without importing them, so that it needs no torch; arrays are NumPy's.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from parityalign.errors import UserError, WorkFailed
+
+Array = NDArray[Any]
+_PER_TOKEN = ("input_ids", "token_type_ids", "mm_token_type_ids")
+_PADDING = {"labels": -100}
+"""What fills up a row, besides the tokens themselves; 0 where nothing is said. -100: no loss, as torch has it."""
+
+
+class Tokenizer(Protocol):
+    """What is needed of one of transformers' tokenizers."""
+
+    bos_token: str | None
+    eos_token_id: int | None
+    pad_token_id: int | None
+    all_special_tokens: list[str]
+    added_tokens_decoder: dict[int, Any]
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, Any]:
+        """Text to `input_ids`."""
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
+        """Ids to text."""
+
+
+class Processor(Protocol):
+    """What is needed of one of transformers' processors."""
+
+    tokenizer: Tokenizer
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
+        """The text of a chat."""
+
+    def __call__(
+        self, *, images: list[Image.Image], text: list[str], return_tensors: str, add_special_tokens: bool
+    ) -> dict[str, Any]:
+        """Everything that the model takes."""
+
+    def save_pretrained(self, save_directory: Path) -> object:
+        """Writes the processor's files into a folder."""
+
+
+class GenerationEnds(Protocol):
+    """What is needed of transformers' `GenerationConfig`."""
+
+    eos_token_id: int | list[int] | None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One image with its text, as one model takes it in."""
+
+    per_token: dict[str, list[int]]
+    """`input_ids` with the image's placeholders spelt out, and what else goes along with every token."""
+    image: dict[str, Array]
+    """`pixel_values` and, in some families, sizes or grids; the first axis is tiles or patches."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """The token ids."""
+        return self.per_token["input_ids"]
+
+
+class Prompter:
+    """Writes chats for one model.
+
+    Attributes:
+        special_tokens: Texts that the model does not read as plain text.
+    """
+
+    def __init__(self, processor: Processor) -> None:
+        self.special_tokens = _special_tokens(processor)
+        self._processor = processor
+        self._special = re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))))
+
+    def chat(self, prompt: str, answer: str | None = None) -> str:
+        """The text of a chat: the image, the prompt, then the place for the answer, or the answer."""
+        content = [{"type": "image"}, {"type": "text", "text": self._plain(prompt)}]
+        turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if answer is not None:
+            said = [{"type": "text", "text": self._plain(answer)}]
+            turns.append({"role": "assistant", "content": said})
+        return self._processor.apply_chat_template(turns, add_generation_prompt=answer is None)
+
+    def encode(self, image: Image.Image, prompt: str) -> Encoded:
+        """The model's input up to the place where its answer begins."""
+        text = self.chat(prompt)
+        features = self._processor(
+            images=[image], text=[text], return_tensors="pt", add_special_tokens=self._adds_special_tokens(text)
+        )
+        # Through `np.asarray`: image processors with a torchvision backend return nothing but torch tensors.
+        per_token = {key: np.asarray(features[key])[0].tolist() for key in _PER_TOKEN if key in features}
+        rest = features.keys() - {*_PER_TOKEN, "attention_mask"}
+        return Encoded(per_token, {key: np.asarray(features[key]) for key in sorted(rest)})
+
+    def answer_tokens(self, prompt: str, lead: str, answer: str) -> list[int]:
+        """The tokens of `lead + answer` where they follow the chat's prompt, whose own tokens stay as they are."""
+        text = self.chat(prompt)
+        said = lead + self._plain(answer)
+        before, whole = self._ids(text), self._ids(text + said)
+        # A tokenizer that merges across the border would change the prompt; then the answer is read on its own.
+        return whole[len(before) :] if whole[: len(before)] == before else self._ids(said)
+
+    def _ids(self, text: str) -> list[int]:
+        tokenizer = self._processor.tokenizer
+        ids: list[int] = tokenizer(text, add_special_tokens=self._adds_special_tokens(text))["input_ids"]
+        return ids
+
+    def _adds_special_tokens(self, text: str) -> bool:
+        """Whether the tokenizer has to begin the text as it begins every text; some chat templates do so already."""
+        begin = self._processor.tokenizer.bos_token
+        return not (begin and text.startswith(begin))
+
+    def _plain(self, text: str) -> str:
+        """The text with a space inside every special token, so that a question cannot hold an image's place."""
+        if not self.special_tokens:
+            return text
+        return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def read_image(path: str) -> Image.Image:
+    """The image upright (EXIF), in RGB, on white where it is transparent.
+
+    Raises:
+        WorkFailed: The file is gone or can no longer be decoded.
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if not image.has_transparency_data:
+                return image.convert("RGB")
+            seen = image.convert("RGBA")
+    except OSError as problem:
+        raise WorkFailed(f"cannot read the image {path}: {problem}") from problem
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+
+
+def stack(rows: Sequence[Encoded], *, pad_token: int, side: Literal["left", "right"]) -> dict[str, Array]:
+    """Rows side by side: per-token values (rows, longest row), filled up at one side, and the images' arrays."""
+    longest = max(len(row.tokens) for row in rows)
+
+    def filled(values: list[int], fill: int) -> list[int]:
+        padding = [fill] * (longest - len(values))
+        return padding + values if side == "left" else values + padding
+
+    padding = {"input_ids": pad_token, **_PADDING}
+    batch = {
+        key: np.array([filled(row.per_token[key], padding.get(key, 0)) for row in rows]) for key in rows[0].per_token
+    }
+    batch["attention_mask"] = np.array([filled([1] * len(row.tokens), 0) for row in rows])
+    return batch | stack_images([row.image for row in rows])
+
+
+def stack_images(images: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    """The arrays of several images joined along the first axis, filled up with zeros where their shapes differ."""
+    return {key: _joined([image[key] for image in images]) for key in images[0]}
+
+
+def _joined(arrays: list[Array]) -> Array:
+    largest = np.max([array.shape[1:] for array in arrays], axis=0)
+    fills = [[(0, 0), *((0, most - size) for most, size in zip(largest, a.shape[1:], strict=True))] for a in arrays]
+    return np.concatenate([np.pad(a, fill) if np.any(fill) else a for a, fill in zip(arrays, fills, strict=True)])
+
+
+def stop_tokens(tokenizer: Tokenizer, generation_config: GenerationEnds) -> list[int]:
+    """The ids that end a reply: those of the model's generation settings and the tokenizer's own end token."""
+    ends = generation_config.eos_token_id
+    listed = ends if isinstance(ends, list) else [ends]
+    return list(dict.fromkeys(end for end in (*listed, tokenizer.eos_token_id) if end is not None))
+
+
+def check_model_folder(location: str) -> None:
+    """Refuses a folder that cannot be a vision-language model; anything that is no path may be a hub id.
+
+    Raises:
+        UserError: There is no such folder, or it lacks files; says which.
+    """
+    folder = Path(location).expanduser()
+    is_path = folder.exists() or location.startswith((".", "/", "~")) or location.count("/") > 1
+    if not is_path:
+        return
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "missing"
+        raise UserError(f"the model folder {location} is {what}. Give a folder that holds {_EXPECTED}.")
+    lacking = [words for words, patterns in _FILES.items() if not _holds(folder, patterns)]
+    if lacking:
+        raise UserError(f"{location} is no model folder: it lacks {' and '.join(lacking)}.\nExpected: {_EXPECTED}.")
+
+
+_FILES = {
+    "config.json": ("config.json",),
+    "weights (*.safetensors)": ("*.safetensors",),
+    "a processor (processor_config.json or preprocessor_config.json)": (
+        "processor_config.json",
+        "preprocessor_config.json",
+    ),
+    "a tokenizer (tokenizer.json or tokenizer_config.json)": ("tokenizer.json", "tokenizer_config.json"),
+}
+_EXPECTED = "config.json, *.safetensors, the processor's configuration and the tokenizer"
+
+
+def _holds(folder: Path, patterns: Collection[str]) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in patterns)
+
+
+def _special_tokens(processor: Processor) -> frozenset[str]:
+    tokenizer = processor.tokenizer
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    places = (getattr(processor, f"{medium}_token", None) for medium in ("image", "video", "audio"))
+    # A single character (some tokenizers pad with "!") cannot be told from plain text, nor be broken by a space.
+    return frozenset(token for token in (*added, *tokenizer.all_special_tokens, *places) if token and len(token) > 1)

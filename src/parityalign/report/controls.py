@@ -1,0 +1,66 @@
+"""What other ways of training came to with as many steps: the content of `controls.json` as a table."""
+
+from typing import NamedTuple
+
+from parityalign.records import Record
+from parityalign.report.tables import ABSENT, Bare, estimate, percent
+
+
+class Control(Record):
+    """The student trained on something else than this run's gaps and replay."""
+
+    name: str
+    description: str = ""
+    pairs: int | None = None
+    """Pairs trained on."""
+    steps: int | None = None
+    """Optimiser steps."""
+    tasks: dict[str, Bare] = {}
+    """Score of the student after, by task."""
+    mean: Bare | None = None
+    mean_gain: Bare | None = None
+
+
+class GapPrecision(Record):
+    """How many gaps carry an answer that is true of the drawn picture."""
+
+    n: int
+    right: int
+
+
+class Controls(Record):
+    """The content of `controls.json`: `{"controls": [...], "gap_precision": {...}}`."""
+
+    controls: tuple[Control, ...]
+    gap_precision: GapPrecision | None = None
+
+
+class ControlTable(NamedTuple):
+    """Plain text, ready to be drawn."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    precision: str
+    """A sentence on the truth of the gaps; empty where it was not measured."""
+
+
+def control_table(controls: Controls) -> ControlTable:
+    """One row a control, one column for each task that any of them was scored on."""
+    tasks = tuple(dict.fromkeys(task for control in controls.controls for task in control.tasks))
+    headings = ("control", "what it was trained on", "pairs", "steps", *tasks, "mean", "mean gain")
+    rows = tuple(_row(control, tasks) for control in controls.controls)
+    return ControlTable(headings, rows, _precision(controls.gap_precision))
+
+
+def _row(control: Control, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    counts = [ABSENT if count is None else f"{count:,}" for count in (control.pairs, control.steps)]
+    scores = [estimate(control.tasks.get(task)) for task in tasks]
+    mean, gain = estimate(control.mean), estimate(control.mean_gain, signed=True)
+    return (control.name, control.description, *counts, *scores, mean, gain)
+
+
+def _precision(found: GapPrecision | None) -> str:
+    if found is None or found.n == 0:
+        return ""
+    share = f"{percent(found.right / found.n)} of the gaps ({found.right:,} of {found.n:,})"
+    return f"The answers of {share} are true of the drawn pictures."

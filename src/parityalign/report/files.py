@@ -1,0 +1,82 @@
+"""Reads the files of a run folder as they lie: finished, cut off in the middle, or not there yet."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from parityalign.errors import UserError
+from parityalign.records import Record
+from parityalign.store import MANIFEST, Stream
+
+R = TypeVar("R", bound=Record)
+
+
+def read_records(path: Path, record_type: type[R]) -> Iterator[R]:
+    """The whole lines of a stream, none where there is no file.
+
+    Raises:
+        UserError: a line is no such record.
+    """
+    return iter(Stream(path, record_type, read_only=True))
+
+
+def read_record(path: Path, record_type: type[R]) -> R | None:
+    """The one record that a JSON file holds, None where there is no file.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return record_type.model_validate_json(path.read_bytes())
+    except ValidationError as problem:
+        raise _unreadable(str(path), problem) from problem
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest that a stage writes last, None where the stage has not finished.
+
+    Raises:
+        UserError: the manifest is no JSON object.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as problem:
+        raise _unreadable(str(path), problem) from problem
+    if not isinstance(manifest, dict):
+        raise _unreadable(str(path), ValueError("not a JSON object"))
+    return manifest
+
+
+def read_settings(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a run's `run.yaml` and what it says; both empty where there is none.
+
+    Raises:
+        UserError: the file is no YAML mapping.
+    """
+    if not path.is_file():
+        return "", {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        said = yaml.safe_load(text) or {}
+    except yaml.YAMLError as problem:
+        raise _unreadable(str(path), problem) from problem
+    if not isinstance(said, dict):
+        raise _unreadable(str(path), ValueError("not a mapping"))
+    return text, said
+
+
+def _unreadable(where: str, problem: Exception) -> UserError:
+    told = problem.errors()[0]["msg"] if isinstance(problem, ValidationError) else str(problem)
+    return UserError(
+        f"{where}: cannot be read for the report ({told}). "
+        "Remove the file and run its stage again, or restore it from a copy."
+    )

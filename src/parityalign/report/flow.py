@@ -1,0 +1,153 @@
+"""What went from stage to stage, in counts.
+
+They are counted from the records, so they also hold for a stage that was cut off; what training did stands in
+the student's manifest alone.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from parityalign.records import Answer, ImageRef, Pair, Rejected, Reply, Verdict, VerdictKind
+from parityalign.report.files import read_manifest, read_records
+from parityalign.report.tables import Scores
+from parityalign.seams import LevelResult
+
+VERDICT_WORDS = {
+    VerdictKind.TEACHER_ONLY: "gap (only the teacher is right)",
+    VerdictKind.STUDENT_RIGHT: "the student is right",
+    VerdictKind.BOTH: "both are right",
+    VerdictKind.STUDENT_ONLY: "only the student is right",
+    VerdictKind.NEITHER: "neither is right",
+    VerdictKind.DROPPED: "dropped",
+}
+"""Every verdict in words, in the order in which they are shown."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One station of the flow."""
+
+    title: str
+    total: int | None
+    """None where the stage has left nothing yet."""
+    parts: tuple[tuple[str, str], ...] = ()
+    """Name and number of what the total consists of, or of what else is known."""
+    note: str = ""
+
+
+def flow(
+    run: Path,
+    tasks: Sequence[str],
+    verdicts: Mapping[str, Mapping[VerdictKind, int]],
+    scores: Scores | None,
+) -> list[Step]:
+    """The stations from images to scores.
+
+    Args:
+        run: the run folder.
+        tasks: in the order in which they are shown.
+        verdicts: how many pairs of each task have each verdict.
+        scores: None where there are none yet.
+    """
+    return [
+        _images(run / "images"),
+        _replies(run / "pairs"),
+        _pairs(run / "pairs", tasks),
+        _verdicts(run / "verdicts", verdicts),
+        _trained(run / "student"),
+        _scored(run / "answers", scores),
+    ]
+
+
+def in_order(names: Iterable[str], tasks: Sequence[str]) -> list[str]:
+    """The named tasks as `tasks` has them, then those that it does not have, by name."""
+    named = set(names)
+    return [*(task for task in tasks if task in named), *sorted(named.difference(tasks))]
+
+
+def verdicts_by_task(run: Path, tasks: Sequence[str]) -> dict[str, dict[VerdictKind, int]]:
+    """How many pairs of each task have each verdict; only verdicts that occur at all.
+
+    Args:
+        run: the run folder.
+        tasks: in the order in which they are shown.
+    """
+    task_of = {pair.pair_id: pair.task for pair in read_records(run / "pairs" / "pairs.jsonl", Pair)}
+    tallies: defaultdict[str, Counter[VerdictKind]] = defaultdict(Counter)
+    for verdict in read_records(run / "verdicts" / "verdicts.jsonl", Verdict):
+        tallies[task_of.get(verdict.pair_id, "unknown task")][verdict.verdict] += 1
+    present = [kind for kind in VERDICT_WORDS if any(kind in tally for tally in tallies.values())]
+    return {task: {kind: tallies[task][kind] for kind in present} for task in in_order(tallies, tasks)}
+
+
+def _images(folder: Path) -> Step:
+    accepted = sum(1 for _ in read_records(folder / "accepted.jsonl", ImageRef))
+    reasons = Counter(image.reason for image in read_records(folder / "quarantine.jsonl", Rejected))
+    parts = [("accepted", accepted), *((f"quarantined: {why}", n) for why, n in _by_size(reasons))]
+    return _station("images", folder, accepted + reasons.total(), parts)
+
+
+def _replies(folder: Path) -> Step:
+    outcomes = Counter(reply.outcome for reply in read_records(folder / "replies.jsonl", Reply))
+    return _station("replies of the teacher", folder, outcomes.total(), _by_size(outcomes))
+
+
+def _pairs(folder: Path, tasks: Sequence[str]) -> Step:
+    tally = Counter(pair.task for pair in read_records(folder / "pairs.jsonl", Pair))
+    return _station("pairs", folder, tally.total(), [(task, tally[task]) for task in in_order(tally, tasks)])
+
+
+def _verdicts(folder: Path, by_task: Mapping[str, Mapping[VerdictKind, int]]) -> Step:
+    tally: Counter[VerdictKind] = Counter()
+    for counts in by_task.values():
+        tally.update(counts)
+    parts = [(words, tally[kind]) for kind, words in VERDICT_WORDS.items() if tally[kind]]
+    return _station("verdicts", folder, tally.total(), parts)
+
+
+def _trained(folder: Path) -> Step:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return Step("trained on", None, note="Level has not finished yet.")
+    counts = {name: count for name, count in manifest.get("counts", {}).items() if isinstance(count, int)}
+    total = sum(count for name, count in counts.items() if name in ("gaps", "replay"))
+    return Step("trained on", total or None, tuple(_spelled(counts) + _spelled(_level_facts(manifest))))
+
+
+def _level_facts(manifest: Mapping[str, Any]) -> dict[str, float]:
+    names = [field.name for field in fields(LevelResult)]
+    return {name: manifest[name] for name in names if isinstance(manifest.get(name), int | float)}
+
+
+def _scored(folder: Path, scores: Scores | None) -> Step:
+    if scores is not None:
+        tasks = [(name, task.n) for name, task in scores.tasks.items()]
+        return Step("questions scored", scores.questions, _formatted(tasks))
+    answers = {who: read_records(folder / f"{who}.jsonl", Answer) for who in ("before", "after", "teacher")}
+    parts = [(f"answered: {who}", sum(1 for _ in found)) for who, found in answers.items()]
+    return Step("questions scored", None, _formatted(p for p in parts if p[1]), "There are no scores yet.")
+
+
+def _station(title: str, folder: Path, total: int, parts: Iterable[tuple[str, int]]) -> Step:
+    finished = read_manifest(folder) is not None
+    if not finished and not total:
+        return Step(title, None, note="This stage has not run yet.")
+    return Step(title, total, _formatted(parts), "" if finished else "This stage has not finished yet.")
+
+
+def _by_size(tally: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(tally.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _formatted(parts: Iterable[tuple[str, int]]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, f"{count:,}") for name, count in parts)
+
+
+def _spelled(facts: Mapping[str, float]) -> list[tuple[str, str]]:
+    return [
+        (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.3f}")
+        for name, value in facts.items()
+    ]

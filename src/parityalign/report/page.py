@@ -1,0 +1,171 @@
+"""Writes a run's `report.html`: one file that needs nothing else, neither script nor network.
+
+Models wrote much of what it shows, so the template escapes everything and the page forbids scripts on top.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from parityalign.disk import write_whole
+from parityalign.errors import UserError
+from parityalign.records import Pair, Rejected, Verdict, VerdictKind
+from parityalign.report.charts import score_chart, verdict_chart
+from parityalign.report.controls import Controls, control_table
+from parityalign.report.files import read_manifest, read_record, read_records, read_settings
+from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
+from parityalign.report.gallery import Exhibit, choose, exhibit
+from parityalign.report.tables import (
+    PAPER_HEADINGS,
+    SCORE_HEADINGS,
+    Scores,
+    headline,
+    paper_table,
+    score_table,
+)
+
+GAPS_SHOWN = 24
+QUARANTINED_SHOWN = 50
+LONGEST_TEXT = 600
+"""Characters of a model's text that are shown; a student can ramble."""
+EVENT_TIME = re.compile(r'^{"time": "(\d{4}-\d\d-\d\d)T(\d\d:\d\d)', re.MULTILINE)
+"""Date, hours and minutes at the start of a line of `events.jsonl`."""
+
+
+def write_report(run: Path) -> Path:
+    """Writes RUN/report.html from whatever the run has so far and returns its path.
+
+    Raises:
+        UserError: there is no run folder, or one of its files cannot be read.
+    """
+    if not (run / "run.yaml").is_file() and not (run / "images").is_dir():
+        raise UserError(f"{run}: no run folder (neither run.yaml nor images/ is there). Name a run's folder.")
+    page = _environment().get_template("page.html").render(_facts(run))
+    path = run / "report.html"
+    # What has no UTF-8 form, such as half of a file name in another encoding, becomes a question mark.
+    write_whole(path, page.encode("utf-8", "replace").decode("utf-8"))
+    return path
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("parityalign.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(clipped=_clipped, cell=_cell)
+    return environment
+
+
+def _facts(run: Path) -> dict[str, object]:
+    settings, said = read_settings(run / "run.yaml")
+    scores = read_record(run / "scores.json", Scores)
+    tasks = list(scores.tasks if scores else said.get("tasks") or ())
+    verdicts = verdicts_by_task(run, tasks)
+    return {
+        "name": run.resolve().name,
+        "date": _date(run),
+        "settings": settings,
+        "models": _models(said),
+        "result": _result(scores, verdicts),
+        "flow": flow(run, tasks, verdicts, scores),
+        **_score_facts(scores),
+        **_verdict_facts(verdicts),
+        **_control_facts(run),
+        **_gap_facts(run, said.get("seed", 0), tasks),
+        **_quarantine_facts(run),
+    }
+
+
+def _result(scores: Scores | None, verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> str:
+    if scores is not None:
+        return headline(scores)
+    if verdicts and not _gap_count(verdicts):
+        return "No gaps were found, so there was nothing to teach: the student was left as it is."
+    return "There are no scores: no task of this run has a test split, or evaluate has not run yet."
+
+
+def _score_facts(scores: Scores | None) -> dict[str, object]:
+    if scores is None or not scores.tasks:
+        return {"score_chart": None, "score_rows": [], "paper_rows": []}
+    return {
+        "score_chart": score_chart(scores),
+        "score_headings": SCORE_HEADINGS,
+        "score_rows": score_table(scores),
+        "paper_headings": PAPER_HEADINGS,
+        "paper_rows": paper_table(scores),
+    }
+
+
+def _verdict_facts(verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> dict[str, object]:
+    kinds = next(iter(verdicts.values()), {})
+    return {
+        "verdicts": verdicts,
+        "verdict_words": {kind: VERDICT_WORDS[kind] for kind in kinds},
+        "verdict_chart": verdict_chart(verdicts) if verdicts else None,
+    }
+
+
+def _control_facts(run: Path) -> dict[str, object]:
+    controls = read_record(run / "controls.json", Controls)
+    return {"controls": controls and control_table(controls)}
+
+
+def _gap_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
+    gaps = list(read_records(run / "verdicts" / "gaps.jsonl", Pair))
+    order = in_order({pair.task for pair in gaps}, tasks)
+    chosen = sorted(choose(gaps, seed=seed, limit=GAPS_SHOWN), key=lambda pair: order.index(pair.task))
+    return {"gap_count": len(gaps), "exhibits": _exhibits(run, chosen), "seed": seed}
+
+
+def _exhibits(run: Path, chosen: Iterable[Pair]) -> list[Exhibit]:
+    wanted = {pair.pair_id: pair for pair in chosen}
+    known = {
+        verdict.pair_id: verdict
+        for verdict in read_records(run / "verdicts" / "verdicts.jsonl", Verdict)
+        if verdict.pair_id in wanted
+    }
+    return [exhibit(pair, known.get(pair_id)) for pair_id, pair in wanted.items()]
+
+
+def _quarantine_facts(run: Path) -> dict[str, object]:
+    rejected = read_records(run / "images" / "quarantine.jsonl", Rejected)
+    shown = list(islice(rejected, QUARANTINED_SHOWN))
+    more = sum(1 for _ in rejected)
+    finished = read_manifest(run / "images") is not None
+    return {"intake_finished": finished, "quarantined": shown, "quarantined_more": more}
+
+
+def _gap_count(verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> int:
+    return sum(counts.get(VerdictKind.TEACHER_ONLY, 0) for counts in verdicts.values())
+
+
+def _models(said: Mapping[str, Any]) -> str:
+    named = [f"{part} {said[part]}" for part in ("teacher", "student") if part in said]
+    return ", ".join(named)
+
+
+def _date(run: Path) -> str:
+    """When something last happened in the run, in UTC; empty for a run without events."""
+    events = run / "events.jsonl"
+    if not events.is_file():
+        return ""
+    stamps = EVENT_TIME.findall(events.read_text(encoding="utf-8", errors="replace"))
+    return " ".join((*stamps[-1], "UTC")) if stamps else ""
+
+
+def _cell(text: str) -> Markup:
+    """A number with its interval below it, which keeps wide tables narrow."""
+    number, bracket, interval = text.partition(" [")
+    return Markup("{}<small>[{}</small>").format(number, interval) if bracket else escape(number)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ... ({len(text):,} characters)"

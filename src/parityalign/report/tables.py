@@ -1,0 +1,181 @@
+"""The scores of a run as rows of plain text, so that terminal and page write the same numbers one way."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Annotated, NamedTuple
+
+from pydantic import BeforeValidator
+
+from parityalign.records import Record
+
+ABSENT = "-"
+"""Stands where a number is not known."""
+
+
+class Estimate(Record):
+    """A score on a scale of 0 to 100 and how sure it is."""
+
+    score: float
+    ci: tuple[float, float] | None = None
+    """95 % bootstrap interval, clustered by image."""
+    p: float | None = None
+    """Of the paired test of before against after; gains only."""
+
+
+def _with_score(value: object) -> object:
+    return {"score": value} if isinstance(value, int | float) else value
+
+
+Bare = Annotated[Estimate, BeforeValidator(_with_score)]
+"""An estimate that a file may also write as a mere number."""
+
+
+class TaskScores(Record):
+    """What `scores.json` says of one task."""
+
+    metric: str = ""
+    n: int
+    """Questions scored."""
+    before: Estimate | None = None
+    after: Estimate | None = None
+    teacher: Estimate | None = None
+    gain: Estimate | None = None
+    paper_metric: dict[str, Bare] = {}
+    """The substring rule's scores, keyed `before`, `after`, `teacher`."""
+
+
+class Scores(Record):
+    """The content of `scores.json`."""
+
+    tasks: dict[str, TaskScores]
+    mean_gain: Estimate | None = None
+    gap_recovered: float | None = None
+    """Mean gain as a share of the mean distance between the student before and the teacher."""
+
+    @property
+    def questions(self) -> int:
+        """Questions scored, over all tasks."""
+        return sum(task.n for task in self.tasks.values())
+
+
+class ScoreRow(NamedTuple):
+    """One line of the score table; every cell is text."""
+
+    task: str
+    metric: str
+    n: str
+    before: str
+    after: str
+    teacher: str
+    gain: str
+    p: str
+
+
+class PaperRow(NamedTuple):
+    """One line of the table of the paper's substring rule."""
+
+    task: str
+    n: str
+    before: str
+    after: str
+    teacher: str
+
+
+SCORE_HEADINGS = ScoreRow("task", "metric", "n", "before", "after", "teacher", "gain", "p")
+PAPER_HEADINGS = PaperRow("task", "n", "before", "after", "teacher")
+
+
+def score_table(scores: Scores | Mapping[str, object]) -> list[ScoreRow]:
+    """One row a task in the order of the file, then their unweighted mean where there are several.
+
+    Args:
+        scores: the content of `scores.json`, checked or as it was read.
+    """
+    checked = Scores.model_validate(scores)
+    rows = [_score_row(name, task) for name, task in checked.tasks.items()]
+    return [*rows, _mean_row(checked)] if len(rows) > 1 else rows
+
+
+def paper_table(scores: Scores | Mapping[str, object]) -> list[PaperRow]:
+    """One row for each task that was also scored by the paper's substring rule."""
+    tasks = Scores.model_validate(scores).tasks.items()
+    return [_paper_row(name, task) for name, task in tasks if task.paper_metric]
+
+
+def headline(scores: Scores | Mapping[str, object]) -> str:
+    """The result in one sentence."""
+    checked = Scores.model_validate(scores)
+    gain, count = checked.mean_gain, f"on {counted(checked.questions, 'question')}"
+    if gain is None:
+        return f"Scored {count}, without a mean gain."
+    start = "The student gained" if gain.score > 0 else "The student did not gain: it changed by"
+    amount = f"{gain.score:.1f} points on average{_bracketed(gain.ci)}"
+    if checked.gap_recovered is None:
+        return f"{start} {amount}, {count}."
+    return f"{start} {amount}, {percent(checked.gap_recovered)} of the distance to the teacher, {count}."
+
+
+def estimate(value: Estimate | None, *, signed: bool = False) -> str:
+    """A score with its interval, such as `62.0 [58.9, 65.1]`; `signed` writes a plus before gains."""
+    if value is None:
+        return ABSENT
+    sign = "+" if signed else ""
+    return f"{value.score:{sign}.1f}{_bracketed(value.ci, sign)}"
+
+
+def p_value(gain: Estimate | None) -> str:
+    """A gain's p to three digits, and never more certain than a permutation test can be."""
+    if gain is None or gain.p is None:
+        return ABSENT
+    return "<0.001" if gain.p < 0.001 else f"{gain.p:.3f}"
+
+
+def percent(share: float) -> str:
+    """A share between 0 and 1 as whole per cent."""
+    return f"{100 * share:.0f} %"
+
+
+def counted(number: int, noun: str) -> str:
+    """A count with its noun: `1 question`, `1,600 questions`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _bracketed(ci: tuple[float, float] | None, sign: str = "") -> str:
+    return f" [{ci[0]:{sign}.1f}, {ci[1]:{sign}.1f}]" if ci else ""
+
+
+def _score_row(name: str, task: TaskScores) -> ScoreRow:
+    return ScoreRow(
+        task=name,
+        metric=task.metric,
+        n=f"{task.n:,}",
+        before=estimate(task.before),
+        after=estimate(task.after),
+        teacher=estimate(task.teacher),
+        gain=estimate(task.gain, signed=True),
+        p=p_value(task.gain),
+    )
+
+
+def _mean_row(scores: Scores) -> ScoreRow:
+    tasks = scores.tasks.values()
+    return ScoreRow(
+        task="mean",
+        metric="",
+        n=f"{scores.questions:,}",
+        before=_mean([task.before for task in tasks]),
+        after=_mean([task.after for task in tasks]),
+        teacher=_mean([task.teacher for task in tasks]),
+        gain=estimate(scores.mean_gain, signed=True),
+        p=p_value(scores.mean_gain),
+    )
+
+
+def _mean(values: Sequence[Estimate | None]) -> str:
+    known = [value.score for value in values if value is not None]
+    return f"{fmean(known):.1f}" if len(known) == len(values) else ABSENT
+
+
+def _paper_row(name: str, task: TaskScores) -> PaperRow:
+    before, after, teacher = (estimate(task.paper_metric.get(who)) for who in ("before", "after", "teacher"))
+    return PaperRow(name, f"{task.n:,}", before, after, teacher)

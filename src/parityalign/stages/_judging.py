@@ -1,0 +1,115 @@
+"""Judges answers to pseudo questions: who is right, and what that makes of the pair."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from parityalign.config import IdentifySettings
+from parityalign.matching import paper_contains
+from parityalign.parsing import normalise_answer
+from parityalign.records import Score, Verdict, VerdictKind
+from parityalign.seams import Task
+
+EMPTY_ANSWER = "empty_answer"
+NO_STUDENT_ANSWER = "no_student_answer"
+NO_TEACHER_ANSWER = "no_teacher_answer"
+
+_DISSENT = "\x00"
+"""An annotator's answer that no model gives."""
+
+
+class Given(NamedTuple):
+    """What one model gave as its answer to a pair's question."""
+
+    text: str | None
+    """None: there is no answer."""
+    missing: str
+    """Reason code for that case."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Decides for one task what the verdict on a pair is."""
+
+    score: Callable[[str, str], Score]
+    """(model's text, the pair's answer) -> how right the text is."""
+    threshold: float
+    """Score from which a text counts as right."""
+    ask_all: bool
+    """Whether the teacher's answer counts where the student is right."""
+
+    def verdict(self, pair_id: str, answer: str, student: Given, teacher: Given) -> Verdict:
+        """The verdict on one pair; every pair gets one, with its reason."""
+        if not normalise_answer(answer):
+            return _dropped(pair_id, EMPTY_ANSWER, student, teacher)
+        if student.text is None:
+            return _dropped(pair_id, student.missing, student, teacher)
+        of_student = self.score(student.text, answer)
+        if of_student.value >= self.threshold and not self.ask_all:
+            return Verdict(
+                pair_id=pair_id,
+                verdict=VerdictKind.STUDENT_RIGHT,
+                reason=_said("student", of_student),
+                student_text=student.text,
+                student_score=of_student.value,
+            )
+        if teacher.text is None:
+            return _dropped(pair_id, teacher.missing, student, teacher)
+        of_teacher = self.score(teacher.text, answer)
+        return Verdict(
+            pair_id=pair_id,
+            verdict=self._cell(of_student, of_teacher),
+            reason=f"{_said('student', of_student)}; {_said('teacher', of_teacher)}",
+            student_text=student.text,
+            teacher_text=teacher.text,
+            student_score=of_student.value,
+            teacher_score=of_teacher.value,
+        )
+
+    def _cell(self, student: Score, teacher: Score) -> VerdictKind:
+        cells = {
+            (True, True): VerdictKind.BOTH,
+            (True, False): VerdictKind.STUDENT_ONLY,
+            (False, True): VerdictKind.TEACHER_ONLY,
+            (False, False): VerdictKind.NEITHER,
+        }
+        return cells[student.value >= self.threshold, teacher.value >= self.threshold]
+
+
+def judge_of(task: Task, settings: IdentifySettings) -> Judge:
+    """The judge that the settings ask for."""
+
+    def by_metric(text: str, answer: str) -> Score:
+        return task.metric(normalise_answer(text), annotators_of(normalise_answer(answer)))
+
+    score = _by_paper if settings.rule == "paper" else by_metric
+    return Judge(score, settings.threshold, settings.ask_teacher == "all")
+
+
+def annotators_of(answer: str) -> list[str]:
+    """A pair's one answer as ten annotators might have given it: nine agree, one dissents.
+
+    VQA accuracy leaves one annotator out, so a single reference scores 0 whatever the prediction; and its
+    official form compares raw texts where all ten agree, so "Tennis" would be wrong for "tennis". With nine
+    of ten the answer itself scores 1 under both. Metrics that take the best reference see no difference.
+    """
+    return [answer] * 9 + [_DISSENT]
+
+
+def _by_paper(text: str, answer: str) -> Score:
+    found = paper_contains(answer, text)
+    return Score(float(found), text, "contained" if found else "not contained")
+
+
+def _dropped(pair_id: str, reason: str, student: Given, teacher: Given) -> Verdict:
+    return Verdict(
+        pair_id=pair_id,
+        verdict=VerdictKind.DROPPED,
+        reason=reason,
+        student_text=student.text,
+        teacher_text=teacher.text,
+    )
+
+
+def _said(who: str, score: Score) -> str:
+    return f"{who} {score.compared[:60]!r} scores {score.value:.2f}"

@@ -1,0 +1,190 @@
+"""Turns the answers to test splits into scores from 0 to 100, each with its count and how sure it is."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from parityalign.intervals import Floats, cluster_sums, percentile_interval, resampled_means, sign_flip_p
+from parityalign.matching import mpa_substring
+from parityalign.records import Question, Record, content_id
+from parityalign.seams import Metric, Task
+
+PERMUTATIONS = 10_000
+"""Draws of the paired test: its p value is never below 1 / 10,001."""
+
+
+class Estimate(Record):
+    """A score and its interval."""
+
+    score: float
+    ci: tuple[float, float]
+    """95 %, from a bootstrap over images."""
+
+
+class Gain(Estimate):
+    """After minus before, in points."""
+
+    p: float
+    """Two-sided, from a paired permutation test over images."""
+
+
+class Comparison(Record):
+    """The three models on one set of questions."""
+
+    n: int
+    """Questions."""
+    images: int
+    before: Estimate
+    after: Estimate
+    teacher: Estimate
+    gain: Gain
+
+
+class PaperMetric(Record):
+    """Scores by the paper's substring rule, which is far laxer than any official metric."""
+
+    before: float
+    after: float
+    teacher: float
+
+
+class TaskScores(Comparison):
+    """What is known of one task."""
+
+    metric: str
+    paper_metric: PaperMetric
+    improved: int
+    """Questions on which the student scores higher after than before."""
+    worsened: int
+    subsets: dict[str, Comparison]
+    """The benchmark's parts, if it has any."""
+
+
+class RunScores(Record):
+    """The content of `scores.json`."""
+
+    tasks: dict[str, TaskScores]
+    mean_gain: Estimate | None
+    """Unweighted mean over the tasks; None where no task was scored."""
+    gap_recovered: float | None
+    """Mean gain over the mean distance from student to teacher; None where the teacher is not ahead."""
+    not_scored: list[str]
+    """Tasks without a test split."""
+
+
+class Said(NamedTuple):
+    """A question and what the three models answered."""
+
+    question: Question
+    before: str
+    after: str
+    teacher: str
+
+
+def score_run(said: Mapping[str, Sequence[Said]], tasks: Mapping[str, Task], *, resamples: int, seed: int) -> RunScores:
+    """Scores every task that has answers, and the mean over them.
+
+    Args:
+        said: Questions and answers of each scored task.
+        tasks: All tasks by name.
+        resamples: How often the images are drawn for an interval.
+        seed: Of all draws; each task has draws of its own.
+    """
+    scored: dict[str, TaskScores] = {}
+    gains: list[Floats] = []
+    for name, answers in said.items():
+        scored[name], replicates = _score_task(tasks[name], answers, resamples, seed)
+        gains.append(replicates)
+    return RunScores(
+        tasks=scored,
+        mean_gain=_mean_gain(scored, gains),
+        gap_recovered=_gap_recovered(scored),
+        not_scored=[name for name in tasks if name not in scored],
+    )
+
+
+def _score_task(task: Task, answers: Sequence[Said], resamples: int, seed: int) -> tuple[TaskScores, Floats]:
+    """The task's scores and the bootstrap replicates of its gain, shape (resamples,)."""
+    values = _values(answers, task.metric)
+    paper = _values(answers, mpa_substring).mean(axis=0)
+    images = [said.question.image for said in answers]
+    whole, replicates = _compare(values, images, resamples, _chance(seed, task.name))
+    scores = TaskScores(
+        **whole.model_dump(),
+        metric=task.metric_name,
+        paper_metric=PaperMetric(before=_points(paper[0]), after=_points(paper[1]), teacher=_points(paper[2])),
+        improved=int((values[:, 1] > values[:, 0]).sum()),
+        worsened=int((values[:, 1] < values[:, 0]).sum()),
+        subsets=_subsets(task, answers, values, resamples, seed),
+    )
+    return scores, replicates
+
+
+def _subsets(task: Task, answers: Sequence[Said], values: Floats, resamples: int, seed: int) -> dict[str, Comparison]:
+    names = list(dict.fromkeys(said.question.subset for said in answers if said.question.subset))
+    subsets = {}
+    for name in names:
+        places = [place for place, said in enumerate(answers) if said.question.subset == name]
+        images = [answers[place].question.image for place in places]
+        subsets[name], _ = _compare(values[places], images, resamples, _chance(seed, task.name, name))
+    return subsets
+
+
+def _values(answers: Sequence[Said], metric: Metric) -> Floats:
+    """Scores of shape (questions, 3): before, after, teacher."""
+    return np.array(
+        [[metric(text, said.question.answers).value for text in said[1:]] for said in answers],
+        dtype=np.float64,
+    )
+
+
+def _compare(
+    values: Floats, images: Sequence[str], resamples: int, rng: np.random.Generator
+) -> tuple[Comparison, Floats]:
+    """The three columns of `values` with their intervals, and the replicates of the gain."""
+    sums, sizes = cluster_sums(values, images)
+    means = resampled_means(sums, sizes, resamples=resamples, rng=rng)
+    before, after, teacher = values.mean(axis=0)
+    gains = means[:, 1] - means[:, 0]
+    gain = _estimate(after - before, gains)
+    comparison = Comparison(
+        n=len(values),
+        images=len(sizes),
+        before=_estimate(before, means[:, 0]),
+        after=_estimate(after, means[:, 1]),
+        teacher=_estimate(teacher, means[:, 2]),
+        gain=Gain(
+            score=gain.score,
+            ci=gain.ci,
+            p=sign_flip_p(sums[:, 1] - sums[:, 0], permutations=PERMUTATIONS, rng=rng),
+        ),
+    )
+    return comparison, gains
+
+
+def _mean_gain(scored: Mapping[str, TaskScores], gains: Sequence[Floats]) -> Estimate | None:
+    """The tasks' images are drawn independently of one another, so their replicates average draw by draw."""
+    if not scored:
+        return None
+    mean = sum(task.gain.score for task in scored.values()) / len(scored) / 100
+    return _estimate(mean, np.mean(gains, axis=0))
+
+
+def _gap_recovered(scored: Mapping[str, TaskScores]) -> float | None:
+    gain = sum(task.gain.score for task in scored.values())
+    distance = sum(task.teacher.score - task.before.score for task in scored.values())
+    return round(gain / distance, 4) if distance > 0 else None
+
+
+def _estimate(value: float, replicates: Floats) -> Estimate:
+    low, high = percentile_interval(replicates)
+    return Estimate(score=_points(value), ci=(_points(low), _points(high)))
+
+
+def _points(share: float) -> float:
+    return round(100 * float(share), 4)
+
+
+def _chance(seed: int, *names: str) -> np.random.Generator:
+    return np.random.default_rng([seed, int(content_id(*names)[:8], 16)])

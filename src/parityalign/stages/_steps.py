@@ -1,0 +1,95 @@
+"""Steps that several stages take: ask a model questions, write records (both continue after a kill), draw."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple, TypeVar
+
+from parityalign.parsing import holds_special_token
+from parityalign.records import Answer, Record, content_id
+from parityalign.seams import Decoding, Model, Request
+from parityalign.store import Stream, resume_in_batches
+
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+LoadModel = Callable[[], Model]
+"""Loads a model. Stages load one only when there is something left to ask, and drop it before the next."""
+
+SPECIAL_TOKEN = "special_token"
+"""Why a model was not asked: it would have read an image placeholder or the like in the middle of a text."""
+
+_WRITE_SIZE = 1000
+
+
+class Asked(NamedTuple):
+    """One question to a model."""
+
+    item_id: str
+    image: str
+    prompt: str
+    untrusted: str
+    """The part of the prompt, and of what may later be trained on, that somebody else wrote."""
+
+
+def answer_all(
+    stream: Stream[Answer],
+    questions: Sequence[Asked],
+    load: LoadModel,
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    on_progress: Callable[[int, int], None],
+) -> dict[str, Answer]:
+    """One model's greedy answers to all questions, by item id, in the order of the questions."""
+    model = cache(load)
+    resume_in_batches(
+        stream,
+        questions,
+        item_id=lambda question: question.item_id,
+        record_id=lambda answer: answer.item_id,
+        batch_size=batch_size,
+        work=lambda batch: _answer(model(), batch, Decoding(max_new_tokens)),
+        on_progress=on_progress,
+    )
+    return {answer.item_id: answer for answer in stream}
+
+
+def replies(model: Model, requests: Sequence[Request], decoding: Decoding) -> list[str]:
+    """What the model says to each request; halves of characters, which no file can hold, become `?`."""
+    texts = model.generate(requests, decoding) if requests else []
+    return [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+
+
+def write_all(stream: Stream[R], records: Sequence[R], record_id: Callable[[R], str]) -> None:
+    """Appends the records that the stream does not hold yet."""
+    resume_in_batches(
+        stream,
+        records,
+        item_id=record_id,
+        record_id=record_id,
+        batch_size=_WRITE_SIZE,
+        work=lambda batch: batch,
+        on_progress=lambda done, total: None,
+    )
+
+
+def sample(items: Sequence[T], count: int, salt: str, identity: Callable[[T], str]) -> list[T]:
+    """Up to `count` of the items, in their order: those whose salted identity hashes lowest.
+
+    So an item that comes or goes changes the fate of one other at most.
+    """
+    lowest = sorted(items, key=lambda item: content_id(salt, identity(item)))[: max(0, count)]
+    taken = {identity(item) for item in lowest}
+    return [item for item in items if identity(item) in taken]
+
+
+def _answer(model: Model, batch: Sequence[Asked], decoding: Decoding) -> list[Answer]:
+    asked = [question for question in batch if not holds_special_token(question.untrusted, model.special_tokens)]
+    texts = replies(model, [Request(question.image, question.prompt) for question in asked], decoding)
+    text_of = {question.item_id: text for question, text in zip(asked, texts, strict=True)}
+    return [
+        Answer(item_id=question.item_id, text=text_of[question.item_id])
+        if question.item_id in text_of
+        else Answer(item_id=question.item_id, text="", not_asked=SPECIAL_TOKEN)
+        for question in batch
+    ]

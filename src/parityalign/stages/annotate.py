@@ -1,0 +1,197 @@
+"""Annotate (the paper's Pseudo Annotator): the teacher writes questions and answers for unlabelled images.
+
+Its input has no place for a label. Every reply is kept as it came, beside what became of it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from parityalign.config import AnnotateSettings
+from parityalign.errors import WorkFailed
+from parityalign.parsing import NoPair, ParsedPair, read_pair
+from parityalign.records import ImageRef, Pair, Reply, content_id
+from parityalign.seams import Decoding, Model, Progress, Request, Task
+from parityalign.stages._steps import LoadModel, replies, write_all
+from parityalign.store import Artefact, Stream, resume_in_batches
+
+REPLIES = "replies.jsonl"
+PAIRS = "pairs.jsonl"
+
+OK = "ok"
+DUPLICATE = "duplicate"
+"""An earlier draw on the image gave the same question and answer."""
+REPEAT_QUESTION = "repeat_question"
+"""An earlier draw on the image gave the same question with another answer; the first one is kept."""
+
+_PATIENCE_BATCHES = 3
+"""Batches without a single pair after which the teacher is taken not to follow the prompt."""
+_SHOWN_REPLIES = 3
+_SHOWN_CHARACTERS = 200
+
+
+def annotate(
+    artefact: Artefact,
+    images: Sequence[ImageRef],
+    tasks: Mapping[str, Task],
+    load_teacher: LoadModel,
+    *,
+    settings: AnnotateSettings,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Asks the teacher for pairs on every image, each with the prompt of the task it came in with.
+
+    Args:
+        artefact: Where `replies.jsonl` and `pairs.jsonl` go.
+        images: What intake accepted; the images of one task are distinct.
+        tasks: By name, in the order in which they are worked on.
+        load_teacher: Not called if the artefact is finished.
+        settings: How many draws on each image, and how they are made.
+        seed: With image, task and draw number it decides each draw.
+        progress: Told of every batch.
+
+    Raises:
+        WorkFailed: No reply for a task could be read; three of them are shown.
+    """
+    if artefact.finished:
+        return
+    teacher = load_teacher()
+    stream = artefact.stream(REPLIES, Reply)
+    for task in tasks.values():
+        _Annotator(task, teacher, settings, seed).run(stream, images, progress)
+    write_all(artefact.stream(PAIRS, Pair), list(_pairs(stream, images, teacher.name)), lambda pair: pair.pair_id)
+    _finish(artefact, stream)
+
+
+def written_pairs(artefact: Artefact) -> list[Pair]:
+    """The pairs, by task and image."""
+    return list(artefact.stream(PAIRS, Pair))
+
+
+class _Draw(NamedTuple):
+    """One request for a pair."""
+
+    image: ImageRef
+    number: int
+    """0 for the image's first draw."""
+
+
+@dataclass(frozen=True)
+class _Annotator:
+    """The work on one task."""
+
+    task: Task
+    teacher: Model
+    settings: AnnotateSettings
+    seed: int
+
+    def run(self, stream: Stream[Reply], images: Sequence[ImageRef], progress: Progress) -> None:
+        """Writes one reply for every draw that has none yet."""
+        name, settings = self.task.name, self.settings
+        draws = [
+            _Draw(image, number) for image in images if image.task == name for number in range(settings.pairs_per_image)
+        ]
+        written = {reply.reply_id: reply for reply in stream if reply.task == name}
+
+        def work(batch: Sequence[_Draw]) -> list[Reply]:
+            if len(written) >= _PATIENCE_BATCHES * settings.batch_size:
+                self._require_a_pair(written)
+            return self._draw(batch, written)
+
+        resume_in_batches(
+            stream,
+            draws,
+            item_id=self._reply_id,
+            record_id=lambda reply: reply.reply_id,
+            batch_size=settings.batch_size,
+            work=work,
+            on_progress=lambda done, total: progress(f"annotate {name}", done, total),
+        )
+        self._require_a_pair(written)
+
+    def _draw(self, batch: Sequence[_Draw], written: dict[str, Reply]) -> list[Reply]:
+        """Asks for one batch; notes the replies in `written`, where later draws find those on their image."""
+        requests = [Request(draw.image.path, self.task.annotate_prompt, self._draw_seed(draw)) for draw in batch]
+        decoding = Decoding(self.settings.max_new_tokens, self.settings.temperature)
+        for draw, raw in zip(batch, replies(self.teacher, requests, decoding), strict=True):
+            written[self._reply_id(draw)] = self._read(draw, raw, written)
+        return [written[self._reply_id(draw)] for draw in batch]
+
+    def _read(self, draw: _Draw, raw: str, written: Mapping[str, Reply]) -> Reply:
+        image, task = draw.image, self.task.name
+        parsed = read_pair(raw, self.teacher.special_tokens)
+        earlier = [written[self._reply_id(_Draw(image, number))] for number in range(draw.number)]
+        outcome = _outcome(parsed, [reply.raw for reply in earlier if reply.outcome == OK])
+        pair_id = None
+        if isinstance(parsed, ParsedPair) and outcome == OK:
+            pair_id = content_id(image.image_id, task, *parsed, self.teacher.name)
+        return Reply(
+            reply_id=self._reply_id(draw),
+            image_id=image.image_id,
+            task=task,
+            raw=raw,
+            outcome=outcome,
+            pair_id=pair_id,
+        )
+
+    def _reply_id(self, draw: _Draw) -> str:
+        return content_id(draw.image.image_id, self.task.name, self.teacher.name, str(draw.number))
+
+    def _draw_seed(self, draw: _Draw) -> int:
+        return int(content_id(draw.image.image_id, self.task.name, str(draw.number), str(self.seed))[:12], 16)
+
+    def _require_a_pair(self, written: Mapping[str, Reply]) -> None:
+        if not written or any(reply.outcome == OK for reply in written.values()):
+            return
+        counts = Counter(reply.outcome for reply in written.values())
+        shown = [repr(reply.raw[:_SHOWN_CHARACTERS]) for reply in islice(written.values(), _SHOWN_REPLIES)]
+        raise WorkFailed(
+            f"none of {len(written)} replies of {self.teacher.name} for the task {self.task.name} "
+            f"holds a question and an answer ({_in_words(counts)}). The first ones:\n  "
+            + "\n  ".join(shown)
+            + "\nTake a teacher that follows instructions; if replies are cut off, raise annotate.max_new_tokens."
+        )
+
+
+def _outcome(parsed: ParsedPair | NoPair, earlier_raws: Sequence[str]) -> str:
+    """What becomes of a reply, given the replies on the same image that became pairs."""
+    if not isinstance(parsed, ParsedPair):
+        return parsed.value
+    known = [pair for pair in map(read_pair, earlier_raws) if isinstance(pair, ParsedPair)]
+    same_question = [pair for pair in known if pair.question.casefold() == parsed.question.casefold()]
+    if not same_question:
+        return OK
+    same = any(pair.answer.casefold() == parsed.answer.casefold() for pair in same_question)
+    return DUPLICATE if same else REPEAT_QUESTION
+
+
+def _pairs(stream: Stream[Reply], images: Sequence[ImageRef], teacher_name: str) -> Iterator[Pair]:
+    paths = {(image.image_id, image.task): image.path for image in images}
+    for reply in stream:
+        parsed = read_pair(reply.raw)
+        if reply.pair_id and isinstance(parsed, ParsedPair):
+            yield Pair(
+                pair_id=reply.pair_id,
+                image_id=reply.image_id,
+                image=paths[reply.image_id, reply.task],
+                task=reply.task,
+                question=parsed.question,
+                answer=parsed.answer,
+                teacher=teacher_name,
+            )
+
+
+def _finish(artefact: Artefact, stream: Stream[Reply]) -> None:
+    by_task: dict[str, Counter[str]] = {}
+    for reply in stream:
+        by_task.setdefault(reply.task, Counter())[reply.outcome] += 1
+    total = sum(by_task.values(), Counter[str]())
+    counts = {"replies": total.total(), "pairs": total.pop(OK, 0), **total}
+    artefact.finish(counts, by_task={task: dict(outcomes) for task, outcomes in by_task.items()})
+
+
+def _in_words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))

@@ -1,0 +1,128 @@
+"""Evaluate: the student before, the student after and the teacher answer the labelled test splits.
+
+Answers are kept and scored as they came: an official metric says itself what it normalises.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from parityalign.config import EvaluateSettings
+from parityalign.disk import write_whole
+from parityalign.records import Answer, Question
+from parityalign.seams import Progress, Task
+from parityalign.stages._scores import RunScores, Said, score_run
+from parityalign.stages._steps import Asked, LoadModel, answer_all, sample, write_all
+from parityalign.store import Artefact
+
+BEFORE, AFTER, TEACHER = "before.jsonl", "after.jsonl", "teacher.jsonl"
+
+
+class Models(NamedTuple):
+    """Who is evaluated; each is loaded only if it has something left to answer, one at a time."""
+
+    before: LoadModel
+    after: LoadModel | None
+    """None: the student was left as it is, so its answers before are its answers after."""
+    teacher: LoadModel
+
+
+def evaluate(
+    artefact: Artefact,
+    tests: Mapping[str, Sequence[Question]],
+    tasks: Mapping[str, Task],
+    models: Models,
+    *,
+    settings: EvaluateSettings,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Collects everybody's greedy answers, with the prompt that identify and level use.
+
+    Args:
+        artefact: Where `before.jsonl`, `after.jsonl` and `teacher.jsonl` go.
+        tests: The labelled questions of each task that has a test split.
+        tasks: All tasks by name.
+        models: Who answers.
+        settings: How many questions, and how they are asked.
+        seed: Decides which questions are asked where they are limited.
+        progress: Told of every batch.
+    """
+    if artefact.finished:
+        return
+    chosen = _chosen(tests, settings, seed)
+    asked = [_as_asked(question, tasks[name]) for name, questions in chosen.items() for question in questions]
+
+    def ask(file: str, load: LoadModel) -> list[Answer]:
+        answers = answer_all(
+            artefact.stream(file, Answer),
+            asked,
+            load,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            on_progress=lambda done, total: progress(f"evaluate {Path(file).stem}", done, total),
+        )
+        return list(answers.values())
+
+    before = ask(BEFORE, models.before)
+    if models.after:
+        ask(AFTER, models.after)
+    else:
+        write_all(artefact.stream(AFTER, Answer), before, lambda answer: answer.item_id)
+    teacher = ask(TEACHER, models.teacher)
+    not_asked = sum(answer.not_asked is not None for answer in (*before, *teacher))
+    artefact.finish({"questions": len(asked), "not_asked": not_asked})
+
+
+def score(
+    artefact: Artefact,
+    tests: Mapping[str, Sequence[Question]],
+    tasks: Mapping[str, Task],
+    *,
+    settings: EvaluateSettings,
+    seed: int,
+) -> RunScores:
+    """The scores of the answers that `evaluate` collected with the same arguments."""
+    before, after, teacher = (
+        {answer.item_id: answer.text for answer in artefact.stream(file, Answer)} for file in (BEFORE, AFTER, TEACHER)
+    )
+    said = {
+        name: [
+            Said(question, before[item_id], after[item_id], teacher[item_id])
+            for question in questions
+            for item_id in [_item_id(name, question)]
+        ]
+        for name, questions in _chosen(tests, settings, seed).items()
+    }
+    return score_run(said, tasks, resamples=settings.resamples, seed=seed)
+
+
+def write_scores(path: Path, scores: RunScores) -> None:
+    """Writes `scores.json`; a file that says the same already is left alone.
+
+    Raises:
+        WorkFailed: The disk refused.
+    """
+    text = scores.model_dump_json(indent=1) + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_whole(path, text)
+
+
+def _chosen(
+    tests: Mapping[str, Sequence[Question]], settings: EvaluateSettings, seed: int
+) -> dict[str, Sequence[Question]]:
+    if settings.limit is None:
+        return dict(tests)
+    return {
+        name: sample(questions, settings.limit, f"evaluate {seed}", lambda question: question.question_id)
+        for name, questions in tests.items()
+    }
+
+
+def _as_asked(question: Question, task: Task) -> Asked:
+    prompt = task.answer_prompt.format(question=question.question)
+    return Asked(_item_id(task.name, question), question.image, prompt, untrusted=question.question)
+
+
+def _item_id(task: str, question: Question) -> str:
+    return f"{task}:{question.question_id}"

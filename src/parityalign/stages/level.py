@@ -1,0 +1,107 @@
+"""Level (the paper's Parity Leveler): chooses what the student is trained on, and has it trained.
+
+The gaps alone teach the exceptions and make a small student forget the rule, so a share of pairs that it
+already has right is mixed in (`replay`); 0 is the paper's way. Which pairs are chosen hangs on their
+identities and the seed, not on their places.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from parityalign.config import LevelSettings
+from parityalign.records import Pair, Verdict, VerdictKind
+from parityalign.seams import Leveller, LevelResult
+from parityalign.stages._steps import sample
+from parityalign.store import Artefact
+
+NO_GAPS = "no_gaps"
+LEVELLED = "levelled"
+
+_HAD_RIGHT = (VerdictKind.STUDENT_RIGHT, VerdictKind.BOTH)
+
+
+class Choice(NamedTuple):
+    """What the student is trained on."""
+
+    training: list[Pair]
+    held_out: list[Pair]
+    """For early stopping; shares no image with `training`."""
+    replayed: int
+    """How many of both are replay."""
+
+
+def level(
+    artefact: Artefact,
+    pairs: Sequence[Pair],
+    verdicts: Sequence[Verdict],
+    leveller: Leveller,
+    *,
+    settings: LevelSettings,
+    seed: int,
+) -> None:
+    """Has the student trained on what `choose` takes; where that is nothing, leaves the student as it is.
+
+    Args:
+        artefact: Where the levelled student goes.
+        pairs: All pairs.
+        verdicts: The verdict on each, in the same order.
+        leveller: Trains and saves.
+        settings: What to train on; how to train is the leveller's affair.
+        seed: Decides what is drawn.
+    """
+    if artefact.finished:
+        return
+    choice = choose(pairs, verdicts, settings, seed)
+    gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for verdict in verdicts)
+    counts = {"gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
+    if not choice.training:
+        artefact.finish(counts, outcome=NO_GAPS, note="Nothing to train on: the student is left as it is.")
+        return
+    result = leveller(choice.training, choice.held_out, artefact.path)
+    by_task = Counter(pair.task for pair in choice.training)
+    artefact.finish(counts, outcome=LEVELLED, training_by_task=by_task, result=_as_facts(result))
+
+
+def was_levelled(artefact: Artefact) -> bool:
+    """Whether the finished artefact holds a student; if not, the student before is also the student after."""
+    return bool(artefact.manifest["outcome"] == LEVELLED)
+
+
+def choose(pairs: Sequence[Pair], verdicts: Sequence[Verdict], settings: LevelSettings, seed: int) -> Choice:
+    """Gaps and replay, or what a control asks for, split by image into training and held-out pairs."""
+    judged = list(zip(pairs, verdicts, strict=True))
+    # Pairs are dropped for what would break training, so no control may bring them back.
+    usable = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
+    gaps = [pair for pair, verdict in judged if verdict.verdict == VerdictKind.TEACHER_ONLY]
+    had_right = [pair for pair, verdict in judged if verdict.verdict in _HAD_RIGHT]
+    wanted = round(len(gaps) * settings.replay / (1 - settings.replay))
+    replay = sample(had_right, wanted, f"replay {seed}", _pair_id)
+    chosen = {
+        "gaps": [*gaps, *replay],
+        "all": usable,
+        "random": sample(usable, len(gaps) + len(replay), f"random {seed}", _pair_id),
+    }[settings.select]
+    replayed = len(replay) if settings.select == "gaps" else 0
+    return Choice(*_split(chosen, settings.held_out, seed), replayed)
+
+
+def _split(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Training and held-out pairs; at least one image is held out where there are two."""
+    images = sorted({pair.image_id for pair in pairs})
+    wanted = min(max(1, round(share * len(images))), len(images) - 1)
+    held_out = set(sample(images, wanted, f"held out {seed}", str))
+    training = [pair for pair in pairs if pair.image_id not in held_out]
+    return training, [pair for pair in pairs if pair.image_id in held_out]
+
+
+def _pair_id(pair: Pair) -> str:
+    return pair.pair_id
+
+
+def _sizes(choice: Choice) -> dict[str, int]:
+    return {"training": len(choice.training), "held_out": len(choice.held_out)}
+
+
+def _as_facts(result: LevelResult) -> dict[str, float]:
+    return dict(vars(result))

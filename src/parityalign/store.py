@@ -1,0 +1,333 @@
+"""A run folder: append-only streams of records, manifests written last, one process at a time.
+
+What a kill at any moment may leave behind, and why it does no harm:
+an artefact without `manifest.json` is unfinished and is continued; a torn last line is cut off before the
+next append; `manifest.json` itself is moved into place whole. What made an artefact (inputs, settings,
+version) stands in `begun.json` until it is finished and in `manifest.json` from then on.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from parityalign import __version__
+from parityalign.disk import cut_torn_line, digest_of_files, file_digest, folder_files, write_whole, writing
+from parityalign.errors import UserError
+from parityalign.records import Record, content_id
+
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+MANIFEST = "manifest.json"
+BEGUN = "begun.json"
+
+
+class Stream(Generic[R]):
+    """An append-only file of JSON lines, one record a line. Made by `Artefact.stream`."""
+
+    def __init__(self, path: Path, record_type: type[R], *, read_only: bool) -> None:
+        self.path = path
+        self._record_type = record_type
+        self._read_only = read_only
+        if not read_only:
+            cut_torn_line(path)
+
+    def append(self, records: Sequence[R]) -> None:
+        """Adds records in one write and waits until they are on the disk.
+
+        Raises:
+            WorkFailed: The disk refused (full, read-only).
+            ValueError: The artefact is finished.
+        """
+        if self._read_only:
+            raise ValueError(f"{self.path} belongs to a finished artefact and cannot grow")
+        if not records:
+            return
+        rows = (json.dumps(record.model_dump(mode="json"), ensure_ascii=False) for record in records)
+        # A lone half of a surrogate pair has no UTF-8 form; its backslash form is just what JSON writes.
+        lines = "".join(f"{row}\n" for row in rows).encode("utf-8", "backslashreplace")
+        with writing(self.path), self.path.open("ab", buffering=0) as file:
+            rest = memoryview(lines)
+            while rest:  # the system may take a part of a large write
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+
+    def __iter__(self) -> Iterator[R]:
+        """The records in the order of their lines; a torn last line is passed over.
+
+        Raises:
+            UserError: A whole line is not a record of this kind.
+        """
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n"):
+                    yield self._parse(line, number)
+
+    def _parse(self, line: bytes, number: int) -> R:
+        try:
+            return self._record_type.model_validate(json.loads(line))
+        except ValueError as problem:
+            kind = self._record_type.__name__
+            raise UserError(
+                f"{self.path}, line {number}: no {kind}: {line[:80]!r}\n"
+                f"Delete the folder {self.path.parent} and run the same command: it will be made again."
+            ) from problem
+
+
+class Artefact:
+    """One folder of a run: streams or files, and a manifest that is written last.
+
+    Attributes:
+        path: The folder.
+        finished: Its manifest is there, made from the same inputs and settings.
+        redone_because: What changed, in words, if an artefact of other inputs or settings was thrown away for
+            this one; else None.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        inputs: Mapping[str, str],
+        settings: Mapping[str, object],
+        version: int,
+    ) -> None:
+        self.path = path
+        plan = {"inputs": dict(inputs), "settings": dict(settings), "version": version}
+        self._plan: dict[str, Any] = json.loads(json.dumps(plan))  # as it will be read back: lists for tuples
+        manifest = _read_json(path / MANIFEST)
+        before = manifest or _read_json(path / BEGUN)
+        self.redone_because = _difference(before, self._plan) if before else None
+        if manifest and not self.redone_because:
+            self.redone_because = _damage(path, manifest)
+        self.finished = manifest is not None and self.redone_because is None
+        self._manifest = manifest if self.finished else None
+        self._continues = before is not None and self.redone_because is None
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What `finish` wrote: counts, facts, inputs, settings, versions, hash and size of each file."""
+        if self._manifest is None:
+            raise ValueError(f"{self.path} is not finished")
+        return self._manifest
+
+    @property
+    def digest(self) -> str:
+        """Identity of the files' content: the same whenever the same files come out."""
+        return digest_of_files({name: entry["sha256"] for name, entry in self.manifest["files"].items()})
+
+    def begin(self) -> None:
+        """Makes the folder ready to be worked on: continued where it matches, else emptied."""
+        if self._continues:
+            return
+        discarded = self.path.with_name(f".{self.path.name}.discarded")
+        with writing(self.path):
+            shutil.rmtree(discarded, ignore_errors=True)
+            if self.path.exists():
+                # Moved away at once: a kill while deleting must not leave half of it in place.
+                self.path.replace(discarded)
+                shutil.rmtree(discarded)
+            self.path.mkdir(parents=True)
+        write_whole(self.path / BEGUN, _as_json(self._plan))
+        self._continues = True
+
+    def stream(self, file: str, record_type: type[R]) -> Stream[R]:
+        """The stream in `file` (such as `pairs.jsonl`), to read and, while unfinished, to append to."""
+        return Stream(self.path / file, record_type, read_only=self.finished)
+
+    def finish(self, counts: Mapping[str, int], **facts: object) -> None:
+        """Writes the manifest. From now on the artefact is taken as it is.
+
+        Args:
+            counts: How many of what, for people and for the report.
+            facts: Anything else worth keeping, JSON values only.
+        """
+        names = [name for name in folder_files(self.path) if name not in (MANIFEST, BEGUN)]
+        files = {
+            name: {"sha256": file_digest(self.path / name), "bytes": (self.path / name).stat().st_size}
+            for name in names
+        }
+        manifest = {
+            "counts": dict(counts),
+            **facts,
+            **self._plan,
+            "fingerprint": content_id(_as_json(self._plan)),
+            "parityalign": __version__,
+            "files": files,
+        }
+        write_whole(self.path / MANIFEST, _as_json(manifest))
+        (self.path / BEGUN).unlink(missing_ok=True)
+        self._manifest = json.loads(_as_json(manifest))
+        self.finished = True
+
+
+class RunFolder:
+    """A folder that holds everything one alignment produced; a `with` takes its lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        """Takes the lock.
+
+        Raises:
+            UserError: Another process works in this folder, or the folder cannot be made.
+        """
+        lock_file = self.path / ".lock"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as problem:
+            raise UserError(f"cannot use {self.path} as a run folder: {problem.strerror}") from problem
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            pid = lock_file.read_text().strip() or "unknown"
+            raise UserError(
+                f"the run folder {self.path} is in use by another process (pid {pid}).\n"
+                "Wait for it to end, or name another folder as the run."
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        self._lock = lock
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Gives the lock back; the system does so too when the process dies."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def artefact(
+        self, name: str, *, inputs: Mapping[str, str], settings: Mapping[str, object], version: int = 1
+    ) -> Artefact:
+        """The artefact in the folder `name`, ready to be read (if finished) or worked on.
+
+        Args:
+            name: Folder below the run folder, such as `pairs`.
+            inputs: What it is made from: {artefact, model or file: digest}.
+            settings: The settings that matter to it, under the names that the user knows (`level.epochs`).
+            version: Raised when the code makes something else of the same inputs and settings.
+
+        An artefact of other inputs, settings or version is thrown away; `redone_because` says what changed.
+        """
+        artefact = self.peek(name, inputs=inputs, settings=settings, version=version)
+        if artefact.redone_because:
+            self.event("redone", artefact=name, because=artefact.redone_because)
+        if not artefact.finished:
+            artefact.begin()
+        return artefact
+
+    def peek(
+        self, name: str, *, inputs: Mapping[str, str], settings: Mapping[str, object], version: int = 1
+    ) -> Artefact:
+        """Like `artefact`, but changes nothing on the disk."""
+        return Artefact(self.path / name, inputs=inputs, settings=settings, version=version)
+
+    def event(self, kind: str, **fields: object) -> None:
+        """Adds a line with a UTC time stamp to `events.jsonl`."""
+        path = self.path / "events.jsonl"
+        row = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **fields}
+        with writing(path):
+            cut_torn_line(path)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def resume_in_batches(
+    stream: Stream[R],
+    items: Sequence[T],
+    *,
+    item_id: Callable[[T], str],
+    record_id: Callable[[R], str],
+    batch_size: int,
+    work: Callable[[Sequence[T]], Sequence[R]],
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """Makes one record of each item, batch by batch, leaving out what the stream already holds.
+
+    The batches are cut from the complete list, and a batch that is partly there is computed whole: a
+    model's numbers depend on who shares its batch, so only thus does a resumed run give the bytes of an
+    uninterrupted one.
+
+    Args:
+        stream: Where the records go, in the order of the items.
+        items: All items of the step, in a fixed order, with distinct ids.
+        item_id: Identity of an item.
+        record_id: The same identity, read from its record.
+        batch_size: Items per call of `work`.
+        work: Makes one record of each item of a batch, in order.
+        on_progress: Called with (items done, items in all) after each batch.
+
+    Raises:
+        ValueError: Ids are repeated, or `work` returned other records than asked for.
+    """
+    ids = [item_id(item) for item in items]
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"{stream.path}: {len(ids) - len(set(ids))} items repeat the id of another")
+    there = {record_id(record) for record in stream}
+    for start in range(0, len(items), batch_size):
+        batch_ids = ids[start : start + batch_size]
+        if not there.issuperset(batch_ids):
+            records = work(items[start : start + batch_size])
+            if [record_id(record) for record in records] != batch_ids:
+                raise ValueError(f"{stream.path}: the records of batch {start} do not belong to its items")
+            stream.append([record for record in records if record_id(record) not in there])
+        on_progress(start + len(batch_ids), len(items))
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What made the two plans differ, in words; None if they are the same."""
+    found = [
+        f"{key} was {_short(before['settings'].get(key))}, is {_short(now['settings'].get(key))}"
+        for key in sorted({*before["settings"], *now["settings"]})
+        if before["settings"].get(key) != now["settings"].get(key)
+    ]
+    found += [
+        f"its input {key} "
+        + ("changed" if key in before["inputs"] and key in now["inputs"] else "came or went")
+        for key in sorted({*before["inputs"], *now["inputs"]})
+        if before["inputs"].get(key) != now["inputs"].get(key)
+    ]
+    if before["version"] != now["version"]:
+        found.append(f"parityalign makes version {now['version']} of it, this was {before['version']}")
+    return "; ".join(found) or None
+
+
+def _damage(folder: Path, manifest: Mapping[str, Any]) -> str | None:
+    """Which file of a finished artefact is gone or has another size; None if all are in place."""
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"its file {name} is missing"
+        if path.stat().st_size != entry["bytes"]:
+            return f"its file {name} was changed by hand"
+    return None
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,1 @@
+"""The tasks: one file is one skill with its prompts, metric and benchmark reader."""

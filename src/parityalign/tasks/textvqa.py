@@ -1,0 +1,50 @@
+"""TextVQA 0.5.1: questions about the words and numbers in a picture.
+
+A row of `TextVQA_0.5.1_val.json`, under `data` (other keys are not used; there are always ten answers):
+
+    {"question_id": 34602, "image_id": "003a8ae2ef43b901", "question": "what is the brand of this camera?",
+     "answers": ["nous les gosses", "dakota", "clos culombu", ...]}
+
+Its image is `train_images/003a8ae2ef43b901.jpg`, a folder that the validation split shares with train.
+Metric: VQA accuracy with the EvalAI processor, as papers report it on the validation split.
+"""
+
+from pathlib import Path
+
+from parityalign.matching import textvqa_accuracy
+from parityalign.records import Question
+from parityalign.seams import Task
+from parityalign.tasks._files import Row, checked, read_rows
+from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
+
+
+def read_test(folder: Path) -> list[Question]:
+    """The labelled validation split in a folder as released.
+
+    Raises:
+        UserError: A file or an image is missing, or a file holds something else.
+    """
+    rows = read_rows(folder / "TextVQA_0.5.1_val.json", "data")
+    return checked([_question(row, folder) for row in rows], folder)
+
+
+def _question(row: Row, folder: Path) -> Question:
+    return Question(
+        question_id=row.text("question_id"),
+        image=str(folder / "train_images" / f"{row.text('image_id')}.jpg"),
+        question=row.text("question"),
+        answers=row.texts("answers"),
+    )
+
+
+TASK = Task(
+    name="textvqa",
+    metric_name="textvqa_accuracy",
+    metric=textvqa_accuracy,
+    annotate_prompt=annotate_prompt(
+        "Write one question about the words or numbers that can be read in this image, "
+        "and its answer in a single word or phrase."
+    ),
+    answer_prompt=ANSWER_PROMPT,
+    read_test=read_test,
+)

@@ -1,0 +1,1 @@
+"""Levelling: training rows, the training loop, and the student's weights."""

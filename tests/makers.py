@@ -1,0 +1,50 @@
+"""What several tests draw and write: pictures, run folders, tasks with a plain metric."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from parityalign.records import Score
+from parityalign.seams import Task
+from parityalign.store import Artefact, RunFolder
+
+
+def mute(step: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def draw(path: Path, colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (16, 16), **options) -> Path:
+    """Saves a picture of one colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **options)
+    return path
+
+
+def artefact(folder: Path, name: str = "made", **settings) -> Artefact:
+    """An artefact of a run folder, ready to be worked on or, if finished, to be read."""
+    with RunFolder(folder) as run:
+        return run.artefact(name, inputs={}, settings=settings)
+
+
+def exact(prediction: str, references) -> Score:
+    """Right if it is one of the references."""
+    return Score(float(prediction in references), prediction, "exact")
+
+
+def task(name: str = "toy", metric=exact) -> Task:
+    """A task whose prompts name it."""
+    return Task(
+        name=name,
+        metric_name="exact",
+        metric=metric,
+        annotate_prompt=f"write for {name}",
+        answer_prompt="{question}\nanswer",
+        read_test=lambda folder: [],
+    )
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }

@@ -1,0 +1,498 @@
+"""The command line from end to end: what it makes, what it leaves alone, how it refuses, what a kill does to it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from makers import content, draw
+from parityalign import joinery
+from parityalign.cli import app
+from parityalign.disk import write_whole
+from parityalign.models import fake
+from parityalign.seams import LevelResult
+from parityalign.store import RunFolder
+
+WORDS = ["stop", "exit", "open", "sale", "taxi", "bank", "post", "cafe"]
+CASES = [{"prediction": "Stop", "answers": ["stop"] * 10}, {"prediction": "go", "answers": ["stop"] * 10}]
+
+
+def table(path: Path, knows: list[str]) -> Path:
+    """A fake model that reads these words, writes a pair on each picture and says `nothing` otherwise."""
+    asks = "Write one question"
+    rows = []
+    for word in WORDS:
+        for name in (f"{word}.png", f"{word}.jpg"):
+            pair = f"Question: What is written?\nAnswer: {word}"
+            rows.append({"image": name, "contains": asks, "text": pair})
+            rows.append({"image": name, "contains": "What is", "text": word if word in knows else "nothing"})
+    path.write_text(json.dumps({"replies": rows}))
+    return path
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with pictures, a labelled split, a fake teacher and student, and the configuration `run.yaml`."""
+    for number, word in enumerate(WORDS):
+        draw(tmp_path / "pool" / f"{word}.png", colour=(number, 0, 0))
+        draw(tmp_path / "test" / "train_images" / f"{word}.jpg", colour=(0, number * 20, 0))
+    rows = [
+        {"question_id": number, "image_id": word, "question": "What is shown?", "answers": [word] * 10}
+        for number, word in enumerate(WORDS)
+    ]
+    (tmp_path / "test" / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": rows}))
+    table(tmp_path / "teacher.json", WORDS)
+    table(tmp_path / "student.json", WORDS[:4])
+    configure(tmp_path)
+    return tmp_path
+
+
+def configure(project: Path, **changes) -> Path:
+    """Writes `run.yaml`; `changes` replace whole sections."""
+    said = {
+        "run": "runs/a",
+        "teacher": "fake:teacher.json",
+        "student": "fake:student.json",
+        "tasks": {"textvqa": {"images": "pool", "test": "test"}},
+        "annotate": {"batch_size": 3},
+        "identify": {"batch_size": 3},
+        "evaluate": {"batch_size": 3, "resamples": 100},
+        **changes,
+    }
+    path = project / "run.yaml"
+    path.write_text(yaml.safe_dump(said))
+    return path
+
+
+@pytest.fixture
+def trainable(monkeypatch):
+    """Levelling replaced: a fake student that is trained can read what it was trained on."""
+
+    def learn(run, pairs, held_out, out):
+        table(out / "replies.json", WORDS[:4] + [pair.answer for pair in pairs])
+        return LevelResult(1, 1, 2.0, 1.0)
+
+    monkeypatch.setattr(joinery.Run, "leveller", learn)
+    replies = lambda run: fake.load(str(run.folder.path / "student" / "replies.json"))  # noqa: E731
+    monkeypatch.setattr(joinery.Run, "load_levelled", replies)
+
+
+def parityalign(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def done(*arguments: object) -> str:
+    result = parityalign(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refusal(*arguments: object, status: int = 2) -> str:
+    result = parityalign(*arguments)
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output
+    return result.stderr
+
+
+def said_of(stage: str, output: str) -> str:
+    return next(line for line in output.splitlines() if line.startswith(f"{stage}: ") and " of " not in line[:30])
+
+
+def results(run: Path) -> dict[str, bytes]:
+    """All files of a run but those that tell of time and process."""
+    passing = ("events.jsonl", ".lock", "report.html")
+    return {name: data for name, data in content(run).items() if name not in passing}
+
+
+# A whole run
+
+
+def test_a_run_goes_from_images_to_scores_and_a_report(project, trainable):
+    output = done("run", project / "run.yaml")
+    run = project / "runs" / "a"
+    scores = json.loads((run / "scores.json").read_text())["tasks"]["textvqa"]
+    assert (scores["n"], scores["before"]["score"], scores["teacher"]["score"]) == (8, 50.0, 100.0)
+    assert scores["after"]["score"] > 50.0
+    gaps = [json.loads(line)["answer"] for line in (run / "verdicts" / "gaps.jsonl").read_text().splitlines()]
+    assert sorted(gaps) == sorted(WORDS[4:])
+    assert "textvqa_accuracy" in output
+    assert "50.0" in output
+    assert "of the distance to the teacher" in output
+    assert "gap (only the teacher is right)" in output
+    assert f"report: {run / 'report.html'}" in output
+    assert (run / "report.html").stat().st_size > 1000
+
+
+def test_progress_is_a_line_for_each_step_where_nobody_watches(project, trainable):
+    lines = done("run", project / "run.yaml").splitlines()
+    assert "annotate textvqa: 8 of 8" in lines
+    assert len([line for line in lines if line.startswith("annotate textvqa: ")]) == 1
+
+
+def test_a_finished_run_does_nothing_and_loads_no_model(project, trainable, monkeypatch):
+    done("run", project / "run.yaml")
+    before = content(project / "runs" / "a")
+    times = {path: path.stat().st_mtime_ns for path in (project / "runs" / "a").rglob("*.*")}
+    monkeypatch.setattr(joinery, "load_model", lambda spec: pytest.fail(f"{spec} was loaded"))
+    output = done("run", project / "run.yaml")
+    for stage in ("intake", "annotate", "identify", "level", "evaluate"):
+        assert "up to date: nothing changed" in said_of(stage, output)
+    assert content(project / "runs" / "a") == before
+    unlocked = {path: at for path, at in times.items() if path.name != ".lock"}
+    assert {path: path.stat().st_mtime_ns for path in unlocked} == unlocked
+
+
+@pytest.mark.parametrize(
+    ("changes", "redone"),
+    [
+        ({"evaluate": {"batch_size": 3, "resamples": 100, "limit": 4}}, ["evaluate"]),
+        ({"evaluate": {"batch_size": 3, "resamples": 200}}, []),
+        ({"annotate": {"batch_size": 2}}, []),
+        ({"level": {"epochs": 7}}, ["level"]),
+        ({"level": {"replay": 0.0}}, ["level"]),
+        ({"identify": {"threshold": 0.4}}, ["identify"]),
+        ({"identify": {"ask_teacher": "all"}}, ["identify", "level"]),
+        ({"annotate": {"max_new_tokens": 7}}, ["annotate"]),
+    ],
+)
+def test_a_changed_setting_redoes_exactly_the_stages_that_it_touches(project, trainable, changes, redone):
+    done("run", project / "run.yaml")
+    output = done("run", configure(project, **changes))
+    stages = ["intake", "annotate", "identify", "level", "evaluate"]
+    assert [stage for stage in stages if "done again" in said_of(stage, output)] == redone
+    assert [stage for stage in stages if "up to date" not in said_of(stage, output)] == redone
+
+
+def test_why_a_stage_is_done_again_is_said(project, trainable):
+    done("run", project / "run.yaml")
+    output = done("run", configure(project, level={"epochs": 7}))
+    assert "done again: level.epochs was 3, is 7" in said_of("level", output)
+
+
+def test_new_images_are_taken_in(project, trainable):
+    done("run", project / "run.yaml")
+    draw(project / "pool" / "new" / "stop.png", colour="blue")
+    output = done("run", project / "run.yaml")
+    assert "done again: its input images of textvqa changed" in said_of("intake", output)
+    assert "done again: its input images changed" in said_of("annotate", output)
+
+
+def test_without_gaps_the_student_is_left_as_it_is(project):
+    table(project / "student.json", WORDS)
+    output = done("run", project / "run.yaml")
+    assert "the student is left as it is" in output
+    scores = json.loads((project / "runs" / "a" / "scores.json").read_text())["tasks"]["textvqa"]
+    assert scores["before"] == scores["after"]
+
+
+def test_without_a_test_split_there_are_no_scores(project, trainable):
+    output = done("run", configure(project, tasks={"textvqa": {"images": "pool"}}))
+    assert "no scores" in output
+    assert "report.html" in output
+
+
+# Stage by stage
+
+
+def test_stages_run_one_by_one_come_to_the_same_as_the_whole(project, trainable):
+    done("run", project / "run.yaml")
+    (project / "runs" / "b").mkdir()
+    said = (project / "runs" / "a" / "run.yaml").read_text()
+    (project / "runs" / "b" / "run.yaml").write_text(said)
+    for stage in ("intake", "annotate", "identify", "level", "evaluate", "report"):
+        done(stage, project / "runs" / "b")
+    assert results(project / "runs" / "a") == results(project / "runs" / "b")
+    assert (project / "runs" / "b" / "report.html").exists()
+
+
+def test_a_stage_whose_input_is_missing_names_the_command_to_give_first(project):
+    (project / "runs" / "a").mkdir(parents=True)
+    moved = yaml.safe_load((project / "run.yaml").read_text())
+    moved = {**moved, "run": ".", "tasks": {"textvqa": {"images": "../../pool"}}}
+    moved |= {"teacher": "fake:../../teacher.json", "student": "fake:../../student.json"}
+    (project / "runs" / "a" / "run.yaml").write_text(yaml.safe_dump(moved))
+    done("intake", project / "runs" / "a")
+    message = refusal("identify", project / "runs" / "a")
+    assert "pairs, which is not finished" in message
+    assert f"parityalign annotate {project / 'runs' / 'a'}" in message
+
+
+def test_a_stage_whose_input_is_out_of_date_is_refused_and_nothing_is_thrown_away(project, trainable):
+    done("run", project / "run.yaml")
+    run = project / "runs" / "a"
+    said = yaml.safe_load((run / "run.yaml").read_text())
+    said["annotate"]["temperature"] = 0.5
+    (run / "run.yaml").write_text(yaml.safe_dump(said))
+    before = content(run / "pairs")
+    message = refusal("identify", run)
+    assert "out of date: annotate.temperature was 1.0, is 0.5" in message
+    assert content(run / "pairs") == before
+
+
+def test_a_stage_command_on_no_run_folder_is_refused_and_makes_none(project):
+    assert "no run folder" in refusal("level", project / "nowhere")
+    assert not (project / "nowhere").exists()
+
+
+def test_a_student_that_cannot_be_trained_is_named(project):
+    assert "only hf and embedded models can" in refusal("run", project / "run.yaml")
+
+
+# Run folders that are not free
+
+
+def test_a_run_of_another_configuration_is_not_worked_over_unless_asked(project, trainable):
+    done("run", project / "run.yaml")
+    table(project / "other.json", WORDS[:2])
+    other = configure(project, student="fake:other.json")
+    message = refusal("run", other)
+    assert "holds a run of another configuration: student was" in message
+    assert "--redo" in message
+    output = done("run", other, "--redo")
+    assert "its input student model changed" in said_of("identify", output)
+    assert "up to date" in said_of("annotate", output)
+
+
+def test_a_folder_of_other_files_is_not_taken_for_a_run_folder(project):
+    (project / "runs" / "a").mkdir(parents=True)
+    (project / "runs" / "a" / "thesis.txt").write_text("mine")
+    assert "holds files but is no run folder" in refusal("run", project / "run.yaml")
+    assert [path.name for path in (project / "runs" / "a").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_folder_in_use_is_refused_with_the_pid(project):
+    with RunFolder(project / "runs" / "a"):
+        message = subprocess.run(
+            [sys.executable, "-m", "parityalign", "run", str(project / "run.yaml")],
+            capture_output=True,
+            text=True,
+        )
+    assert message.returncode == 2
+    assert f"in use by another process (pid {os.getpid()})" in message.stderr
+    assert "Traceback" not in message.stderr
+
+
+# Wrong requests and failing work
+
+
+def test_a_configuration_with_several_problems_is_refused_with_all_of_them(project):
+    message = refusal("run", configure(project, teacher="fak:x", level={"epocs": 1}))
+    assert "unknown setting 'level.epocs'. Did you mean epochs?" in message
+    message = refusal("run", configure(project, teacher="fak:x", tasks={"textvqq": {"images": "pool"}}))
+    assert "no kind of model 'fak'" in message
+    assert "Did you mean textvqa" in message
+
+
+def test_a_teacher_that_writes_no_pairs_fails_the_work_with_three_replies_shown(project):
+    (project / "teacher.json").write_text(json.dumps({"replies": [{"text": "I cannot see images."}]}))
+    message = refusal("run", project / "run.yaml", status=1)
+    assert message.count("I cannot see images.") == 3
+
+
+def test_broken_images_are_counted_and_the_rest_goes_on(project, trainable):
+    (project / "pool" / "broken.png").write_bytes(b"no picture")
+    assert "not_an_image 1" in said_of("intake", done("run", project / "run.yaml"))
+
+
+def test_unknown_commands_and_options_are_wrong_requests():
+    assert parityalign("alignn").exit_code == 2
+    assert parityalign("run", "--fast").exit_code == 2
+    assert parityalign("run").exit_code == 2
+
+
+def test_an_interrupted_run_says_how_to_go_on(project, monkeypatch):
+    def interrupt(spec):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(joinery, "load_model", interrupt)
+    result = parityalign("run", project / "run.yaml")
+    assert result.exit_code == 130
+    assert "Resume with the same command" in result.stderr
+
+
+# Without a run folder
+
+
+def test_score_gives_a_line_for_each_case_and_then_the_mean(tmp_path):
+    (tmp_path / "f.jsonl").write_text("".join(json.dumps(case) + "\n" for case in CASES))
+    rows = [json.loads(line) for line in done("score", "textvqa_accuracy", tmp_path / "f.jsonl").splitlines()]
+    assert [row.get("score") for row in rows] == [1.0, 0.0, None]
+    assert rows[-1] == {"metric": "textvqa_accuracy", "mean": 0.5, "count": 2}
+
+
+def test_score_writes_the_cases_to_a_file_on_request(tmp_path):
+    (tmp_path / "f.jsonl").write_text("".join(json.dumps(case) + "\n" for case in CASES))
+    output = done("score", "anls", tmp_path / "f.jsonl", "--out", tmp_path / "scored.jsonl")
+    assert json.loads(output)["count"] == 2
+    rows = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    assert [row["score"] for row in rows] == [1.0, 0.0]
+
+
+def test_score_refuses_an_unknown_metric_and_a_missing_file(tmp_path):
+    (tmp_path / "f.jsonl").write_text(json.dumps(CASES[0]) + "\n")
+    assert "anls" in refusal("score", "anl", tmp_path / "f.jsonl")
+    assert "nowhere.jsonl" in refusal("score", "anls", tmp_path / "nowhere.jsonl")
+    assert "does not exist" in refusal("score", "anls", tmp_path / "f.jsonl", "--out", tmp_path / "no" / "f")
+
+
+def lines(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def elsewhere(folder: Path, **changes: object) -> list[object]:
+    """The arguments of an identify from files: one gap, one pair that the student has right."""
+    pair = {"image": "a.png", "question": "What is written?"}
+    given = {
+        "--pairs": lines(
+            folder / "p.jsonl",
+            [{"pair_id": "1", "answer": "stop", **pair}, {"pair_id": "2", "answer": "exit", **pair}],
+        ),
+        "--teacher-answers": lines(
+            folder / "t.jsonl", [{"pair_id": "1", "text": "Stop."}, {"pair_id": "2", "text": "exit"}]
+        ),
+        "--student-answers": lines(
+            folder / "s.jsonl", [{"pair_id": "1", "text": "go"}, {"pair_id": "2", "text": "exit"}]
+        ),
+        "--task": "textvqa",
+        "--out": folder / "v.jsonl",
+        **changes,
+    }
+    return ["identify", *(part for item in given.items() if item[1] is not None for part in item)]
+
+
+@pytest.mark.parametrize("rule", ["metric", "paper"])
+def test_identify_judges_answers_that_were_made_elsewhere(tmp_path, rule):
+    done(*elsewhere(tmp_path), "--rule", rule)
+    rows = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text().splitlines()]
+    assert {row["pair_id"]: row["verdict"] for row in rows} == {"1": "teacher_only", "2": "student_right"}
+    assert all(row["reason"] for row in rows)
+
+
+def test_identify_from_files_loads_no_torch(tmp_path):
+    code = "import sys; from parityalign.cli import app; app(sys.argv[1:], standalone_mode=False); "
+    code += "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    arguments = [str(argument) for argument in elsewhere(tmp_path)]
+    assert subprocess.run([sys.executable, "-c", code, *arguments]).returncode == 0
+
+
+def test_identify_says_which_options_are_missing(tmp_path):
+    assert "missing: --task, --out" in refusal(*elsewhere(tmp_path, **{"--task": None, "--out": None}))
+    assert "either a run folder or all of" in refusal("identify")
+    assert "both were given" in refusal(*elsewhere(tmp_path), tmp_path)
+
+
+def test_identify_refuses_an_unknown_task_and_an_unknown_rule(tmp_path):
+    assert "Did you mean textvqa" in refusal(*elsewhere(tmp_path, **{"--task": "textvq"}))
+    assert parityalign(*elsewhere(tmp_path), "--rule", "substring").exit_code == 2
+
+
+# Kills
+
+
+class Killed(BaseException):
+    """Ends a run as abruptly as Python allows."""
+
+
+def test_a_run_that_is_cut_off_at_any_write_is_resumed_to_the_same_result(project, trainable, monkeypatch):
+    monkeypatch.setattr("gc.collect", lambda: 0)  # slow among pytest's many objects
+    whole = configure(project, run="runs/whole")
+    writes = 0
+
+    def count(file: int) -> None:
+        nonlocal writes
+        writes += 1
+
+    monkeypatch.setattr("os.fsync", count)
+    done("run", whole)
+    expected = results(project / "runs" / "whole")
+    for last in range(1, writes + 1):
+        config, left = configure(project, run="runs/cut"), last
+
+        def kill(file: int) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                # What was just written is torn as well, as when the power fails.
+                os.truncate(file, max(0, os.fstat(file).st_size - 7))
+                raise Killed
+
+        monkeypatch.setattr("os.fsync", kill)
+        with pytest.raises(Killed):
+            parityalign("run", config)
+        monkeypatch.setattr("os.fsync", lambda file: None)
+        done("run", config)
+        found = results(project / "runs" / "cut")
+        assert sorted(found) == sorted(expected)
+        for name in expected:
+            assert found[name].decode() == expected[name].decode(), f"{name}, cut off at write {last}"
+        subprocess.run(["rm", "-r", project / "runs" / "cut"], check=True)
+
+
+def test_a_killed_process_is_resumed_to_the_same_result(project):
+    """With a real student that is trained: torch, checkpoints and all."""
+    import tiny
+
+    tiny.fast_vlm(project / "student")
+    sections = {"student": "hf:student", "level": {"epochs": 40, "batch_size": 2}}
+
+    def start(run: str) -> subprocess.Popen[bytes]:
+        config = configure(project, run=f"runs/{run}", **sections)
+        command = [sys.executable, "-m", "parityalign", "run", str(config)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    began = time.monotonic()
+    whole = start("whole")
+    _, errors = whole.communicate()
+    assert whole.returncode == 0, errors.decode()
+    lasted = time.monotonic() - began
+    chance = random.Random(0)
+    for _ in range(2):
+        killed = start("killed")
+        time.sleep(lasted * chance.uniform(0.3, 0.95))
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+    resumed = start("killed")
+    _, errors = resumed.communicate()
+    assert resumed.returncode == 0, errors.decode()
+    assert results(project / "runs" / "killed") == results(project / "runs" / "whole")
+
+
+# The demo
+
+
+@pytest.fixture
+def small_demo(project, monkeypatch):
+    """The demo with fake models and without its drawings."""
+    from parityalign import cli
+
+    said = yaml.safe_load((project / "run.yaml").read_text())
+    said |= {"run": ".", "teacher": f"fake:{project}/teacher.json", "student": f"fake:{project}/student.json"}
+    said["tasks"] = {"textvqa": {"images": "data/pool/textvqa", "test": "data/test/textvqa"}}
+    write_whole(project / "demo.yaml", yaml.safe_dump(said))
+    monkeypatch.setattr(cli, "DEMO_CONFIG", project / "demo.yaml")
+
+    def write_demo_data(folder, seed, progress):
+        for part, source in (("pool", "pool"), ("test", "test")):
+            target = folder / part / "textvqa"
+            if not target.exists():
+                target.parent.mkdir(parents=True)
+                (project / source).rename(target)
+
+    generate = type("Generate", (), {"write_demo_data": staticmethod(write_demo_data)})
+    monkeypatch.setattr(cli, "find", lambda room, name: generate)
+
+
+def test_the_demo_draws_its_data_into_the_run_folder_and_runs(project, trainable, small_demo, monkeypatch):
+    monkeypatch.chdir(project)
+    assert "textvqa_accuracy" in done("demo", "--run", "runs/demo")
+    assert (project / "runs" / "demo" / "scores.json").exists()
+    assert "up to date" in said_of("level", done("demo", "--run", "runs/demo"))

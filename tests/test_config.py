@@ -1,0 +1,158 @@
+"""A configuration is refused as a whole, with every problem, where it stands and what to write instead."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from parityalign.config import RunConfig, as_yaml, load_config
+from parityalign.errors import UserError
+
+SHIPPED = sorted(Path(__file__).parent.parent.glob("src/parityalign/embedded/*.yaml"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a pool and a test split, where configurations are written."""
+    for name in ("pool", "bench"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def good(**changes) -> dict[str, object]:
+    return {
+        "run": "runs/a",
+        "teacher": "hf:some/teacher",
+        "student": "hf:./student",
+        "tasks": {"textvqa": {"images": "pool", "test": "bench"}},
+        **changes,
+    }
+
+
+def load(folder: Path, content: object) -> RunConfig:
+    path = folder / "run.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return load_config(path)
+
+
+def refusal(folder: Path, content: object) -> str:
+    with pytest.raises(UserError) as refused:
+        load(folder, content)
+    assert refused.value.exit_status == 2
+    return str(refused.value)
+
+
+def test_paths_are_relative_to_the_file_and_made_absolute(folder, monkeypatch):
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    (folder / "run.yaml").write_text(yaml.safe_dump(good()))
+    config = load_config(Path("../run.yaml"))
+    assert config.run == folder / "runs" / "a"
+    assert config.tasks["textvqa"].images == folder / "pool"
+    assert config.tasks["textvqa"].test == folder / "bench"
+    assert config.student == f"hf:{folder / 'student'}"
+    assert config.teacher == "hf:some/teacher"
+
+
+def test_what_is_not_said_has_the_documented_default(folder):
+    config = load(folder, good())
+    assert (config.seed, config.identify.rule, config.level.replay) == (0, "metric", 0.5)
+    assert config.level.max_steps is None
+
+
+def test_a_model_folder_beside_the_file_is_found_without_dots(folder):
+    (folder / "mine").mkdir()
+    assert load(folder, good(student="hf:mine")).student == f"hf:{folder / 'mine'}"
+
+
+def test_a_run_has_to_have_a_task(folder):
+    assert "'tasks'" in refusal(folder, good(tasks={}))
+
+
+def test_a_test_split_is_optional(folder):
+    assert load(folder, good(tasks={"textvqa": {"images": "pool"}})).tasks["textvqa"].test is None
+
+
+def test_all_problems_of_form_are_listed_at_once(folder):
+    text = refusal(
+        folder,
+        good(level={"epoch": 3, "replay": 1.0}, identify={"rule": "papre"}, sede=1, teacher=None),
+    )
+    assert "5 problems" in text
+    assert "unknown setting 'level.epoch'. Did you mean epochs?" in text
+    assert "'level.replay' is 1.0" in text
+    assert "'identify.rule' is 'papre'" in text
+    assert "unknown setting 'sede'. Did you mean seed?" in text
+    assert "'teacher' is None" in text
+
+
+def test_all_problems_of_content_are_listed_at_once(folder):
+    text = refusal(
+        folder,
+        good(
+            teacher="hff:some/teacher",
+            tasks={"textqva": {"images": "pool"}, "okvqa": {"images": "pol"}},
+            level={"objective": "anser"},
+            annotate={"temperature": 0, "pairs_per_image": 4},
+        ),
+    )
+    assert "5 problems" in text
+    assert "teacher: there is no kind of model 'hff'" in text
+    assert "there is no task 'textqva'. Did you mean textvqa" in text
+    assert "no objective 'anser'. Did you mean answer" in text
+    assert f"'tasks.okvqa.images' is {folder / 'pol'}, which does not exist" in text
+    assert "at temperature 0 every draw writes the same pair" in text
+
+
+def test_an_unknown_key_of_a_task_is_answered_with_the_near_one(folder):
+    text = refusal(folder, good(tasks={"textvqa": {"images": "pool", "tests": "bench"}}))
+    assert "unknown setting 'tasks.textvqa.tests'. Did you mean test?" in text
+
+
+def test_a_file_in_the_place_of_an_image_folder_is_refused(folder):
+    (folder / "list.txt").write_text("a.png")
+    text = refusal(folder, good(tasks={"textvqa": {"images": "list.txt"}}))
+    assert "is not a folder" in text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"run": "pool/runs"}, {"tasks": {"textvqa": {"images": "pool", "test": "pool/test"}}}],
+)
+def test_a_folder_inside_the_images_is_refused(folder, changes):
+    (folder / "pool" / "test").mkdir()
+    assert "would be taken for unlabelled images" in refusal(folder, good(**changes))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("run: [", "is not YAML"),
+        ("- a\n- b\n", "holds no settings but list"),
+        ("", "holds no settings"),
+        ("seed: 1\nseed: 2\n", "'seed' is given twice"),
+        ("level:\n  epochs: 1\n  epochs: 2\n", "'epochs' is given twice"),
+        ("\x00", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(folder, content, message):
+    assert message in refusal(folder, content)
+
+
+def test_a_missing_file_is_named(folder):
+    with pytest.raises(UserError, match=r"cannot read the configuration .*nowhere\.yaml: No such file"):
+        load_config(folder / "nowhere.yaml")
+
+
+def test_the_resolved_configuration_reads_back_the_same_from_the_run_folder(folder):
+    config = load(folder, good(level={"learning_rate": "1e-5"}))
+    config.run.mkdir(parents=True)
+    text = as_yaml(config, config.run)
+    assert str(folder) not in text
+    (config.run / "run.yaml").write_text(text)
+    assert load_config(config.run / "run.yaml") == config
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_configuration_has_the_right_form(path):
+    RunConfig.model_validate(yaml.safe_load(path.read_text()))

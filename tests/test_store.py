@@ -1,0 +1,345 @@
+"""A run folder survives a kill at any moment, keeps what still holds and says why it throws the rest away."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parityalign.disk import file_digest, folder_digest, write_whole
+from parityalign.errors import UserError, WorkFailed
+from parityalign.records import Answer
+from parityalign.store import Artefact, RunFolder, Stream, resume_in_batches
+
+
+def pairs_artefact(run: RunFolder, **changes) -> Artefact:
+    plan = {"inputs": {"images": "abc"}, "settings": {"annotate.temperature": 1.0}, **changes}
+    return run.artefact("pairs", **plan)
+
+
+def answers(count: int) -> list[Answer]:
+    return [Answer(item_id=f"id{number}", text=f"text {number} é") for number in range(count)]
+
+
+def finished(run: RunFolder, records: Sequence[Answer], **changes) -> Artefact:
+    artefact = pairs_artefact(run, **changes)
+    artefact.stream("a.jsonl", Answer).append(records)
+    artefact.finish({"answers": len(records)})
+    return artefact
+
+
+@pytest.fixture
+def run(tmp_path):
+    with RunFolder(tmp_path / "runs" / "r") as folder:
+        yield folder
+
+
+# Streams
+
+
+def test_a_stream_gives_back_what_was_appended(run):
+    stream = pairs_artefact(run).stream("a.jsonl", Answer)
+    records = [*answers(3), Answer(item_id="x", text="two\nlines \u2028 and a \udc80 lone half")]
+    stream.append(records[:2])
+    stream.append([])
+    stream.append(records[2:])
+    assert list(stream) == records
+
+
+@settings(max_examples=30, deadline=None)
+@given(cut=st.integers(1, 400), count=st.integers(1, 5))
+def test_a_torn_last_line_is_passed_over_and_cut_off_before_the_next_append(tmp_path_factory, cut, count):
+    path = tmp_path_factory.mktemp("torn") / "a.jsonl"
+    Stream(path, Answer, read_only=False).append(answers(count))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut] if cut < len(whole) else b"")
+    lines_left = path.read_bytes().count(b"\n")
+
+    assert list(Stream(path, Answer, read_only=True)) == answers(count)[:lines_left]
+    stream = Stream(path, Answer, read_only=False)
+    stream.append(answers(count)[lines_left:])
+    assert path.read_bytes() == whole
+
+
+def test_a_torn_line_longer_than_a_block_is_cut_off_whole(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"item_id":"a","text":"b"}\n' + b"x" * 200_000)
+    assert [r.item_id for r in Stream(path, Answer, read_only=False)] == ["a"]
+    assert path.read_bytes() == b'{"item_id":"a","text":"b"}\n'
+
+
+def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"item_id":"a","text":"b"}\nrubbish\n')
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2: no Answer: b'rubbish"):
+        list(Stream(path, Answer, read_only=True))
+
+
+def test_a_stream_of_a_finished_artefact_cannot_grow(run):
+    artefact = finished(run, answers(1))
+    with pytest.raises(ValueError, match="finished"):
+        artefact.stream("a.jsonl", Answer).append(answers(1))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_told_without_a_traceback(tmp_path):
+    (tmp_path / "a.jsonl").symlink_to("/dev/full")
+    stream = Stream(tmp_path / "a.jsonl", Answer, read_only=True)
+    stream._read_only = False  # a device has no torn line to cut
+    with pytest.raises(WorkFailed, match="No space left") as refusal:
+        stream.append(answers(1))
+    assert refusal.value.exit_status == 1
+
+
+def test_a_file_written_whole_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path):
+    write_whole(tmp_path / "f", "old")
+    write_whole(tmp_path / "f", "new")
+    assert (tmp_path / "f").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+# Artefacts
+
+
+def test_a_finished_artefact_is_kept_with_its_counts_and_the_hash_of_each_file(run):
+    finished(run, answers(2))
+    again = pairs_artefact(run)
+    assert again.finished
+    assert again.redone_because is None
+    assert list(again.stream("a.jsonl", Answer)) == answers(2)
+    assert again.manifest["counts"] == {"answers": 2}
+    assert again.manifest["files"]["a.jsonl"]["sha256"] == file_digest(again.path / "a.jsonl")
+
+
+def test_an_unfinished_artefact_of_the_same_settings_is_continued(run):
+    pairs_artefact(run).stream("a.jsonl", Answer).append(answers(2))
+    again = pairs_artefact(run)
+    assert not again.finished
+    assert again.redone_because is None
+    assert list(again.stream("a.jsonl", Answer)) == answers(2)
+
+
+@pytest.mark.parametrize("was_finished", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "because"),
+    [
+        ({"settings": {"annotate.temperature": 0.7}}, "annotate.temperature was 1.0, is 0.7"),
+        ({"inputs": {"images": "def"}}, "its input images changed"),
+        ({"inputs": {"images": "abc", "teacher": "t"}}, "its input teacher came or went"),
+        ({"version": 2}, "parityalign makes version 2 of it, this was 1"),
+    ],
+)
+def test_what_changed_is_named_and_the_artefact_is_made_anew(run, changes, because, was_finished):
+    if was_finished:
+        finished(run, answers(2))
+    else:
+        pairs_artefact(run).stream("a.jsonl", Answer).append(answers(2))
+    again = pairs_artefact(run, **changes)
+    assert again.redone_because == because
+    assert not again.finished
+    assert list(again.stream("a.jsonl", Answer)) == []
+    assert json.loads((run.path / "events.jsonl").read_text())["because"] == because
+
+
+def test_peeking_tells_what_changed_and_leaves_the_artefact_alone(run):
+    artefact = finished(run, answers(2))
+    before = folder_digest(artefact.path)
+    peeked = run.peek("pairs", inputs={"images": "other"}, settings={"annotate.temperature": 1.0})
+    assert peeked.redone_because == "its input images changed"
+    assert not peeked.finished
+    assert folder_digest(artefact.path) == before
+    assert pairs_artefact(run).finished
+
+
+def test_the_digest_tells_of_content_only(run, tmp_path):
+    first = finished(run, answers(2)).digest
+    second = finished(run, answers(2), settings={"annotate.temperature": 0.5}).digest
+    third = finished(run, answers(3)).digest
+    assert first == second != third
+
+
+def test_a_finished_artefact_that_lost_a_file_is_made_anew(run):
+    (finished(run, answers(2)).path / "a.jsonl").unlink()
+    assert pairs_artefact(run).redone_because == "its file a.jsonl is missing"
+
+
+def test_a_finished_artefact_that_was_edited_is_made_anew(run):
+    artefact = finished(run, answers(2))
+    with (artefact.path / "a.jsonl").open("a") as file:
+        file.write("more\n")
+    assert pairs_artefact(run).redone_because == "its file a.jsonl was changed by hand"
+
+
+def test_settings_are_compared_as_json_keeps_them(run):
+    finished(run, answers(1), settings={"x": (1, 2)})
+    assert pairs_artefact(run, settings={"x": (1, 2)}).finished
+
+
+def test_files_below_folders_count_as_content(run):
+    artefact = pairs_artefact(run)
+    (artefact.path / "deep").mkdir()
+    (artefact.path / "deep" / "weights").write_bytes(b"w")
+    artefact.finish({"files": 1})
+    assert list(artefact.manifest["files"]) == ["deep/weights"]
+
+
+def test_a_kill_while_an_old_artefact_is_thrown_away_leaves_a_usable_folder(run):
+    artefact = finished(run, answers(2))
+    artefact.path.rename(run.path / ".pairs.discarded")  # moved away, not yet deleted
+    again = pairs_artefact(run)
+    assert not again.finished
+    assert not (run.path / ".pairs.discarded").exists()
+
+
+# Resuming
+
+
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(0, 12), batch_size=st.integers(1, 5), cut=st.integers(0, 500))
+def test_a_cut_off_stream_is_completed_to_the_bytes_of_an_uninterrupted_one(tmp_path_factory, count, batch_size, cut):
+    def work(batch: Sequence[int]) -> list[Answer]:
+        # As with a real model, what one item gets depends on the others of its batch.
+        return [Answer(item_id=str(item), text=f"{item} of {list(batch)}") for item in batch]
+
+    def fill(path: Path) -> bytes:
+        stream = Stream(path, Answer, read_only=False)
+        resume_in_batches(
+            stream,
+            list(range(count)),
+            item_id=str,
+            record_id=lambda record: record.item_id,
+            batch_size=batch_size,
+            work=work,
+            on_progress=lambda done, total: None,
+        )
+        return path.read_bytes() if path.exists() else b""
+
+    folder = tmp_path_factory.mktemp("resume")
+    whole = fill(folder / "whole.jsonl")
+    (folder / "cut.jsonl").write_bytes(whole[: min(cut, len(whole))])
+    assert fill(folder / "cut.jsonl") == whole
+
+
+def test_finished_batches_are_not_worked_on_again_and_progress_counts_all_items(tmp_path):
+    stream = Stream(tmp_path / "a.jsonl", Answer, read_only=False)
+    stream.append(answers(4))
+    worked, told = [], []
+
+    def work(batch: Sequence[str]) -> list[Answer]:
+        worked.append(list(batch))
+        return [Answer(item_id=item, text="new") for item in batch]
+
+    resume_in_batches(
+        stream,
+        [f"id{number}" for number in range(5)],
+        item_id=str,
+        record_id=lambda record: record.item_id,
+        batch_size=2,
+        work=work,
+        on_progress=lambda done, total: told.append((done, total)),
+    )
+    assert worked == [["id4"]]
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.parametrize(("items", "made"), [(["a", "a"], ["a", "a"]), (["a", "b"], ["b", "a"]), (["a"], [])])
+def test_records_that_do_not_belong_to_the_items_are_a_bug(tmp_path, items, made):
+    with pytest.raises(ValueError, match="repeat|do not belong"):
+        resume_in_batches(
+            Stream(tmp_path / "a.jsonl", Answer, read_only=False),
+            items,
+            item_id=str,
+            record_id=lambda record: record.item_id,
+            batch_size=8,
+            work=lambda batch: [Answer(item_id=item, text="") for item in made],
+            on_progress=lambda done, total: None,
+        )
+
+
+KILLED_WRITER = """
+import sys
+from pathlib import Path
+from parityalign.records import Answer
+from parityalign.store import RunFolder, resume_in_batches
+
+with RunFolder(Path(sys.argv[1])) as run:
+    artefact = run.artefact("answers", inputs={}, settings={})
+    resume_in_batches(
+        artefact.stream("a.jsonl", Answer), list(range(2000)),
+        item_id=str, record_id=lambda record: record.item_id, batch_size=16,
+        work=lambda batch: [Answer(item_id=str(i), text=f"{i} of {batch[0]}" + "x" * 300) for i in batch],
+        on_progress=lambda done, total: print(done, flush=True),
+    )
+    artefact.finish({"answers": 2000})
+"""
+
+
+def test_a_process_killed_while_it_writes_is_continued_to_the_same_bytes(tmp_path):
+    def start(run: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", KILLED_WRITER, str(run)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    whole = start(tmp_path / "whole")
+    whole.communicate()
+    for kill_after in (1, 20, 55):
+        killed = start(tmp_path / "killed")
+        for _ in range(kill_after):
+            killed.stdout.readline()
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        assert not (tmp_path / "killed" / "answers" / "manifest.json").exists()
+    start(tmp_path / "killed").communicate()
+    assert folder_digest(tmp_path / "killed" / "answers") == folder_digest(tmp_path / "whole" / "answers")
+
+
+# The lock
+
+
+def _enter(path: Path, said: "multiprocessing.Queue[str]") -> None:
+    try:
+        with RunFolder(path):
+            said.put("entered")
+    except UserError as problem:
+        said.put(str(problem))
+
+
+def _from_another_process(path: Path) -> str:
+    context = multiprocessing.get_context("spawn")
+    said: multiprocessing.Queue[str] = context.Queue()
+    process = context.Process(target=_enter, args=(path, said))
+    process.start()
+    answer = said.get(timeout=60)
+    process.join()
+    return answer
+
+
+def test_a_second_process_is_refused_with_the_folder_and_the_pid_of_the_first(tmp_path):
+    with RunFolder(tmp_path / "r"):
+        refusal = _from_another_process(tmp_path / "r")
+    assert str(tmp_path / "r") in refusal
+    assert str(os.getpid()) in refusal
+    assert _from_another_process(tmp_path / "r") == "entered"
+
+
+def test_a_file_in_the_place_of_the_run_folder_is_refused(tmp_path):
+    (tmp_path / "r").write_text("not a folder")
+    with pytest.raises(UserError, match="cannot use .* as a run folder"), RunFolder(tmp_path / "r"):
+        pass
+
+
+def test_events_are_whole_lines_with_a_time_even_after_a_torn_one(run):
+    run.event("started", command="run")
+    with (run.path / "events.jsonl").open("a") as file:
+        file.write('{"torn": ')
+    run.event("done", seconds=1.5)
+    rows = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    assert [row["event"] for row in rows] == ["started", "done"]
+    assert rows[0]["command"] == "run"
+    assert rows[0]["time"].endswith("+00:00")

@@ -1,0 +1,316 @@
+"""Each task reads its benchmark as released, and says what is wrong with a folder that is no release."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from makers import draw
+from parityalign.errors import UserError
+from parityalign.matching import METRICS
+from parityalign.parsing import ParsedPair, read_pair
+from parityalign.plugins import load_task
+
+TASKS = ("textvqa", "stvqa", "chartqa", "okvqa")
+FORM = "Reply in this form only. Question: <your question> Answer: <your answer>"
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def textvqa(folder):
+    draw(folder / "train_images/0a1b.jpg")
+    rows = [
+        {
+            "question_id": 34602,
+            "image_id": "0a1b",
+            "question": "what is sold?",
+            "answers": ["tea"] * 9 + [" te a "],
+            "set_name": "val",
+        },
+        {
+            "question_id": "34603",
+            "image_id": "0a1b",
+            "question": "how much?",
+            "answers": ["5"] * 10,
+            "image_width": 16,
+        },
+    ]
+    write(folder / "TextVQA_0.5.1_val.json", {"dataset_name": "textvqa", "data": rows})
+
+
+def stvqa(folder):
+    draw(folder / "coco-text/COCO_train2014_1.jpg")
+    draw(folder / "icdar/7.png")
+    rows = [
+        {
+            "question_id": 1,
+            "file_path": "coco-text/COCO_train2014_1.jpg",
+            "question": "Which shop?",
+            "answers": ["Corner Bakery"],
+            "dictionary": ["a"],
+        },
+        {"question_id": 2, "file_path": "icdar/7.png", "question": "Which bus?", "answers": ["12", "Twelve"]},
+    ]
+    write(folder / "train_task_1.json", {"data": rows})
+
+
+def chartqa(folder):
+    draw(folder / "test/png/a.png")
+    draw(folder / "test/png/b.png")
+    write(
+        folder / "test/test_human.json",
+        [
+            {"imgname": "a.png", "query": "How many?", "label": "14"},
+            {"imgname": "a.png", "query": "Is it?", "label": "Yes"},
+        ],
+    )
+    write(folder / "test/test_augmented.json", [{"imgname": "b.png", "query": "What share?", "label": "62"}])
+
+
+def okvqa(folder):
+    draw(folder / "val2014/COCO_val2014_000000297147.jpg")
+    draw(folder / "val2014/COCO_val2014_000000000042.jpg")
+    asked = [
+        {"question_id": 2971475, "image_id": 297147, "question": "What sport?"},
+        {"question_id": 425, "image_id": "42", "question": "Who made it?"},
+    ]
+    answered = [
+        {
+            "question_id": number,
+            "image_id": 0,
+            "answers": [{"answer_id": n, "answer": text, "raw_answer": f"{text}ing"} for n in range(1, 11)],
+        }
+        for number, text in (("425", "ford"), (2971475, "race"))
+    ]
+    write(folder / "OpenEnded_mscoco_val2014_questions.json", {"info": {}, "questions": asked})
+    write(folder / "mscoco_val2014_annotations.json", {"license": {}, "annotations": answered})
+
+
+WRITERS = {"textvqa": textvqa, "stvqa": stvqa, "chartqa": chartqa, "okvqa": okvqa}
+MAIN_FILE = {
+    "textvqa": ("TextVQA_0.5.1_val.json", "data"),
+    "stvqa": ("train_task_1.json", "data"),
+    "chartqa": ("test/test_augmented.json", None),
+    "okvqa": ("mscoco_val2014_annotations.json", "annotations"),
+}
+
+
+@pytest.fixture(params=TASKS)
+def release(request, tmp_path):
+    """A task, and a folder that holds its benchmark as released."""
+    folder = tmp_path / "benchmark"
+    WRITERS[request.param](folder)
+    return load_task(request.param), folder
+
+
+def test_every_prompt_is_the_one_that_the_embedded_models_know():
+    sentences = {
+        "textvqa": "Write one question about the words or numbers that can be read in this image, "
+        "and its answer in a single word or phrase.",
+        "stvqa": "Write one question that can only be answered by reading the text in this scene, such as "
+        "a sign, a shop or a vehicle, and its answer in a single word or phrase.",
+        "chartqa": "Write one question about the data in this chart, and its answer as a number, a word or yes or no.",
+        "okvqa": "Write one question about this image that needs knowledge from outside the picture, "
+        "and its answer in a single word or phrase.",
+    }
+    for name, sentence in sentences.items():
+        task = load_task(name)
+        assert task.annotate_prompt == f"{sentence}\n{FORM}"
+        assert task.answer_prompt == "{question}\nAnswer the question using a single word or phrase."
+
+
+def test_each_task_has_the_metric_that_papers_report():
+    names = {name: load_task(name).metric_name for name in TASKS}
+    assert names == {
+        "textvqa": "textvqa_accuracy",
+        "stvqa": "anls",
+        "chartqa": "chartqa_relaxed_accuracy",
+        "okvqa": "vqa_accuracy_official",
+    }
+    assert all(load_task(name).metric is METRICS[metric] for name, metric in names.items())
+
+
+def test_the_form_asked_for_is_the_form_that_is_read():
+    filled = FORM.replace("<your question>", "What is sold?").replace("<your answer>", "tea")
+    assert read_pair(filled.partition("only. ")[2]) == ParsedPair("What is sold?", "tea")
+
+
+def test_a_question_with_braces_goes_into_the_prompt_as_it_is():
+    assert load_task("okvqa").answer_prompt.format(question="{x} {0}?").startswith("{x} {0}?\n")
+
+
+def test_a_release_is_read_in_its_order_with_existing_images(release):
+    task, folder = release
+    questions = task.read_test(folder)
+    found = [(q.question_id, q.question, q.answers[0], q.subset) for q in questions]
+    assert (
+        found
+        == {
+            "textvqa": [("34602", "what is sold?", "tea", ""), ("34603", "how much?", "5", "")],
+            "stvqa": [("1", "Which shop?", "Corner Bakery", ""), ("2", "Which bus?", "12", "")],
+            "chartqa": [
+                ("human-0", "How many?", "14", "human"),
+                ("human-1", "Is it?", "Yes", "human"),
+                ("augmented-0", "What share?", "62", "augmented"),
+            ],
+            "okvqa": [("2971475", "What sport?", "race", ""), ("425", "Who made it?", "ford", "")],
+        }[task.name]
+    )
+    assert [len(q.answers) for q in questions] == {
+        "textvqa": [10, 10],
+        "stvqa": [1, 2],
+        "chartqa": [1] * 3,
+        "okvqa": [10, 10],
+    }[task.name]
+
+
+def test_outer_spaces_of_references_are_left_to_the_metric(tmp_path):
+    textvqa(tmp_path)
+    assert load_task("textvqa").read_test(tmp_path)[0].answers[9] == " te a "
+
+
+def test_the_folder_around_the_chartqa_release_will_do(tmp_path):
+    chartqa(tmp_path / "ChartQA Dataset")
+    assert len(load_task("chartqa").read_test(tmp_path)) == 3
+    assert len(load_task("chartqa").read_test(tmp_path / "ChartQA Dataset")) == 3
+
+
+def refusal(task, folder) -> str:
+    with pytest.raises(UserError) as caught:
+        task.read_test(folder)
+    assert caught.value.exit_status == 2
+    return str(caught.value)
+
+
+def test_a_missing_folder_and_a_missing_file_are_named(release):
+    task, folder = release
+    name, _ = MAIN_FILE[task.name]
+    assert str(folder / "elsewhere") in refusal(task, folder / "elsewhere")
+    (folder / name).unlink()
+    assert str(folder / name) in refusal(task, folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{broken", "is not JSON"),
+        ("\x00", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('"text"', "expected"),
+        ({"rows": [], "info": 1}, "found an object with the keys 'rows', 'info'"),
+        ([[1]], "expected|should be an object"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_by_what_was_expected_and_found(release, content, said):
+    task, folder = release
+    name, _ = MAIN_FILE[task.name]
+    write(folder / name, content)
+    message = refusal(task, folder)
+    assert str(folder / name) in message and re.search(said, message)
+
+
+@pytest.mark.parametrize("name", ["textvqa", "stvqa", "okvqa"])
+def test_rows_without_the_object_around_them_are_no_release(name, tmp_path):
+    WRITERS[name](tmp_path)
+    path, key = MAIN_FILE[name]
+    write(tmp_path / path, rows_of(tmp_path, name)[1])
+    assert f"expected an object with a list under '{key}', found a list of 2" in refusal(load_task(name), tmp_path)
+
+
+def rows_of(folder, name):
+    path, key = MAIN_FILE[name]
+    content = json.loads((folder / path).read_text())
+    return content, content[key] if key else content
+
+
+def rewrite(folder, name, change):
+    """Writes the task's main file again after `change` was made to the list of its rows."""
+    content, rows = rows_of(folder, name)
+    change(rows)
+    write(folder / MAIN_FILE[name][0], content)
+
+
+def test_an_empty_split_is_refused(release):
+    task, folder = release
+    rewrite(folder, task.name, lambda rows: rows.clear())
+    assert "the split is empty" in refusal(task, folder)
+
+
+def test_a_row_that_is_no_object_is_refused_with_its_place(release):
+    task, folder = release
+    rewrite(folder, task.name, lambda rows: rows.insert(0, "text"))
+    assert '[0] should be an object, but is "text"' in refusal(task, folder)
+
+
+@pytest.mark.parametrize("value", [None, [None], [], {"a": 1}, True, [["x"]], "\ud800"])
+def test_null_and_misshapen_answers_are_refused_with_their_place(release, value):
+    task, folder = release
+    key = "label" if task.name == "chartqa" else "answers"
+    rewrite(folder, task.name, lambda rows: rows[0].update({key: value}))
+    assert f"[0]: '{key}'" in refusal(task, folder)
+
+
+def test_a_row_without_answers_is_refused_with_the_keys_it_has(release):
+    task, folder = release
+    key = "label" if task.name == "chartqa" else "answers"
+    rewrite(folder, task.name, lambda rows: rows[0].pop(key))
+    message = refusal(task, folder)
+    assert f"[0] has no '{key}'" in message and "its keys are" in message
+
+
+@pytest.mark.parametrize("name", ["textvqa", "stvqa", "okvqa"])
+def test_an_id_that_is_given_twice_is_named(name, tmp_path):
+    WRITERS[name](tmp_path)
+    repeated = str(rows_of(tmp_path, name)[1][0]["question_id"])
+    rewrite(tmp_path, name, lambda rows: rows.append({**rows[0], "question_id": repeated}))
+    assert repeated in refusal(load_task(name), tmp_path)
+
+
+def test_images_that_are_missing_are_named_and_counted(release):
+    task, folder = release
+    question = task.read_test(folder)[-1]
+    for picture in [*folder.rglob("*.jpg"), *folder.rglob("*.png")]:
+        picture.unlink()
+    message = refusal(task, folder)
+    assert "missing" in message and question.image in message
+
+
+def test_many_missing_images_are_counted_and_not_all_listed(tmp_path):
+    chartqa(tmp_path)
+    rows = [{"imgname": f"{n}.png", "query": "x?", "label": "1"} for n in range(9)]
+    write(tmp_path / "test/test_human.json", rows)
+    message = refusal(load_task("chartqa"), tmp_path)
+    assert "0.png" in message and "and 6 more" in message and "8.png" not in message
+
+
+def test_okvqa_files_of_two_releases_are_refused(tmp_path):
+    okvqa(tmp_path)
+    rewrite(tmp_path, "okvqa", lambda rows: rows.pop())
+    message = refusal(load_task("okvqa"), tmp_path)
+    assert "2971475" in message and "only one of" in message
+
+
+def test_an_okvqa_image_id_must_be_a_coco_number(tmp_path):
+    okvqa(tmp_path)
+    questions = tmp_path / "OpenEnded_mscoco_val2014_questions.json"
+    write(questions, questions.read_text().replace('"42"', '"a1"'))
+    assert "'a1'" in refusal(load_task("okvqa"), tmp_path)
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(release):
+    task, folder = release
+    path = folder / MAIN_FILE[task.name][0]
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert task.read_test(folder)
+
+
+def test_a_folder_moved_elsewhere_gives_the_same_questions(release, tmp_path):
+    task, folder = release
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    before, after = task.read_test(folder), task.read_test(moved)
+    assert [q.model_copy(update={"image": ""}) for q in before] == [q.model_copy(update={"image": ""}) for q in after]
