@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -95,6 +97,15 @@ def test_several_batches_give_back_what_one_does(model, requests, monkeypatch):
     together = model.generate(requests, GREEDY)
     monkeypatch.setattr(hf, "TOKENS_PER_BATCH", 100)
     assert model.generate(requests, GREEDY) == together
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, hf.TOKENS_PER_BATCH * 2), max_size=30))
+def test_batches_hold_every_row_once_and_not_too_many_tokens(lengths):
+    batches = list(hf._batches(lengths))
+    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[place] for place in batch) * len(batch) <= hf.TOKENS_PER_BATCH
 
 
 def test_an_image_with_several_prompts_is_encoded_once(model, requests):

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "parityalign"
 ROOMS = {"stages", "tasks", "models", "objectives", "training", "report", "embedded"}
-JOINERS = {"cli", "pipeline", "joinery", "__main__"}
+JOINERS = {"cli", "pipeline", "controls", "joinery", "__main__"}
 """What may import any room; every other module at the top of the package is ground."""
 FINDERS = JOINERS | {"plugins"}
 """What may import the house's own modules inside a function."""
@@ -153,8 +153,8 @@ def test_importing_the_command_line_loads_nothing_heavy():
 
 
 def test_importing_the_command_line_is_quick():
-    timed = "import time; t = time.perf_counter(); import parityalign.cli; print(time.perf_counter() - t)"
-    # The best of five: the machine may be busy, the code is what is measured.
+    # Processor time, and the best of five: the machine may be busy, the code is what is measured.
+    timed = "import time; t = time.process_time(); import parityalign.cli; print(time.process_time() - t)"
     times = [float(subprocess.check_output([sys.executable, "-c", timed])) for _ in range(5)]
     assert min(times) < 0.3
 

@@ -79,6 +79,7 @@ def _command(command: Callable[P, None]) -> Callable[P, None]:
 @_command
 def demo(
     run: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
+    controls: Annotated[bool, typer.Option("--controls", help="Also train on other things, to compare.")] = False,
 ) -> None:
     """Run everything on the bundled teacher, student and pictures."""
     from parityalign.joinery import refuse_foreign_folder
@@ -87,7 +88,7 @@ def demo(
     seed = read_config(DEMO_CONFIG, run).seed
     with _progress() as progress, RunFolder(run):
         find("embedded", "generate").write_demo_data(run / "data", seed, progress)
-    _align(load_config(DEMO_CONFIG, run))
+    _align(load_config(DEMO_CONFIG, run), controls=controls)
 
 
 @_command
@@ -183,7 +184,7 @@ def score(
     print(json.dumps({"metric": metric, "mean": sum(scores) / len(scores), "count": len(scores)}))
 
 
-def _align(config: RunConfig, *, only: str | None = None, redo: bool = False) -> None:
+def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, controls: bool = False) -> None:
     """Runs the pipeline, or the one stage of it that `only` names, and shows what came of it."""
     from parityalign.joinery import opened
     from parityalign.pipeline import align
@@ -192,6 +193,10 @@ def _align(config: RunConfig, *, only: str | None = None, redo: bool = False) ->
         for stage in align(run):
             if stage == only:
                 break
+        if controls:
+            from parityalign.controls import run_controls
+
+            run_controls(run)
     _show(run, whole=only is None)
 
 
@@ -256,6 +261,7 @@ def _show(run: "Run", *, whole: bool) -> None:
 
 
 def _show_result(console: Console, run: Path, tasks: list[str]) -> None:
+    from parityalign.report.controls import Controls, control_table
     from parityalign.report.files import read_record
     from parityalign.report.flow import VERDICT_WORDS, verdicts_by_task
     from parityalign.report.tables import SCORE_HEADINGS, Scores, headline, score_table
@@ -272,4 +278,10 @@ def _show_result(console: Console, run: Path, tasks: list[str]) -> None:
         console.print(f"\n{headline(scores)}", soft_wrap=True, markup=False)
     else:
         console.print("No task of this run has a test split, so there are no scores.")
+    controls = read_record(run / "controls.json", Controls)
+    if controls:
+        compared = control_table(controls)
+        console.print()
+        console.print(terminal.table(compared.headings, compared.rows, texts=2))
+        console.print(compared.precision, soft_wrap=True, markup=False)
     console.print(f"report: {run / 'report.html'}", soft_wrap=True, markup=False)

@@ -140,7 +140,8 @@ def as_yaml(config: RunConfig, folder: Path) -> str:
     for role in ("teacher", "student"):
         kind, _, location = raw[role].partition(":")
         if os.path.isabs(location):
-            raw[role] = f"{kind}:./{os.path.relpath(location, folder)}"
+            place = os.path.relpath(location, folder)
+            raw[role] = f"{kind}:{place if place.startswith('.') else f'./{place}'}"
     text: str = yaml.safe_dump(raw, sort_keys=False)
     return text
 

@@ -17,19 +17,17 @@ from typing import NamedTuple
 
 from parityalign.disk import write_whole
 from parityalign.embedded.generate import truth
-from parityalign.joinery import Run
-from parityalign.records import Answer, ImageRef, Pair, Question, Verdict, content_id
+from parityalign.joinery import CONTROLS, Run
+from parityalign.records import Answer, ImageRef, Pair, Verdict, content_id
 from parityalign.report.controls import Control, Controls, GapPrecision
 from parityalign.report.page import write_report
-from parityalign.report.tables import Bare
+from parityalign.report.tables import Estimate
 from parityalign.seams import Task
-from parityalign.stages.evaluate import AFTER, answer_tests, score
+from parityalign.stages.evaluate import AFTER, BEFORE, TEACHER, answer_tests, score_answers
 from parityalign.stages.identify import GAPS, STUDENT, verdicts_of
 from parityalign.stages.intake import accepted
 from parityalign.stages.level import Choice, choose, split
 from parityalign.store import Artefact
-
-CONTROLS = "controls.json"
 
 
 class Lesson(NamedTuple):
@@ -135,14 +133,7 @@ def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
             run.leveller(settings)(lesson.choice.training, lesson.choice.held_out, student)
         _ask(run, made, student, lesson.name)
         made.finish({"pairs": len(trained), "steps": aligned.steps})
-    scores = _scores(run, made)
-    return Control(
-        name=lesson.name,
-        description=lesson.description,
-        pairs=len(lesson.choice.training),
-        steps=aligned.steps,
-        tasks=scores,
-    )
+    return _scored(run, made, lesson)
 
 
 def _ask(run: Run, made: Artefact, student: Path, name: str) -> None:
@@ -154,4 +145,21 @@ def _ask(run: Run, made: Artefact, student: Path, name: str) -> None:
         settings=run.config.evaluate,
         seed=run.config.seed,
         on_progress=lambda done, total: run.progress(f"evaluate {name}", done, total),
+    )
+
+
+def _scored(run: Run, made: Artefact, lesson: Lesson) -> Control:
+    answers, config = run.artefact("answers"), run.config
+    streams = [answers.stream(BEFORE, Answer), made.stream(AFTER, Answer), answers.stream(TEACHER, Answer)]
+    scores = score_answers(streams, run.tests, run.tasks, settings=config.evaluate, seed=config.seed)
+    after = {task: Estimate(score=found.after.score, ci=found.after.ci) for task, found in scores.tasks.items()}
+    gain = scores.mean_gain
+    return Control(
+        name=lesson.name,
+        description=lesson.description,
+        pairs=len(lesson.choice.training),
+        steps=made.manifest["counts"]["steps"],
+        tasks=after,
+        mean=Estimate(score=sum(score.score for score in after.values()) / len(after)) if after else None,
+        mean_gain=Estimate(score=gain.score, ci=gain.ci) if gain else None,
     )

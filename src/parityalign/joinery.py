@@ -2,23 +2,24 @@
 
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from parityalign.config import RunConfig, Settings, as_yaml, read_config
+from parityalign.config import LevelSettings, RunConfig, Settings, as_yaml, read_config
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
 from parityalign.plugins import find, fingerprint, load_model, load_task, split_model
 from parityalign.records import Pair, Question, content_id
-from parityalign.seams import LevelResult, Model, Progress, Task
+from parityalign.seams import Leveller, LevelResult, Model, Progress, Task
 from parityalign.stages.intake import listing_digest
 from parityalign.store import Artefact, RunFolder
 
 CONFIG = "run.yaml"
 SCORES = "scores.json"
+CONTROLS = "controls.json"
 REPORT = "report.html"
 
 _SPEED_ONLY = frozenset({"annotate.batch_size", "identify.batch_size", "evaluate.batch_size"})
@@ -80,38 +81,49 @@ class Run:
     @property
     def report_is_current(self) -> bool:
         """Whether `report.html` is younger than all that it tells of."""
-        report, told = self.folder.path / REPORT, [SCORES, "controls.json", CONFIG, "*/manifest.json"]
+        report, told = self.folder.path / REPORT, [SCORES, CONTROLS, CONFIG, "*/manifest.json"]
         newest = max(path.stat().st_mtime_ns for name in told for path in self.folder.path.glob(name))
         return report.exists() and report.stat().st_mtime_ns >= newest
 
+    def artefact(self, name: str) -> Artefact:
+        """The artefact that a stage has made or found up to date in this process."""
+        return self._artefacts[name]
+
+    def load_model(self, spec: str) -> Model:
+        """Loads a model, after what the one before left behind is gone: two need not fit into memory."""
+        gc.collect()
+        return load_model(spec)
+
     def load_teacher(self) -> Model:
         """Loads the teacher."""
-        return _load(self.config.teacher)
+        return self.load_model(self.config.teacher)
 
     def load_student(self) -> Model:
         """Loads the student as it was before levelling."""
-        return _load(self.config.student)
+        return self.load_model(self.config.student)
 
     def load_levelled(self) -> Model:
         """Loads the student as levelling left it."""
-        return _load(f"hf:{self._artefacts['student'].path}")
+        return self.load_model(f"hf:{self.artefact('student').path}")
 
-    def leveller(self, pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
-        """Trains the student: a `seams.Leveller`. Only here does training's torch come in."""
-        kind, location = split_model(self.config.student)
-        if kind != "hf":
-            raise UserError(f"the student {self.config.student} cannot be trained: only hf and embedded models can")
-        settings = self.config.level
-        level = find("training", "loop").make_leveller(
-            location,
-            {task.name: task.answer_prompt for task in self.tasks.values()},
-            settings=settings,
-            objective=find("objectives", settings.objective).loss,
-            seed=self.config.seed,
-            progress=self.progress,
-        )
-        result: LevelResult = level(pairs, held_out, out)
-        return result
+    def leveller(self, settings: LevelSettings) -> Leveller:
+        """What trains the student, with these settings. Only when it is called does training's torch come in."""
+
+        def level(pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
+            kind, location = split_model(self.config.student)
+            if kind != "hf":
+                raise UserError(f"the student {self.config.student} cannot be trained: only hf and embedded models can")
+            make: Callable[..., Leveller] = find("training", "loop").make_leveller
+            return make(
+                location,
+                {task.name: task.answer_prompt for task in self.tasks.values()},
+                settings=settings,
+                objective=find("objectives", settings.objective).loss,
+                seed=self.config.seed,
+                progress=self.progress,
+            )(pairs, held_out, out)
+
+        return level
 
     @contextmanager
     def stage(self, name: str, artefact: str, *, of: Sequence[str], settings: Sequence[str]) -> Iterator[Artefact]:
@@ -135,7 +147,7 @@ class Run:
             yield made
             self._note(name, "up to date: nothing changed", made)
             return
-        for stale in (SCORES, REPORT):  # they tell of what is about to change
+        for stale in (SCORES, CONTROLS, REPORT):  # they tell of what is about to change
             (self.folder.path / stale).unlink(missing_ok=True)
         self.folder.event("began", stage=name)
         began = time.monotonic()
@@ -239,9 +251,3 @@ def _refuse_other_run(before: RunConfig, now: RunConfig) -> None:
             f"{now.run} holds a run of another configuration: {'; '.join(found)}.\n"
             "Name another folder as `run`, or add --redo to do again what changed."
         )
-
-
-def _load(spec: str) -> Model:
-    # What the model before left behind goes first: teacher and student need not fit into memory together.
-    gc.collect()
-    return load_model(spec)

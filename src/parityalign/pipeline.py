@@ -38,7 +38,8 @@ def align(run: Run) -> Iterator[str]:
 
     of = ["pairs", "verdicts", "student model", "answer prompt"]
     with run.stage("level", "student", of=of, settings=["level", "seed"]) as levelled:
-        level(levelled, pairs, verdicts_of(verdicts), run.leveller, settings=config.level, seed=seed)
+        trainer = run.leveller(config.level)
+        level(levelled, pairs, verdicts_of(verdicts), trainer, settings=config.level, seed=seed)
     yield "level"
 
     of = ["tests", "student model", "student", "teacher model", "answer prompt"]

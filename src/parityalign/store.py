@@ -296,8 +296,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
         if before["settings"].get(key) != now["settings"].get(key)
     ]
     found += [
-        f"its input {key} "
-        + ("changed" if key in before["inputs"] and key in now["inputs"] else "came or went")
+        f"its input {key} " + ("changed" if key in before["inputs"] and key in now["inputs"] else "came or went")
         for key in sorted({*before["inputs"], *now["inputs"]})
         if before["inputs"].get(key) != now["inputs"].get(key)
     ]

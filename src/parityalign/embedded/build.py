@@ -7,6 +7,7 @@ minutes where patch-embedding towers need hours; FastVLM is the class of transfo
 
 from collections.abc import Iterable
 from random import Random
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
@@ -15,6 +16,7 @@ from transformers import (
     FastVlmForConditionalGeneration,
     LlamaConfig,
     LlavaProcessor,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     ResNetConfig,
@@ -59,7 +61,8 @@ def build_tokenizer(words: Iterable[str], phrases: Iterable[str]) -> PreTrainedT
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"\?"), "isolated")]
     )
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    fast = PreTrainedTokenizerFast(
+    make_tokenizer: Any = PreTrainedTokenizerFast  # untyped
+    fast: PreTrainedTokenizerFast = make_tokenizer(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
@@ -83,7 +86,8 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
-    return LlavaProcessor(
+    make_processor: Any = LlavaProcessor  # untyped
+    processor: LlavaProcessor = make_processor(
         image_processor=pictures,
         tokenizer=tokenizer,
         patch_size=PATCH,
@@ -92,20 +96,16 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
         image_token=IMAGE,
         num_additional_image_tokens=0,
     )
+    return processor
 
 
 def _tower(stem: int, widths: list[int], depths: list[int]) -> ResNetConfig:
-    return ResNetConfig(
-        embedding_size=stem,
-        hidden_sizes=widths,
-        depths=depths,
-        layer_type="basic",
-        downsample_in_first_stage=False,
-        hidden_size=widths[-1],
-    )
+    # `hidden_size` is what FastVLM's projector asks a tower for; a ResNet does not have it by itself.
+    extra: dict[str, Any] = {"hidden_size": widths[-1]}
+    return ResNetConfig(embedding_size=stem, hidden_sizes=widths, depths=depths, layer_type="basic", **extra)
 
 
-def _language(width: int, layers: int, inner: int, heads: int, vocabulary: int) -> dict[str, object]:
+def _language(width: int, layers: int, inner: int, heads: int, vocabulary: int) -> dict[str, Any]:
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
@@ -125,17 +125,17 @@ def build_model(name: str, vocabulary: int) -> FastVlmForConditionalGeneration:
     """The untrained `teacher` or `student`."""
     if name == "teacher":
         tower = _tower(32, [32, 64, 128, 256], [1, 1, 1, 2])
-        text = LlamaConfig(**_language(256, 4, 640, 4, vocabulary))
+        text: PreTrainedConfig = LlamaConfig(**_language(256, 4, 640, 4, vocabulary))
     else:
         tower = _tower(16, [24, 48, 96, 128], [1, 1, 1, 1])
         text = Qwen2Config(**_language(128, 2, 352, 4, vocabulary))
+    ends: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1}
     config = FastVlmConfig(
         vision_config=tower,
         text_config=text,
         image_token_index=2,
         image_seq_length=(SIDE // PATCH) ** 2,
         tie_word_embeddings=True,
-        pad_token_id=0,
-        eos_token_id=1,
+        **ends,
     )
     return FastVlmForConditionalGeneration(config)

@@ -60,9 +60,7 @@ def font(face: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / face), size)
 
 
-def fitting_font(
-    rng: Random, text: str, width: int, smallest: int = 17, largest: int = 28
-) -> ImageFont.FreeTypeFont:
+def fitting_font(rng: Random, text: str, width: int, smallest: int = 17, largest: int = 28) -> ImageFont.FreeTypeFont:
     """A font of random face, as large as a random size and the given width (pixels) allow."""
     face = rng.choice(FACES)
     size = rng.randint(smallest + 2, largest)

@@ -65,9 +65,7 @@ def _upright(rng: Random) -> Picture:
     slot = (126 - left) / len(series.values)
     half = rng.uniform(0.28, 0.42) * slot
     printed = rng.random() < 0.4
-    for place, (label, value, colour) in enumerate(
-        zip(series.labels, series.values, series.colours, strict=True)
-    ):
+    for place, (label, value, colour) in enumerate(zip(series.labels, series.values, series.colours, strict=True)):
         x, y = left + slot * (place + 0.5), floor - (floor - ceiling) * value / series.top
         draw.rectangle((x - half, y, x + half, floor), fill=COLOURS[colour])
         write(draw, (x, 118), label, font(_BOLD, 11), fill=_INK)
@@ -86,9 +84,7 @@ def _lying(rng: Random) -> Picture:
         write(draw, (min(x, 118), 121), str(round(series.top * share)), font("DejaVuSans.ttf", 10), fill=_INK)
     slot = (bottom - top) / len(series.values)
     half = rng.uniform(0.28, 0.42) * slot
-    for place, (label, value, colour) in enumerate(
-        zip(series.labels, series.values, series.colours, strict=True)
-    ):
+    for place, (label, value, colour) in enumerate(zip(series.labels, series.values, series.colours, strict=True)):
         y, x = top + slot * (place + 0.5), left + (right - left) * value / series.top
         draw.rectangle((left, y - half, x, y + half), fill=COLOURS[colour])
         write(draw, (left - 3, y), label, font(_BOLD, 11), fill=_INK, anchor="rm")
@@ -127,16 +123,12 @@ def _line(rng: Random) -> Picture:
 def _pie(rng: Random) -> Picture:
     count = rng.randint(2, 4)
     values = _tenths(rng, count)
-    series = Series(
-        tuple(rng.sample(CATEGORIES, count)), values, tuple(rng.sample(tuple(COLOURS), count)), 100
-    )
+    series = Series(tuple(rng.sample(CATEGORIES, count)), values, tuple(rng.sample(tuple(COLOURS), count)), 100)
     image, draw, title = _sheet(rng)
     box = (3, 30, 83, 110)
     angle = -90.0
     printed = rng.random() < 0.6
-    for place, (label, value, colour) in enumerate(
-        zip(series.labels, series.values, series.colours, strict=True)
-    ):
+    for place, (label, value, colour) in enumerate(zip(series.labels, series.values, series.colours, strict=True)):
         end = angle + 3.6 * value
         draw.pieslice(box, angle, end, fill=COLOURS[colour], outline=(255, 255, 255))
         if printed:
@@ -177,9 +169,7 @@ def _picture(image: Image.Image, series: Series, title: str, mark: str, rng: Ran
     sights += [f"place {place} {label}" for place, label in enumerate(series.labels)]
     sights += [f"{mark} {place} {value * 10 // series.top}" for place, value in enumerate(series.values)]
     if mark != "point" and len(set(series.colours)) > 1:
-        sights += [
-            f"{colour} {mark} {value}" for colour, value in zip(series.colours, series.values, strict=True)
-        ]
+        sights += [f"{colour} {mark} {value}" for colour, value in zip(series.colours, series.values, strict=True)]
         sights += [f"{colour} {label}" for colour, label in zip(series.colours, series.labels, strict=True)]
     return Picture(image, tuple(facts), tuple(sights))
 

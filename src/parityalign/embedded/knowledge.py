@@ -92,17 +92,12 @@ def draw_knowledge(rng: Random) -> Picture:
         _stamp(image, sign, centre, rng.randint(50, 84) if count == 1 else rng.randint(44, 58), colour, rng)
         phrase = "this object" if count == 1 else f"the object on the {('left', 'right')[place]}"
         thing = THINGS[sign]
-        facts += [
-            Fact(kind, ask.format(phrase), getattr(thing, kind), thing.name)
-            for kind, ask in _QUESTIONS.items()
-        ]
+        facts += [Fact(kind, ask.format(phrase), getattr(thing, kind), thing.name) for kind, ask in _QUESTIONS.items()]
         sights += [thing.name, f"{('left', 'right')[place] if count == 2 else 'only'} {thing.name}"]
     return Picture(weathered(image, rng), tuple(facts), tuple(sights))
 
 
-def _stamp(
-    image: Image.Image, sign: str, centre: tuple[int, int], size: int, colour: str, rng: Random
-) -> None:  # noqa: PLR0913
+def _stamp(image: Image.Image, sign: str, centre: tuple[int, int], size: int, colour: str, rng: Random) -> None:  # noqa: PLR0913
     mask = Image.new("L", (SIDE, SIDE), 0)
     ImageDraw.Draw(mask).text(centre, sign, font=font(_FONT, size), fill=255, anchor="mm")
     turned = mask.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR, center=centre)

@@ -63,9 +63,7 @@ def _one_text(rng: Random) -> Picture:
 def _two_texts(rng: Random) -> Picture:
     blank, draw, (left, top, right, bottom) = _plate(rng, rng.randint(66, 110))
     upper = rng.choice(WORDS)
-    lower = (
-        rng.choice([word for word in WORDS if word != upper]) if rng.random() < 0.7 else rng.choice(NUMBERS)
-    )
+    lower = rng.choice([word for word in WORDS if word != upper]) if rng.random() < 0.7 else rng.choice(NUMBERS)
     colours = rng.sample(tuple(COLOURS), 2)
     third = (bottom - top) / 4
     for text, colour, y in ((upper, colours[0], top + third), (lower, colours[1], bottom - third)):

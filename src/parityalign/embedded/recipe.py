@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from torch import distributed
 from torch.distributed.checkpoint.stateful import Stateful
-from torch.multiprocessing import spawn
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from transformers import FastVlmForConditionalGeneration, LlavaProcessor, get_cosine_schedule_with_warmup
@@ -45,7 +46,7 @@ from parityalign.embedded.schooling import (
     visible,
 )
 from parityalign.embedded.worlds import WORLDS
-from parityalign.plugins import load_task
+from parityalign.plugins import EMBEDDED_MODELS, load_task
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Schedule:
 
 
 PROCESSES = 2
-TOWER = {"teacher": Schedule(4500, 48, 2e-3), "student": Schedule(3000, 48, 3e-3)}
-WHOLE = {"teacher": Schedule(6500, 24, 1e-3), "student": Schedule(4000, 24, 2e-3)}
+TOWER = {"teacher": Schedule(4500, 48, 2e-3), "student": Schedule(2500, 48, 3e-3)}
+WHOLE = {"teacher": Schedule(4500, 24, 1e-3), "student": Schedule(2500, 24, 2e-3)}
 logger = logging.getLogger(__name__)
 _CHECKPOINT_EVERY = 500
 _PICTURES_FOR_SIGHTS = 6000
@@ -132,9 +133,7 @@ class Talking(torch.nn.Module):
         return functional.cross_entropy(logits.float(), batch.labels[:, 1:][wanted])
 
 
-def talk_maker(
-    processor: LlavaProcessor, student: bool
-) -> Callable[[str, Sequence[Fact], Random], list[Talk]]:
+def talk_maker(processor: LlavaProcessor, student: bool) -> Callable[[str, Sequence[Fact], Random], list[Talk]]:
     """Turns the facts of a picture into questions with answers and, for the teacher, the task's annotate prompt."""
     tasks = {name: load_task(name) for name in WORLDS}
 
@@ -163,9 +162,7 @@ def train(lesson: torch.nn.Module, lessons: Lessons, schedule: Schedule, checkpo
 
     One single-threaded process a core, each drawing its own pictures, keeps two cores twice as busy as threads do.
     """
-    optimizer = torch.optim.AdamW(
-        lesson.parameters(), schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.02
-    )
+    optimizer = torch.optim.AdamW(lesson.parameters(), schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
     plan = get_cosine_schedule_with_warmup(optimizer, schedule.steps // 20, schedule.steps)
     start = _resumed(checkpoint, lesson, optimizer, plan)
     rank, world = distributed.get_rank(), distributed.get_world_size()
@@ -205,21 +202,19 @@ def train_model(rank: int, name: str, work: Path, out: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{work}/{name}-meeting", rank=rank, world_size=PROCESSES
-    )
+    distributed.init_process_group("gloo", init_method=f"file://{work}/{name}-meeting", rank=rank, world_size=PROCESSES)
     tasks = [load_task(task) for task in WORLDS]
     instruction = tasks[0].answer_prompt.format(question="").strip()
     phrases = [instruction, *(task.annotate_prompt for task in tasks)]
-    processor = build_processor(build_tokenizer(words_of_the_worlds(), phrases))
-    model = build_model(name, len(processor.tokenizer)).to(memory_format=torch.channels_last)
+    tokenizer: Any = build_tokenizer(words_of_the_worlds(), phrases)
+    processor = build_processor(tokenizer)
+    model: Any = build_model(name, len(tokenizer))
+    model = model.to(memory_format=torch.channels_last)
     sights = sights_of_the_worlds()
     noticing = Noticing(model.model.vision_tower, model.config.vision_config.hidden_size, len(sights))
     tower, whole = TOWER[name], WHOLE[name]
     train(noticing, SightLessons(sights, tower.batch_size), tower, work / f"{name}-tower.pt")
-    prefix = processor.tokenizer(USER + IMAGE * model.config.image_seq_length, add_special_tokens=False)[
-        "input_ids"
-    ]
+    prefix = tokenizer(USER + IMAGE * model.config.image_seq_length, add_special_tokens=False)["input_ids"]
     # Fresh pictures: those of the tower's training are not shown again.
     first = TRAINING_SEEDS.start + tower.steps * tower.batch_size * PROCESSES
     lessons = TalkLessons(prefix, talk_maker(processor, name == "student"), whole.batch_size, first)
@@ -233,12 +228,13 @@ def main() -> None:
     """`python -m parityalign.embedded.recipe NAME --work FOLDER --out FOLDER`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=sorted(WHOLE))
-    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the trained model")
+    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="folder of the checkpoints")
+    parser.add_argument("--out", type=Path, default=EMBEDDED_MODELS, help="folder that gets a folder of this name")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     (given.work / f"{given.name}-meeting").unlink(missing_ok=True)
-    spawn(train_model, (given.name, given.work.absolute(), given.out), nprocs=PROCESSES)
+    arguments = (given.name, given.work.absolute(), given.out.absolute() / given.name)
+    spawn(train_model, arguments, nprocs=PROCESSES)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

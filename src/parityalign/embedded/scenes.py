@@ -60,9 +60,7 @@ def _bus(rng: Random) -> Picture:
     draw.rectangle((left + 6, top + 4, right - 6, top + 30), fill=(16, 16, 16))
     write(draw, (left + 56, top + 17), town, fitting_font(rng, town, 96, 17, 24), fill=(255, 200, 40))
     for pane in range(2):
-        draw.rectangle(
-            (left + 6 + 26 * pane, top + 36, left + 28 + 26 * pane, top + 58), fill=(200, 226, 240)
-        )
+        draw.rectangle((left + 6 + 26 * pane, top + 36, left + 28 + 26 * pane, top + 58), fill=(200, 226, 240))
     draw.rectangle((left + 64, top + 36, right - 6, top + 68), fill=(245, 245, 245))
     write(
         draw,
@@ -88,9 +86,7 @@ def _road_sign(rng: Random) -> Picture:
     colour = rng.choice(("blue", "green", "black"))
     top = rng.randint(8, 24)
     draw.rectangle((60, top + 60, 68, 120), fill=(110, 110, 110))
-    draw.rounded_rectangle(
-        (3, top, 125, top + 68), radius=4, fill=COLOURS[colour], outline=(255, 255, 255), width=2
-    )
+    draw.rounded_rectangle((3, top, 125, top + 68), radius=4, fill=COLOURS[colour], outline=(255, 255, 255), width=2)
     for town, distance, y in zip(towns, distances, (top + 19, top + 49), strict=True):
         write(draw, (9, y), town, fitting_font(rng, town, 80, 16, 21), fill=(255, 255, 255), anchor="lm")
         write(

@@ -23,9 +23,7 @@ TRAINING_SEEDS = range(0, 1_000_000_000)
 MIX = {"textvqa": 0.28, "stvqa": 0.22, "chartqa": 0.34, "okvqa": 0.16}
 """Share of each world in training: more of what is harder."""
 FACTS_A_PICTURE = 6
-KINDS_UNKNOWN_TO_THE_STUDENT = frozenset(
-    {"difference", "lowest", "highest_value", "by_colour", "lookup_slice"}
-)
+KINDS_UNKNOWN_TO_THE_STUDENT = frozenset({"difference", "lowest", "highest_value", "by_colour", "lookup_slice"})
 
 
 def student_was_told(fact: Fact) -> bool:
@@ -146,8 +144,7 @@ def packed(prefix: list[int], rows: Sequence[list[Talk]]) -> tuple[torch.Tensor,
     longest = max(len(row[0]) for row in columns)
     padding = (0, -100, -1, 0)
     return tuple(
-        torch.tensor([row[kind] + [padding[kind]] * (longest - len(row[kind])) for row in columns])
-        for kind in range(4)
+        torch.tensor([row[kind] + [padding[kind]] * (longest - len(row[kind])) for row in columns]) for kind in range(4)
     )
 
 

@@ -17,9 +17,7 @@ from parityalign.embedded.canvas import Fact
 
 _AGREEING = (10, 9, 8, 7, 6, 5, 4, 3)
 _HOW_OFTEN = (34, 22, 16, 11, 8, 5, 3, 1)
-_REASONED = frozenset(
-    {"count", "highest", "lowest", "highest_value", "lowest_value", "greater", "difference"}
-)
+_REASONED = frozenset({"count", "highest", "lowest", "highest_value", "lowest_value", "greater", "difference"})
 """Kinds of chart facts that ChartQA's human part would ask; the others go to the augmented part."""
 
 

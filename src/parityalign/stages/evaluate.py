@@ -3,7 +3,7 @@
 Answers are kept and scored as they came: an official metric says itself what it normalises.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from parityalign.records import Answer, Question
 from parityalign.seams import Progress, Task
 from parityalign.stages._scores import RunScores, Said, score_run
 from parityalign.stages._steps import Asked, LoadModel, answer_all, sample, write_all
-from parityalign.store import Artefact
+from parityalign.store import Artefact, Stream
 
 BEFORE, AFTER, TEACHER = "before.jsonl", "after.jsonl", "teacher.jsonl"
 
@@ -50,19 +50,13 @@ def evaluate(
     """
     if artefact.finished:
         return
-    chosen = _chosen(tests, settings, seed)
-    asked = [_as_asked(question, tasks[name]) for name, questions in chosen.items() for question in questions]
 
     def ask(file: str, load: LoadModel) -> list[Answer]:
-        answers = answer_all(
-            artefact.stream(file, Answer),
-            asked,
-            load,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-            on_progress=lambda done, total: progress(f"evaluate {Path(file).stem}", done, total),
-        )
-        return list(answers.values())
+        def on_progress(done: int, total: int) -> None:
+            progress(f"evaluate {Path(file).stem}", done, total)
+
+        stream = artefact.stream(file, Answer)
+        return answer_tests(stream, tests, tasks, load, settings=settings, seed=seed, on_progress=on_progress)
 
     before = ask(BEFORE, models.before)
     if models.after:
@@ -71,7 +65,30 @@ def evaluate(
         write_all(artefact.stream(AFTER, Answer), before, lambda answer: answer.item_id)
     teacher = ask(TEACHER, models.teacher)
     not_asked = sum(answer.not_asked is not None for answer in (*before, *teacher))
-    artefact.finish({"questions": len(asked), "not_asked": not_asked})
+    artefact.finish({"questions": len(before), "not_asked": not_asked})
+
+
+def answer_tests(
+    stream: Stream[Answer],
+    tests: Mapping[str, Sequence[Question]],
+    tasks: Mapping[str, Task],
+    load: LoadModel,
+    *,
+    settings: EvaluateSettings,
+    seed: int,
+    on_progress: Callable[[int, int], None],
+) -> list[Answer]:
+    """One model's greedy answers to the questions of all test splits, task by task; kept in the stream."""
+    chosen = _chosen(tests, settings, seed)
+    answers = answer_all(
+        stream,
+        [_as_asked(question, tasks[name]) for name, questions in chosen.items() for question in questions],
+        load,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+        on_progress=on_progress,
+    )
+    return list(answers.values())
 
 
 def score(
@@ -83,12 +100,23 @@ def score(
     seed: int,
 ) -> RunScores:
     """The scores of the answers that `evaluate` collected with the same arguments."""
-    before, after, teacher = (
-        {answer.item_id: answer.text for answer in artefact.stream(file, Answer)} for file in (BEFORE, AFTER, TEACHER)
-    )
+    streams = [artefact.stream(file, Answer) for file in (BEFORE, AFTER, TEACHER)]
+    return score_answers(streams, tests, tasks, settings=settings, seed=seed)
+
+
+def score_answers(
+    by_model: Sequence[Iterable[Answer]],
+    tests: Mapping[str, Sequence[Question]],
+    tasks: Mapping[str, Task],
+    *,
+    settings: EvaluateSettings,
+    seed: int,
+) -> RunScores:
+    """The scores of three models' answers to the same test splits: before, after and teacher, in this order."""
+    texts = [{answer.item_id: answer.text for answer in answers} for answers in by_model]
     said = {
         name: [
-            Said(question, before[item_id], after[item_id], teacher[item_id])
+            Said(question, *(text[item_id] for text in texts))
             for question in questions
             for item_id in [_item_id(name, question)]
         ]

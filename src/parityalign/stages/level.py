@@ -83,16 +83,22 @@ def choose(pairs: Sequence[Pair], verdicts: Sequence[Verdict], settings: LevelSe
         "random": sample(usable, len(gaps) + len(replay), f"random {seed}", _pair_id),
     }[settings.select]
     replayed = len(replay) if settings.select == "gaps" else 0
-    return Choice(*_split(chosen, settings.held_out, seed), replayed)
+    return split(chosen, settings.held_out, seed)._replace(replayed=replayed)
 
 
-def _split(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Training and held-out pairs; at least one image is held out where there are two."""
+def split(pairs: Sequence[Pair], share: float, seed: int) -> Choice:
+    """Training and held-out pairs, none of them replay; at least one image is held out where there are two.
+
+    Args:
+        pairs: What to train on.
+        share: Of the images, held out.
+        seed: Decides which.
+    """
     images = sorted({pair.image_id for pair in pairs})
     wanted = min(max(1, round(share * len(images))), len(images) - 1)
     held_out = set(sample(images, wanted, f"held out {seed}", str))
     training = [pair for pair in pairs if pair.image_id not in held_out]
-    return training, [pair for pair in pairs if pair.image_id in held_out]
+    return Choice(training, [pair for pair in pairs if pair.image_id in held_out], replayed=0)
 
 
 def _pair_id(pair: Pair) -> str:

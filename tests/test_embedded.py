@@ -1,0 +1,216 @@
+"""The worlds, what is written of them, how the models are taught, and the bundled models themselves."""
+
+from random import Random
+
+import pytest
+import torch
+from PIL import Image
+
+from makers import mute
+from parityalign.embedded import generate
+from parityalign.embedded.build import ASSISTANT, END, IMAGE, USER, build_model, build_processor, build_tokenizer
+from parityalign.embedded.canvas import SIDE, Fact
+from parityalign.embedded.schooling import TRAINING_SEEDS, Talk, drawn, packed, student_was_told, visible
+from parityalign.embedded.splits import ten_answers
+from parityalign.embedded.worlds import WORLDS
+from parityalign.matching import textvqa_accuracy
+from parityalign.parsing import ParsedPair, read_pair
+from parityalign.plugins import EMBEDDED_MODELS, load_model, load_task
+from parityalign.seams import Decoding, Request
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A small demo: eight pool pictures and twelve test pictures a world."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "POOL_PICTURES", 8)
+        patch.setattr(generate, "TEST_PICTURES", 12)
+        generate.write_demo_data(folder, 0, mute)
+    return folder
+
+
+@pytest.mark.parametrize("task", WORLDS)
+def test_a_seed_always_draws_the_same_picture(task):
+    first, second = (WORLDS[task](Random(3)) for _ in range(2))
+    assert first.facts == second.facts
+    assert first.image.tobytes() == second.image.tobytes()
+    assert first.image.size == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("task", WORLDS)
+def test_a_question_has_one_answer_on_a_picture(task):
+    for seed in range(300):
+        answers = {}
+        for fact in WORLDS[task](Random(seed)).facts:
+            assert answers.setdefault(fact.question, fact.answer) == fact.answer
+
+
+def test_chart_facts_follow_from_the_values():
+    for seed in range(200):
+        facts = {fact.question: fact.answer for fact in WORLDS["chartqa"](Random(seed)).facts}
+        values = {
+            question.removeprefix("What is the value of ").rstrip("?"): int(answer)
+            for question, answer in facts.items()
+            if question.startswith("What is the value of ") and not question.startswith("What is the value of the ")
+        }
+        assert values[facts["Which category has the highest value?"]] == max(values.values())
+        assert int(facts["What is the lowest value?"]) == min(values.values())
+        for question, answer in facts.items():
+            words = question.rstrip("?").split()
+            if words[0] == "Is":
+                assert answer == ("Yes" if values[words[1]] > values[words[-1]] else "No")
+            if words[3] == "difference":
+                assert int(answer) == values[words[-3]] - values[words[-1]]
+
+
+@pytest.mark.parametrize("task", WORLDS)
+def test_the_pool_is_nothing_but_pictures(data, task):
+    files = sorted((data / "pool" / task).iterdir())
+    assert len(files) == 8
+    assert {file.suffix for file in files} == {".png", ".jpg"}
+    assert {Image.open(file).size for file in files} == {(SIDE, SIDE)}
+
+
+@pytest.mark.parametrize("task", WORLDS)
+def test_the_benchmark_s_own_reader_reads_the_test_split(data, task):
+    questions = load_task(task).read_test(data / "test" / task)
+    assert len(questions) == 24
+    assert len({question.image for question in questions}) == 12
+    if task in ("textvqa", "okvqa"):
+        assert {len(question.answers) for question in questions} == {10}
+    if task == "chartqa":
+        assert {question.subset for question in questions} == {"human", "augmented"}
+
+
+def test_no_picture_is_in_two_of_pool_tests_and_training(data):
+    seeds = {
+        part: {seed for task in WORLDS for seed in generate.seeds(wanted, task, 0, 1500)}
+        for part, wanted in (("pool", generate.POOL_SEEDS), ("test", generate.TEST_SEEDS))
+    }
+    assert len(seeds["pool"]) == len(seeds["test"]) == 6000
+    assert not seeds["pool"] & seeds["test"]
+    assert all(seed not in TRAINING_SEEDS for part in seeds.values() for seed in part)
+    pool, test, training = (
+        {generate.pixel_hash(image) for image in images}
+        for images in (
+            [WORLDS[task](Random(seed)).image for task in WORLDS for seed in range(10**9, 10**9 + 60)],
+            [WORLDS[task](Random(seed)).image for task in WORLDS for seed in range(2 * 10**9, 2 * 10**9 + 60)],
+            [drawn(seed)[1].image for seed in range(240)],
+        )
+    )
+    assert len(pool) == len(test) == len(training) == 240
+    assert not (pool & test or pool & training or test & training)
+
+
+def test_a_pool_picture_s_truth_can_be_drawn_again(data):
+    file = min((data / "pool" / "okvqa").glob("*.png"))
+    again = WORLDS["okvqa"](Random(int(file.stem)))
+    assert generate.truth("okvqa", file) == again.facts
+    assert Image.open(file).tobytes() == again.image.tobytes()
+
+
+def test_data_that_is_there_is_not_drawn_again(data, monkeypatch):
+    monkeypatch.setattr(generate, "POOL_PICTURES", 8)
+    monkeypatch.setattr(generate, "TEST_PICTURES", 12)
+    before = {file: file.stat().st_mtime_ns for file in data.rglob("*.*")}
+    generate.write_demo_data(data, 0, mute)
+    assert before == {file: file.stat().st_mtime_ns for file in data.rglob("*.*")}
+
+
+def test_annotators_disagree_yet_the_true_answer_nearly_always_makes_the_full_score():
+    fact, rng = Fact("read", "What does the sign say?", "stop", "stop"), Random(0)
+    tens = [ten_answers(fact, ["exit", "milk"], rng) for _ in range(500)]
+    assert {len(ten) for ten in tens} == {10}
+    assert 0.4 < sum(len(set(ten)) > 1 for ten in tens) / 500 < 0.9
+    assert sum(textvqa_accuracy("stop", ten).value for ten in tens) / 500 > 0.98
+    assert sum(textvqa_accuracy("exit", ten).value for ten in tens) / 500 < 0.2
+
+
+def test_the_student_was_told_about_half_of_the_subjects():
+    facts = {
+        fact for draw in WORLDS.values() for seed in range(300) for fact in draw(Random(seed)).facts if fact.subject
+    }
+    subjects = {fact.subject for fact in facts}
+    told = {fact.subject for fact in facts if student_was_told(fact)}
+    assert 0.3 < len(told) / len(subjects) < 0.7
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """A student with random weights, and its processor."""
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(["what", "stop", "exit", "is"], ["Answer in a word."])
+    return build_model("student", len(tokenizer)).eval(), build_processor(tokenizer)
+
+
+def test_any_ascii_text_survives_the_tokenizer_in_lower_case(untrained):
+    tokenizer = untrained[1].tokenizer
+    text = "What is (xyz-12) 3.5 %?"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text.lower()
+    assert len(tokenizer("stop? Answer in a word.")["input_ids"]) == 3
+
+
+def test_a_question_in_a_packed_row_gets_the_logits_that_it_gets_alone(untrained):
+    model, processor = untrained
+    tokens = lambda text: processor.tokenizer(text)["input_ids"]  # noqa: E731
+    prefix = tokens(USER + IMAGE * 16)
+    talks = [Talk(tokens("what is" + ASSISTANT), tokens("stop" + END)), Talk(tokens("is?" + ASSISTANT), tokens("exit"))]
+    pixels = torch.randn(1, 3, SIDE, SIDE)
+
+    def logits(rows):
+        ids, labels, segments, positions = packed(prefix, rows)
+        seen = model.get_image_features(pixel_values=pixels).pooler_output
+        embedded = model.get_input_embeddings()(ids).masked_scatter((ids == 2)[..., None], seen)
+        hidden = model.model.language_model(
+            inputs_embeds=embedded, attention_mask=visible(segments), position_ids=positions, use_cache=False
+        ).last_hidden_state
+        return model.lm_head(hidden)[0], labels[0]
+
+    with torch.no_grad():
+        together, labels = logits([talks])
+        alone, own_labels = logits([talks[1:]])
+        ids = torch.tensor([prefix + talks[1].asked + talks[1].said])
+        plain = model(input_ids=ids, pixel_values=pixels).logits[0]
+    second = len(talks[1].asked) + len(talks[1].said)
+    assert torch.allclose(together[-second:], alone[-second:], atol=1e-5)
+    assert torch.allclose(plain[-second:], alone[-second:], atol=1e-5)
+    assert [int(label) for label in labels if label != -100] == talks[0].said + talks[1].said
+    assert [int(label) for label in own_labels if label != -100] == talks[1].said
+
+
+def test_the_bundled_models_are_small_enough_for_a_wheel():
+    files = [file for file in EMBEDDED_MODELS.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 16 * 2**20
+    assert not [file for file in files if file.suffix in (".bin", ".pt", ".pth", ".pkl", ".py")]
+
+
+@pytest.mark.parametrize("task", WORLDS)
+def test_the_bundled_models_answer_and_the_teacher_knows_more(task, tmp_path):
+    asked = []
+    for seed in range(generate.TEST_SEEDS.stop - 40, generate.TEST_SEEDS.stop):
+        picture = WORLDS[task](Random(seed))
+        picture.image.save(tmp_path / f"{seed}.png")
+        asked += [
+            (Request(str(tmp_path / f"{seed}.png"), load_task(task).answer_prompt.format(question=fact.question)), fact)
+            for fact in picture.facts[:4]
+        ]
+    right = {}
+    for name in ("teacher", "student"):
+        texts = load_model(f"embedded:{name}").generate([request for request, _ in asked], Decoding(8))
+        right[name] = sum(text == fact.answer.lower() for text, (_, fact) in zip(texts, asked, strict=True)) / len(
+            asked
+        )
+    assert right["teacher"] > 0.8
+    assert 0.1 < right["student"] < right["teacher"] - 0.1
+
+
+@pytest.mark.parametrize("task", WORLDS)
+def test_the_bundled_teacher_obeys_the_annotate_prompt(task, data):
+    prompt = load_task(task).annotate_prompt
+    teacher = load_model("embedded:teacher")
+    requests = [Request(str(file), prompt, seed) for file in (data / "pool" / task).iterdir() for seed in range(4)]
+    replies = teacher.generate(requests, Decoding(32, temperature=1.0))
+    pairs = [read_pair(reply, teacher.special_tokens) for reply in replies]
+    assert sum(isinstance(pair, ParsedPair) for pair in pairs) / len(pairs) > 0.8
+    assert len({pair.question for pair in pairs if isinstance(pair, ParsedPair)}) > 3
