@@ -386,8 +386,9 @@ def test_identify_from_files_loads_no_torch(tmp_path):
 
 def test_identify_says_which_options_are_missing(tmp_path):
     assert "missing: --task, --out" in refusal(*elsewhere(tmp_path, **{"--task": None, "--out": None}))
-    assert "either a run folder or all of" in refusal("identify")
-    assert "both were given" in refusal(*elsewhere(tmp_path), tmp_path)
+    assert "identify needs a run folder, or pairs and answers" in refusal("identify")
+    assert "--pairs, --teacher-answers" in refusal(*elsewhere(tmp_path), tmp_path)
+    assert "--rule cannot go with the run folder" in refusal("identify", tmp_path, "--rule", "paper")
 
 
 def test_identify_refuses_an_unknown_task_and_an_unknown_rule(tmp_path):
@@ -496,3 +497,15 @@ def test_the_demo_draws_its_data_into_the_run_folder_and_runs(project, trainable
     assert "textvqa_accuracy" in done("demo", "--run", "runs/demo")
     assert (project / "runs" / "demo" / "scores.json").exists()
     assert "up to date" in said_of("level", done("demo", "--run", "runs/demo"))
+
+
+def test_the_demo_shows_its_controls_on_request(project, trainable, small_demo, monkeypatch):
+    row = {"name": "random pairs", "pairs": 8, "steps": 4, "tasks": {"textvqa": 55.5}, "mean_gain": 5.5}
+    said = {"controls": [row], "gap_precision": {"n": 4, "right": 3}}
+    write = lambda run: write_whole(run.folder.path / "controls.json", json.dumps(said))  # noqa: E731
+    monkeypatch.setattr("parityalign.controls.run_controls", write)
+    monkeypatch.chdir(project)
+    output = done("demo", "--controls")
+    assert "random pairs" in output
+    assert "55.5" in output
+    assert "75 % of the gaps (3 of 4)" in output

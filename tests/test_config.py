@@ -86,7 +86,7 @@ def test_all_problems_of_form_are_listed_at_once(folder):
     assert "'teacher' is None" in text
 
 
-def test_all_problems_of_content_are_listed_at_once(folder):
+def test_problems_of_form_and_of_content_are_listed_together(folder):
     text = refusal(
         folder,
         good(
@@ -94,14 +94,16 @@ def test_all_problems_of_content_are_listed_at_once(folder):
             tasks={"textqva": {"images": "pool"}, "okvqa": {"images": "pol"}},
             level={"objective": "anser"},
             annotate={"temperature": 0, "pairs_per_image": 4},
+            evaluate={"limits": 7},
         ),
     )
-    assert "5 problems" in text
-    assert "teacher: there is no kind of model 'hff'" in text
+    assert "6 problems" in text
+    assert "'teacher': there is no kind of model 'hff'" in text
     assert "there is no task 'textqva'. Did you mean textvqa" in text
     assert "no objective 'anser'. Did you mean answer" in text
     assert f"'tasks.okvqa.images' is {folder / 'pol'}, which does not exist" in text
     assert "at temperature 0 every draw writes the same pair" in text
+    assert "unknown setting 'evaluate.limits'. Did you mean limit?" in text
 
 
 def test_an_unknown_key_of_a_task_is_answered_with_the_near_one(folder):

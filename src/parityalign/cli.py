@@ -119,32 +119,30 @@ def identify(
     teacher_answers: Annotated[Path | None, typer.Option(help="The teacher's answers to them.")] = None,
     student_answers: Annotated[Path | None, typer.Option(help="The student's answers to them.")] = None,
     task: Annotated[str | None, typer.Option(help="The task that the pairs belong to.")] = None,
-    rule: Annotated[Rule, typer.Option(help="The task's own metric, or the paper's substring.")] = Rule.METRIC,
+    rule: Annotated[Rule | None, typer.Option(help="The task's own metric (default), or the paper's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the verdicts go, as JSON lines.")] = None,
 ) -> None:
     """Find the gaps: pairs that the teacher has right and the student wrong.
 
     Works on a run folder, or with the options on pairs and answers made elsewhere; then no model is loaded.
     """
-    given = {
+    needed = {
         "--pairs": pairs,
         "--teacher-answers": teacher_answers,
         "--student-answers": student_answers,
         "--task": task,
         "--out": out,
     }
-    missing = [name for name, value in given.items() if value is None]
-    if run and len(missing) == len(given):
+    given = [name for name, value in {**needed, "--rule": rule}.items() if value]
+    if run and given:
+        raise UserError(f"{', '.join(given)} cannot go with the run folder {run}: its run.yaml has the settings")
+    if run:
         _align(_config_of(run), only="identify")
-    elif run or not (pairs and teacher_answers and student_answers and task and out):
-        raise UserError(
-            "identify takes either a run folder or all of "
-            + ", ".join(given)
-            + "; "
-            + (f"both were given: {run} and options" if run else f"missing: {', '.join(missing)}")
-        )
+    elif pairs and teacher_answers and student_answers and task and out:
+        _identify_elsewhere(pairs, teacher_answers, student_answers, load_task(task), rule or Rule.METRIC, out)
     else:
-        _identify_elsewhere(pairs, teacher_answers, student_answers, load_task(task), rule, out)
+        missing = [name for name, value in needed.items() if not value]
+        raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
 
 
 @_command

@@ -1,16 +1,35 @@
 """The configuration of a run: typed, frozen, read from YAML, refused with all its problems at once."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from parityalign.errors import UserError
 from parityalign.plugins import has, names, near, split_model
+
+
+def _known(room: str, word: str) -> Callable[[str], str]:
+    """A check that a room has a part of the given name."""
+
+    def check(name: str) -> str:
+        if not has(room, name):
+            raise ValueError(f"there is no {word} {name!r}. {near(name, names(room))}")
+        return name
+
+    return check
+
+
+def _known_model(spec: str) -> str:
+    try:
+        split_model(spec)
+    except UserError as problem:
+        raise ValueError(str(problem)) from problem
+    return spec
 
 
 class Settings(BaseModel):
@@ -38,6 +57,15 @@ class AnnotateSettings(Settings):
     max_new_tokens: int = Field(default=96, ge=1)
     batch_size: int = Field(default=128, ge=1)
 
+    @model_validator(mode="after")
+    def _draws_differ(self) -> Self:
+        if self.temperature == 0 and self.pairs_per_image > 1:
+            raise ValueError(
+                f"pairs_per_image is {self.pairs_per_image}, but at temperature 0 every draw writes the same "
+                "pair. Set one pair per image, or a temperature above 0"
+            )
+        return self
+
 
 class IdentifySettings(Settings):
     """How gaps are told from other pairs."""
@@ -55,7 +83,7 @@ class IdentifySettings(Settings):
 class LevelSettings(Settings):
     """How the student is trained on the gaps."""
 
-    objective: str = "answer"
+    objective: Annotated[str, AfterValidator(_known("objectives", "objective"))] = "answer"
     """A file in `objectives/`."""
     method: Literal["full", "lora"] = "full"
     epochs: int = Field(default=3, ge=1)
@@ -94,10 +122,10 @@ class RunConfig(Settings):
     run: Path
     """The run folder."""
     seed: int = Field(default=0, ge=0)
-    teacher: str
+    teacher: Annotated[str, AfterValidator(_known_model)]
     """KIND:LOCATION, such as `embedded:teacher` or `hf:./folder`."""
-    student: str
-    tasks: dict[str, TaskData] = Field(min_length=1)
+    student: Annotated[str, AfterValidator(_known_model)]
+    tasks: dict[Annotated[str, AfterValidator(_known("tasks", "task"))], TaskData] = Field(min_length=1)
     annotate: AnnotateSettings = AnnotateSettings()
     identify: IdentifySettings = IdentifySettings()
     level: LevelSettings = LevelSettings()
@@ -114,19 +142,24 @@ def load_config(path: Path, folder: Path | None = None) -> RunConfig:
     Raises:
         UserError: The file is missing or not YAML, or anything in it is wrong; all problems are listed.
     """
-    config = read_config(path, folder)
-    problems = [*_unknown_parts(config), *_missing_folders(config), *_contradictions(config)]
+    raw, folder = _read_yaml(path), Path(os.path.abspath(folder or path.parent))
+    missing = list(_missing_folders(raw, folder))
+    try:
+        config = _with_full_paths(RunConfig.model_validate(raw), folder)
+    except ValidationError as error:
+        raise _refusal(path, [*map(_in_words, error.errors()), *missing]) from error
+    problems = [*missing, *_inside_images(config)]
     if problems:
         raise _refusal(path, problems)
     return config
 
 
 def read_config(path: Path, folder: Path | None = None) -> RunConfig:
-    """Like `load_config`, but looks at the form only, not at whether what it names exists."""
+    """Like `load_config`, but does not look whether the folders exist."""
     try:
         config = RunConfig.model_validate(_read_yaml(path))
     except ValidationError as error:
-        raise _refusal(path, [_in_words(problem) for problem in error.errors()]) from error
+        raise _refusal(path, [*map(_in_words, error.errors())]) from error
     return _with_full_paths(config, Path(os.path.abspath(folder or path.parent)))
 
 
@@ -183,6 +216,8 @@ def _in_words(problem: ErrorDetails) -> str:
         return f"unknown setting {key!r}. {near(place[-1], _known_keys(place[:-1]))}"
     if problem["type"] == "missing":
         return f"{key!r} is missing"
+    if problem["type"] == "value_error":
+        return f"{key.removesuffix('.[key]')!r}: {problem['ctx']['error']}"
     return f"{key!r} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
@@ -198,23 +233,24 @@ def _known_keys(place: list[str]) -> list[str]:
     return list((parts[place[0]] if place else RunConfig).model_fields)
 
 
+def _full(path: str | Path, folder: Path) -> Path:
+    return Path(os.path.abspath(folder / Path(path).expanduser()))
+
+
 def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
     """Records and later commands must not depend on where the first command was given."""
-
-    def full(path: Path | str) -> Path:
-        return Path(os.path.abspath(folder / Path(path).expanduser()))
 
     def model(spec: str) -> str:
         kind, colon, location = spec.partition(":")
         is_path = location.startswith((".", "/", "~")) or (folder / location).exists()
-        return f"{kind}:{full(location)}" if location and is_path and kind != "embedded" else spec
+        return f"{kind}:{_full(location, folder)}" if location and is_path and kind != "embedded" else spec
 
     tasks = {
-        name: TaskData(images=full(data.images), test=data.test and full(data.test))
+        name: TaskData(images=_full(data.images, folder), test=data.test and _full(data.test, folder))
         for name, data in config.tasks.items()
     }
     update = {
-        "run": full(config.run),
+        "run": _full(config.run, folder),
         "tasks": tasks,
         "teacher": model(config.teacher),
         "student": model(config.student),
@@ -222,35 +258,20 @@ def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
     return config.model_copy(update=update)
 
 
-def _unknown_parts(config: RunConfig) -> Iterator[str]:
-    """Names that no part answers to: tasks, models, the objective."""
-    for name in config.tasks:
-        if not has("tasks", name):
-            yield f"there is no task {name!r}. {near(name, names('tasks'))}"
-    for role, spec in (("teacher", config.teacher), ("student", config.student)):
-        try:
-            split_model(spec)
-        except UserError as problem:
-            yield f"{role}: {problem}"
-    objective = config.level.objective
-    if not has("objectives", objective):
-        yield f"there is no objective {objective!r}. {near(objective, names('objectives'))}"
+def _missing_folders(raw: dict[str, Any], folder: Path) -> Iterator[str]:
+    """Looks at the file as it was read, so that a problem of form elsewhere does not hide these."""
+    tasks = raw.get("tasks")
+    for name, data in tasks.items() if isinstance(tasks, dict) else ():
+        for key in ("images", "test"):
+            said = data.get(key) if isinstance(data, dict) else None
+            place = _full(said, folder) if isinstance(said, str) else None
+            if place and not place.is_dir():
+                what = "is not a folder" if place.exists() else "does not exist"
+                yield f"'tasks.{name}.{key}' is {place}, which {what}"
 
 
-def _missing_folders(config: RunConfig) -> Iterator[str]:
-    for name, data in config.tasks.items():
-        for key, folder in (("images", data.images), ("test", data.test)):
-            if folder and not folder.is_dir():
-                what = "is not a folder" if folder.exists() else "does not exist"
-                yield f"'tasks.{name}.{key}' is {folder}, which {what}"
-
-
-def _contradictions(config: RunConfig) -> Iterator[str]:
-    if config.annotate.temperature == 0 and config.annotate.pairs_per_image > 1:
-        yield (
-            f"'annotate.pairs_per_image' is {config.annotate.pairs_per_image}, but at temperature 0 "
-            "every draw writes the same pair. Set one pair per image, or a temperature above 0"
-        )
+def _inside_images(config: RunConfig) -> Iterator[str]:
+    """Folders whose files would get into a pool."""
     for name, data in config.tasks.items():
         for key, folder in (("run", config.run), (f"tasks.{name}.test", data.test)):
             if folder and folder.is_relative_to(data.images):

@@ -3,6 +3,7 @@
 Pictures are `SIDE` x `SIDE` pixels. Fonts are those that matplotlib ships (DejaVu and STIX, free licences).
 """
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -52,6 +53,14 @@ class Picture(NamedTuple):
     facts: tuple[Fact, ...]
     sights: tuple[str, ...]
     """Short phrases that bind what is seen to where and in which colour: targets for the vision tower."""
+
+
+def one_of_each_kind(facts: Sequence[Fact], rng: Random) -> list[Fact]:
+    """A fact of every kind, in random order, so that the kinds with many facts do not crowd out the rest."""
+    by_kind: dict[str, list[Fact]] = {}
+    for fact in facts:
+        by_kind.setdefault(fact.kind, []).append(fact)
+    return [rng.choice(by_kind[kind]) for kind in rng.sample(sorted(by_kind), len(by_kind))]
 
 
 @cache

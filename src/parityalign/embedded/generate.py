@@ -7,7 +7,7 @@ Pool, test and training pictures come from three ranges of seeds, and `overlap` 
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -15,7 +15,7 @@ from shutil import rmtree
 
 from PIL import Image
 
-from parityalign.embedded.canvas import Fact, Picture
+from parityalign.embedded.canvas import Fact, Picture, one_of_each_kind
 from parityalign.embedded.splits import WRITERS, Asked
 from parityalign.embedded.worlds import WORLDS
 from parityalign.errors import WorkFailed
@@ -97,15 +97,6 @@ def _write_test(folder: Path, task: str, seed: int) -> Iterator[Picture]:
     for picture_seed in seeds(TEST_SEEDS, task, seed, TEST_PICTURES):
         rng = Random(picture_seed)
         picture = WORLDS[task](rng)
-        asked.append(Asked(picture.image, _two_kinds(picture.facts, rng)))
+        asked.append(Asked(picture.image, tuple(one_of_each_kind(picture.facts, rng)[:2])))
         yield picture
     WRITERS[task](folder / "test" / task, asked, Random(seed))
-
-
-def _two_kinds(facts: Iterable[Fact], rng: Random) -> tuple[Fact, Fact]:
-    """Two facts of different kinds, kinds drawn evenly, so that a kind with many facts does not crowd out the rest."""
-    by_kind: dict[str, list[Fact]] = {}
-    for fact in facts:
-        by_kind.setdefault(fact.kind, []).append(fact)
-    first, second = rng.sample(sorted(by_kind), 2)
-    return rng.choice(by_kind[first]), rng.choice(by_kind[second])

@@ -22,7 +22,7 @@ TRAINING_SEEDS = range(0, 1_000_000_000)
 """Pictures that models learn from; the demo's pool and test splits are drawn from other ranges (`generate.py`)."""
 MIX = {"textvqa": 0.28, "stvqa": 0.22, "chartqa": 0.34, "okvqa": 0.16}
 """Share of each world in training: more of what is harder."""
-FACTS_A_PICTURE = 6
+FACTS_A_PICTURE = 5
 KINDS_UNKNOWN_TO_THE_STUDENT = frozenset({"difference", "lowest", "highest_value", "by_colour", "lookup_slice"})
 
 
@@ -124,7 +124,7 @@ class TalkLessons:
         for seed in range(first, first + self.batch_size):
             task, picture = drawn(seed)
             pictures.append(picture)
-            rows.append(self.talks(task, picture.facts, Random(seed)))
+            rows.append(self.talks(task, picture.facts, Random(f"talk {seed}")))
         return TalkBatch(pixels(pictures), *packed(self.prefix, rows))
 
 

@@ -68,7 +68,7 @@ class AnswerBatches:
         return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
 
     def encode(self, example: Example) -> Encoded:
-        """One row, its pixels in half precision: they come from 8 bits, and half as many fit into memory."""
+        """One row, its pixels in half precision: they come from 8 bits, and twice as many fit into memory."""
         image = self._images.get(example.image)
         row = self._rows.get(example)
         if image is None or row is None:
