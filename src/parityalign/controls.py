@@ -18,6 +18,7 @@ from typing import NamedTuple
 from parityalign.disk import write_whole
 from parityalign.embedded.generate import truth
 from parityalign.joinery import CONTROLS, Run
+from parityalign.plugins import fingerprint
 from parityalign.records import Answer, ImageRef, Pair, Verdict, content_id
 from parityalign.report.controls import Control, Controls, GapPrecision
 from parityalign.report.page import write_report
@@ -28,6 +29,9 @@ from parityalign.stages.identify import GAPS, STUDENT, verdicts_of
 from parityalign.stages.intake import accepted
 from parityalign.stages.level import Choice, choose, split
 from parityalign.store import Artefact
+
+ENDLESS = 1_000_000
+"""Patience of a control: it takes all its steps, and the best of its measurements counts."""
 
 
 class Lesson(NamedTuple):
@@ -122,44 +126,42 @@ def true_pairs(images: Sequence[ImageRef], wanted: Mapping[str, int], seed: int)
 
 def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
     """Trains, asks and scores one control; what was finished before is kept."""
-    settings = run.config.level.model_copy(update={"max_steps": aligned.steps, "patience": 1_000_000})
-    trained = [pair.pair_id for pair in (*lesson.choice.training, *lesson.choice.held_out)]
     folder = f"controls/{lesson.name.replace(' ', '-')}"
-    inputs = {"student": run.artefact("student").digest, "answers": run.artefact("answers").digest}
-    made = run.folder.artefact(folder, inputs={**inputs, "pairs": content_id(*trained)}, settings={})
-    if not made.finished:
-        student = run.folder.path / folder / "student"
-        if not student.exists():
-            run.leveller(settings)(lesson.choice.training, lesson.choice.held_out, student)
-        _ask(run, made, student, lesson.name)
-        made.finish({"pairs": len(trained), "steps": aligned.steps})
-    return _scored(run, made, lesson)
+    settings = run.config.level.model_copy(update={"max_steps": aligned.steps, "patience": ENDLESS})
+    choice = lesson.choice
+    trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in (*choice.training, *choice.held_out)))
+    inputs = {"student model": fingerprint(run.config.student), "pairs": trained}
+    student = run.folder.artefact(f"{folder}/student", inputs=inputs, settings=settings.model_dump(mode="json"))
+    if not student.finished:
+        run.leveller(settings)(choice.training, choice.held_out, student.path)
+        student.finish({"pairs": len(choice.training), "steps": aligned.steps})
+    answers = run.folder.artefact(f"{folder}/answers", inputs={"student": student.digest}, settings={})
+    if not answers.finished:
+        answer_tests(
+            answers.stream(AFTER, Answer),
+            run.tests,
+            run.tasks,
+            lambda: run.load_model(f"hf:{student.path}"),
+            settings=run.config.evaluate,
+            seed=run.config.seed,
+            on_progress=lambda done, total: run.progress(f"evaluate {lesson.name}", done, total),
+        )
+        answers.finish({"answers": sum(1 for _ in answers.stream(AFTER, Answer))})
+    return _scored(run, answers, lesson, aligned.steps)
 
 
-def _ask(run: Run, made: Artefact, student: Path, name: str) -> None:
-    answer_tests(
-        made.stream(AFTER, Answer),
-        run.tests,
-        run.tasks,
-        lambda: run.load_model(f"hf:{student}"),
-        settings=run.config.evaluate,
-        seed=run.config.seed,
-        on_progress=lambda done, total: run.progress(f"evaluate {name}", done, total),
-    )
-
-
-def _scored(run: Run, made: Artefact, lesson: Lesson) -> Control:
-    answers, config = run.artefact("answers"), run.config
-    streams = [answers.stream(BEFORE, Answer), made.stream(AFTER, Answer), answers.stream(TEACHER, Answer)]
+def _scored(run: Run, after: Artefact, lesson: Lesson, steps: int) -> Control:
+    others, config = run.artefact("answers"), run.config
+    streams = [others.stream(BEFORE, Answer), after.stream(AFTER, Answer), others.stream(TEACHER, Answer)]
     scores = score_answers(streams, run.tests, run.tasks, settings=config.evaluate, seed=config.seed)
-    after = {task: Estimate(score=found.after.score, ci=found.after.ci) for task, found in scores.tasks.items()}
+    by_task = {task: Estimate(score=found.after.score, ci=found.after.ci) for task, found in scores.tasks.items()}
     gain = scores.mean_gain
     return Control(
         name=lesson.name,
         description=lesson.description,
         pairs=len(lesson.choice.training),
-        steps=made.manifest["counts"]["steps"],
-        tasks=after,
-        mean=Estimate(score=sum(score.score for score in after.values()) / len(after)) if after else None,
+        steps=steps,
+        tasks=by_task,
+        mean=Estimate(score=sum(found.score for found in by_task.values()) / len(by_task)) if by_task else None,
         mean_gain=Estimate(score=gain.score, ci=gain.ci) if gain else None,
     )

@@ -148,9 +148,7 @@ def metric(name: str) -> Metric:
 def _require_references(prediction: str | None, references: Sequence[str]) -> None:
     # A text is a sequence of texts to Python and to mypy; its letters would be taken for references.
     if isinstance(references, str) or not references:
-        raise UserError(
-            f"{references!r} came as references of {prediction!r}; give a list of one text or more"
-        )
+        raise UserError(f"{references!r} came as references of {prediction!r}; give a list of one text or more")
 
 
 def _leave_one_out(compared: str, answers: Sequence[str], *, note: str = "") -> Score:

@@ -50,18 +50,14 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
                 if line.strip():
                     yield f"line {number} of {path}", line.rstrip()
     except OSError as problem:
-        raise UserError(
-            f"cannot read {path}: {problem.strerror}; give a file of JSON lines, {_EXPECTED}"
-        ) from problem
+        raise UserError(f"cannot read {path}: {problem.strerror}; give a file of JSON lines, {_EXPECTED}") from problem
 
 
 def _read_case(line: bytes, where: str) -> dict[str, Any]:
     try:
         case = json.loads(line)
     except json.JSONDecodeError as problem:
-        raise UserError(
-            f"{where} is not JSON: {problem.msg} at column {problem.colno}; {_EXPECTED}"
-        ) from problem
+        raise UserError(f"{where} is not JSON: {problem.msg} at column {problem.colno}; {_EXPECTED}") from problem
     except (ValueError, RecursionError) as problem:  # not UTF-8, a number without end, nested without end
         raise UserError(f"{where} cannot be read as JSON: {problem}; {_EXPECTED}") from problem
     if not isinstance(case, dict):

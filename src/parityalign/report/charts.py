@@ -106,9 +106,7 @@ def _axis(top: float, bottom: float) -> Markup:
 
 
 def _task_scores(name: str, task: TaskScores, top: float) -> Markup:
-    lanes = [
-        _estimate(series, getattr(task, series), top + 26 + LANE * lane) for lane, series in enumerate(SERIES)
-    ]
+    lanes = [_estimate(series, getattr(task, series), top + 26 + LANE * lane) for lane, series in enumerate(SERIES)]
     label = element("text", name, x=LEFT, y=top + 15, class_="label")
     gain = f"{estimate(task.gain, signed=True)} points" if task.gain else ""
     gained = element("text", gain, x=RIGHT, y=top + 15, class_="small", text_anchor="end")
@@ -119,9 +117,7 @@ def _estimate(series: str, value: Estimate | None, y: float) -> Markup:
     if value is None:
         return Markup("")
     title = element("title", f"{series}: {estimate(value)}")
-    return element(
-        "g", title, _whisker(series, value, y), _mark(series, _x(value.score), y), _number(value, y)
-    )
+    return element("g", title, _whisker(series, value, y), _mark(series, _x(value.score), y), _number(value, y))
 
 
 def _number(value: Estimate, y: float) -> Markup:
