@@ -61,7 +61,7 @@ class Schedule:
 
 PROCESSES = 2
 TOWER = {"teacher": Schedule(4500, 48, 2e-3), "student": Schedule(2500, 48, 3e-3)}
-WHOLE = {"teacher": Schedule(3200, 12, 1e-3), "student": Schedule(3200, 12, 2e-3)}
+WHOLE = {"teacher": Schedule(4500, 12, 1e-3), "student": Schedule(2400, 12, 2e-3)}
 TOWER_RATE = 0.1
 """Share of the learning rate that the tower gets while the whole model is trained."""
 logger = logging.getLogger(__name__)

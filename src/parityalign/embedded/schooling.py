@@ -6,7 +6,7 @@ kind of question about charts.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from random import Random
 from typing import NamedTuple, Protocol
@@ -20,8 +20,10 @@ from parityalign.embedded.worlds import WORLDS
 
 TRAINING_SEEDS = range(0, 1_000_000_000)
 """Pictures that models learn from; the demo's pool and test splits are drawn from other ranges (`generate.py`)."""
-MIX = {"textvqa": 0.28, "stvqa": 0.22, "chartqa": 0.34, "okvqa": 0.16}
-"""Share of each world in training: more of what is harder."""
+TOWER_MIX = {"textvqa": 0.28, "stvqa": 0.22, "chartqa": 0.34, "okvqa": 0.16}
+"""Share of each world while the tower learns to notice."""
+WHOLE_MIX = {"textvqa": 0.25, "stvqa": 0.1, "chartqa": 0.6, "okvqa": 0.05}
+"""Share while the whole model learns to answer: what takes two looks (which bar is the highest?) is learnt last."""
 FACTS_A_PICTURE = 5
 KINDS_UNKNOWN_TO_THE_STUDENT = frozenset({"difference", "lowest", "highest_value", "by_colour", "lookup_slice"})
 
@@ -33,10 +35,10 @@ def student_was_told(fact: Fact) -> bool:
     return not fact.subject or sha256(fact.subject.encode()).digest()[0] % 2 == 0
 
 
-def drawn(seed: int) -> tuple[str, Picture]:
+def drawn(seed: int, mix: Mapping[str, float] = TOWER_MIX) -> tuple[str, Picture]:
     """The training picture of a seed and the task of its world; a third pass through JPEG, as photographs do."""
     rng = Random(seed)
-    task = rng.choices(tuple(MIX), tuple(MIX.values()))[0]
+    task = rng.choices(tuple(mix), tuple(mix.values()))[0]
     picture = WORLDS[task](rng)
     if rng.random() < 0.35:
         buffer = io.BytesIO()
@@ -122,7 +124,7 @@ class TalkLessons:
         first = self.first + number * self.batch_size
         pictures, rows = [], []
         for seed in range(first, first + self.batch_size):
-            task, picture = drawn(seed)
+            task, picture = drawn(seed, WHOLE_MIX)
             pictures.append(picture)
             rows.append(self.talks(task, picture.facts, Random(f"talk {seed}")))
         return TalkBatch(pixels(pictures), *packed(self.prefix, rows))
