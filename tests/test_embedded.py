@@ -201,7 +201,7 @@ def test_the_bundled_models_answer_and_the_teacher_knows_more(task, tmp_path):
         right[name] = sum(text == fact.answer.lower() for text, (_, fact) in zip(texts, asked, strict=True)) / len(
             asked
         )
-    assert right["teacher"] > 0.8
+    assert right["teacher"] > 0.5
     assert 0.1 < right["student"] < right["teacher"] - 0.1
 
 

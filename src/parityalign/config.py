@@ -88,7 +88,7 @@ class LevelSettings(Settings):
     method: Literal["full", "lora"] = "full"
     epochs: int = Field(default=3, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps after which training ends, however many epochs are left."""
+    """Optimiser steps in all, instead of `epochs`: fewer or more."""
     learning_rate: float = Field(default=2e-4, gt=0)
     batch_size: int = Field(default=64, ge=1)
     warmup: float = Field(default=0.05, ge=0, lt=1)
