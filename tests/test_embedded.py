@@ -214,3 +214,22 @@ def test_the_bundled_teacher_obeys_the_annotate_prompt(task, data):
     pairs = [read_pair(reply, teacher.special_tokens) for reply in replies]
     assert sum(isinstance(pair, ParsedPair) for pair in pairs) / len(pairs) > 0.8
     assert len({pair.question for pair in pairs if isinstance(pair, ParsedPair)}) > 3
+
+
+def test_every_comparison_that_a_chart_s_values_imply_is_part_of_its_truth(tmp_path):
+    file = tmp_path / "7.png"
+    facts = generate.truth("chartqa", file)
+    drawn_facts = WORLDS["chartqa"](Random(7)).facts
+    labels = {fact.subject for fact in drawn_facts if fact.kind.startswith("lookup_")}
+    answers = {fact.question: fact.answer for fact in facts}
+    assert set(drawn_facts) <= set(facts)
+    for first in labels:
+        for second in labels - {first}:
+            assert {answers[f"Is {one} greater than {two}?"] for one, two in ((first, second), (second, first))} == {
+                "Yes",
+                "No",
+            }
+            assert (
+                answers[f"What is the difference between {first} and {second}?"]
+                == (answers[f"What is the difference between {second} and {first}?"])
+            )

@@ -144,8 +144,8 @@ def write_stages(folder, picture):
     fill(folder, "images", {"accepted.jsonl": images, "quarantine.jsonl": [broken]})
     fill(folder, "pairs", {"replies.jsonl": [*replies, unread], "pairs.jsonl": pairs})
     fill(folder, "verdicts", {"verdicts.jsonl": verdicts, "gaps.jsonl": [pairs[0], pairs[2]]})
-    counts = {"gaps": 2, "replay": 1, "held_out": 1}
-    fill(folder, "student", {}, counts, steps=12, best_step=9, held_out_loss_before=2.5)
+    counts = {"gaps": 2, "replay": 1, "held_out": 1, "training": 3}
+    fill(folder, "student", {}, counts, result={"steps": 12, "best_step": 9, "held_out_loss_before": 2.5})
 
 
 def spaceless(text):

@@ -82,12 +82,14 @@ def demo(
     controls: Annotated[bool, typer.Option("--controls", help="Also train on other things, to compare.")] = False,
 ) -> None:
     """Run everything on the bundled teacher, student and pictures."""
-    from parityalign.joinery import refuse_foreign_folder
+    from parityalign.joinery import CONFIG, refuse_foreign_folder, refuse_other_run
 
     refuse_foreign_folder(run)
-    seed = read_config(DEMO_CONFIG, run).seed
+    config = read_config(DEMO_CONFIG, run)
     with _progress() as progress, RunFolder(run):
-        find("embedded", "generate").write_demo_data(run / "data", seed, progress)
+        if (run / CONFIG).exists():  # drawing clears `data`, which may be somebody's own
+            refuse_other_run(read_config(run / CONFIG), config)
+        find("embedded", "generate").write_demo_data(run / "data", config.seed, progress)
     _align(load_config(DEMO_CONFIG, run), controls=controls)
 
 

@@ -192,10 +192,10 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506 - a SafeLoader
+        raw = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except OSError as problem:
         raise UserError(f"cannot read the configuration {path}: {problem.strerror}") from problem
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except (yaml.YAMLError, ValueError) as problem:  # ValueError: no UTF-8, or a date such as 2024-13-45
         raise UserError(f"{path} is not YAML: {problem}") from problem
     if not isinstance(raw, dict):
         raise UserError(f"{path} holds no settings but {type(raw).__name__}; it needs at least run, teacher, ...")

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from parityalign.disk import write_whole
 from parityalign.embedded.generate import truth
+from parityalign.errors import WorkFailed
 from parityalign.joinery import CONTROLS, Run
-from parityalign.plugins import fingerprint
 from parityalign.records import Answer, ImageRef, Pair, Verdict, content_id
 from parityalign.report.controls import Control, Controls, GapPrecision
 from parityalign.report.page import write_report
@@ -27,7 +27,7 @@ from parityalign.seams import Task
 from parityalign.stages.evaluate import AFTER, BEFORE, TEACHER, answer_tests, score_answers
 from parityalign.stages.identify import GAPS, STUDENT, verdicts_of
 from parityalign.stages.intake import accepted
-from parityalign.stages.level import Choice, choose, split
+from parityalign.stages.level import Choice, choose, split, was_levelled
 from parityalign.store import Artefact
 
 ENDLESS = 1_000_000
@@ -72,6 +72,8 @@ def is_true(pair: Pair, task: Task) -> bool:
 
 
 def _aligned(run: Run) -> Aligned:
+    if not was_levelled(run.artefact("student")):
+        raise WorkFailed(f"the run {run.folder.path} trained on nothing, so there is nothing to compare with")
     verdicts = run.artefact("verdicts")
     return Aligned(
         images=accepted(run.artefact("images")),
@@ -130,12 +132,15 @@ def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
     settings = run.config.level.model_copy(update={"max_steps": aligned.steps, "patience": ENDLESS})
     choice = lesson.choice
     trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in (*choice.training, *choice.held_out)))
-    inputs = {"student model": fingerprint(run.config.student), "pairs": trained}
-    student = run.folder.artefact(f"{folder}/student", inputs=inputs, settings=settings.model_dump(mode="json"))
+    inputs = {"student model": run.student_fingerprint, "pairs": trained}
+    plan = {**settings.model_dump(mode="json"), "seed": run.config.seed}
+    student = run.folder.artefact(f"{folder}/student", inputs=inputs, settings=plan)
     if not student.finished:
-        run.leveller(settings)(choice.training, choice.held_out, student.path)
+        level = run.leveller(settings, f"level {lesson.name}")
+        level(choice.training, choice.held_out, student.path)
         student.finish({"pairs": len(choice.training), "steps": aligned.steps})
-    answers = run.folder.artefact(f"{folder}/answers", inputs={"student": student.digest}, settings={})
+    asked = {"student": student.digest, "answers before": run.artefact("answers").digest}
+    answers = run.folder.artefact(f"{folder}/answers", inputs=asked, settings={})
     if not answers.finished:
         answer_tests(
             answers.stream(AFTER, Answer),

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from parityalign.config import LevelSettings, RunConfig, Settings, as_yaml, read
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
 from parityalign.plugins import find, fingerprint, load_model, load_task, split_model
+from parityalign.prompting import check_model_folder
 from parityalign.records import Pair, Question, content_id
 from parityalign.seams import Leveller, LevelResult, Model, Progress, Task
 from parityalign.stages.intake import listing_digest
@@ -78,6 +80,16 @@ class Run:
         folders = {name: data.test for name, data in self.config.tasks.items() if data.test}
         return {name: self.tasks[name].read_test(folder) for name, folder in folders.items()}
 
+    @cached_property
+    def teacher_fingerprint(self) -> str:
+        """Changes whenever the teacher does; read once, since a model may be large."""
+        return fingerprint(self.config.teacher)
+
+    @cached_property
+    def student_fingerprint(self) -> str:
+        """Changes whenever the student before does."""
+        return fingerprint(self.config.student)
+
     @property
     def report_is_current(self) -> bool:
         """Whether `report.html` is younger than all that it tells of."""
@@ -106,8 +118,11 @@ class Run:
         """Loads the student as levelling left it."""
         return self.load_model(f"hf:{self.artefact('student').path}")
 
-    def leveller(self, settings: LevelSettings) -> Leveller:
-        """What trains the student, with these settings. Only when it is called does training's torch come in."""
+    def leveller(self, settings: LevelSettings, step: str = "level") -> Leveller:
+        """What trains the student, with these settings; `step` is what its progress is called.
+
+        Only when it is called does training's torch come in.
+        """
 
         def level(pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
             kind, location = split_model(self.config.student)
@@ -120,7 +135,7 @@ class Run:
                 settings=settings,
                 objective=find("objectives", settings.objective).loss,
                 seed=self.config.seed,
-                progress=self.progress,
+                progress=lambda _, done, total: self.progress(step, done, total),
             )(pairs, held_out, out)
 
         return level
@@ -177,9 +192,9 @@ class Run:
         data, tasks = self.config.tasks, self.tasks.values()
         match part:
             case "teacher model":
-                return {part: fingerprint(self.config.teacher)}
+                return {part: self.teacher_fingerprint}
             case "student model":
-                return {part: fingerprint(self.config.student)}
+                return {part: self.student_fingerprint}
             case "pools":
                 return {f"images of {name}": listing_digest([it.images]) for name, it in data.items()}
             case "tests":
@@ -215,14 +230,25 @@ def opened(config: RunConfig, progress: Progress, *, only: str | None = None, re
         UserError: The folder is in use, is no run folder, or holds a run of another configuration.
     """
     refuse_foreign_folder(config.run)
+    _refuse_unusable_models(config)
     with RunFolder(config.run) as folder:
         path = folder.path / CONFIG
         before = read_config(path) if path.exists() else None
         if before and not redo:
-            _refuse_other_run(before, config)
+            refuse_other_run(before, config)
         if before != config:
             write_whole(path, as_yaml(config, folder.path))
         yield Run(folder, config, progress, only=only)
+
+
+def _refuse_unusable_models(config: RunConfig) -> None:
+    """What levelling would find wrong only after hours of the teacher's work."""
+    for spec in (config.teacher, config.student):
+        kind, location = split_model(spec)
+        if kind == "hf":
+            check_model_folder(location)
+    if config.level.method == "lora" and find_spec("peft") is None:
+        raise UserError("level.method is lora, which needs the package peft.\nInstall it: pip install peft")
 
 
 def refuse_foreign_folder(folder: Path) -> None:
@@ -238,8 +264,12 @@ def refuse_foreign_folder(folder: Path) -> None:
         )
 
 
-def _refuse_other_run(before: RunConfig, now: RunConfig) -> None:
-    """A changed setting redoes its stages; other models or images are another run and deserve a folder."""
+def refuse_other_run(before: RunConfig, now: RunConfig) -> None:
+    """A changed setting redoes its stages; other models or images are another run and deserve a folder.
+
+    Raises:
+        UserError: The two differ in a model or in images, or have no task in common.
+    """
     shared = sorted(before.tasks.keys() & now.tasks.keys())
     compared = [("teacher", before.teacher, now.teacher), ("student", before.student, now.student)]
     images = [(f"tasks.{name}.images", str(before.tasks[name].images), str(now.tasks[name].images)) for name in shared]

@@ -53,7 +53,7 @@ class Request:
 
 
 class Model(Protocol):
-    """Text from images. Implementations in `models/` are built by `load(location, settings) -> Model`."""
+    """Text from images. Implementations in `models/` are built by `load(location) -> Model`."""
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """The `chartqa` world: bars upright and lying, lines and pies, with titles, axes and legends."""
 
+from collections.abc import Sequence
 from math import cos, radians, sin
 from random import Random
 from typing import NamedTuple
@@ -51,17 +52,7 @@ def _upright(rng: Random) -> Picture:
     series = _series(rng, rng.randint(3, 4))
     image, draw, title = _sheet(rng)
     left, floor, ceiling = 26, 110, 30
-    for share in (0, 0.5, 1):
-        y = floor - (floor - ceiling) * share
-        draw.line((left, y, 126, y), fill=_GRID)
-        write(
-            draw,
-            (left - 2, y),
-            str(round(series.top * share)),
-            font("DejaVuSans.ttf", 10),
-            fill=_INK,
-            anchor="rm",
-        )
+    _value_axis(draw, series.top, left, floor, ceiling)
     slot = (126 - left) / len(series.values)
     half = rng.uniform(0.28, 0.42) * slot
     printed = rng.random() < 0.4
@@ -72,6 +63,10 @@ def _upright(rng: Random) -> Picture:
         if printed:
             write(draw, (x, y - 6), str(value), font(_BOLD, 10), fill=_INK)
     return _picture(image, series, title, "bar", rng)
+
+
+def _value_axis(draw: ImageDraw.ImageDraw, top: int, left: int, floor: int, ceiling: int) -> None:
+    _value_axis(draw, series.top, left, floor, ceiling)
 
 
 def _lying(rng: Random) -> Picture:
@@ -97,17 +92,7 @@ def _line(rng: Random) -> Picture:
     series = series._replace(colours=(colour,) * len(series.values))
     image, draw, title = _sheet(rng)
     left, floor, ceiling = 26, 110, 30
-    for share in (0, 0.5, 1):
-        y = floor - (floor - ceiling) * share
-        draw.line((left, y, 126, y), fill=_GRID)
-        write(
-            draw,
-            (left - 2, y),
-            str(round(series.top * share)),
-            font("DejaVuSans.ttf", 10),
-            fill=_INK,
-            anchor="rm",
-        )
+    _value_axis(draw, series.top, left, floor, ceiling)
     slot = (126 - left) / len(series.values)
     points = [
         (left + slot * (place + 0.5), floor - (floor - ceiling) * value / series.top)
@@ -198,18 +183,26 @@ def _extremes(series: Series) -> list[Fact]:
 
 def _comparisons(series: Series, rng: Random) -> list[Fact]:
     first, second = rng.sample(range(len(series.values)), 2)
-    larger = series.values[first] > series.values[second]
-    low, high = sorted((first, second), key=series.values.__getitem__)
-    gap = series.values[high] - series.values[low]
+    return _compared(dict(zip(series.labels, series.values, strict=True)), series.labels[first], series.labels[second])
+
+
+def _compared(values: dict[str, int], first: str, second: str) -> list[Fact]:
+    low, high = sorted((first, second), key=values.__getitem__)
     return [
-        Fact(
-            "greater",
-            f"Is {series.labels[first]} greater than {series.labels[second]}?",
-            "Yes" if larger else "No",
-        ),
-        Fact(
-            "difference",
-            f"What is the difference between {series.labels[high]} and {series.labels[low]}?",
-            str(gap),
-        ),
+        Fact("greater", f"Is {first} greater than {second}?", "Yes" if values[first] > values[second] else "No"),
+        Fact("difference", f"What is the difference between {high} and {low}?", str(values[high] - values[low])),
     ]
+
+
+def implied(facts: Sequence[Fact]) -> list[Fact]:
+    """All comparisons and differences that follow from a chart's values; a picture lists one of each."""
+    values = {fact.subject: int(fact.answer) for fact in facts if fact.kind.startswith("lookup_")}
+    pairs = [(first, second) for first in values for second in values if first != second]
+    both = [fact for first, second in pairs for fact in _compared(values, first, second)]
+    turned = [
+        Fact(fact.kind, f"What is the difference between {first} and {second}?", fact.answer)
+        for first, second in pairs
+        for fact in _compared(values, first, second)
+        if fact.kind == "difference"
+    ]
+    return [*both, *turned]

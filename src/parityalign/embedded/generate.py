@@ -3,7 +3,7 @@
     FOLDER/pool/TASK/*.png, *.jpg      no questions, no labels, nothing but pictures
     FOLDER/test/TASK/...               the official files of the benchmark that the world stands for (`splits.py`)
 
-Pool, test and training pictures come from three ranges of seeds, and `overlap` compares what was drawn by content.
+Pool, test and training pictures come from three ranges of seeds; pool and test are compared by content as well.
 """
 
 import json
@@ -15,7 +15,9 @@ from shutil import rmtree
 
 from PIL import Image
 
+from parityalign.disk import write_whole
 from parityalign.embedded.canvas import Fact, Picture, one_of_each_kind
+from parityalign.embedded.charts import implied
 from parityalign.embedded.splits import WRITERS, Asked
 from parityalign.embedded.worlds import WORLDS
 from parityalign.errors import WorkFailed
@@ -39,8 +41,8 @@ def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
         WorkFailed: A pool picture and a test picture have the same pixels.
     """
     wanted = {"seed": seed, "pool": POOL_PICTURES, "test": TEST_PICTURES, "version": 1}
-    marker = folder / _DONE
-    if marker.exists() and json.loads(marker.read_text()) == wanted:
+    marker, written = folder / _DONE, json.dumps(wanted)
+    if marker.exists() and marker.read_text() == written:
         return
     rmtree(folder, ignore_errors=True)
     total = len(WORLDS) * (POOL_PICTURES + TEST_PICTURES)
@@ -59,7 +61,7 @@ def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
         raise WorkFailed(
             f"{len(both)} pictures are both in the pool and in a test split of {folder}; take another seed"
         )
-    marker.write_text(json.dumps(wanted))
+    write_whole(marker, written)
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -81,7 +83,8 @@ def pool_file(folder: Path, task: str, picture_seed: int) -> Path:
 
 def truth(task: str, image: Path) -> tuple[Fact, ...]:
     """What is true of a pool picture, drawn once more from the seed in its name; for controls only."""
-    return WORLDS[task](Random(int(image.stem))).facts
+    facts = WORLDS[task](Random(int(image.stem))).facts
+    return (*facts, *implied(facts)) if task == "chartqa" else facts
 
 
 def _write_pool(folder: Path, task: str, seed: int) -> Iterator[Picture]:

@@ -65,8 +65,8 @@ def _two_texts(rng: Random) -> Picture:
     upper = rng.choice(WORDS)
     lower = rng.choice([word for word in WORDS if word != upper]) if rng.random() < 0.7 else rng.choice(NUMBERS)
     colours = rng.sample(tuple(COLOURS), 2)
-    third = (bottom - top) / 4
-    for text, colour, y in ((upper, colours[0], top + third), (lower, colours[1], bottom - third)):
+    quarter = (bottom - top) / 4
+    for text, colour, y in ((upper, colours[0], top + quarter), (lower, colours[1], bottom - quarter)):
         face = fitting_font(rng, text, right - left - 10)
         write(draw, ((left + right) / 2, y), text, face, fill=COLOURS[colour])
     facts = [

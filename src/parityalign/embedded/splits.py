@@ -1,4 +1,4 @@
-"""Writes labelled test splits in the official files of the four benchmarks (layouts as released, see docs/benchmarks).
+"""Writes labelled test splits in the official files of the four benchmarks (layouts as released; `tasks/` reads them).
 
 Where a benchmark has ten annotators, ten answer here, and not all agree: some misread, some give up, some write
 differently. The share of dissent is drawn question by question; most stay above the four that make a full score.

@@ -113,13 +113,13 @@ def _trained(folder: Path) -> Step:
     if manifest is None:
         return Step("trained on", None, note="Level has not finished yet.")
     counts = {name: count for name, count in manifest.get("counts", {}).items() if isinstance(count, int)}
-    total = sum(count for name, count in counts.items() if name in ("gaps", "replay"))
-    return Step("trained on", total or None, tuple(_spelled(counts) + _spelled(_level_facts(manifest))))
+    return Step("trained on", counts.pop("training", None), tuple(_spelled(counts) + _spelled(_level_facts(manifest))))
 
 
 def _level_facts(manifest: Mapping[str, Any]) -> dict[str, float]:
+    result = manifest.get("result", {})
     names = [field.name for field in fields(LevelResult)]
-    return {name: manifest[name] for name in names if isinstance(manifest.get(name), int | float)}
+    return {name: result[name] for name in names if isinstance(result.get(name), int | float)}
 
 
 def _scored(folder: Path, scores: Scores | None) -> Step:

@@ -87,7 +87,7 @@ def choose(pairs: Sequence[Pair], verdicts: Sequence[Verdict], settings: LevelSe
 
 
 def split(pairs: Sequence[Pair], share: float, seed: int) -> Choice:
-    """Training and held-out pairs, none of them replay; at least one image is held out where there are two.
+    """Training and held-out pairs, `replayed` left at 0; at least one image is held out where there are two.
 
     Args:
         pairs: What to train on.
