@@ -66,7 +66,10 @@ def _upright(rng: Random) -> Picture:
 
 
 def _value_axis(draw: ImageDraw.ImageDraw, top: int, left: int, floor: int, ceiling: int) -> None:
-    _value_axis(draw, series.top, left, floor, ceiling)
+    for share in (0, 0.5, 1):
+        y = floor - (floor - ceiling) * share
+        draw.line((left, y, 126, y), fill=_GRID)
+        write(draw, (left - 2, y), str(round(top * share)), font("DejaVuSans.ttf", 10), fill=_INK, anchor="rm")
 
 
 def _lying(rng: Random) -> Picture:
