@@ -343,3 +343,10 @@ def test_events_are_whole_lines_with_a_time_even_after_a_torn_one(run):
     assert [row["event"] for row in rows] == ["started", "done"]
     assert rows[0]["command"] == "run"
     assert rows[0]["time"].endswith("+00:00")
+
+
+def test_a_damaged_manifest_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest\.json is damaged.*\n.*Delete the folder"):
+        RunFolder(tmp_path).peek("made", inputs={}, settings={})

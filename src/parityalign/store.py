@@ -328,5 +328,11 @@ def _as_json(value: object) -> str:
 def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise UserError(
+            f"{path} is damaged: {problem}\n"
+            f"Delete the folder {path.parent} and run the same command: it will be made again."
+        ) from problem
     return content

@@ -86,7 +86,7 @@ def backdrop(rng: Random) -> Image.Image:
     return strip.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
-def write(  # noqa: PLR0913 - a placed text needs all of them
+def write(
     draw: ImageDraw.ImageDraw,
     centre: tuple[float, float],
     text: str,

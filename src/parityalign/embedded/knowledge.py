@@ -97,7 +97,7 @@ def draw_knowledge(rng: Random) -> Picture:
     return Picture(weathered(image, rng), tuple(facts), tuple(sights))
 
 
-def _stamp(image: Image.Image, sign: str, centre: tuple[int, int], size: int, colour: str, rng: Random) -> None:  # noqa: PLR0913
+def _stamp(image: Image.Image, sign: str, centre: tuple[int, int], size: int, colour: str, rng: Random) -> None:
     mask = Image.new("L", (SIDE, SIDE), 0)
     ImageDraw.Draw(mask).text(centre, sign, font=font(_FONT, size), fill=255, anchor="mm")
     turned = mask.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR, center=centre)
