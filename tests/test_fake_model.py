@@ -43,11 +43,6 @@ def test_a_request_without_a_row_is_named(tmp_path):
         model.generate([Request("b.png", "why")], GREEDY)
 
 
-def test_the_fingerprint_changes_with_the_table(tmp_path):
-    prints = {load(write(tmp_path / "t.json", replies=[{"text": text}])).fingerprint for text in ("a", "b", "a")}
-    assert len(prints) == 2
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [

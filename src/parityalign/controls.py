@@ -11,11 +11,13 @@ Like `pipeline.py` this module joins rooms. It needs pictures whose truth is kno
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
 from parityalign.disk import write_whole
+from parityalign.embedded.canvas import Fact, one_of_each_kind
 from parityalign.embedded.generate import truth
 from parityalign.errors import WorkFailed
 from parityalign.joinery import CONTROLS, Run
@@ -106,11 +108,10 @@ def _lessons(run: Run, aligned: Aligned) -> Iterator[Lesson]:
 
 
 def true_pairs(images: Sequence[ImageRef], wanted: Mapping[str, int], seed: int) -> list[Pair]:
-    """As many drawn facts of each task as wanted, about random pictures; never the same fact twice."""
+    """As many drawn facts of each task as wanted, kinds and pictures evenly as a teacher draws; no fact twice."""
     pairs: list[Pair] = []
     for task, count in sorted(wanted.items()):
-        facts = [(image, fact) for image in images if image.task == task for fact in truth(task, Path(image.path))]
-        for image, fact in Random(seed).sample(facts, min(count, len(facts))):
+        for image, fact in islice(_drawn_facts([image for image in images if image.task == task], Random(seed)), count):
             pair_id = content_id(image.image_id, task, fact.question, fact.answer, "truth")
             pairs.append(
                 Pair(
@@ -124,6 +125,17 @@ def true_pairs(images: Sequence[ImageRef], wanted: Mapping[str, int], seed: int)
                 )
             )
     return pairs
+
+
+def _drawn_facts(images: Sequence[ImageRef], rng: Random) -> Iterator[tuple[ImageRef, Fact]]:
+    """Every fact of every picture, in rounds that hold at most one of each kind a picture, each in random order."""
+    left = [(image, list(dict.fromkeys(truth(image.task, Path(image.path))))) for image in images]
+    while left:
+        taken = [(image, fact) for image, facts in left for fact in one_of_each_kind(facts, rng)]
+        yield from rng.sample(taken, len(taken))
+        gone = {(image.image_id, fact) for image, fact in taken}
+        rest = ((image, [fact for fact in facts if (image.image_id, fact) not in gone]) for image, facts in left)
+        left = [(image, facts) for image, facts in rest if facts]
 
 
 def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:

@@ -128,7 +128,7 @@ def build_model(name: str, vocabulary: int) -> FastVlmForConditionalGeneration:
         text: PreTrainedConfig = LlamaConfig(**_language(256, 4, 640, 4, vocabulary))
     else:
         tower = _tower(16, [24, 48, 96, 128], [1, 1, 1, 1])
-        text = Qwen2Config(**_language(128, 2, 352, 4, vocabulary))
+        text = Qwen2Config(**_language(128, 3, 192, 4, vocabulary))
     ends: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1}
     config = FastVlmConfig(
         vision_config=tower,

@@ -153,7 +153,7 @@ def _picture(image: Image.Image, series: Series, title: str, mark: str, rng: Ran
         *_comparisons(series, rng),
     ]
     sights = [f"title {title}", f"{len(series.values)} {mark}s", f"top {series.top}"]
-    sights += [f"{label}={value}" for label, value in zip(series.labels, series.values, strict=True)]
+    sights += [f"{label} {value}" for label, value in zip(series.labels, series.values, strict=True)]
     sights += [f"place {place} {label}" for place, label in enumerate(series.labels)]
     sights += [f"{mark} {place} {value * 10 // series.top}" for place, value in enumerate(series.values)]
     if mark != "point" and len(set(series.colours)) > 1:

@@ -6,7 +6,7 @@ kind of question about charts.
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from random import Random
 from typing import NamedTuple, Protocol
@@ -20,11 +20,12 @@ from parityalign.embedded.worlds import WORLDS
 
 TRAINING_SEEDS = range(0, 1_000_000_000)
 """Pictures that models learn from; the demo's pool and test splits are drawn from other ranges (`generate.py`)."""
-TOWER_MIX = {"textvqa": 0.28, "stvqa": 0.22, "chartqa": 0.34, "okvqa": 0.16}
+TOWER_MIX = {"textvqa": 0.3, "stvqa": 0.22, "chartqa": 0.36, "okvqa": 0.12}
 """Share of each world while the tower learns to notice."""
-WHOLE_MIX = {"textvqa": 0.25, "stvqa": 0.1, "chartqa": 0.6, "okvqa": 0.05}
+WHOLE_MIX = {"textvqa": 0.28, "stvqa": 0.14, "chartqa": 0.5, "okvqa": 0.08}
 """Share while the whole model learns to answer: what takes two looks (which bar is the highest?) is learnt last."""
 FACTS_A_PICTURE = 5
+CUES_A_PICTURE = 10
 KINDS_UNKNOWN_TO_THE_STUDENT = frozenset({"difference", "lowest", "highest_value", "by_colour", "lookup_slice"})
 
 
@@ -35,10 +36,20 @@ def student_was_told(fact: Fact) -> bool:
     return not fact.subject or sha256(fact.subject.encode()).digest()[0] % 2 == 0
 
 
+def student_was_shown(sight: str) -> bool:
+    """Whether the student was told the names of all that a sight binds."""
+    return all(student_was_told(Fact("", "", "", word)) for word in sight.split())
+
+
+def world_of(rng: Random, mix: Mapping[str, float]) -> str:
+    """The task of a picture's world, the first thing that is drawn from its seed."""
+    return rng.choices(tuple(mix), tuple(mix.values()))[0]
+
+
 def drawn(seed: int, mix: Mapping[str, float] = TOWER_MIX) -> tuple[str, Picture]:
     """The training picture of a seed and the task of its world; a third pass through JPEG, as photographs do."""
     rng = Random(seed)
-    task = rng.choices(tuple(mix), tuple(mix.values()))[0]
+    task = world_of(rng, mix)
     picture = WORLDS[task](rng)
     if rng.random() < 0.35:
         buffer = io.BytesIO()
@@ -53,12 +64,14 @@ def pixels(pictures: Sequence[Picture]) -> torch.Tensor:
 
 
 class SightBatch(NamedTuple):
-    """For the tower: what is to be noticed in each picture."""
+    """For the tower: what each cue should find in each picture."""
 
     pixels: torch.Tensor
     """(pictures, 3, SIDE, SIDE), uint8."""
-    sights: torch.Tensor
-    """(pictures, sights), 0 or 1."""
+    cues: torch.Tensor
+    """(pictures, cues), numbers of cues; padded with 0."""
+    names: torch.Tensor
+    """(pictures, cues, names): the shares of what is to be found, which sum to 1, or to 0 where there is no cue."""
 
 
 class Lessons(Protocol):
@@ -68,21 +81,43 @@ class Lessons(Protocol):
         """The batch of a number."""
 
 
-class SightLessons:
-    """Batch number -> pictures with their sights as labels."""
+def cued(sights: Iterable[str]) -> dict[str, set[str]]:
+    """{cue: what it finds}: "red bar 40" is asked as "red bar ?", "mon 40" as "mon ?" and as "? 40".
 
-    def __init__(self, sights: Sequence[str], batch_size: int) -> None:
-        self.place = {sight: number for number, sight in enumerate(sights)}
+    A sight of one word is found by the empty cue, which asks what there is.
+    """
+    found: dict[str, set[str]] = {}
+    for sight in sights:
+        *first, last = sight.split()
+        found.setdefault(" ".join([*first, "?"]) if first else "", set()).add(last)
+        if len(first) == 1:
+            found.setdefault(f"? {last}", set()).add(first[0])
+    return found
+
+
+class SightLessons:
+    """Batch number -> pictures with cues and what they should find."""
+
+    def __init__(self, sights: Iterable[str], batch_size: int) -> None:
+        found = cued(sights)
+        self.cues = {cue: number for number, cue in enumerate(sorted(found))}
+        self.names = {name: number for number, name in enumerate(sorted(set().union(*found.values())))}
         self.batch_size = batch_size
 
     def batch(self, number: int) -> SightBatch:
-        """The batch of a number; a sight that was not met while listing them is left out."""
+        """The batch of a number; a cue or name that was not met while listing them is left out."""
         first = TRAINING_SEEDS.start + number * self.batch_size
         pictures = [drawn(seed)[1] for seed in range(first, first + self.batch_size)]
-        labels = torch.zeros(len(pictures), len(self.place))
-        for row, picture in enumerate(pictures):
-            labels[row, [self.place[sight] for sight in picture.sights if sight in self.place]] = 1
-        return SightBatch(pixels(pictures), labels)
+        found = [list(cued(picture.sights).items()) for picture in pictures]
+        cues = torch.zeros(len(pictures), max(map(len, found)), dtype=torch.long)
+        names = torch.zeros(*cues.shape, len(self.names))
+        for row, pairs in enumerate(found):
+            for column, (cue, sought) in enumerate(pairs):
+                known = [self.names[name] for name in sought if name in self.names]
+                if cue in self.cues and known:
+                    cues[row, column] = self.cues[cue]
+                    names[row, column, known] = 1 / len(known)
+        return SightBatch(pixels(pictures), cues, names)
 
 
 class TalkBatch(NamedTuple):
@@ -113,7 +148,7 @@ class TalkLessons:
     def __init__(
         self,
         prefix: list[int],
-        talks: Callable[[str, Sequence[Fact], Random], list[Talk]],
+        talks: Callable[[str, Picture, Random], list[Talk]],
         batch_size: int,
         first: int,
     ) -> None:
@@ -126,7 +161,7 @@ class TalkLessons:
         for seed in range(first, first + self.batch_size):
             task, picture = drawn(seed, WHOLE_MIX)
             pictures.append(picture)
-            rows.append(self.talks(task, picture.facts, Random(f"talk {seed}")))
+            rows.append(self.talks(task, picture, Random(f"talk {seed}")))
         return TalkBatch(pixels(pictures), *packed(self.prefix, rows))
 
 

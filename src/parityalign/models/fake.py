@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from parityalign.errors import UserError, WorkFailed
-from parityalign.records import Record, content_id
+from parityalign.records import Record
 from parityalign.seams import Decoding, Request
 
 
@@ -29,12 +29,10 @@ class FakeModel:
         reply: Callable[[Request, Decoding], str],
         *,
         name: str = "fake:function",
-        fingerprint: str = "fake",
         special_tokens: frozenset[str] = frozenset(),
     ) -> None:
         """A model that calls `reply` for every request."""
         self.name = name
-        self.fingerprint = fingerprint
         self.special_tokens = special_tokens
         self.asked: list[Request] = []
         self._reply = reply
@@ -69,7 +67,7 @@ def load(location: str) -> FakeModel:
     Raises:
         UserError: The file is missing or holds no table of replies.
     """
-    table, text = _read(Path(location))
+    table = _read(Path(location))
 
     def reply(request: Request, _: Decoding) -> str:
         for row in table.replies:
@@ -80,18 +78,12 @@ def load(location: str) -> FakeModel:
             'Add a row, or end the table with {"image": "*", "text": "..."}.'
         )
 
-    return FakeModel(
-        reply,
-        name=f"fake:{location}",
-        fingerprint=content_id(text),
-        special_tokens=table.special_tokens,
-    )
+    return FakeModel(reply, name=f"fake:{location}", special_tokens=table.special_tokens)
 
 
-def _read(path: Path) -> tuple[Table, str]:
+def _read(path: Path) -> Table:
     try:
-        text = path.read_text(encoding="utf-8")
-        return Table.model_validate(json.loads(text)), text
+        return Table.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except OSError as problem:
         raise UserError(f"cannot read the fake model {path}: {problem.strerror}") from problem
     except ValidationError as problem:
