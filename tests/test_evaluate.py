@@ -272,6 +272,31 @@ def test_scores_json_has_the_documented_shape_and_the_report_reads_it(tmp_path):
     assert Scores.model_validate(read).tasks["toy"].gain.p == toy["gain"]["p"]
 
 
+def test_scores_say_how_many_questions_the_file_has_and_why_some_are_not_scored(tmp_path):
+    tests, tasks = {"toy": questions(300)}, {"toy": task()}
+    made, scores = run(tmp_path, tests, tasks, limit=60)
+    assert scores.tasks["toy"].coverage.model_dump() == {
+        "questions": 300,
+        "scored": 60,
+        "not_scored": {"over_limit": 240},
+    }
+    left_out = {"toy": {"missing_image": 3, "no_answers": 0}, "other": {"missing_image": 1}}
+    chosen = EvaluateSettings(limit=1000, resamples=100)
+    asked = {"toy": asked_of(made, tests["toy"])}
+    scores = score(made, asked, tasks, settings=chosen, seed=0, left_out=left_out)
+    assert scores.tasks["toy"].coverage.model_dump() == {
+        "questions": 63,
+        "scored": 60,
+        "not_scored": {"missing_image": 3},
+    }
+
+
+def asked_of(made, questions):
+    """Those of the questions that were asked."""
+    asked = {answer.item_id for answer in made.stream("before.jsonl", Answer)}
+    return [question for question in questions if f"toy:{question.question_id}" in asked]
+
+
 def test_the_same_scores_are_not_written_again(tmp_path):
     _, scores = run(tmp_path, {"toy": questions(20)}, {"toy": task()})
     path = tmp_path / "scores.json"

@@ -3,14 +3,17 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
-from makers import draw
+from makers import draw, mute
+from parityalign.config import TaskData
 from parityalign.errors import UserError
 from parityalign.matching import METRICS
 from parityalign.parsing import ParsedPair, read_pair
 from parityalign.plugins import load_task
+from parityalign.splits import read_split
 
 TASKS = ("textvqa", "stvqa", "chartqa", "okvqa")
 FORM = "Reply in this form only. Question: <your question> Answer: <your answer>"
@@ -90,6 +93,13 @@ def okvqa(folder):
     write(folder / "mscoco_val2014_annotations.json", {"license": {}, "annotations": answered})
 
 
+def read(task, test, images="written", **choices):
+    """The split as a run reads it; of ST-VQA the whole file, unless the test chooses."""
+    if task.name == "stvqa":
+        choices.setdefault("subset", "whole")
+    return read_split(task, TaskData(images="pool", test=str(test), **choices), Path(images), mute)
+
+
 WRITERS = {"textvqa": textvqa, "stvqa": stvqa, "chartqa": chartqa, "okvqa": okvqa}
 MAIN_FILE = {
     "textvqa": ("TextVQA_0.5.1_val.json", "data"),
@@ -145,7 +155,8 @@ def test_a_question_with_braces_goes_into_the_prompt_as_it_is():
 
 def test_a_release_is_read_in_its_order_with_existing_images(release):
     task, folder = release
-    questions = task.read_test(folder)
+    questions, left_out = read(task, folder)
+    assert not left_out
     found = [(q.question_id, q.question, q.answers[0], q.subset) for q in questions]
     assert (
         found
@@ -170,18 +181,18 @@ def test_a_release_is_read_in_its_order_with_existing_images(release):
 
 def test_outer_spaces_of_references_are_left_to_the_metric(tmp_path):
     textvqa(tmp_path)
-    assert load_task("textvqa").read_test(tmp_path)[0].answers[9] == " te a "
+    assert read(load_task("textvqa"), tmp_path).questions[0].answers[9] == " te a "
 
 
 def test_the_folder_around_the_chartqa_release_will_do(tmp_path):
     chartqa(tmp_path / "ChartQA Dataset")
-    assert len(load_task("chartqa").read_test(tmp_path)) == 3
-    assert len(load_task("chartqa").read_test(tmp_path / "ChartQA Dataset")) == 3
+    assert len(read(load_task("chartqa"), tmp_path).questions) == 3
+    assert len(read(load_task("chartqa"), tmp_path / "ChartQA Dataset").questions) == 3
 
 
-def refusal(task, folder) -> str:
+def refusal(task, test, **choices) -> str:
     with pytest.raises(UserError) as caught:
-        task.read_test(folder)
+        read(task, test, **choices)
     assert caught.value.exit_status == 2
     return str(caught.value)
 
@@ -237,7 +248,7 @@ def rewrite(folder, name, change):
 def test_an_empty_split_is_refused(release):
     task, folder = release
     rewrite(folder, task.name, lambda rows: rows.clear())
-    assert "the split is empty" in refusal(task, folder)
+    assert "is empty: it has no rows" in refusal(task, folder)
 
 
 def test_a_row_that_is_no_object_is_refused_with_its_place(release):
@@ -246,12 +257,51 @@ def test_a_row_that_is_no_object_is_refused_with_its_place(release):
     assert '[0] should be an object, but is "text"' in refusal(task, folder)
 
 
-@pytest.mark.parametrize("value", [None, [None], [], {"a": 1}, True, [["x"]], "\ud800"])
-def test_null_and_misshapen_answers_are_refused_with_their_place(release, value):
+KEY = {"textvqa": "answers", "stvqa": "answers", "chartqa": "label", "okvqa": "answers"}
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, True, [["x"]], "\ud800"])
+def test_misshapen_answers_are_refused_with_their_place(release, value):
     task, folder = release
-    key = "label" if task.name == "chartqa" else "answers"
-    rewrite(folder, task.name, lambda rows: rows[0].update({key: value}))
-    assert f"[0]: '{key}'" in refusal(task, folder)
+    rewrite(folder, task.name, lambda rows: rows[0].update({KEY[task.name]: value}))
+    assert f"[0]: '{KEY[task.name]}'" in refusal(task, folder)
+
+
+@pytest.mark.parametrize("value", [None, [None], []])
+def test_a_question_without_answers_is_left_out_and_counted_as_far_as_that_is_allowed(release, value):
+    task, folder = release
+    rewrite(folder, task.name, lambda rows: rows[0].update({KEY[task.name]: value}))
+    everything = len(task.read_test(folder))
+    assert f"1 of {everything} questions cannot be scored" in refusal(task, folder)
+    assert "no_answers" in refusal(task, folder) and f"'tasks.{task.name}.missing'" in refusal(task, folder)
+    split = read(task, folder, missing=0.6)
+    assert [each.reason for each in split.left_out] == ["no_answers"]
+    assert len(split.questions) == everything - 1
+
+
+@pytest.mark.parametrize("name", ["textvqa", "okvqa"])
+def test_ten_annotators_are_ten(name, tmp_path):
+    WRITERS[name](tmp_path)
+    rewrite(tmp_path, name, lambda rows: rows[1]["answers"].pop())
+    assert "not_10_answers" in refusal(load_task(name), tmp_path)
+    (left_out,) = read(load_task(name), tmp_path, missing=0.5).left_out
+    assert (left_out.reason, left_out.detail) == ("not_10_answers", "9 answers")
+
+
+def test_a_file_that_is_no_picture_is_told_from_one_that_is_missing(release):
+    task, folder = release
+    pictures = sorted([*folder.rglob("*.jpg"), *folder.rglob("*.png")])
+    pictures[0].write_text("no picture")
+    split = read(task, folder, missing=0.7) if len(pictures) > 1 else None
+    assert split is None or {each.reason for each in split.left_out} == {"not_an_image"}
+    assert "not_an_image" in refusal(task, folder)
+
+
+def test_where_nothing_can_be_scored_no_share_helps(tmp_path):
+    textvqa(tmp_path)
+    (tmp_path / "train_images/0a1b.jpg").unlink()
+    message = refusal(load_task("textvqa"), tmp_path, missing=0.99)
+    assert "2 of 2 questions" in message and "Take a labelled split" in message
 
 
 def test_a_row_without_answers_is_refused_with_the_keys_it_has(release):
@@ -272,7 +322,7 @@ def test_an_id_that_is_given_twice_is_named(name, tmp_path):
 
 def test_images_that_are_missing_are_named_and_counted(release):
     task, folder = release
-    question = task.read_test(folder)[-1]
+    question = read(task, folder).questions[-1]
     for picture in [*folder.rglob("*.jpg"), *folder.rglob("*.png")]:
         picture.unlink()
     message = refusal(task, folder)
@@ -305,12 +355,12 @@ def test_a_file_that_begins_with_a_byte_order_mark_is_read(release):
     task, folder = release
     path = folder / MAIN_FILE[task.name][0]
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert task.read_test(folder)
+    assert read(task, folder).questions
 
 
 def test_a_folder_moved_elsewhere_gives_the_same_questions(release, tmp_path):
     task, folder = release
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
-    before, after = task.read_test(folder), task.read_test(moved)
+    before, after = read(task, folder).questions, read(task, moved).questions
     assert [q.model_copy(update={"image": ""}) for q in before] == [q.model_copy(update={"image": ""}) for q in after]

@@ -132,6 +132,10 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
 """Every metric by the name that configurations, manifests and the command line use."""
 
 
+LEAVE_ONE_OUT: Final = frozenset({"vqa_accuracy_official", "textvqa_accuracy"})
+"""Metrics that compare each annotator with the others, so that a lone reference scores 0 whatever the prediction."""
+
+
 def metric(name: str) -> Metric:
     """The metric of that name.
 

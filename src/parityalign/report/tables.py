@@ -30,6 +30,26 @@ Bare = Annotated[Estimate, BeforeValidator(_with_score)]
 """An estimate that a file may also write as a mere number."""
 
 
+class Part(Record):
+    """What `scores.json` says of one part of a benchmark."""
+
+    n: int
+    """Questions scored."""
+    before: Estimate | None = None
+    after: Estimate | None = None
+    teacher: Estimate | None = None
+    gain: Estimate | None = None
+
+
+class Coverage(Record):
+    """What became of the questions of a test split's file."""
+
+    questions: int
+    scored: int
+    not_scored: dict[str, int] = {}
+    """How many are not, by reason code."""
+
+
 class TaskScores(Record):
     """What `scores.json` says of one task."""
 
@@ -42,6 +62,9 @@ class TaskScores(Record):
     gain: Estimate | None = None
     paper_metric: dict[str, Bare] = {}
     """The substring rule's scores, keyed `before`, `after`, `teacher`."""
+    subsets: dict[str, Part] = {}
+    """The benchmark's parts, such as ChartQA's `human` and `augmented`."""
+    coverage: Coverage | None = None
 
 
 class Scores(Record):
@@ -71,6 +94,17 @@ class ScoreRow(NamedTuple):
     p: str
 
 
+class PartRow(NamedTuple):
+    """One line of the table of the parts of benchmarks."""
+
+    part: str
+    n: str
+    before: str
+    after: str
+    teacher: str
+    gain: str
+
+
 class PaperRow(NamedTuple):
     """One line of the table of the paper's substring rule."""
 
@@ -81,6 +115,18 @@ class PaperRow(NamedTuple):
     teacher: str
 
 
+class CoverageRow(NamedTuple):
+    """One line of the table of questions that were scored and that were not."""
+
+    task: str
+    why: str
+    questions: str
+    scored: str
+    not_scored: str
+
+
+PART_HEADINGS = PartRow("part", "n", "before", "after", "teacher", "gain")
+COVERAGE_HEADINGS = CoverageRow("task", "why not", "questions in the file", "scored", "not scored")
 SCORE_HEADINGS = ScoreRow("task", "metric", "n", "before", "after", "teacher", "gain", "p")
 PAPER_HEADINGS = PaperRow("task", "n", "before", "after", "teacher")
 
@@ -100,6 +146,21 @@ def paper_table(scores: Scores | Mapping[str, object]) -> list[PaperRow]:
     """One row for each task that was also scored by the paper's substring rule."""
     tasks = Scores.model_validate(scores).tasks.items()
     return [_paper_row(name, task) for name, task in tasks if task.paper_metric]
+
+
+def part_table(scores: Scores) -> list[PartRow]:
+    """One row for each part of each benchmark that has several, then their unweighted mean, as papers report it."""
+    rows = []
+    for name, task in scores.tasks.items():
+        if len(task.subsets) > 1:
+            rows += [_part_row(f"{name}, {part}", found) for part, found in task.subsets.items()]
+            rows.append(_parts_mean(f"{name}, mean of the parts", list(task.subsets.values())))
+    return rows
+
+
+def coverage_table(scores: Scores) -> list[CoverageRow]:
+    """For each task how many questions its file has, how many were scored, and why not the others."""
+    return [_coverage_row(name, task.coverage) for name, task in scores.tasks.items() if task.coverage]
 
 
 def headline(scores: Scores | Mapping[str, object]) -> str:
@@ -169,6 +230,26 @@ def _mean_row(scores: Scores) -> ScoreRow:
         gain=estimate(scores.mean_gain, signed=True),
         p=p_value(scores.mean_gain),
     )
+
+
+def _part_row(name: str, part: Part) -> PartRow:
+    before, after, teacher = (estimate(found) for found in (part.before, part.after, part.teacher))
+    return PartRow(name, f"{part.n:,}", before, after, teacher, estimate(part.gain, signed=True))
+
+
+def _parts_mean(name: str, parts: Sequence[Part]) -> PartRow:
+    before, after, teacher, gain = (
+        _mean([getattr(part, what) for part in parts]) for what in ("before", "after", "teacher", "gain")
+    )
+    signed = gain if gain.startswith("-") else f"+{gain}"
+    return PartRow(name, f"{sum(part.n for part in parts):,}", before, after, teacher, signed)
+
+
+def _coverage_row(name: str, coverage: Coverage) -> CoverageRow:
+    reasons = sorted(coverage.not_scored.items(), key=lambda item: (-item[1], item[0]))
+    why = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons)
+    missed = sum(coverage.not_scored.values())
+    return CoverageRow(name, why or ABSENT, f"{coverage.questions:,}", f"{coverage.scored:,}", f"{missed:,}")
 
 
 def _mean(values: Sequence[Estimate | None]) -> str:

@@ -49,6 +49,16 @@ class PaperMetric(Record):
     teacher: float
 
 
+class Coverage(Record):
+    """What became of the questions of a test split's file."""
+
+    questions: int
+    """In the file."""
+    scored: int
+    not_scored: dict[str, int]
+    """How many are not, by reason code."""
+
+
 class TaskScores(Comparison):
     """What is known of one task."""
 
@@ -59,6 +69,7 @@ class TaskScores(Comparison):
     worsened: int
     subsets: dict[str, Comparison]
     """The benchmark's parts, if it has any."""
+    coverage: Coverage
 
 
 class RunScores(Record):
@@ -82,19 +93,28 @@ class Said(NamedTuple):
     teacher: str
 
 
-def score_run(said: Mapping[str, Sequence[Said]], tasks: Mapping[str, Task], *, resamples: int, seed: int) -> RunScores:
+def score_run(
+    said: Mapping[str, Sequence[Said]],
+    tasks: Mapping[str, Task],
+    *,
+    not_scored: Mapping[str, Mapping[str, int]],
+    resamples: int,
+    seed: int,
+) -> RunScores:
     """Scores every task that has answers, and the mean over them.
 
     Args:
         said: Questions and answers of each scored task.
         tasks: All tasks by name.
+        not_scored: How many other questions the files have, by task and reason.
         resamples: How often the images are drawn for an interval.
         seed: Of all draws; each task has draws of its own.
     """
     scored: dict[str, TaskScores] = {}
     gains: list[Floats] = []
     for name, answers in said.items():
-        scored[name], replicates = _score_task(tasks[name], answers, resamples, seed)
+        coverage = _coverage(len(answers), not_scored.get(name, {}))
+        scored[name], replicates = _score_task(tasks[name], answers, coverage, resamples, seed)
         gains.append(replicates)
     return RunScores(
         tasks=scored,
@@ -104,7 +124,14 @@ def score_run(said: Mapping[str, Sequence[Said]], tasks: Mapping[str, Task], *, 
     )
 
 
-def _score_task(task: Task, answers: Sequence[Said], resamples: int, seed: int) -> tuple[TaskScores, Floats]:
+def _coverage(scored: int, not_scored: Mapping[str, int]) -> Coverage:
+    reasons = {reason: count for reason, count in sorted(not_scored.items()) if count}
+    return Coverage(questions=scored + sum(reasons.values()), scored=scored, not_scored=reasons)
+
+
+def _score_task(
+    task: Task, answers: Sequence[Said], coverage: Coverage, resamples: int, seed: int
+) -> tuple[TaskScores, Floats]:
     """The task's scores and the bootstrap replicates of its gain, shape (resamples,)."""
     values = _values(answers, task.metric)
     paper = _values(answers, mpa_substring).mean(axis=0)
@@ -117,6 +144,7 @@ def _score_task(task: Task, answers: Sequence[Said], resamples: int, seed: int) 
         improved=int((values[:, 1] > values[:, 0]).sum()),
         worsened=int((values[:, 1] < values[:, 0]).sum()),
         subsets=_subsets(task, answers, values, resamples, seed),
+        coverage=coverage,
     )
     return scores, replicates
 

@@ -5,17 +5,21 @@ Answers are kept and scored as they came: an official metric says itself what it
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import EvaluateSettings
 from parityalign.disk import write_whole
 from parityalign.records import Answer, Question
 from parityalign.seams import Progress, Task
+from parityalign.splits import OVER_LIMIT
 from parityalign.stages._scores import RunScores, Said, score_run
 from parityalign.stages._steps import Asked, LoadModel, answer_all, sample, write_all
 from parityalign.store import Artefact, Stream
 
 BEFORE, AFTER, TEACHER = "before.jsonl", "after.jsonl", "teacher.jsonl"
+
+_NOTHING: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
 
 class Models(NamedTuple):
@@ -98,10 +102,14 @@ def score(
     *,
     settings: EvaluateSettings,
     seed: int,
+    left_out: Mapping[str, Mapping[str, int]] = _NOTHING,
 ) -> RunScores:
-    """The scores of the answers that `evaluate` collected with the same arguments."""
+    """The scores of the answers that `evaluate` collected with the same arguments.
+
+    `left_out` says how many questions of each task's file cannot be scored, by reason.
+    """
     streams = [artefact.stream(file, Answer) for file in (BEFORE, AFTER, TEACHER)]
-    return score_answers(streams, tests, tasks, settings=settings, seed=seed)
+    return score_answers(streams, tests, tasks, settings=settings, seed=seed, left_out=left_out)
 
 
 def score_answers(
@@ -111,18 +119,24 @@ def score_answers(
     *,
     settings: EvaluateSettings,
     seed: int,
+    left_out: Mapping[str, Mapping[str, int]] = _NOTHING,
 ) -> RunScores:
     """The scores of three models' answers to the same test splits: before, after and teacher, in this order."""
     texts = [{answer.item_id: answer.text for answer in answers} for answers in by_model]
+    chosen = _chosen(tests, settings, seed)
+    not_scored = {
+        name: {**left_out.get(name, {}), OVER_LIMIT: len(tests[name]) - len(questions)}
+        for name, questions in chosen.items()
+    }
     said = {
         name: [
             Said(question, *(text[item_id] for text in texts))
             for question in questions
             for item_id in [_item_id(name, question)]
         ]
-        for name, questions in _chosen(tests, settings, seed).items()
+        for name, questions in chosen.items()
     }
-    return score_run(said, tasks, resamples=settings.resamples, seed=seed)
+    return score_run(said, tasks, not_scored=not_scored, resamples=settings.resamples, seed=seed)
 
 
 def write_scores(path: Path, scores: RunScores) -> None:

@@ -6,42 +6,68 @@ so the place in the list is the id:
     {"imgname": "41699051005347.png", "query": "How many food items are shown?", "label": "14"}
 
 Its image is `test/png/41699051005347.png`. The release wraps everything in a folder `ChartQA Dataset`.
+The Hugging Face copies (split `test`) have `query`, `label` (a list of one) and `human_or_machine` (0 human, 1
+machine; HuggingFaceM4/ChartQA), or `question`, `answer` and `type` (`human_test` or `augmented_test`;
+lmms-lab/ChartQA), and the picture under `image`.
 Metric: relaxed accuracy, 5 % off is right for numbers; papers report both parts and their mean.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from parityalign.errors import UserError
 from parityalign.matching import chartqa_relaxed_accuracy
 from parityalign.records import Question
+from parityalign.rows import Row, names, read_rows
 from parityalign.seams import Task
-from parityalign.tasks._files import Row, checked, read_rows
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 _SUBSETS = ("human", "augmented")
+_TYPES: Mapping[str, str] = MappingProxyType(
+    {"0": "human", "1": "augmented", "human": "human", "machine": "augmented"}
+    | {"human_test": "human", "augmented_test": "augmented"}
+)
+"""Which part a row of a Hugging Face copy belongs to, by what the copies write."""
 
 
 def read_test(folder: Path) -> list[Question]:
     """Both parts of the test split in a folder as released, or in the folder around it.
 
     Raises:
-        UserError: A file or an image is missing, or a file holds something else.
+        UserError: A file is missing or holds something else.
     """
     wrapped = folder / "ChartQA Dataset"
     split = (wrapped if wrapped.is_dir() else folder) / "test"
-    questions = [
-        _question(row, f"{subset}-{place}", subset, split)
+    return [
+        _question(row, subset, "query", "label", str(split / "png" / row.text("imgname")))
         for subset in _SUBSETS
-        for place, row in enumerate(read_rows(split / f"test_{subset}.json", None))
+        for row in read_rows(split / f"test_{subset}.json")
     ]
-    return checked(questions, folder)
 
 
-def _question(row: Row, question_id: str, subset: str, split: Path) -> Question:
+def read_row(row: Row) -> Question:
+    """A row of a Hugging Face copy; its part and its place are its id."""
+    if "human_or_machine" in row.values:
+        return _question(row, _part(row, "human_or_machine"), "query", "label")
+    if "type" in row.values:
+        return _question(row, _part(row, "type"), "question", "answer")
+    raise UserError(f"{row.where} has neither 'human_or_machine' nor 'type'; its keys are {names(row.values)}")
+
+
+def _part(row: Row, key: str) -> str:
+    said = row.text(key)
+    if said not in _TYPES:
+        raise UserError(f"{row.where}: {key!r} is {said!r}; known are {names(_TYPES)}")
+    return _TYPES[said]
+
+
+def _question(row: Row, subset: str, asked: str, label: str, image: str = "") -> Question:
     return Question(
-        question_id=question_id,
-        image=str(split / "png" / row.text("imgname")),
-        question=row.text("query"),
-        answers=(row.text("label"),),
+        question_id=f"{subset}-{row.place}",
+        image=image,
+        question=row.text(asked),
+        answers=row.texts(label),
         subset=subset,
     )
 
@@ -55,4 +81,11 @@ TASK = Task(
     ),
     answer_prompt=ANSWER_PROMPT,
     read_test=read_test,
+    read_row=read_row,
+    splits=("test",),
+    subsets={
+        "both": lambda question: True,
+        "human": lambda question: question.subset == "human",
+        "augmented": lambda question: question.subset == "augmented",
+    },
 )

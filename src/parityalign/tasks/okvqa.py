@@ -7,6 +7,8 @@ A row of `OpenEnded_mscoco_val2014_questions.json`, under `questions`, and the r
     {"question_id": 2971475, "image_id": 297147, "answers": [{"answer_id": 1, "answer": "race"}, ...]}
 
 Its image is `val2014/COCO_val2014_000000297147.jpg`.
+The Hugging Face copies have `question_id`, `question`, `image`, and `answers` as ten texts (lmms-lab/OK-VQA, split
+`val2014`) or as objects like the above (HuggingFaceM4/OK-VQA, split `validation`).
 Metric: VQA accuracy of the official script. It needs short answers in lower case, as the references are. If
 all ten agree (13 % of the questions) it compares raw texts, and "Tennis" or "tennis." is wrong for "tennis".
 """
@@ -16,8 +18,9 @@ from pathlib import Path
 from parityalign.errors import UserError
 from parityalign.matching import vqa_accuracy_official
 from parityalign.records import Question
+from parityalign.rows import Row, read_rows
 from parityalign.seams import Task
-from parityalign.tasks._files import Row, by_id, checked, read_rows
+from parityalign.tasks._files import by_id, image_name
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 _QUESTIONS = "OpenEnded_mscoco_val2014_questions.json"
@@ -28,7 +31,7 @@ def read_test(folder: Path) -> list[Question]:
     """The val2014 split, which papers report as their test, in a folder as released.
 
     Raises:
-        UserError: A file or an image is missing, or a file holds something else or is of another release.
+        UserError: A file is missing, holds something else or is of another release.
     """
     asked = by_id(read_rows(folder / _QUESTIONS, "questions"), "question_id")
     answered = by_id(read_rows(folder / _ANNOTATIONS, "annotations"), "question_id")
@@ -38,16 +41,35 @@ def read_test(folder: Path) -> list[Question]:
             f"{folder}: {len(alone)} ids stand in only one of {_QUESTIONS} and {_ANNOTATIONS}, "
             f"such as {alone[0]}; take both files from one release"
         )
-    return checked([_question(row, answered[name], folder) for name, row in asked.items()], folder)
+    return [
+        _question(row, str(folder / "val2014" / f"COCO_val2014_{_image_number(row):012d}.jpg"), answered[name])
+        for name, row in asked.items()
+    ]
 
 
-def _question(row: Row, annotation: Row, folder: Path) -> Question:
+def read_row(row: Row) -> Question:
+    """A row of a Hugging Face copy."""
+    return _question(row, image_name(row, "image_id"), row)
+
+
+def _question(row: Row, image: str, annotation: Row) -> Question:
     return Question(
         question_id=row.text("question_id"),
-        image=str(folder / "val2014" / f"COCO_val2014_{_image_number(row):012d}.jpg"),
+        image=image,
         question=row.text("question"),
-        answers=tuple(answer.text("answer") for answer in annotation.rows("answers")),
+        answers=_answers(annotation),
     )
+
+
+def _answers(row: Row) -> tuple[str, ...]:
+    """The ten `answer`s, of a list of texts, of objects, or of one object of lists (an older form of the copies)."""
+    found = row.values.get("answers")
+    if isinstance(found, dict):
+        return Row(f"{row.where}: 'answers'", found).texts("answer")
+    if isinstance(found, list) and found and isinstance(found[0], dict):
+        answers = [answer.text_or_none("answer") for answer in row.rows("answers")]
+        return () if None in answers else tuple(answer for answer in answers if answer is not None)
+    return row.texts("answers")
 
 
 def _image_number(row: Row) -> int:
@@ -67,4 +89,7 @@ TASK = Task(
     ),
     answer_prompt=ANSWER_PROMPT,
     read_test=read_test,
+    read_row=read_row,
+    splits=("val2014", "validation"),
+    annotators=10,
 )

@@ -6,6 +6,8 @@ A row of `TextVQA_0.5.1_val.json`, under `data` (other keys are not used; there 
      "answers": ["nous les gosses", "dakota", "clos culombu", ...]}
 
 Its image is `train_images/003a8ae2ef43b901.jpg`, a folder that the validation split shares with train.
+Rows of its Hugging Face copies (lmms-lab/textvqa, facebook/textvqa; split `validation`) have the same keys, and the
+picture under `image`.
 Metric: VQA accuracy with the EvalAI processor, as papers report it on the validation split.
 """
 
@@ -13,8 +15,9 @@ from pathlib import Path
 
 from parityalign.matching import textvqa_accuracy
 from parityalign.records import Question
+from parityalign.rows import Row, read_rows
 from parityalign.seams import Task
-from parityalign.tasks._files import Row, checked, read_rows
+from parityalign.tasks._files import image_name
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 
@@ -22,16 +25,21 @@ def read_test(folder: Path) -> list[Question]:
     """The labelled validation split in a folder as released.
 
     Raises:
-        UserError: A file or an image is missing, or a file holds something else.
+        UserError: The file is missing or holds something else.
     """
     rows = read_rows(folder / "TextVQA_0.5.1_val.json", "data")
-    return checked([_question(row, folder) for row in rows], folder)
+    return [_question(row, str(folder / "train_images" / f"{row.text('image_id')}.jpg")) for row in rows]
 
 
-def _question(row: Row, folder: Path) -> Question:
+def read_row(row: Row) -> Question:
+    """A row of a Hugging Face copy."""
+    return _question(row, image_name(row, "image_id"))
+
+
+def _question(row: Row, image: str) -> Question:
     return Question(
         question_id=row.text("question_id"),
-        image=str(folder / "train_images" / f"{row.text('image_id')}.jpg"),
+        image=image,
         question=row.text("question"),
         answers=row.texts("answers"),
     )
@@ -47,4 +55,7 @@ TASK = Task(
     ),
     answer_prompt=ANSWER_PROMPT,
     read_test=read_test,
+    read_row=read_row,
+    splits=("validation", "val"),
+    annotators=10,
 )

@@ -1,0 +1,186 @@
+"""A task's labelled test split, from wherever the configuration says that it lies, and what in it cannot be scored.
+
+Every question of the file ends up either among the questions or among those left out, with the reason.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from parityalign.config import TaskData
+from parityalign.disk import write_whole
+from parityalign.errors import UserError
+from parityalign.labelled import Found, is_own, source
+from parityalign.matching import LEAVE_ONE_OUT
+from parityalign.pictures import image_id
+from parityalign.records import LeftOut, Question
+from parityalign.rows import refuse_repeated, some
+from parityalign.seams import Progress, Task
+from parityalign.store import Artefact
+
+QUESTIONS = "questions.jsonl"
+LEFT_OUT = "left_out.jsonl"
+
+MISSING_IMAGE = "missing_image"
+NOT_AN_IMAGE = "not_an_image"
+NO_ANSWERS = "no_answers"
+LONE_ANSWER = "lone_answer"
+OUTSIDE_SUBSET = "outside_subset"
+OVER_LIMIT = "over_limit"
+
+
+class Split(NamedTuple):
+    """What a file of labelled questions came to."""
+
+    questions: list[Question]
+    left_out: list[LeftOut]
+
+
+def keep_split(artefact: Artefact, task: Task, data: TaskData, progress: Progress) -> None:
+    """Reads the split into an artefact, once; images that are no files become files there.
+
+    Args:
+        artefact: Where `questions.jsonl`, `left_out.jsonl` and such images go.
+        task: Whose split it is; its metric decides how many answers a question needs.
+        data: Where the split lies, which part of it is taken, and what share may be missing.
+        progress: Told of every row, where it is known how many there are.
+
+    Raises:
+        UserError: The split cannot be read, an id is given twice, or too many questions cannot be scored.
+    """
+    if artefact.finished:
+        return
+    for file in (QUESTIONS, LEFT_OUT):  # of a process that was killed while it wrote them
+        (artefact.path / file).unlink(missing_ok=True)
+    split = read_split(task, data, artefact.path / "images", progress)
+    artefact.stream(QUESTIONS, Question).append(split.questions)
+    artefact.stream(LEFT_OUT, LeftOut).append(split.left_out)
+    artefact.finish({"questions": len(split.questions), **Counter(each.reason for each in split.left_out)})
+
+
+def kept_questions(artefact: Artefact) -> list[Question]:
+    """The questions that are scored."""
+    return list(artefact.stream(QUESTIONS, Question))
+
+
+def kept_left_out(artefact: Artefact) -> dict[str, int]:
+    """How many questions are not scored, by reason."""
+    return dict(Counter(each.reason for each in artefact.stream(LEFT_OUT, LeftOut)))
+
+
+def read_split(task: Task, data: TaskData, images: Path, progress: Progress) -> Split:
+    """The questions of a split that can be scored, and the others with their reasons.
+
+    Args:
+        task: Whose split it is.
+        data: Where the split lies, which part of it is taken, and what share may be missing.
+        images: Folder for the images that are no files yet.
+        progress: Told of every row, where it is known how many there are.
+
+    Raises:
+        UserError: The split cannot be read, an id is given twice, or too many questions cannot be scored.
+    """
+    inside, reason_of = _subset(task, data), _reasons(task, data)
+    questions, left_out, ids = [], [], []
+    rows, total = source(task, str(data.test))
+    for count, found in enumerate(rows, 1):
+        ids.append(found.question.question_id)
+        outside = None if inside(found.question) else OUTSIDE_SUBSET
+        made = outside or reason_of(found)
+        if made is None:
+            questions.append(_with_file(found, images))
+        else:
+            left_out.append(LeftOut(question_id=ids[-1], reason=made, detail=_detail(made, found.question)))
+        if total:
+            progress(f"read the test of {task.name}", count, total)
+    refuse_repeated(ids, str(data.test))
+    _refuse_share(task, data, questions, left_out)
+    return Split(questions, left_out)
+
+
+def _subset(task: Task, data: TaskData) -> Callable[[Question], bool]:
+    """Whether a question is in the part that was chosen; a file of the user's own is taken whole by default."""
+    if data.subset is not None:
+        return task.subsets[data.subset]
+    if not task.subsets or is_own(str(data.test)):
+        return lambda question: True
+    return next(iter(task.subsets.values()))
+
+
+def _reasons(task: Task, data: TaskData) -> Callable[[Found], str | None]:
+    """Says of a question why it cannot be scored, None where it can."""
+    wanted = None if is_own(str(data.test)) else task.annotators
+    several = task.metric_name in LEAVE_ONE_OUT
+
+    def reason(found: Found) -> str | None:
+        answers = found.question.answers
+        if not answers:
+            return NO_ANSWERS
+        if wanted and len(answers) != wanted:
+            return f"not_{wanted}_answers"
+        if several and len(answers) == 1:
+            return LONE_ANSWER
+        if not found.picture and not Path(found.question.image).is_file():
+            return MISSING_IMAGE
+        picture = io.BytesIO(found.picture) if found.picture else Path(found.question.image)
+        return None if _kind_of(picture) else NOT_AN_IMAGE
+
+    return reason
+
+
+def _detail(reason: str, question: Question) -> str:
+    if reason in (MISSING_IMAGE, NOT_AN_IMAGE, OUTSIDE_SUBSET):
+        return question.image
+    return f"{len(question.answers)} answers" if question.answers else "null, empty, or with a null among them"
+
+
+def _with_file(found: Found, folder: Path) -> Question:
+    """The question with the path of an image file; bytes are written once, under the hash of their content."""
+    if found.picture is None:
+        return found.question
+    kind = _kind_of(io.BytesIO(found.picture))
+    path = folder / f"{image_id(found.picture)}.{kind}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, found.picture)
+    return found.question.model_copy(update={"image": str(path)})
+
+
+def _kind_of(picture: Path | io.BytesIO) -> str | None:
+    """The format that a picture's first bytes tell, such as `png`; None where they are no picture's."""
+    try:
+        with Image.open(picture) as opened:
+            return (opened.format or "image").lower()
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def _refuse_share(task: Task, data: TaskData, questions: Sequence[Question], left_out: Sequence[LeftOut]) -> None:
+    """A split of which too much cannot be scored gives a number that nobody can compare."""
+    reasons: dict[str, list[str]] = {}
+    for each in left_out:
+        if each.reason != OUTSIDE_SUBSET:
+            reasons.setdefault(each.reason, []).append(f"{each.question_id} ({each.detail})")
+    bad = sum(map(len, reasons.values()))
+    total = len(questions) + bad
+    if total == 0:
+        raise UserError(f"{data.test} has no question in the subset {data.subset!r} of {task.name}; take another")
+    if bad and (not questions or bad / total > data.missing):
+        raise UserError(_too_many(task, data, total, reasons))
+
+
+def _too_many(task: Task, data: TaskData, total: int, reasons: Mapping[str, Sequence[str]]) -> str:
+    listed = "\n".join(f"  - {reason}: {len(ids):,}: {some(ids)}" for reason, ids in reasons.items())
+    bad = sum(map(len, reasons.values()))
+    advice = (
+        f"Complete the files, or set 'tasks.{task.name}.missing' to the share that may be left out "
+        f"(it is {data.missing:g})."
+        if bad < total
+        else "Take a labelled split with its images."
+    )
+    lone = "\nFor one answer a question set 'metric', such as anls." if LONE_ANSWER in reasons else ""
+    return f"{data.test}: {bad:,} of {total:,} questions cannot be scored:\n{listed}\n{advice}{lone}"
