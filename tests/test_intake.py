@@ -5,20 +5,24 @@ import random
 from io import BytesIO
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from makers import artefact, content, draw, mute
+from parityalign import pictures
+from parityalign.config import IntakeSettings
+from parityalign.disk import files_below, listing_digest
 from parityalign.errors import UserError
 from parityalign.records import ImageRef, Question, Rejected
-from parityalign.stages import _pictures
+from parityalign.sourcing import open_source
 from parityalign.stages import intake as intake_module
-from parityalign.stages.intake import accepted, intake, listing_digest
+from parityalign.stages.intake import accepted, intake
 
 
-def take_in(run, pools, tests=None, progress=mute):
+def take_in(run, pools, tests=None, progress=mute, **settings):
     """Runs intake and gives {file name: reason, "" where accepted}."""
     made = artefact(run, "images")
-    intake(made, pools, tests or {}, progress=progress)
+    sources = {task: [open_source(str(pool))] for task, pool in pools.items()}
+    intake(made, sources, tests or {}, settings=IntakeSettings(**settings), progress=progress)
     outcomes = {os.path.basename(image.path): "" for image in accepted(made)}
     rejected = made.stream("quarantine.jsonl", Rejected)
     return made, outcomes | {os.path.basename(file.path): file.reason for file in rejected}
@@ -64,8 +68,8 @@ def test_every_kind_of_file_ends_somewhere_with_its_reason(tmp_path):
 
 def test_all_usual_formats_and_modes_are_let_in(tmp_path):
     pool = tmp_path / "pool"
-    for name in ("a.png", "a.jpg", "a.webp", "a.bmp", "a.gif", "a.tiff", "a.ppm"):
-        draw(pool / name, (len(name), 9, ord(name[2])))
+    for shade, name in enumerate(("a.png", "a.jpg", "a.webp", "a.bmp", "a.gif", "a.tiff", "a.ppm")):
+        draw(pool / name, (30 * shade, 9, 200))
     draw(pool / "wrong-name.txt", format="PNG")
     Image.new("CMYK", (20, 20)).save(pool / "cmyk.jpg")
     Image.new("I;16", (20, 20), 40000).save(pool / "16bit.png")
@@ -79,8 +83,9 @@ def test_all_usual_formats_and_modes_are_let_in(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     draw(pool / "turned.jpg", "pink", (30, 20), exif=exif)
-    _, outcomes = take_in(tmp_path / "run", {"toy": pool})
+    made, outcomes = take_in(tmp_path / "run", {"toy": pool}, near_duplicates=False)
     assert set(outcomes.values()) == {""} and len(outcomes) == 15
+    assert made.manifest["noted"] == {"first_frame": 1, "other_format": 1}
 
 
 def test_a_picture_too_large_to_decode_safely_is_set_aside(tmp_path, monkeypatch):
@@ -96,7 +101,7 @@ def test_a_picture_too_large_to_decode_safely_is_set_aside(tmp_path, monkeypatch
 def test_a_film_left_in_the_folder_is_not_read_into_memory(tmp_path, monkeypatch):
     draw(tmp_path / "pool/good.png")
     with (tmp_path / "pool/film.mp4").open("wb") as film:
-        film.truncate(_pictures.MAX_BYTES + 1)  # sparse: takes no room
+        film.truncate(pictures.MAX_BYTES + 1)  # sparse: takes no room
     _, outcomes = take_in(tmp_path / "run", {"toy": tmp_path / "pool"})
     assert outcomes["film.mp4"] == "too_large"
 
@@ -195,14 +200,91 @@ def test_pictures_of_any_test_split_leave_every_pool(tmp_path):
     assert [image.task for image in accepted(made)] == ["one", "two"]
 
 
+def sign(path, words, size=(128, 96), scale=1.0, **options):
+    """A picture with enough in it to be told from others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", size, "white")
+    ImageDraw.Draw(image).text((6, 30), words, fill="navy", font_size=24)
+    if scale != 1.0:
+        image = image.resize((round(size[0] * scale), round(size[1] * scale)))
+    image.save(path, **options)
+    return path
+
+
+def planted(pool, words):
+    """One picture in every way in which it may be saved again, and one that only looks like it."""
+    copy = sign(pool / "copy.png", words)
+    Image.open(copy).save(pool / "pixels.bmp")
+    sign(pool / "encoded.jpg", words, quality=30)
+    sign(pool / "resized.png", words, scale=0.5)
+    sign(pool / "larger.jpg", words, scale=2.0, quality=80)
+    sign(pool / "other.png", words[:-1] + "6")
+    return {"copy.png", "pixels.bmp", "encoded.jpg", "resized.png", "larger.jpg"}
+
+
+def test_planted_test_images_leave_the_pool_and_name_their_partner(tmp_path):
+    overlapping = planted(tmp_path / "pool", "Exit 35")
+    test = sign(tmp_path / "test/t.png", "Exit 35")
+    tests = {"toy": [question(test)]}
+    made, outcomes = take_in(tmp_path / "run", {"toy": tmp_path / "pool"}, tests)
+    assert outcomes == dict.fromkeys(overlapping, "in_test_split") | {"other.png": ""}
+    rejected = list(made.stream("quarantine.jsonl", Rejected))
+    assert {row.partner for row in rejected} == {str(test)}
+    assert {os.path.basename(row.path): row.detail.partition(" as ")[0] for row in rejected} == {
+        "copy.png": "same bytes",
+        "pixels.bmp": "same pixels",
+        **dict.fromkeys(("encoded.jpg", "resized.png", "larger.jpg"), "nearly the same pixels"),
+    }
+    assert made.manifest["note"] == (
+        "overlap guard: compared with 1 pictures of the test splits; 5 of 6 images left their pool"
+    )
+
+
+def test_a_guard_that_is_turned_off_says_so(tmp_path):
+    planted(tmp_path / "pool", "Exit 35")
+    tests = {"toy": [question(sign(tmp_path / "test/t.png", "Exit 35"))]}
+    made, outcomes = take_in(
+        tmp_path / "run", {"toy": tmp_path / "pool"}, tests, overlap_guard=False, near_duplicates=False
+    )
+    assert "in_test_split" not in outcomes.values()
+    assert "off, so images of the test splits may be in the pools" in made.manifest["note"]
+
+
+def test_of_a_picture_saved_again_the_first_is_kept_whichever_that_is(tmp_path):
+    names = sorted(planted(tmp_path / "pool", "Exit 35"))
+    for place, first in enumerate(names):
+        pool = tmp_path / f"pool-{place}"
+        pool.mkdir()
+        for name in names:
+            source = (tmp_path / "pool" / name).read_bytes()
+            (pool / f"{'0' if name == first else '1'}-{name}").write_bytes(source)
+        _, outcomes = take_in(tmp_path / f"run-{place}", {"toy": pool})
+        assert outcomes[f"0-{first}"] == "" and list(outcomes.values()).count("") == 1
+
+
+def test_near_duplicates_stay_where_they_are_wanted_but_equal_ones_do_not(tmp_path):
+    planted(tmp_path / "pool", "Exit 35")
+    _, outcomes = take_in(tmp_path / "run", {"toy": tmp_path / "pool"}, near_duplicates=False)
+    assert sorted(name for name, reason in outcomes.items() if reason) == ["pixels.bmp"]
+    assert outcomes["pixels.bmp"] == "duplicate_pixels"
+
+
+def test_a_test_picture_that_cannot_be_opened_is_counted(tmp_path):
+    draw(tmp_path / "pool/a.png")
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    tests = {"toy": [question(tmp_path / "broken.png"), question(tmp_path / "gone.png")]}
+    made, _ = take_in(tmp_path / "run", {"toy": tmp_path / "pool"}, tests)
+    assert "compared with 0 pictures of the test splits, 2 could not be opened" in made.manifest["note"]
+
+
 def test_order_and_identity_depend_on_names_and_content_only(tmp_path):
     pool = tmp_path / "pool"
-    for name in ("c", "a", "b/d"):
-        draw(pool / f"{name}.png", (ord(name[-1]), 0, 0))
+    for name, colour in (("c", "red"), ("a", "green"), ("b/d", "blue"), ("b-d", "white")):
+        draw(pool / f"{name}.png", colour)
     made, _ = take_in(tmp_path / "run", {"toy": pool})
     images = accepted(made)
-    assert [os.path.relpath(image.path, pool) for image in images] == ["a.png", "b/d.png", "c.png"]
-    assert all(len(image.image_id) == 32 for image in images) and len({image.image_id for image in images}) == 3
+    assert [os.path.relpath(image.path, pool) for image in images] == ["a.png", "b/d.png", "b-d.png", "c.png"]
+    assert all(len(image.image_id) == 32 for image in images) and len({image.image_id for image in images}) == 4
 
 
 @pytest.mark.parametrize("kind", ["missing", "file"])
@@ -210,7 +292,7 @@ def test_a_missing_folder_is_named_before_anything_is_read(tmp_path, kind):
     draw(tmp_path / "good/a.png")
     if kind == "file":
         (tmp_path / "bad").write_text("")
-    with pytest.raises(UserError, match=f"task two is {tmp_path / 'bad'}"):
+    with pytest.raises(UserError, match=f"images is {tmp_path / 'bad'}, which"):
         take_in(tmp_path / "run", {"one": tmp_path / "good", "two": tmp_path / "bad"})
     assert not (tmp_path / "run/images/accepted.jsonl").exists()
 
@@ -244,7 +326,7 @@ def test_progress_is_told_by_task(tmp_path):
 def test_a_killed_intake_continues_to_the_same_bytes(tmp_path, monkeypatch, killed_after):
     pool = tmp_path / "pool"
     for number in range(7):
-        draw(pool / f"{number}.png", (number // 2, 0, 0))  # every other one is a duplicate
+        draw(pool / f"{number}.png", (60 * (number // 2), 0, 0))  # every other one is a duplicate
     monkeypatch.setattr(intake_module, "_CHUNK", 2)
     take_in(tmp_path / "whole", {"toy": pool})
     chunks = iter(range(killed_after))
@@ -272,11 +354,11 @@ def test_a_finished_intake_reads_nothing_again(tmp_path):
 def test_the_listing_digest_notices_what_changes_and_nothing_else(tmp_path):
     pool = tmp_path / "pool"
     draw(pool / "a.png")
-    before = listing_digest([pool])
-    assert listing_digest([pool]) == before
+    before = listing_digest(files_below(pool))
+    assert listing_digest(files_below(pool)) == before
     draw(pool / "sub/b.png")
-    added = listing_digest([pool])
+    added = listing_digest(files_below(pool))
     (pool / "sub/b.png").write_bytes(b"other")
-    rewritten = listing_digest([pool])
+    rewritten = listing_digest(files_below(pool))
     (pool / "sub/b.png").unlink()
-    assert len({before, added, rewritten}) == 3 and listing_digest([pool]) == before
+    assert len({before, added, rewritten}) == 3 and listing_digest(files_below(pool)) == before

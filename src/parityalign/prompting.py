@@ -11,9 +11,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from parityalign.errors import UserError, WorkFailed
+from parityalign.pictures import Unfit, read_picture
 
 Array = NDArray[Any]
 _PER_TOKEN = ("input_ids", "token_type_ids", "mm_token_type_ids")
@@ -133,20 +134,15 @@ class Prompter:
 
 
 def read_image(path: str) -> Image.Image:
-    """The image upright (EXIF), in RGB, on white where it is transparent.
+    """The image as intake saw it: see `pictures.py`.
 
     Raises:
         WorkFailed: The file is gone or can no longer be decoded.
     """
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if not image.has_transparency_data:
-                return image.convert("RGB")
-            seen = image.convert("RGBA")
-    except OSError as problem:
+        return read_picture(Path(path))
+    except Unfit as problem:
         raise WorkFailed(f"cannot read the image {path}: {problem}") from problem
-    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
 
 
 def stack(rows: Sequence[Encoded], *, pad_token: int, side: Literal["left", "right"]) -> dict[str, Array]:

@@ -6,7 +6,7 @@ the student's manifest alone.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ VERDICT_WORDS = {
     VerdictKind.DROPPED: "dropped",
 }
 """Every verdict in words, in the order in which they are shown."""
+
+
+NOTE_WORDS = {"first_frame": "first frame of several", "other_format": "named as another format"}
+"""What intake notes on images that it lets in, in words."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,14 @@ def _images(folder: Path) -> Step:
     accepted = sum(1 for _ in read_records(folder / "accepted.jsonl", ImageRef))
     reasons = Counter(image.reason for image in read_records(folder / "quarantine.jsonl", Rejected))
     parts = [("accepted", accepted), *((f"quarantined: {why}", n) for why, n in _by_size(reasons))]
-    return _station("images", folder, accepted + reasons.total(), parts)
+    manifest = read_manifest(folder) or {}
+    parts += [(f"accepted, {NOTE_WORDS.get(note, note)}", n) for note, n in manifest.get("noted", {}).items()]
+    return _noted(_station("images", folder, accepted + reasons.total(), parts), folder)
 
 
 def _replies(folder: Path) -> Step:
     outcomes = Counter(reply.outcome for reply in read_records(folder / "replies.jsonl", Reply))
-    return _station("replies of the teacher", folder, outcomes.total(), _by_size(outcomes))
+    return _noted(_station("replies of the teacher", folder, outcomes.total(), _by_size(outcomes)), folder)
 
 
 def _pairs(folder: Path, tasks: Sequence[str]) -> Step:
@@ -105,7 +111,7 @@ def _verdicts(folder: Path, by_task: Mapping[str, Mapping[VerdictKind, int]]) ->
     for counts in by_task.values():
         tally.update(counts)
     parts = [(words, tally[kind]) for kind, words in VERDICT_WORDS.items() if tally[kind]]
-    return _station("verdicts", folder, tally.total(), parts)
+    return _noted(_station("verdicts", folder, tally.total(), parts), folder)
 
 
 def _trained(folder: Path) -> Step:
@@ -125,7 +131,7 @@ def _level_facts(manifest: Mapping[str, Any]) -> dict[str, float]:
 def _scored(folder: Path, scores: Scores | None) -> Step:
     if scores is not None:
         tasks = [(name, task.n) for name, task in scores.tasks.items()]
-        return Step("questions scored", scores.questions, _formatted(tasks))
+        return _noted(Step("questions scored", scores.questions, _formatted(tasks)), folder)
     answers = {who: read_records(folder / f"{who}.jsonl", Answer) for who in ("before", "after", "teacher")}
     parts = [(f"answered: {who}", sum(1 for _ in found)) for who, found in answers.items()]
     return Step("questions scored", None, _formatted(p for p in parts if p[1]), "There are no scores yet.")
@@ -136,6 +142,11 @@ def _station(title: str, folder: Path, total: int, parts: Iterable[tuple[str, in
     if not finished and not total:
         return Step(title, None, note="This stage has not run yet.")
     return Step(title, total, _formatted(parts), "" if finished else "This stage has not finished yet.")
+
+
+def _noted(step: Step, folder: Path) -> Step:
+    """The step with what its stage's manifest has to say besides numbers."""
+    return replace(step, note=step.note or str((read_manifest(folder) or {}).get("note", "")))
 
 
 def _by_size(tally: Counter[str]) -> list[tuple[str, int]]:

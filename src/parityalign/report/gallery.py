@@ -8,14 +8,13 @@ from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from parityalign.pictures import Unfit, read_picture
 from parityalign.records import Pair, Verdict, content_id
 
 SIDE = 256
 """Longest side of a thumbnail, in pixels."""
-BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is missing or no sound picture."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,11 @@ def thumbnail(path: Path) -> str | None:
         PNG or JPEG, whichever is smaller; None where the file is missing or broken.
     """
     try:
-        with Image.open(path) as opened:
-            opened.draft("RGB", (2 * SIDE, 2 * SIDE))  # spares decoding a large JPEG whole
-            picture = ImageOps.exif_transpose(opened).convert("RGBA")
-    except BROKEN:
+        picture = read_picture(path)
+    except Unfit:
         return None
     picture.thumbnail((SIDE, SIDE))
-    flat = Image.new("RGB", picture.size, "white")
-    flat.paste(picture, mask=picture)
-    return min(_data_uri(flat, "png"), _data_uri(flat, "jpeg"), key=len)
+    return min(_data_uri(picture, "png"), _data_uri(picture, "jpeg"), key=len)
 
 
 def _data_uri(picture: Image.Image, kind: str) -> str:

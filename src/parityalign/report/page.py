@@ -21,11 +21,15 @@ from parityalign.report.files import read_manifest, read_record, read_records, r
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
 from parityalign.report.gallery import Exhibit, choose, exhibit
 from parityalign.report.tables import (
+    COVERAGE_HEADINGS,
     PAPER_HEADINGS,
+    PART_HEADINGS,
     SCORE_HEADINGS,
     Scores,
+    coverage_table,
     headline,
     paper_table,
+    part_table,
     score_table,
 )
 
@@ -94,11 +98,15 @@ def _result(scores: Scores | None, verdicts: Mapping[str, Mapping[VerdictKind, i
 
 def _score_facts(scores: Scores | None) -> dict[str, object]:
     if scores is None or not scores.tasks:
-        return {"score_chart": None, "score_rows": [], "paper_rows": []}
+        return {"score_chart": None, "score_rows": [], "part_rows": [], "coverage_rows": [], "paper_rows": []}
     return {
         "score_chart": score_chart(scores),
         "score_headings": SCORE_HEADINGS,
         "score_rows": score_table(scores),
+        "part_headings": PART_HEADINGS,
+        "part_rows": part_table(scores),
+        "coverage_headings": COVERAGE_HEADINGS,
+        "coverage_rows": coverage_table(scores),
         "paper_headings": PAPER_HEADINGS,
         "paper_rows": paper_table(scores),
     }

@@ -1,131 +1,212 @@
-"""Intake guards the door: every file of the image folders is looked at once, and what is unfit is set aside.
+"""Intake guards the door: every image that the sources offer is looked at once, and what is unfit is set aside.
 
-Nothing that comes later has to fear a broken file, and pictures of a test split never enter a pool.
+Nothing that comes later has to fear a broken file. Of pictures that are the same one is kept, and pictures of a test
+split never enter a pool. Of what was seen only hashes stay in memory, so a pool may be of any size.
 """
 
-import os
+import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
+from parityalign.config import IntakeSettings
+from parityalign.disk import write_whole, writing
 from parityalign.errors import UserError
-from parityalign.records import ImageRef, Question, Rejected, content_id
-from parityalign.seams import Progress
-from parityalign.stages._pictures import Unfit, image_id, inspect, shown
-from parityalign.store import Artefact
+from parityalign.pictures import Unfit, open_picture, read_bytes
+from parityalign.records import ImageRef, Question, Rejected
+from parityalign.seams import Found, Progress, Source
+from parityalign.stages._likeness import Look
+from parityalign.stages._looking import Looked, check_shape, hands, look_through
+from parityalign.stages._seen import BYTES, NEARLY, PIXELS, Match, Names, Seen
+from parityalign.store import BY_CONTENT, Artefact
 
 ACCEPTED = "accepted.jsonl"
 QUARANTINE = "quarantine.jsonl"
+IN_TEST_SPLIT = "in_test_split"
+_REPEATED = {BYTES: "duplicate", PIXELS: "duplicate_pixels", NEARLY: "near_duplicate"}
 
-_CHUNK = 256
-"""Files between two writes."""
+_CHUNK = 64
+"""Images between two writes."""
 
 
 def intake(
     artefact: Artefact,
-    pools: Mapping[str, Path],
+    pools: Mapping[str, Sequence[Source]],
     tests: Mapping[str, Sequence[Question]],
     *,
+    settings: IntakeSettings,
     progress: Progress,
 ) -> None:
-    """Sorts the files of each task's folder into accepted images and quarantine.
+    """Sorts what each task's sources offer into accepted images and quarantine.
 
     Args:
-        artefact: Where `accepted.jsonl` and `quarantine.jsonl` go.
-        pools: The folder of unlabelled images of each task.
+        artefact: Where `accepted.jsonl` and `quarantine.jsonl` go, and `files/` with images that were no files.
+        pools: Where the unlabelled images of each task come from.
         tests: The test splits; their images are kept out of every pool.
-        progress: Told of every chunk of files.
+        settings: Which sound images are set aside all the same.
+        progress: Told of every chunk of images.
 
     Raises:
-        UserError: A folder is missing or holds no usable image.
+        UserError: A source cannot be read or offers no usable image.
     """
     if artefact.finished:
         return
-    for task, folder in pools.items():
-        if not folder.is_dir():
-            raise UserError(f"the image folder of the task {task} is {folder}, which is no folder; name another")
-    tested = {image_id(Path(path).read_bytes()) for path in _images_of(tests)}
-    for task, folder in pools.items():
-        _sort_out(artefact, task, folder, tested, progress)
-    _finish(artefact, pools)
+    with hands() as executor, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about metadata that nobody reads here
+        tested = _seen_in(tests if settings.overlap_guard else {}, executor, progress)
+        for task, sources in pools.items():
+            _Pool(artefact, task, tested, settings).take_in(sources, executor, progress)
+    _finish(artefact, pools, _guard(tested, tests, settings))
 
 
 def accepted(artefact: Artefact) -> list[ImageRef]:
-    """The images that passed, by task and then by path."""
+    """The images that passed, by task and then in the order of their sources."""
     return list(artefact.stream(ACCEPTED, ImageRef))
 
 
-def listing_digest(folders: Sequence[Path]) -> str:
-    """Changes when a file below the folders comes, goes or is written; opens no file."""
-    parts = []
-    for folder in folders:
-        for path in _files_below(folder):
-            status = path.lstat()
-            parts += [shown(path), str(status.st_size), str(status.st_mtime_ns)]
-    return content_id(*parts)
+class _Pool:
+    """The images of one task, as far as they are sorted out."""
+
+    def __init__(self, artefact: Artefact, task: str, tested: Seen, settings: IntakeSettings) -> None:
+        self._artefact, self._task, self._tested, self._settings = artefact, task, tested, settings
+        self._good = artefact.stream(ACCEPTED, ImageRef)
+        self._bad = artefact.stream(QUARANTINE, Rejected)
+        self._seen = Seen()
+        self._known = Names(self._resumed())
+
+    def take_in(self, sources: Sequence[Source], executor: Executor, progress: Progress) -> None:
+        """Sorts out what an earlier process did not, in the order of the sources."""
+        counts = [source.count() for source in sources]
+        total = None if None in counts else sum(count or 0 for count in counts)
+        offered = (found for source in sources for found in source.images())
+        done = 0
+        for chunk in _chunks(offered):
+            self._sort_out(chunk, executor)
+            done += len(chunk)
+            progress(f"intake {self._task}", done, done + 1 if total is None else max(total, done))
+        if total is None:
+            progress(f"intake {self._task}", done, done)
+
+    def _resumed(self) -> Iterator[str]:
+        """The names of what was sorted out before; the accepted ones are seen again."""
+        for image in self._good:
+            if image.task == self._task:
+                self._seen.add(Look.kept(image.image_id, image.pixels, image.likeness), image.path)
+                yield image.origin or image.path
+        yield from (rejected.path for rejected in self._bad if rejected.task == self._task)
+
+    def _sort_out(self, chunk: Sequence[Found], executor: Executor) -> None:
+        fresh = [found for found in chunk if not self._known.take(found.name)]
+        looked = look_through(fresh, executor)
+        records = [self._judged(found, saw) for found, saw in zip(fresh, looked, strict=True)]
+        self._good.append([record for record in records if isinstance(record, ImageRef)])
+        self._bad.append([record for record in records if isinstance(record, Rejected)])
+
+    def _judged(self, found: Found, saw: Looked | Unfit) -> ImageRef | Rejected:
+        """Lets one image in, or says why not."""
+        reject = partial(Rejected, path=found.name, task=self._task)
+        try:
+            if isinstance(saw, Unfit):
+                raise saw
+            check_shape(saw.size)
+        except Unfit as unfit:
+            return reject(reason=unfit.reason, detail=unfit.detail)
+        match = _match(self._tested, saw, near=True)
+        if match:
+            return reject(reason=IN_TEST_SPLIT, detail=f"{match.how} as {match.path}", partner=match.path)
+        match = _match(self._seen, saw, near=self._settings.near_duplicates)
+        if match:
+            return reject(reason=_REPEATED[match.how], detail=f"{match.how} as {match.path}", partner=match.path)
+        return self._let_in(saw)
+
+    def _let_in(self, saw: Looked) -> ImageRef:
+        found, look = saw.found, saw.look
+        path = str(found.path or self._written(saw))
+        self._seen.add(look, path)
+        return ImageRef(
+            image_id=look.image_id,
+            path=path,
+            task=self._task,
+            origin="" if found.path else found.name,
+            notes=saw.notes,
+            pixels=look.pixels,
+            likeness=look.likeness,
+        )
+
+    def _written(self, saw: Looked) -> Path:
+        """The image as a file of its own: its bytes as they are, named by their content."""
+        name = saw.look.image_id
+        path = self._artefact.path / BY_CONTENT / name[:2] / f"{name}{saw.ending}"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, saw.found.read())
+        return path
 
 
-def _images_of(tests: Mapping[str, Sequence[Question]]) -> set[str]:
-    return {question.image for questions in tests.values() for question in questions}
+def _match(seen: Seen, saw: Looked, *, near: bool) -> Match | None:
+    return seen.match(saw.look, lambda: open_picture(saw.found.read()).image, near=near)
 
 
-def _sort_out(artefact: Artefact, task: str, folder: Path, tested: set[str], progress: Progress) -> None:
-    good = artefact.stream(ACCEPTED, ImageRef)
-    bad = artefact.stream(QUARANTINE, Rejected)
-    kept = {image.image_id: image.path for image in good if image.task == task}
-    known = {*kept.values(), *(image.path for image in bad if image.task == task)}
-    paths = _files_below(folder)
-    for start in range(0, len(paths), _CHUNK):
-        chunk = [path for path in paths[start : start + _CHUNK] if shown(path) not in known]
-        sorted_out = [_sort_one(path, folder, task, kept, tested) for path in chunk]
-        good.append([record for record in sorted_out if isinstance(record, ImageRef)])
-        bad.append([record for record in sorted_out if isinstance(record, Rejected)])
-        progress(f"intake {task}", min(start + _CHUNK, len(paths)), len(paths))
+def _chunks(offered: Iterator[Found]) -> Iterator[list[Found]]:
+    while chunk := list(islice(offered, _CHUNK)):
+        yield chunk
 
 
-def _sort_one(path: Path, folder: Path, task: str, kept: dict[str, str], tested: set[str]) -> ImageRef | Rejected:
-    """Lets one file in and notes it in `kept`, or says why not."""
-    try:
-        identity = inspect(path, folder)
-        if identity in tested:
-            raise Unfit("in_test_split")
-        if identity in kept:
-            raise Unfit("duplicate", f"same bytes as {kept[identity]}")
-    except Unfit as unfit:
-        return Rejected(path=shown(path), task=task, reason=unfit.reason, detail=unfit.detail)
-    kept[identity] = str(path)
-    return ImageRef(image_id=identity, path=str(path), task=task)
+def _seen_in(tests: Mapping[str, Sequence[Question]], executor: Executor, progress: Progress) -> Seen:
+    """The pictures of the test splits; what cannot be opened there equals nothing."""
+    seen = Seen()
+    paths = list(dict.fromkeys(question.image for questions in tests.values() for question in questions))
+    done = 0
+    for chunk in _chunks(Found(name=path, read=partial(read_bytes, Path(path)), path=Path(path)) for path in paths):
+        for saw in look_through(chunk, executor):
+            if isinstance(saw, Looked):
+                seen.add(saw.look, saw.found.name)
+        done += len(chunk)
+        progress("look at the test splits", done, len(paths))
+    return seen
 
 
-def _files_below(folder: Path) -> list[Path]:
-    """Everything below a folder that is no folder, sorted; links to folders are listed but not entered."""
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
-        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        found += [Path(parent, name) for name in (*files, *links)]
-    return sorted(found)
+def _guard(tested: Seen, tests: Mapping[str, Sequence[Question]], settings: IntakeSettings) -> str:
+    """What the overlap guard compared the images with, in words."""
+    if not tests:
+        return "no test split to compare the images with"
+    if not settings.overlap_guard:
+        return "off, so images of the test splits may be in the pools"
+    pictures = len({question.image for questions in tests.values() for question in questions})
+    unopened = f", {pictures - len(tested):,} could not be opened" if pictures > len(tested) else ""
+    return f"compared with {len(tested):,} pictures of the test splits{unopened}"
 
 
-def _refuse_folder(problem: OSError) -> None:
-    raise UserError(f"cannot read the folder {problem.filename}: {problem.strerror}") from problem
-
-
-def _finish(artefact: Artefact, pools: Mapping[str, Path]) -> None:
+def _finish(artefact: Artefact, pools: Mapping[str, Sequence[Source]], guard: str) -> None:
     outcomes = {task: Counter[str]() for task in pools}
+    noted = Counter[str]()
     for image in artefact.stream(ACCEPTED, ImageRef):
         outcomes[image.task]["accepted"] += 1
+        noted.update(image.notes)
     for rejected in artefact.stream(QUARANTINE, Rejected):
         outcomes[rejected.task][rejected.reason] += 1
+    _refuse_without_images(pools, outcomes)
+    total = sum(outcomes.values(), Counter[str]())
+    artefact.finish(
+        total,
+        by_task={task: dict(counts) for task, counts in outcomes.items()},
+        noted=dict(noted),
+        note=f"overlap guard: {guard}; {total[IN_TEST_SPLIT]:,} of {total.total():,} images left their pool",
+    )
+
+
+def _refuse_without_images(pools: Mapping[str, Sequence[Source]], outcomes: Mapping[str, Counter[str]]) -> None:
     unusable = [
-        f"{folder} (task {task}): {_in_words(outcomes[task])}"
-        for task, folder in pools.items()
+        f"{', '.join(source.where for source in sources)} (task {task}): {_in_words(outcomes[task])}"
+        for task, sources in pools.items()
         if not outcomes[task]["accepted"]
     ]
     if unusable:
         listed = "\n  ".join(unusable)
-        raise UserError(f"no usable image in\n  {listed}\nName a folder that holds pictures.")
-    total = sum(outcomes.values(), Counter[str]())
-    artefact.finish(total, by_task={task: dict(counts) for task, counts in outcomes.items()})
+        raise UserError(f"no usable image in\n  {listed}\nName a source that holds pictures.")
 
 
 def _in_words(counts: Mapping[str, int]) -> str:

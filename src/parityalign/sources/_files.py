@@ -1,0 +1,24 @@
+"""Images that are files of their own."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+from parityalign.disk import shown
+from parityalign.pictures import Unfit, read_bytes
+from parityalign.seams import Found
+
+
+def found_file(path: Path, inside: Path | None = None) -> Found:
+    """A file as something that a source offers; links that lead out of the folder `inside` are not followed."""
+    return Found(name=shown(path), read=partial(_read, path, inside), path=path)
+
+
+def _read(path: Path, inside: Path | None) -> bytes:
+    if shown(path) != str(path):
+        raise Unfit("unreadable_name", "the file name is not valid text; rename the file")
+    if inside and path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(inside)):
+        raise Unfit("outside_folder", "a link that leads out of the folder is not followed")
+    if not path.is_file():
+        raise Unfit("not_a_file")
+    return read_bytes(path)

@@ -1,0 +1,121 @@
+"""When two pictures are the same one: by their bytes, by their pixels, or saved again (re-encoded, resized).
+
+A 64-bit perceptual hash (signs of the lowest cosine frequencies) and a gist of 4 x 4 grey values only propose;
+the pixels of both pictures decide. Charts and signs that share a layout differ somewhere by far more than a JPEG's
+noise, however alike they are as a whole, so the largest difference between small cells is what counts.
+The limits were measured on the embedded worlds: see `docs/log.md`.
+"""
+
+import hashlib
+from functools import cache
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from parityalign.pictures import image_id
+
+Array = NDArray[Any]
+
+HASH_BITS_APART = 10
+"""Of 64: up to here a picture is proposed."""
+GIST_LEVELS_APART = 9
+"""Of 256, at each of the 16 places: up to here a picture is proposed."""
+GIST_BYTES = 16
+FINE_CELL, COARSE_CELL = 2, 8
+"""Sides of the cells in which pictures are compared: brightness in small ones, colour in large ones, in pixels."""
+FINE_LEVELS, FINE_LEVELS_RESIZED, COARSE_LEVELS = 34, 48, 30
+"""Of 256: no cell may differ by more. Resizing moves edges by parts of a pixel, so it is allowed more."""
+GRAIN_LEVELS, GRAIN_PEAK = 12, 6
+"""Up to this root mean square a difference is grain that a JPEG dropped, if no cell differs by more than so many
+times as much: grain is alike everywhere, another digit is not."""
+_LARGEST = 2048
+"""Longest side at which pictures are compared, in pixels."""
+_HASH_SIDE, _HASH_FREQUENCIES = 32, 8
+
+
+class Look(NamedTuple):
+    """What is kept of a picture to find it again."""
+
+    image_id: str
+    """Identity of the file's bytes."""
+    pixels: str
+    """Identity of the pixels, whatever file they are kept in: 32 hex digits."""
+    hash: int
+    """64 bits; pictures that look alike differ in few."""
+    gist: bytes
+    """Grey values, row by row."""
+
+    @property
+    def likeness(self) -> str:
+        """Hash and gist as hex digits."""
+        return f"{self.hash:016x}{self.gist.hex()}"
+
+    @classmethod
+    def kept(cls, image: str, pixels: str, likeness: str) -> Self:
+        """The look of a picture that was looked at before."""
+        return cls(image, pixels, int(likeness[:16], 16), bytes.fromhex(likeness[16:]))
+
+
+def look_at(content: bytes, image: Image.Image) -> Look:
+    """The look of an RGB picture, with the content of its file."""
+    pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()[:32]
+    grey = image.convert("L")
+    return Look(image_id(content), pixels, _hash(grey), grey.resize((4, 4), Image.Resampling.BILINEAR).tobytes())
+
+
+def same_picture(one: Image.Image, other: Image.Image) -> bool:
+    """Whether the pixels of two RGB pictures are those of one, perhaps resized or re-encoded."""
+    if not _same_shape(one.size, other.size):
+        return False
+    size = min(one.size, other.size, key=lambda size: (size[0] * size[1], size))
+    shrink = min(1.0, _LARGEST / max(size))
+    size = (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink)))
+    pair = [image if image.size == size else image.resize(size, Image.Resampling.LANCZOS) for image in (one, other)]
+    if np.abs(_difference(pair, "RGB", COARSE_CELL)).max() > COARSE_LEVELS:
+        return False
+    fine = np.abs(_difference(pair, "L", FINE_CELL))
+    levels = FINE_LEVELS if one.size == other.size else FINE_LEVELS_RESIZED
+    return bool(fine.max() <= max(levels, _peak_of_grain(fine)))
+
+
+def _peak_of_grain(difference: Array) -> float:
+    """The largest difference that grain as strong as this one may have; 0 where it is none."""
+    strength = float(np.sqrt(np.mean(difference.astype(np.float64) ** 2)))
+    return GRAIN_PEAK * strength if strength <= GRAIN_LEVELS else 0
+
+
+def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one size is the other times a factor, up to rounding to whole pixels."""
+    (width, height), (small_width, small_height) = sorted((one, other), reverse=True)
+    return abs(small_width * height / width - small_height) <= 1 + small_height / 100
+
+
+def _difference(pair: list[Image.Image], mode: str, side: int) -> Array:
+    """One picture less the other, in cells of `side` pixels; levels of 256, (rows, columns[, colours])."""
+    width, height = pair[0].size
+    cells = (-(-width // side), -(-height // side))
+    one, other = (
+        np.asarray(image.convert(mode).resize(cells, Image.Resampling.BILINEAR), dtype=np.int16) for image in pair
+    )
+    return one - other
+
+
+def _hash(grey: Image.Image) -> int:
+    waves = _waves()
+    values = np.asarray(grey.resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BILINEAR), dtype=np.float64)
+    lowest = (waves @ values @ waves.T).ravel()
+    lowest[0] = 0  # the mean brightness says nothing about the picture
+    # Rounded: what is zero up to the last bits must not become a coin toss between processors.
+    lowest = lowest.round(3)
+    return int.from_bytes(np.packbits(lowest > np.median(lowest)).tobytes(), "big")
+
+
+@cache
+def _waves() -> Array:
+    """The lowest rows of the cosine transform (DCT-II, orthonormal): (frequencies, side)."""
+    places = np.arange(_HASH_SIDE) + 0.5
+    rows: Array = np.cos(np.pi / _HASH_SIDE * np.arange(_HASH_FREQUENCIES)[:, None] * places) * np.sqrt(2 / _HASH_SIDE)
+    rows[0] /= np.sqrt(2)
+    return rows
