@@ -109,6 +109,7 @@ def test_the_threshold_decides_on_partly_right_answers():
 
 
 @pytest.mark.parametrize("task_name", TASKS)
+@settings(deadline=None)
 @given(text=st.text(min_size=1, max_size=20))
 def test_by_every_official_metric_an_answer_agrees_with_itself(task_name, text):
     assume("n" not in text.casefold())  # relaxed accuracy takes "nan" and "inf" for numbers, which equal nothing
@@ -345,12 +346,12 @@ def test_the_pairs_of_a_run_can_be_read_too(tmp_path):
         ("P", [row(1), row("1")], "P.jsonl, line 2", "the pair_id '1' was given before, in .*P.jsonl, line 1"),
         ("S", [said(1, "a"), said(1, "a")], "S.jsonl, line 2", "given before"),
         ("T", [said(1, "a"), said(9, "a")], "T.jsonl, line 2", "the pair_id '9' is not in .*P.jsonl"),
-        ("P", [row(1), '{"pair_id": "2"'], "P.jsonl, line 2", "Invalid JSON"),
-        ("P", ["[1]"], "P.jsonl, line 1", "pair_id, image, question, answer"),
-        ("P", [{"pair_id": 1, "image": "a", "question": "q"}], "P.jsonl, line 1", "answer: Field required"),
-        ("S", [{"pair_id": 1, "text": ["a"]}], "S.jsonl, line 1", "text: "),
-        ("T", ["", '{"pair_id": null, "text": "a"}'], "T.jsonl, line 2", "pair_id: "),
-        ("S", ["\x00"], "S.jsonl, line 1", "Invalid JSON"),
+        ("P", [row(1), '{"pair_id": "2"'], "P.jsonl, line 2", "is not JSON"),
+        ("P", ["[1]"], "P.jsonl[0]", "should be an object, but is 1"),
+        ("P", [{"pair_id": 1, "image": "a", "question": "q"}], "P.jsonl, line 1", "has no 'answer'; its keys are"),
+        ("S", [{"pair_id": 1, "text": ["a"]}], "S.jsonl, line 1", "'text' should be a text"),
+        ("T", ["", '{"pair_id": null, "text": "a"}'], "T.jsonl, line 2", "'pair_id' is null"),
+        ("S", ["\x00"], "S.jsonl, line 1", "is not JSON"),
         ("P", [], "P.jsonl holds no pair", "pair_id, image, question, answer"),
     ],
 )
@@ -364,7 +365,7 @@ def test_a_broken_file_is_refused_with_file_and_line(tmp_path, file, rows, where
 
 def test_a_missing_file_is_named_with_what_it_should_hold(tmp_path):
     lines(tmp_path / "P.jsonl", row(1))
-    with pytest.raises(UserError, match="cannot read .*none.jsonl: No such file.* pair_id, text"):
+    with pytest.raises(UserError, match="cannot read .*none.jsonl: No such file.* 'pair_id', 'text'"):
         identify_from_files(
             tmp_path / "P.jsonl",
             teacher_answers=tmp_path / "none.jsonl",

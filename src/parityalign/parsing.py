@@ -71,6 +71,11 @@ def holds_special_token(text: str, special_tokens: Collection[str]) -> bool:
     return any(token in text for token in special_tokens if token)
 
 
+def without_tags(text: str) -> str:
+    """The text with a space inside all that looks like a tag, so that another tool reads it as plain text."""
+    return _TAG.sub(lambda found: f"{found[0]} ", text)
+
+
 def normalise_answer(text: str) -> str:
     """A short answer on one line, without bold marks, surrounding quotes and the full stop at its end.
 
@@ -87,6 +92,8 @@ def normalise_answer(text: str) -> str:
 _ECHOED_QUESTION = "your question"
 _ECHOED_ANSWER = "your answer"
 
+# What some processor or trainer takes for an image's place, a role or an end: <image>, <|im_end|>, [IMG], ...
+_TAG = re.compile(r"<(?=[^<>\s]+>)|\[(?=/?(?:IMG|IMG_BREAK|IMG_END|INST)\])")
 _BOLD = re.compile(r"\*\*|__")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # legal in JSON escapes, but in no file
 _QUESTION_LABEL = re.compile(r"\bquestion(?: ?\d{1,3})? ?[:：]", re.IGNORECASE)

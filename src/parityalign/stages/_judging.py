@@ -11,6 +11,7 @@ from parityalign.records import Score, Verdict, VerdictKind
 from parityalign.seams import Task
 
 EMPTY_ANSWER = "empty_answer"
+EMPTY_QUESTION = "empty_question"
 NO_STUDENT_ANSWER = "no_student_answer"
 NO_TEACHER_ANSWER = "no_teacher_answer"
 
@@ -41,9 +42,9 @@ class Judge:
     def verdict(self, pair_id: str, answer: str, student: Given, teacher: Given) -> Verdict:
         """The verdict on one pair; every pair gets one, with its reason."""
         if not normalise_answer(answer):
-            return _dropped(pair_id, EMPTY_ANSWER, student, teacher)
+            return dropped(pair_id, EMPTY_ANSWER, student, teacher)
         if student.text is None:
-            return _dropped(pair_id, student.missing, student, teacher)
+            return dropped(pair_id, student.missing, student, teacher)
         of_student = self.score(student.text, answer)
         if of_student.value >= self.threshold and not self.ask_all:
             return Verdict(
@@ -54,7 +55,7 @@ class Judge:
                 student_score=of_student.value,
             )
         if teacher.text is None:
-            return _dropped(pair_id, teacher.missing, student, teacher)
+            return dropped(pair_id, teacher.missing, student, teacher)
         of_teacher = self.score(teacher.text, answer)
         return Verdict(
             pair_id=pair_id,
@@ -101,7 +102,8 @@ def _by_paper(text: str, answer: str) -> Score:
     return Score(float(found), text, "contained" if found else "not contained")
 
 
-def _dropped(pair_id: str, reason: str, student: Given, teacher: Given) -> Verdict:
+def dropped(pair_id: str, reason: str, student: Given, teacher: Given) -> Verdict:
+    """The verdict on a pair that cannot be judged."""
     return Verdict(
         pair_id=pair_id,
         verdict=VerdictKind.DROPPED,

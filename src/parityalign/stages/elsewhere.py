@@ -3,110 +3,104 @@
     pairs     {"pair_id": "7", "image": "a.png", "question": "What is sold?", "answer": "tea"}
     answers   {"pair_id": "7", "text": "Tea."}
 
-One object a line. Ids may be numbers, texts may be null, other keys are ignored.
+One object a line, or one of the other forms in `_given_pairs.py`; answers may also be the predictions of the
+method's first release. Ids may be numbers, texts may be null, other keys are ignored.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
-
-from pydantic import ConfigDict, ValidationError
 
 from parityalign.config import IdentifySettings
 from parityalign.errors import UserError
+from parityalign.firstrelease import kind_of, read_item
 from parityalign.records import Record, Verdict
+from parityalign.rows import Row, names
 from parityalign.seams import Task
-from parityalign.stages._judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, Given, judge_of
+from parityalign.stages._given_pairs import GivenPair, json_rows, read_given_pairs
+from parityalign.stages._judging import EMPTY_QUESTION, NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, Given, dropped, judge_of
+
+_ANSWER_KEYS = ("pair_id", "text")
+_NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 
-class _Row(Record):
-    model_config = ConfigDict(coerce_numbers_to_str=True)
-
+class _GivenAnswer(Record):
     pair_id: str
-
-
-class _PairRow(_Row):
-    image: str | None
-    question: str | None
-    answer: str | None
-
-
-class _AnswerRow(_Row):
+    where: str
     text: str | None
 
 
-R = TypeVar("R", bound=_Row)
+R = TypeVar("R", GivenPair, _GivenAnswer)
 
 
 def identify_from_files(
-    pairs: Path, *, teacher_answers: Path, student_answers: Path, task: Task, settings: IdentifySettings
+    pairs: Path,
+    *,
+    teacher_answers: Path,
+    student_answers: Path,
+    task: Task,
+    settings: IdentifySettings,
+    form: str | None = None,
+    columns: Mapping[str, str] = _NO_COLUMNS,
 ) -> list[Verdict]:
     """One verdict a pair, in the order of the pairs' file.
 
     By default a pair that the student has right needs no teacher's answer, and a given one is not looked at;
-    `settings.ask_teacher` of `all` fills all four cells. A pair without a needed answer is dropped.
+    `settings.ask_teacher` of `all` fills all four cells. A pair without a question, an answer or a needed answer
+    of a model is dropped.
+
+    Args:
+        pairs: The pairs; `form` and `columns` say how they are written, see `read_given_pairs`.
+        teacher_answers: The teacher's answers to them.
+        student_answers: The student's.
+        task: The task that the pairs belong to.
+        settings: The rule and its threshold.
+        form: None: told by the file.
+        columns: The names of a Parquet file's columns.
 
     Raises:
-        UserError: A file is missing, a line is broken or repeats an id, or an answer belongs to no pair; the
-            message names file and line.
+        UserError: A file is missing, a row is broken or repeats an id, or an answer belongs to no pair; the
+            message names file and place.
     """
-    known = _read(pairs, _PairRow)
-    if not known:
-        raise UserError(f"{pairs} holds no pair; each line must have {_keys(_PairRow)}")
+    known = _by_id(read_given_pairs(pairs, task=task.name, form=form, columns=columns))
     student = _answers(student_answers, known, pairs)
     teacher = _answers(teacher_answers, known, pairs)
     judge = judge_of(task, settings)
-    return [
-        judge.verdict(
-            pair_id,
-            row.answer or "",
-            student=Given(student.get(pair_id), NO_STUDENT_ANSWER),
-            teacher=Given(teacher.get(pair_id), NO_TEACHER_ANSWER),
-        )
-        for pair_id, (_, row) in known.items()
-    ]
+
+    def verdict(pair: GivenPair) -> Verdict:
+        of_student = Given(student.get(pair.pair_id), NO_STUDENT_ANSWER)
+        of_teacher = Given(teacher.get(pair.pair_id), NO_TEACHER_ANSWER)
+        if not (pair.question or "").strip():
+            return dropped(pair.pair_id, EMPTY_QUESTION, of_student, of_teacher)
+        return judge.verdict(pair.pair_id, pair.answer or "", student=of_student, teacher=of_teacher)
+
+    return [verdict(pair) for pair in known.values()]
 
 
-def _answers(path: Path, known: Mapping[str, object], pairs: Path) -> dict[str, str | None]:
-    rows = _read(path, _AnswerRow)
-    for pair_id, (where, _) in rows.items():
-        if pair_id not in known:
-            raise UserError(f"{where}: the pair_id {pair_id!r} is not in {pairs}; take answers to these pairs")
-    return {pair_id: row.text for pair_id, (_, row) in rows.items()}
+def _answers(path: Path, known: Mapping[str, GivenPair], pairs: Path) -> dict[str, str | None]:
+    rows = json_rows(path, f"JSON lines with {names(_ANSWER_KEYS)}")
+    answers = _by_id(map(_answer, rows))
+    for answer in answers.values():
+        if answer.pair_id not in known:
+            raise UserError(
+                f"{answer.where}: the pair_id {answer.pair_id!r} is not in {pairs}; take answers to these pairs"
+            )
+    return {pair_id: answer.text for pair_id, answer in answers.items()}
 
 
-def _read(path: Path, row_type: type[R]) -> dict[str, tuple[str, R]]:
-    """{pair_id: (file and line, row)} in the order of the file."""
-    rows: dict[str, tuple[str, R]] = {}
-    for where, line in _lines(path, row_type):
-        try:
-            row = row_type.model_validate_json(line)
-        except ValidationError as problem:
-            raise UserError(f"{where}: {_in_words(problem)}; a line must have {_keys(row_type)}") from problem
-        if row.pair_id in rows:
-            raise UserError(f"{where}: the pair_id {row.pair_id!r} was given before, in {rows[row.pair_id][0]}")
-        rows[row.pair_id] = (where, row)
-    return rows
+def _answer(row: Row) -> _GivenAnswer:
+    if kind_of(row.values) == "pi":
+        item = read_item(row)
+        return _GivenAnswer(pair_id=item.item_id, where=row.where, text=item.prediction)
+    return _GivenAnswer(pair_id=row.text("pair_id"), where=row.where, text=row.text_or_none("text"))
 
 
-def _lines(path: Path, row_type: type[_Row]) -> Iterator[tuple[str, bytes]]:
-    """The lines that are not blank, each with the words that say where it stands."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}, line {number}", line
-    except OSError as problem:
-        raise UserError(
-            f"cannot read {path}: {problem.strerror}; give a file of JSON lines with {_keys(row_type)}"
-        ) from problem
-
-
-def _in_words(problem: ValidationError) -> str:
-    found = problem.errors()[0]
-    place = ".".join(map(str, found["loc"]))
-    return f"{place}: {found['msg']}" if place else found["msg"]
-
-
-def _keys(row_type: type[_Row]) -> str:
-    return ", ".join(row_type.model_fields)
+def _by_id(rows: Iterable[R]) -> dict[str, R]:
+    found: dict[str, R] = {}
+    for row in rows:
+        if row.pair_id in found:
+            before = found[row.pair_id].where
+            raise UserError(f"{row.where}: the pair_id {row.pair_id!r} was given before, in {before}")
+        found[row.pair_id] = row
+    return found
