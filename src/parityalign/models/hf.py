@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from transformers.generation.logits_process import LogitsProcessor, LogitsProces
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
-from parityalign.disk import folder_digest
 from parityalign.errors import UserError
 from parityalign.plugins import EMBEDDED_MODELS
 from parityalign.prompting import (
@@ -93,14 +91,6 @@ class HFModel:
         """`embedded:NAME` for a bundled model, else `hf:` and the location as it was given."""
         path = Path(self._location)
         return f"embedded:{path.name}" if path.parent == EMBEDDED_MODELS else f"hf:{self._location}"
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A digest of the folder's files, or the commit of the hub's repository."""
-        path = Path(self._location).expanduser()
-        if path.is_dir():
-            return folder_digest(path)
-        return str(self._model.config._commit_hash)
 
     @property
     def special_tokens(self) -> frozenset[str]:

@@ -1,0 +1,679 @@
+"""A model behind a server: each question is answered once whatever goes wrong, nothing is spent or told unasked."""
+
+import asyncio
+import base64
+import json
+import random
+import re
+import signal
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from io import BytesIO
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from makers import content as content_of
+from makers import draw, speckle
+from parityalign import cli
+from parityalign.config import ServerSettings
+from parityalign.errors import UserError, WorkFailed
+from parityalign.models import _asking
+from parityalign.models._images import data_url
+from parityalign.models._ledger import ANSWERS
+from parityalign.models._wire import retry_after
+from parityalign.models.http import PROBE, HTTPModel, Servers, load
+from parityalign.pictures import read_picture
+from parityalign.plugins import fingerprint, load_model, split_model
+from parityalign.runfile import as_yaml, load_config, read_config
+from parityalign.seams import Decoding, Request
+from projects import WORDS, configure, done, refusal
+from serving import Served, answer, image_of, prompt_of, reply, serving
+
+GREEDY = Decoding(max_new_tokens=8)
+KEY = "sk-not-to-be-seen-1234567890"
+QUICK = {"wait": 0.001, "deadline": 5.0, "attempts": 6}
+PROBES = 2
+
+
+async def well(body: dict, before: int) -> bytes:
+    """Answers at once, differently to every prompt and picture."""
+    return reply(f"{prompt_of(body)} seen {len(image_of(body))}")
+
+
+@pytest.fixture
+def picture(tmp_path):
+    return str(draw(tmp_path / "red.png"))
+
+
+def model(served: Served, folder=None, **settings) -> HTTPModel:
+    return Servers(ServerSettings(**QUICK | settings), folder).model(f"{served.url}#m", "stage")
+
+
+def questions(picture: str, count: int) -> list[Request]:
+    return [Request(picture, f"question {number}") for number in range(count)]
+
+
+def lines(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / ANSWERS).read_text().splitlines()]
+
+
+def asked(served: Served) -> list[str]:
+    """The prompts that arrived, without those that test whether pictures are seen."""
+    return [prompt_of(body) for body in served.asked if prompt_of(body).startswith("question")]
+
+
+# ---- what is sent ----
+
+
+def test_a_request_holds_the_picture_then_the_prompt_and_how_to_decode(picture):
+    with serving(well) as served:
+        model(served).generate([Request(picture, "question", seed=2**40 + 5)], Decoding(9, temperature=0.7))
+    body = served.asked[-1]
+    assert [part["type"] for part in body["messages"][0]["content"]] == ["image_url", "text"]
+    assert (body["model"], body["temperature"], body["max_tokens"], body["seed"]) == ("m", 0.7, 9, 5)
+    assert "logprobs" not in body
+
+
+def test_a_greedy_question_has_no_seed_and_is_the_same_question_whatever_its_seed(picture):
+    with serving(well) as served:
+        texts = model(served).generate([Request(picture, "question", seed) for seed in (1, 2)], GREEDY)
+    assert asked(served) == ["question"] and texts[0] == texts[1] and "seed" not in served.asked[-1]
+
+
+def sent_pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(base64.b64decode(data_url(path).partition(",")[2]))).convert("RGB"))
+
+
+def test_a_plain_file_is_sent_as_it_is(tmp_path):
+    for path in (speckle(tmp_path / "a.png", 1), draw(tmp_path / "b.jpg", "blue")):
+        head, _, sent = data_url(path).partition(",")
+        assert base64.b64decode(sent) == path.read_bytes()
+        assert head == f"data:image/{'png' if path.suffix == '.png' else 'jpeg'};base64"
+
+
+@pytest.mark.parametrize("kind", ["turned", "grey", "transparent", "profile", "bmp"])
+def test_any_other_file_is_sent_as_the_pixels_that_a_local_model_sees(tmp_path, kind):
+    image = Image.frombytes("RGB", (12, 7), random.Random(3).randbytes(252))
+    path, options = tmp_path / "x.png", {}
+    if kind == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        path, options = tmp_path / "x.jpg", {"exif": exif}
+    elif kind == "grey":
+        image = image.convert("I;16")
+    elif kind == "transparent":
+        image.putalpha(90)
+    elif kind == "profile":
+        options = {"icc_profile": b"some profile"}
+    else:
+        path = tmp_path / "x.bmp"
+    image.save(path, **options)
+    assert np.array_equal(sent_pixels(path), np.asarray(read_picture(path)))
+    assert data_url(path).startswith("data:image/png")
+
+
+def test_a_picture_that_is_gone_is_named(tmp_path):
+    with serving(well) as served, pytest.raises(WorkFailed, match="cannot read the image .*gone.png"):
+        model(served).generate([Request(str(tmp_path / "gone.png"), "question")], GREEDY)
+
+
+# ---- every question once, whatever goes wrong ----
+
+
+class Faults:
+    """Goes wrong in every way that there is, by a seeded draw for each prompt; then answers late and out of order."""
+
+    def __init__(self, questions: int) -> None:
+        self.left = random.Random(7)
+        self.plans = {f"question {n}": self.plan() for n in range(questions)}
+        self.answered: Counter[str] = Counter()
+        self.finished: list[str] = []
+
+    def plan(self) -> list[str]:
+        kinds = ["burst", "500", "reset", "early reset", "stall", "broken", "no choices", "html 502"]
+        weights = [4, 4, 3, 2, 0.15, 2, 2, 2]
+        return self.left.choices(kinds, weights, k=self.left.choice([0, 0, 0, 0, 0, 1, 1, 2]))
+
+    async def __call__(self, body: dict, before: int) -> bytes | None:
+        prompt = prompt_of(body)
+        plan = self.plans.get(prompt, [])
+        if before < len(plan):
+            return await self.fail(plan[before])
+        await asyncio.sleep(self.left.random() * 0.005)
+        self.answered[prompt] += 1
+        self.finished.append(prompt)
+        return reply(f"{prompt} seen {len(image_of(body))}", finish="length" if prompt.endswith("0") else "stop")
+
+    async def fail(self, kind: str) -> bytes | None:
+        match kind:
+            case "burst":
+                return answer('{"error": "slow down"}', "429 Too Many Requests", "Retry-After: 0.01")
+            case "500":
+                return answer("oh", "500 Internal Server Error")
+            case "early reset":
+                return None
+            case "reset":  # more is promised than comes, and the connection is closed
+                return reply("some").replace(b"Content-Length: ", b"Connection: close\r\nContent-Length: 9")
+            case "stall":
+                await asyncio.sleep(60)
+            case "broken":
+                return answer('{"choices": [{"message"')
+            case "no choices":
+                return answer('{"choices": []}')
+        return answer("<html>bad gateway</html>", "502 Bad Gateway", kind="text/html")
+
+
+def test_two_thousand_questions_are_answered_once_each_through_every_kind_of_fault(picture, tmp_path, quick_switches):
+    faults = Faults(2000)
+    with serving(faults) as served:
+        asking = model(served, tmp_path / "server", in_flight=24, deadline=1.5)
+        requests = questions(picture, 2000)
+        texts = asking.generate(requests, GREEDY)
+    length = len(image_of(served.asked[-1]))
+    assert texts == [f"{request.prompt} seen {length}" for request in requests]
+    prompts = [request.prompt for request in requests]
+    assert faults.answered == Counter(prompts) + faults.answered - Counter(prompts)
+    assert {faults.answered[prompt] for prompt in prompts} == {1}
+    assert [prompt for prompt in faults.finished if prompt in faults.plans] != prompts  # they came in another order
+    failures = sum(map(len, faults.plans.values()))
+    assert failures > 500 and len(asked(served)) == 2000 + failures
+    written = lines(tmp_path / "server")
+    assert Counter(line["key"] for line in written).most_common(2)[1][1] == 1 and len(written) == 2000 + PROBES
+    assert sum(line["requests"] for line in written) == len(served.asked)
+    assert served.most_in_flight <= 24
+    usage = Servers(ServerSettings(), tmp_path / "server").facts("stage")["servers"][asking.name]
+    counts = {key: usage[key] for key in ("answers", "requests", "retries", "prompt_tokens", "cut_off")}
+    total = 2000 + PROBES
+    assert counts == {
+        "answers": total,
+        "requests": total + failures,
+        "retries": failures,
+        "prompt_tokens": 10 * total,
+        "cut_off": 200,
+    }
+
+
+@pytest.fixture
+def quick_switches():
+    """Server and client share this process: without this each waits 5 ms for the other's turn to end."""
+    import sys
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_retry_after_holds_back_all_questions(picture):
+    times = []
+
+    async def script(body, before):
+        now = asyncio.get_running_loop().time()
+        times.append((now, prompt_of(body)))
+        if prompt_of(body) == "question 0" and not before:
+            return answer("", "429 Too Many Requests", "Retry-After: 0.6")
+        await asyncio.sleep(0.02)
+        return await well(body, before)
+
+    with serving(script) as served:
+        model(served, in_flight=2).generate(questions(picture, 12), GREEDY)
+    held = next(when for when, prompt in times if prompt == "question 0")
+    assert Counter(prompt for _, prompt in times)["question 0"] == 2
+    # One more question was in flight already, and one may have been on its way.
+    assert len([when for when, _ in times if held < when < held + 0.55]) <= 2
+
+
+@pytest.mark.parametrize("said", ["", "soon", "-3"])
+def test_a_retry_after_that_says_nothing_is_none(said):
+    assert not retry_after({"retry-after": said})
+
+
+def test_retry_after_may_be_seconds_or_a_date():
+    date = datetime.now(UTC) + timedelta(seconds=90)
+    assert retry_after({"retry-after": "2.5"}) == 2.5
+    assert 80 < retry_after({"retry-after": format_datetime(date, usegmt=True)}) <= 90
+    assert retry_after({"retry-after": format_datetime(date - timedelta(days=1), usegmt=True)}) == 0
+
+
+def test_waits_grow_and_differ_but_not_beyond_a_minute(picture, monkeypatch):
+    waits = []
+
+    async def rest(until, seconds):
+        waits.append(seconds)
+
+    async def never(body, before):
+        return answer("", "503 Service Unavailable")
+
+    monkeypatch.setattr(_asking, "rest", rest)
+    with serving(never) as served, pytest.raises(WorkFailed):
+        model(served, wait=1.0, attempts=9).generate(questions(picture, 1), GREEDY)
+    expected = [min(60, 2**step) for step in range(8)]
+    assert len(waits) == 8 and all(most / 2 <= wait <= most for wait, most in zip(waits, expected, strict=True))
+    assert len({round(wait / most, 6) for wait, most in zip(waits, expected, strict=True)}) > 1
+
+
+# ---- giving up, and going on ----
+
+
+def test_after_a_failure_only_what_has_no_answer_is_asked_again(picture, tmp_path):
+    broken = {"question 7"}
+
+    async def script(body, before):
+        return answer("down", "500 Internal Server Error") if prompt_of(body) in broken else await well(body, before)
+
+    with serving(script) as served:
+        with pytest.raises(WorkFailed, match="no answer to a question about .*red.png in 6 attempts") as failure:
+            model(served, tmp_path / "server", in_flight=4).generate(questions(picture, 12), GREEDY)
+        assert "HTTP 500" in str(failure.value) and served.url in str(failure.value)
+        first = Counter(asked(served))
+        answered = {prompt for prompt in first if prompt not in broken}
+        assert len(answered) >= 7 and first["question 7"] == 6 and failure.value.exit_status == 1
+        broken.clear()
+        texts = model(served, tmp_path / "server").generate(questions(picture, 12), GREEDY)
+        assert len(set(texts)) == 12
+        second = Counter(asked(served)) - first
+    assert set(second) == {request.prompt for request in questions(picture, 12)} - answered
+    assert max(second.values()) == 1
+
+
+def test_an_answer_is_asked_for_anew_where_anything_about_the_question_differs(picture, tmp_path):
+    other = str(draw(tmp_path / "blue.png", "blue"))
+    same = str(draw(tmp_path / "again" / "red.png"))  # the same bytes elsewhere
+    cases = [
+        (Request(picture, "question"), GREEDY, 1),
+        (Request(same, "question"), GREEDY, 0),
+        (Request(other, "question"), GREEDY, 1),
+        (Request(picture, "question two"), GREEDY, 1),
+        (Request(picture, "question"), Decoding(9), 1),
+        (Request(picture, "question", 1), Decoding(8, 0.5), 1),
+        (Request(picture, "question", 2), Decoding(8, 0.5), 1),
+        (Request(picture, "question", 2), Decoding(8, 0.5), 0),
+    ]
+    with serving(well) as served:
+        for request, decoding, more in cases:
+            before = len(asked(served))
+            model(served, tmp_path / "server").generate([request], decoding)
+            assert len(asked(served)) == before + more, (request, decoding)
+
+
+def test_an_interrupt_keeps_what_was_answered(picture, tmp_path):
+    async def script(body, before):
+        if prompt_of(body) == "question 6":
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(60)
+        return await well(body, before)
+
+    with serving(script) as served, pytest.raises(KeyboardInterrupt):
+        model(served, tmp_path / "server", in_flight=2).generate(questions(picture, 9), GREEDY)
+    written = [line for line in lines(tmp_path / "server") if line["key"] != PROBE]
+    # The other worker's last question may have been in flight, sent but not arrived.
+    assert len([line for line in written if line["text"]]) >= 5
+    assert len(asked(served)) <= sum(line["requests"] for line in written) <= len(asked(served)) + 1
+
+
+# ---- the budget ----
+
+
+@pytest.mark.parametrize(("budget", "faults"), [(2, False), (9, False), (40, True)])
+def test_a_budget_of_requests_is_kept_to_the_request(picture, tmp_path, budget, faults):
+    async def script(body, before):
+        await asyncio.sleep(0.001)
+        return answer("", "500 Oh") if faults and not before else await well(body, before)
+
+    with serving(script) as served:
+        asking = model(served, tmp_path / "server", budget_requests=budget, in_flight=7)
+        with pytest.raises(WorkFailed, match=f"server.budget_requests is {budget}.*{budget} requests took") as stop:
+            asking.generate(questions(picture, 50), GREEDY)
+        assert (
+            len(served.asked) == budget and stop.value.exit_status == 1 and "raise server.budget_req" in str(stop.value)
+        )
+        known = [line for line in lines(tmp_path / "server") if line["text"] and line["key"] != PROBE]
+        # A second attempt with the same budget sends nothing, one with a larger budget only what is left.
+        with pytest.raises(WorkFailed, match="is used up"):
+            model(served, tmp_path / "server", budget_requests=budget).generate(questions(picture, 50), GREEDY)
+        assert len(served.asked) == budget
+        model(served, tmp_path / "server").generate(questions(picture, 50), GREEDY)
+    answered = Counter(line["key"] for line in lines(tmp_path / "server") if line["text"] and line["key"] != PROBE)
+    assert set(answered.values()) == {1} and len(answered) == 50 and len(known) < 50
+
+
+@pytest.mark.parametrize(
+    ("limits", "spent"),
+    [
+        ({"budget_tokens": 1000}, lambda requests: requests * 12),
+        (
+            {"budget_money": 0.01, "prompt_price": 5.0, "completion_price": 25.0},
+            lambda requests: requests * (10 * 5 + 2 * 25) / 1e6,
+        ),
+    ],
+)
+def test_a_budget_of_tokens_or_money_is_never_exceeded_and_well_used(picture, limits, spent):
+    with serving(well) as served:
+        with pytest.raises(WorkFailed, match="is used up"):
+            model(served, in_flight=8, **limits).generate(questions(picture, 500), GREEDY)
+        limit = next(iter(limits.values()))
+        # One more request of full length (10 + 8 tokens) would not have fitted.
+        assert spent(len(served.asked)) <= limit
+        assert spent(len(served.asked) + 2.5) > limit
+
+
+def test_a_budget_of_tokens_needs_a_server_that_counts(picture):
+    async def uncounted(body, before):
+        return reply(f"{image_of(body)}"[-12:], usage=None)
+
+    with (
+        serving(uncounted) as served,
+        pytest.raises(WorkFailed, match="(?s)does not say how many tokens.*budget_requests"),
+    ):
+        model(served, budget_tokens=1000).generate(questions(picture, 1), GREEDY)
+
+
+# ---- what is no reply ----
+
+
+async def sees(body: dict, before: int) -> bytes:
+    return reply(image_of(body)[-40:])
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (answer("<html><h1>Welcome</h1>", kind="text/html"), "a web page, not JSON: '<html><h1>Welcome</h1>'.*/v1"),
+        (answer('{"choices": []}'), "an empty list of choices: .*choices"),
+        (answer('{"choices": [{"mess'), "broken JSON: .*mess"),
+        (answer('{"error": "no"}'), "JSON of another form .choices: field required.*error"),
+        (answer("no such model", "404 Not Found"), "HTTP 404 Not Found: 'no such model'\nLook at the address"),
+        (answer("too long", "400 Bad Request"), "a question about .*red.png brought HTTP 400 Bad Request: 'too long'"),
+        (answer("x" * 5000, "400 Bad Request"), "x{300}[.]{3}'"),
+        (answer("", "401 Unauthorized"), "wants a key: set the environment variable PARITYALIGN_API_KEY"),
+        (answer("", "429 No", "Retry-After: 86400"), "left alone for 86,400 s"),
+    ],
+)
+def test_what_is_no_reply_is_named_with_the_address(picture, sent, said):
+    async def script(body, before):
+        return sent if prompt_of(body).startswith("question") else await sees(body, before)
+
+    with serving(script) as served, pytest.raises(WorkFailed) as failure:
+        model(served).generate(questions(picture, 1), GREEDY)
+    assert served.url in str(failure.value) and re.search(said, str(failure.value), re.DOTALL), str(failure.value)
+
+
+def test_a_server_that_is_down_is_named(picture):
+    with serving(well) as served:
+        pass
+    with pytest.raises(WorkFailed, match="gave no answer.*in 2 attempts. The last brought ConnectError"):
+        model(served, attempts=2).generate(questions(picture, 1), GREEDY)
+
+
+def test_a_stall_ends_at_the_deadline_even_if_a_byte_comes_now_and_then(picture):
+    async def script(body, before):
+        await asyncio.sleep(30)
+
+    with serving(script) as served, pytest.raises(WorkFailed, match="no whole answer within 0.1 s"):
+        model(served, deadline=0.1, attempts=2).generate(questions(picture, 1), GREEDY)
+    assert len(served.asked) == 2
+
+
+def test_a_reply_without_text_is_an_empty_reply(picture):
+    async def script(body, before):
+        return reply(None if prompt_of(body) == "question 0" else image_of(body)[-40:], finish="content_filter")
+
+    with serving(script) as served:
+        assert model(served).generate(questions(picture, 1), GREEDY) == [""]
+
+
+# ---- servers that drop pictures, refuse fields, have other models ----
+
+
+@pytest.mark.parametrize("counted", [(10, 2), None])
+def test_a_server_that_drops_pictures_is_found_out_before_any_question(picture, counted):
+    async def blind(body, before):
+        return reply("purple", usage=counted)
+
+    with serving(blind) as served:
+        with pytest.raises(WorkFailed, match="does not look at pictures.*'purple' both times") as failure:
+            model(served).generate(questions(picture, 3), GREEDY)
+        assert served.url in str(failure.value) and not asked(served)
+
+
+def test_a_server_whose_model_says_the_same_of_all_pictures_is_not_blind(picture):
+    async def dull(body, before):
+        return reply("number", usage=(26 if image_of(body) else 10, 1))
+
+    with serving(dull) as served:
+        assert model(served).generate(questions(picture, 2), GREEDY) == ["number"] * 2
+
+
+@pytest.mark.parametrize("field", ["seed", "logprobs", "max_tokens"])
+def test_a_field_that_a_server_refuses_is_left_out_from_then_on(picture, field):
+    async def script(body, before):
+        if field in body:
+            return answer(f"Unsupported parameter: '{field}'", "400 Bad Request")
+        return await well(body, before)
+
+    with serving(script) as served:
+        servers = Servers(ServerSettings(**QUICK, logprobs=True), None)
+        asking = servers.model(f"{served.url}#m", "stage")
+        asking.generate(questions(picture, 20), Decoding(8, 0.5))
+    assert asking.refused == {field}
+    last = served.asked[-1]
+    assert last.get("max_completion_tokens") == (8 if field == "max_tokens" else None)
+    note = str(servers.facts("stage")["note"])
+    assert ("the server takes no seeds" in note) == (field == "seed")
+    assert ("of 22 answers: the server refuses them" in note) == (field == "logprobs")
+
+
+def test_log_probabilities_are_kept_where_they_come(picture, tmp_path):
+    async def script(body, before):
+        tokens = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.25}]}
+        return reply(image_of(body)[-9:], logprobs=tokens if body.get("logprobs") else None)
+
+    with serving(script) as served:
+        model(served, tmp_path / "server", logprobs=True).generate(questions(picture, 1), GREEDY)
+    assert lines(tmp_path / "server")[-1]["logprob"] == -0.75
+
+
+def test_without_a_name_the_only_served_model_is_taken_and_stays_the_one_of_the_run(picture, tmp_path):
+    with serving(well, ("one/model",)) as served:
+        first = Servers(ServerSettings(), tmp_path).model(served.url)
+        assert first.name == f"{served.url}#one/model" == load(served.url + "/").name
+        first.generate(questions(picture, 1), GREEDY)
+        served.models = ("other",)
+        assert Servers(ServerSettings(), tmp_path).model(served.url).name == first.name
+
+
+@pytest.mark.parametrize(
+    ("models", "said"), [((), "It lists none"), (("a", "b"), "It has 2: a, b. Write http.*v1#NAME")]
+)
+def test_without_a_name_and_without_a_single_model_the_known_ones_are_listed(models, said):
+    with serving(well, models) as served, pytest.raises(UserError, match=said):
+        load(served.url)
+
+
+# ---- names and keys ----
+
+
+def test_an_address_is_a_model_spec_and_its_name_is_part_of_the_fingerprint():
+    assert split_model("https://host/v1#a/b") == ("http", "https://host/v1#a/b")
+    assert load_model("http://host/v1#a").name == "http://host/v1#a"  # nothing is asked before it must
+    assert fingerprint("http://host/v1#a") != fingerprint("http://host/v1#b")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        f"http://user:{KEY}@host/v1#m",
+        f"https://host/v1?key={KEY}#m",
+        "http:///v1",
+        "http:host",
+        "http://[::1",
+        "http://h:x/v1",
+    ],
+)
+def test_an_address_with_a_secret_or_without_a_host_is_refused_and_no_secret_shown(spec):
+    with pytest.raises(UserError) as refusal:
+        split_model(spec)
+    assert KEY not in str(refusal.value)
+
+
+def test_the_key_is_sent_and_stands_nowhere_else(picture, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", f" {KEY}\n")
+
+    async def script(body, before):
+        if prompt_of(body) == "question 1":
+            return answer(f"{KEY} is no good {'x' * 270} {KEY}", "403 Forbidden")
+        return await sees(body, before)
+
+    with serving(script) as served:
+        asking = model(served, tmp_path / "server", key_variable="MY_KEY")
+        with pytest.raises(WorkFailed) as failure:
+            asking.generate(questions(picture, 2), GREEDY)
+    assert all(f"Bearer {KEY}" in head for head in served.headers)
+    assert "refuses the key in the environment variable MY_KEY" in str(failure.value)
+    assert "[key] is no good" in str(failure.value)
+    seen = [str(failure.value), repr(failure.value), repr(asking), str(vars(asking)), repr(asking._settings)]
+    seen += [repr(failure.value.__cause__), repr(failure.value.__context__)] if failure.value.__cause__ else []
+    seen += [path.read_text() for path in tmp_path.rglob("*.jsonl")]
+    assert not any(KEY[:6] in text for text in seen)
+
+
+def test_without_a_key_none_is_sent_and_one_that_cannot_be_sent_is_not_shown(picture, monkeypatch):
+    monkeypatch.setenv("MY_KEY", f"{KEY}\nX")
+    with serving(well) as served:
+        model(served).generate(questions(picture, 1), GREEDY)
+        assert not any("authorization" in head.lower() for head in served.headers)
+        with pytest.raises(UserError, match="MY_KEY holds characters") as refusal:
+            model(served, key_variable="MY_KEY").generate(questions(picture, 1), GREEDY)
+    assert KEY not in str(refusal.value)
+
+
+# ---- in a run ----
+
+
+class Teacher:
+    """A server that reads the project's pictures, told apart by their bytes."""
+
+    def __init__(self, project) -> None:
+        files = [*project.glob("pool/*"), *project.glob("test/train_images/*")]
+        self.words = {data_url(path): path.stem for path in files}
+        self.down = False
+
+    async def __call__(self, body: dict, before: int) -> bytes:
+        if self.down:
+            return answer("down", "503 Service Unavailable")
+        word = self.words.get(image_of(body), image_of(body)[-12:])
+        writes = prompt_of(body).startswith("Write one question")
+        return reply(f"Question: What is written?\nAnswer: {word}" if writes else word, usage=(100, 10))
+
+
+@pytest.fixture
+def served_run(project, trainable, monkeypatch):
+    """A project whose teacher is behind a server: (the server, its script, a function that writes run.yaml)."""
+    monkeypatch.setenv("PARITYALIGN_API_KEY", KEY)
+    teacher = Teacher(project)
+    with serving(teacher) as served:
+
+        def configured(**server):
+            return configure(project, teacher=f"{served.url}#m", server=QUICK | server)
+
+        yield served, teacher, configured
+
+
+def test_a_run_with_a_served_teacher_says_what_it_took_and_keeps_the_key_to_itself(project, served_run):
+    served, _, configured = served_run
+    said = done("run", configured(prompt_price=2.0, completion_price=10.0))
+    # 8 pairs, 4 answers of which the student is wrong, 8 test questions; the probe before the first.
+    assert len(served.asked) == 8 + 4 + 8 + PROBES
+    note = f"{served.url}#m: 10 answers, 10 requests (0 repeated), 1,000 prompt and 100 completion tokens"
+    assert note in said and "0.0030 at the given prices" in said
+    manifest = json.loads((project / "runs/a/pairs/manifest.json").read_text())
+    assert manifest["servers"][f"{served.url}#m"]["requests"] == 10 and manifest["note"].startswith(note)
+    assert note in (project / "runs/a/report.html").read_text()
+    assert not any(KEY.encode() in content for content in content_of(project).values()) and KEY not in said
+    pairs = (project / "runs/a/pairs/pairs.jsonl").read_text()
+    assert f'"teacher": "{served.url}#m"' in pairs
+
+
+def test_a_finished_run_asks_no_server(project, served_run):
+    served, teacher, configured = served_run
+    path = configured()
+    done("run", path)
+    before, teacher.down = len(served.asked), True
+    assert done("run", path).count("up to date") == 5 and len(served.asked) == before
+
+
+def test_other_settings_of_the_server_redo_nothing(project, served_run):
+    served, _, configured = served_run
+    done("run", configured())
+    assert done("run", configured(in_flight=3, logprobs=True, budget_requests=1)).count("up to date") == 5
+
+
+@pytest.mark.parametrize("budget", range(1, 22, 4))
+def test_a_run_stopped_by_its_budget_goes_on_where_it_was(project, served_run, budget):
+    served, _, configured = served_run
+    said = refusal("run", configured(budget_requests=budget), status=1)
+    assert len(served.asked) == budget and "server.budget_requests" in said
+    done("run", configured())
+    assert (
+        max(Counter(json.dumps(body) for body in served.asked if image_of(body) in served.script.words).values()) == 1
+    )
+
+
+def test_a_run_whose_server_went_down_goes_on_where_it_was_with_the_same_result(project, served_run):
+    served, teacher, configured = served_run
+    done("run", configured())
+    whole = (project / "runs/a/verdicts/verdicts.jsonl").read_bytes()
+    (project / "runs/a").rename(project / "whole")
+    refusal("run", configured(budget_requests=7), status=1)
+    teacher.down = True
+    assert "HTTP 503" in refusal("run", configured(attempts=2), status=1)
+    teacher.down = False
+    done("run", configured())
+    assert (project / "runs/a/verdicts/verdicts.jsonl").read_bytes() == whole
+
+
+def test_a_served_student_is_judged_but_cannot_be_trained(project, served_run, monkeypatch):
+    served, student, _ = served_run
+    monkeypatch.undo()
+    student.words = {url: word for url, word in student.words.items() if word not in WORDS[:4]}
+    path = configure(project, teacher="fake:teacher.json", student=f"{served.url}#m", server=QUICK)
+    said = refusal("run", path)
+    assert f"the student {served.url}#m cannot be trained" in said
+    assert (project / "runs/a/verdicts/manifest.json").exists()
+
+
+def test_an_address_survives_the_configuration_unchanged(project, served_run):
+    served, _, configured = served_run
+    config = load_config(configured())
+    assert config.teacher == f"{served.url}#m"
+    again = project / "elsewhere.yaml"
+    again.write_text(as_yaml(config, project))
+    assert read_config(again) == config
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ({"key_variable": KEY}, "is no name of an environment variable"),
+        ({"budget_money": 3}, "no price is given"),
+        ({"budget_request": 3}, "Did you mean budget_requests"),
+        ({"deadline": 0}, "server.deadline"),
+    ],
+)
+def test_a_wrong_server_setting_is_refused_and_no_key_shown(project, server, said):
+    message = refusal("run", configure(project, server=server))
+    assert said in message and KEY not in message
+
+
+def test_the_demo_takes_another_teacher(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(cli, "_align", lambda config, controls: taken.append(config.teacher))
+    monkeypatch.setattr(cli, "load_config", cli.read_config)
+    monkeypatch.setattr(cli, "find", lambda *_: SimpleNamespace(write_demo_data=lambda *_: None))
+    done("demo", "--run", tmp_path / "run", "--teacher", "http://host/v1#m")
+    assert taken == ["http://host/v1#m"]
+    assert "no kind of model 'hff'" in refusal("demo", "--run", tmp_path / "run", "--teacher", "hff:x")
