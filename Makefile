@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls test lint types embedded-models
+.PHONY: setup demo demo-controls demo-http test lint types embedded-models embedded-models-apart bench-intake
 
 setup: .venv/set-up
 
@@ -20,6 +20,11 @@ demo: setup
 demo-controls: demo
 	$(BIN)/parityalign demo --run runs/demo --controls
 
+# The demo twice, greedily: the teacher behind `transformers serve`, and in this process. PICTURES=20 makes it small.
+demo-http: setup
+	$(BIN)/python -m pip install -c constraints.txt -e '.[serving]'
+	$(BIN)/python -m pytest -m served tests/test_served.py
+
 test: setup
 	$(BIN)/python -m pytest
 
@@ -34,3 +39,11 @@ types: setup
 embedded-models: setup
 	$(BIN)/python -m parityalign.embedded.recipe teacher
 	$(BIN)/python -m parityalign.embedded.recipe student
+
+# Draws every picture that they learnt from once more and compares it with the demo's; about 20 minutes.
+embedded-models-apart: setup
+	$(BIN)/python -m parityalign.embedded.apart
+
+# Intake of 10,000 and of 100,000 drawn pictures: images a second and peak memory; about 10 minutes on two free cores.
+bench-intake: setup
+	$(BIN)/python benchmarks/intake.py

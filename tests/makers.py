@@ -1,6 +1,7 @@
 """What several tests draw and write: pictures, run folders, tasks with a plain metric."""
 
 from pathlib import Path
+from random import Random
 
 from PIL import Image
 
@@ -17,6 +18,13 @@ def draw(path: Path, colour: str | tuple[int, int, int] = "red", size: tuple[int
     """Saves a picture of one colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path, **options)
+    return path
+
+
+def speckle(path: Path, seed: int, size: tuple[int, int] = (16, 16)) -> Path:
+    """Saves a picture of random spots, which looks like no other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.frombytes("RGB", size, Random(seed).randbytes(3 * size[0] * size[1])).save(path)
     return path
 
 

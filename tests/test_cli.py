@@ -11,95 +11,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from makers import content, draw
 from parityalign import joinery
-from parityalign.cli import app
 from parityalign.disk import write_whole
-from parityalign.models import fake
-from parityalign.seams import LevelResult
 from parityalign.store import RunFolder
+from projects import WORDS, configure, done, parityalign, refusal, table
 
-WORDS = ["stop", "exit", "open", "sale", "taxi", "bank", "post", "cafe"]
 CASES = [{"prediction": "Stop", "answers": ["stop"] * 10}, {"prediction": "go", "answers": ["stop"] * 10}]
-
-
-def table(path: Path, knows: list[str]) -> Path:
-    """A fake model that reads these words, writes a pair on each picture and says `nothing` otherwise."""
-    asks = "Write one question"
-    rows = []
-    for word in WORDS:
-        for name in (f"{word}.png", f"{word}.jpg"):
-            pair = f"Question: What is written?\nAnswer: {word}"
-            rows.append({"image": name, "contains": asks, "text": pair})
-            rows.append({"image": name, "contains": "What is", "text": word if word in knows else "nothing"})
-    path.write_text(json.dumps({"replies": rows}))
-    return path
-
-
-@pytest.fixture
-def project(tmp_path):
-    """A folder with pictures, a labelled split, a fake teacher and student, and the configuration `run.yaml`."""
-    for number, word in enumerate(WORDS):
-        draw(tmp_path / "pool" / f"{word}.png", colour=(number, 0, 0))
-        draw(tmp_path / "test" / "train_images" / f"{word}.jpg", colour=(0, number * 20, 0))
-    rows = [
-        {"question_id": number, "image_id": word, "question": "What is shown?", "answers": [word] * 10}
-        for number, word in enumerate(WORDS)
-    ]
-    (tmp_path / "test" / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": rows}))
-    table(tmp_path / "teacher.json", WORDS)
-    table(tmp_path / "student.json", WORDS[:4])
-    configure(tmp_path)
-    return tmp_path
-
-
-def configure(project: Path, **changes) -> Path:
-    """Writes `run.yaml`; `changes` replace whole sections."""
-    said = {
-        "run": "runs/a",
-        "teacher": "fake:teacher.json",
-        "student": "fake:student.json",
-        "tasks": {"textvqa": {"images": "pool", "test": "test"}},
-        "annotate": {"batch_size": 3},
-        "identify": {"batch_size": 3},
-        "evaluate": {"batch_size": 3, "resamples": 100},
-        **changes,
-    }
-    path = project / "run.yaml"
-    path.write_text(yaml.safe_dump(said))
-    return path
-
-
-@pytest.fixture
-def trainable(monkeypatch):
-    """Levelling replaced: a fake student that is trained can read what it was trained on."""
-
-    def learn(pairs, held_out, out):
-        table(out / "replies.json", WORDS[:4] + [pair.answer for pair in pairs])
-        return LevelResult(1, 1, 2.0, 1.0)
-
-    monkeypatch.setattr(joinery.Run, "leveller", lambda run, settings: learn)
-    replies = lambda run: fake.load(str(run.folder.path / "student" / "replies.json"))  # noqa: E731
-    monkeypatch.setattr(joinery.Run, "load_levelled", replies)
-
-
-def parityalign(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def done(*arguments: object) -> str:
-    result = parityalign(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def refusal(*arguments: object, status: int = 2) -> str:
-    result = parityalign(*arguments)
-    assert result.exit_code == status, result.output
-    assert "Traceback" not in result.output
-    return result.stderr
 
 
 def said_of(stage: str, output: str) -> str:

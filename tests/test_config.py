@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from parityalign.config import RunConfig, as_yaml, load_config
+from parityalign.config import RunConfig
 from parityalign.errors import UserError
+from parityalign.runfile import as_yaml, load_config
 
 SHIPPED = sorted(Path(__file__).parent.parent.glob("src/parityalign/embedded/*.yaml"))
 
@@ -48,8 +49,8 @@ def test_paths_are_relative_to_the_file_and_made_absolute(folder, monkeypatch):
     (folder / "run.yaml").write_text(yaml.safe_dump(good()))
     config = load_config(Path("../run.yaml"))
     assert config.run == folder / "runs" / "a"
-    assert config.tasks["textvqa"].images == folder / "pool"
-    assert config.tasks["textvqa"].test == folder / "bench"
+    assert config.tasks["textvqa"].images == (str(folder / "pool"),)
+    assert config.tasks["textvqa"].test == str(folder / "bench")
     assert config.student == f"hf:{folder / 'student'}"
     assert config.teacher == "hf:some/teacher"
 
@@ -69,6 +70,47 @@ def test_a_run_has_to_have_a_task(folder):
     assert "'tasks'" in refusal(folder, good(tasks={}))
 
 
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("mine.jsonl", "{folder}/mine.jsonl"),
+        ("hf:lmms-lab/textvqa:validation", "hf:lmms-lab/textvqa:validation"),
+        ("hf:./bench:validation", "hf:{folder}/bench:validation"),
+        ("hf:bench", "hf:{folder}/bench"),
+    ],
+)
+def test_a_test_split_may_be_a_file_or_a_hugging_face_copy(folder, said, read):
+    (folder / "mine.jsonl").write_text("{}")
+    config = load(folder, good(tasks={"textvqa": {"images": "pool", "test": said}}))
+    assert config.tasks["textvqa"].test == read.format(folder=folder)
+    config.run.mkdir(parents=True)
+    (config.run / "run.yaml").write_text(as_yaml(config, config.run))
+    assert load_config(config.run / "run.yaml") == config
+    assert str(folder) not in as_yaml(config, config.run)
+
+
+def test_what_is_scored_and_how_can_be_chosen_for_each_task(folder):
+    text = refusal(
+        folder,
+        good(
+            tasks={
+                "textvqa": {"images": "pool", "metric": "anl", "missing": 1.5},
+                "okvqa": {"images": "pool", "test": "hf:a/b", "metrics": "anls"},
+            }
+        ),
+    )
+    assert "'tasks.textvqa.metric': there is no metric 'anl'. Did you mean anls?" in text
+    assert "'tasks.textvqa.missing' is 1.5" in text and "Did you mean metric?" in text
+    text = refusal(folder, good(tasks={"chartqa": {"images": "pool", "subset": "humans"}}))
+    assert "chartqa has no subset 'humans'. Did you mean human?" in text
+    assert "textvqa has no subset" in refusal(folder, good(tasks={"textvqa": {"images": "pool", "subset": "a"}}))
+
+
+def test_a_test_file_that_does_not_exist_is_named(folder):
+    text = refusal(folder, good(tasks={"textvqa": {"images": "pool", "test": "mine.jsonl"}}))
+    assert f"'tasks.textvqa.test' is {folder / 'mine.jsonl'}, which does not exist" in text
+
+
 def test_a_test_split_is_optional(folder):
     assert load(folder, good(tasks={"textvqa": {"images": "pool"}})).tasks["textvqa"].test is None
 
@@ -82,7 +124,7 @@ def test_all_problems_of_form_are_listed_at_once(folder):
     assert "unknown setting 'level.epoch'. Did you mean epochs?" in text
     assert "'level.replay' is 1.0" in text
     assert "'identify.rule' is 'papre'" in text
-    assert "unknown setting 'sede'. Did you mean seed?" in text
+    assert "unknown setting 'sede'. Did you mean seed" in text
     assert "'teacher' is None" in text
 
 
@@ -112,9 +154,9 @@ def test_an_unknown_key_of_a_task_is_answered_with_the_near_one(folder):
 
 
 def test_a_file_in_the_place_of_an_image_folder_is_refused(folder):
-    (folder / "list.txt").write_text("a.png")
-    text = refusal(folder, good(tasks={"textvqa": {"images": "list.txt"}}))
-    assert "is not a folder" in text
+    (folder / "list.csv").write_text("a.png")
+    text = refusal(folder, good(tasks={"textvqa": {"images": "list.csv"}}))
+    assert "is not a folder, and its ending is none of .jsonl, .parquet, .tar, .txt" in text
 
 
 @pytest.mark.parametrize(

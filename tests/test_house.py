@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "parityalign"
-ROOMS = {"stages", "tasks", "models", "objectives", "training", "report", "embedded"}
-JOINERS = {"cli", "pipeline", "controls", "joinery", "__main__"}
+ROOMS = {"stages", "tasks", "exports", "models", "objectives", "training", "report", "embedded", "sources"}
+JOINERS = {"cli", "pipeline", "controls", "exporting", "joinery", "__main__"}
 """What may import any room; every other module at the top of the package is ground."""
 FINDERS = JOINERS | {"plugins"}
 """What may import the house's own modules inside a function."""

@@ -20,7 +20,15 @@ from parityalign.records import Answer, ImageRef, Pair, Rejected, Reply, Verdict
 from parityalign.report.charts import element, score_chart, verdict_chart
 from parityalign.report.gallery import choose, thumbnail
 from parityalign.report.page import write_report
-from parityalign.report.tables import Scores, estimate, headline, paper_table, score_table
+from parityalign.report.tables import (
+    Scores,
+    coverage_table,
+    estimate,
+    headline,
+    paper_table,
+    part_table,
+    score_table,
+)
 from parityalign.store import RunFolder
 
 HOSTILE = '<script>alert("x")</script>'
@@ -386,6 +394,41 @@ def test_scores_are_written_one_way():
     )
     assert second.p == "0.020"
     assert (mean.task, mean.n, mean.after, mean.gain) == ("mean", "1,600", "56.0", "+20.4 [+17.5, +23.2]")
+
+
+def with_parts_and_coverage():
+    """The scores as a run writes them: with a benchmark's parts, and with what its file has."""
+    chartqa = {
+        **SCORES["tasks"]["chartqa"],
+        "subsets": {
+            "human": {"n": 100, "before": {"score": 20.0}, "after": {"score": 30.0}, "gain": {"score": 10.0}},
+            "augmented": {"n": 300, "before": {"score": 40.0}, "after": {"score": 44.0}, "gain": {"score": 4.0}},
+        },
+        "coverage": {"questions": 1410, "scored": 400, "not_scored": {"missing_image": 10, "over_limit": 1000}},
+    }
+    return Scores.model_validate({**SCORES, "tasks": {**SCORES["tasks"], "chartqa": chartqa}})
+
+
+def test_the_parts_of_a_benchmark_stand_beside_their_unweighted_mean():
+    human, augmented, mean = part_table(with_parts_and_coverage())
+    assert human == ("chartqa, human", "100", "20.0", "30.0", "-", "+10.0")
+    assert augmented.part == "chartqa, augmented"
+    assert mean == ("chartqa, mean of the parts", "400", "30.0", "37.0", "-", "+7.0")
+
+
+def test_questions_that_were_not_scored_are_counted_with_their_reasons():
+    scores = with_parts_and_coverage()
+    assert coverage_table(scores) == [
+        ("chartqa", "1,000 over limit, 10 missing image", "1,410", "400", "1,010"),
+    ]
+    assert coverage_table(Scores.model_validate(SCORES)) == []
+
+
+def test_a_page_shows_the_parts_and_the_questions_that_were_not_scored(tmp_path):
+    (tmp_path / "run.yaml").write_text("seed: 0\n")
+    (tmp_path / "scores.json").write_text(with_parts_and_coverage().model_dump_json())
+    text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "chartqa, mean of the parts" in text and "1,000 over limit, 10 missing image" in text
 
 
 def test_a_score_that_was_not_taken_is_a_dash_and_no_zero():

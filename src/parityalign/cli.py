@@ -20,11 +20,12 @@ import typer
 from rich.console import Console
 
 from parityalign import terminal
-from parityalign.config import IdentifySettings, RunConfig, load_config, read_config
+from parityalign.config import IdentifySettings, RunConfig
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
 from parityalign.plugins import find, load_task
-from parityalign.seams import Progress, Task
+from parityalign.runfile import load_config, read_config, with_teacher
+from parityalign.seams import Progress
 from parityalign.store import RunFolder
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ class Rule(StrEnum):
 
     METRIC = "metric"
     PAPER = "paper"
+
+
+class What(StrEnum):
+    """Which pairs an export holds."""
+
+    GAPS = "gaps"
+    ALL = "all"
 
 
 app = typer.Typer(
@@ -80,17 +88,23 @@ def _command(command: Callable[P, None]) -> Callable[P, None]:
 def demo(
     run: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
     controls: Annotated[bool, typer.Option("--controls", help="Also train on other things, to compare.")] = False,
+    teacher: Annotated[
+        str | None, typer.Option(help="Another teacher, such as hf:./folder or http://HOST:PORT/v1#NAME.")
+    ] = None,
 ) -> None:
     """Run everything on the bundled teacher, student and pictures."""
     from parityalign.joinery import CONFIG, refuse_foreign_folder, refuse_other_run
 
+    def chosen(config: RunConfig) -> RunConfig:
+        return with_teacher(config, teacher, Path.cwd()) if teacher else config
+
     refuse_foreign_folder(run)
-    config = read_config(DEMO_CONFIG, run)
+    config = chosen(read_config(DEMO_CONFIG, run))
     with _progress() as progress, RunFolder(run):
         if (run / CONFIG).exists():  # drawing clears `data`, which may be somebody's own
             refuse_other_run(read_config(run / CONFIG), config)
         find("embedded", "generate").write_demo_data(run / "data", config.seed, progress)
-    _align(load_config(DEMO_CONFIG, run), controls=controls)
+    _align(chosen(load_config(DEMO_CONFIG, run)), controls=controls)
 
 
 @_command
@@ -115,19 +129,27 @@ def annotate(run: RunArgument) -> None:
 
 
 @_command
-def identify(
+def identify(  # noqa: PLR0913 - an option is a parameter
     run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run that was begun.")] = None,
-    pairs: Annotated[Path | None, typer.Option(help="Pairs made elsewhere, as JSON lines.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="Pairs made elsewhere; see docs/interchange.md.")] = None,
     teacher_answers: Annotated[Path | None, typer.Option(help="The teacher's answers to them.")] = None,
     student_answers: Annotated[Path | None, typer.Option(help="The student's answers to them.")] = None,
     task: Annotated[str | None, typer.Option(help="The task that the pairs belong to.")] = None,
     rule: Annotated[Rule | None, typer.Option(help="The task's own metric (default), or the paper's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the verdicts go, as JSON lines.")] = None,
+    pairs_format: Annotated[
+        str | None, typer.Option(help="pairs, sharegpt, first-release or parquet; else the file tells.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of a Parquet file, such as question=q,answer=a,pair_id=id.")
+    ] = None,
 ) -> None:
     """Find the gaps: pairs that the teacher has right and the student wrong.
 
     Works on a run folder, or with the options on pairs and answers made elsewhere; then no model is loaded.
     """
+    from parityalign.stages.elsewhere import identify_from_files
+
     needed = {
         "--pairs": pairs,
         "--teacher-answers": teacher_answers,
@@ -135,13 +157,24 @@ def identify(
         "--task": task,
         "--out": out,
     }
-    given = [name for name, value in {**needed, "--rule": rule}.items() if value]
+    others = {"--rule": rule, "--pairs-format": pairs_format, "--columns": columns}
+    given = [name for name, value in {**needed, **others}.items() if value]
     if run and given:
         raise UserError(f"{', '.join(given)} cannot go with the run folder {run}: its run.yaml has the settings")
     if run:
         _align(_config_of(run), only="identify")
     elif pairs and teacher_answers and student_answers and task and out:
-        _identify_elsewhere(pairs, teacher_answers, student_answers, load_task(task), rule or Rule.METRIC, out)
+        verdicts = identify_from_files(
+            pairs,
+            teacher_answers=teacher_answers,
+            student_answers=student_answers,
+            task=load_task(task),
+            settings=IdentifySettings(rule=(rule or Rule.METRIC).value),
+            form=pairs_format,
+            columns=_named_columns(columns),
+        )
+        _write_lines([verdict.model_dump_json() for verdict in verdicts], out)
+        print(terminal.counted(Counter(verdict.verdict for verdict in verdicts)))
     else:
         missing = [name for name, value in needed.items() if not value]
         raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
@@ -165,6 +198,24 @@ def report(run: RunArgument) -> None:
     from parityalign.report.page import write_report
 
     print(f"report: {write_report(run)}")
+
+
+@_command
+def export(
+    run: RunArgument,
+    form: Annotated[str, typer.Option("--format", help="Such as llava, messages, trl, hf-dataset, evaluation-log.")],
+    what: Annotated[What, typer.Option(help="The gaps, or all pairs with their verdicts.")] = What.GAPS,
+    prompted: Annotated[
+        bool,
+        typer.Option("--prompted", help="Write questions inside the task's answer prompt, as the models saw them."),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; by default RUN/exports/FORMAT.")] = None,
+) -> None:
+    """Write what a run found in a form that other tools read; see docs/interchange.md."""
+    from parityalign import exporting
+
+    done = exporting.export(_config_of(run), form, everything=what == What.ALL, prompted=prompted, out=out)
+    print(f"{'export' if done.made else 'up to date'}: {done.path} ({terminal.counted(done.counts)})")
 
 
 @_command
@@ -209,21 +260,12 @@ def _config_of(run: Path) -> RunConfig:
     return load_config(path).model_copy(update={"run": Path(os.path.abspath(run))})
 
 
-def _identify_elsewhere(
-    pairs: Path, teacher_answers: Path, student_answers: Path, task: Task, rule: Rule, out: Path
-) -> None:
-    from parityalign.stages.elsewhere import identify_from_files
-
-    settings = IdentifySettings(rule=rule.value)
-    verdicts = identify_from_files(
-        pairs,
-        teacher_answers=teacher_answers,
-        student_answers=student_answers,
-        task=task,
-        settings=settings,
-    )
-    _write_lines([verdict.model_dump_json() for verdict in verdicts], out)
-    print(terminal.counted(Counter(verdict.verdict for verdict in verdicts)))
+def _named_columns(columns: str | None) -> dict[str, str]:
+    """{our name: the file's name} from `question=q,answer=a`."""
+    named = dict(part.split("=", 1) for part in columns.split(",") if "=" in part) if columns else {}
+    if columns and len(named) < columns.count(",") + 1:
+        raise UserError(f"--columns is {columns!r}; write it like question=q,answer=a,image=img,pair_id=id")
+    return named
 
 
 def _write_lines(lines: list[str], out: Path | None) -> None:
@@ -264,7 +306,16 @@ def _show_result(console: Console, run: Path, tasks: list[str]) -> None:
     from parityalign.report.controls import Controls, control_table
     from parityalign.report.files import read_record
     from parityalign.report.flow import VERDICT_WORDS, verdicts_by_task
-    from parityalign.report.tables import SCORE_HEADINGS, Scores, headline, score_table
+    from parityalign.report.tables import (
+        COVERAGE_HEADINGS,
+        PART_HEADINGS,
+        SCORE_HEADINGS,
+        Scores,
+        coverage_table,
+        headline,
+        part_table,
+        score_table,
+    )
 
     verdicts = verdicts_by_task(run, tasks)
     kinds = list(next(iter(verdicts.values()), {}))
@@ -275,6 +326,11 @@ def _show_result(console: Console, run: Path, tasks: list[str]) -> None:
     console.print()
     if scores and scores.tasks:
         console.print(terminal.table(SCORE_HEADINGS, score_table(scores), texts=2))
+        tables = ((PART_HEADINGS, part_table(scores), 1), (COVERAGE_HEADINGS, coverage_table(scores), 2))
+        for headings, listed, texts in tables:
+            if listed:
+                console.print()
+                console.print(terminal.table(headings, listed, texts=texts))
         console.print(f"\n{headline(scores)}", soft_wrap=True, markup=False)
     else:
         console.print("No task of this run has a test split, so there are no scores.")

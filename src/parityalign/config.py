@@ -1,16 +1,24 @@
-"""The configuration of a run: typed, frozen, read from YAML, refused with all its problems at once."""
+"""The configuration of a run: typed and frozen; `runfile.py` reads and writes it."""
 
-import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 from parityalign.errors import UserError
-from parityalign.plugins import has, names, near, split_model
+from parityalign.matching import METRICS
+from parityalign.plugins import has, load_task, names, near, split_model
 
 
 def _known(room: str, word: str) -> Callable[[str], str]:
@@ -32,6 +40,29 @@ def _known_model(spec: str) -> str:
     return spec
 
 
+def _known_metric(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"there is no metric {name!r}. {near(name, list(METRICS))}")
+    return name
+
+
+def _variable(name: str) -> str:
+    # What is refused is not shown: it may be the key itself.
+    if not re.fullmatch("[A-Z][A-Z0-9_]*", name):
+        raise ValueError("is no name of an environment variable (capitals, digits, underscores); a key belongs in one")
+    return name
+
+
+def listed(said: object) -> Sequence[Any]:
+    """One or a list of things, as a list."""
+    return said if isinstance(said, list | tuple) else [said]
+
+
+def unlisted(several: tuple[str, ...]) -> object:
+    """The other way round."""
+    return several[0] if len(several) == 1 else list(several)
+
+
 class Settings(BaseModel):
     """A part of the configuration; a key that it does not know is an error."""
 
@@ -41,10 +72,28 @@ class Settings(BaseModel):
 class TaskData(Settings):
     """Where the pictures of one task are."""
 
-    images: Path
-    """Folder of unlabelled images; folders below it are read too."""
-    test: Path | None = None
-    """Folder with the benchmark's files as released. None: no labels, no scores."""
+    images: Annotated[tuple[str, ...], BeforeValidator(listed), PlainSerializer(unlisted), Field(min_length=1)]
+    """Unlabelled images, one source or a list of them: a folder (those below it are read too), a `.txt` or `.jsonl`
+    file that names images, Parquet files or tar shards (patterns are allowed), or `hf:OWNER/NAME[:SPLIT]`."""
+    test: str | None = None
+    """Labelled questions: a folder with the benchmark's files as released or with Parquet files, a `.jsonl` file, or
+    `hf:OWNER/NAME[:SPLIT]`. None: no labels, no scores."""
+    metric: Annotated[str, AfterValidator(_known_metric)] | None = None
+    """A function of `matching.py`, for the scores and for identify. None: the task's own."""
+    subset: str | None = None
+    """The part of the test split that is scored, such as ChartQA's `human`. None: the task's default."""
+    missing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the test split's questions that may lack their image or answers; above it the run refuses."""
+
+
+class IntakeSettings(Settings):
+    """Which sound images are set aside all the same."""
+
+    near_duplicates: bool = True
+    """Whether an image goes that is another of its pool saved again: re-encoded or resized. Equal bytes or pixels
+    always go."""
+    overlap_guard: bool = True
+    """Whether images that stand in a test split of the run, as they are or saved again, leave every pool."""
 
 
 class AnnotateSettings(Settings):
@@ -116,6 +165,39 @@ class EvaluateSettings(Settings):
     batch_size: int = Field(default=128, ge=1)
 
 
+class ServerSettings(Settings):
+    """How models behind a server (`http://...`) are asked, and what may be spent on them. No result hangs on these."""
+
+    key_variable: Annotated[str, AfterValidator(_variable)] = "PARITYALIGN_API_KEY"
+    """Environment variable that holds the key, never the key itself; unset: the server is asked without one."""
+    in_flight: int = Field(default=16, ge=1)
+    """Requests that wait for their answers at once."""
+    deadline: float = Field(default=120.0, gt=0)
+    """Seconds after which a request without its whole answer is given up and sent again."""
+    attempts: int = Field(default=8, ge=1)
+    """Requests for one question after which the stage stops."""
+    wait: float = Field(default=1.0, gt=0)
+    """Seconds before the second attempt, doubled for each one after it; a server's Retry-After goes first."""
+    budget_requests: int | None = Field(default=None, ge=1)
+    """Requests in the whole run, repeated and refused ones too; None: no limit. So for the two below."""
+    budget_tokens: int | None = Field(default=None, ge=1)
+    budget_money: float | None = Field(default=None, gt=0)
+    """In the currency of the prices."""
+    prompt_price: float = Field(default=0.0, ge=0)
+    """Of a million tokens."""
+    completion_price: float = Field(default=0.0, ge=0)
+    logprobs: bool = False
+    """Whether the log-probability of every reply is asked for and kept."""
+
+    @model_validator(mode="after")
+    def _money_has_prices(self) -> Self:
+        if self.budget_money is not None and not self.prompt_price + self.completion_price:
+            raise ValueError(
+                f"budget_money is {self.budget_money}, but no price is given. Set prompt_price and completion_price"
+            )
+        return self
+
+
 class RunConfig(Settings):
     """Everything that decides what a run makes."""
 
@@ -123,159 +205,21 @@ class RunConfig(Settings):
     """The run folder."""
     seed: int = Field(default=0, ge=0)
     teacher: Annotated[str, AfterValidator(_known_model)]
-    """KIND:LOCATION, such as `embedded:teacher` or `hf:./folder`."""
+    """KIND:LOCATION, such as `embedded:teacher` or `hf:./folder`, or `http://HOST:PORT/v1#NAME`."""
     student: Annotated[str, AfterValidator(_known_model)]
     tasks: dict[Annotated[str, AfterValidator(_known("tasks", "task"))], TaskData] = Field(min_length=1)
+    intake: IntakeSettings = IntakeSettings()
     annotate: AnnotateSettings = AnnotateSettings()
     identify: IdentifySettings = IdentifySettings()
     level: LevelSettings = LevelSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    server: ServerSettings = ServerSettings()
 
-
-def load_config(path: Path, folder: Path | None = None) -> RunConfig:
-    """Reads and checks a configuration file.
-
-    Args:
-        path: The YAML file.
-        folder: What relative paths in it are relative to; None: the folder of the file.
-
-    Raises:
-        UserError: The file is missing or not YAML, or anything in it is wrong; all problems are listed.
-    """
-    raw, folder = _read_yaml(path), Path(os.path.abspath(folder or path.parent))
-    missing = list(_missing_folders(raw, folder))
-    try:
-        config = _with_full_paths(RunConfig.model_validate(raw), folder)
-    except ValidationError as error:
-        raise _refusal(path, [*map(_in_words, error.errors()), *missing]) from error
-    problems = [*missing, *_inside_images(config)]
-    if problems:
-        raise _refusal(path, problems)
-    return config
-
-
-def read_config(path: Path, folder: Path | None = None) -> RunConfig:
-    """Like `load_config`, but does not look whether the folders exist."""
-    try:
-        config = RunConfig.model_validate(_read_yaml(path))
-    except ValidationError as error:
-        raise _refusal(path, [*map(_in_words, error.errors())]) from error
-    return _with_full_paths(config, Path(os.path.abspath(folder or path.parent)))
-
-
-def as_yaml(config: RunConfig, folder: Path) -> str:
-    """The complete configuration as the text of a YAML file in `folder`, with paths relative to it."""
-    raw = config.model_dump(mode="json")
-    raw["run"] = os.path.relpath(config.run, folder)
-    for data in raw["tasks"].values():
-        for key in ("images", "test"):
-            data[key] = data[key] and os.path.relpath(data[key], folder)
-    for role in ("teacher", "student"):
-        kind, _, location = raw[role].partition(":")
-        if os.path.isabs(location):
-            place = os.path.relpath(location, folder)
-            raw[role] = f"{kind}:{place if place.startswith('.') else f'./{place}'}"
-    text: str = yaml.safe_dump(raw, sort_keys=False)
-    return text
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is given twice, where plain YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if keys.count(key.value) > 1:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
-    except OSError as problem:
-        raise UserError(f"cannot read the configuration {path}: {problem.strerror}") from problem
-    except (yaml.YAMLError, ValueError) as problem:  # ValueError: no UTF-8, or a date such as 2024-13-45
-        raise UserError(f"{path} is not YAML: {problem}") from problem
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} holds no settings but {type(raw).__name__}; it needs at least run, teacher, ...")
-    return raw
-
-
-def _refusal(path: Path, problems: list[str]) -> UserError:
-    listed = "\n".join(f"  - {problem}" for problem in problems)
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return UserError(f"{path}: {count}\n{listed}")
-
-
-def _in_words(problem: ErrorDetails) -> str:
-    """One of pydantic's findings as a sentence: the key, what was given, what to write instead."""
-    place = [str(part) for part in problem["loc"]]
-    key = ".".join(place)
-    if problem["type"] == "extra_forbidden":
-        return f"unknown setting {key!r}. {near(place[-1], _known_keys(place[:-1]))}"
-    if problem["type"] == "missing":
-        return f"{key!r} is missing"
-    if problem["type"] == "value_error":
-        return f"{key.removesuffix('.[key]')!r}: {problem['ctx']['error']}"
-    return f"{key!r} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-
-
-def _known_keys(place: list[str]) -> list[str]:
-    """The settings that may stand at a place such as ["level"] or ["tasks", "textvqa"]."""
-    parts: dict[str, type[Settings]] = {
-        "annotate": AnnotateSettings,
-        "identify": IdentifySettings,
-        "level": LevelSettings,
-        "evaluate": EvaluateSettings,
-        "tasks": TaskData,
-    }
-    return list((parts[place[0]] if place else RunConfig).model_fields)
-
-
-def _full(path: str | Path, folder: Path) -> Path:
-    return Path(os.path.abspath(folder / Path(path).expanduser()))
-
-
-def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
-    """Records and later commands must not depend on where the first command was given."""
-
-    def model(spec: str) -> str:
-        kind, colon, location = spec.partition(":")
-        is_path = location.startswith((".", "/", "~")) or (folder / location).exists()
-        return f"{kind}:{_full(location, folder)}" if location and is_path and kind != "embedded" else spec
-
-    tasks = {
-        name: TaskData(images=_full(data.images, folder), test=data.test and _full(data.test, folder))
-        for name, data in config.tasks.items()
-    }
-    update = {
-        "run": _full(config.run, folder),
-        "tasks": tasks,
-        "teacher": model(config.teacher),
-        "student": model(config.student),
-    }
-    return config.model_copy(update=update)
-
-
-def _missing_folders(raw: dict[str, Any], folder: Path) -> Iterator[str]:
-    """Looks at the file as it was read, so that a problem of form elsewhere does not hide these."""
-    tasks = raw.get("tasks")
-    for name, data in tasks.items() if isinstance(tasks, dict) else ():
-        for key in ("images", "test"):
-            said = data.get(key) if isinstance(data, dict) else None
-            place = _full(said, folder) if isinstance(said, str) else None
-            if place and not place.is_dir():
-                what = "is not a folder" if place.exists() else "does not exist"
-                yield f"'tasks.{name}.{key}' is {place}, which {what}"
-
-
-def _inside_images(config: RunConfig) -> Iterator[str]:
-    """Folders whose files would get into a pool."""
-    for name, data in config.tasks.items():
-        for key, folder in (("run", config.run), (f"tasks.{name}.test", data.test)):
-            if folder and folder.is_relative_to(data.images):
-                yield (
-                    f"{key!r} ({folder}) lies inside 'tasks.{name}.images' ({data.images}), so its files "
-                    "would be taken for unlabelled images. Move one of them"
-                )
+    @field_validator("tasks")
+    @classmethod
+    def _known_subsets(cls, tasks: dict[str, TaskData]) -> dict[str, TaskData]:
+        for name, data in tasks.items():
+            known = list(load_task(name).subsets)
+            if data.subset is not None and data.subset not in known:
+                raise ValueError(f"{name} has no subset {data.subset!r}. {near(data.subset, known)}")
+        return tasks

@@ -2,11 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from parityalign.errors import WorkFailed
+from parityalign.errors import UserError, WorkFailed
 from parityalign.records import content_id
 
 HALF_WRITTEN = ".part"
@@ -19,10 +20,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_files(folder: Path) -> list[str]:
-    """The files below a folder as sorted relative paths with forward slashes; half-written ones are none."""
+def folder_files(folder: Path, *, but: str | None = None) -> list[str]:
+    """The files below a folder as sorted relative paths with forward slashes; half-written ones are none.
+
+    Args:
+        folder: The folder.
+        but: Name of a folder in it that is left out.
+    """
     whole = (path for path in folder.rglob("*") if path.suffix != HALF_WRITTEN and path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in whole)
+    names = (path.relative_to(folder) for path in whole)
+    return sorted(name.as_posix() for name in names if name.parts[0] != but)
 
 
 def digest_of_files(sha256: Mapping[str, str]) -> str:
@@ -35,7 +42,54 @@ def folder_digest(folder: Path) -> str:
     return digest_of_files({name: file_digest(folder / name) for name in folder_files(folder)})
 
 
-def write_whole(path: Path, text: str) -> None:
+def files_below(folder: Path) -> Iterator[Path]:
+    """Everything below a folder that is no folder, sorted by path; links to folders are listed but not entered.
+
+    The names are sorted in a temporary database, so a million of them take no memory.
+
+    Raises:
+        UserError: A folder cannot be read.
+    """
+    with closing(sqlite3.connect("")) as names:
+        names.execute("CREATE TABLE names (name BLOB PRIMARY KEY) WITHOUT ROWID")
+        # With 0 between its parts a path sorts as the list of its parts does.
+        found = ((path.replace(b"/", b"\0"),) for path in _walk(os.fsencode(folder)))
+        names.executemany("INSERT INTO names VALUES (?)", found)
+        for (name,) in names.execute("SELECT name FROM names ORDER BY name"):
+            yield Path(os.fsdecode(name.replace(b"\0", b"/")))
+
+
+def _walk(folder: bytes) -> Iterator[bytes]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _walk(entry.path)
+                else:
+                    yield entry.path
+    except OSError as problem:
+        raise UserError(f"cannot read the folder {os.fsdecode(folder)}: {problem.strerror}") from problem
+
+
+def listing_digest(paths: Iterable[Path]) -> str:
+    """Changes when one of the files comes, goes or is written; opens none of them."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = path.lstat()
+            size, written = status.st_size, status.st_mtime_ns
+        except OSError:  # a list may name what is not there
+            size, written = -1, -1
+        digest.update(f"{shown(path)}\0{size}\0{written}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+def shown(path: Path) -> str:
+    """The path as text that a file can hold, whatever bytes are in its name."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a small file so that a reader sees the old content or the new, never a part.
 
     Raises:
@@ -43,8 +97,8 @@ def write_whole(path: Path, text: str) -> None:
     """
     part = path.with_name(path.name + HALF_WRITTEN)
     with writing(path):
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -4,30 +4,47 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from parityalign.config import LevelSettings, RunConfig, Settings, as_yaml, read_config
+from parityalign.config import LevelSettings, RunConfig, Settings, TaskData
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
-from parityalign.plugins import find, fingerprint, load_model, load_task, split_model
+from parityalign.labelled import state_of
+from parityalign.matching import metric as find_metric
+from parityalign.plugins import find, fingerprint, is_served, load_model, load_task, split_model
 from parityalign.prompting import check_model_folder
 from parityalign.records import Pair, Question, content_id
-from parityalign.seams import Leveller, LevelResult, Model, Progress, Task
-from parityalign.stages.intake import listing_digest
+from parityalign.runfile import as_yaml, read_config
+from parityalign.seams import Leveller, LevelResult, Model, Progress, Source, Task
+from parityalign.sourcing import open_source
+from parityalign.splits import keep_split, kept_left_out, kept_questions
 from parityalign.store import Artefact, RunFolder
 
 CONFIG = "run.yaml"
 SCORES = "scores.json"
 CONTROLS = "controls.json"
 REPORT = "report.html"
+SERVER = "server"
+"""Folder of the ledger of what servers were asked."""
 
 _SPEED_ONLY = frozenset({"annotate.batch_size", "identify.batch_size", "evaluate.batch_size"})
 """Settings that no result hangs on: changing one must not throw work away."""
 _IN_SCORES = frozenset({"evaluate.resamples"})
 """Settings that matter to the scores only, which are computed anew from the answers."""
+
+
+class Servers(Protocol):
+    """What is needed of `models/http.py`: models by URL, and what they were asked in a stage."""
+
+    def model(self, location: str, stage: str) -> Model:
+        """The model at a URL, whose requests are noted under the stage."""
+
+    def facts(self, stage: str) -> Mapping[str, object]:
+        """What a stage's manifest says about them; empty if nothing was asked."""
 
 
 class Outcome(NamedTuple):
@@ -64,21 +81,42 @@ class Run:
         self.folder = folder
         self.config = config
         self.progress = progress
-        self.tasks: dict[str, Task] = {name: load_task(name) for name in config.tasks}
+        self.tasks: dict[str, Task] = {name: _task(name, data) for name, data in config.tasks.items()}
         self.outcomes: list[Outcome] = []
         self._only = only
+        self._stage = ""
         self._artefacts: dict[str, Artefact] = {}
 
     @property
-    def pools(self) -> dict[str, Path]:
-        """The folder of unlabelled images of each task."""
-        return {name: data.images for name, data in self.config.tasks.items()}
+    def pools(self) -> dict[str, list[Source]]:
+        """Where the unlabelled images of each task come from."""
+        return {name: [*map(open_source, data.images)] for name, data in self.config.tasks.items()}
 
     @cached_property
     def tests(self) -> dict[str, list[Question]]:
-        """The labelled questions of each task that has a test split."""
-        folders = {name: data.test for name, data in self.config.tasks.items() if data.test}
-        return {name: self.tasks[name].read_test(folder) for name, folder in folders.items()}
+        """The labelled questions of each task that has a test split, as far as they can be scored."""
+        return {name: kept_questions(made) for name, made in self._splits.items()}
+
+    @cached_property
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """How many questions of each test split cannot be scored, by reason."""
+        return {name: kept_left_out(made) for name, made in self._splits.items()}
+
+    @cached_property
+    def _splits(self) -> dict[str, Artefact]:
+        """The test splits, each read into the run folder once."""
+        return {name: self._split(name, data) for name, data in self.config.tasks.items() if data.test}
+
+    def _split(self, name: str, data: TaskData) -> Artefact:
+        task = self.tasks[name]
+        plan = {f"tasks.{name}.{key}": getattr(data, key) for key in ("subset", "missing", "metric")}
+        made = self.folder.artefact(f"tests/{name}", inputs={"files": self._split_states[name]}, settings=plan)
+        keep_split(made, task, data, self.progress)
+        return made
+
+    @cached_property
+    def _split_states(self) -> dict[str, str]:
+        return {name: state_of(self.tasks[name], data.test) for name, data in self.config.tasks.items() if data.test}
 
     @cached_property
     def teacher_fingerprint(self) -> str:
@@ -104,7 +142,17 @@ class Run:
     def load_model(self, spec: str) -> Model:
         """Loads a model, after what the one before left behind is gone: two need not fit into memory."""
         gc.collect()
-        return load_model(spec)
+        return self._servers.model(spec, self._stage) if is_served(spec) else load_model(spec)
+
+    @cached_property
+    def _servers(self) -> Servers:
+        """What the run asks over the network, and what it has spent there."""
+        made: Servers = find("models", "http").Servers(self.config.server, self.folder.path / SERVER)
+        return made
+
+    def _facts(self, stage: str) -> Mapping[str, object]:
+        served = any(map(is_served, (self.config.teacher, self.config.student)))
+        return self._servers.facts(stage) if served else {}
 
     def load_teacher(self) -> Model:
         """Loads the teacher."""
@@ -166,6 +214,7 @@ class Run:
             (self.folder.path / stale).unlink(missing_ok=True)
         self.folder.event("began", stage=name)
         began = time.monotonic()
+        self._stage, made.also = name, lambda: self._facts(name)
         yield made
         seconds, counts = round(time.monotonic() - began, 1), made.manifest["counts"]
         self.folder.event("finished", stage=name, seconds=seconds, counts=counts)
@@ -189,16 +238,17 @@ class Run:
         """The identities of what `part` stands for, under names that a message may show."""
         if part in self._artefacts:
             return {part: self._artefacts[part].digest}
-        data, tasks = self.config.tasks, self.tasks.values()
+        tasks = self.tasks.values()
         match part:
             case "teacher model":
                 return {part: self.teacher_fingerprint}
             case "student model":
                 return {part: self.student_fingerprint}
             case "pools":
-                return {f"images of {name}": listing_digest([it.images]) for name, it in data.items()}
+                return {f"images of {name}": self._digest_of(sources) for name, sources in self.pools.items()}
             case "tests":
-                return {f"test of {name}": listing_digest([it.test]) for name, it in data.items() if it.test}
+                splits = self._splits.items()
+                return {f"test of {name}": content_id(made.digest, self._split_states[name]) for name, made in splits}
             case "annotate prompt":
                 return {f"{part} of {task.name}": content_id(task.annotate_prompt) for task in tasks}
             case "answer prompt":
@@ -206,6 +256,11 @@ class Run:
             case "metric":
                 return {f"{part} of {task.name}": content_id(task.metric_name) for task in tasks}
         raise ValueError(f"nothing is called {part!r} here")
+
+    def _digest_of(self, sources: Sequence[Source]) -> str:
+        # Images that are no files are kept in the run folder, and later records name their places: they move with it.
+        place = "" if all(source.holds_files for source in sources) else str(self.folder.path)
+        return content_id(place, *(source.digest() for source in sources))
 
     def _flat(self, part: str) -> dict[str, object]:
         """A part of the configuration as {dotted name: JSON value}."""
@@ -241,6 +296,12 @@ def opened(config: RunConfig, progress: Progress, *, only: str | None = None, re
         yield Run(folder, config, progress, only=only)
 
 
+def _task(name: str, data: TaskData) -> Task:
+    """The task, with the metric that the configuration chose for it."""
+    task = load_task(name)
+    return replace(task, metric_name=data.metric, metric=find_metric(data.metric)) if data.metric else task
+
+
 def _refuse_unusable_models(config: RunConfig) -> None:
     """What levelling would find wrong only after hours of the teacher's work."""
     for spec in (config.teacher, config.student):
@@ -272,7 +333,10 @@ def refuse_other_run(before: RunConfig, now: RunConfig) -> None:
     """
     shared = sorted(before.tasks.keys() & now.tasks.keys())
     compared = [("teacher", before.teacher, now.teacher), ("student", before.student, now.student)]
-    images = [(f"tasks.{name}.images", str(before.tasks[name].images), str(now.tasks[name].images)) for name in shared]
+    images = [
+        (f"tasks.{name}.images", ", ".join(before.tasks[name].images), ", ".join(now.tasks[name].images))
+        for name in shared
+    ]
     found = [f"{what} was {old}, is {new}" for what, old, new in (*compared, *images) if old != new]
     if not shared:
         found.append(f"tasks was {', '.join(before.tasks)}, is {', '.join(now.tasks)}")

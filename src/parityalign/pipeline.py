@@ -20,8 +20,8 @@ def align(run: Run) -> Iterator[str]:
     tasks, config, seed, progress = run.tasks, run.config, run.config.seed, run.progress
     teacher, student = run.load_teacher, run.load_student
 
-    with run.stage("intake", "images", of=["pools", "tests"], settings=[]) as images:
-        intake(images, run.pools, run.tests, progress=progress)
+    with run.stage("intake", "images", of=["pools", "tests"], settings=["intake"]) as images:
+        intake(images, run.pools, run.tests, settings=config.intake, progress=progress)
     yield "intake"
 
     of = ["images", "teacher model", "annotate prompt"]
@@ -47,7 +47,7 @@ def align(run: Run) -> Iterator[str]:
         models = Models(student, run.load_levelled if was_levelled(levelled) else None, teacher)
         asking = config.evaluate
         evaluate(answers, run.tests, tasks, models, settings=asking, seed=seed, progress=progress)
-        scores = score(answers, run.tests, tasks, settings=asking, seed=seed)
+        scores = score(answers, run.tests, tasks, settings=asking, seed=seed, left_out=run.left_out)
         write_scores(run.folder.path / SCORES, scores)
     yield "evaluate"
 

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
 from parityalign.disk import file_digest, folder_digest
 from parityalign.errors import UserError
@@ -20,7 +21,16 @@ _PACKAGE = Path(__file__).parent
 EMBEDDED_MODELS = _PACKAGE / "embedded" / "models"
 """The folder of the bundled models; `embedded:NAME` is `hf:` on the folder NAME in it."""
 
-_WORDS = {"tasks": "task", "models": "kind of model", "objectives": "objective"}
+_SERVED = "http"
+"""The kind of model that is named by a URL, `https` too."""
+
+_WORDS = {
+    "tasks": "task",
+    "models": "kind of model",
+    "objectives": "objective",
+    "exports": "export format",
+    "sources": "kind of image source",
+}
 
 
 def names(room: str) -> list[str]:
@@ -78,17 +88,41 @@ def load_task(name: str) -> Task:
     return task
 
 
+def is_served(spec: str) -> bool:
+    """Whether a model lies behind a server: its spec is a URL."""
+    return spec.startswith(("http://", "https://"))
+
+
+def _check_address(spec: str) -> None:
+    try:
+        address = urlsplit(spec)
+        found = bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        found = False
+    if not found:
+        raise UserError("a model's address names no server: write it like http://HOST:PORT/v1#NAME.")
+    # Neither is shown: what stands there is likely to be a secret, and the address goes into files.
+    if address.username or address.password or address.query:
+        raise UserError(
+            f"the address of a model at {address.hostname} holds a user name, password or query. Give the address "
+            "alone; the key comes from an environment variable (server.key_variable)."
+        )
+
+
 def split_model(spec: str) -> tuple[str, str]:
-    """A model's (kind, location), with `embedded:NAME` resolved to `hf` on the bundled folder.
+    """A model's (kind, location), with `embedded:NAME` resolved to `hf` on the bundled folder; a URL is `http`.
 
     Raises:
         UserError: It is not KIND:LOCATION, the kind is unknown, or there is no such embedded model.
     """
     kind, _, location = spec.partition(":")
+    if is_served(spec) or kind == _SERVED:
+        _check_address(spec)
+        return _SERVED, spec
     if not location:
         raise UserError(
             f"{spec!r} does not say where the model is: write KIND:LOCATION, "
-            f"such as embedded:teacher or hf:./folder. Kinds: {', '.join(_kinds())}."
+            f"such as embedded:teacher or hf:./folder, or a server's address. Kinds: {', '.join(_kinds())}."
         )
     if kind != "embedded":
         if not has("models", kind):

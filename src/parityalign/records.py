@@ -32,6 +32,14 @@ class ImageRef(Record):
     """Where the file lies."""
     task: str
     """The task whose pool it came in with."""
+    origin: str = ""
+    """The place that it was taken from, such as a shard and a row, where it was no file of its own."""
+    notes: tuple[str, ...] = ()
+    """What else intake saw: `first_frame` (only it is used, of several), `other_format` (than the file's name says)."""
+    pixels: str = ""
+    """SHA-256 (first 32 hex digits) of size and pixels, upright and in RGB."""
+    likeness: str = ""
+    """Perceptual hash and grey values in hex digits, which propose near duplicates."""
 
 
 class Rejected(Record):
@@ -43,6 +51,8 @@ class Rejected(Record):
     """A reason code such as `truncated` or `not_an_image`."""
     detail: str = ""
     """What the decoder said."""
+    partner: str = ""
+    """The image that it equals, where that is the reason."""
 
 
 class Reply(Record):
@@ -85,6 +95,15 @@ class Question(Record):
     """The references, as many as the benchmark has."""
     subset: str = ""
     """A part that is reported on its own, such as ChartQA's `human` and `augmented`."""
+
+
+class LeftOut(Record):
+    """A question of a test split that is not scored."""
+
+    question_id: str
+    reason: str
+    """A reason code such as `missing_image`."""
+    detail: str = ""
 
 
 class Answer(Record):

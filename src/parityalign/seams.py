@@ -1,11 +1,12 @@
 """The contracts between rooms. A seam is one call; an implementation is settings -> something that has it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from parityalign.records import Pair, Question, Score
+from parityalign.records import Pair, Question, Score, Verdict
+from parityalign.rows import Row
 
 Metric = Callable[[str, Sequence[str]], Score]
 """(prediction, references) -> Score."""
@@ -13,6 +14,37 @@ Metric = Callable[[str, Sequence[str]], Score]
 
 Progress = Callable[[str, int, int], None]
 """(step, items done, items in all); called often, must be cheap."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something that a source offers as an image; nothing is read yet."""
+
+    name: str
+    """Where it lies, as text for people: a path, or the path of a shard and the place in it."""
+    read: Callable[[], bytes]
+    """Gives its content.
+
+    Raises:
+        Unfit: It cannot be read; the error says why."""
+    path: Path | None = None
+    """Its own file. None: it has none, as it lies in another."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where unlabelled images come from. A file in `sources/` makes one, by `open_source(location) -> Source`."""
+
+    where: str
+    """As the user wrote it, with full paths."""
+    digest: Callable[[], str]
+    """Changes when an image comes, goes or changes; opens no image."""
+    count: Callable[[], int | None]
+    """How many images are offered; None where nobody knows before the last."""
+    images: Callable[[], Iterator[Found]]
+    """The images one by one, always in the same order."""
+    holds_files: bool = True
+    """Whether each image is a file of its own; others are written into the run."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +61,17 @@ class Task:
     answer_prompt: str
     """A format string with `{question}`; the same in identify, level and evaluate."""
     read_test: Callable[[Path], list[Question]]
-    """Reads the labelled test split from a folder that holds the benchmark's files as released."""
+    """Reads the labelled test split from a folder that holds the benchmark's files as released.
+
+    A question comes with the path of its image, there or not, and with no answers where the file has none."""
+    read_row: Callable[[Row], Question] | None = None
+    """Reads a row of the benchmark's Hugging Face copies; the question's image is the name that the row has for it."""
+    splits: tuple[str, ...] = ()
+    """Names of the labelled split in those copies, the best first."""
+    annotators: int | None = None
+    """Answers that every question of the benchmark has; None: any number."""
+    subsets: Mapping[str, Callable[[Question], bool]] = field(default_factory=dict)
+    """The parts that a configuration may choose and which questions are in them; the first is the default."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +102,6 @@ class Model(Protocol):
         """Where the model is, as the user wrote it (`embedded:teacher`, `hf:./folder`)."""
 
     @property
-    def fingerprint(self) -> str:
-        """Changes whenever the weights or the processor change; part of every manifest that depends on them."""
-
-    @property
     def special_tokens(self) -> frozenset[str]:
         """Texts that the model's processor would not read as plain text, such as an image placeholder."""
 
@@ -87,3 +125,64 @@ class Leveller(Protocol):
 
     def __call__(self, pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
         """Trains on `pairs`, stops early by the loss on `held_out`, saves the best checkpoint to `out`."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A pair with its verdict, on its way to another tool: none of its texts holds a tag such as `<image>`."""
+
+    pair: Pair
+    verdict: Verdict
+    asked: str
+    """What stands in the user's turn: the question, or the task's answer prompt around it."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One model's answer to a question of a test split, with its score."""
+
+    task: str
+    model: str
+    """`before`, `after` or `teacher`."""
+    question: Question
+    prediction: str
+    metric: str
+    score: Score
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run's pairs come from, for those who get them without the run. Names, not paths, of local things."""
+
+    teacher: str
+    student: str
+    seed: int
+    judged_by: str
+    """The rule of identify, in words."""
+    exported: str
+    """`gaps` or `all`."""
+    sources: Mapping[str, str]
+    """Of each task: where its images came from."""
+    annotate_prompts: Mapping[str, str]
+    answer_prompts: Mapping[str, str]
+    pairs: int
+    verdicts: Mapping[str, Mapping[str, int]]
+    """Of each task: how many pairs have which verdict, gaps or not."""
+
+
+class Exportable(Protocol):
+    """What a run has for other tools. Everything is read when it is asked for, row by row."""
+
+    def origin(self) -> Origin:
+        """Where the pairs come from."""
+
+    def judged(self) -> Iterator[Judged]:
+        """The pairs to export, gaps or all, in the order of the run."""
+
+    def scored(self) -> Iterator[Scored]:
+        """All answers to the test splits, model by model."""
+
+
+Export = Callable[[Exportable, Path], Mapping[str, int]]
+"""(run, an empty folder) -> what was written there, counted. A file in `exports/` defines one as `write`, and as
+`OF` the artefacts that it is made of."""

@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 BEGUN = "begun.json"
+BY_CONTENT = "files"
+"""Folder of an artefact for files that are named by their content; they are as many as the images, so the manifest
+does not list them. A record that names one holds its digest too."""
 
 
 class Stream(Generic[R]):
@@ -90,6 +93,7 @@ class Artefact:
         finished: Its manifest is there, made from the same inputs and settings.
         redone_because: What changed, in words, if an artefact of other inputs or settings was thrown away for
             this one; else None.
+        also: More facts for the manifest, from around the stage; asked for when it finishes.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Artefact:
         version: int,
     ) -> None:
         self.path = path
+        self.also: Callable[[], Mapping[str, object]] = dict
         plan = {"inputs": dict(inputs), "settings": dict(settings), "version": version}
         self._plan: dict[str, Any] = json.loads(json.dumps(plan))  # as it will be read back: lists for tuples
         manifest = _read_json(path / MANIFEST)
@@ -150,13 +155,14 @@ class Artefact:
             counts: How many of what, for people and for the report.
             facts: Anything else worth keeping, JSON values only.
         """
-        names = [name for name in folder_files(self.path) if name not in (MANIFEST, BEGUN)]
+        names = [name for name in folder_files(self.path, but=BY_CONTENT) if name not in (MANIFEST, BEGUN)]
         files = {
             name: {"sha256": file_digest(self.path / name), "bytes": (self.path / name).stat().st_size}
             for name in names
         }
         manifest = {
             "counts": dict(counts),
+            **self.also(),
             **facts,
             **self._plan,
             "fingerprint": content_id(_as_json(self._plan)),
