@@ -1,11 +1,12 @@
 """A configuration is refused as a whole, with every problem, where it stands and what to write instead."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from parityalign.config import RunConfig
+from parityalign.config import RunConfig, Settings, TaskData
 from parityalign.errors import UserError
 from parityalign.runfile import as_yaml, load_config
 
@@ -41,6 +42,11 @@ def refusal(folder: Path, content: object) -> str:
         load(folder, content)
     assert refused.value.exit_status == 2
     return str(refused.value)
+
+
+def test_a_folder_instead_of_a_file_is_told_what_to_name(tmp_path):
+    with pytest.raises(UserError, match="is a folder; name the configuration in it"):
+        load_config(tmp_path)
 
 
 def test_paths_are_relative_to_the_file_and_made_absolute(folder, monkeypatch):
@@ -200,3 +206,13 @@ def test_the_resolved_configuration_reads_back_the_same_from_the_run_folder(fold
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_configuration_has_the_right_form(path):
     RunConfig.model_validate(yaml.safe_load(path.read_text()))
+
+
+def test_the_page_of_settings_has_each_with_its_default():
+    page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
+    parts = [field.annotation for field in RunConfig.model_fields.values()]
+    for part in (TaskData, *(part for part in parts if isinstance(part, type) and issubclass(part, Settings))):
+        for name, field in part.model_fields.items():
+            default = None if field.is_required() else json.dumps(field.default).strip('"')
+            shown = "required" if default is None else "none" if default == "null" else f"`{default}`"
+            assert f"| `{name}` | {shown} |" in page, name

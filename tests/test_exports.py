@@ -248,6 +248,24 @@ def test_a_log_of_a_limited_evaluation_holds_the_questions_that_were_asked(proje
     assert "textvqa-after 3, textvqa-before 3, textvqa-teacher 3" in output
 
 
+def test_a_log_reads_the_questions_that_were_asked_and_touches_no_test_split(whole, project):
+    done("export", whole, "--format", "evaluation-log")
+    before = content(whole)
+    (project / "test" / "TextVQA_0.5.1_val.json").unlink()
+    assert done("export", whole, "--format", "evaluation-log").startswith("up to date: ")
+    done("export", whole, "--format", "evaluation-log", "--prompted")
+    assert {name for name, data in content(whole).items() if before.get(name) != data} == {
+        "exports/evaluation-log/manifest.json"
+    }
+    manifest = whole / "tests" / "textvqa" / "manifest.json"
+    said = json.loads(manifest.read_text())
+    said["inputs"]["files"] = "others"
+    for damage in (lambda: manifest.write_text(json.dumps(said)), manifest.unlink):
+        damage()
+        message = refusal("export", whole, "--format", "evaluation-log")
+        assert "other test questions" in message and f"First: parityalign evaluate {whole}" in message
+
+
 def test_without_a_test_split_there_is_no_log(project, trainable):
     said = yaml.safe_load((project / "run.yaml").read_text())
     del said["tasks"]["textvqa"]["test"]

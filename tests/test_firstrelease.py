@@ -73,6 +73,10 @@ def test_an_image_is_its_base_name_wherever_its_author_had_it(tmp_path, image):
             r"\[1\] is no row of the first release: expected .*'PA_question'.*found 'question'",
         ),
         ([{**CONVERSATION, "conversations": []}], "one turn of human and one of gpt, has none"),
+        (
+            [{**CONVERSATION, "conversations": CONVERSATION["conversations"] * 2}],
+            "one turn of human and one of gpt, has 'human', 'gpt', 'human', 'gpt'",
+        ),
         ([{**PA, "image_path": None}], "'image_path' is null"),
     ],
 )
@@ -103,6 +107,11 @@ def test_a_file_of_another_kind_is_refused_by_what_was_expected_and_found(tmp_pa
             {"data": [{"image_id": "003a8ae2ef43b901", "question": "W?", "question_id": 1, "answers": ["a"] * 10}]},
             [("1", "003a8ae2ef43b901.jpg", 10)],
         ),
+        (
+            [{"image_id": None, "question": None, "question_id": 1, "answers": ["race"]}],
+            [("1", "", 1)],
+        ),
+        ([{"imgname": None, "query": None, "label": "14"}], [("0", "", 1)]),
         (
             {"data": [{"file_path": "icdar/7.png", "question": "W?", "question_id": 1, "answers": ["a"]}]},
             [("1", "7.png", 1)],

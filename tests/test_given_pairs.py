@@ -157,6 +157,15 @@ def test_a_parquet_file_that_is_none_or_lacks_a_column_is_refused(tmp_path):
     assert "columns can be named for Parquet" in told(lines(tmp_path / "given", plain()), question="q")
 
 
+def test_a_damaged_page_of_a_parquet_file_is_told_by_its_file(tmp_path):
+    path = parquet(tmp_path / "p.parquet", plain([(str(n), "a.png", f"What is {n}?", f"tea {n}") for n in range(2500)]))
+    data = bytearray(path.read_bytes())
+    pages_end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")  # what follows is the footer
+    data[4:pages_end] = bytes(pages_end - 4)
+    path.write_bytes(data)
+    assert str(path) in told(path)
+
+
 # On the command line
 
 

@@ -15,6 +15,8 @@ from parityalign.errors import UserError
 from parityalign.records import ImageRef, Question, Rejected
 from parityalign.sourcing import open_source
 from parityalign.stages import intake as intake_module
+from parityalign.stages._likeness import look_at
+from parityalign.stages._seen import Seen
 from parityalign.stages.intake import accepted, intake
 
 
@@ -96,6 +98,15 @@ def test_a_picture_too_large_to_decode_safely_is_set_aside(tmp_path, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     _, outcomes = take_in(tmp_path / "run", {"toy": pool})
     assert outcomes == {"good.png": "", "large.png": "too_large", "bomb.png": "too_large"}
+
+
+def test_a_new_picture_is_decoded_once_however_many_it_may_equal(tmp_path):
+    image = Image.radial_gradient("L").convert("RGB")
+    look, seen, decoded = look_at(b"new", image), Seen(), []
+    for number in range(5):
+        seen.add(look._replace(image_id=f"{number}", pixels=f"{number}"), str(tmp_path / "gone.png"))
+    assert seen.match(look, lambda: decoded.append(1) or image, near=True) is None
+    assert len(decoded) == 1
 
 
 def test_a_film_left_in_the_folder_is_not_read_into_memory(tmp_path, monkeypatch):

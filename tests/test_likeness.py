@@ -131,6 +131,7 @@ def test_a_picture_that_has_gone_equals_nothing(tmp_path):
     assert found(seen, saved(image, "JPEG", quality=60)) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc")), st.lists(st.sampled_from("abcd")))
 def test_names_are_taken_as_often_as_they_were_given(given_names, asked):
     names, left = Names(given_names), list(given_names)

@@ -80,6 +80,6 @@ def test_a_bomb_is_told_from_its_header(monkeypatch):
 
 
 def test_what_is_no_file_is_unreadable(tmp_path):
-    for path in (tmp_path, tmp_path / "nothing.png"):
+    for path in (tmp_path, tmp_path / "nothing.png", tmp_path / "a\0b.png", tmp_path / ("x" * 5000)):
         with pytest.raises(Unfit, match="unreadable"):
             read_picture(path)

@@ -2,9 +2,11 @@
 
 import io
 import json
+import random
 import shutil
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from makers import artefact, content, draw, mute
 from parityalign import plugins
 from parityalign.config import IntakeSettings
 from parityalign.errors import UserError
+from parityalign.pictures import Unfit
 from parityalign.sourcing import folder_of, full_source, open_source, problem_of, relative_source
 from parityalign.stages.intake import accepted, intake
 
@@ -150,6 +153,77 @@ def test_a_list_may_name_what_is_not_there(tmp_path, photos):
     assert take_in(tmp_path / "run", str(tmp_path / "list.txt")).manifest["counts"] == {"accepted": 1, "not_a_file": 1}
 
 
+@pytest.mark.parametrize("bad", ["a\0b.png", "x" * 5000])
+def test_a_list_may_name_what_no_file_can_be_called(tmp_path, photos, bad):
+    rows = [{"image": "photos/0.jpg"}, {"image": bad}]
+    (tmp_path / "list.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    counts = take_in(tmp_path / "run", str(tmp_path / "list.jsonl")).manifest["counts"]
+    assert counts["accepted"] == 1 and sum(counts.values()) == 2
+    assert open_source(str(tmp_path / "list.jsonl")).digest()
+
+
+@pytest.mark.parametrize("bad", ["a\0b.png", "x" * 5000])
+def test_a_line_of_text_that_no_file_can_be_called_is_set_aside(tmp_path, photos, bad):
+    (tmp_path / "list.txt").write_text(f"photos/0.jpg\n{bad}\n")
+    counts = take_in(tmp_path / "run", str(tmp_path / "list.txt")).manifest["counts"]
+    assert counts["accepted"] == 1 and sum(counts.values()) == 2
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """A data set of image files, as `datasets` reads them."""
+    pytest.importorskip("datasets")
+    for split in ("train", "test"):
+        for place, colour in enumerate(COLOURS[:3]):
+            draw(tmp_path / f"set/{split}/{place}.png", colour)
+    return tmp_path / "set"
+
+
+def test_a_data_set_of_image_files_comes_in(tmp_path, image_folder):
+    made = take_in(tmp_path / "run", f"hf:{image_folder}")
+    assert made.manifest["counts"] == {"accepted": 3}
+    expected = [(image_folder / f"train/{place}.png").read_bytes() for place in range(3)]
+    assert [Path(image.path).read_bytes() for image in accepted(made)] == expected
+
+
+def test_a_data_set_of_zipped_image_files_comes_in(tmp_path, image_folder):
+    shutil.make_archive(str(tmp_path / "zipped/a"), "zip", image_folder / "train")
+    assert take_in(tmp_path / "run", f"hf:{tmp_path / 'zipped'}").manifest["counts"] == {"accepted": 3}
+
+
+def test_the_file_of_a_row_that_is_not_there_is_set_aside(tmp_path, image_folder):
+    images = list(open_source(f"hf:{image_folder}").images())
+    (image_folder / "train/1.png").unlink()
+    assert len(images[0].read()) and len(images) == 3
+    with pytest.raises(Unfit, match="unreadable"):
+        images[1].read()
+
+
+@pytest.mark.parametrize("form", ["set", "set:train", "data.parquet", "data.parquet:train"])
+def test_the_digest_of_a_data_set_on_the_disk_changes_with_its_files(tmp_path, photos, image_folder, form):
+    as_parquet(photos)
+    source = open_source(f"hf:{tmp_path / form}")
+    before = source.digest()
+    assert source.digest() == before
+    draw(image_folder / "train/0.png", "orange", (90, 90))
+    as_parquet(photos, contents(photos)[:2])
+    assert source.digest() != before
+
+
+def test_each_split_of_a_data_set_has_its_own_digest(image_folder):
+    assert open_source(f"hf:{image_folder}:train").digest() != open_source(f"hf:{image_folder}:test").digest()
+
+
+def test_a_damaged_page_of_a_parquet_file_is_told_by_its_file(tmp_path, photos):
+    path = Path(as_bare_parquet(photos))
+    data = bytearray(path.read_bytes())
+    pages_end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")  # what follows is the footer
+    data[4:pages_end] = bytes(pages_end - 4)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=f"cannot read the Parquet file {path}"):
+        take_in(tmp_path / "run", str(path))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -165,6 +239,18 @@ def test_a_container_that_is_none_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message):
         take_in(tmp_path / "run", str(tmp_path / name))
+
+
+def test_a_large_row_group_of_a_parquet_file_is_not_in_memory_as_a_whole(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    noise = random.Random(0)
+    rows = [noise.randbytes(40_000) for _ in range(1000)]
+    # Pages are ended between batches only; by default one would hold all rows.
+    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet", write_batch_size=16, use_dictionary=False)
+    before = pa.total_allocated_bytes()
+    images = open_source(str(tmp_path / "a.parquet")).images()
+    assert next(images).read() == rows[0]
+    assert pa.total_allocated_bytes() - before < 20_000_000
 
 
 def test_parquet_without_a_column_of_bytes_says_which_columns_there_are(tmp_path):

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -213,7 +214,7 @@ def test_lines_of_ones_own_need_an_image_a_question_and_answers(tmp_path):
         ("{broken", "line 1 is not JSON"),
         ("[1]", "line 1 should be an object"),
         ('{"image": "pictures/a.png"}', "line 1 has no 'question'; its keys are 'image'"),
-        ('{"image": "pictures/a.png", "question": null, "answers": []}', "'question' is null"),
+        ('{"image": "pictures/a.png", "question": null, "answers": []}', "no_question: 1: 0"),
         ("", "is empty: it has no rows"),
     ],
 )
@@ -246,6 +247,51 @@ def test_a_combined_file_of_the_first_release_finds_its_images_by_base_name(tmp_
     draw(tmp_path / "again/COCO_val2014_000000297147.jpg")
     with pytest.raises(UserError, match="is meant"):
         read("okvqa", tmp_path / "okvqa_val_combine.json", tmp_path)
+
+
+def test_one_row_without_an_image_or_a_question_leaves_the_others_alone(tmp_path):
+    row = {"image": "pictures/a.png", "question": "Sold?", "answers": ["tea", "tea"]}
+    path = own(tmp_path, row, {**row, "image": None}, {**row, "question": None})
+    split = read("okvqa", path, tmp_path, missing=0.7)
+    assert [question.question_id for question in split.questions] == ["0"]
+    assert [(each.question_id, each.reason) for each in split.left_out] == [
+        ("1", "missing_image"),
+        ("2", "no_question"),
+    ]
+    assert state_of(load_task("okvqa"), str(path))
+
+
+def test_an_image_that_begins_well_but_is_cut_off_is_left_out_with_what_the_decoder_said(tmp_path):
+    row = {"image": "pictures/a.png", "question": "Sold?", "answers": ["tea", "tea"]}
+    path = own(tmp_path, row, {**row, "image": "pictures/b.jpg"})
+    torn = tmp_path / "pictures/b.jpg"
+    torn.write_bytes(draw(torn, size=(200, 200)).read_bytes()[:700])
+    (left_out,) = read("okvqa", path, tmp_path, missing=0.5).left_out
+    assert left_out.reason == "not_an_image" and f"{torn}: truncated (" in left_out.detail
+    folder = parquet(tmp_path / "copy", COPIES["okvqa"], pictures=[picture(), torn.read_bytes()])
+    (left_out,) = read("okvqa", folder, tmp_path, missing=0.5).left_out
+    assert left_out.reason == "not_an_image" and left_out.detail.startswith("truncated (")
+
+
+@pytest.mark.parametrize("image", ["x" * 5000, "a\0b.png"])
+def test_a_path_that_no_file_can_have_is_a_missing_image(tmp_path, image):
+    row = {"image": "pictures/a.png", "question": "Sold?", "answers": ["tea", "tea"]}
+    path = own(tmp_path, row, {**row, "image": image})
+    assert [each.reason for each in read("okvqa", path, tmp_path, missing=0.5).left_out] == ["missing_image"]
+    assert state_of(load_task("okvqa"), str(path))
+
+
+def test_a_copy_that_names_its_pictures_means_files_in_its_own_folder(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    folder = tmp_path / "copy"
+    for place, colour in ((folder, "red"), (elsewhere, "blue")):
+        draw(place / "pictures/a.png", colour)
+    monkeypatch.chdir(elsewhere)
+    columns = {key: values[:1] for key, values in COPIES["okvqa"].items()}
+    table = pyarrow.table({**columns, "image": [{"bytes": None, "path": "pictures/a.png"}]})
+    pyarrow.parquet.write_table(table, folder / "test-00000-of-00001.parquet")
+    (question,) = read("okvqa", folder, tmp_path).questions
+    assert question.image == str(folder / "pictures/a.png")
 
 
 # Parts

@@ -297,6 +297,19 @@ def test_a_file_that_is_no_picture_is_told_from_one_that_is_missing(release):
     assert "not_an_image" in refusal(task, folder)
 
 
+def test_a_row_whose_image_or_question_is_null_is_left_out_and_the_file_is_read(release, monkeypatch):
+    task, folder = release
+    monkeypatch.setitem(MAIN_FILE, "okvqa", ("OpenEnded_mscoco_val2014_questions.json", "questions"))
+    image = {"chartqa": "imgname", "stvqa": "file_path"}.get(task.name, "image_id")
+    asked = "query" if task.name == "chartqa" else "question"
+    for key, reason in ((image, "missing_image"), (asked, "no_question")):
+        before = rows_of(folder, task.name)[1][0][key]
+        rewrite(folder, task.name, lambda rows, key=key: rows[0].update({key: None}))
+        assert reason in refusal(task, folder)
+        rewrite(folder, task.name, lambda rows, key=key, before=before: rows[0].update({key: before}))
+    assert not read(task, folder).left_out
+
+
 def test_where_nothing_can_be_scored_no_share_helps(tmp_path):
     textvqa(tmp_path)
     (tmp_path / "train_images/0a1b.jpg").unlink()

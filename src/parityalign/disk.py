@@ -78,7 +78,7 @@ def listing_digest(paths: Iterable[Path]) -> str:
         try:
             status = path.lstat()
             size, written = status.st_size, status.st_mtime_ns
-        except OSError:  # a list may name what is not there
+        except (OSError, ValueError):  # a list may name what is not there, or what no file can be called
             size, written = -1, -1
         digest.update(f"{shown(path)}\0{size}\0{written}\0".encode())
     return digest.hexdigest()[:32]

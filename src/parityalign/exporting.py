@@ -17,6 +17,7 @@ from parityalign.plugins import find
 from parityalign.records import Answer, Pair, Question, Record, Verdict, VerdictKind, content_id
 from parityalign.report.files import read_manifest, read_records
 from parityalign.seams import Judged, Origin, Scored
+from parityalign.splits import QUESTIONS
 from parityalign.stages.annotate import PAIRS
 from parityalign.stages.evaluate import AFTER, BEFORE, TEACHER
 from parityalign.stages.identify import VERDICTS
@@ -25,6 +26,9 @@ from parityalign.store import BEGUN, MANIFEST, Artefact, RunFolder
 R = TypeVar("R", bound=Record)
 
 EXPORTS = "exports"
+TESTS = "tests"
+_TEST_OF = "test of "
+"""Begins what a manifest calls a test split among its inputs."""
 _MADE_BY = {"pairs": "annotate", "verdicts": "identify", "answers": "evaluate"}
 
 
@@ -121,7 +125,8 @@ class RunExport:
 
     def _digests(self, of: tuple[str, ...]) -> dict[str, str]:
         manifests = {name: self._manifest(name) for name in of}
-        return {name: content_id(made["fingerprint"], _digest(made)) for name, made in manifests.items()}
+        digests = {name: content_id(made["fingerprint"], _digest(made)) for name, made in manifests.items()}
+        return {**digests, **(self._tests if "answers" in of else {})}
 
     def _judged(self, pair: Pair, verdict: Verdict) -> Judged:
         if not Path(pair.image).is_file():
@@ -131,8 +136,8 @@ class RunExport:
         return Judged(pair, verdict, prompt.format(question=pair.question) if self.prompted else pair.question)
 
     def _questions(self) -> Iterator[tuple[str, Question]]:
-        for task, questions in self._run.tests.items():
-            for question in questions:
+        for task in self._splits:
+            for question in self._read(f"{TESTS}/{task}", QUESTIONS, Question):
                 yield task, question
 
     def _read(self, artefact: str, file: str, record_type: type[R]) -> Iterator[R]:
@@ -145,6 +150,20 @@ class RunExport:
     def _manifests(self) -> dict[str, dict[str, Any] | None]:
         return {name: read_manifest(self._config.run / name) for name in _MADE_BY}
 
+    @cached_property
+    def _splits(self) -> dict[str, dict[str, Any] | None]:
+        """The manifests of the test splits as they lie; None where one is missing."""
+        run, tasks = self._config.run, self._config.tasks
+        return {name: read_manifest(run / TESTS / name) for name, data in tasks.items() if data.test}
+
+    @property
+    def _tests(self) -> dict[str, str]:
+        """The identities of the test splits, as the answers' manifest has them."""
+        return {
+            f"{_TEST_OF}{name}": content_id(_digest(made), made["inputs"]["files"]) if made else ""
+            for name, made in self._splits.items()
+        }
+
     def _missing(self, artefact: str) -> dict[str, Any]:
         raise self._unusable(artefact, "are not finished")
 
@@ -152,6 +171,10 @@ class RunExport:
         run, counts = self._config.run, manifest["counts"]
         if artefact == "answers" and not counts["questions"]:
             raise UserError(f"no task of {run} has a test split, so there are no answers to export")
+        if artefact == "answers":
+            asked = {label: digest for label, digest in manifest["inputs"].items() if label.startswith(_TEST_OF)}
+            if asked != self._tests:
+                raise self._unusable(artefact, "are to other test questions than it has now")
         if artefact != "verdicts":
             return
         if manifest["inputs"]["pairs"] != _digest(self._manifest("pairs")):

@@ -99,15 +99,17 @@ def _pair(row: Row, *, question: str, answer: str, prediction: str | None = None
 
 
 def _conversation(row: Row) -> Item:
-    said = {turn.text("from"): turn.text_or_none("value") for turn in row.rows("conversations")}
-    if said.keys() != {"human", "gpt"}:
-        raise UserError(f"{row.where}: 'conversations' should be one turn of human and one of gpt, has {names(said)}")
-    asked = said["human"]
+    turns = row.rows("conversations")
+    said_by = [turn.text("from") for turn in turns]
+    if said_by != ["human", "gpt"]:
+        told = names(said_by)
+        raise UserError(f"{row.where}: 'conversations' should be one turn of human and one of gpt, has {told}")
+    asked, answer = (turn.text_or_none("value") for turn in turns)
     return Item(
         item_id=row.text("id"),
         image=base_name(row.text("image")),
         question=asked and asked.removeprefix(_IMAGE_MARK),
-        answer=said["gpt"],
+        answer=answer,
     )
 
 
@@ -135,9 +137,9 @@ def _questions(row: Row) -> Iterator[Question]:
     if has_keys(row, ("imgname", "query", "label")):
         number = row.text("question_id") if "question_id" in row.values else str(row.place)
         answers = row.texts("label")
-        yield _question(number, row.text("imgname"), row.text("query"), answers)
+        yield _question(number, _or_empty(row, "imgname"), _or_empty(row, "query"), answers)
     elif has_keys(row, ("file_path", "question", "answers")):
-        yield _asked(row, base_name(row.text("file_path")))
+        yield _asked(row, base_name(_or_empty(row, "file_path")))
     elif has_keys(row, ("image_id", "qas")):
         for asked in row.rows("qas"):
             yield _asked(asked, _image_of(row, "train2014"))
@@ -149,7 +151,7 @@ def _questions(row: Row) -> Iterator[Question]:
 
 
 def _asked(row: Row, image: str) -> Question:
-    return _question(row.text("question_id"), image, row.text("question"), row.texts("answers"))
+    return _question(row.text("question_id"), image, _or_empty(row, "question"), row.texts("answers"))
 
 
 def _question(question_id: str, image: str, question: str, answers: tuple[str, ...]) -> Question:
@@ -157,9 +159,16 @@ def _question(question_id: str, image: str, question: str, answers: tuple[str, .
 
 
 def _image_of(row: Row, part: str) -> str:
-    """COCO's name for a number (OK-VQA), OpenImages' for the 16 hexadecimal digits that TextVQA has."""
-    number = row.text("image_id")
+    """COCO's name for a number (OK-VQA), OpenImages' for the 16 hexadecimal digits that TextVQA has; none for null."""
+    number = _or_empty(row, "image_id")
+    if not number:
+        return ""
     return f"{number}.jpg" if len(number) == 16 else f"COCO_{part}_{number.rjust(12, '0')}.jpg"
+
+
+def _or_empty(row: Row, key: str) -> str:
+    """A text, empty where it is null: such a question is told of where it is left out."""
+    return row.text_or_none(key) or ""
 
 
 def _unknown(row: Row, kind: str, shapes: Iterable[tuple[str, ...]]) -> UserError:

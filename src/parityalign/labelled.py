@@ -52,12 +52,14 @@ def _of_table(task: Task, name: str) -> tuple[Iterable[Found], int | None]:
     if task.read_row is None:
         raise UserError(f"the task {task.name} reads no Hugging Face copies; give its files as released, not {name}")
     table, read = open_table(name, prefer=task.splits), task.read_row
+    place = Path(divided(name)[0])
+    folder = place if place.is_dir() else place.parent
     rows = (Row(f"{name}, row {place}", values, place) for place, values in enumerate(table.rows))
-    return (_with_picture(read(row), row) for row in rows), table.total
+    return (_with_picture(read(row), row, folder) for row in rows), table.total
 
 
-def _with_picture(question: Question, row: Row) -> Found:
-    """A row's picture is under `image`: bytes, or the path of a file where it was not taken into the Parquet file."""
+def _with_picture(question: Question, row: Row, folder: Path) -> Found:
+    """A row's picture is under `image`: bytes, or where in the data set's folder its file lies."""
     picture = row.value("image")
     if not isinstance(picture, dict):
         return Found(question)
@@ -65,7 +67,9 @@ def _with_picture(question: Question, row: Row) -> Found:
     if isinstance(data, bytes) and data:
         return Found(question, data)
     # The row's own name for the picture decides on the subset, so it stays unless there is a file.
-    return Found(question.model_copy(update={"image": file}) if file and Path(file).is_file() else question)
+    if isinstance(file, str) and file and is_file(folder / file):
+        return Found(question.model_copy(update={"image": str(folder / file)}))
+    return Found(question)
 
 
 def _of_first_release(path: Path) -> list[Question]:
@@ -75,6 +79,9 @@ def _of_first_release(path: Path) -> list[Question]:
     for file in sorted(path.parent.rglob("*")):
         places.setdefault(file.name, []).append(file)
     for question in read_combined(path):
+        if not question.image:
+            questions.append(question)
+            continue
         found = places.get(question.image, [])
         if len(found) > 1:
             raise UserError(f"{path}: which {question.image} is meant? There are {some([str(each) for each in found])}")
@@ -85,10 +92,11 @@ def _of_first_release(path: Path) -> list[Question]:
 
 def _plain(row: Row, folder: Path) -> Question:
     """A line of the user's own test set; its place is its id where it has none."""
+    image = row.text_or_none("image")
     return Question(
         question_id=row.text("question_id") if "question_id" in row.values else str(row.place),
-        image=str(folder / row.text("image")),
-        question=row.text("question"),
+        image=str(folder / image) if image else "",
+        question=row.text_or_none("question") or "",
         answers=row.texts("answers"),
         subset=row.text("subset") if "subset" in row.values else "",
     )
@@ -110,8 +118,16 @@ def state_of(task: Task, test: str) -> str:
     return content_id(*(question.model_dump_json() for question in questions), *images)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for a path that no file can have, such as one of 5,000 characters."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _file_state(path: Path) -> str:
-    if not path.is_file():
+    if not is_file(path):
         return "missing"
     status = path.stat()
     return f"{status.st_size} {status.st_mtime_ns}"

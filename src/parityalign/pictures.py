@@ -86,6 +86,8 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as problem:
         raise Unfit("unreadable", problem.strerror) from problem
+    except ValueError as problem:  # a name with a NUL in it
+        raise Unfit("unreadable", problem) from problem
 
 
 def open_picture(content: bytes) -> Picture:

@@ -110,6 +110,8 @@ class _StrictLoader(yaml.SafeLoader):
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+    except IsADirectoryError as problem:
+        raise UserError(f"{path} is a folder; name the configuration in it, such as {path / 'run.yaml'}") from problem
     except OSError as problem:
         raise UserError(f"cannot read the configuration {path}: {problem.strerror}") from problem
     except (yaml.YAMLError, ValueError) as problem:  # ValueError: no UTF-8, or a date such as 2024-13-45

@@ -6,6 +6,7 @@ Every question of the file ends up either among the questions or among those lef
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +15,9 @@ from PIL import Image
 from parityalign.config import TaskData
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
-from parityalign.labelled import Found, is_own, source
+from parityalign.labelled import Found, is_file, is_own, source
 from parityalign.matching import LEAVE_ONE_OUT
-from parityalign.pictures import image_id
+from parityalign.pictures import Unfit, image_id, open_picture, read_picture
 from parityalign.records import LeftOut, Question
 from parityalign.rows import refuse_repeated, some
 from parityalign.seams import Progress, Task
@@ -27,6 +28,7 @@ LEFT_OUT = "left_out.jsonl"
 
 MISSING_IMAGE = "missing_image"
 NOT_AN_IMAGE = "not_an_image"
+NO_QUESTION = "no_question"
 NO_ANSWERS = "no_answers"
 LONE_ANSWER = "lone_answer"
 OUTSIDE_SUBSET = "outside_subset"
@@ -89,12 +91,11 @@ def read_split(task: Task, data: TaskData, images: Path, progress: Progress) -> 
     rows, total = source(task, str(data.test))
     for count, found in enumerate(rows, 1):
         ids.append(found.question.question_id)
-        outside = None if inside(found.question) else OUTSIDE_SUBSET
-        made = outside or reason_of(found)
-        if made is None:
+        why = reason_of(found) if inside(found.question) else (OUTSIDE_SUBSET, found.question.image)
+        if why is None:
             questions.append(_with_file(found, images))
         else:
-            left_out.append(LeftOut(question_id=ids[-1], reason=made, detail=_detail(made, found.question)))
+            left_out.append(LeftOut(question_id=ids[-1], reason=why[0], detail=why[1]))
         if total:
             progress(f"read the test of {task.name}", count, total)
     refuse_repeated(ids, str(data.test))
@@ -111,52 +112,50 @@ def _subset(task: Task, data: TaskData) -> Callable[[Question], bool]:
     return next(iter(task.subsets.values()))
 
 
-def _reasons(task: Task, data: TaskData) -> Callable[[Found], str | None]:
-    """Says of a question why it cannot be scored, None where it can."""
+def _reasons(task: Task, data: TaskData) -> Callable[[Found], tuple[str, str] | None]:
+    """Says of a question why it cannot be scored, as a reason and a detail; None where it can."""
     wanted = None if is_own(str(data.test)) else task.annotators
     several = task.metric_name in LEAVE_ONE_OUT
+    fault_of_file = cache(_fault_of_file)  # an image has several questions
 
-    def reason(found: Found) -> str | None:
-        answers = found.question.answers
-        if not answers:
-            return NO_ANSWERS
-        if wanted and len(answers) != wanted:
-            return f"not_{wanted}_answers"
-        if several and len(answers) == 1:
-            return LONE_ANSWER
-        if not found.picture and not Path(found.question.image).is_file():
-            return MISSING_IMAGE
-        picture = io.BytesIO(found.picture) if found.picture else Path(found.question.image)
-        return None if _kind_of(picture) else NOT_AN_IMAGE
+    def reason(found: Found) -> tuple[str, str] | None:
+        question, count = found.question, len(found.question.answers)
+        if not question.question:
+            return NO_QUESTION, "null or empty"
+        if not count:
+            return NO_ANSWERS, "null, empty, or with a null among them"
+        if wanted and count != wanted:
+            return f"not_{wanted}_answers", f"{count} answers"
+        if several and count == 1:
+            return LONE_ANSWER, "1 answers"
+        return _fault(found.picture) if found.picture else fault_of_file(question.image)
 
     return reason
 
 
-def _detail(reason: str, question: Question) -> str:
-    if reason in (MISSING_IMAGE, NOT_AN_IMAGE, OUTSIDE_SUBSET):
-        return question.image
-    return f"{len(question.answers)} answers" if question.answers else "null, empty, or with a null among them"
+def _fault_of_file(image: str) -> tuple[str, str] | None:
+    return _fault(Path(image)) if image and is_file(Path(image)) else (MISSING_IMAGE, image or "no image is named")
+
+
+def _fault(picture: Path | bytes) -> tuple[str, str] | None:
+    """What is wrong with a picture; it is opened as models open it, since they would stop at it."""
+    try:
+        open_picture(picture) if isinstance(picture, bytes) else read_picture(picture)
+    except Unfit as unfit:
+        return NOT_AN_IMAGE, str(unfit) if isinstance(picture, bytes) else f"{picture}: {unfit}"
+    return None
 
 
 def _with_file(found: Found, folder: Path) -> Question:
     """The question with the path of an image file; bytes are written once, under the hash of their content."""
     if found.picture is None:
         return found.question
-    kind = _kind_of(io.BytesIO(found.picture))
-    path = folder / f"{image_id(found.picture)}.{kind}"
+    with Image.open(io.BytesIO(found.picture)) as opened:
+        path = folder / f"{image_id(found.picture)}.{(opened.format or 'image').lower()}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, found.picture)
     return found.question.model_copy(update={"image": str(path)})
-
-
-def _kind_of(picture: Path | io.BytesIO) -> str | None:
-    """The format that a picture's first bytes tell, such as `png`; None where they are no picture's."""
-    try:
-        with Image.open(picture) as opened:
-            return (opened.format or "image").lower()
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None
 
 
 def _refuse_share(task: Task, data: TaskData, questions: Sequence[Question], left_out: Sequence[LeftOut]) -> None:

@@ -19,6 +19,10 @@ def _read(path: Path, inside: Path | None) -> bytes:
         raise Unfit("unreadable_name", "the file name is not valid text; rename the file")
     if inside and path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(inside)):
         raise Unfit("outside_folder", "a link that leads out of the folder is not followed")
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as problem:  # a name that is too long, or a folder that may not be entered
+        raise Unfit("unreadable", problem.strerror) from problem
+    if not is_file and "\0" not in str(path):  # with a NUL, `read_bytes` says what is wrong
         raise Unfit("not_a_file")
     return read_bytes(path)

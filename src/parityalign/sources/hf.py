@@ -1,15 +1,22 @@
 """A Hugging Face data set with a column of images, `hf:OWNER/NAME` or `hf:OWNER/NAME:SPLIT`, read as a stream."""
 
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from parityalign.disk import files_below, listing_digest
 from parityalign.errors import UserError
-from parityalign.hub import open_table
+from parityalign.hub import divided, open_table
+from parityalign.pictures import MAX_BYTES, Unfit, read_bytes
 from parityalign.records import content_id
 from parityalign.rows import names
 from parityalign.seams import Found, Source
 from parityalign.sources._shards import found_bytes
+
+# No network, no such file, no such protocol, a broken archive.
+_OPENER_ERRORS = (OSError, ValueError, RuntimeError, ImportError, LookupError, zipfile.BadZipFile, zlib.error)
 
 
 def open_source(location: str) -> Source:
@@ -17,10 +24,9 @@ def open_source(location: str) -> Source:
 
     On the hub only the name stands for its content: name a revision of your own, or download it, to be sure.
     """
-    folder = Path(location)
     return Source(
         where=f"hf:{location}",
-        digest=lambda: listing_digest(files_below(folder)) if folder.is_dir() else content_id("hf", location),
+        digest=lambda: _digest(location),
         count=lambda: None,
         images=lambda: _images(location),
         holds_files=False,
@@ -31,8 +37,37 @@ def _images(location: str) -> Iterator[Found]:
     column = ""
     for number, row in enumerate(open_table(location, prefer=("train",)).rows):
         column = column or _column(row, location)
-        cell = row[column]
-        yield found_bytes(f"hf:{location}#{number}", cell.get("bytes") if isinstance(cell, Mapping) else cell)
+        yield _found(f"hf:{location}#{number}", row[column], Path(divided(location)[0]))
+
+
+def _digest(location: str) -> str:
+    name, split = divided(location)
+    place = Path(name)
+    if not place.exists():
+        return content_id("hf", location)
+    listing = listing_digest(files_below(place) if place.is_dir() else [place])
+    return content_id(listing, split) if split else listing
+
+
+def _found(name: str, cell: object, place: Path) -> Found:
+    """An image that lies in the data set, or beside it in a file of its own, as in folders of images."""
+    content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (cell, None)
+    if content is None and isinstance(path, str) and "://" in path:
+        return Found(name=name, read=partial(_read_remote, name, path))
+    if content is None and isinstance(path, str) and place.is_dir():
+        return Found(name=name, read=partial(read_bytes, place / path))
+    return found_bytes(name, content)
+
+
+def _read_remote(name: str, url: str) -> bytes:
+    from datasets.utils.file_utils import xopen  # knows archives, the hub and its tokens
+
+    try:
+        with xopen(url, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except _OPENER_ERRORS as problem:
+        raise Unfit("unreadable", f"{url}: {problem}") from problem
+    return found_bytes(name, content).read()
 
 
 def _column(row: Mapping[str, object], location: str) -> str:

@@ -5,6 +5,7 @@ as `{"bytes": ..., "path": ...}`.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _COLUMN = "image"
 _ROWS = 64
 """Rows that are in memory at a time."""
+_BUFFER_BYTES = 1 << 20
 
 
 def open_source(location: str) -> Source:
@@ -37,11 +39,19 @@ def open_source(location: str) -> Source:
 
 
 def _opened(path: Path) -> "pq.ParquetFile":
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    with _readable(path):
+        # Else a row group is loaded whole, and all images may lie in one.
+        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
     try:
-        return pq.ParquetFile(path)
+        yield
     except (OSError, pa.ArrowException) as problem:
         raise UserError(f"cannot read the Parquet file {path}: {problem}") from problem
 
@@ -50,11 +60,12 @@ def _images(path: Path) -> Iterator[Found]:
     file = _opened(path)
     column = _column(file.schema_arrow, path)
     row = 0
-    for batch in file.iter_batches(batch_size=_ROWS, columns=[column]):
-        for value in batch.column(0):
-            content = value.as_py()
-            yield found_bytes(f"{path}#{row}", content.get("bytes") if isinstance(content, dict) else content)
-            row += 1
+    with _readable(path):
+        for batch in file.iter_batches(batch_size=_ROWS, columns=[column]):
+            for value in batch.column(0):
+                content = value.as_py()
+                yield found_bytes(f"{path}#{row}", content.get("bytes") if isinstance(content, dict) else content)
+                row += 1
 
 
 def _column(schema: "pa.Schema", path: Path) -> str:

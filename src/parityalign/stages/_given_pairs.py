@@ -9,6 +9,7 @@ parquet         a file with these columns, or with others that are named
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -155,7 +156,8 @@ def _parquet_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
     if "pair_id" in named:
         named.pop("image", None)
     batches = file.iter_batches(batch_size=1000, columns=list(named.values()))
-    yield from _renamed(batches, named, path)
+    with _readable(path):
+        yield from _renamed(batches, named, path)
 
 
 def _renamed(batches: Iterable[Any], named: Mapping[str, str], path: Path) -> Iterator[Row]:
@@ -172,12 +174,20 @@ def _parquet_file(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
         import pyarrow.parquet
     except ModuleNotFoundError as problem:
         raise UserError("reading Parquet needs the package pyarrow.\nInstall it: pip install pyarrow") from problem
-    try:
+    with _readable(path):
         return pyarrow.parquet.ParquetFile(path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror or problem}") from problem
-    except pyarrow.ArrowInvalid as problem:
-        raise UserError(f"{path} is no Parquet file: {problem}") from problem
+    except pyarrow.ArrowException as problem:
+        raise UserError(f"{path} is no Parquet file, or a damaged one: {problem}") from problem
 
 
 FORMS: Mapping[str, Callable[[Row, str], Iterator[GivenPair]]] = MappingProxyType(

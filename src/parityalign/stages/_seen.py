@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,8 +68,9 @@ class Seen:
             for (path,) in self._rows.execute(query, (identity,)):
                 return Match(how, path)
         if near:
+            opened = cache(picture)  # one decoding, however many are proposed
             for path in self._alike(look):
-                if _same(picture(), path):
+                if _same(opened(), path):
                     return Match(NEARLY, path)
         return None
 

@@ -1,6 +1,7 @@
 """What the readers of the benchmarks share."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from parityalign.rows import Row, refuse_repeated
 
@@ -18,4 +19,18 @@ def by_id(rows: Sequence[Row], key: str) -> dict[str, Row]:
 
 def image_name(row: Row, key: str) -> str:
     """What a row of a Hugging Face copy calls its image; empty where it has no such column."""
-    return row.text_or_none(key) or "" if key in row.values else ""
+    return or_empty(row, key) if key in row.values else ""
+
+
+def or_empty(row: Row, key: str) -> str:
+    """A text, empty where it is null: such a question is told of where it is left out.
+
+    Raises:
+        UserError: The key is missing or holds something else.
+    """
+    return row.text_or_none(key) or ""
+
+
+def image_path(folder: Path, name: str, ending: str = "") -> str:
+    """The path of an image in a release; empty where the row names none."""
+    return str(folder / f"{name}{ending}") if name else ""

@@ -20,7 +20,7 @@ from parityalign.matching import vqa_accuracy_official
 from parityalign.records import Question
 from parityalign.rows import Row, read_rows
 from parityalign.seams import Task
-from parityalign.tasks._files import by_id, image_name
+from parityalign.tasks._files import by_id, image_name, image_path, or_empty
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 _QUESTIONS = "OpenEnded_mscoco_val2014_questions.json"
@@ -42,7 +42,7 @@ def read_test(folder: Path) -> list[Question]:
             f"such as {alone[0]}; take both files from one release"
         )
     return [
-        _question(row, str(folder / "val2014" / f"COCO_val2014_{_image_number(row):012d}.jpg"), answered[name])
+        _question(row, image_path(folder / "val2014", _coco_name(row), ".jpg"), answered[name])
         for name, row in asked.items()
     ]
 
@@ -56,7 +56,7 @@ def _question(row: Row, image: str, annotation: Row) -> Question:
     return Question(
         question_id=row.text("question_id"),
         image=image,
-        question=row.text("question"),
+        question=or_empty(row, "question"),
         answers=_answers(annotation),
     )
 
@@ -72,11 +72,13 @@ def _answers(row: Row) -> tuple[str, ...]:
     return row.texts("answers")
 
 
-def _image_number(row: Row) -> int:
-    image_id = row.text("image_id")
+def _coco_name(row: Row) -> str:
+    image_id = or_empty(row, "image_id")
+    if not image_id:
+        return ""
     if not image_id.isdecimal():
         raise UserError(f"{row.where}: 'image_id' should be a COCO number, but is {image_id!r}")
-    return int(image_id)
+    return f"COCO_val2014_{int(image_id):012d}"
 
 
 TASK = Task(
