@@ -137,9 +137,9 @@ def _questions(row: Row) -> Iterator[Question]:
     if has_keys(row, ("imgname", "query", "label")):
         number = row.text("question_id") if "question_id" in row.values else str(row.place)
         answers = row.texts("label")
-        yield _question(number, _or_empty(row, "imgname"), _or_empty(row, "query"), answers)
+        yield _question(number, row.text_or_empty("imgname"), row.text_or_empty("query"), answers)
     elif has_keys(row, ("file_path", "question", "answers")):
-        yield _asked(row, base_name(_or_empty(row, "file_path")))
+        yield _asked(row, base_name(row.text_or_empty("file_path")))
     elif has_keys(row, ("image_id", "qas")):
         for asked in row.rows("qas"):
             yield _asked(asked, _image_of(row, "train2014"))
@@ -151,7 +151,7 @@ def _questions(row: Row) -> Iterator[Question]:
 
 
 def _asked(row: Row, image: str) -> Question:
-    return _question(row.text("question_id"), image, _or_empty(row, "question"), row.texts("answers"))
+    return _question(row.text("question_id"), image, row.text_or_empty("question"), row.texts("answers"))
 
 
 def _question(question_id: str, image: str, question: str, answers: tuple[str, ...]) -> Question:
@@ -160,15 +160,10 @@ def _question(question_id: str, image: str, question: str, answers: tuple[str, .
 
 def _image_of(row: Row, part: str) -> str:
     """COCO's name for a number (OK-VQA), OpenImages' for the 16 hexadecimal digits that TextVQA has; none for null."""
-    number = _or_empty(row, "image_id")
+    number = row.text_or_empty("image_id")
     if not number:
         return ""
     return f"{number}.jpg" if len(number) == 16 else f"COCO_{part}_{number.rjust(12, '0')}.jpg"
-
-
-def _or_empty(row: Row, key: str) -> str:
-    """A text, empty where it is null: such a question is told of where it is left out."""
-    return row.text_or_none(key) or ""
 
 
 def _unknown(row: Row, kind: str, shapes: Iterable[tuple[str, ...]]) -> UserError:

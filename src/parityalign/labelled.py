@@ -19,7 +19,7 @@ from parityalign.rows import Row, read_lines, some
 from parityalign.seams import Task
 
 
-class Found(NamedTuple):
+class Labelled(NamedTuple):
     """A question as its file has it."""
 
     question: Question
@@ -32,7 +32,7 @@ def is_own(test: str) -> bool:
     return Path(test).suffix in (".jsonl", ".json")
 
 
-def source(task: Task, test: str) -> tuple[Iterable[Found], int | None]:
+def source(task: Task, test: str) -> tuple[Iterable[Labelled], int | None]:
     """The rows of the split, and how many there are where they take long to read.
 
     Raises:
@@ -45,10 +45,10 @@ def source(task: Task, test: str) -> tuple[Iterable[Found], int | None]:
         questions = [_plain(row, path.parent) for row in read_lines(path)]
     else:
         questions = _of_first_release(path) if path.suffix == ".json" else task.read_test(path)
-    return map(Found, questions), None
+    return map(Labelled, questions), None
 
 
-def _of_table(task: Task, name: str) -> tuple[Iterable[Found], int | None]:
+def _of_table(task: Task, name: str) -> tuple[Iterable[Labelled], int | None]:
     if task.read_row is None:
         raise UserError(f"the task {task.name} reads no Hugging Face copies; give its files as released, not {name}")
     table, read = open_table(name, prefer=task.splits), task.read_row
@@ -58,18 +58,18 @@ def _of_table(task: Task, name: str) -> tuple[Iterable[Found], int | None]:
     return (_with_picture(read(row), row, folder) for row in rows), table.total
 
 
-def _with_picture(question: Question, row: Row, folder: Path) -> Found:
+def _with_picture(question: Question, row: Row, folder: Path) -> Labelled:
     """A row's picture is under `image`: bytes, or where in the data set's folder its file lies."""
     picture = row.value("image")
     if not isinstance(picture, dict):
-        return Found(question)
+        return Labelled(question)
     data, file = picture.get("bytes"), picture.get("path")
     if isinstance(data, bytes) and data:
-        return Found(question, data)
+        return Labelled(question, data)
     # The row's own name for the picture decides on the subset, so it stays unless there is a file.
     if isinstance(file, str) and file and is_file(folder / file):
-        return Found(question.model_copy(update={"image": str(folder / file)}))
-    return Found(question)
+        return Labelled(question.model_copy(update={"image": str(folder / file)}))
+    return Labelled(question)
 
 
 def _of_first_release(path: Path) -> list[Question]:
@@ -96,7 +96,7 @@ def _plain(row: Row, folder: Path) -> Question:
     return Question(
         question_id=row.text("question_id") if "question_id" in row.values else str(row.place),
         image=str(folder / image) if image else "",
-        question=row.text_or_none("question") or "",
+        question=row.text_or_empty("question"),
         answers=row.texts("answers"),
         subset=row.text("subset") if "subset" in row.values else "",
     )

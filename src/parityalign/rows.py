@@ -47,6 +47,14 @@ class Row:
         value = self.value(key)
         return None if value is None else _as_text(value, f"{self.where}: {key!r}")
 
+    def text_or_empty(self, key: str) -> str:
+        """Like `text`, but null is empty: what lacks a text is told of where it is left out.
+
+        Raises:
+            UserError: The key is missing or holds something else.
+        """
+        return self.text_or_none(key) or ""
+
     def texts(self, key: str) -> tuple[str, ...]:
         """The texts of the list under a key; a lone text stands for a list of one.
 

@@ -15,7 +15,7 @@ from PIL import Image
 from parityalign.config import TaskData
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
-from parityalign.labelled import Found, is_file, is_own, source
+from parityalign.labelled import Labelled, is_file, is_own, source
 from parityalign.matching import LEAVE_ONE_OUT
 from parityalign.pictures import Unfit, image_id, open_picture, read_picture
 from parityalign.records import LeftOut, Question
@@ -112,13 +112,13 @@ def _subset(task: Task, data: TaskData) -> Callable[[Question], bool]:
     return next(iter(task.subsets.values()))
 
 
-def _reasons(task: Task, data: TaskData) -> Callable[[Found], tuple[str, str] | None]:
+def _reasons(task: Task, data: TaskData) -> Callable[[Labelled], tuple[str, str] | None]:
     """Says of a question why it cannot be scored, as a reason and a detail; None where it can."""
     wanted = None if is_own(str(data.test)) else task.annotators
     several = task.metric_name in LEAVE_ONE_OUT
     fault_of_file = cache(_fault_of_file)  # an image has several questions
 
-    def reason(found: Found) -> tuple[str, str] | None:
+    def reason(found: Labelled) -> tuple[str, str] | None:
         question, count = found.question, len(found.question.answers)
         if not question.question:
             return NO_QUESTION, "null or empty"
@@ -146,7 +146,7 @@ def _fault(picture: Path | bytes) -> tuple[str, str] | None:
     return None
 
 
-def _with_file(found: Found, folder: Path) -> Question:
+def _with_file(found: Labelled, folder: Path) -> Question:
     """The question with the path of an image file; bytes are written once, under the hash of their content."""
     if found.picture is None:
         return found.question

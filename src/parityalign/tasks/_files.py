@@ -19,16 +19,7 @@ def by_id(rows: Sequence[Row], key: str) -> dict[str, Row]:
 
 def image_name(row: Row, key: str) -> str:
     """What a row of a Hugging Face copy calls its image; empty where it has no such column."""
-    return or_empty(row, key) if key in row.values else ""
-
-
-def or_empty(row: Row, key: str) -> str:
-    """A text, empty where it is null: such a question is told of where it is left out.
-
-    Raises:
-        UserError: The key is missing or holds something else.
-    """
-    return row.text_or_none(key) or ""
+    return row.text_or_empty(key) if key in row.values else ""
 
 
 def image_path(folder: Path, name: str, ending: str = "") -> str:

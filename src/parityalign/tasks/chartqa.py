@@ -21,7 +21,7 @@ from parityalign.matching import chartqa_relaxed_accuracy
 from parityalign.records import Question
 from parityalign.rows import Row, names, read_rows
 from parityalign.seams import Task
-from parityalign.tasks._files import image_path, or_empty
+from parityalign.tasks._files import image_path
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 _SUBSETS = ("human", "augmented")
@@ -41,7 +41,7 @@ def read_test(folder: Path) -> list[Question]:
     wrapped = folder / "ChartQA Dataset"
     split = (wrapped if wrapped.is_dir() else folder) / "test"
     return [
-        _question(row, subset, "query", "label", image_path(split / "png", or_empty(row, "imgname")))
+        _question(row, subset, "query", "label", image_path(split / "png", row.text_or_empty("imgname")))
         for subset in _SUBSETS
         for row in read_rows(split / f"test_{subset}.json")
     ]
@@ -67,7 +67,7 @@ def _question(row: Row, subset: str, asked: str, label: str, image: str = "") ->
     return Question(
         question_id=f"{subset}-{row.place}",
         image=image,
-        question=or_empty(row, asked),
+        question=row.text_or_empty(asked),
         answers=row.texts(label),
         subset=subset,
     )

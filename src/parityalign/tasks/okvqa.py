@@ -20,7 +20,7 @@ from parityalign.matching import vqa_accuracy_official
 from parityalign.records import Question
 from parityalign.rows import Row, read_rows
 from parityalign.seams import Task
-from parityalign.tasks._files import by_id, image_name, image_path, or_empty
+from parityalign.tasks._files import by_id, image_name, image_path
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 _QUESTIONS = "OpenEnded_mscoco_val2014_questions.json"
@@ -56,7 +56,7 @@ def _question(row: Row, image: str, annotation: Row) -> Question:
     return Question(
         question_id=row.text("question_id"),
         image=image,
-        question=or_empty(row, "question"),
+        question=row.text_or_empty("question"),
         answers=_answers(annotation),
     )
 
@@ -73,7 +73,7 @@ def _answers(row: Row) -> tuple[str, ...]:
 
 
 def _coco_name(row: Row) -> str:
-    image_id = or_empty(row, "image_id")
+    image_id = row.text_or_empty("image_id")
     if not image_id:
         return ""
     if not image_id.isdecimal():

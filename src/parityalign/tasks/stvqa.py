@@ -22,7 +22,7 @@ from parityalign.matching import anls
 from parityalign.records import Question
 from parityalign.rows import Row, read_rows
 from parityalign.seams import Task
-from parityalign.tasks._files import image_name, image_path, or_empty
+from parityalign.tasks._files import image_name, image_path
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 HELD_OUT_SHARE = 0.1
@@ -39,8 +39,8 @@ def read_test(folder: Path) -> list[Question]:
     return [
         Question(
             question_id=row.text("question_id"),
-            image=image_path(folder, or_empty(row, "file_path")),
-            question=or_empty(row, "question"),
+            image=image_path(folder, row.text_or_empty("file_path")),
+            question=row.text_or_empty("question"),
             answers=row.texts("answers"),
         )
         for row in rows
@@ -52,7 +52,7 @@ def read_row(row: Row) -> Question:
     return Question(
         question_id=str(row.place),
         image=image_name(row, "path"),
-        question=or_empty(row, "question"),
+        question=row.text_or_empty("question"),
         answers=row.texts("answer"),
     )
 

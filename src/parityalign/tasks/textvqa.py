@@ -17,7 +17,7 @@ from parityalign.matching import textvqa_accuracy
 from parityalign.records import Question
 from parityalign.rows import Row, read_rows
 from parityalign.seams import Task
-from parityalign.tasks._files import image_name, image_path, or_empty
+from parityalign.tasks._files import image_name, image_path
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 
@@ -28,7 +28,7 @@ def read_test(folder: Path) -> list[Question]:
         UserError: The file is missing or holds something else.
     """
     rows = read_rows(folder / "TextVQA_0.5.1_val.json", "data")
-    return [_question(row, image_path(folder / "train_images", or_empty(row, "image_id"), ".jpg")) for row in rows]
+    return [_question(row, image_path(folder / "train_images", row.text_or_empty("image_id"), ".jpg")) for row in rows]
 
 
 def read_row(row: Row) -> Question:
@@ -40,7 +40,7 @@ def _question(row: Row, image: str) -> Question:
     return Question(
         question_id=row.text("question_id"),
         image=image,
-        question=or_empty(row, "question"),
+        question=row.text_or_empty("question"),
         answers=row.texts("answers"),
     )
 
