@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from parityalign.config import RunConfig
-from parityalign.disk import digest_of_files, folder_files
+from parityalign.disk import folder_files
 from parityalign.errors import UserError
-from parityalign.joinery import CONFIG, Run
+from parityalign.joinery import CONFIG, TESTS, task_of
 from parityalign.parsing import without_tags
 from parityalign.plugins import find
 from parityalign.records import Answer, Pair, Question, Record, Verdict, VerdictKind, content_id
@@ -21,12 +21,11 @@ from parityalign.splits import QUESTIONS
 from parityalign.stages.annotate import PAIRS
 from parityalign.stages.evaluate import AFTER, BEFORE, TEACHER
 from parityalign.stages.identify import VERDICTS
-from parityalign.store import BEGUN, MANIFEST, Artefact, RunFolder
+from parityalign.store import BEGUN, MANIFEST, Artefact, manifest_digest
 
 R = TypeVar("R", bound=Record)
 
 EXPORTS = "exports"
-TESTS = "tests"
 _TEST_OF = "test of "
 """Begins what a manifest calls a test split among its inputs."""
 _MADE_BY = {"pairs": "annotate", "verdicts": "identify", "answers": "evaluate"}
@@ -55,12 +54,12 @@ class RunExport:
         self.everything = everything
         self.prompted = prompted
         self._config = config
-        self._run = Run(RunFolder(config.run), config, lambda step, done, total: None)
+        self._tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
 
     def origin(self) -> Origin:
         """Where the pairs come from, as the manifests tell it."""
         pairs, verdicts = self._manifest("pairs"), self._manifest("verdicts")
-        tasks = self._run.tasks
+        tasks = self._tasks
         return Origin(
             teacher=_model_name(self._config.teacher),
             student=_model_name(self._config.student),
@@ -102,7 +101,7 @@ class RunExport:
                 if answer.item_id not in asked:
                     raise self._unusable("answers", f"have one to {answer.item_id}, which its test split has not")
                 task, question = asked[answer.item_id]
-                rule = self._run.tasks[task]
+                rule = self._tasks[task]
                 score = rule.metric(answer.text, question.answers)
                 yield Scored(task, Path(file).stem, question, answer.text, rule.metric_name, score)
 
@@ -114,7 +113,7 @@ class RunExport:
         """
         for name in of:
             self._refuse_unusable(name, self._manifest(name))
-        tasks = self._run.tasks.values()
+        tasks = self._tasks.values()
         texts = [text for task in tasks for text in (task.annotate_prompt, task.answer_prompt, task.metric_name)]
         settings = {
             "export.format": form,
@@ -125,14 +124,14 @@ class RunExport:
 
     def _digests(self, of: tuple[str, ...]) -> dict[str, str]:
         manifests = {name: self._manifest(name) for name in of}
-        digests = {name: content_id(made["fingerprint"], _digest(made)) for name, made in manifests.items()}
+        digests = {name: content_id(made["fingerprint"], manifest_digest(made)) for name, made in manifests.items()}
         return {**digests, **(self._tests if "answers" in of else {})}
 
     def _judged(self, pair: Pair, verdict: Verdict) -> Judged:
         if not Path(pair.image).is_file():
             raise UserError(f"the image {pair.image} of pair {pair.pair_id} is gone; put it back where it was")
         pair, verdict = _untagged(pair, "question", "answer"), _untagged(verdict, *_VERDICT_TEXTS)
-        prompt = self._run.tasks[pair.task].answer_prompt
+        prompt = self._tasks[pair.task].answer_prompt
         return Judged(pair, verdict, prompt.format(question=pair.question) if self.prompted else pair.question)
 
     def _questions(self) -> Iterator[tuple[str, Question]]:
@@ -160,7 +159,7 @@ class RunExport:
     def _tests(self) -> dict[str, str]:
         """The identities of the test splits, as the answers' manifest has them."""
         return {
-            f"{_TEST_OF}{name}": content_id(_digest(made), made["inputs"]["files"]) if made else ""
+            f"{_TEST_OF}{name}": content_id(manifest_digest(made), made["inputs"]["files"]) if made else ""
             for name, made in self._splits.items()
         }
 
@@ -177,7 +176,7 @@ class RunExport:
                 raise self._unusable(artefact, "are to other test questions than it has now")
         if artefact != "verdicts":
             return
-        if manifest["inputs"]["pairs"] != _digest(self._manifest("pairs")):
+        if manifest["inputs"]["pairs"] != manifest_digest(self._manifest("pairs")):
             raise self._unusable("verdicts", "are of other pairs than it has now")
         if self.everything and not counts["pairs"]:
             raise UserError(f"{run} has no pairs, so there is nothing to export")
@@ -243,10 +242,6 @@ def _refuse_other_files(folder: Path) -> None:
 
 def _tells_of_export(mark: Path) -> bool:
     return mark.is_file() and '"export.format"' in mark.read_text(encoding="utf-8", errors="replace")
-
-
-def _digest(manifest: Mapping[str, Any]) -> str:
-    return digest_of_files({name: entry["sha256"] for name, entry in manifest["files"].items()})
 
 
 def _model_name(spec: str) -> str:

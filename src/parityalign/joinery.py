@@ -28,6 +28,8 @@ CONFIG = "run.yaml"
 SCORES = "scores.json"
 CONTROLS = "controls.json"
 REPORT = "report.html"
+TESTS = "tests"
+"""Folder of the test splits, as they are scored."""
 SERVER = "server"
 """Folder of the ledger of what servers were asked."""
 
@@ -81,7 +83,7 @@ class Run:
         self.folder = folder
         self.config = config
         self.progress = progress
-        self.tasks: dict[str, Task] = {name: _task(name, data) for name, data in config.tasks.items()}
+        self.tasks: dict[str, Task] = {name: task_of(name, data) for name, data in config.tasks.items()}
         self.outcomes: list[Outcome] = []
         self._only = only
         self._stage = ""
@@ -110,7 +112,7 @@ class Run:
     def _split(self, name: str, data: TaskData) -> Artefact:
         task = self.tasks[name]
         plan = {f"tasks.{name}.{key}": getattr(data, key) for key in ("subset", "missing", "metric")}
-        made = self.folder.artefact(f"tests/{name}", inputs={"files": self._split_states[name]}, settings=plan)
+        made = self.folder.artefact(f"{TESTS}/{name}", inputs={"files": self._split_states[name]}, settings=plan)
         keep_split(made, task, data, self.progress)
         return made
 
@@ -296,7 +298,7 @@ def opened(config: RunConfig, progress: Progress, *, only: str | None = None, re
         yield Run(folder, config, progress, only=only)
 
 
-def _task(name: str, data: TaskData) -> Task:
+def task_of(name: str, data: TaskData) -> Task:
     """The task, with the metric that the configuration chose for it."""
     task = load_task(name)
     return replace(task, metric_name=data.metric, metric=find_metric(data.metric)) if data.metric else task

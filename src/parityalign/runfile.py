@@ -9,26 +9,12 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from parityalign.config import (
-    AnnotateSettings,
-    EvaluateSettings,
-    IdentifySettings,
-    IntakeSettings,
-    LevelSettings,
-    RunConfig,
-    ServerSettings,
-    Settings,
-    TaskData,
-    listed,
-    unlisted,
-)
+from parityalign.config import RunConfig, Settings, TaskData, listed, unlisted
 from parityalign.errors import UserError
-from parityalign.hub import PREFIX
+from parityalign.hub import PREFIX, is_table
+from parityalign.labelled import is_own
 from parityalign.plugins import is_served, near, split_model
 from parityalign.sourcing import folder_of, full_source, problem_of, relative_source
-
-_TEST_FILES = (".jsonl", ".json", ".parquet")
-"""Ends of the names of test splits that are one file."""
 
 
 def load_config(path: Path, folder: Path | None = None) -> RunConfig:
@@ -122,9 +108,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _refusal(path: Path, problems: list[str]) -> UserError:
-    listed = "\n".join(f"  - {problem}" for problem in problems)
+    lines = "\n".join(f"  - {problem}" for problem in problems)
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return UserError(f"{path}: {count}\n{listed}")
+    return UserError(f"{path}: {count}\n{lines}")
 
 
 def _in_words(problem: ErrorDetails) -> str:
@@ -142,16 +128,8 @@ def _in_words(problem: ErrorDetails) -> str:
 
 def _known_keys(place: list[str]) -> list[str]:
     """The settings that may stand at a place such as ["level"] or ["tasks", "textvqa"]."""
-    parts: dict[str, type[Settings]] = {
-        "intake": IntakeSettings,
-        "annotate": AnnotateSettings,
-        "identify": IdentifySettings,
-        "level": LevelSettings,
-        "evaluate": EvaluateSettings,
-        "server": ServerSettings,
-        "tasks": TaskData,
-    }
-    return list((parts[place[0]] if place else RunConfig).model_fields)
+    part = RunConfig.model_fields[place[0]].annotation if place else RunConfig
+    return list((part if isinstance(part, type) and issubclass(part, Settings) else TaskData).model_fields)
 
 
 def _full(path: str | Path, folder: Path) -> Path:
@@ -202,7 +180,7 @@ def _missing_folders(raw: dict[str, Any], folder: Path) -> Iterator[str]:
                 yield f"'tasks.{name}.images' {problem}"
         test = said.get("test")
         place = _full(test, folder) if isinstance(test, str) and not test.startswith(PREFIX) else None
-        if place and not place.is_dir() and not (place.is_file() and place.suffix in _TEST_FILES):
+        if place and not place.is_dir() and not (place.is_file() and (is_own(str(place)) or is_table(place))):
             what = "is not a folder" if place.exists() else "does not exist"
             yield f"'tasks.{name}.test' is {place}, which {what}"
 

@@ -85,6 +85,11 @@ class Stream(Generic[R]):
             ) from problem
 
 
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """Identity of the content of the files that a manifest lists."""
+    return digest_of_files({name: entry["sha256"] for name, entry in manifest["files"].items()})
+
+
 class Artefact:
     """One folder of a run: streams or files, and a manifest that is written last.
 
@@ -127,7 +132,7 @@ class Artefact:
     @property
     def digest(self) -> str:
         """Identity of the files' content: the same whenever the same files come out."""
-        return digest_of_files({name: entry["sha256"] for name, entry in self.manifest["files"].items()})
+        return manifest_digest(self.manifest)
 
     def begin(self) -> None:
         """Makes the folder ready to be worked on: continued where it matches, else emptied."""

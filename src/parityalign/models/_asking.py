@@ -59,8 +59,8 @@ class Line:
         self.problem = self.problem or problem
         self._stopped.set()
 
-    async def models(self) -> dict[str, str]:
-        """The served models: {name: owner}."""
+    async def models(self) -> list[str]:
+        """The names of the served models."""
         try:
             return await self._within_deadline(lambda: self._client.get(f"{self._url}/models"), read_models)
         except NoReply as problem:

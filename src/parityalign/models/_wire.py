@@ -102,8 +102,8 @@ def read_reply(response: Response) -> Said:
     )
 
 
-def read_models(response: Response) -> dict[str, str]:
-    """{served name: what else the server tells of it} from the answer of `/models`.
+def read_models(response: Response) -> list[str]:
+    """The served names from the answer of `/models`.
 
     Raises:
         NoReply: There is no such list.
@@ -113,7 +113,7 @@ def read_models(response: Response) -> dict[str, str]:
         listed = _Models.model_validate_json(response.content).data or ()
     except ValidationError as problem:
         raise _no_completion(response, problem) from None
-    return {model.id: model.owned_by or "" for model in listed}
+    return [model.id for model in listed]
 
 
 def excerpt(response: Response) -> str:
@@ -187,7 +187,6 @@ class _Completion(Record):
 
 class _Model(Record):
     id: str
-    owned_by: str | None = None
 
 
 class _Models(Record):

@@ -231,11 +231,11 @@ def _readable(path: str) -> Iterator[None]:
 
 
 def _only_model(url: str, settings: ServerSettings) -> str:
-    async def listed() -> dict[str, str]:
+    async def listed() -> list[str]:
         async with opened(url, settings, Budget(settings, Ledger()), set()) as line:
             return await line.models()
 
-    names = list(asyncio.run(listed()))
+    names = asyncio.run(listed())
     if len(names) != 1:
         known = f"It has {len(names)}: {', '.join(names[:10])}" if names else "It lists none"
         raise UserError(f"{url} does not say by itself which model is meant. {known}. Write {url}#NAME.")
