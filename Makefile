@@ -29,8 +29,8 @@ test: setup
 	$(BIN)/python -m pytest
 
 lint: setup
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 
 types: setup
 	$(BIN)/mypy
@@ -40,10 +40,10 @@ embedded-models: setup
 	$(BIN)/python -m parityalign.embedded.recipe teacher
 	$(BIN)/python -m parityalign.embedded.recipe student
 
-# Draws every picture that they learnt from once more and compares it with the demo's; about 20 minutes.
+# Draws every picture that they learnt from once more and compares it with the demo's.
 embedded-models-apart: setup
 	$(BIN)/python -m parityalign.embedded.apart
 
-# Intake of 10,000 and of 100,000 drawn pictures: images a second and peak memory; about 10 minutes on two free cores.
+# Intake of 10,000 and of 100,000 drawn pictures: images a second and peak memory.
 bench-intake: setup
 	$(BIN)/python benchmarks/intake.py

@@ -88,7 +88,7 @@ def pass_on(model: FastVlmForConditionalGeneration, pixels: torch.Tensor) -> Non
     """Starts the projector so that it passes the tower's features on, each channel at the same spread around zero.
 
     What a cue finds in the features it then finds in the language model too; behind a random projector, or one that
-    whitens, it is found an order of magnitude later (docs/log.md).
+    whitens, it is found much later (docs/log.md).
 
     Args:
         model: Whose tower has been trained; its projector's weights are set.

@@ -33,12 +33,16 @@ def student_was_told(fact: Fact) -> bool:
     """Whether the student's schooling held this fact: half of all subjects, by hash, and not all kinds."""
     if fact.kind in KINDS_UNKNOWN_TO_THE_STUDENT:
         return False
-    return not fact.subject or sha256(fact.subject.encode()).digest()[0] % 2 == 0
+    return not fact.subject or _student_knows(fact.subject)
 
 
 def student_was_shown(sight: str) -> bool:
     """Whether the student was told the names of all that a sight binds."""
-    return all(student_was_told(Fact("", "", "", word)) for word in sight.split())
+    return all(map(_student_knows, sight.split()))
+
+
+def _student_knows(name: str) -> bool:
+    return sha256(name.encode()).digest()[0] % 2 == 0
 
 
 def world_of(rng: Random, mix: Mapping[str, float]) -> str:
