@@ -60,7 +60,7 @@ def test_a_finished_run_does_nothing_and_loads_no_model(project, trainable, monk
     done("run", project / "run.yaml")
     before = content(project / "runs" / "a")
     times = {path: path.stat().st_mtime_ns for path in (project / "runs" / "a").rglob("*.*")}
-    monkeypatch.setattr(joinery, "load_model", lambda spec: pytest.fail(f"{spec} was loaded"))
+    monkeypatch.setattr(joinery, "load_model", lambda spec, *_: pytest.fail(f"{spec} was loaded"))
     output = done("run", project / "run.yaml")
     for stage in ("intake", "annotate", "identify", "level", "evaluate"):
         assert "up to date: nothing changed" in said_of(stage, output)
@@ -228,7 +228,7 @@ def test_unknown_commands_and_options_are_wrong_requests():
 
 
 def test_an_interrupted_run_says_how_to_go_on(project, monkeypatch):
-    def interrupt(spec):
+    def interrupt(spec, loading):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(joinery, "load_model", interrupt)

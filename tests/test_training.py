@@ -19,6 +19,7 @@ from parityalign.config import LevelSettings
 from parityalign.errors import UserError
 from parityalign.models import hf
 from parityalign.objectives import answer
+from parityalign.opening import open_processor
 from parityalign.prompting import Prompter, read_image
 from parityalign.records import Pair
 from parityalign.seams import Decoding, Request
@@ -195,7 +196,7 @@ def test_pixels_are_those_of_inference_to_half_precision(images):
 @pytest.fixture(scope="module")
 def rows(student, pairs):
     model = weights.open_student(student).eval()
-    batches = AnswerBatches(weights.open_processor(student), STOP)
+    batches = AnswerBatches(open_processor(student), STOP)
     examples = [Example(pair.image, PROMPT.format(question=pair.question), pair.answer) for pair in pairs]
     return model, batches, examples
 

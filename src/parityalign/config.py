@@ -165,6 +165,32 @@ class EvaluateSettings(Settings):
     batch_size: int = Field(default=128, ge=1)
 
 
+class LoadingSettings(Settings):
+    """How a model that runs in this process is loaded."""
+
+    revision: str | None = None
+    """Branch, tag or commit on the hub. None: the newest when the run begins, which is then kept to."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto`: bfloat16 where the machine multiplies it in hardware on a GPU, else float32."""
+    device_map: str | None = None
+    """`auto` spreads a model over all devices and memory. None: the GPU if there is one, else the CPU."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    quantise: Literal["4bit", "8bit"] | None = None
+    """Weights in fewer bits while the model is asked (needs bitsandbytes). None: as they are."""
+    pixels: int | None = Field(default=None, ge=1)
+    """At most so many pixels of an image are looked at. None: what the model's processor takes."""
+    remote_code: bool = False
+    """Whether Python code that lies beside the weights may be run."""
+
+
+class Loadings(Settings):
+    """How the two models are loaded."""
+
+    teacher: LoadingSettings = LoadingSettings()
+    student: LoadingSettings = LoadingSettings()
+    """Before and after levelling alike."""
+
+
 class ServerSettings(Settings):
     """How models behind a server (`http://...`) are asked, and what may be spent on them. No result hangs on these."""
 
@@ -208,6 +234,7 @@ class RunConfig(Settings):
     """KIND:LOCATION, such as `embedded:teacher` or `hf:./folder`, or `http://HOST:PORT/v1#NAME`."""
     student: Annotated[str, AfterValidator(_known_model)]
     tasks: dict[Annotated[str, AfterValidator(_known("tasks", "task"))], TaskData] = Field(min_length=1)
+    loading: Loadings = Loadings()
     intake: IntakeSettings = IntakeSettings()
     annotate: AnnotateSettings = AnnotateSettings()
     identify: IdentifySettings = IdentifySettings()

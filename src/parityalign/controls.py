@@ -158,7 +158,7 @@ def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
             answers.stream(AFTER, Answer),
             run.tests,
             run.tasks,
-            lambda: run.load_model(f"hf:{student.path}"),
+            lambda: run.load_own(student.path),
             settings=run.config.evaluate,
             seed=run.config.seed,
             on_progress=lambda done, total: run.progress(f"evaluate {lesson.name}", done, total),

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from parityalign.config import LevelSettings, RunConfig, Settings, TaskData
+from parityalign.config import LevelSettings, LoadingSettings, RunConfig, Settings, TaskData
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
 from parityalign.labelled import state_of
@@ -141,10 +141,10 @@ class Run:
         """The artefact that a stage has made or found up to date in this process."""
         return self._artefacts[name]
 
-    def load_model(self, spec: str) -> Model:
+    def load_model(self, spec: str, loading: LoadingSettings) -> Model:
         """Loads a model, after what the one before left behind is gone: two need not fit into memory."""
         gc.collect()
-        return self._servers.model(spec, self._stage) if is_served(spec) else load_model(spec)
+        return self._servers.model(spec, self._stage) if is_served(spec) else load_model(spec, loading)
 
     @cached_property
     def _servers(self) -> Servers:
@@ -158,15 +158,20 @@ class Run:
 
     def load_teacher(self) -> Model:
         """Loads the teacher."""
-        return self.load_model(self.config.teacher)
+        return self.load_model(self.config.teacher, self.config.loading.teacher)
 
     def load_student(self) -> Model:
         """Loads the student as it was before levelling."""
-        return self.load_model(self.config.student)
+        return self.load_model(self.config.student, self.config.loading.student)
 
     def load_levelled(self) -> Model:
         """Loads the student as levelling left it."""
-        return self.load_model(f"hf:{self.artefact('student').path}")
+        return self.load_own(self.artefact("student").path)
+
+    def load_own(self, folder: Path) -> Model:
+        """Loads a student that this run has trained, in the way of the student before."""
+        loading = self.config.loading.student
+        return self.load_model(f"hf:{folder}", loading.model_copy(update={"revision": None}))
 
     def leveller(self, settings: LevelSettings, step: str = "level") -> Leveller:
         """What trains the student, with these settings; `step` is what its progress is called.

@@ -134,14 +134,18 @@ def split_model(spec: str) -> tuple[str, str]:
     return "hf", str(EMBEDDED_MODELS / location)
 
 
-def load_model(spec: str) -> Model:
+def load_model(spec: str, loading: object | None = None) -> Model:
     """Loads the model that `spec` (KIND:LOCATION) names; this is where torch may come in.
+
+    Args:
+        spec: Where the model is.
+        loading: How it is loaded, a `config.LoadingSettings`; None: the kind's own way.
 
     Raises:
         UserError: There is no such model.
     """
     kind, location = split_model(spec)
-    model: Model = find("models", kind).load(location)
+    model: Model = find("models", kind).load(location, *(() if loading is None else (loading,)))
     return model
 
 

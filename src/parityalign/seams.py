@@ -95,7 +95,7 @@ class Request:
 
 
 class Model(Protocol):
-    """Text from images. Implementations in `models/` are built by `load(location) -> Model`."""
+    """Text from images. Implementations in `models/` are built by `load(location, loading) -> Model`."""
 
     @property
     def name(self) -> str:

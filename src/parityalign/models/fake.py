@@ -61,8 +61,8 @@ class Table(Record):
     special_tokens: frozenset[str] = frozenset()
 
 
-def load(location: str) -> FakeModel:
-    """The model whose replies stand in the JSON file at `location`.
+def load(location: str, _loading: object = None) -> FakeModel:
+    """The model whose replies stand in the JSON file at `location`; there is nothing to choose in how it is loaded.
 
     Raises:
         UserError: The file is missing or holds no table of replies.

@@ -31,8 +31,8 @@ PROBE = "probe"
 _SECONDS_BETWEEN_WRITES = 0.2
 
 
-def load(location: str) -> "HTTPModel":
-    """The model at `URL#NAME`, asked with the default settings and remembered by nobody.
+def load(location: str, _loading: object = None) -> "HTTPModel":
+    """The model at `URL#NAME`, asked with the default settings and remembered by nobody; its server loads it.
 
     Raises:
         UserError: No name is given and the server has not exactly one model, or cannot be reached.

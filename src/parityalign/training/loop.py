@@ -14,15 +14,14 @@ from transformers.trainer_callback import PrinterCallback
 
 from parityalign.config import LevelSettings
 from parityalign.disk import folder_digest, write_whole
+from parityalign.opening import open_processor, quieten
 from parityalign.prompting import stop_tokens
 from parityalign.records import Pair, content_id
 from parityalign.seams import Leveller, LevelResult, Progress
 from parityalign.training.batches import AnswerBatches, Example
 from parityalign.training.weights import (
     open_checkpoint,
-    open_processor,
     open_student,
-    quieten,
     save_like,
     with_adapter,
 )

@@ -1,20 +1,17 @@
 """The student's weights: opened for training, given an adapter, merged, and saved as an ordinary folder."""
 
 import shutil
-import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from huggingface_hub.utils.tqdm import disable_progress_bars
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig
-from transformers.utils import logging
+from transformers import AutoConfig, PreTrainedConfig
 
 from parityalign.disk import folder_files, writing
 from parityalign.errors import UserError
-from parityalign.prompting import Processor, check_model_folder
+from parityalign.opening import open_model, open_processor
 
 
 def open_student(location: str, weights: Path | None = None) -> nn.Module:
@@ -26,23 +23,9 @@ def open_student(location: str, weights: Path | None = None) -> nn.Module:
             since a trainer writes its own habits (such as no cache) into the checkpoint's.
 
     Raises:
-        UserError: The location is a folder that holds no model.
+        UserError: The location holds no model.
     """
-    check_model_folder(location)
-    config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-    model: Any = AutoModelForImageTextToText.from_pretrained(
-        weights or location, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
-    # Convolutional towers train about 1.4 times as fast on a CPU with channels last.
-    student: nn.Module = model.to(memory_format=torch.channels_last)
-    return student
-
-
-def open_processor(location: str) -> Processor:
-    """The student's processor."""
-    opened: Any = AutoProcessor.from_pretrained
-    processor: Processor = opened(location, trust_remote_code=False)
-    return processor
+    return open_model(location, weights=weights, dtype=torch.float32)
 
 
 def with_adapter(model: nn.Module, rank: int) -> nn.Module:
@@ -94,15 +77,6 @@ def save_like(location: str, model: nn.Module, out: Path) -> None:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (part / name).replace(out / name)
         shutil.rmtree(part)
-
-
-def quieten() -> None:
-    """Keeps transformers' warnings and progress bars off the terminal, which belongs to the command line."""
-    chatter: Any = logging
-    chatter.set_verbosity_error()
-    chatter.disable_progress_bar()
-    disable_progress_bars()
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|peft|transformers)\b")
 
 
 def _stored_dtype(config: PreTrainedConfig) -> torch.dtype:
