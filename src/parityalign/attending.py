@@ -1,0 +1,145 @@
+"""What a vision-language model attends to while it answers: read off, differentiably, at a few positions only.
+
+The language model's attention function is wrapped for the time of a forward pass, by way of transformers' table of
+attention functions. The pass itself keeps its own function, fast or not; beside it, in the chosen layers, the weights
+of the asked positions alone are computed once more from the same queries and keys: (positions x tokens) numbers where
+a whole map would have (tokens x tokens).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from parityalign.errors import UserError
+
+_WATCHED = "parityalign_watched"
+"""Name of the wrapped attention in transformers' tables, while one is there."""
+
+
+class Watch:
+    """Gathers attention while a model runs inside `watching`; made by it.
+
+    Attributes:
+        layers: The layers that are read, counted from 0.
+    """
+
+    def __init__(self, layers: frozenset[int]) -> None:
+        self.layers = layers
+        self._positions: torch.Tensor | None = None
+        # By layer, not in a list: gradient checkpointing runs a layer once more in the backward pass.
+        self._seen: dict[int, torch.Tensor] = {}
+
+    def at(self, positions: torch.Tensor | None) -> None:
+        """Sets what the next forward pass is watched at.
+
+        Args:
+            positions: (rows, positions) places of the tokens that attend; any place, such as -1, where a row has fewer.
+                None: the next pass is not watched.
+        """
+        self._positions = positions
+        self._seen = {}
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """(rows, positions, tokens): mean over the read layers and their heads, in float32 at least."""
+        return torch.stack([self._seen[layer] for layer in sorted(self._seen)]).mean(dim=0)
+
+    def look(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float
+    ) -> None:
+        """Computes the weights of one layer at the asked positions.
+
+        Args:
+            layer: Its number.
+            query: (rows, heads, tokens, width), positions already encoded.
+            key: (rows, key heads, tokens, width).
+            mask: (rows or 1, 1, tokens, tokens), additive or boolean; None: causal.
+            scaling: Of the products.
+        """
+        if self._positions is None:
+            return
+        rows, heads, tokens, _ = query.shape
+        places = self._positions.clamp_min(0)
+        asked = query.gather(2, places[:, None, :, None].expand(rows, heads, -1, query.shape[-1]))
+        keys = key.repeat_interleave(heads // key.shape[1], dim=1)
+        scores = (asked @ keys.transpose(2, 3)).to(torch.promote_types(query.dtype, torch.float32)) * scaling
+        if mask is None:
+            hidden = torch.arange(tokens, device=query.device) > places[:, None, :, None]
+        else:
+            at = places[:, None, :, None].expand(rows, 1, -1, mask.shape[-1])
+            allowed = mask.expand(rows, 1, -1, -1).gather(2, at)[..., :tokens]
+            hidden = ~allowed if allowed.dtype == torch.bool else allowed < torch.finfo(allowed.dtype).min / 2
+        self._seen[layer] = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1).mean(dim=1)
+
+
+@contextmanager
+def watching(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Watch]:
+    """Lets a `Watch` see what the language model of `model` attends to, in the forward passes inside the `with`.
+
+    With gradient checkpointing the backward passes have to be inside as well.
+
+    Args:
+        model: A vision-language model of transformers.
+        layers: Which layers, such as `readable_layers(model)`.
+    """
+    config: Any = model.get_decoder().config
+    watch, usual = Watch(frozenset(layers)), config._attn_implementation
+    modules = _text_layers(model)
+    # The family's plain function has no name in the table; the fused one computes the same from the same mask.
+    attend = ALL_ATTENTION_FUNCTIONS["sdpa" if usual == "eager" else usual]
+
+    def watched(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        scaling: float | None = None,
+        **rest: object,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if modules.get(module) in watch.layers:
+            watch.look(
+                modules[module], query, key, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling
+            )
+        result: tuple[torch.Tensor, torch.Tensor | None] = attend(
+            module, query, key, value, attention_mask, scaling=scaling, **rest
+        )
+        return result
+
+    AttentionInterface.register(_WATCHED, watched)
+    AttentionMaskInterface.register(_WATCHED, ALL_MASK_ATTENTION_FUNCTIONS[usual])
+    config._attn_implementation_internal = _WATCHED
+    try:
+        yield watch
+    finally:
+        config._attn_implementation_internal = usual
+
+
+def readable_layers(model: PreTrainedModel) -> list[int]:
+    """The layers whose attention is read: the middle half, where answers look at the image most.
+
+    The first layers mix neighbours and the last ones write the next token (Chen et al. 2024, arXiv:2403.06764; Zhang
+    et al. 2025, arXiv:2502.17422).
+
+    Raises:
+        UserError: The family's attention cannot be read.
+    """
+    count = len(_text_layers(model))
+    if not count or not model._supports_attention_backend:
+        raise UserError(
+            f"the attention of {type(model).__name__} cannot be read: its layers do not take their attention function "
+            "from transformers' table. Leave the term 'attention' out of level.objective."
+        )
+    return list(range(count // 4, count - count // 4))
+
+
+def _text_layers(model: PreTrainedModel) -> dict[torch.nn.Module, int]:
+    """The attention modules of the language model, with the number of each."""
+    decoder: torch.nn.Module = model.get_decoder()
+    numbered = ((module, getattr(module, "layer_idx", None)) for module in decoder.modules())
+    return {module: number for module, number in numbered if isinstance(number, int) and hasattr(module, "scaling")}
