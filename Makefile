@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-http test lint types embedded-models embedded-models-apart bench-intake
+.PHONY: setup demo demo-controls demo-http test lint types embedded-models embedded-models-apart bench-intake bench-loop
+.PHONY: conformance conformance-torchvision
 
 setup: .venv/set-up
 
@@ -47,3 +48,18 @@ embedded-models-apart: setup
 # Intake of 10,000 and of 100,000 drawn pictures: images a second and peak memory.
 bench-intake: setup
 	$(BIN)/python benchmarks/intake.py
+
+# Annotate and identify on 2,000 drawn pictures, beside the way of the method's first release: times and their ratio.
+bench-loop: setup
+	$(BIN)/python benchmarks/loop.py
+
+# Every family of models held to the same checks; writes docs/models.md.
+conformance: setup
+	$(BIN)/python benchmarks/conformance.py
+
+# The same in an environment that has torchvision, which comes with a torch for GPUs: several GB.
+conformance-torchvision:
+	test -x .venv-torchvision/bin/python || $(PYTHON) -m venv .venv-torchvision
+	.venv-torchvision/bin/python -m pip install -c constraints.txt -e '.[dev,lora,embedded]' torchvision
+	mkdir -p build
+	.venv-torchvision/bin/python benchmarks/conformance.py build/models-torchvision.md

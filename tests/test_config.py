@@ -1,10 +1,12 @@
 """A configuration is refused as a whole, with every problem, where it stands and what to write instead."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic.fields import FieldInfo
 
 from parityalign.config import RunConfig, Settings, TaskData
 from parityalign.errors import UserError
@@ -208,11 +210,24 @@ def test_every_shipped_configuration_has_the_right_form(path):
     RunConfig.model_validate(yaml.safe_load(path.read_text()))
 
 
+def settings_below(part: type[Settings]) -> Iterator[tuple[str, FieldInfo]]:
+    """The settings of a part of the configuration and of the parts in it."""
+    for name, field in part.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            yield from settings_below(field.annotation)
+        else:
+            yield name, field
+
+
 def test_the_page_of_settings_has_each_with_its_default():
     page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
-    parts = [field.annotation for field in RunConfig.model_fields.values()]
-    for part in (TaskData, *(part for part in parts if isinstance(part, type) and issubclass(part, Settings))):
-        for name, field in part.model_fields.items():
-            default = None if field.is_required() else json.dumps(field.default).strip('"')
-            shown = "required" if default is None else "none" if default == "null" else f"`{default}`"
-            assert f"| `{name}` | {shown} |" in page, name
+    for name, field in (*settings_below(RunConfig), *settings_below(TaskData)):
+        default = None if field.is_required() else json.dumps(field.default).strip('"')
+        shown = "required" if default is None else "none" if default == "null" else f"`{default}`"
+        assert f"| `{name}` | {shown} |" in page, name
+
+
+def test_an_unknown_key_two_levels_down_is_answered_with_the_near_one(folder):
+    text = refusal(folder, good(loading={"student": {"dtpe": "float16"}, "techer": {}}))
+    assert "unknown setting 'loading.student.dtpe'. Did you mean dtype?" in text
+    assert "unknown setting 'loading.techer'. Did you mean teacher?" in text

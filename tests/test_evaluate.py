@@ -177,8 +177,23 @@ def test_scores_are_per_cent_with_counts_and_intervals_around_them(tmp_path):
     for estimate in (toy.before, toy.after, toy.teacher, toy.gain):
         assert estimate.ci[0] < estimate.score < estimate.ci[1]
     assert (toy.improved, toy.worsened) == (60, 0) and toy.gain.p < 0.001
+    known = scores.forgotten.questions
+    assert (known.total.had_right, known.total.lost) == (80, 0) and known.tasks == {"toy": known.total}
     assert toy.paper_metric.model_dump() == {"before": 40, "after": 70, "teacher": 90}
     assert scores.mean_gain.score == 30 and scores.gap_recovered == 0.6 and scores.not_scored == []
+
+
+def test_questions_that_were_right_before_and_are_wrong_after_are_forgotten(tmp_path):
+    tests = {"one": questions(200, per_image=2), "two": questions(50)}
+    _, scores = run(tmp_path, tests, {"one": task("one"), "two": task("two")}, before=70, after=40)
+    known = scores.forgotten.questions
+    assert {name: (part.had_right, part.lost) for name, part in known.tasks.items()} == {
+        "one": (140, 60),
+        "two": (50, 10),
+    }
+    assert (known.total.had_right, known.total.lost) == (190, 70)
+    assert known.tasks["one"].ci[0] < known.tasks["one"].share < known.tasks["one"].ci[1]
+    assert scores.tasks["one"].worsened == 60 and scores.forgotten.pairs is None
 
 
 def test_every_model_gets_every_question_with_the_answer_prompt(tmp_path):
@@ -233,7 +248,8 @@ def test_without_any_test_split_nothing_is_scored_and_nobody_is_loaded(tmp_path)
     options = {"settings": EvaluateSettings(), "seed": 0}
     evaluate(made, {}, {"toy": task()}, Models(nobody, nobody, nobody), progress=mute, **options)
     scores = score(made, {}, {"toy": task()}, **options)
-    assert scores.model_dump() == {"tasks": {}, "mean_gain": None, "gap_recovered": None, "not_scored": ["toy"]}
+    assert (scores.tasks, scores.mean_gain, scores.gap_recovered, scores.not_scored) == ({}, None, None, ["toy"])
+    assert scores.forgotten.questions.total.had_right == 0
 
 
 def test_a_limit_takes_a_seeded_part_of_each_split(tmp_path):

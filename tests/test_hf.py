@@ -3,18 +3,17 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import tiny
 from parityalign import plugins
-from parityalign.errors import UserError
-from parityalign.models import hf
+from parityalign.errors import UserError, WorkFailed
+from parityalign.models import _batches, _decoding, _reading, hf
 from parityalign.seams import Decoding, Request
 
 GREEDY, SAMPLED = Decoding(12), Decoding(12, temperature=1.0)
@@ -25,6 +24,12 @@ def model(request, tmp_path_factory):
     loaded = hf.load(str(getattr(tiny, request.param)(tmp_path_factory.mktemp(request.param))))
     make_it_stop(loaded)
     return loaded
+
+
+@pytest.fixture(autouse=True)
+def nothing_learnt(monkeypatch):
+    """What one test's model learnt of memory is not for the next."""
+    monkeypatch.setattr(_batches, "_learned", {})
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +100,94 @@ def test_other_seeds_give_other_draws(model, requests):
 
 def test_several_batches_give_back_what_one_does(model, requests, monkeypatch):
     together = model.generate(requests, GREEDY)
-    monkeypatch.setattr(hf, "TOKENS_PER_BATCH", 100)
+    monkeypatch.setattr(model._budget, "tokens", 100)
     assert model.generate(requests, GREEDY) == together
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(1, hf.TOKENS_PER_BATCH * 2), max_size=30))
-def test_batches_hold_every_row_once_and_not_too_many_tokens(lengths):
-    batches = list(hf._batches(lengths))
-    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or max(lengths[place] for place in batch) * len(batch) <= hf.TOKENS_PER_BATCH
+def test_draws_on_one_prompt_take_it_in_once(model, requests):
+    seen = []
+    layer = model._model.model.language_model.layers[0]
+    hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(tuple(inputs[0].shape[:2])))
+    draws = [Request(request.image, "what", seed=seed) for request in requests[:2] for seed in range(4)]
+    together = model.generate(draws, SAMPLED)
+    hook.remove()
+    assert seen[0][0] == 2 and seen[1] == (8, 1)
+    assert together == [model.generate([one], SAMPLED)[0] for one in draws]
+
+
+def test_replies_that_ended_leave_the_batch(model, requests):
+    seen = []
+    layer = model._model.model.language_model.layers[0]
+    hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[0]))
+    model.generate(requests, GREEDY)
+    hook.remove()
+    assert seen == sorted(seen, reverse=True) and seen[-1] < seen[0]
+
+
+def test_memory_that_runs_out_halves_the_batches_from_then_on(tmp_path, requests, monkeypatch):
+    folder = str(tiny.fast_vlm(tmp_path / "model"))
+    expected, sizes = hf.load(folder).generate(requests, GREEDY), []
+    small = hf.load(folder)
+    short_of_memory(monkeypatch, small, most=100, sizes=sizes)
+    assert small.generate(requests, GREEDY) == expected
+    assert max(sizes) > 100 and sizes[-1] <= 100
+    sizes.clear()
+    again = hf.load(folder)
+    short_of_memory(monkeypatch, again, most=100, sizes=sizes)
+    assert again.generate(requests, GREEDY) == expected
+    assert max(sizes) <= 100, "what was learnt holds for the next model of that name"
+
+
+@pytest.mark.parametrize("problem", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_single_row_that_does_not_fit_is_refused_with_what_helps(tmp_path, requests, monkeypatch, problem):
+    model = hf.load(str(tiny.fast_vlm(tmp_path / "model")))
+    short_of_memory(monkeypatch, model, most=0, sizes=[], problem=problem)
+    with pytest.raises(UserError, match=r"single question, about .*png[\s\S]*quantise"):
+        model.generate(requests, GREEDY)
+
+
+def test_other_failures_of_the_model_are_not_taken_for_a_lack_of_memory(tmp_path, requests, monkeypatch):
+    model = hf.load(str(tiny.fast_vlm(tmp_path / "model")))
+    short_of_memory(monkeypatch, model, most=0, sizes=[], problem=RuntimeError("sizes do not match"))
+    with pytest.raises(RuntimeError, match="do not match"):
+        model.generate(requests, GREEDY)
+
+
+def short_of_memory(monkeypatch, model, *, most, sizes, problem=None):
+    """Lets the model fail as on a machine that holds `most` rows times tokens; notes what was tried."""
+    plain = model._model.generate
+    error = problem or RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes.")
+
+    def generate(**inputs):
+        sizes.append(inputs["input_ids"].numel())
+        if sizes[-1] > most:
+            raise error
+        return plain(**inputs)
+
+    monkeypatch.setattr(model._model, "generate", generate)
+
+
+def test_what_was_announced_is_read_while_the_model_works(model, requests, monkeypatch):
+    opened = []
+    read = _reading.read_image
+    monkeypatch.setattr(_reading, "read_image", lambda path: opened.append(path) or read(path))
+    expected = model.generate(requests, GREEDY)
+    opened.clear()
+    model.expect(requests[4:])
+    first = model.generate(requests[:4], GREEDY)
+    model.expect([])
+    second = model.generate(requests[4:], GREEDY)
+    assert first + second == expected
+    assert sorted(opened) == sorted({request.image for request in requests}), "no image is opened twice"
+
+
+def test_a_broken_image_that_was_announced_is_reported_when_it_is_asked_for(model, requests, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    broken = Request(str(tmp_path / "broken.png"), "what")
+    model.expect([broken])
+    assert len(model.generate(requests[:2], GREEDY)) == 2
+    with pytest.raises(WorkFailed, match="broken.png"):
+        model.generate([broken], GREEDY)
 
 
 def test_an_image_with_several_prompts_is_encoded_once(model, requests):
@@ -132,7 +214,9 @@ def test_no_requests_give_no_replies(model):
 def test_sampling_is_exact():
     logits = torch.tensor([2.0, 0.0, -1.0, 1.0])
     draws = 20_000
-    noisy = hf.GumbelNoise(range(draws), 0.5, torch.device("cpu"))(torch.empty(0), logits.expand(draws, 4).clone())
+    noisy = _decoding.GumbelNoise(range(draws), 0.5, torch.device("cpu"))(
+        torch.empty(0), logits.expand(draws, 4).clone()
+    )
     found = torch.bincount(noisy.argmax(dim=-1), minlength=4) / draws
     expected = torch.softmax(logits / 0.5, dim=-1)
     assert torch.allclose(found, expected, atol=0.012)  # over three standard deviations
@@ -227,7 +311,7 @@ def test_a_language_model_without_eyes_is_refused(tmp_path):
     shutil.rmtree(tmp_path / "text", ignore_errors=True)
     LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2)).save_pretrained(tmp_path / "text")
     shutil.copy(tmp_path / "text" / "config.json", folder)
-    with pytest.raises(UserError, match="cannot load a vision-language model"):
+    with pytest.raises(UserError, match="no vision-language model"):
         hf.load(str(folder))
 
 
@@ -236,3 +320,21 @@ def test_a_model_without_chat_template_is_refused(tmp_path):
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match="no chat template"):
         hf.load(str(folder))
+
+
+def test_what_a_model_shows_of_its_own_greedy_reply_are_the_likeliest_tokens(model, requests):
+    replies = model.generate(requests, Decoding(4))
+    shown = model.observe(list(zip(requests, replies, strict=True)))
+    for seen in shown:
+        # Four tokens were written, or fewer and the end token.
+        written = len(seen.ids) - 1 if len(seen.ids) > 4 else len(seen.ids)
+        assert seen.top_ids[:written, 0].tolist() == seen.ids[:written].tolist()
+    assert sum(len(seen.ids) for seen in shown) > 2 * len(shown)
+
+
+def test_what_a_model_shows_does_not_hang_on_its_batch(model, requests):
+    told = [(request, "red square " * (place % 3 + 1)) for place, request in enumerate(requests)]
+    together, alone = model.observe(told), [model.observe([one])[0] for one in told]
+    for one, other in zip(together, alone, strict=True):
+        assert np.allclose(one.logprobs, other.logprobs, atol=2e-3)
+        assert np.allclose(one.places, other.places, atol=2e-3)

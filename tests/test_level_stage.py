@@ -129,6 +129,14 @@ def test_the_leveller_gets_the_choice_and_the_manifest_tells_what_came_of_it(tmp
     assert was_levelled(made) and "model.safetensors" in made.manifest["files"]
 
 
+def test_a_step_that_did_not_fit_is_noted(tmp_path):
+    made = artefact(tmp_path, "student")
+    tight = lambda *_: LevelResult(9, 6, 2.0, 1.0, rows_at_once=4)  # noqa: E731
+    level(made, *judged(GAP, GAP), tight, settings=LevelSettings(batch_size=16), seed=0)
+    assert "16 pairs of a step went through the student 4 at a time" in made.manifest["note"]
+    assert made.manifest["result"]["rows_at_once"] == 4
+
+
 @pytest.mark.parametrize("kinds", [[], [RIGHT, NEITHER], [DROPPED]])
 def test_without_gaps_the_student_is_left_as_it_is_and_the_manifest_says_so(tmp_path, kinds):
     made = run(tmp_path, kinds, lambda *_: pytest.fail("trained on nothing"))

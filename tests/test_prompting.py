@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny
-from parityalign.errors import UserError, WorkFailed
-from parityalign.prompting import Encoded, Prompter, check_model_folder, read_image, stack
+from parityalign.errors import WorkFailed
+from parityalign.prompting import Encoded, Prompter, read_image, stack
 
 texts = st.lists(st.sampled_from(["what", "is", "red", "<image>", "</s>", "<|user|>", "<pad>", "<unk", ">", "é"]))
 
@@ -100,29 +100,3 @@ def test_images_of_unequal_tiles_are_filled_up_with_zeros():
     pixels = stack(rows, pad_token=0, side="left")["pixel_values"]
     assert pixels.shape == (2, 3, 3)
     assert pixels.sum(axis=(1, 2)).tolist() == [3, 9]
-
-
-@pytest.mark.parametrize(
-    ("files", "lacking"),
-    [
-        ([], "config.json"),
-        (["config.json", "pytorch_model.bin", "processor_config.json", "tokenizer.json"], "safetensors"),
-        (["config.json", "model.safetensors", "tokenizer.json"], "processor"),
-        (["config.json", "model.safetensors", "preprocessor_config.json"], "tokenizer"),
-    ],
-)
-def test_a_folder_that_is_no_model_is_refused_with_what_it_lacks(tmp_path, files, lacking):
-    for name in files:
-        (tmp_path / name).touch()
-    with pytest.raises(UserError, match=f"lacks.*{lacking}"):
-        check_model_folder(str(tmp_path))
-
-
-@pytest.mark.parametrize("location", ["./nowhere", "/nowhere/at/all", "a/b/c"])
-def test_a_missing_folder_is_refused(location):
-    with pytest.raises(UserError, match="missing"):
-        check_model_folder(location)
-
-
-def test_what_looks_like_a_hub_id_is_left_to_the_hub():
-    check_model_folder("someone/some-model")

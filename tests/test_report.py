@@ -465,7 +465,7 @@ def decoded(uri):
 def test_a_picture_of_any_kind_becomes_a_small_rgb_one(tmp_path, mode):
     path = tmp_path / "picture.tiff"
     Image.new(mode, (1000, 400)).save(path)
-    thumb = decoded(thumbnail(path))
+    thumb = decoded(thumbnail(path).uri)
     assert thumb.mode == "RGB" and thumb.size == (256, 102)
 
 
@@ -475,7 +475,7 @@ def test_a_thumbnail_stands_upright_and_carries_nothing_but_pixels(tmp_path):
     exif[0x0112] = 6  # orientation: turned by a quarter
     exif[0x010E] = "where I live"
     picture.save(tmp_path / "a.jpg", exif=exif, comment=b"my name")
-    thumb = decoded(thumbnail(tmp_path / "a.jpg"))
+    thumb = decoded(thumbnail(tmp_path / "a.jpg").uri)
     assert thumb.size == (20, 40)
     assert not thumb.getexif() and "comment" not in thumb.info
 
@@ -491,8 +491,8 @@ def test_a_damaged_picture_gives_a_placeholder_or_what_is_left_of_it(tmp_path_fa
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.mktemp("damaged") / "picture"
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-    uri = thumbnail(path)
-    assert uri is None or decoded(uri).mode == "RGB"
+    thumb = thumbnail(path)
+    assert thumb is None or decoded(thumb.uri).mode == "RGB"
 
 
 def test_a_missing_picture_has_no_thumbnail(tmp_path):

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import tiny
+from parityalign.answering import Answerer
 from parityalign.config import LevelSettings
 from parityalign.errors import UserError
 from parityalign.models import hf
-from parityalign.objectives import answer
 from parityalign.opening import open_processor
 from parityalign.prompting import Prompter, read_image
 from parityalign.records import Pair
@@ -33,6 +33,11 @@ STOP = [1]
 
 class Killed(BaseException):
     """Stands for a kill."""
+
+
+def killed(*_, **__):
+    """Whatever was called is where the kill comes."""
+    raise Killed
 
 
 def mute(step, done, total):
@@ -65,7 +70,7 @@ def pairs(images):
     ]
 
 
-def leveller(student, progress=mute, objective=answer.loss, **choices):
+def leveller(student, progress=mute, objective=tiny.ANSWER, **choices):
     plan = LevelSettings(**({"batch_size": 4, "epochs": 4, "learning_rate": 3e-3} | choices))
     return loop.make_leveller(student, {"toy": PROMPT}, settings=plan, objective=objective, seed=3, progress=progress)
 
@@ -161,8 +166,8 @@ def test_the_end_token_is_one_that_stops_generation(written, stop, end, lead):
         + written
         + "{% endif %}{% endfor %}"
     )
-    batches = AnswerBatches(tiny.processor(chat_template=template), stop)
-    assert (batches.end_token, batches.lead) == (end, lead)
+    answerer = Answerer(tiny.processor(chat_template=template), stop)
+    assert (answerer.end_token, answerer.lead) == (end, lead)
 
 
 def test_a_student_that_nothing_stops_is_refused():
@@ -204,9 +209,11 @@ def rows(student, pairs):
 def test_the_loss_is_the_mean_over_tokens_whatever_the_batch(rows, student, pairs):
     model, batches, examples = rows
     with torch.no_grad():
-        together = float(answer.loss(model, batches(examples)))
-        alone = [(float(answer.loss(model, batches([one]))), len(batches.encode(one).tokens)) for one in examples]
-    labelled = [sum(label != -100 for label in batches.encode(one).per_token["labels"]) for one in examples]
+        together = float(tiny.ANSWER(model, batches(examples)))
+        alone = [
+            (float(tiny.ANSWER(model, batches([one]))), len(batches.answered(one).encoded.tokens)) for one in examples
+        ]
+    labelled = [sum(label != -100 for label in batches.answered(one).encoded.per_token["labels"]) for one in examples]
     mean = sum(loss * count for (loss, _), count in zip(alone, labelled, strict=True)) / sum(labelled)
     assert together == pytest.approx(mean, abs=1e-4)
     assert together == pytest.approx(loss_on(student, pairs), abs=2e-3)
@@ -217,7 +224,7 @@ def test_a_blank_image_changes_the_loss(rows, tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "blank.png")
     blank = [Example(str(tmp_path / "blank.png"), one.prompt, one.answer) for one in examples]
     with torch.no_grad():
-        assert abs(answer.loss(model, batches(examples)) - answer.loss(model, batches(blank))) > 1e-3
+        assert abs(tiny.ANSWER(model, batches(examples)) - tiny.ANSWER(model, batches(blank))) > 1e-3
 
 
 # Training
@@ -300,7 +307,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student
 def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(student, pairs, tmp_path, monkeypatch):
     whole = level(student, pairs, tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_like", lambda *_: (_ for _ in ()).throw(Killed))
+        patched.setattr(loop, "save_like", killed)
         with pytest.raises(Killed):
             level(student, pairs, tmp_path / "out")
     checkpoints = tmp_path / ".out.training"
@@ -312,7 +319,7 @@ def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(studen
 
 def test_checkpoints_of_another_training_are_not_gone_on_from(student, pairs, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_like", lambda *_: (_ for _ in ()).throw(Killed))
+        patched.setattr(loop, "save_like", killed)
         with pytest.raises(Killed):
             level(student, pairs, tmp_path / "out", learning_rate=1e-2)
     level(student, pairs, tmp_path / "whole")
@@ -337,7 +344,7 @@ def test_a_training_that_had_stopped_early_is_not_gone_on_with(student, pairs, t
     trained, held_out = pairs[:9], contrary(pairs[:9])
     whole = leveller(student, epochs=30, patience=2)(trained, held_out, tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_like", lambda *_: (_ for _ in ()).throw(Killed))
+        patched.setattr(loop, "save_like", killed)
         with pytest.raises(Killed):
             leveller(student, epochs=30, patience=2)(trained, held_out, tmp_path / "out")
     steps = []
@@ -348,7 +355,7 @@ def test_a_training_that_had_stopped_early_is_not_gone_on_with(student, pairs, t
 
 
 def test_a_student_that_did_not_get_better_stays_as_it_was(student, pairs, tmp_path):
-    result = level(student, pairs, tmp_path / "out", objective=lambda model, batch: answer.loss(model, batch) * 0 + 1)
+    result = level(student, pairs, tmp_path / "out", objective=tiny.Changed(lambda loss, batch: loss * 0 + 1))
     assert (result.best_step, result.held_out_loss_after) == (0, 1.0)
     assert same(load_file(f"{student}/model.safetensors"), weights_of(tmp_path / "out"))
 
@@ -357,11 +364,11 @@ def test_a_student_that_did_not_get_better_stays_as_it_was(student, pairs, tmp_p
 def test_steps_with_a_loss_that_is_not_finite_are_skipped_and_counted(student, pairs, tmp_path, bad):
     calls = []
 
-    def objective(model, batch):
+    def spoil(loss, batch):
         calls.append(torch.is_grad_enabled())
-        return answer.loss(model, batch) * (bad if torch.is_grad_enabled() and sum(calls) in (2, 5) else 1)
+        return loss * (bad if torch.is_grad_enabled() and sum(calls) in (2, 5) else 1)
 
-    result = level(student, pairs, tmp_path / "out", objective=objective)
+    result = level(student, pairs, tmp_path / "out", objective=tiny.Changed(spoil))
     assert (result.steps, result.skipped_steps) == (12, 2)
     assert result.held_out_loss_after < result.held_out_loss_before
     assert all(torch.isfinite(tensor.float()).all() for tensor in weights_of(tmp_path / "out").values())
@@ -401,7 +408,7 @@ def test_merged_weights_say_what_the_adapter_says(rows, student, tmp_path):
         if "lora_B" in name:
             torch.nn.init.normal_(tensor, std=0.05)
     adapted.save_pretrained(tmp_path / "adapter")
-    merged = weights.open_checkpoint(student, tmp_path / "adapter", adapter=True)
+    merged = weights.merged(weights.open_trained(student, tmp_path / "adapter", adapter=True))
     batch = {key: value for key, value in batches(examples).items() if key != "labels"}
     with torch.no_grad():
         said, before = adapted.eval()(**batch).logits, weights.open_student(student).eval()(**batch).logits

@@ -1,6 +1,6 @@
 """Tiny untrained vision-language models of transformers' real classes, saved as ordinary folders."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +22,10 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from parityalign.objectives.discrepancy import Objective
+
+ANSWER = Objective({"answer": (1.0, 1.0)})
+"""The paper's objective."""
 SIDE, PATCH = 32, 8
 WORDS = ("what", "is", "the", "colour", "shape", "answer", "question:", "answer:", "red", "green", "blue", "square")
 CHAT_TEMPLATE = (
@@ -31,6 +35,17 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}</s>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+class Changed(Objective):
+    """The paper's objective with something done to each loss."""
+
+    def __init__(self, change: Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]) -> None:
+        super().__init__({"answer": (1.0, 1.0)})
+        self._change = change
+
+    def __call__(self, model, batch, done=1.0):
+        return self._change(super().__call__(model, batch, done), batch)
 
 
 def tokenizer(pad: str = "<pad>") -> PreTrainedTokenizerFast:
@@ -75,20 +90,19 @@ def fast_vlm(folder: Path, *, text: str = "qwen2", dtype: torch.dtype = torch.fl
     return _save(folder, FastVlmForConditionalGeneration, config, processor(pad), dtype)
 
 
-def llava(folder: Path, *, dtype: torch.dtype = torch.float32, pad: str = "<pad>") -> Path:
-    """A CLIP tower before a Llama."""
+def llava(folder: Path, *, dtype: torch.dtype = torch.float32, pad: str = "<pad>", width: int = 16) -> Path:
+    """A CLIP tower of a width before a Llama that is twice as wide."""
     tower = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=2,
         image_size=SIDE,
         patch_size=PATCH,
-        projection_dim=16,
+        projection_dim=width,
     )
-    config = LlavaConfig(
-        vision_config=tower, text_config=LlamaConfig(**_language()), image_token_index=2, vision_feature_layer=-1
-    )
+    language = LlamaConfig(**_language() | {"hidden_size": 2 * width, "intermediate_size": 4 * width})
+    config = LlavaConfig(vision_config=tower, text_config=language, image_token_index=2, vision_feature_layer=-1)
     # The tower's class token is made and then left out: one more, one less.
     reader = processor(pad, select="default", extra=1)
     return _save(folder, LlavaForConditionalGeneration, config, reader, dtype)

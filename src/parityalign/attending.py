@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from parityalign.answering import NO_LABEL
 from parityalign.errors import UserError
 
 _WATCHED = "parityalign_watched"
@@ -87,7 +88,7 @@ def watching(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Watch]:
         model: A vision-language model of transformers.
         layers: Which layers, such as `readable_layers(model)`.
     """
-    config: Any = model.get_decoder().config
+    config: Any = _decoder(model).config
     watch, usual = Watch(frozenset(layers)), config._attn_implementation
     modules = _text_layers(model)
     # The family's plain function has no name in the table; the fused one computes the same from the same mask.
@@ -120,7 +121,7 @@ def watching(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Watch]:
         config._attn_implementation_internal = usual
 
 
-def readable_layers(model: PreTrainedModel) -> list[int]:
+def readable_layers(model: Any) -> list[int]:  # noqa: ANN401 - whichever class the family has
     """The layers whose attention is read: the middle half, where answers look at the image most.
 
     The first layers mix neighbours and the last ones write the next token (Chen et al. 2024, arXiv:2403.06764; Zhang
@@ -138,8 +139,26 @@ def readable_layers(model: PreTrainedModel) -> list[int]:
     return list(range(count // 4, count - count // 4))
 
 
+def before_answers(labels: torch.Tensor) -> torch.Tensor:
+    """Where the tokens stand whose output is an answer's token.
+
+    Args:
+        labels: (rows, tokens), `NO_LABEL` outside the answers.
+
+    Returns:
+        (rows, longest answer) places; -1 where an answer is shorter.
+    """
+    found = [row.nonzero().flatten() for row in labels[:, 1:] != NO_LABEL]
+    return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=-1)
+
+
 def _text_layers(model: PreTrainedModel) -> dict[torch.nn.Module, int]:
     """The attention modules of the language model, with the number of each."""
-    decoder: torch.nn.Module = model.get_decoder()
-    numbered = ((module, getattr(module, "layer_idx", None)) for module in decoder.modules())
+    numbered = ((module, getattr(module, "layer_idx", None)) for module in _decoder(model).modules())
     return {module: number for module, number in numbered if isinstance(number, int) and hasattr(module, "scaling")}
+
+
+def _decoder(model: Any) -> Any:  # noqa: ANN401 - whichever class the family has
+    """The language model below the output head, also under an adapter's wrapper."""
+    inner = getattr(model, "get_base_model", None)
+    return (inner() if inner else model).get_decoder()

@@ -24,6 +24,8 @@ from parityalign.config import IdentifySettings, RunConfig
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
 from parityalign.plugins import find, load_task
+from parityalign.profiles import Measure, pair_weights
+from parityalign.records import VerdictKind
 from parityalign.runfile import load_config, read_config, with_teacher
 from parityalign.seams import Progress
 from parityalign.store import RunFolder
@@ -58,6 +60,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+PushOption = Annotated[
+    str | None, typer.Option("--push", metavar="OWNER/NAME", help="Then upload the levelled student to the hub.")
+]
+PublicOption = Annotated[bool, typer.Option("--public", help="Let everybody see what --push uploads.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was begun.")]
 
 
@@ -111,9 +117,58 @@ def demo(
 def run(
     config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
     redo: Annotated[bool, typer.Option("--redo", help="Work over a run folder of another configuration.")] = False,
+    push: PushOption = None,
+    public: PublicOption = False,
 ) -> None:
     """Run everything on your images and models; resumes, and redoes only what a change touches."""
+    _check_push(push, public=public)
     _align(load_config(config), redo=redo)
+    _push(load_config(config).run, push, public=public)
+
+
+@_command
+def plan(  # noqa: PLR0913 - an option is a parameter
+    config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
+    device: Annotated[str | None, typer.Option(help="Such as a100-80gb; by default this machine.")] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Pictures of each task that are opened.")] = 32,
+    images: Annotated[int | None, typer.Option(min=1, help="Images of each task, where they are not counted.")] = None,
+    picture: Annotated[str, typer.Option(help="Size of a picture in pixels, where none is opened.")] = "1024x768",
+    failures: Annotated[float, typer.Option(min=0, max=1, help="Share of the pairs that the student has wrong.")] = 0.5,
+    measure: Annotated[
+        bool | None, typer.Option(help="Time local models on the sample; by default the bundled ones on this machine.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the model hub.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Project tokens, time, memory and money of a run before it begins, and say what was assumed."""
+    from parityalign.planning.planner import Options, project
+    from parityalign.planning.projection import HEADINGS
+    from parityalign.planning.sampling import Ask, size_of_picture
+
+    ask = Ask(sample, size_of_picture(picture), images, offline)
+    found = project(load_config(config), Options(ask, device, failures, measure))
+    if as_json:
+        print(found.as_json())
+    else:
+        console = _console()
+        console.print(terminal.table(HEADINGS, found.table(), texts=2))
+        console.print("", *found.lines(), sep="\n", markup=False, soft_wrap=True)
+
+
+@_command
+def doctor(
+    config: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Also look at this run's models.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+) -> None:
+    """Show what this machine has, and whether and how a run's models would be loaded on it; loads no weights."""
+    from parityalign import doctor as looking
+
+    here = looking.machine()
+    patients = looking.examine(load_config(config), here) if config else []
+    told = [json.dumps(looking.as_record(here, patients), indent=1)] if as_json else looking.lines(here, patients)
+    print("\n".join(told))
+    if any(patient.problem or patient.fits is False for patient in patients):
+        raise typer.Exit(1)
 
 
 @_command
@@ -181,15 +236,46 @@ def identify(  # noqa: PLR0913 - an option is a parameter
 
 
 @_command
-def level(run: RunArgument) -> None:
+def level(run: RunArgument, push: PushOption = None, public: PublicOption = False) -> None:
     """Train the student on the gaps, with a share of what it had right."""
+    _check_push(push, public=public)
     _align(_config_of(run), only="level")
+    _push(run, push, public=public)
 
 
 @_command
 def evaluate(run: RunArgument) -> None:
     """Score the student before, the student after and the teacher on the labelled test splits."""
     _align(_config_of(run), only="evaluate")
+
+
+@_command
+def profile(  # noqa: PLR0913 - an option is a parameter
+    run: RunArgument,
+    task: Annotated[str | None, typer.Option(help="Only the pairs of this task.")] = None,
+    verdict: Annotated[
+        VerdictKind, typer.Option(help="The list's pairs: by default the gaps.")
+    ] = VerdictKind.TEACHER_ONLY,
+    sort: Annotated[Measure, typer.Option(help="What orders the list.")] = Measure.CONFIDENCE_GAP,
+    top: Annotated[int | None, typer.Option(min=1, help="Pairs of the list; by default 10, in a file all.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Where the list goes.")] = None,
+) -> None:
+    """Show how, and how much, the two models differ on the pairs, and list those where they differ most."""
+    from parityalign.report.differences import difference_tables
+    from parityalign.report.listing import FIRST, Wanted, list_table, listed, of_task, read_profiles, rows
+
+    config, console = _config_of(run), _console()
+    everything = read_profiles(run)
+    profiles = of_task(everything, task)
+    wanted = Wanted(verdict, sort, top if out else top or FIRST)
+    chosen = listed(profiles, wanted)
+    tables = difference_tables(profiles, list(config.tasks), seed=config.seed)
+    for told in tables if out else [*tables, list_table(run, chosen, wanted)]:
+        terminal.show_table(console, told.caption, told.headings, told.rows, texts=told.words)
+    if out:
+        weights = pair_weights(everything, config.evidence)
+        _write_lines([json.dumps(row) for row in rows(run, chosen, weights)], out)
+        print(f"list: {out} ({len(chosen):,} pairs)")
 
 
 @_command
@@ -251,6 +337,23 @@ def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, co
     _show(run, whole=only is None)
 
 
+def _check_push(repo: str | None, *, public: bool) -> None:
+    """Refuses an upload that could not work, before there is anything to upload."""
+    if repo is not None:
+        from parityalign.sharing import check_name
+
+        check_name(repo)
+    elif public:
+        raise UserError("--public says who may see what --push uploads; give --push OWNER/NAME too")
+
+
+def _push(run: Path, repo: str | None, *, public: bool) -> None:
+    if repo is not None:
+        from parityalign.sharing import push
+
+        print(f"pushed: {push(run, repo, public=public)}")
+
+
 def _config_of(run: Path) -> RunConfig:
     """The configuration that lies in a run folder, for the stage commands."""
     path = run / "run.yaml"
@@ -306,6 +409,7 @@ def _show_result(console: Console, run: Path, tasks: list[str]) -> None:
     from parityalign.report.controls import Controls, control_table
     from parityalign.report.files import read_record
     from parityalign.report.flow import VERDICT_WORDS, verdicts_by_task
+    from parityalign.report.kept import FORGOTTEN_HEADINGS, forgotten_table, speed_line
     from parityalign.report.tables import (
         COVERAGE_HEADINGS,
         PART_HEADINGS,
@@ -326,12 +430,18 @@ def _show_result(console: Console, run: Path, tasks: list[str]) -> None:
     console.print()
     if scores and scores.tasks:
         console.print(terminal.table(SCORE_HEADINGS, score_table(scores), texts=2))
-        tables = ((PART_HEADINGS, part_table(scores), 1), (COVERAGE_HEADINGS, coverage_table(scores), 2))
+        tables = (
+            (PART_HEADINGS, part_table(scores), 1),
+            (COVERAGE_HEADINGS, coverage_table(scores), 2),
+            (FORGOTTEN_HEADINGS, forgotten_table(scores.forgotten), 1),
+        )
         for headings, listed, texts in tables:
             if listed:
                 console.print()
                 console.print(terminal.table(headings, listed, texts=texts))
         console.print(f"\n{headline(scores)}", soft_wrap=True, markup=False)
+        if said := speed_line(scores.speed):
+            console.print(said, soft_wrap=True, markup=False)
     else:
         console.print("No task of this run has a test split, so there are no scores.")
     controls = read_record(run / "controls.json", Controls)

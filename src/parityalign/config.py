@@ -1,15 +1,14 @@
 """The configuration of a run: typed and frozen; `runfile.py` reads and writes it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     field_validator,
@@ -17,8 +16,12 @@ from pydantic import (
 )
 
 from parityalign.errors import UserError
+from parityalign.loading import Loadings
+from parityalign.loading import LoadingSettings as LoadingSettings
+from parityalign.loading import Settings as Settings
 from parityalign.matching import METRICS
 from parityalign.plugins import has, load_task, names, near, split_model
+from parityalign.rates import PartRates
 
 
 def _known(room: str, word: str) -> Callable[[str], str]:
@@ -61,12 +64,6 @@ def listed(said: object) -> Sequence[Any]:
 def unlisted(several: tuple[str, ...]) -> object:
     """The other way round."""
     return several[0] if len(several) == 1 else list(several)
-
-
-class Settings(BaseModel):
-    """A part of the configuration; a key that it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TaskData(Settings):
@@ -129,17 +126,52 @@ class IdentifySettings(Settings):
     batch_size: int = Field(default=128, ge=1)
 
 
+class EvidenceSettings(Settings):
+    """What both models show of themselves while they are given the pairs' answers, for the discrepancy objectives."""
+
+    always: bool = False
+    """Whether it is gathered even if no objective needs it, for `parityalign profile`."""
+    explain: bool = False
+    """Whether the teacher is asked how it gets to each answer."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Of an explanation."""
+    batch_size: int = Field(default=128, ge=1)
+    weight_by: Literal["none", "teacher_confidence", "confidence_gap"] = "none"
+    """What a pair's weight in levelling follows; see `profiles.pair_weights`."""
+    weight_exponent: float = Field(default=1.0, gt=0)
+
+
+Weight = Annotated[float, Field(ge=0)] | tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence": 1.0})
+"""What `objective: discrepancy` stands for; why: docs/results-objectives.md."""
+
+
 class LevelSettings(Settings):
     """How the student is trained on the gaps."""
 
-    objective: Annotated[str, AfterValidator(_known("objectives", "objective"))] = "answer"
-    """A file in `objectives/`."""
-    method: Literal["full", "lora"] = "full"
+    objective: (
+        Annotated[str, AfterValidator(_known("objectives", "objective"))]
+        | dict[Annotated[str, AfterValidator(_known("objectives", "objective"))], Weight]
+    ) = "answer"
+    """A file in `objectives/`, or several with their weights, such as `{answer: 1, confidence: [1, 0.5]}`: from 1 in
+    the beginning to 0.5 at the end. `discrepancy` stands for the weights that were found to be best."""
+    divergence: Literal["forward", "reverse", "jensen_shannon"] = "forward"
+    """How `confidence` compares the student's next token with the teacher's."""
+    method: Literal["full", "lora", "qlora"] = "full"
+    """All weights, or small matrices beside the linear layers that are merged in the end; `qlora`: on 4-bit weights."""
+    parts: PartRates = PartRates()
     epochs: int = Field(default=3, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps in all, instead of `epochs`: fewer or more."""
     learning_rate: float = Field(default=2e-4, gt=0)
     batch_size: int = Field(default=64, ge=1)
+    """Pairs in an optimiser step, however many of them fit into memory."""
+    rows_at_once: int | None = Field(default=None, ge=1)
+    """Pairs of a step that go through the model together. None: all; halved whenever memory runs out."""
+    gradient_checkpointing: bool = False
+    """Less memory for about a third more time: what the layers computed is not kept but computed again."""
+    liger: bool = True
+    """Whether the fused kernels of the package liger-kernel are used where it and a GPU are there."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -149,9 +181,27 @@ class LevelSettings(Settings):
     """Share of the pairs kept out of training, for early stopping."""
     patience: int = Field(default=3, ge=1)
     """Looks at the held-out loss without a new best after which training stops."""
+    skipped_steps: int = Field(default=100, ge=1)
+    """Steps whose loss or gradient is not finite, and which change nothing, after which training stops."""
     lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: float | None = Field(default=None, gt=0)
+    """Weight of what LoRA learns, divided by the rank. None: twice the rank."""
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     select: Literal["gaps", "all", "random"] = "gaps"
     """What is trained on besides replay: the gaps, all pairs, or as many pairs as gaps, drawn at random."""
+
+    @property
+    def weights(self) -> dict[str, tuple[float, float]]:
+        """The weight of each term of the objective, in the beginning and at the end."""
+        named: Mapping[str, object] = {self.objective: 1.0} if isinstance(self.objective, str) else self.objective
+        given = DISCREPANCY if self.objective == "discrepancy" else named
+        ends = {name: weight if isinstance(weight, tuple) else (weight, weight) for name, weight in given.items()}
+        return {name: pair for name, pair in ends.items() if any(pair)}
+
+    @property
+    def needs_evidence(self) -> bool:
+        """Whether a term compares the student with what the teacher showed."""
+        return not self.weights.keys() <= {"answer", "consistency"}
 
 
 class EvaluateSettings(Settings):
@@ -163,32 +213,10 @@ class EvaluateSettings(Settings):
     """Bootstrap resamples of the images."""
     max_new_tokens: int = Field(default=32, ge=1)
     batch_size: int = Field(default=128, ge=1)
-
-
-class LoadingSettings(Settings):
-    """How a model that runs in this process is loaded."""
-
-    revision: str | None = None
-    """Branch, tag or commit on the hub. None: the newest when the run begins, which is then kept to."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """`auto`: bfloat16 where the machine multiplies it in hardware on a GPU, else float32."""
-    device_map: str | None = None
-    """`auto` spreads a model over all devices and memory. None: the GPU if there is one, else the CPU."""
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    quantise: Literal["4bit", "8bit"] | None = None
-    """Weights in fewer bits while the model is asked (needs bitsandbytes). None: as they are."""
-    pixels: int | None = Field(default=None, ge=1)
-    """At most so many pixels of an image are looked at. None: what the model's processor takes."""
-    remote_code: bool = False
-    """Whether Python code that lies beside the weights may be run."""
-
-
-class Loadings(Settings):
-    """How the two models are loaded."""
-
-    teacher: LoadingSettings = LoadingSettings()
-    student: LoadingSettings = LoadingSettings()
-    """Before and after levelling alike."""
+    forgotten_pairs: int = Field(default=1000, ge=0)
+    """Pairs at most that the student had right and was not trained on, and is asked again after levelling; 0: none."""
+    speed_questions: int = Field(default=128, ge=0)
+    """Questions at most that the student before and after are timed on, in turns; 0: neither is timed."""
 
 
 class ServerSettings(Settings):
@@ -238,9 +266,21 @@ class RunConfig(Settings):
     intake: IntakeSettings = IntakeSettings()
     annotate: AnnotateSettings = AnnotateSettings()
     identify: IdentifySettings = IdentifySettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     level: LevelSettings = LevelSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     server: ServerSettings = ServerSettings()
+
+    @property
+    def wants_evidence(self) -> bool:
+        """Whether both models are observed."""
+        return self.evidence.always or self.level.needs_evidence
+
+    @model_validator(mode="after")
+    def _reasoning_is_explained(self) -> Self:
+        if "reasoning" in self.level.weights and not self.evidence.explain:
+            raise ValueError("level.objective has the term 'reasoning', which needs evidence.explain: true")
+        return self
 
     @field_validator("tasks")
     @classmethod

@@ -21,6 +21,7 @@ from parityalign.embedded.canvas import Fact, one_of_each_kind
 from parityalign.embedded.generate import truth
 from parityalign.errors import WorkFailed
 from parityalign.joinery import CONTROLS, Run
+from parityalign.levelling import leveller
 from parityalign.records import Answer, ImageRef, Pair, Verdict, content_id
 from parityalign.report.controls import Control, Controls, GapPrecision
 from parityalign.report.page import write_report
@@ -148,7 +149,7 @@ def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
     plan = {**settings.model_dump(mode="json"), "seed": run.config.seed}
     student = run.folder.artefact(f"{folder}/student", inputs=inputs, settings=plan)
     if not student.finished:
-        level = run.leveller(settings, f"level {lesson.name}")
+        level = leveller(run, settings, f"level {lesson.name}")
         level(choice.training, choice.held_out, student.path)
         student.finish({"pairs": len(choice.training), "steps": aligned.steps})
     asked = {"student": student.digest, "answers before": run.artefact("answers").digest}
@@ -181,4 +182,5 @@ def _scored(run: Run, after: Artefact, lesson: Lesson, steps: int) -> Control:
         tasks=by_task,
         mean=Estimate(score=sum(found.score for found in by_task.values()) / len(by_task)) if by_task else None,
         mean_gain=Estimate(score=gain.score, ci=gain.ci) if gain else None,
+        forgotten=scores.forgotten.questions.total,
     )

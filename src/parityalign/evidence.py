@@ -17,11 +17,16 @@ from safetensors.numpy import load_file, save
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
 from parityalign.records import Record
+from parityalign.store import Stream
 
 Array = NDArray[Any]
 
-GRID = 8
-"""Cells on a side of the map; cell (0, 0) is the picture's upper left corner, whatever the model's own patches are."""
+TEACHER, STUDENT = "teacher", "student"
+"""Who is observed; each has an index of that name."""
+PATHS = "_paths"
+"""Follows the model's name where it is observed while it is given the teacher's explanation."""
+EXPLANATIONS = "explanations.jsonl"
+
 TOP = 16
 """Alternatives that are kept for each token."""
 _PER_TOKEN = ("ids", "ends", "logprobs", "top_ids", "top_logprobs", "tail")
@@ -44,8 +49,8 @@ class Observation:
     tail: Array
     """(tokens,) float16: the logarithm of the mass of all other tokens; -inf where nothing is left."""
     places: Array
-    """(GRID * GRID,) float16: how much the answer's positions look at each cell of the picture, row by row, sums to 1;
-    empty where that cannot be known."""
+    """(cells,) float16: how much the answer's positions look at each cell of the picture (`placing.py`), row by row
+    from the upper left corner, sums to 1; empty where that cannot be known."""
 
     @property
     def mean_logprob(self) -> float:
@@ -57,7 +62,7 @@ class Observed(Record):
     """One line of the index of observations."""
 
     pair_id: str
-    shard: str | None
+    shard: str | None = None
     """Name of the file; None where nothing but the mean was kept."""
     row: int = 0
     tokens: int = 0
@@ -98,6 +103,15 @@ def read_shard(path: Path) -> list[Observation]:
             f"Delete the folder {path.parent} and run the same command: it will be made again."
         ) from problem
     return [Observation(*row) for row in zip(*columns, places, strict=True)]
+
+
+def read_index(folder: Path, who: str) -> list[Observed]:
+    """What there is of one model: `TEACHER` or `STUDENT`, with `PATHS` behind it of the explanations.
+
+    Raises:
+        UserError: A line is no such record.
+    """
+    return list(Stream(folder / f"{who}.jsonl", Observed, read_only=True))
 
 
 def observations(folder: Path, index: Iterable[Observed]) -> Iterator[tuple[Observed, Observation]]:

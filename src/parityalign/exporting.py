@@ -61,12 +61,12 @@ class RunExport:
         pairs, verdicts = self._manifest("pairs"), self._manifest("verdicts")
         tasks = self._tasks
         return Origin(
-            teacher=_model_name(self._config.teacher),
-            student=_model_name(self._config.student),
+            teacher=model_name(self._config.teacher),
+            student=model_name(self._config.student),
             seed=pairs["settings"]["seed"],
             judged_by=_rule_in_words(verdicts["settings"], {task.metric_name for task in tasks.values()}),
             exported="all" if self.everything else "gaps",
-            sources={name: ", ".join(map(_source_name, data.images)) for name, data in self._config.tasks.items()},
+            sources={name: ", ".join(map(source_name, data.images)) for name, data in self._config.tasks.items()},
             annotate_prompts={name: task.annotate_prompt for name, task in tasks.items()},
             answer_prompts={name: task.answer_prompt for name, task in tasks.items()},
             pairs=verdicts["counts"]["pairs"],
@@ -244,13 +244,15 @@ def _tells_of_export(mark: Path) -> bool:
     return mark.is_file() and '"export.format"' in mark.read_text(encoding="utf-8", errors="replace")
 
 
-def _model_name(spec: str) -> str:
+def model_name(spec: str) -> str:
+    """A model as a configuration names it, without the path that leads to it on this machine."""
     kind, _, location = spec.partition(":")
     return f"{kind}:{_local_name(location)}"
 
 
-def _source_name(spec: str) -> str:
-    return _local_name(spec) if Path(spec).is_absolute() else _model_name(spec)
+def source_name(spec: str) -> str:
+    """A source of images, likewise."""
+    return _local_name(spec) if Path(spec).is_absolute() else model_name(spec)
 
 
 def _local_name(location: str) -> str:

@@ -5,7 +5,9 @@ Hinkley, "Bootstrap Methods and their Application", section 3.8). The scores of 
 questions are drawn together, which keeps their differences paired.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,19 +51,32 @@ def resampled_means(sums: Floats, sizes: Floats, *, resamples: int, rng: np.rand
     Returns:
         Shape (resamples, measures).
     """
-    images = len(sizes)
     table = np.column_stack([sums, sizes])
-    step = max(1, _CELLS // images)
-    parts = []
+    totals = np.concatenate([drawn @ table for drawn in times_drawn(len(sizes), resamples=resamples, rng=rng)])
+    means: Floats = totals[:, :-1] / totals[:, -1:]
+    return means
+
+
+def times_drawn(
+    images: int, *, resamples: int, rng: np.random.Generator, width: int = 0
+) -> Iterator[NDArray[np.int64]]:
+    """How often each image is drawn, for images drawn with replacement; some of the resamples at a time.
+
+    Args:
+        images: How many images there are.
+        resamples: How many times they are drawn.
+        rng: Source of chance.
+        width: Cells that the caller needs for each resample, where that is more than one an image.
+
+    Yields:
+        Shape (some resamples, images).
+    """
+    step = max(1, _CELLS // max(images, width))
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         draws = rng.integers(images, size=(rows, images))
         draws += np.arange(rows)[:, None] * images
-        times_drawn = np.bincount(draws.ravel(), minlength=rows * images).reshape(rows, images)
-        parts.append(times_drawn @ table)
-    totals = np.concatenate(parts)
-    means: Floats = totals[:, :-1] / totals[:, -1:]
-    return means
+        yield np.bincount(draws.ravel(), minlength=rows * images).reshape(rows, images)
 
 
 def percentile_interval(replicates: Floats) -> tuple[float, float]:
@@ -69,6 +84,27 @@ def percentile_interval(replicates: Floats) -> tuple[float, float]:
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(replicates, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def share_interval(hits: Sequence[bool], clusters: Sequence[Hashable]) -> tuple[float, float]:
+    """Wilson's score interval of a share of cases that may hang together.
+
+    With n cases that vary as m independent ones would, it is Wilson's for m (Wilson 1927; Korn and Graubard 1998 for
+    the effective m). Where none or all of them are hits, which a bootstrap takes for certain, m is the number of
+    clusters, as if all cases of one shared its fate.
+
+    Args:
+        hits: Of each case whether it counts; one at least.
+        clusters: The image of each case.
+    """
+    sums, sizes = cluster_sums(np.array(hits, dtype=np.float64)[:, None], clusters)
+    share = float(sums.sum() / sizes.sum())
+    spread = float(((sums[:, 0] - share * sizes) ** 2).sum())
+    independent = share * (1 - share) * len(hits) ** 2 / spread if spread > 1e-9 else len(sizes)
+    m, z2 = min(independent, float(len(hits))), NormalDist().inv_cdf((1 + LEVEL) / 2) ** 2
+    middle = (share + z2 / (2 * m)) / (1 + z2 / m)
+    half = sqrt(z2 * (share * (1 - share) / m + z2 / (4 * m * m))) / (1 + z2 / m)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def sign_flip_p(differences: Floats, *, permutations: int, rng: np.random.Generator) -> float:

@@ -2,28 +2,29 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from parityalign.config import LevelSettings, LoadingSettings, RunConfig, Settings, TaskData
+from parityalign.config import LoadingSettings, RunConfig, Settings, TaskData
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
 from parityalign.labelled import state_of
 from parityalign.matching import metric as find_metric
+from parityalign.modelfiles import check_model_folder, commit_of, is_path
 from parityalign.plugins import find, fingerprint, is_served, load_model, load_task, split_model
-from parityalign.prompting import check_model_folder
-from parityalign.records import Pair, Question, content_id
+from parityalign.records import Question, content_id
 from parityalign.runfile import as_yaml, read_config
-from parityalign.seams import Leveller, LevelResult, Model, Progress, Source, Task
+from parityalign.seams import Model, Progress, Source, Task
 from parityalign.sourcing import open_source
 from parityalign.splits import keep_split, kept_left_out, kept_questions
 from parityalign.store import Artefact, RunFolder
 
+ROLES = ("teacher", "student")
 CONFIG = "run.yaml"
 SCORES = "scores.json"
 CONTROLS = "controls.json"
@@ -33,10 +34,18 @@ TESTS = "tests"
 SERVER = "server"
 """Folder of the ledger of what servers were asked."""
 
-_SPEED_ONLY = frozenset({"annotate.batch_size", "identify.batch_size", "evaluate.batch_size"})
+_SPEED_ONLY = frozenset(
+    {
+        *("annotate.batch_size", "identify.batch_size", "evaluate.batch_size"),
+        *("level.rows_at_once", "level.gradient_checkpointing", "level.liger"),
+    }
+)
 """Settings that no result hangs on: changing one must not throw work away."""
+_PACKAGES_OF_METHOD = {"lora": ("peft",), "qlora": ("peft", "bitsandbytes")}
 _IN_SCORES = frozenset({"evaluate.resamples"})
 """Settings that matter to the scores only, which are computed anew from the answers."""
+_IN_CHECKUP = frozenset({"evaluate.forgotten_pairs", "evaluate.speed_questions"})
+"""Settings that matter to what `checkup.py` measures, and not to the answers."""
 
 
 class Servers(Protocol):
@@ -47,6 +56,14 @@ class Servers(Protocol):
 
     def facts(self, stage: str) -> Mapping[str, object]:
         """What a stage's manifest says about them; empty if nothing was asked."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A model that can say how it runs in this process."""
+
+    facts: Mapping[str, str]
+    """What its numbers hang on besides its files, such as the precision; for manifests."""
 
 
 class Outcome(NamedTuple):
@@ -88,6 +105,7 @@ class Run:
         self._only = only
         self._stage = ""
         self._artefacts: dict[str, Artefact] = {}
+        self._opened: dict[str, Mapping[str, str]] = {}
 
     @property
     def pools(self) -> dict[str, list[Source]]:
@@ -123,12 +141,12 @@ class Run:
     @cached_property
     def teacher_fingerprint(self) -> str:
         """Changes whenever the teacher does; read once, since a model may be large."""
-        return fingerprint(self.config.teacher)
+        return fingerprint(self.config.teacher, self.config.loading.teacher)
 
     @cached_property
     def student_fingerprint(self) -> str:
         """Changes whenever the student before does."""
-        return fingerprint(self.config.student)
+        return fingerprint(self.config.student, self.config.loading.student)
 
     @property
     def report_is_current(self) -> bool:
@@ -141,10 +159,21 @@ class Run:
         """The artefact that a stage has made or found up to date in this process."""
         return self._artefacts[name]
 
-    def load_model(self, spec: str, loading: LoadingSettings) -> Model:
-        """Loads a model, after what the one before left behind is gone: two need not fit into memory."""
+    def load_model(self, spec: str, loading: LoadingSettings, role: str) -> Model:
+        """Loads a model, after what the one before left behind is gone: two need not fit into memory.
+
+        Args:
+            spec: Where it is.
+            loading: How it is loaded.
+            role: What the stage's manifest calls it: `teacher`, `before` or `after`.
+        """
         gc.collect()
-        return self._servers.model(spec, self._stage) if is_served(spec) else load_model(spec, loading)
+        if is_served(spec):
+            return self._servers.model(spec, self._stage)
+        model = load_model(spec, loading)
+        if isinstance(model, Described):
+            self._opened[role] = {**({"commit": loading.commit} if loading.commit else {}), **model.facts}
+        return model
 
     @cached_property
     def _servers(self) -> Servers:
@@ -154,15 +183,16 @@ class Run:
 
     def _facts(self, stage: str) -> Mapping[str, object]:
         served = any(map(is_served, (self.config.teacher, self.config.student)))
-        return self._servers.facts(stage) if served else {}
+        loaded = {"models": dict(self._opened)} if self._opened else {}
+        return {**loaded, **(self._servers.facts(stage) if served else {})}
 
     def load_teacher(self) -> Model:
         """Loads the teacher."""
-        return self.load_model(self.config.teacher, self.config.loading.teacher)
+        return self.load_model(self.config.teacher, self.config.loading.teacher, "teacher")
 
     def load_student(self) -> Model:
         """Loads the student as it was before levelling."""
-        return self.load_model(self.config.student, self.config.loading.student)
+        return self.load_model(self.config.student, self.config.loading.student, "before")
 
     def load_levelled(self) -> Model:
         """Loads the student as levelling left it."""
@@ -170,30 +200,8 @@ class Run:
 
     def load_own(self, folder: Path) -> Model:
         """Loads a student that this run has trained, in the way of the student before."""
-        loading = self.config.loading.student
-        return self.load_model(f"hf:{folder}", loading.model_copy(update={"revision": None}))
-
-    def leveller(self, settings: LevelSettings, step: str = "level") -> Leveller:
-        """What trains the student, with these settings; `step` is what its progress is called.
-
-        Only when it is called does training's torch come in.
-        """
-
-        def level(pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
-            kind, location = split_model(self.config.student)
-            if kind != "hf":
-                raise UserError(f"the student {self.config.student} cannot be trained: only hf and embedded models can")
-            make: Callable[..., Leveller] = find("training", "loop").make_leveller
-            return make(
-                location,
-                {task.name: task.answer_prompt for task in self.tasks.values()},
-                settings=settings,
-                objective=find("objectives", settings.objective).loss,
-                seed=self.config.seed,
-                progress=lambda _, done, total: self.progress(step, done, total),
-            )(pairs, held_out, out)
-
-        return level
+        loading = self.config.loading.student.model_copy(update={"revision": None, "commit": None})
+        return self.load_model(f"hf:{folder}", loading, "after")
 
     @contextmanager
     def stage(self, name: str, artefact: str, *, of: Sequence[str], settings: Sequence[str]) -> Iterator[Artefact]:
@@ -204,7 +212,7 @@ class Run:
             artefact: The artefact's folder.
             of: What it is made of: artefacts, `teacher model`, `student model`, `pools`, `tests`,
                 `annotate prompt`, `answer prompt`, `metric`.
-            settings: The parts of the configuration that matter to it, such as `annotate` and `seed`.
+            settings: The parts of the configuration that matter to it, such as `annotate`, `seed` and `level.replay`.
 
         Raises:
             UserError: The artefact is not up to date, but this stage may not work in this process.
@@ -222,6 +230,7 @@ class Run:
         self.folder.event("began", stage=name)
         began = time.monotonic()
         self._stage, made.also = name, lambda: self._facts(name)
+        self._opened.clear()
         yield made
         seconds, counts = round(time.monotonic() - began, 1), made.manifest["counts"]
         self.folder.event("finished", stage=name, seconds=seconds, counts=counts)
@@ -258,6 +267,8 @@ class Run:
                 return {f"test of {name}": content_id(made.digest, self._split_states[name]) for name, made in splits}
             case "annotate prompt":
                 return {f"{part} of {task.name}": content_id(task.annotate_prompt) for task in tasks}
+            case "explain prompt":
+                return {f"{part} of {task.name}": content_id(task.explain_prompt) for task in tasks}
             case "answer prompt":
                 return {f"{part} of {task.name}": content_id(task.answer_prompt) for task in tasks}
             case "metric":
@@ -271,11 +282,14 @@ class Run:
 
     def _flat(self, part: str) -> dict[str, object]:
         """A part of the configuration as {dotted name: JSON value}."""
-        value = getattr(self.config, part)
+        section, _, key = part.partition(".")
+        value = getattr(self.config, section)
         if not isinstance(value, Settings):
             return {part: value}
-        values = {f"{part}.{key}": item for key, item in value.model_dump(mode="json").items()}
-        return {key: item for key, item in values.items() if key not in _SPEED_ONLY | _IN_SCORES}
+        values = {f"{section}.{name}": item for name, item in value.model_dump(mode="json").items()}
+        if key:
+            return {part: values[part]}
+        return {name: item for name, item in values.items() if name not in _SPEED_ONLY | _IN_SCORES | _IN_CHECKUP}
 
 
 @contextmanager
@@ -292,12 +306,13 @@ def opened(config: RunConfig, progress: Progress, *, only: str | None = None, re
         UserError: The folder is in use, is no run folder, or holds a run of another configuration.
     """
     refuse_foreign_folder(config.run)
-    _refuse_unusable_models(config)
+    path = config.run / CONFIG
+    before = read_config(path) if path.exists() else None
+    if before and not redo:
+        refuse_other_run(before, config)
+    config = _pinned(config, before)
+    _refuse_unusable_models(config, before)
     with RunFolder(config.run) as folder:
-        path = folder.path / CONFIG
-        before = read_config(path) if path.exists() else None
-        if before and not redo:
-            refuse_other_run(before, config)
         if before != config:
             write_whole(path, as_yaml(config, folder.path))
         yield Run(folder, config, progress, only=only)
@@ -309,14 +324,37 @@ def task_of(name: str, data: TaskData) -> Task:
     return replace(task, metric_name=data.metric, metric=find_metric(data.metric)) if data.metric else task
 
 
-def _refuse_unusable_models(config: RunConfig) -> None:
-    """What levelling would find wrong only after hours of the teacher's work."""
-    for spec in (config.teacher, config.student):
+def _pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:
+    """The configuration with the commit of each model on the hub: the one that the run began with, if it did."""
+    loadings = {}
+    for role in ROLES:
+        loading, spec = getattr(config.loading, role), getattr(config, role)
+        kind, location = split_model(spec)
+        if kind == "hf" and not is_path(location) and not loading.commit:
+            began: LoadingSettings | None = getattr(before.loading, role) if before else None
+            same = began and getattr(before, role) == spec and began.revision == loading.revision
+            kept = began.commit if began and same else None
+            loadings[role] = loading.model_copy(update={"commit": kept or commit_of(location, loading)})
+    return config.model_copy(update={"loading": config.loading.model_copy(update=loadings)})
+
+
+def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None:
+    """What would be found wrong only after hours of the teacher's work; looked at closely when a run begins."""
+    for role in ROLES:
+        spec, loading = getattr(config, role), getattr(config.loading, role)
         kind, location = split_model(spec)
         if kind == "hf":
             check_model_folder(location)
-    if config.level.method == "lora" and find_spec("peft") is None:
-        raise UserError("level.method is lora, which needs the package peft.\nInstall it: pip install peft")
+            if not before or (spec, loading) != (getattr(before, role), getattr(before.loading, role)):
+                from parityalign.opening import check_model
+
+                check_model(location, loading)
+    for package in _PACKAGES_OF_METHOD.get(config.level.method, ()):
+        if find_spec(package) is None:
+            asked = f"level.method is {config.level.method}, which needs the package {package}."
+            raise UserError(f"{asked}\nInstall it: pip install {package}")
+    if config.level.method == "qlora" and (not before or before.level.method != "qlora"):
+        find("training", "weights").refuse_method("qlora")
 
 
 def refuse_foreign_folder(folder: Path) -> None:

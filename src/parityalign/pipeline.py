@@ -6,13 +6,17 @@ things, and no setting that matters to it has changed.
 
 from collections.abc import Iterator
 
+from parityalign.checkup import checkup
 from parityalign.joinery import SCORES, Run
+from parityalign.levelling import EVIDENCE, leveller
 from parityalign.report.page import write_report
+from parityalign.sharing import write_card
 from parityalign.stages.annotate import annotate, written_pairs
 from parityalign.stages.evaluate import Models, evaluate, score, write_scores
 from parityalign.stages.identify import identify, verdicts_of
 from parityalign.stages.intake import accepted, intake
 from parityalign.stages.level import level, was_levelled
+from parityalign.stages.observe import observe, usable
 
 
 def align(run: Run) -> Iterator[str]:
@@ -36,10 +40,26 @@ def align(run: Run) -> Iterator[str]:
         identify(verdicts, pairs, tasks, student, teacher, settings=config.identify, progress=progress)
     yield "identify"
 
-    of = ["pairs", "verdicts", "student model", "answer prompt"]
+    evidence = [EVIDENCE] if config.wants_evidence else []
+    if evidence:
+        of = ["pairs", "verdicts", "teacher model", "student model", "answer prompt", "explain prompt"]
+        with run.stage("observe", EVIDENCE, of=of, settings=["evidence"]) as observed:
+            observe(
+                observed,
+                usable(pairs, verdicts_of(verdicts)),
+                tasks,
+                student,
+                teacher,
+                settings=config.evidence,
+                progress=progress,
+            )
+        yield "observe"
+
+    of = ["pairs", "verdicts", *evidence, "student model", "answer prompt"]
     with run.stage("level", "student", of=of, settings=["level", "seed"]) as levelled:
-        trainer = run.leveller(config.level)
+        trainer = leveller(run, config.level)
         level(levelled, pairs, verdicts_of(verdicts), trainer, settings=config.level, seed=seed)
+    write_card(config)
     yield "level"
 
     of = ["tests", "student model", "student", "teacher model", "answer prompt"]
@@ -47,8 +67,9 @@ def align(run: Run) -> Iterator[str]:
         models = Models(student, run.load_levelled if was_levelled(levelled) else None, teacher)
         asking = config.evaluate
         evaluate(answers, run.tests, tasks, models, settings=asking, seed=seed, progress=progress)
-        scores = score(answers, run.tests, tasks, settings=asking, seed=seed, left_out=run.left_out)
-        write_scores(run.folder.path / SCORES, scores)
+    scores = score(answers, run.tests, tasks, settings=asking, seed=seed, left_out=run.left_out)
+    write_scores(run.folder.path / SCORES, checkup(run, pairs, verdicts_of(verdicts)).beside(scores))
+    write_card(config)
     yield "evaluate"
 
     if not run.report_is_current:

@@ -5,6 +5,7 @@ or an entry point NAME in the group `parityalign.ROOM`. Nothing is imported befo
 """
 
 import importlib
+import json
 import pkgutil
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from parityalign.disk import file_digest, folder_digest
 from parityalign.errors import UserError
+from parityalign.loading import LoadingSettings
 from parityalign.records import content_id
 from parityalign.seams import Model, Task
 
@@ -134,12 +136,12 @@ def split_model(spec: str) -> tuple[str, str]:
     return "hf", str(EMBEDDED_MODELS / location)
 
 
-def load_model(spec: str, loading: object | None = None) -> Model:
+def load_model(spec: str, loading: LoadingSettings | None = None) -> Model:
     """Loads the model that `spec` (KIND:LOCATION) names; this is where torch may come in.
 
     Args:
         spec: Where the model is.
-        loading: How it is loaded, a `config.LoadingSettings`; None: the kind's own way.
+        loading: How it is loaded; None: the kind's own way.
 
     Raises:
         UserError: There is no such model.
@@ -149,15 +151,20 @@ def load_model(spec: str, loading: object | None = None) -> Model:
     return model
 
 
-def fingerprint(spec: str) -> str:
-    """Changes whenever the model does; a hash of its file or folder, else of its name, without loading it."""
+def fingerprint(spec: str, loading: LoadingSettings | None = None) -> str:
+    """Changes whenever the model does, or how it is loaded as far as its answers hang on that; loads nothing.
+
+    A hash of its file or folder, else of its name and, on the hub, its commit.
+    """
     kind, location = split_model(spec)
+    how = loading or LoadingSettings()
+    parts = [json.dumps(numbers, sort_keys=True)] if kind == "hf" and (numbers := how.numbers()) else []
     path = Path(location)
     if path.is_dir():
-        return content_id(kind, folder_digest(path))
+        return content_id(kind, folder_digest(path), *parts)
     if path.is_file():
-        return content_id(kind, file_digest(path))
-    return content_id(kind, location)
+        return content_id(kind, file_digest(path), *parts)
+    return content_id(kind, location, *([how.pinned] if kind == "hf" and how.pinned else []), *parts)
 
 
 def _own(room: str) -> set[str]:

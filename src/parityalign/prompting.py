@@ -3,21 +3,24 @@
 Written against transformers' processors without importing them, so that it needs no torch; arrays are NumPy's.
 """
 
+import inspect
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from parityalign.errors import UserError, WorkFailed
+from parityalign.errors import WorkFailed
 from parityalign.pictures import Unfit, read_picture
 
 Array = NDArray[Any]
 _PER_TOKEN = ("input_ids", "token_type_ids", "mm_token_type_ids")
+_MADE_HERE = ("attention_mask", "labels")
+"""What processors give too, but batches make themselves; PaliGemma's gives labels, for a prompt without an answer."""
 _PADDING = {"labels": -100}
 """What fills up a row, besides the tokens themselves; 0 where nothing is said. -100: no loss, as torch has it."""
 
@@ -31,8 +34,8 @@ class Tokenizer(Protocol):
     all_special_tokens: list[str]
     added_tokens_decoder: dict[int, Any]
 
-    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, Any]:
-        """Text to `input_ids`."""
+    def __call__(self, text: str, *, add_special_tokens: bool, return_offsets_mapping: bool = False) -> dict[str, Any]:
+        """Text to `input_ids` and, where asked, `offset_mapping`: start and end of each in the text."""
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
         """Ids to text."""
@@ -61,6 +64,14 @@ class GenerationEnds(Protocol):
     eos_token_id: int | list[int] | None
 
 
+class Pieces(NamedTuple):
+    """A text in tokens."""
+
+    ids: list[int]
+    ends: list[int]
+    """Where in the text each token ends, in characters."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """One image with its text, as one model takes it in."""
@@ -69,6 +80,8 @@ class Encoded:
     """`input_ids` with the image's placeholders spelt out, and what else goes along with every token."""
     image: dict[str, Array]
     """`pixel_values` and, in some families, sizes or grids; the first axis is tiles or patches."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the picture itself, in pixels."""
 
     @property
     def tokens(self) -> list[int]:
@@ -81,10 +94,15 @@ class Prompter:
 
     Attributes:
         special_tokens: Texts that the model does not read as plain text.
+        answer_marks: What goes along with an answer's tokens, besides zeros. A processor that takes an answer apart
+            from its prompt, as PaliGemma's does, marks it with 1: what has 0 there is read in both directions, so an
+            answer would see its own end while it is learnt.
     """
 
     def __init__(self, processor: Processor) -> None:
         self.special_tokens = _special_tokens(processor)
+        takes_answers = "suffix" in inspect.signature(processor.__call__).parameters
+        self.answer_marks = {"token_type_ids": 1} if takes_answers else {}
         self._processor = processor
         self._special = re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))))
 
@@ -105,21 +123,31 @@ class Prompter:
         )
         # Through `np.asarray`: image processors with a torchvision backend return nothing but torch tensors.
         per_token = {key: np.asarray(features[key])[0].tolist() for key in _PER_TOKEN if key in features}
-        rest = features.keys() - {*_PER_TOKEN, "attention_mask"}
-        return Encoded(per_token, {key: np.asarray(features[key]) for key in sorted(rest)})
+        rest = features.keys() - {*_PER_TOKEN, *_MADE_HERE}
+        return Encoded(per_token, {key: np.asarray(features[key]) for key in sorted(rest)}, image.size)
 
-    def answer_tokens(self, prompt: str, lead: str, answer: str) -> list[int]:
-        """The tokens of `lead + answer` where they follow the chat's prompt, whose own tokens stay as they are."""
+    def tokens(self, prompt: str) -> list[int]:
+        """The tokens of the chat up to the place of the answer, with one placeholder for the image."""
         text = self.chat(prompt)
-        said = lead + self._plain(answer)
-        before, whole = self._ids(text), self._ids(text + said)
-        # A tokenizer that merges across the border would change the prompt; then the answer is read on its own.
-        return whole[len(before) :] if whole[: len(before)] == before else self._ids(said)
+        read = self._processor.tokenizer(text, add_special_tokens=self._adds_special_tokens(text))
+        return list(read["input_ids"])
 
-    def _ids(self, text: str) -> list[int]:
-        tokenizer = self._processor.tokenizer
-        ids: list[int] = tokenizer(text, add_special_tokens=self._adds_special_tokens(text))["input_ids"]
-        return ids
+    def answer_pieces(self, encoded: Encoded, prompt: str, lead: str, answer: str) -> Pieces:
+        """The tokens of `lead + answer` where they follow the prompt, whose own tokens (`encoded`) stay as they are."""
+        text, said = self.chat(prompt), lead + self._plain(answer)
+        before, whole = self._pieces(text).ids, self._pieces(text + said)
+        start, first = len(text + lead), len(before)
+        if whole.ids[:first] != before or encoded.tokens[-1] != before[-1]:
+            # A tokenizer that merges across the border would change the prompt, and PaliGemma's processor ends the
+            # prompt with a line's end that is not in the chat; then the answer is read on its own.
+            whole, start, first = self._pieces(said, begun=True), len(lead), 0
+        ends = [min(max(0, end - start), len(answer)) for end in whole.ends[first:]]
+        return Pieces(whole.ids[first:], ends)
+
+    def _pieces(self, text: str, *, begun: bool = False) -> Pieces:
+        special = not begun and self._adds_special_tokens(text)
+        read = self._processor.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+        return Pieces(list(read["input_ids"]), [end for _, end in read["offset_mapping"]])
 
     def _adds_special_tokens(self, text: str) -> bool:
         """Whether the tokenizer has to begin the text as it begins every text; some chat templates do so already."""
@@ -177,40 +205,6 @@ def stop_tokens(tokenizer: Tokenizer, generation_config: GenerationEnds) -> list
     ends = generation_config.eos_token_id
     listed = ends if isinstance(ends, list) else [ends]
     return list(dict.fromkeys(end for end in (*listed, tokenizer.eos_token_id) if end is not None))
-
-
-def check_model_folder(location: str) -> None:
-    """Refuses a folder that cannot be a vision-language model; anything that is no path may be a hub id.
-
-    Raises:
-        UserError: There is no such folder, or it lacks files; says which.
-    """
-    folder = Path(location).expanduser()
-    is_path = folder.exists() or location.startswith((".", "/", "~")) or location.count("/") > 1
-    if not is_path:
-        return
-    if not folder.is_dir():
-        what = "a file" if folder.exists() else "missing"
-        raise UserError(f"the model folder {location} is {what}. Give a folder that holds {_EXPECTED}.")
-    lacking = [words for words, patterns in _FILES.items() if not _holds(folder, patterns)]
-    if lacking:
-        raise UserError(f"{location} is no model folder: it lacks {' and '.join(lacking)}.\nExpected: {_EXPECTED}.")
-
-
-_FILES = {
-    "config.json": ("config.json",),
-    "weights (*.safetensors)": ("*.safetensors",),
-    "a processor (processor_config.json or preprocessor_config.json)": (
-        "processor_config.json",
-        "preprocessor_config.json",
-    ),
-    "a tokenizer (tokenizer.json or tokenizer_config.json)": ("tokenizer.json", "tokenizer_config.json"),
-}
-_EXPECTED = "config.json, *.safetensors, the processor's configuration and the tokenizer"
-
-
-def _holds(folder: Path, patterns: Collection[str]) -> bool:
-    return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def _special_tokens(processor: Processor) -> frozenset[str]:

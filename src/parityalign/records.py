@@ -116,6 +116,16 @@ class Answer(Record):
     """Why the model was not asked, such as `special_token`; None where it was."""
 
 
+class Explanation(Record):
+    """How the teacher gets to a pair's answer."""
+
+    pair_id: str
+    text: str | None
+    """None where there is none that leads to the pair's answer."""
+    why_not: str | None = None
+    """Why there is none: a reason code."""
+
+
 class VerdictKind(StrEnum):
     """What identify says of a pair; `teacher_only` is a gap."""
 

@@ -127,9 +127,12 @@ def _in_words(problem: ErrorDetails) -> str:
 
 
 def _known_keys(place: list[str]) -> list[str]:
-    """The settings that may stand at a place such as ["level"] or ["tasks", "textvqa"]."""
-    part = RunConfig.model_fields[place[0]].annotation if place else RunConfig
-    return list((part if isinstance(part, type) and issubclass(part, Settings) else TaskData).model_fields)
+    """The settings that may stand at a place such as ["level"], ["loading", "student"] or ["tasks", "textvqa"]."""
+    part: type[Settings] = RunConfig
+    for key in place:
+        below = part.model_fields[key].annotation if key in part.model_fields else None
+        part = below if isinstance(below, type) and issubclass(below, Settings) else TaskData
+    return list(part.model_fields)
 
 
 def _full(path: str | Path, folder: Path) -> Path:

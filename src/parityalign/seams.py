@@ -3,13 +3,21 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from parityalign.evidence import Observation
 from parityalign.records import Pair, Question, Score, Verdict
 from parityalign.rows import Row
 
 Metric = Callable[[str, Sequence[str]], Score]
 """(prediction, references) -> Score."""
+
+
+EXPLAIN = (
+    "Explain in one short sentence how the image shows the answer, then answer using a single word or phrase.\n"
+    "Reply in this form only. Explanation: <your explanation> Answer: <your answer>"
+)
+"""Asks any model for the way to its answer."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -64,6 +72,9 @@ class Task:
     """Reads the labelled test split from a folder that holds the benchmark's files as released.
 
     A question comes with the path of its image, there or not, and with no answers where the file has none."""
+    explain_prompt: str = "{question}\n" + EXPLAIN
+    """A format string with `{question}`; asks for the way to the answer first, in the form that
+    `parsing.read_explanation` reads."""
     read_row: Callable[[Row], Question] | None = None
     """Reads a row of the benchmark's Hugging Face copies; the question's image is the name that the row has for it."""
     splits: tuple[str, ...] = ()
@@ -109,6 +120,44 @@ class Model(Protocol):
         """The reply to each request, in order, special tokens left in place only where the model wrote them."""
 
 
+@runtime_checkable
+class Observer(Protocol):
+    """A model that shows more than its text; most that run in this process are one."""
+
+    @property
+    def special_tokens(self) -> frozenset[str]:
+        """As in `Model`."""
+
+    def observe(self, told: Sequence[tuple[Request, str]]) -> list[Observation | None]:
+        """What the model shows when each request is followed by the given text as if it were its own reply.
+
+        None where nothing is known of a text. The arrays hold the end token too."""
+
+
+@runtime_checkable
+class Local(Protocol):
+    """What a `Model` has as well if it runs in this process, so that what it takes can be measured."""
+
+    def parameters(self) -> int:
+        """How many numbers its weights are."""
+
+    def fits_twice(self) -> bool:
+        """Whether there is memory left for another model of its size."""
+
+    def peak_bytes(self, work: Callable[[], object]) -> int | None:
+        """Does the work and gives the memory that the model took at most meanwhile, with its weights.
+
+        None where this machine does not say."""
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """What a `Model` may have as well: it makes ready what will be asked, while it works on what is asked."""
+
+    def expect(self, requests: Sequence[Request]) -> None:
+        """Notes what will be asked after the next call of `generate`. No reply hangs on it."""
+
+
 @dataclass(frozen=True)
 class LevelResult:
     """What training did, for the manifest and the report."""
@@ -118,6 +167,8 @@ class LevelResult:
     held_out_loss_before: float
     held_out_loss_after: float
     skipped_steps: int = 0
+    rows_at_once: int | None = None
+    """Pairs that went through the student together, where memory ran out with more. None: it never did."""
 
 
 class Leveller(Protocol):

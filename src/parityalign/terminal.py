@@ -103,6 +103,16 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int 
     return drawn
 
 
+def show_table(
+    console: Console, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int
+) -> None:
+    """A table below its caption, with an empty line after it; the caption alone where there is no row."""
+    console.print(caption, markup=False, soft_wrap=True)
+    if rows:
+        console.print(table(headings, rows, texts=texts))
+    console.print()
+
+
 def counted(counts: Mapping[str, int]) -> str:
     """Counts in one line, such as `gaps 12, pairs 3,400`."""
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())

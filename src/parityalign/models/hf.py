@@ -1,31 +1,44 @@
 """Any vision-language model of transformers, from a Hugging Face folder or hub id, run in this process."""
 
+import gc
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
-from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from parityalign.answering import Answerer
 from parityalign.config import LoadingSettings
-from parityalign.opening import AS_IT_IS, open_model, open_processor
+from parityalign.errors import UserError
+from parityalign.evidence import Observation
+from parityalign.models._batches import Budget, Row, is_out_of_memory, windows
+from parityalign.models._decoding import GumbelNoise, can_choose_rows, decode
+from parityalign.models._observing import Observing
+from parityalign.models._reading import Reader
+from parityalign.opening import AS_IT_IS, described, open_model, open_processor
 from parityalign.plugins import EMBEDDED_MODELS
 from parityalign.prompting import (
     Encoded,
     Processor,
     Prompter,
-    read_image,
     stack,
     stack_images,
     stop_tokens,
 )
 from parityalign.seams import Decoding, Request
 
-TOKENS_PER_BATCH = 16384
-"""Prompt tokens, padding included, that go through the model at once."""
+T = TypeVar("T")
+
+_PIXELS = "pixel_values"
+_WHAT_HELPS = (
+    "Of the settings below `loading.teacher` and `loading.student` these help: dtype (bfloat16), quantise (4bit), "
+    "pixels (fewer), device_map (auto). What was answered before is kept."
+)
 
 
 def load(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
@@ -39,74 +52,155 @@ def load(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
 
 
 class HFModel:
-    """A `seams.Model` that runs in this process."""
+    """A `seams.Model` that runs in this process.
+
+    Attributes:
+        name: `embedded:NAME` for a bundled model, else `hf:` and the location as it was given.
+        facts: What its numbers hang on besides its files, for manifests.
+    """
 
     def __init__(self, location: str, model: PreTrainedModel, processor: Processor) -> None:
-        self._location = location
+        path = Path(location)
+        self.name = f"embedded:{path.name}" if path.parent == EMBEDDED_MODELS else f"hf:{location}"
+        self.facts = described(model, processor)
         self._model: Any = model
         self._tokenizer = processor.tokenizer
+        self._processor = processor
         self._prompter = Prompter(processor)
+        self._reader = Reader(self._prompter)
         self._stop = stop_tokens(self._tokenizer, self._model.generation_config)
+        self._shares = can_choose_rows(model)
         pad = self._tokenizer.pad_token_id
         self._pad = pad if pad is not None else (self._stop or [0])[0]
         # Replaced, so that no habit of the folder (temperature, penalties) leaks into what the caller asked for.
         ends = {"eos_token_id": self._stop or None, "pad_token_id": self._pad}
         self._model.generation_config = GenerationConfig.from_dict(ends)
-
-    @property
-    def name(self) -> str:
-        """`embedded:NAME` for a bundled model, else `hf:` and the location as it was given."""
-        path = Path(self._location)
-        return f"embedded:{path.name}" if path.parent == EMBEDDED_MODELS else f"hf:{self._location}"
+        self._budget = Budget(self.name, model)
 
     @property
     def special_tokens(self) -> frozenset[str]:
         """Texts that the processor would not read as plain text, such as the image placeholder."""
         return self._prompter.special_tokens
 
+    def expect(self, requests: Sequence[Request]) -> None:
+        """Notes what will be asked after the next call of `generate`; its images are read while that one works."""
+        self._reader.expect(requests)
+
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[str]:
         """The reply to each request, in order; special tokens that the model wrote stay visible in it.
 
         Raises:
             WorkFailed: An image cannot be read.
+            UserError: Memory does not even do for one of them.
         """
-        images = {path: read_image(path) for path in dict.fromkeys(request.image for request in requests)}
-        rows = [self._prompter.encode(images[request.image], request.prompt) for request in requests]
-        texts = [""] * len(requests)
-        for batch in _batches([len(row.tokens) for row in rows]):
-            written = self._write([requests[i] for i in batch], [rows[i] for i in batch], decoding)
-            for i, text in zip(batch, written, strict=True):
-                texts[i] = text
-        return texts
+        size = decoding.max_new_tokens
+        return self._each(requests, size, lambda rows: self._write(rows, decoding))
 
-    def _write(self, requests: Sequence[Request], rows: Sequence[Encoded], decoding: Decoding) -> list[str]:
-        processors = LogitsProcessorList()
-        if decoding.temperature > 0:
-            seeds = [request.seed for request in requests]
-            processors.append(GumbelNoise(seeds, decoding.temperature, self._model.device))
-        with torch.inference_mode():
-            inputs = self._inputs(rows, [request.image for request in requests])
-            tokens = self._model.generate(
-                **inputs, max_new_tokens=decoding.max_new_tokens, do_sample=False, logits_processor=processors
+    def observe(self, told: Sequence[tuple[Request, str]]) -> list[Observation | None]:
+        """What the model shows when each request is followed by the given text as if it were its own reply.
+
+        Raises:
+            WorkFailed: An image cannot be read.
+            UserError: Memory does not even do for one of them.
+        """
+        longest = max((len(text) for _, text in told), default=0)  # in characters; tokens are fewer
+
+        def work(rows: Sequence[Row]) -> list[Observation | None]:
+            answered = [self._answerer.answered(row.encoded, row.request.prompt, told[row.place][1]) for row in rows]
+            inputs = stack([row.encoded for row in answered], pad_token=self._pad, side="right")
+            return [*self._observing.observe(answered, self._on_device(inputs))]
+
+        return self._each([request for request, _ in told], longest, work)
+
+    @cached_property
+    def _answerer(self) -> Answerer:
+        return Answerer(self._processor, self._stop)
+
+    @cached_property
+    def _observing(self) -> Observing:
+        return Observing(self._model, self._processor)
+
+    def _each(self, requests: Sequence[Request], size: int, work: Callable[[Sequence[Row]], Sequence[T]]) -> list[T]:
+        """What `work` makes of each request, in order, as many at a time as memory takes with replies of this size."""
+        found: dict[int, T] = {}
+        rows = zip(range(len(requests)), requests, self._reader.read(requests), strict=True)
+        for waiting in windows(map(Row._make, rows)):
+            while waiting:
+                batch = waiting[: self._budget.first(waiting, size)]
+                try:
+                    made = work(batch)
+                except (RuntimeError, MemoryError) as problem:
+                    if not is_out_of_memory(problem):
+                        raise
+                    made = None
+                if made is None:
+                    self._take_fewer(batch, size)
+                    continue
+                found |= zip((row.place for row in batch), made, strict=True)
+                del waiting[: len(batch)]
+        return [found[place] for place in range(len(requests))]
+
+    def _take_fewer(self, rows: Sequence[Row], size: int) -> None:
+        """Halves the batches from now on; what the failed one held is free by now, as its error is gone."""
+        gc.collect()
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._budget.halve(rows, size)
+        if len(rows) == 1:
+            raise UserError(
+                f"{self.name} has not enough memory on {self._model.device} for a single question, about "
+                f"{rows[0].request.image} ({len(rows[0].encoded.tokens)} tokens and a reply of up to "
+                f"{size}).\n{_WHAT_HELPS}"
             )
-        return [self._text(row) for row in tokens[:, inputs["input_ids"].shape[1] :].tolist()]
+
+    def _write(self, rows: Sequence[Row], decoding: Decoding) -> list[str]:
+        prompts, prompt_of = self._prompts(rows)
+        noise = None
+        if decoding.temperature > 0:
+            noise = GumbelNoise([row.request.seed for row in rows], decoding.temperature, self._model.device)
+        with torch.inference_mode():
+            tokens = self._model.generate(
+                **self._inputs(prompts),
+                max_new_tokens=decoding.max_new_tokens,
+                do_sample=False,
+                custom_generate=decode,
+                prompts=prompt_of,
+                noise=noise,
+            )
+        return [self._text(row) for row in tokens]
+
+    def _prompts(self, rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+        """The rows that differ in image or prompt, and for each row its place among them."""
+        if not self._shares:
+            return list(rows), list(range(len(rows)))
+        asked = [(row.request.image, row.request.prompt) for row in rows]
+        distinct = dict(zip(asked, rows, strict=True))
+        places = {key: place for place, key in enumerate(distinct)}
+        return list(distinct.values()), [places[key] for key in asked]
 
     def _text(self, tokens: list[int]) -> str:
         end = next((i for i, token in enumerate(tokens) if token in self._stop), len(tokens))
         kept = [token for token in tokens[:end] if token != self._pad]
         return self._tokenizer.decode(kept, skip_special_tokens=False).strip()
 
-    def _inputs(self, rows: Sequence[Encoded], images: Sequence[str]) -> dict[str, Any]:
+    def _inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
         """What `generate` takes: padded at the left; an image with several prompts is encoded once if possible."""
-        inputs: dict[str, Any] = self._on_device(stack(rows, pad_token=self._pad, side="left"))
-        distinct = {image: row for image, row in zip(images, rows, strict=True)}
-        if len(distinct) < len(rows):
-            features = self._image_features(list(distinct.values()))
-            if features is not None:
-                places = {image: place for place, image in enumerate(distinct)}
-                del inputs["pixel_values"]
-                inputs["mm_encoder_outputs"] = {"image": _picked(features, [places[image] for image in images])}
-        return inputs
+        encoded, features = [row.encoded for row in rows], self._features_of(rows)
+        if features is not None:
+            encoded = [
+                replace(row, image={key: row.image[key] for key in row.image if key != _PIXELS}) for row in encoded
+            ]
+        inputs: dict[str, Any] = self._on_device(stack(encoded, pad_token=self._pad, side="left"))
+        return inputs if features is None else inputs | {"mm_encoder_outputs": {"image": features}}
+
+    def _features_of(self, rows: Sequence[Row]) -> BaseModelOutputWithPooling | None:
+        """Each row's image as the language model takes it in. None: it is the model itself that makes it."""
+        distinct = {row.request.image: row.encoded for row in rows}
+        if len(distinct) == len(rows):
+            return None
+        features = self._image_features(list(distinct.values()))
+        places = {image: place for place, image in enumerate(distinct)}
+        return None if features is None else _picked(features, [places[row.request.image] for row in rows])
 
     def _image_features(self, rows: Sequence[Encoded]) -> torch.Tensor | list[torch.Tensor] | None:
         """One entry for each row's image, from the vision tower to the connector's end.
@@ -128,38 +222,6 @@ class HFModel:
             key: tensor.to(self._model.dtype) if tensor.is_floating_point() else tensor
             for key, tensor in tensors.items()
         }
-
-
-class GumbelNoise(LogitsProcessor):
-    """Turns greedy search into exact sampling that depends on nothing but each row's own seed.
-
-    The largest of `logits / temperature + Gumbel noise` is a draw from `softmax(logits / temperature)` (the
-    Gumbel-max trick; Maddison, Tarlow and Minka, "A* Sampling", NeurIPS 2014, arXiv:1411.0030). Row by row the noise
-    of step t is the t-th block of the row's own generator, so batch mates and resuming cannot change a draw.
-    """
-
-    def __init__(self, seeds: Sequence[int], temperature: float, device: torch.device) -> None:
-        self._generators = [torch.Generator(device).manual_seed(seed % 2**63) for seed in seeds]
-        self._temperature = temperature
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The next token's scores (rows, vocabulary), of which greedy search takes the largest."""
-        noise = torch.empty_like(scores, dtype=torch.float32)
-        for row, generator in zip(noise, self._generators, strict=True):
-            row.exponential_(generator=generator)
-        return scores.float() / self._temperature - noise.log_()  # -log of an exponential variate is Gumbel
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Places in the list, shortest first, so that little is padded, in batches of at most TOKENS_PER_BATCH."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[place] * (len(batch) + 1) > TOKENS_PER_BATCH:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 def _picked(features: torch.Tensor | list[torch.Tensor], places: Sequence[int]) -> BaseModelOutputWithPooling:

@@ -33,7 +33,7 @@ def score_chart(scores: Scores) -> Markup:
     bottom = top + block * len(scores.tasks)
     tasks = [_task_scores(name, task, top + block * i) for i, (name, task) in enumerate(scores.tasks.items())]
     told = "; ".join(f"{name}: {_in_words(task)}" for name, task in scores.tasks.items())
-    return _drawing(
+    return drawing(
         "scores",
         "Scores of the student before and after levelling, and of the teacher",
         f"Points from 0 to 100 with 95 % intervals. {told}.",
@@ -51,10 +51,11 @@ def verdict_chart(counts: Mapping[str, Mapping[VerdictKind, int]]) -> Markup:
     block = 46.0
     bars = [_stacked(name, counts[name], block * i) for i, name in enumerate(counts)]
     told = "; ".join(f"{name}: {_verdicts_in_words(of_task)}" for name, of_task in counts.items())
-    return _drawing("verdicts", "Verdicts for each task", f"{told}.", block * len(counts), bars)
+    return drawing("verdicts", "Verdicts for each task", f"{told}.", block * len(counts), bars)
 
 
-def _drawing(name: str, title: str, described: str, height: float, parts: Sequence[str]) -> Markup:
+def drawing(name: str, title: str, described: str, height: float, parts: Sequence[str]) -> Markup:
+    """One picture with a title and a description for those who cannot see it; `name` is unlike any other's."""
     spoken = [
         element("title", title, id=f"{name}-title"),
         element("desc", described, id=f"{name}-desc"),

@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
+from parityalign.kept import Lost
 from parityalign.records import Record
+from parityalign.report.kept import lost_cells
 from parityalign.report.tables import ABSENT, Bare, estimate, percent
 
 
@@ -19,6 +21,8 @@ class Control(Record):
     """Score of the student after, by task."""
     mean: Bare | None = None
     mean_gain: Bare | None = None
+    forgotten: Lost | None = None
+    """Of the test questions."""
 
 
 class GapPrecision(Record):
@@ -47,7 +51,7 @@ class ControlTable(NamedTuple):
 def control_table(controls: Controls) -> ControlTable:
     """One row a control, one column for each task that any of them was scored on."""
     tasks = tuple(dict.fromkeys(task for control in controls.controls for task in control.tasks))
-    headings = ("control", "what it was trained on", "pairs", "steps", *tasks, "mean", "mean gain")
+    headings = ("control", "what it was trained on", "pairs", "steps", *tasks, "mean", "mean gain", "forgotten, %")
     rows = tuple(_row(control, tasks) for control in controls.controls)
     return ControlTable(headings, rows, _precision(controls.gap_precision))
 
@@ -56,7 +60,8 @@ def _row(control: Control, tasks: tuple[str, ...]) -> tuple[str, ...]:
     counts = [ABSENT if count is None else f"{count:,}" for count in (control.pairs, control.steps)]
     scores = [estimate(control.tasks.get(task)) for task in tasks]
     mean, gain = estimate(control.mean), estimate(control.mean_gain, signed=True)
-    return (control.name, control.description, *counts, *scores, mean, gain)
+    *_, forgotten = lost_cells(control.forgotten)
+    return (control.name, control.description, *counts, *scores, mean, gain, forgotten)
 
 
 def _precision(found: GapPrecision | None) -> str:

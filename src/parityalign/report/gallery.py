@@ -2,19 +2,32 @@
 
 import base64
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
+from markupsafe import Markup
 from PIL import Image
 
+from parityalign.evidence import Array
 from parityalign.pictures import Unfit, read_picture
 from parityalign.records import Pair, Verdict, content_id
+from parityalign.report.looks import look, picture
 
 SIDE = 256
 """Longest side of a thumbnail, in pixels."""
+
+
+class Thumbnail(NamedTuple):
+    """A small picture."""
+
+    uri: str
+    """PNG or JPEG, as data."""
+    size: tuple[int, int]
+    """Width and height in pixels."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +35,15 @@ class Exhibit:
     """One gap as it is shown."""
 
     pair: Pair
-    picture: str | None
-    """Data URI of the thumbnail; None where the image cannot be read any more."""
+    picture: Thumbnail | None
+    """None where the image cannot be read any more."""
     student: str | None
     teacher: str | None
     """What the two models answered; None where a model was not asked or nothing is known."""
+    drawn: Markup | None = None
+    """The picture once more, as a drawing that `looks` repeat; None without them."""
+    looks: Mapping[str, Markup] = field(default_factory=dict)
+    """Where each model looked on the picture, as far as that is known."""
 
 
 def choose(gaps: Iterable[Pair], *, seed: int, limit: int) -> list[Pair]:
@@ -41,28 +58,32 @@ def choose(gaps: Iterable[Pair], *, seed: int, limit: int) -> list[Pair]:
     return chosen[:limit]
 
 
-def exhibit(pair: Pair, verdict: Verdict | None) -> Exhibit:
-    """A gap with its picture and both models' answers."""
+def exhibit(pair: Pair, verdict: Verdict | None, maps: Mapping[str, Array]) -> Exhibit:
+    """A gap with its picture, both models' answers, and where on the picture they looked, as far as that is known."""
+    small = thumbnail(Path(pair.image))
+    name = f"picture-{pair.pair_id}"
     return Exhibit(
         pair=pair,
-        picture=thumbnail(Path(pair.image)),
+        picture=small,
         student=verdict.student_text if verdict else None,
         teacher=verdict.teacher_text if verdict else None,
+        drawn=picture(*small, name) if small and maps else None,
+        looks={who: look(cells, small.size, name, who) for who, cells in maps.items()} if small else {},
     )
 
 
-def thumbnail(path: Path) -> str | None:
-    """The picture as a small data URI, drawn anew so that nothing but its pixels is carried over.
+def thumbnail(path: Path) -> Thumbnail | None:
+    """The picture made small, drawn anew so that nothing but its pixels is carried over.
 
     Returns:
-        PNG or JPEG, whichever is smaller; None where the file is missing or broken.
+        PNG or JPEG, whichever takes less; None where the file is missing or broken.
     """
     try:
-        picture = read_picture(path)
+        small = read_picture(path)
     except Unfit:
         return None
-    picture.thumbnail((SIDE, SIDE))
-    return min(_data_uri(picture, "png"), _data_uri(picture, "jpeg"), key=len)
+    small.thumbnail((SIDE, SIDE))
+    return Thumbnail(min(_data_uri(small, "png"), _data_uri(small, "jpeg"), key=len), small.size)
 
 
 def _data_uri(picture: Image.Image, kind: str) -> str:

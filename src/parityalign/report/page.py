@@ -14,12 +14,17 @@ from markupsafe import Markup, escape
 
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
+from parityalign.profiles import PROFILES, Measure, Profile
 from parityalign.records import Pair, Rejected, Verdict, VerdictKind
 from parityalign.report.charts import score_chart, verdict_chart
 from parityalign.report.controls import Controls, control_table
+from parityalign.report.differences import MEASURE_WORDS, measure_table, relation_tables, spreads
 from parityalign.report.files import read_manifest, read_record, read_records, read_settings
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
 from parityalign.report.gallery import Exhibit, choose, exhibit
+from parityalign.report.kept import FORGOTTEN_HEADINGS, SPEED_HEADINGS, forgotten_table, speed_line, speed_table
+from parityalign.report.looks import maps_of
+from parityalign.report.spreads import spread_chart
 from parityalign.report.tables import (
     COVERAGE_HEADINGS,
     PAPER_HEADINGS,
@@ -81,8 +86,10 @@ def _facts(run: Path) -> dict[str, object]:
         "result": _result(scores, verdicts),
         "flow": flow(run, tasks, verdicts, scores),
         **_score_facts(scores),
+        **_kept_facts(scores),
         **_verdict_facts(verdicts),
         **_control_facts(run),
+        **_difference_facts(run, said.get("seed", 0), tasks),
         **_gap_facts(run, said.get("seed", 0), tasks),
         **_quarantine_facts(run),
     }
@@ -112,6 +119,17 @@ def _score_facts(scores: Scores | None) -> dict[str, object]:
     }
 
 
+def _kept_facts(scores: Scores | None) -> dict[str, object]:
+    speed = scores.speed if scores else None
+    return {
+        "speed_line": speed_line(speed),
+        "speed_headings": SPEED_HEADINGS,
+        "speed_rows": speed_table(speed),
+        "forgotten_headings": FORGOTTEN_HEADINGS,
+        "forgotten_rows": forgotten_table(scores.forgotten if scores else None),
+    }
+
+
 def _verdict_facts(verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> dict[str, object]:
     kinds = next(iter(verdicts.values()), {})
     return {
@@ -124,6 +142,19 @@ def _verdict_facts(verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> dict[st
 def _control_facts(run: Path) -> dict[str, object]:
     controls = read_record(run / "controls.json", Controls)
     return {"controls": controls and control_table(controls)}
+
+
+def _difference_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
+    """How the two models differ, where that was observed."""
+    profiles = list(read_records(run / "evidence" / PROFILES, Profile))
+    if not profiles:
+        return {"differences": [], "relations": []}
+    differences = []
+    for measure in Measure:
+        found, title = spreads(profiles, measure, tasks), MEASURE_WORDS[measure].capitalize()
+        chart = spread_chart(measure, title, found) if found else None
+        differences.append((title, chart, measure_table(profiles, measure, tasks)))
+    return {"differences": differences, "relations": relation_tables(profiles, tasks, seed=seed)}
 
 
 def _gap_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
@@ -140,7 +171,8 @@ def _exhibits(run: Path, chosen: Iterable[Pair]) -> list[Exhibit]:
         for verdict in read_records(run / "verdicts" / "verdicts.jsonl", Verdict)
         if verdict.pair_id in wanted
     }
-    return [exhibit(pair, known.get(pair_id)) for pair_id, pair in wanted.items()]
+    maps = maps_of(run / "evidence", wanted)
+    return [exhibit(pair, known.get(pair_id), maps.get(pair_id, {})) for pair_id, pair in wanted.items()]
 
 
 def _quarantine_facts(run: Path) -> dict[str, object]:
@@ -156,8 +188,13 @@ def _gap_count(verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> int:
 
 
 def _models(said: Mapping[str, Any]) -> str:
-    named = [f"{part} {said[part]}" for part in ("teacher", "student") if part in said]
+    named = [f"{part} {said[part]}{_commit(said, part)}" for part in ("teacher", "student") if part in said]
     return ", ".join(named)
+
+
+def _commit(said: Mapping[str, Any], part: str) -> str:
+    commit = ((said.get("loading") or {}).get(part) or {}).get("commit")
+    return f" at {commit[:12]}" if commit else ""
 
 
 def _date(run: Path) -> str:

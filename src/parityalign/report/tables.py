@@ -6,6 +6,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator
 
+from parityalign.kept import Forgotten, Speed
 from parityalign.records import Record
 
 ABSENT = "-"
@@ -74,6 +75,8 @@ class Scores(Record):
     mean_gain: Estimate | None = None
     gap_recovered: float | None = None
     """Mean gain as a share of the mean distance between the student before and the teacher."""
+    forgotten: Forgotten | None = None
+    speed: Speed | None = None
 
     @property
     def questions(self) -> int:

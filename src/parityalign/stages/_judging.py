@@ -39,6 +39,10 @@ class Judge:
     ask_all: bool
     """Whether the teacher's answer counts where the student is right."""
 
+    def agrees(self, text: str, answer: str) -> bool:
+        """Whether a model's text counts as right for the pair's answer."""
+        return self.score(text, answer).value >= self.threshold
+
     def verdict(self, pair_id: str, answer: str, student: Given, teacher: Given) -> Verdict:
         """The verdict on one pair; every pair gets one, with its reason."""
         if not normalise_answer(answer):

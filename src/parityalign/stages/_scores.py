@@ -6,12 +6,16 @@ from typing import NamedTuple
 import numpy as np
 
 from parityalign.intervals import Floats, cluster_sums, percentile_interval, resampled_means, sign_flip_p
+from parityalign.kept import Forgotten, Speed
 from parityalign.matching import mpa_substring
 from parityalign.records import Question, Record, content_id
 from parityalign.seams import Metric, Task
+from parityalign.stages._forgetting import Case, lost_by_task
 
 PERMUTATIONS = 10_000
 """Draws of the paired test: its p value is never below 1 / 10,001."""
+RIGHT = 0.5
+"""Score from which an answer to a test question counts as right, where it has to be right or wrong."""
 
 
 class Estimate(Record):
@@ -82,6 +86,9 @@ class RunScores(Record):
     """Mean gain over the mean distance from student to teacher; None where the teacher is not ahead."""
     not_scored: list[str]
     """Tasks without a test split."""
+    forgotten: Forgotten
+    speed: Speed | None = None
+    """None where nobody has looked."""
 
 
 class Said(NamedTuple):
@@ -112,16 +119,28 @@ def score_run(
     """
     scored: dict[str, TaskScores] = {}
     gains: list[Floats] = []
+    known: list[Case] = []
     for name, answers in said.items():
         coverage = _coverage(len(answers), not_scored.get(name, {}))
-        scored[name], replicates = _score_task(tasks[name], answers, coverage, resamples, seed)
+        values = _values(answers, tasks[name].metric)
+        scored[name], replicates = _score_task(tasks[name], answers, values, coverage, resamples=resamples, seed=seed)
         gains.append(replicates)
+        known += _known(name, answers, values)
     return RunScores(
         tasks=scored,
         mean_gain=_mean_gain(scored, gains),
         gap_recovered=_gap_recovered(scored),
         not_scored=[name for name in tasks if name not in scored],
+        forgotten=Forgotten(questions=lost_by_task(known)),
     )
+
+
+def _known(task: str, answers: Sequence[Said], values: Floats) -> list[Case]:
+    """The questions that the student had right before, and whether it lost them."""
+    both = zip(answers, values, strict=True)
+    return [
+        Case(task, said.question.image, bool(after < RIGHT)) for said, (before, after, _) in both if before >= RIGHT
+    ]
 
 
 def _coverage(scored: int, not_scored: Mapping[str, int]) -> Coverage:
@@ -130,10 +149,9 @@ def _coverage(scored: int, not_scored: Mapping[str, int]) -> Coverage:
 
 
 def _score_task(
-    task: Task, answers: Sequence[Said], coverage: Coverage, resamples: int, seed: int
+    task: Task, answers: Sequence[Said], values: Floats, coverage: Coverage, *, resamples: int, seed: int
 ) -> tuple[TaskScores, Floats]:
     """The task's scores and the bootstrap replicates of its gain, shape (resamples,)."""
-    values = _values(answers, task.metric)
     paper = _values(answers, mpa_substring).mean(axis=0)
     images = [said.question.image for said in answers]
     whole, replicates = _compare(values, images, resamples, _chance(seed, task.name))

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from parityalign.parsing import holds_special_token
 from parityalign.records import Answer, Record, content_id
-from parityalign.seams import Decoding, Model, Request
+from parityalign.seams import Decoding, LooksAhead, Model, Request
 from parityalign.store import Stream, resume_in_batches
 
 R = TypeVar("R", bound=Record)
@@ -41,14 +41,20 @@ def answer_all(
     on_progress: Callable[[int, int], None],
 ) -> dict[str, Answer]:
     """One model's greedy answers to all questions, by item id, in the order of the questions."""
-    model = cache(load)
+    model, decoding = cache(load), Decoding(max_new_tokens)
+    after = following(questions, batch_size, lambda question: question.item_id)
+
+    def work(batch: Sequence[Asked]) -> list[Answer]:
+        expect(model(), [request_of(question) for question in after(batch)])
+        return _answer(model(), batch, decoding)
+
     resume_in_batches(
         stream,
         questions,
         item_id=lambda question: question.item_id,
         record_id=lambda answer: answer.item_id,
         batch_size=batch_size,
-        work=lambda batch: _answer(model(), batch, Decoding(max_new_tokens)),
+        work=work,
         on_progress=on_progress,
     )
     return {answer.item_id: answer for answer in stream}
@@ -58,6 +64,25 @@ def replies(model: Model, requests: Sequence[Request], decoding: Decoding) -> li
     """What the model says to each request; halves of characters, which no file can hold, become `?`."""
     texts = model.generate(requests, decoding) if requests else []
     return [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+
+
+def expect(model: Model, requests: Sequence[Request]) -> None:
+    """Tells a model that looks ahead what it will be asked after its next replies."""
+    if isinstance(model, LooksAhead):
+        model.expect(requests)
+
+
+def following(
+    items: Sequence[T], batch_size: int, identity: Callable[[T], str]
+) -> Callable[[Sequence[T]], Sequence[T]]:
+    """Gives, for a batch of the items, the batch that comes after it; empty after the last."""
+    places = {identity(item): place for place, item in enumerate(items)}
+
+    def after(batch: Sequence[T]) -> Sequence[T]:
+        end = places[identity(batch[-1])] + 1
+        return items[end : end + batch_size]
+
+    return after
 
 
 def write_all(stream: Stream[R], records: Sequence[R], record_id: Callable[[R], str]) -> None:
@@ -84,8 +109,8 @@ def sample(items: Sequence[T], count: int, salt: str, identity: Callable[[T], st
 
 
 def _answer(model: Model, batch: Sequence[Asked], decoding: Decoding) -> list[Answer]:
-    asked = [question for question in batch if not holds_special_token(question.untrusted, model.special_tokens)]
-    texts = replies(model, [Request(question.image, question.prompt) for question in asked], decoding)
+    asked = harmless(batch, model)
+    texts = replies(model, [request_of(question) for question in asked], decoding)
     text_of = {question.item_id: text for question, text in zip(asked, texts, strict=True)}
     return [
         Answer(item_id=question.item_id, text=text_of[question.item_id])
@@ -93,3 +118,13 @@ def _answer(model: Model, batch: Sequence[Asked], decoding: Decoding) -> list[An
         else Answer(item_id=question.item_id, text="", not_asked=SPECIAL_TOKEN)
         for question in batch
     ]
+
+
+def harmless(questions: Sequence[Asked], model: Model) -> list[Asked]:
+    """The questions that the model would read as plain text."""
+    return [question for question in questions if not holds_special_token(question.untrusted, model.special_tokens)]
+
+
+def request_of(question: Asked) -> Request:
+    """What the model is asked."""
+    return Request(question.image, question.prompt)

@@ -6,6 +6,7 @@ Its input has no place for a label. Every reply is kept as it came, beside what 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from parityalign.errors import WorkFailed
 from parityalign.parsing import NoPair, ParsedPair, read_pair
 from parityalign.records import ImageRef, Pair, Reply, content_id
 from parityalign.seams import Decoding, Model, Progress, Request, Task
-from parityalign.stages._steps import LoadModel, replies, write_all
+from parityalign.stages._steps import LoadModel, expect, following, replies, write_all
 from parityalign.store import Artefact, Stream, resume_in_batches
 
 REPLIES = "replies.jsonl"
@@ -28,6 +29,7 @@ REPEAT_QUESTION = "repeat_question"
 
 _PATIENCE_BATCHES = 3
 """Batches without a single pair after which the teacher is taken not to follow the prompt."""
+_pair_in = lru_cache(4096)(read_pair)  # the replies on one image are compared with each other
 _SHOWN_REPLIES = 3
 _SHOWN_CHARACTERS = 200
 
@@ -77,6 +79,7 @@ class _Draw(NamedTuple):
     image: ImageRef
     number: int
     """0 for the image's first draw."""
+    reply_id: str
 
 
 @dataclass(frozen=True)
@@ -92,19 +95,24 @@ class _Annotator:
         """Writes one reply for every draw that has none yet."""
         name, settings = self.task.name, self.settings
         draws = [
-            _Draw(image, number) for image in images if image.task == name for number in range(settings.pairs_per_image)
+            _Draw(image, number, self._reply_id(image, number))
+            for image in images
+            if image.task == name
+            for number in range(settings.pairs_per_image)
         ]
         written = {reply.reply_id: reply for reply in stream if reply.task == name}
+        after = following(draws, settings.batch_size, lambda draw: draw.reply_id)
 
         def work(batch: Sequence[_Draw]) -> list[Reply]:
             if len(written) >= _PATIENCE_BATCHES * settings.batch_size:
                 self._require_a_pair(written)
+            expect(self.teacher, [self._request(draw) for draw in after(batch)])
             return self._draw(batch, written)
 
         resume_in_batches(
             stream,
             draws,
-            item_id=self._reply_id,
+            item_id=lambda draw: draw.reply_id,
             record_id=lambda reply: reply.reply_id,
             batch_size=settings.batch_size,
             work=work,
@@ -114,22 +122,26 @@ class _Annotator:
 
     def _draw(self, batch: Sequence[_Draw], written: dict[str, Reply]) -> list[Reply]:
         """Asks for one batch; notes the replies in `written`, where later draws find those on their image."""
-        requests = [Request(draw.image.path, self.task.annotate_prompt, self._draw_seed(draw)) for draw in batch]
+        requests = [self._request(draw) for draw in batch]
         decoding = Decoding(self.settings.max_new_tokens, self.settings.temperature)
         for draw, raw in zip(batch, replies(self.teacher, requests, decoding), strict=True):
-            written[self._reply_id(draw)] = self._read(draw, raw, written)
-        return [written[self._reply_id(draw)] for draw in batch]
+            written[draw.reply_id] = self._read(draw, raw, written)
+        return [written[draw.reply_id] for draw in batch]
+
+    def _request(self, draw: _Draw) -> Request:
+        return Request(draw.image.path, self.task.annotate_prompt, self._draw_seed(draw))
 
     def _read(self, draw: _Draw, raw: str, written: Mapping[str, Reply]) -> Reply:
         image, task = draw.image, self.task.name
-        parsed = read_pair(raw, self.teacher.special_tokens)
-        earlier = [written[self._reply_id(_Draw(image, number))] for number in range(draw.number)]
-        outcome = _outcome(parsed, [reply.raw for reply in earlier if reply.outcome == OK])
+        parsed = _pair_in(raw, self.teacher.special_tokens)
+        earlier = [written[self._reply_id(image, number)] for number in range(draw.number)]
+        known = [_pair_in(reply.raw, self.teacher.special_tokens) for reply in earlier if reply.outcome == OK]
+        outcome = _outcome(parsed, [pair for pair in known if isinstance(pair, ParsedPair)])
         pair_id = None
         if isinstance(parsed, ParsedPair) and outcome == OK:
             pair_id = content_id(image.image_id, task, *parsed, self.teacher.name)
         return Reply(
-            reply_id=self._reply_id(draw),
+            reply_id=draw.reply_id,
             image_id=image.image_id,
             task=task,
             raw=raw,
@@ -137,8 +149,8 @@ class _Annotator:
             pair_id=pair_id,
         )
 
-    def _reply_id(self, draw: _Draw) -> str:
-        return content_id(draw.image.image_id, self.task.name, self.teacher.name, str(draw.number))
+    def _reply_id(self, image: ImageRef, number: int) -> str:
+        return content_id(image.image_id, self.task.name, self.teacher.name, str(number))
 
     def _draw_seed(self, draw: _Draw) -> int:
         return int(content_id(draw.image.image_id, self.task.name, str(draw.number), str(self.seed))[:12], 16)
@@ -156,11 +168,10 @@ class _Annotator:
         )
 
 
-def _outcome(parsed: ParsedPair | NoPair, earlier_raws: Sequence[str]) -> str:
-    """What becomes of a reply, given the replies on the same image that became pairs."""
+def _outcome(parsed: ParsedPair | NoPair, known: Sequence[ParsedPair]) -> str:
+    """What becomes of a reply, given the pairs that the same image has already."""
     if not isinstance(parsed, ParsedPair):
         return parsed.value
-    known = [pair for pair in map(read_pair, earlier_raws) if isinstance(pair, ParsedPair)]
     same_question = [pair for pair in known if pair.question.casefold() == parsed.question.casefold()]
     if not same_question:
         return OK

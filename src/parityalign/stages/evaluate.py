@@ -83,16 +83,23 @@ def answer_tests(
     on_progress: Callable[[int, int], None],
 ) -> list[Answer]:
     """One model's greedy answers to the questions of all test splits, task by task; kept in the stream."""
-    chosen = _chosen(tests, settings, seed)
     answers = answer_all(
         stream,
-        [_as_asked(question, tasks[name]) for name, questions in chosen.items() for question in questions],
+        _all_asked(tests, tasks, settings, seed),
         load,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
         on_progress=on_progress,
     )
     return list(answers.values())
+
+
+def speed_questions(
+    tests: Mapping[str, Sequence[Question]], tasks: Mapping[str, Task], *, settings: EvaluateSettings, seed: int
+) -> list[Asked]:
+    """The questions of the test splits that the students are timed on; of those that are scored, a seeded part."""
+    asked = _all_asked(tests, tasks, settings, seed)
+    return sample(asked, settings.speed_questions, f"speed {seed}", lambda question: question.item_id)
 
 
 def score(
@@ -159,6 +166,13 @@ def _chosen(
         name: sample(questions, settings.limit, f"evaluate {seed}", lambda question: question.question_id)
         for name, questions in tests.items()
     }
+
+
+def _all_asked(
+    tests: Mapping[str, Sequence[Question]], tasks: Mapping[str, Task], settings: EvaluateSettings, seed: int
+) -> list[Asked]:
+    chosen = _chosen(tests, settings, seed)
+    return [_as_asked(question, tasks[name]) for name, questions in chosen.items() for question in questions]
 
 
 def _as_asked(question: Question, task: Task) -> Asked:

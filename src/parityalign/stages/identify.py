@@ -48,7 +48,7 @@ def identify(
     def ask(who: str, file: str, asked: Sequence[Pair], load: LoadModel) -> dict[str, Answer]:
         return answer_all(
             artefact.stream(file, Answer),
-            [_as_asked(pair, tasks[pair.task]) for pair in asked],
+            [as_asked(pair, tasks[pair.task]) for pair in asked],
             load,
             max_new_tokens=settings.max_new_tokens,
             batch_size=settings.batch_size,
@@ -59,7 +59,8 @@ def identify(
     first = [_verdict(pair, student, {}, judges[pair.task]) for pair in pairs]
     undecided = [pair for pair, verdict in zip(pairs, first, strict=True) if verdict.reason == NO_TEACHER_ANSWER]
     teacher = ask("teacher", TEACHER, undecided, load_teacher)
-    verdicts = [_verdict(pair, student, teacher, judges[pair.task]) for pair in pairs]
+    again = {pair.pair_id: _verdict(pair, student, teacher, judges[pair.task]) for pair in undecided}
+    verdicts = [again.get(verdict.pair_id, verdict) for verdict in first]
     _finish(artefact, pairs, verdicts)
 
 
@@ -68,7 +69,8 @@ def verdicts_of(artefact: Artefact) -> list[Verdict]:
     return list(artefact.stream(VERDICTS, Verdict))
 
 
-def _as_asked(pair: Pair, task: Task) -> Asked:
+def as_asked(pair: Pair, task: Task) -> Asked:
+    """A pair's question as it goes to a model."""
     # The answer goes to no model here, but the student would be trained on it.
     untrusted = f"{pair.question}\n{pair.answer}"
     return Asked(pair.pair_id, pair.image, task.answer_prompt.format(question=pair.question), untrusted)

@@ -18,7 +18,8 @@ from parityalign.store import Artefact
 NO_GAPS = "no_gaps"
 LEVELLED = "levelled"
 
-_HAD_RIGHT = (VerdictKind.STUDENT_RIGHT, VerdictKind.BOTH)
+HAD_RIGHT = (VerdictKind.STUDENT_RIGHT, VerdictKind.BOTH)
+"""Verdicts on pairs that may be replayed: the student agrees with them, and the teacher if it was asked."""
 
 
 class Choice(NamedTuple):
@@ -60,7 +61,8 @@ def level(
         return
     result = leveller(choice.training, choice.held_out, artefact.path)
     by_task = Counter(pair.task for pair in choice.training)
-    artefact.finish(counts, outcome=LEVELLED, training_by_task=by_task, result=_as_facts(result))
+    facts = {"training_by_task": by_task, "result": dict(vars(result)), **_memory_note(result, settings)}
+    artefact.finish(counts, outcome=LEVELLED, **facts)
 
 
 def was_levelled(artefact: Artefact) -> bool:
@@ -74,7 +76,7 @@ def choose(pairs: Sequence[Pair], verdicts: Sequence[Verdict], settings: LevelSe
     # Pairs are dropped for what would break training, so no control may bring them back.
     usable = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
     gaps = [pair for pair, verdict in judged if verdict.verdict == VerdictKind.TEACHER_ONLY]
-    had_right = [pair for pair, verdict in judged if verdict.verdict in _HAD_RIGHT]
+    had_right = [pair for pair, verdict in judged if verdict.verdict in HAD_RIGHT]
     wanted = round(len(gaps) * settings.replay / (1 - settings.replay))
     replay = sample(had_right, wanted, f"replay {seed}", _pair_id)
     chosen = {
@@ -109,5 +111,9 @@ def _sizes(choice: Choice) -> dict[str, int]:
     return {"training": len(choice.training), "held_out": len(choice.held_out)}
 
 
-def _as_facts(result: LevelResult) -> dict[str, float]:
-    return dict(vars(result))
+def _memory_note(result: LevelResult, settings: LevelSettings) -> dict[str, str]:
+    rows = result.rows_at_once
+    if rows is None:
+        return {}
+    note = f"Memory ran out, so the {settings.batch_size} pairs of a step went through the student {rows} at a time."
+    return {"note": note}

@@ -1,17 +1,21 @@
 """Training rows and batches: the prompt exactly as in inference, the loss on the answer and its end token only."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from parityalign.errors import UserError
-from parityalign.prompting import Array, Encoded, Processor, Prompter, read_image, stack
+from parityalign.answering import Answered, Answerer
+from parityalign.prompting import Array, Encoded, Processor, read_image, stack
+from parityalign.training.views import other_view
 
 CACHE_BYTES = 2**30
 """Memory for images that were decoded before."""
-_PROBE = ("What is it?", "42")
+
+Join = Callable[[Sequence[str], Sequence[Answered]], dict[str, torch.Tensor]]
+"""(ids of pairs, their rows) -> what is known of them besides their answers, for terms of the loss."""
 
 
 @dataclass(frozen=True)
@@ -23,84 +27,95 @@ class Example:
     prompt: str
     """The task's answer prompt with the question in it."""
     answer: str
+    pair_id: str = ""
+    explain_prompt: str = ""
+    """The prompt of the explanation."""
+    explanation: str = ""
+    """How the teacher gets to the answer; empty where that is not known or not asked for."""
 
 
 class AnswerBatches:
-    """Collates examples into batches padded at the right, for a data loader.
+    """Collates examples into batches padded at the right, for a data loader."""
 
-    Attributes:
-        lead: What the chat template writes between the place for the answer and the answer; mostly nothing.
-        end_token: The id that ends an answer in training and stops generation.
-    """
-
-    def __init__(self, processor: Processor, stop: Collection[int], *, cache_bytes: int = CACHE_BYTES) -> None:
-        """Finds out how the chat template ends an answer.
+    def __init__(
+        self,
+        processor: Processor,
+        stop: Collection[int],
+        *,
+        join: Join | None = None,
+        views: bool = False,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        """Batches for one student.
 
         Args:
             processor: The student's.
             stop: The ids that stop its generation.
+            join: Gives what terms of the loss need besides the model's inputs.
+            views: Whether a batch also has another view of each picture, under `view`.
             cache_bytes: Memory for images that were decoded before.
 
         Raises:
             UserError: Nothing stops the student, so it could not learn to end an answer.
         """
-        self._prompter = Prompter(processor)
+        self._answerer = Answerer(processor, stop)
+        self._join = join
+        self._views = views
         self._cache_left = cache_bytes
-        self._images: dict[str, dict[str, Array]] = {}
-        self._rows: dict[Example, dict[str, list[int]]] = {}
-        tokenizer = processor.tokenizer
-        if not stop:
-            raise UserError(
-                f"the student's tokenizer ({type(tokenizer).__name__}) and generation_config.json name no "
-                "end token. Set eos_token_id in generation_config.json."
-            )
-        self.lead, tail = _around_answer(self._prompter)
-        written = tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
-        usual = [token for token in stop if token == tokenizer.eos_token_id]
-        self.end_token: int = next(token for token in (*written, *usual, *stop) if token in stop)
-        pad = tokenizer.pad_token_id
-        self._pad: int = pad if pad is not None else self.end_token
+        self._images: dict[tuple[str, bool], Encoded] = {}
+        self._rows: dict[tuple[Example, bool], Answered] = {}
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """The model's inputs and `labels` (rows, tokens): the answer's tokens and the end token, else -100."""
-        batch = stack([self.encode(example) for example in examples], pad_token=self._pad, side="right")
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """The model's inputs and `labels` (rows, tokens): the answer's tokens and the end token, else -100.
+
+        Besides these: what was joined, `view` and, for examples that are explained, `explained`, batches of their own.
+        """
+        rows = [self.answered(example) for example in examples]
+        batch: dict[str, Any] = self._inputs(rows)
+        if self._join:
+            batch |= self._join([example.pair_id for example in examples], rows)
+        if self._views:
+            batch["view"] = self._inputs([self.answered(example, view=True) for example in examples])
+        told = [row for row, example in enumerate(examples) if example.explanation]
+        if told:
+            explanations = [self.answered(_explained(examples[row])) for row in told]
+            batch["explained"] = {**self._inputs(explanations), "explains": torch.tensor(told)}
+        return batch
+
+    def plain(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """The model's inputs and `labels` alone."""
+        return self._inputs([self.answered(example) for example in examples])
+
+    def answered(self, example: Example, *, view: bool = False) -> Answered:
+        """One row, its pixels in half precision: they come from 8 bits, and twice as many fit into memory."""
+        image, row = self._images.get((example.image, view)), self._rows.get((example, view))
+        if image is None or row is None:
+            picture = read_image(example.image)
+            prompt = self._answerer.prompter.encode(
+                other_view(picture, example.image) if view else picture, example.prompt
+            )
+            image = replace(prompt, image={key: _halved(array) for key, array in prompt.image.items()})
+            row = self._answerer.answered(replace(prompt, image={}), example.prompt, example.answer)
+            self._rows[example, view] = row
+            self._keep((example.image, view), image)
+        return replace(row, encoded=replace(row.encoded, image=image.image))
+
+    def _inputs(self, rows: Sequence[Answered]) -> dict[str, torch.Tensor]:
+        batch = stack([row.encoded for row in rows], pad_token=self._answerer.pad_token, side="right")
         tensors = {key: torch.from_numpy(array) for key, array in batch.items()}
         return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
 
-    def encode(self, example: Example) -> Encoded:
-        """One row, its pixels in half precision: they come from 8 bits, and twice as many fit into memory."""
-        image = self._images.get(example.image)
-        row = self._rows.get(example)
-        if image is None or row is None:
-            prompt = self._prompter.encode(read_image(example.image), example.prompt)
-            image = {key: _halved(array) for key, array in prompt.image.items()}
-            row = self._with_answer(prompt, example)
-            self._rows[example] = row
-            self._keep(example.image, image)
-        return Encoded(row, image)
-
-    def _with_answer(self, prompt: Encoded, example: Example) -> dict[str, list[int]]:
-        answer = [*self._prompter.answer_tokens(example.prompt, self.lead, example.answer), self.end_token]
-        row = {key: values + [0] * len(answer) for key, values in prompt.per_token.items()}
-        row["input_ids"] = prompt.tokens + answer
-        row["labels"] = [-100] * len(prompt.tokens) + answer
-        return row
-
-    def _keep(self, path: str, image: dict[str, Array]) -> None:
+    def _keep(self, key: tuple[str, bool], image: Encoded) -> None:
         """Keeps an image if there is room; none makes way, since in a shuffled epoch all are as likely to be next."""
-        size = sum(array.nbytes for array in image.values())
-        if path not in self._images and size <= self._cache_left:
-            self._images[path] = image
+        size = sum(array.nbytes for array in image.image.values())
+        if key not in self._images and size <= self._cache_left:
+            self._images[key] = image
             self._cache_left -= size
 
 
-def _around_answer(prompter: Prompter) -> tuple[str, str]:
-    """What the chat template writes before and after an answer, beyond the prompt that asks for it."""
-    asked, whole = prompter.chat(_PROBE[0]), prompter.chat(*_PROBE)
-    lead, found, tail = whole[len(asked) :].partition(_PROBE[1])
-    if not whole.startswith(asked) or not found or lead.strip():
-        return "", ""
-    return lead, tail
+def _explained(example: Example) -> Example:
+    """The explanation of an example as an example."""
+    return Example(example.image, example.explain_prompt, example.explanation)
 
 
 def _halved(array: Array) -> Array:

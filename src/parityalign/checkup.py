@@ -1,0 +1,59 @@
+"""What levelling must keep, measured on a run: the student's speed, and what it had right.
+
+Like `pipeline.py` this module joins rooms. Both measurements are artefacts of their own, so that neither is done again
+for the sake of the other or of the answers; what they come to is computed anew each time, as scores are.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from parityalign.joinery import Run
+from parityalign.kept import LostByTask, Speed
+from parityalign.records import Pair, Verdict
+from parityalign.stages._forgetting import ask_again, known_before, lost_pairs
+from parityalign.stages._scores import RunScores
+from parityalign.stages._speed import speed_of, time_students
+from parityalign.stages.evaluate import speed_questions
+from parityalign.stages.level import choose, was_levelled
+
+
+class Checkup(NamedTuple):
+    """What was measured."""
+
+    pairs: LostByTask
+    speed: Speed
+
+    def beside(self, scores: RunScores) -> RunScores:
+        """The scores with it."""
+        forgotten = scores.forgotten.model_copy(update={"pairs": self.pairs})
+        return scores.model_copy(update={"forgotten": forgotten, "speed": self.speed})
+
+
+def checkup(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> Checkup:
+    """Measures the levelled student of a run beside the one before, as far as that is not done."""
+    return Checkup(_lost(run, pairs, verdicts), _speed(run))
+
+
+def _lost(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> LostByTask:
+    config, tasks = run.config, run.tasks
+    training = choose(pairs, verdicts, config.level, config.seed).training
+    trained = {pair.pair_id for pair in training} if was_levelled(run.artefact("student")) else set()
+    known = known_before(pairs, verdicts, trained, settings=config.evaluate, seed=config.seed)
+    of = ["pairs", "verdicts", "student", "answer prompt"]
+    chosen_by = ["level.select", "level.replay", "level.held_out", "evaluate.forgotten_pairs", "seed"]
+    asked_by = ["identify.max_new_tokens"]
+    with run.stage("evaluate", "forgotten", of=of, settings=[*chosen_by, *asked_by]) as asked:
+        after = run.load_levelled if was_levelled(run.artefact("student")) else None
+        ask_again(asked, known, tasks, after, settings=config.identify, progress=run.progress)
+    return lost_pairs(asked, known, tasks, settings=config.identify)
+
+
+def _speed(run: Run) -> Speed:
+    settings, seed = run.config.evaluate, run.config.seed
+    questions = speed_questions(run.tests, run.tasks, settings=settings, seed=seed)
+    of = ["tests", "student model", "student", "answer prompt"]
+    plan = ["evaluate.speed_questions", "evaluate.limit", "evaluate.max_new_tokens", "seed"]
+    with run.stage("evaluate", "speed", of=of, settings=plan) as timed:
+        after = run.load_levelled if was_levelled(run.artefact("student")) else None
+        time_students(timed, questions, run.load_student, after, settings=settings, progress=run.progress)
+    return speed_of(timed, resamples=settings.resamples, seed=seed)

@@ -1,0 +1,75 @@
+"""How much memory a model takes while it works: its weights, and what they need at most besides."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+_ROOM = 1.25
+"""How many times its own weights another model needs: activations and cache come on top."""
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_FORGET_PEAK = "5"
+"""What the kernel takes as the order to begin the peak anew; see proc(5)."""
+
+
+def fits_twice(model: PreTrainedModel) -> bool:
+    """Whether the memory where the model lies has room for another one of its size."""
+    if model.device.type == "cuda":
+        free = sum(torch.cuda.mem_get_info(gpu)[0] for gpu in _gpus(model))
+    else:
+        free = _kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024
+    return free > _ROOM * _weights(model)
+
+
+def peak_bytes(model: PreTrainedModel, work: Callable[[], object]) -> int | None:
+    """Does the work; the model's weights and what is taken at most besides while it lasts.
+
+    Other models may be in memory: only what comes on top of the state before counts. None where nothing is known of
+    the peak.
+    """
+    extra = _extra_on_gpus(_gpus(model), work) if model.device.type == "cuda" else _extra_in_process(work)
+    return None if extra is None else _weights(model) + extra
+
+
+def _weights(model: Any) -> int:  # noqa: ANN401 - the method has no types
+    return int(model.get_memory_footprint())
+
+
+def _gpus(model: PreTrainedModel) -> list[torch.device]:
+    """Those that the model's weights lie on."""
+    return list({weights.device for weights in model.parameters() if weights.device.type == "cuda"})
+
+
+def _extra_on_gpus(gpus: Sequence[torch.device], work: Callable[[], object]) -> int:
+    before = [torch.cuda.memory_allocated(gpu) for gpu in gpus]
+    for gpu in gpus:
+        torch.cuda.reset_peak_memory_stats(gpu)
+    work()
+    return sum(torch.cuda.max_memory_allocated(gpu) - held for gpu, held in zip(gpus, before, strict=True))
+
+
+def _extra_in_process(work: Callable[[], object]) -> int | None:
+    """What the process grew by at most; only Linux says so."""
+    known = _begin_anew()
+    before = _kilobytes(_STATUS, "VmRSS")
+    work()
+    return (_kilobytes(_STATUS, "VmHWM") - before) * 1024 if known else None
+
+
+def _begin_anew() -> bool:
+    """Forgets the peak of memory so far, after what is free already has gone back to the system."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        _CLEAR.write_text(_FORGET_PEAK)
+    except (OSError, AttributeError):  # another system, or another C library
+        return False
+    return True
+
+
+def _kilobytes(file: Path, name: str) -> int:
+    """A line such as `VmRSS:  8704 kB` of one of the kernel's files; 0 where there is none."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)

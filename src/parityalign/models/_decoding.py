@@ -1,0 +1,107 @@
+"""The decoding loop: prompts go through the model once however many replies they get, and replies that ended leave.
+
+It runs inside transformers' `generate`, which makes cache, positions and masks ready for each family and would
+otherwise carry every row along until the longest reply of the batch has ended.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.generation.logits_process import LogitsProcessor
+
+_PER_TOKEN = ("attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids")
+"""What `generate` carries from step to step beside the cache, a row for each row of the batch."""
+
+
+class GumbelNoise(LogitsProcessor):
+    """Turns greedy search into exact sampling that depends on nothing but each row's own seed.
+
+    The largest of `logits / temperature + Gumbel noise` is a draw from `softmax(logits / temperature)` (the
+    Gumbel-max trick; Maddison, Tarlow and Minka, "A* Sampling", NeurIPS 2014, arXiv:1411.0030). Row by row the noise
+    of step t is the t-th block of the row's own generator, so batch mates and resuming cannot change a draw.
+    """
+
+    def __init__(self, seeds: Sequence[int], temperature: float, device: torch.device) -> None:
+        self._generators = [torch.Generator(device).manual_seed(seed % 2**63) for seed in seeds]
+        self._temperature = temperature
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The next token's scores (rows, vocabulary), of which greedy search takes the largest."""
+        noise = torch.empty_like(scores, dtype=torch.float32)
+        for row, generator in zip(noise, self._generators, strict=True):
+            row.exponential_(generator=generator)
+        return scores.float() / self._temperature - noise.log_()  # -log of an exponential variate is Gumbel
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Goes on with these rows only."""
+        self._generators = [self._generators[row] for row in rows]
+
+
+def can_choose_rows(model: PreTrainedModel) -> bool:
+    """Whether rows of the model's cache can be left out and doubled; states of recurrent layers cannot."""
+    layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+
+
+def decode(
+    model: Any,  # noqa: ANN401 - its own methods for generating are not declared on any public type
+    input_ids: torch.Tensor,
+    *,
+    generation_config: GenerationConfig,
+    prompts: Sequence[int],
+    noise: GumbelNoise | None,
+    **state: Any,  # noqa: ANN401 - the family's own
+) -> list[list[int]]:
+    """What `generate` calls in place of its own loop, as `custom_generate`.
+
+    Args:
+        model: The model.
+        input_ids: (prompts, tokens), padded at the left.
+        generation_config: How many tokens at most, and which end a reply.
+        prompts: Of each reply: the row of its prompt.
+        noise: A row for each reply; None: greedy.
+        state: What `generate` made ready.
+
+    Returns:
+        The tokens of each reply; what follows an end token means nothing.
+    """
+    for unused in ("logits_processor", "stopping_criteria"):  # `noise` and the end tokens say it all
+        state.pop(unused)
+    ends = torch.tensor(generation_config.eos_token_id or [], device=input_ids.device)
+    choosing = can_choose_rows(model)
+    outputs = model._prefill(input_ids, generation_config, state)
+    state = model._update_model_kwargs_for_generation(outputs, state)
+    logits, rows = outputs.logits[:, -1].float(), torch.tensor(prompts, device=input_ids.device)
+    if choosing:
+        logits, state = logits[rows], _chosen(state, rows)
+    written: list[list[int]] = [[] for _ in prompts]
+    live, ended = list(range(len(prompts))), torch.zeros_like(rows, dtype=torch.bool)
+    for left in reversed(range(generation_config.max_length - input_ids.shape[1])):
+        tokens = (noise(input_ids, logits) if noise else logits).argmax(dim=-1)
+        for row, token in zip(live, tokens.tolist(), strict=True):
+            written[row].append(token)
+        ended = ended | torch.isin(tokens, ends)
+        if not left or ended.all():
+            break
+        if choosing and ended.any():
+            rows = (~ended).nonzero()[:, 0]
+            going = rows.tolist()
+            live, ended, tokens, state = [live[row] for row in going], ended[rows], tokens[rows], _chosen(state, rows)
+            if noise:
+                noise.keep(going)
+        inputs = model.prepare_inputs_for_generation(tokens[:, None], next_sequence_length=1, **state)
+        outputs = model(**inputs, return_dict=True)
+        state = model._update_model_kwargs_for_generation(outputs, state)
+        logits = outputs.logits[:, -1].float()
+    return written
+
+
+def _chosen(state: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
+    """What is carried along, of these rows of the batch; the cache is changed in place."""
+    state["past_key_values"].batch_select_indices(rows)
+    carried = {key: state[key] for key in _PER_TOKEN if state.get(key) is not None}
+    # Positions in time, height and width stand in front of the rows.
+    return state | {key: value.index_select(value.ndim - 2, rows) for key, value in carried.items()}

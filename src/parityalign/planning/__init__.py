@@ -1,0 +1,1 @@
+"""Projects what a run will take before it begins: tokens, time, memory and money."""

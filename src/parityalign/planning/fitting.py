@@ -1,0 +1,92 @@
+"""What of a plan does not fit, and what would: fewer bits, quantised weights, adapters, fewer rows or pixels."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from parityalign.config import LevelSettings, RunConfig, ServerSettings
+from parityalign.loading import LoadingSettings
+from parityalign.planning import costs
+from parityalign.planning.published import Device
+from parityalign.planning.sizes import Known, Size
+from parityalign.planning.works import Role, Work
+
+_GIGA = 1e9
+
+
+def problems(config: RunConfig, work: Sequence[Work], known: Mapping[Role, Known], device: Device) -> list[str]:
+    """What exceeds the device's memory or a budget, in words, each with what would fit."""
+    asked: dict[Role, tuple[float, str]] = {}
+    found: list[str] = []
+    for each in work:
+        size = known[each.role].size
+        if size is None or not each.requests:
+            continue
+        if each.steps:
+            found.extend(_training(each, size, config.level, device))
+        else:
+            problem = _asking(each, size, getattr(config.loading, each.role), device)
+            asked = {**asked, **({each.role: max(asked.get(each.role, (0.0, "")), problem)} if problem else {})}
+    if known["student"].served:
+        found.append(f"the student {config.student} is behind a server: it can be judged but not trained")
+    return [*(text for _, text in asked.values()), *found, *_budgets(config.server, work, known)]
+
+
+def _asking(work: Work, size: Size, loading: LoadingSettings, device: Device) -> tuple[float, str] | None:
+    """How much the model takes while it is asked, if that is too much, and what to do about it."""
+    needed = costs.asking_memory(work, size, loading, device)
+    if needed <= device.memory:
+        return None
+    place = f"loading.{work.role}"
+    changes = {"dtype": "bfloat16"}, {"quantise": "8bit"}, {"quantise": "4bit"}
+    others = {
+        f"{place}.{key}: {value}": costs.asking_memory(work, size, loading.model_copy(update={key: value}), device)
+        for change in changes
+        for key, value in change.items()
+        if getattr(loading, key) != value
+    }
+    fewer = f"{place}.pixels to look at smaller pictures"
+    return needed, _in_words(f"asking the {work.role} ({work.stage})", needed, others, fewer, device)
+
+
+def _training(work: Work, size: Size, level: LevelSettings, device: Device) -> Iterator[str]:
+    """Training that takes too much, and what to do about it."""
+    way = costs.way_of(level, device, work, size)
+
+    def needed(changed: costs.Way) -> float:
+        return costs.levelling_memory(work, size, changed, level, device)
+
+    if needed(way) <= device.memory:
+        return
+    ways = {
+        "level.gradient_checkpointing: true": way._replace(checkpointing=True),
+        "level.method: lora": way._replace(method="lora"),
+        "level.method: lora and level.gradient_checkpointing: true": way._replace(method="lora", checkpointing=True),
+        "level.method: qlora and level.gradient_checkpointing: true": way._replace(method="qlora", checkpointing=True),
+    }
+    others = {words: needed(other) for words, other in ways.items() if other != way}
+    yield _in_words("training the student", needed(way), others, "loading.student.pixels", device)
+
+
+def _in_words(what: str, needed: float, others: Mapping[str, float], fewer: str, device: Device) -> str:
+    fitting = [f"{words} ({bytes / _GIGA:,.1f} GB)" for words, bytes in others.items() if bytes <= device.memory]
+    small = min(others.values(), default=needed)
+    advice = (
+        f"Would fit: {'; '.join(fitting)}" if fitting else f"The least of the settings takes {small / _GIGA:,.1f} GB"
+    )
+    return (
+        f"{what} takes {needed / _GIGA:,.1f} GB, {device.name} has {device.memory / _GIGA:,.1f} GB. {advice}; "
+        f"or {fewer}, or a larger device."
+    )
+
+
+def _budgets(server: ServerSettings, work: Sequence[Work], known: Mapping[Role, Known]) -> Iterator[str]:
+    """Budgets of the configuration that the plan exceeds."""
+    served = [each for each in work if known[each.role].served and not each.steps]
+    needs = {
+        "budget_requests": sum(each.requests for each in served),
+        "budget_tokens": sum(each.tokens for each in served),
+        "budget_money": sum(costs.money(each, server) for each in served),
+    }
+    for name, needed in needs.items():
+        budget = getattr(server, name)
+        if budget is not None and needed > budget:
+            yield f"server.{name} is {budget:,}, the plan needs {needed:,.2f}: the run would stop there"

@@ -1,0 +1,75 @@
+"""How fast this machine is: what it is, how fast it multiplies, and how long models take for a few real requests."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from parityalign.planning.costs import USED
+from parityalign.planning.published import Device, device_called
+from parityalign.planning.sizes import Pace
+from parityalign.seams import Decoding, Model, Request
+
+_SIDE = 1024
+"""Of the matrices that are multiplied."""
+_SECONDS = 0.3
+"""That a measurement lasts at least."""
+_OF_MATRICES = 0.6
+"""Share of the speed of large matrices that a whole model reaches."""
+
+
+def this_machine() -> Device:
+    """The machine's GPU as the table has it, else what is measured of GPU or processor."""
+    if not torch.cuda.is_available():
+        memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return _measured(f"this processor, {torch.get_num_threads()} threads", memory, torch.device("cpu"))
+    found = torch.cuda.get_device_properties(0)
+    known = device_called(found.name, found.total_memory)
+    return known or _measured(found.name, float(found.total_memory), torch.device("cuda"))
+
+
+def pace(
+    model: Model, images: Sequence[str], *, annotate: str, answer: str, tokens: tuple[int, int], draws: int
+) -> Pace:
+    """Asks a model for real.
+
+    Args:
+        model: Loaded already.
+        images: Paths of the sample's pictures.
+        annotate: The prompt that asks for a pair.
+        answer: An answer prompt with a question in it.
+        tokens: Most tokens of a pair and of an answer.
+        draws: Pairs of each picture: prompts that are equal may be read once.
+    """
+
+    def timed(prompt: str, most: int, times: int = 1) -> float:
+        requests = [Request(image, prompt, seed) for image in images for seed in range(times)]
+        began = time.monotonic()
+        model.generate(requests, Decoding(most, temperature=float(times > 1)))
+        return (time.monotonic() - began) / len(requests)
+
+    timed(answer, 1)  # the first call makes caches and picks kernels
+    return Pace(timed(annotate, tokens[0], draws), timed(answer, tokens[1]), timed(answer, 1), len(images))
+
+
+def _measured(name: str, memory: float, place: torch.device) -> Device:
+    """Peak operations and bandwidth such that the assumed share of them is what large matrices reach here."""
+    kind = torch.bfloat16 if place.type == "cuda" else torch.float32
+    left = torch.ones(_SIDE, _SIDE, dtype=kind, device=place)
+    copied, there = torch.zeros(2, 32 * 2**20, dtype=torch.uint8, device=place)
+    operations = 2 * _SIDE**3 * _rate(lambda: left @ left, place)
+    bandwidth = 2 * copied.numel() * _rate(lambda: there.copy_(copied), place)
+    return Device(name, operations / USED * _OF_MATRICES, memory, bandwidth, is_gpu=place.type == "cuda")
+
+
+def _rate(work: Callable[[], object], place: torch.device) -> float:
+    """Times a second that some work is done."""
+    work()
+    count, began = 0, time.monotonic()
+    while (spent := time.monotonic() - began) < _SECONDS:
+        work()
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+        count += 1
+    return count / spent

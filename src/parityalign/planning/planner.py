@@ -1,0 +1,204 @@
+"""Projects tokens, time, memory and money of a run before it begins, and says what it assumed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL.Image import Image
+
+from parityalign.config import RunConfig
+from parityalign.errors import UserError
+from parityalign.loading import LoadingSettings
+from parityalign.planning import costs
+from parityalign.planning.fitting import problems
+from parityalign.planning.measuring import pace, this_machine
+from parityalign.planning.projection import Projection, Row
+from parityalign.planning.published import Device, device
+from parityalign.planning.sampling import Ask, Sample, sample
+from parityalign.planning.sizes import Known, Pace, Reading, Seen
+from parityalign.planning.sizing import CHARACTERS_PER_TOKEN, CHAT_TOKENS, place_of, reading_of, size_of
+from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, Amount, Role, Work, works
+from parityalign.plugins import EMBEDDED_MODELS, is_served, load_model, load_task, split_model
+from parityalign.seams import Task
+
+QUESTION = "What is written on the sign beside the door?"
+"""Stands for the questions that nobody has written yet."""
+PIXELS_PER_TOKEN = 28 * 28
+"""Of a served model of which nothing but its name is known."""
+ROLES: tuple[Role, Role] = ("teacher", "student")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a plan is made."""
+
+    ask: Ask = Ask()
+    device: str | None = None
+    """Of the table of devices. None: this machine."""
+    failures: float = 0.5
+    """Share of the pairs that the student has wrong."""
+    measure: bool | None = None
+    """Whether local models are timed on real requests. None: the embedded ones are, on this machine."""
+
+
+def project(config: RunConfig, options: Options) -> Projection:
+    """What a run will take.
+
+    Raises:
+        UserError: A model's configuration cannot be read, or nobody knows how many pictures there are.
+    """
+    where = device(options.device) if options.device else this_machine()
+    tasks = {name: load_task(name) for name in config.tasks}
+    limit = config.evaluate.limit
+    samples = {name: sample(task, config.tasks[name], options.ask, limit=limit) for name, task in tasks.items()}
+    known = {role: _known(config, role, tasks, samples, options) for role in ROLES}
+    amounts = {name: Amount(found.images, found.questions) for name, found in samples.items()}
+    readings = {role: known[role].readings for role in ROLES}
+    work = [each for each in works(config, amounts, readings, failures=options.failures) if each.requests]
+    rows = [_row(config, each, known[each.role], where) for each in work]
+    said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in ROLES]
+    return Projection(rows, where, said, problems(config, work, known, where), _assumed(options, where, samples, known))
+
+
+def _known(
+    config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: Options
+) -> Known:
+    """What can be known of one of the two models without loading it, or by asking it a little."""
+    spec = getattr(config, role)
+    kind, location = split_model(spec)
+    if is_served(spec):
+        return _served(location.partition("#")[2], tasks, samples, options)
+    if kind != "hf":
+        return Known(_guessed(tasks, samples), "which has no configuration")
+    known = _configured(location, getattr(config.loading, role), tasks, samples, options)
+    return replace(known, pace=_pace(config, role, tasks, samples)) if _is_measured(location, options) else known
+
+
+def _served(name: str, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: Options) -> Known:
+    """A model behind a server: what it makes of pictures, if its name is one on the hub."""
+    if name:
+        try:
+            return replace(_configured(name, LoadingSettings(), tasks, samples, options), size=None, served=True)
+        except UserError:  # servers may call their models as they like
+            pass
+    return Known(_guessed(tasks, samples), "of which nothing is known but its name", served=True)
+
+
+def _configured(
+    location: str,
+    loading: LoadingSettings,
+    tasks: Mapping[str, Task],
+    samples: Mapping[str, Sample],
+    options: Options,
+) -> Known:
+    """A model with a configuration, in a folder, on the hub or in the table."""
+    place = place_of(location, loading, offline=options.ask.offline)
+
+    def reading(task: Task, found: Sample) -> Reading:
+        answer = task.answer_prompt.format(question=QUESTION)
+        return reading_of(place, loading, found.pictures, annotate=task.annotate_prompt, answer=answer)
+
+    readings = {task: reading(tasks[task], found) for task, found in samples.items()}
+    size = size_of(place, loading)
+    return Known(readings, f"{size.parameters:,} parameters, configuration from {place.origin}", size)
+
+
+def _guessed(tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> dict[str, Reading]:
+    """Readings by a model of which nothing is known: so many pixels and characters a token."""
+
+    def seen(found: Sample, prompt: str) -> Seen:
+        pixels = sum(picture.width * picture.height for picture in found.pictures) / len(found.pictures)
+        return Seen(pixels / PIXELS_PER_TOKEN + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, 0.0)
+
+    return {
+        name: Reading(
+            seen(found, tasks[name].annotate_prompt),
+            seen(found, tasks[name].answer_prompt.format(question=QUESTION)),
+            len(found.pictures),
+            f"a token for each {PIXELS_PER_TOKEN} pixels and each {CHARACTERS_PER_TOKEN} characters",
+        )
+        for name, found in samples.items()
+    }
+
+
+def _is_measured(location: str, options: Options) -> bool:
+    if options.measure is None:
+        return options.device is None and Path(location).parent == EMBEDDED_MODELS
+    return options.measure and Path(location).expanduser().is_dir()
+
+
+def _pace(config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> Pace:
+    """Asks the model about the sample of the first task; the others' prompts are about as long."""
+    name, found = next(iter(samples.items()))
+    answer = tasks[name].answer_prompt.format(question=QUESTION)
+    tokens = config.annotate.max_new_tokens, config.identify.max_new_tokens
+    model = load_model(getattr(config, role), getattr(config.loading, role))
+    with TemporaryDirectory() as folder:
+        images = _saved(found.pictures, Path(folder))
+        asked, draws = tasks[name].annotate_prompt, config.annotate.pairs_per_image
+        return pace(model, images, annotate=asked, answer=answer, tokens=tokens, draws=draws)
+
+
+def _saved(pictures: Sequence[Image], folder: Path) -> list[str]:
+    """Models are asked about files."""
+    paths = [folder / f"{number}.png" for number in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        picture.save(path)
+    return [*map(str, paths)]
+
+
+def _row(config: RunConfig, work: Work, known: Known, where: Device) -> Row:
+    loading: LoadingSettings = getattr(config.loading, work.role)
+    seconds = memory = at_once = None
+    if known.size and work.steps:
+        way = costs.way_of(config.level, where, work, known.size)
+        at_once = way.rows
+        seconds = costs.levelling_seconds(work, known.size, way, where)
+        memory = costs.levelling_memory(work, known.size, way, config.level, where)
+    elif known.size:
+        at_once = costs.rows_at_once(work, known.size, loading, where)
+        seconds = costs.asking_seconds(work, known.size, loading, where)
+        memory = costs.asking_memory(work, known.size, loading, where)
+    if known.pace:
+        seconds = costs.measured_seconds(work, known.pace, config.level)
+    return Row(
+        stage=work.stage,
+        model=work.role,
+        requests=work.requests,
+        prompt_tokens=work.prompt_tokens,
+        reply_tokens=work.reply_tokens,
+        steps=work.steps,
+        at_once=at_once,
+        seconds=seconds,
+        memory=memory,
+        money=costs.money(work, config.server) if known.served and not work.steps else None,
+    )
+
+
+def _assumed(options: Options, where: Device, samples: Mapping[str, Sample], known: Mapping[Role, Known]) -> list[str]:
+    """Everything that the figures hang on and nobody has measured."""
+    said = [text for found in samples.values() for text in found.assumed]
+    said.append(
+        f"the student has {options.failures:.0%} of the pairs wrong and each of these is a gap; every reply is a pair, "
+        "no image is set aside, training does not stop early; a model in this process reads a prompt once for all draws"
+    )
+    said.append(
+        f"pairs of {PAIR_TOKENS} tokens, answers of {ANSWER_TOKENS}; the question of a pair as long as {QUESTION!r}"
+    )
+    for role, each in known.items():
+        said.extend(f"{role}: {how}" for how in {reading.assumed for reading in each.readings.values()} if how)
+        if each.pace:
+            said.append(f"{role}: seconds a request as measured on {each.pace.requests} requests of each kind here")
+    said.append(_of_device(where))
+    said.append("decoding pictures, intake, loading models and the report are not in the hours")
+    return said
+
+
+def _of_device(where: Device) -> str:
+    return (
+        f"{where.name}: {where.operations / 1e12:,.3g} teraflops at most, {costs.USED:.0%} of them reached; "
+        f"{where.bandwidth / 1e9:,.0f} GB a second, {costs.STREAMED:.0%} of them reached; "
+        f"at least {costs.STEP_SECONDS[where.is_gpu]:g} s for each "
+        "token of a batch's replies"
+    )

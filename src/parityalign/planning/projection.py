@@ -1,0 +1,150 @@
+"""What a plan says: a row for each thing that a model does, what does not fit, and what was assumed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from parityalign.planning.published import Device
+
+HEADINGS = (
+    "stage",
+    "model",
+    "requests",
+    "prompt tokens",
+    "reply tokens",
+    "steps",
+    "at once",
+    "hours",
+    "memory GB",
+    "money",
+)
+_GIGA = 1e9
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one model does in one stage."""
+
+    stage: str
+    model: str
+    requests: int
+    """In training: examples gone through."""
+    prompt_tokens: int
+    reply_tokens: int
+    steps: int
+    """Optimiser steps."""
+    at_once: int | None
+    """Requests or examples that go through the model together; None: nobody knows."""
+    seconds: float | None
+    """None: nobody knows, as with a served model."""
+    memory: float | None
+    """Bytes on the device at most."""
+    money: float | None
+    """None: the model is not paid for."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A plan."""
+
+    rows: list[Row]
+    device: Device
+    models: list[str]
+    """What is known of each model, in words."""
+    problems: list[str]
+    """What does not fit into memory or a budget, and what would."""
+    assumed: list[str]
+
+    @property
+    def seconds(self) -> float:
+        """Of all rows whose time is known."""
+        return sum(row.seconds or 0.0 for row in self.rows)
+
+    @property
+    def memory(self) -> float | None:
+        """The most of all rows: one model is in memory at a time."""
+        return max((row.memory for row in self.rows if row.memory is not None), default=None)
+
+    @property
+    def money(self) -> float | None:
+        """Of all rows that are paid for; None where none is."""
+        paid = [row.money for row in self.rows if row.money is not None]
+        return sum(paid) if paid else None
+
+    def table(self) -> list[list[str]]:
+        """The rows and their total as text, one cell for each of `HEADINGS`."""
+        total = Row(
+            "total",
+            "",
+            requests=sum(row.requests for row in self.rows),
+            prompt_tokens=sum(row.prompt_tokens for row in self.rows),
+            reply_tokens=sum(row.reply_tokens for row in self.rows),
+            steps=sum(row.steps for row in self.rows),
+            at_once=None,
+            seconds=self.seconds,
+            memory=self.memory,
+            money=self.money,
+        )
+        return [_cells(row) for row in (*self.rows, total)]
+
+    def as_json(self) -> str:
+        """Everything, for programs: seconds, bytes and the prices' currency."""
+        whole = {
+            **asdict(self),
+            "device": self.device._asdict(),
+            "total": {"seconds": self.seconds, "memory": self.memory, "money": self.money},
+        }
+        return json.dumps(whole, indent=1)
+
+    def lines(self) -> Iterator[str]:
+        """What stands below the table: the sums, the models, then problems, then what was assumed."""
+        yield from summary(self)
+        yield ""
+        yield from self.models
+        yield from _listed("Does not fit:", self.problems)
+        yield from _listed("Assumed:", self.assumed)
+
+
+def summary(plan: Projection) -> list[str]:
+    """The plan in three lines, as recipes carry it."""
+    asking, training = [row for row in plan.rows if not row.steps], [row for row in plan.rows if row.steps]
+
+    def hours(rows: Sequence[Row]) -> str:
+        return f"{sum(row.seconds or 0.0 for row in rows) / 3600:,.1f} hours"
+
+    def most(rows: Sequence[Row]) -> str:
+        return f"{max((row.memory or 0.0 for row in rows), default=0.0) / _GIGA:,.1f} GB"
+
+    requests, steps = sum(row.requests for row in asking), sum(row.steps for row in training)
+    tokens = sum(row.prompt_tokens for row in asking) / 1e6
+    return [
+        f"asking: {requests:,} requests, {tokens:,.1f} million prompt tokens, {hours(asking)}, {most(asking)} at most",
+        f"training: {steps:,} steps, {hours(training)}, {most(training)}",
+        f"in all: {hours(plan.rows)} on {plan.device.name}",
+    ]
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.stage,
+        row.model,
+        f"{row.requests:,}",
+        f"{row.prompt_tokens:,}",
+        f"{row.reply_tokens:,}",
+        f"{row.steps:,}" if row.steps else "",
+        f"{row.at_once:,}" if row.at_once else "",
+        "" if row.seconds is None else _hours(row.seconds),
+        "" if row.memory is None else f"{row.memory / _GIGA:,.1f}",
+        "" if row.money is None else f"{row.money:,.2f}",
+    ]
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.2f}" if seconds >= 36 else f"{seconds / 3600:.4f}"
+
+
+def _listed(heading: str, points: Sequence[str]) -> Iterator[str]:
+    if points:
+        yield ""
+        yield heading
+        yield from (f"- {point}" for point in points)

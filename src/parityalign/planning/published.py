@@ -1,0 +1,76 @@
+"""What is published of models and machines: architectures without weights, and the devices that a plan may assume."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from parityalign.errors import UserError
+from parityalign.plugins import near
+
+_FOLDER = Path(__file__).parent / "published"
+_GIGA = 1e9
+
+
+class Device(NamedTuple):
+    """A machine that models run on."""
+
+    name: str
+    operations: float
+    """Peak multiplications and additions a second, in the precision that models are asked in."""
+    memory: float
+    """Bytes."""
+    bandwidth: float
+    """Bytes of memory a second."""
+    is_gpu: bool = True
+
+
+def device(name: str) -> Device:
+    """A device of the table.
+
+    Raises:
+        UserError: It is not in the table.
+    """
+    table = _devices()
+    if name not in table:
+        raise UserError(f"there is no device {name!r} in the table. {near(name, list(table))}")
+    return table[name]
+
+
+def device_called(driver_name: str, memory: float) -> Device | None:
+    """The device that a driver calls by this name; of several the one whose memory (bytes) is nearest."""
+    called = {key: str(facts["name"]).split() for key, facts in _table().items()}
+    words = driver_name.replace("-", " ").split()
+    fitting = [_devices()[key] for key, name in called.items() if all(word in words for word in name)]
+    # The longest name fits best: an RTX 4090 is no "4090" of another make.
+    return min(fitting, key=lambda found: abs(found.memory - memory), default=None)
+
+
+def architecture(location: str) -> Path | None:
+    """The folder with a published model's configuration, for a hub id or for a folder named like the model."""
+    known = {model.relative_to(_FOLDER).as_posix(): model for model in models()}
+    wanted = Path(location).name.removesuffix("-hf")
+    by_name = [model for model in models() if model.name.removesuffix("-hf") == wanted]
+    is_path = location.startswith((".", "/", "~"))
+    return known.get(location) or (by_name[0] if is_path and by_name else None)
+
+
+def models() -> list[Path]:
+    """The folders of all published architectures that are known."""
+    return sorted(path.parent for path in _FOLDER.glob("*/*/config.json"))
+
+
+def _devices() -> dict[str, Device]:
+    def number(facts: Mapping[str, object], key: str) -> float:
+        return float(str(facts[key])) * _GIGA
+
+    return {
+        name: Device(name, number(facts, "teraflops") * 1e3, number(facts, "memory"), number(facts, "bandwidth"))
+        for name, facts in _table().items()
+    }
+
+
+def _table() -> dict[str, dict[str, object]]:
+    table: dict[str, dict[str, object]] = yaml.safe_load((_FOLDER / "devices.yaml").read_text(encoding="utf-8"))
+    return table

@@ -1,0 +1,123 @@
+"""A small sample of what a run is about: some of its pictures, and how many pictures and questions there are."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from PIL.Image import Image, new
+
+from parityalign.config import TaskData
+from parityalign.errors import UserError
+from parityalign.hub import PREFIX
+from parityalign.labelled import source
+from parityalign.pictures import Unfit, open_picture
+from parityalign.seams import Found, Task
+from parityalign.sourcing import open_source
+
+OFFICIAL = {"textvqa": 5000, "stvqa": 2600, "chartqa": 2500, "okvqa": 5046}
+"""Questions of the benchmarks' labelled splits, where a copy on the hub is not asked; of ST-VQA about a tenth."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a plan may look at, and what is said in place of looking."""
+
+    pictures: int = 32
+    """Opened of each task; 0: none."""
+    size: tuple[int, int] = (1024, 768)
+    """Width and height of a picture, where none is opened."""
+    images: int | None = None
+    """Of each task; None: they are counted."""
+    offline: bool = False
+    """Whether the hub is left alone."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was found of one task."""
+
+    images: int
+    questions: int
+    pictures: list[Image]
+    """At least one; a blank one of the assumed size where none was opened."""
+    assumed: list[str]
+    """What was not found but assumed, in words."""
+
+
+def size_of_picture(text: str) -> tuple[int, int]:
+    """Width and height from a text such as `1024x768`.
+
+    Raises:
+        UserError: It is none.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if not found:
+        raise UserError(f"{text!r} is no size of a picture; write width and height in pixels, such as 1024x768")
+    return int(found[1]), int(found[2])
+
+
+def sample(task: Task, data: TaskData, ask: Ask, *, limit: int | None) -> Sample:
+    """Looks at one task of a run.
+
+    Args:
+        task: The task.
+        data: Where its pictures and questions are.
+        ask: What may be looked at.
+        limit: Questions that are asked of the test split at most.
+
+    Raises:
+        UserError: Nobody knows how many pictures there are.
+    """
+    questions, assumed = _questions(task, data, ask, limit)
+    images = ask.images if ask.images is not None else _count(task, data)
+    pictures = list(_pictures(data, images, ask.pictures))
+    if ask.images is not None:
+        assumed.append(f"{images:,} images")
+    if not pictures:
+        assumed.append(f"pictures of {ask.size[0]}x{ask.size[1]} pixels, since none was opened")
+    said = [f"{task.name}: {'; '.join(assumed)}"] if assumed else []
+    return Sample(images, questions, pictures or [new("RGB", ask.size, "white")], said)
+
+
+def _count(task: Task, data: TaskData) -> int:
+    counts = {spec: open_source(spec).count() for spec in data.images}
+    unknown = [spec for spec, count in counts.items() if count is None]
+    if unknown:
+        raise UserError(
+            f"nobody knows how many images {', '.join(unknown)} (task {task.name}) has before the last is read. "
+            "Say how many to plan for: --images 5000"
+        )
+    return sum(count or 0 for count in counts.values())
+
+
+def _pictures(data: TaskData, images: int, wanted: int) -> Iterator[Image]:
+    """Evenly spread over files; the first ones where pictures lie in archives, which have to be read in order."""
+    if not wanted:
+        return
+    sources = [*map(open_source, data.images)]
+    spread = all(source.holds_files for source in sources)
+    found = (each for source in sources for each in source.images())
+    chosen = islice(found, 0, None, max(1, images // wanted) if spread else 1)
+    yield from islice(_fit(chosen), wanted)
+
+
+def _fit(found: Iterable[Found]) -> Iterator[Image]:
+    for each in found:
+        try:
+            yield open_picture(each.read()).image
+        except Unfit:  # intake will say why
+            continue
+
+
+def _questions(task: Task, data: TaskData, ask: Ask, limit: int | None) -> tuple[int, list[str]]:
+    """How many questions of the test split will be asked, and what was assumed for it."""
+    if data.test is None:
+        return 0, []
+    if data.test.startswith(PREFIX) and not Path(data.test.removeprefix(PREFIX)).exists():
+        official = OFFICIAL.get(task.name, limit or 0)
+        found = min(official, limit) if limit else official
+        return found, [f"{found:,} questions, as many as are published or `evaluate.limit` allows"]
+    rows = sum(1 for _ in source(task, data.test)[0])
+    return (min(rows, limit) if limit else rows), []

@@ -1,0 +1,250 @@
+"""How large a model is and what it makes of pictures, from its configuration: no weight is loaded or downloaded.
+
+Parameters are counted on a model that is built without storage (PyTorch's meta device), so the count is exact for
+every family that transformers has.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2
+import numpy as np
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from PIL.Image import Image, new
+from torch import nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, PreTrainedConfig
+
+from parityalign.errors import UserError
+from parityalign.loading import LoadingSettings
+from parityalign.modelfiles import is_path
+from parityalign.opening import open_config, open_processor, quieten
+from parityalign.pixels import limit_pixels
+from parityalign.planning.published import architecture, models
+from parityalign.planning.sizes import Reading, Seen, Size, Stack
+from parityalign.processors import BACKEND
+from parityalign.prompting import Prompter
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, where no tokenizer is at hand."""
+CHAT_TOKENS = 16
+"""What a chat template writes around a prompt, where there is none at hand."""
+_ESTIMATE = (
+    f"the picture's tokens from the image processor and the text's from its length ({CHARACTERS_PER_TOKEN} characters "
+    f"a token, {CHAT_TOKENS} tokens for the chat)"
+)
+_PATIENCE = 5.0
+"""Seconds in which the hub has to answer."""
+_PROBLEMS = (ValueError, LookupError, RuntimeError, ImportError, AttributeError, TypeError)
+
+
+class Place(NamedTuple):
+    """Where the configuration of a model is read."""
+
+    location: str
+    """A folder or a hub id."""
+    origin: str
+    """The same in words."""
+    published: bool = False
+    """Whether it is only a published architecture, with no tokenizer."""
+
+
+def place_of(location: str, loading: LoadingSettings, *, offline: bool = False) -> Place:
+    """The folder, the hub, or the package's own table of published architectures, in this order.
+
+    Args:
+        location: Hugging Face folder or hub id.
+        loading: Which revision.
+        offline: Whether the hub is left alone.
+
+    Raises:
+        UserError: It is nowhere.
+    """
+    if is_path(location):
+        if Path(location).expanduser().is_dir():
+            return Place(location, "its folder")
+        why = "there is no such folder"
+    else:
+        if isinstance(try_to_load_from_cache(location, "config.json", revision=loading.pinned), str):
+            return Place(location, "the hub's local cache")
+        if not offline and _hub_answers():
+            return Place(location, "the hub")
+        why = "the hub was not asked" if offline else "the hub cannot be reached"
+    published = architecture(location)
+    if published:
+        return Place(str(published), f"the package's table of published models ({why})", published=True)
+    known = ", ".join(f"{model.parent.name}/{model.name}" for model in models())
+    raise UserError(
+        f"the configuration of {location} is needed, but {why}, and it is not in the table of published models.\n"
+        f"Connect, or download it and name its folder. In the table: {known}."
+    )
+
+
+def size_of(place: Place, loading: LoadingSettings) -> Size:
+    """The size of a model.
+
+    Raises:
+        UserError: There is no configuration of a vision-language model.
+    """
+    config, model = _without_storage(place, loading)
+    text = config.get_text_config()
+    whole: Any = model
+    head = whole.get_output_embeddings()
+    tables = {id(table.weight): table.weight.numel() for table in (whole.get_input_embeddings(), head)}
+    language, everything = _count(whole.get_decoder()), _count(model)
+    inside = _count(whole.get_input_embeddings())
+    linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head]
+    tower = getattr(config, "vision_config", None)
+    return Size(
+        parameters=everything,
+        language=Stack(language - inside, text.num_hidden_layers, text.hidden_size, _wide(text)),
+        vision=Stack(
+            everything - (language - inside) - sum(tables.values()),
+            _first(tower, "num_hidden_layers", "depth"),
+            _first(tower, "embed_dim", "hidden_size"),
+            _wide(tower),
+        ),
+        head=head.weight.numel(),
+        vocabulary=head.weight.shape[0],
+        cached=2 * text.num_hidden_layers * _key_heads(text) * _head_size(text),
+        adapter=sum(layer.in_features + layer.out_features for layer in linear),
+        adapted=sum(_count(layer) for layer in linear),
+        origin=place.origin,
+    )
+
+
+def reading_of(
+    place: Place, loading: LoadingSettings, pictures: Sequence[Image], *, annotate: str, answer: str
+) -> Reading:
+    """How many tokens and patches a model makes of pictures with two prompts.
+
+    Args:
+        place: Where the model is.
+        loading: How it is loaded.
+        pictures: The sample, at least one.
+        annotate: The prompt that asks for a pair.
+        answer: An answer prompt with a question in it.
+
+    Raises:
+        UserError: The model's processor cannot be opened.
+    """
+    if place.published:
+        return _estimated(place, loading, pictures, annotate=annotate, answer=answer)
+    config, prompter = _config(place, loading), Prompter(open_processor(place.location, loading))
+    encoded = [prompter.encode(picture, annotate) for picture in pictures]
+    patches = _mean([_patches(row.image, config) for row in encoded])
+    tokens = _mean([len(row.tokens) for row in encoded])
+    # What a prompt adds does not hang on the picture, so one picture tells the difference.
+    other = tokens - len(encoded[0].tokens) + len(prompter.encode(pictures[0], answer).tokens)
+    return Reading(Seen(tokens, patches), Seen(other, patches), len(pictures))
+
+
+def _estimated(
+    place: Place, loading: LoadingSettings, pictures: Sequence[Image], *, annotate: str, answer: str
+) -> Reading:
+    """The picture's part from the image processor, which needs no tokenizer; the text's from its length."""
+    patches = _mean([_patches_of_size(place, loading, picture.size) for picture in pictures])
+    placeholders = patches / _patches_per_token(_config(place, loading))
+
+    def seen(prompt: str) -> Seen:
+        return Seen(placeholders + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, patches)
+
+    return Reading(seen(annotate), seen(answer), len(pictures), _ESTIMATE)
+
+
+@cache
+def _patches_of_size(place: Place, loading: LoadingSettings, size: tuple[int, int]) -> int:
+    """Of a picture of so many pixels: what it shows plays no part."""
+    opened: Any = AutoImageProcessor
+    processor = opened.from_pretrained(place.location, backend=BACKEND)
+    if loading.pixels:
+        limit_pixels(processor, loading.pixels)
+    return _patches(processor(images=[new("RGB", size)], return_tensors="pt"), _config(place, loading))
+
+
+def _patches(arrays: Any, config: PreTrainedConfig) -> int:  # noqa: ANN401 - a dictionary of one of two kinds
+    """How many patches of a picture the tower sees: (patches, values), or tiles of (channels, height, width)."""
+    pixels: tuple[int, ...] = np.asarray(arrays["pixel_values"]).shape
+    side = _patch_side(config)
+    if len(pixels) == 2:
+        return pixels[0]
+    if not side:  # a convolutional tower has no patches; its tokens are the nearest thing
+        return int(getattr(config, "image_seq_length", 0) or 0)
+    return prod(pixels[:-3]) * (pixels[-2] // side) * (pixels[-1] // side)
+
+
+def _patch_side(config: PreTrainedConfig) -> int:
+    side = getattr(getattr(config, "vision_config", None), "patch_size", 0) or 0
+    return int(side[0] if isinstance(side, list | tuple) else side)
+
+
+def _patches_per_token(config: PreTrainedConfig) -> float:
+    """How many of the tower's patches become one token of the prompt, in the words of the families."""
+    tower: Any = getattr(config, "vision_config", None)
+    if getattr(config, "mm_tokens_per_image", None):
+        return float((tower.image_size // _patch_side(config)) ** 2 / config.mm_tokens_per_image)
+    merged = getattr(tower, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
+    shrunk = getattr(config, "downsample_ratio", None)
+    return float(merged**2 if merged else shrunk**-2 if shrunk else 1)
+
+
+@cache
+def _without_storage(place: Place, loading: LoadingSettings) -> tuple[PreTrainedConfig, nn.Module]:
+    config = _config(place, loading)
+    opened: Any = AutoModelForImageTextToText
+    try:
+        with torch.device("meta"):
+            return config, opened.from_config(config, trust_remote_code=loading.remote_code)
+    except _PROBLEMS as problem:
+        raise UserError(f"cannot build a vision-language model from {place.location}: {problem}") from problem
+
+
+@cache
+def _config(place: Place, loading: LoadingSettings) -> PreTrainedConfig:
+    if not place.published:
+        return open_config(place.location, loading)
+    quieten()
+    config: PreTrainedConfig = AutoConfig.from_pretrained(place.location)
+    return config
+
+
+@cache
+def _hub_answers() -> bool:
+    """Asked once and briefly: the hub's own client tries for half a minute."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        httpx2.head(constants.ENDPOINT, timeout=_PATIENCE)
+    except httpx2.HTTPError:
+        return False
+    return True
+
+
+def _count(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
+
+
+def _key_heads(text: PreTrainedConfig) -> int:
+    return int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
+
+
+def _head_size(text: PreTrainedConfig) -> int:
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
+def _wide(part: PreTrainedConfig | None) -> int:
+    """Width of the layers' inner part, which some families give as a multiple of the hidden size."""
+    given = _first(part, "intermediate_size")
+    return given or int(_first(part, "embed_dim", "hidden_size") * getattr(part, "mlp_ratio", 4))
+
+
+def _first(part: PreTrainedConfig | None, *names: str) -> int:
+    found = (getattr(part, name, None) for name in names)
+    return next((int(value) for value in found if value), 0)
+
+
+def _mean(values: Sequence[int]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,130 @@
+"""What the student had right before levelling, and has wrong after: pairs that are asked again, questions, counts."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from parityalign.config import EvaluateSettings, IdentifySettings
+from parityalign.intervals import share_interval
+from parityalign.kept import Lost, LostByTask
+from parityalign.records import Answer, Pair, Verdict
+from parityalign.seams import Progress, Task
+from parityalign.stages._judging import judge_of
+from parityalign.stages._steps import LoadModel, answer_all, sample, write_all
+from parityalign.stages.identify import as_asked
+from parityalign.stages.level import HAD_RIGHT
+from parityalign.store import Artefact
+
+AFTER = "after.jsonl"
+
+
+class Known(NamedTuple):
+    """A pair that the student had right before."""
+
+    pair: Pair
+    said: str
+    """By the student before."""
+
+
+class Case(NamedTuple):
+    """Something that the student had right before."""
+
+    task: str
+    image: str
+    lost: bool
+    """Whether it has it wrong after."""
+
+
+def known_before(
+    pairs: Sequence[Pair],
+    verdicts: Sequence[Verdict],
+    trained: Collection[str],
+    *,
+    settings: EvaluateSettings,
+    seed: int,
+) -> list[Known]:
+    """The pairs that the student had right and was not trained on; of many, a part that hangs on their identities.
+
+    Args:
+        pairs: All pairs.
+        verdicts: The verdict on each, in the same order.
+        trained: The `pair_id` of what the student was trained on.
+        settings: How many at most.
+        seed: Decides which, where they are too many.
+    """
+    judged = zip(pairs, verdicts, strict=True)
+    known = [
+        Known(pair, verdict.student_text or "")
+        for pair, verdict in judged
+        if verdict.verdict in HAD_RIGHT and pair.pair_id not in trained
+    ]
+    return sample(known, settings.forgotten_pairs, f"forgotten {seed}", lambda each: each.pair.pair_id)
+
+
+def ask_again(
+    artefact: Artefact,
+    known: Sequence[Known],
+    tasks: Mapping[str, Task],
+    load_after: LoadModel | None,
+    *,
+    settings: IdentifySettings,
+    progress: Progress,
+) -> None:
+    """Asks the levelled student what it knew before, as identify asked.
+
+    Args:
+        artefact: Where its answers go.
+        known: See `known_before`.
+        tasks: The tasks of the pairs, by name.
+        load_after: Called only if something is left to ask. None: the student was left as it is.
+        settings: How identify asks.
+        progress: Told of every batch.
+    """
+    if artefact.finished:
+        return
+    stream = artefact.stream(AFTER, Answer)
+    if load_after is None:
+        same = [Answer(item_id=each.pair.pair_id, text=each.said) for each in known]
+        write_all(stream, same, lambda answer: answer.item_id)
+    else:
+        answer_all(
+            stream,
+            [as_asked(each.pair, tasks[each.pair.task]) for each in known],
+            load_after,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            on_progress=lambda done, total: progress("evaluate forgotten", done, total),
+        )
+    artefact.finish({"pairs asked again": len(known)})
+
+
+def lost_pairs(
+    artefact: Artefact, known: Sequence[Known], tasks: Mapping[str, Task], *, settings: IdentifySettings
+) -> LostByTask:
+    """How many of the pairs that `ask_again` asked the student has wrong now, by the judge of identify."""
+    judges = {name: judge_of(task, settings) for name, task in tasks.items()}
+    after = {answer.item_id: answer.text for answer in artefact.stream(AFTER, Answer)}
+    return lost_by_task(
+        Case(pair.task, pair.image_id, not judges[pair.task].agrees(after[pair.pair_id], pair.answer))
+        for pair, _ in known
+    )
+
+
+def lost_by_task(cases: Iterable[Case]) -> LostByTask:
+    """Counts and intervals, in the order in which the tasks come."""
+    listed = list(cases)
+    tasks = dict.fromkeys(case.task for case in listed)
+    return LostByTask(
+        tasks={task: _lost([case for case in listed if case.task == task]) for task in tasks}, total=_lost(listed)
+    )
+
+
+def _lost(cases: Sequence[Case]) -> Lost:
+    flags, images = [case.lost for case in cases], [case.image for case in cases]
+    low, high = share_interval(flags, images) if cases else (0.0, 0.0)
+    return Lost(
+        had_right=len(cases),
+        images=len(set(images)),
+        lost=sum(flags),
+        share=round(sum(flags) / len(cases), 6) if cases else None,
+        ci=(round(low, 6), round(high, 6)) if cases else None,
+    )

@@ -1,0 +1,156 @@
+"""How fast the student answers before and after levelling: measured once, put together as often as asked.
+
+The ratio's interval is a bootstrap over the parts of the questions, each with both students' times.
+"""
+
+import time
+from collections.abc import Sequence
+from statistics import median
+
+import numpy as np
+
+from parityalign.config import EvaluateSettings
+from parityalign.intervals import percentile_interval, resampled_means
+from parityalign.kept import Ratio, Speed, Usage
+from parityalign.seams import Decoding, Progress
+from parityalign.stages._steps import Asked, LoadModel, write_all
+from parityalign.stages._turns import AFTER, BEFORE, Clock, Student, Students, Turn
+from parityalign.store import Artefact
+
+TURNS, STUDENTS = "turns.jsonl", "students.jsonl"
+
+NOT_WANTED = "not_wanted"
+"""`evaluate.speed_questions` is 0."""
+NO_QUESTIONS = "no_questions"
+NOT_LEVELLED = "not_levelled"
+"""The student after is the student before."""
+ELSEWHERE = "not_in_this_process"
+"""It is a server that answers; its times would be those of the network and of what else it does."""
+
+
+def time_students(
+    artefact: Artefact,
+    questions: Sequence[Asked],
+    load_before: LoadModel,
+    load_after: LoadModel | None,
+    *,
+    settings: EvaluateSettings,
+    progress: Progress,
+    clock: Clock = time.perf_counter,
+) -> None:
+    """Has both students answer the questions, and keeps what they took.
+
+    Args:
+        artefact: Where `turns.jsonl` and `students.jsonl` go.
+        questions: The same for both.
+        load_before: Loads the student before.
+        load_after: Loads the student after. None: it was left as it is.
+        settings: How long answers may be.
+        progress: Told of every turn.
+        clock: What times are read from.
+    """
+    if artefact.finished:
+        return
+    turns: list[Turn] = []
+    why_not = _why_not(questions, settings, load_after)
+    if load_after and not why_not:
+        loads, decoding = {BEFORE: load_before, AFTER: load_after}, Decoding(settings.max_new_tokens)
+        students = Students(loads, questions, decoding=decoding, clock=clock)
+        why_not = ELSEWHERE if not students.are_local else None if students.parts else NO_QUESTIONS
+        if not why_not:
+            turns = _taken(students, progress)
+            _write(artefact, turns, list(students.known.values()))
+    artefact.finish(_counts(turns), not_measured=why_not)
+
+
+def speed_of(artefact: Artefact, *, resamples: int, seed: int) -> Speed:
+    """What `time_students` measured, put together.
+
+    Args:
+        artefact: Finished.
+        resamples: How often the parts are drawn for the interval.
+        seed: Of the draws.
+    """
+    turns, counts = list(artefact.stream(TURNS, Turn)), artefact.manifest["counts"]
+    counted = {"questions": counts["questions timed"], "turns": counts["turns of each"]}
+    if not turns:
+        return Speed(**counted, not_measured=artefact.manifest["not_measured"])
+    students = {student.who: student for student in artefact.stream(STUDENTS, Student)}
+    of = {who: [turn for turn in turns if turn.who == who] for who in (BEFORE, AFTER)}
+    return Speed(
+        **counted,
+        together=students[BEFORE].together,
+        before=_usage(students[BEFORE], of[BEFORE]),
+        after=_usage(students[AFTER], of[AFTER]),
+        ratio=times_as_fast(_by_part(of[BEFORE]), _by_part(of[AFTER]), resamples=resamples, seed=seed),
+    )
+
+
+def times_as_fast(before: Sequence[float], after: Sequence[float], *, resamples: int, seed: int) -> Ratio:
+    """How many times as fast the student is after.
+
+    Args:
+        before: Seconds that it took for each part of the questions before.
+        after: For the same parts, after.
+        resamples: How often the parts are drawn.
+        seed: Of the draws.
+    """
+    value = sum(before) / sum(after)
+    if len(before) < 2:
+        return Ratio(value=_short(value), ci=None)
+    seconds, once = np.array([before, after], dtype=np.float64).T, np.ones(len(before))
+    means = resampled_means(seconds, once, resamples=resamples, rng=np.random.default_rng([seed, len(before)]))
+    low, high = percentile_interval(means[:, 0] / means[:, 1])
+    return Ratio(value=_short(value), ci=(_short(low), _short(high)))
+
+
+def _why_not(questions: Sequence[Asked], settings: EvaluateSettings, load_after: LoadModel | None) -> str | None:
+    if not settings.speed_questions:
+        return NOT_WANTED
+    if not questions:
+        return NO_QUESTIONS
+    return None if load_after else NOT_LEVELLED
+
+
+def _taken(students: Students, progress: Progress) -> list[Turn]:
+    turns: list[Turn] = []
+    for turn in students.turns():
+        turns.append(turn)
+        once = 2 * len(students.parts)
+        progress("evaluate speed", min(len(turns), once), once)
+    return turns
+
+
+def _counts(turns: Sequence[Turn]) -> dict[str, int]:
+    of_one = [turn for turn in turns if turn.who == BEFORE]
+    return {"questions timed": sum(turn.questions for turn in of_one if not turn.again), "turns of each": len(of_one)}
+
+
+def _by_part(turns: Sequence[Turn]) -> list[float]:
+    """Seconds for each part, all passes together."""
+    seconds = [0.0] * (1 + max(turn.part for turn in turns))
+    for turn in turns:
+        seconds[turn.part] += turn.seconds
+    return seconds
+
+
+def _write(artefact: Artefact, turns: Sequence[Turn], students: Sequence[Student]) -> None:
+    for file in (TURNS, STUDENTS):  # times of a process that was cut off do not go with those of this one
+        (artefact.path / file).unlink(missing_ok=True)
+    write_all(artefact.stream(TURNS, Turn), turns, lambda turn: f"{turn.who} {turn.part} {turn.again}")
+    write_all(artefact.stream(STUDENTS, Student), students, lambda student: student.who)
+
+
+def _usage(student: Student, turns: Sequence[Turn]) -> Usage:
+    questions = sum(turn.questions for turn in turns)
+    return Usage(
+        parameters=student.parameters,
+        answers_per_second=_short(questions / sum(turn.seconds for turn in turns)),
+        first_token_seconds=_short(median(turn.first_token_seconds for turn in turns)),
+        peak_bytes=student.peak_bytes,
+        words=_short(sum(turn.words for turn in turns) / questions),
+    )
+
+
+def _short(value: float) -> float:
+    return round(float(value), 6)

@@ -1,0 +1,202 @@
+"""Observe: both models are given every pair's answer, and what they show meanwhile is kept as evidence.
+
+The teacher is asked no question again: it is given the pair's own answer, which is what the student will be trained
+on, in one forward pass without generation. So pairs that were made or judged elsewhere have the same evidence. Nothing
+here needs both models in memory, nor the teacher while the student trains.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+from parityalign.config import EvidenceSettings, IdentifySettings
+from parityalign.evidence import EXPLANATIONS, PATHS, STUDENT, TEACHER, Observed, read_index, write_shard
+from parityalign.parsing import holds_special_token, read_explanation
+from parityalign.records import Answer, Explanation, Pair, Verdict, VerdictKind
+from parityalign.seams import Observer, Progress, Request, Task
+from parityalign.stages._judging import judge_of
+from parityalign.stages._steps import SPECIAL_TOKEN, Asked, LoadModel, answer_all, write_all
+from parityalign.store import Artefact, resume_in_batches
+
+REPLIES = "explanation_replies.jsonl"
+
+OPAQUE = "opaque"
+"""The model shows nothing but its text."""
+NOT_SHOWN = "not_shown"
+"""The model's server said nothing of this answer."""
+UNREADABLE = "unreadable"
+OTHER_ANSWER = "other_answer"
+"""The explanation leads to another answer than the pair's."""
+
+
+def observe(
+    artefact: Artefact,
+    pairs: Sequence[Pair],
+    tasks: Mapping[str, Task],
+    load_student: LoadModel,
+    load_teacher: LoadModel,
+    *,
+    settings: EvidenceSettings,
+    progress: Progress,
+) -> None:
+    """Keeps what both models show of every pair.
+
+    Args:
+        artefact: Where the observations and the explanations go.
+        pairs: See `usable`.
+        tasks: The tasks of the pairs, by name.
+        load_student: Loads the student as it was before levelling; called if it has something left to show.
+        load_teacher: Loads the teacher, likewise; it is dropped before the student comes.
+        settings: Whether explanations are asked for.
+        progress: Told of every batch.
+    """
+    if artefact.finished:
+        return
+    answers = [_Told(pair, _prompt(tasks[pair.task].answer_prompt, pair), pair.answer) for pair in pairs]
+    teacher = _Watcher(artefact, TEACHER, cache(load_teacher), settings, progress)
+    teacher.watch(answers)
+    paths: list[_Told] = []
+    if settings.explain:
+        explained = {each.pair_id: each.text for each in teacher.explain(pairs, tasks) if each.text}
+        told = [pair for pair in pairs if pair.pair_id in explained]
+        paths = [
+            _Told(pair, _prompt(tasks[pair.task].explain_prompt, pair), f"Explanation: {explained[pair.pair_id]}")
+            for pair in told
+        ]
+        teacher.watch(paths, PATHS)
+    del teacher
+    student = _Watcher(artefact, STUDENT, cache(load_student), settings, progress)
+    student.watch(answers)
+    student.watch(paths, PATHS)
+    _finish(artefact)
+
+
+def usable(pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[Pair]:
+    """The pairs that were not dropped."""
+    judged = zip(pairs, verdicts, strict=True)
+    return [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
+
+
+def index_of(artefact: Artefact, who: str) -> list[Observed]:
+    """What there is of one model: `TEACHER` or `STUDENT`, with `PATHS` behind it of the explanations."""
+    return read_index(artefact.path, who)
+
+
+def explanations_of(artefact: Artefact) -> dict[str, str]:
+    """The explanations that lead to their pair's answer, by pair."""
+    return {each.pair_id: each.text for each in artefact.stream(EXPLANATIONS, Explanation) if each.text}
+
+
+class _Told(NamedTuple):
+    """A text that a model is given as if it were its own reply."""
+
+    pair: Pair
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class _Watcher:
+    """The work with one model."""
+
+    artefact: Artefact
+    who: str
+    model: LoadModel
+    settings: EvidenceSettings
+    progress: Progress
+
+    def watch(self, told: Sequence[_Told], suffix: str = "") -> None:
+        """Observes the model with each of the texts; of explanations only the mean is kept."""
+        name = f"{self.who}{suffix}"
+        place = {each.pair.pair_id: number for number, each in enumerate(told)}
+
+        def work(batch: Sequence[_Told]) -> list[Observed]:
+            shard = f"{name}-{place[batch[0].pair.pair_id] // self.settings.batch_size:05d}.safetensors"
+            return self._observed(batch, None if suffix else shard)
+
+        resume_in_batches(
+            self.artefact.stream(f"{name}.jsonl", Observed),
+            told,
+            item_id=lambda each: each.pair.pair_id,
+            record_id=lambda line: line.pair_id,
+            batch_size=self.settings.batch_size,
+            work=work,
+            on_progress=self._step(name.replace("_", " ")),
+        )
+
+    def _observed(self, batch: Sequence[_Told], shard: str | None) -> list[Observed]:
+        model = self.model()
+        if not isinstance(model, Observer):
+            return [Observed(pair_id=each.pair.pair_id, why_not=OPAQUE) for each in batch]
+        asked = [each for each in batch if not _unsafe(each, model.special_tokens)]
+        shown = model.observe([(Request(each.pair.image, each.prompt), each.text) for each in asked])
+        kept = [(each, seen) for each, seen in zip(asked, shown, strict=True) if seen is not None]
+        lines = {each.pair.pair_id: Observed(pair_id=each.pair.pair_id, why_not=NOT_SHOWN) for each in asked}
+        for row, (each, seen) in enumerate(kept):
+            lines[each.pair.pair_id] = Observed(
+                pair_id=each.pair.pair_id,
+                shard=shard,
+                row=row,
+                tokens=len(seen.ids),
+                mean_logprob=seen.mean_logprob,
+                has_places=len(seen.places) > 0,
+            )
+        if shard and kept:
+            write_shard(self.artefact.path / shard, [seen for _, seen in kept])
+        unsafe = (Observed(pair_id=each.pair.pair_id, why_not=SPECIAL_TOKEN) for each in batch)
+        return [lines.get(line.pair_id, line) for line in unsafe]
+
+    def explain(self, pairs: Sequence[Pair], tasks: Mapping[str, Task]) -> list[Explanation]:
+        """Asks the model how it gets to each answer; keeps what leads there again."""
+        asked = [
+            Asked(pair.pair_id, pair.image, _prompt(tasks[pair.task].explain_prompt, pair), pair.question)
+            for pair in pairs
+        ]
+        replies = answer_all(
+            self.artefact.stream(REPLIES, Answer),
+            asked,
+            self.model,
+            max_new_tokens=self.settings.max_new_tokens,
+            batch_size=self.settings.batch_size,
+            on_progress=self._step("explanations"),
+        )
+        judges = {name: judge_of(task, IdentifySettings()) for name, task in tasks.items()}
+        read = [_explanation(pair, replies[pair.pair_id], judges[pair.task].agrees) for pair in pairs]
+        write_all(self.artefact.stream(EXPLANATIONS, Explanation), read, lambda each: each.pair_id)
+        return read
+
+    def _step(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.progress(f"observe {name}", done, total)
+
+
+def _explanation(pair: Pair, reply: Answer, agrees: Callable[[str, str], bool]) -> Explanation:
+    if reply.not_asked:
+        return Explanation(pair_id=pair.pair_id, text=None, why_not=reply.not_asked)
+    found = read_explanation(reply.text)
+    if found is None:
+        return Explanation(pair_id=pair.pair_id, text=None, why_not=UNREADABLE)
+    if not agrees(found.answer, pair.answer):
+        return Explanation(pair_id=pair.pair_id, text=None, why_not=OTHER_ANSWER)
+    return Explanation(pair_id=pair.pair_id, text=f"{found.explanation} Answer: {pair.answer}")
+
+
+def _prompt(form: str, pair: Pair) -> str:
+    return form.format(question=pair.question)
+
+
+def _unsafe(told: _Told, special_tokens: frozenset[str]) -> bool:
+    return holds_special_token(f"{told.pair.question}\n{told.text}", special_tokens)
+
+
+def _finish(artefact: Artefact) -> None:
+    """Counts what each model showed, and why it showed nothing."""
+    counts: Counter[str] = Counter()
+    for who in (TEACHER, STUDENT):
+        for line in index_of(artefact, who):
+            counts[f"{who} {line.why_not or 'observed'}"] += 1
+            counts[f"{who} with attention"] += line.has_places
+    for each in artefact.stream(EXPLANATIONS, Explanation):
+        counts[f"explanation {each.why_not or 'kept'}"] += 1
+    artefact.finish({key: count for key, count in counts.items() if count})

@@ -1,0 +1,179 @@
+"""Profile: from what both models showed of each pair, how and how much they differ on it.
+
+Definitions and sources: `docs/objectives.md`, "The profile".
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import rel_entr
+
+from parityalign.evidence import (
+    EXPLANATIONS,
+    PATHS,
+    STUDENT,
+    TEACHER,
+    Array,
+    Observed,
+    observations,
+    read_index,
+)
+from parityalign.profiles import PROFILES, Measure, Profile
+from parityalign.records import Explanation, Pair, Verdict, VerdictKind
+from parityalign.stages._steps import write_all
+from parityalign.store import Artefact
+
+NOT_OBSERVED = "not_observed"
+NO_MAP = "no_map"
+NOT_EXPLAINED = "not_explained"
+"""Nobody asked for an explanation."""
+OTHER_GRID = "other_grid"
+NOT_FINITE = "not_finite"
+
+_DIGITS = 6
+"""What is kept behind the point; the evidence itself has three or four digits."""
+
+_RIGHT: Mapping[VerdictKind, tuple[bool | None, bool | None]] = {
+    VerdictKind.TEACHER_ONLY: (True, False),
+    VerdictKind.NEITHER: (False, False),
+    VerdictKind.STUDENT_RIGHT: (None, True),
+    VerdictKind.BOTH: (True, True),
+    VerdictKind.STUDENT_ONLY: (False, True),
+    VerdictKind.DROPPED: (None, None),
+}
+"""Whether teacher and student are right, as far as a verdict tells."""
+
+
+def write_profile(artefact: Artefact, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Writes `profile.jsonl`, one line a pair in their order, beside the evidence that it is read from.
+
+    Args:
+        artefact: The evidence, all of it there but not yet finished.
+        pairs: The pairs that were observed.
+        verdicts: Theirs; others may be among them.
+
+    Returns:
+        How many values there are of each measure, and how many are missing for which reason.
+
+    Raises:
+        UserError: The evidence is damaged.
+    """
+    kinds = {verdict.pair_id: verdict.verdict for verdict in verdicts}
+    teacher, student = (_Side.read(artefact.path, who) for who in (TEACHER, STUDENT))
+    why_not = {each.pair_id: each.why_not for each in artefact.stream(EXPLANATIONS, Explanation)}
+    profiles = [
+        _profile(pair, kinds[pair.pair_id], teacher, student, why_not.get(pair.pair_id, NOT_EXPLAINED))
+        for pair in pairs
+    ]
+    write_all(artefact.stream(PROFILES, Profile), profiles, lambda profile: profile.pair_id)
+    return _counts(profiles)
+
+
+def attention_divergence(one: Array, other: Array) -> float:
+    """Jensen-Shannon divergence of two maps on the same grid, each divided by its sum first; in nats."""
+    p, q = (cells.astype(np.float64) / cells.sum(dtype=np.float64) for cells in (one, other))
+    middle = (p + q) / 2
+    # Rounding may leave a little less than 0 of two maps that are nearly the same.
+    return max(0.0, float(rel_entr(p, middle).sum() + rel_entr(q, middle).sum()) / 2)
+
+
+class _Side(NamedTuple):
+    """What one model showed, by pair."""
+
+    who: str
+    answers: Mapping[str, Observed]
+    paths: Mapping[str, Observed]
+    maps: Mapping[str, Array]
+
+    @classmethod
+    def read(cls, folder: Path, who: str) -> "_Side":
+        index = read_index(folder, who)
+        return cls(
+            who,
+            {line.pair_id: line for line in index},
+            {line.pair_id: line for line in read_index(folder, who + PATHS)},
+            {line.pair_id: seen.places for line, seen in observations(folder, index) if line.has_places},
+        )
+
+
+class _Found(NamedTuple):
+    """A value, or why there is none."""
+
+    value: float | None
+    why_not: str = ""
+
+
+class _Mean(NamedTuple):
+    """A mean log-probability, of whom."""
+
+    who: str
+    line: Observed | None
+
+    @property
+    def missing(self) -> str:
+        reason = self.line.why_not if self.line else None
+        return f"{self.who}_{reason or NOT_OBSERVED}"
+
+
+def _profile(pair: Pair, verdict: VerdictKind, teacher: _Side, student: _Side, unexplained: str | None) -> Profile:
+    name = pair.pair_id
+    asked, answered = (_Mean(side.who, side.answers.get(name)) for side in (teacher, student))
+    shown, followed = (_Mean(side.who, side.paths.get(name)) for side in (teacher, student))
+    found = {
+        Measure.CONFIDENCE_GAP: _difference(asked, answered),
+        Measure.ATTENTION_DIVERGENCE: _apart(teacher, student, name),
+        Measure.PATH_SURPRISE: _Found(None, unexplained) if unexplained else _difference(followed, shown),
+    }
+    teacher_right, student_right = _RIGHT[verdict]
+    return Profile(
+        pair_id=name,
+        image_id=pair.image_id,
+        task=pair.task,
+        verdict=verdict,
+        teacher_right=teacher_right,
+        student_right=student_right,
+        teacher_logprob=_finite(asked),
+        student_logprob=_finite(answered),
+        teacher_tokens=asked.line.tokens if asked.line else 0,
+        student_tokens=answered.line.tokens if answered.line else 0,
+        **{measure: each.value for measure, each in found.items()},
+        missing={measure: each.why_not for measure, each in found.items() if each.value is None},
+    )
+
+
+def _difference(first: _Mean, second: _Mean) -> _Found:
+    for mean in (first, second):
+        if mean.line is None or mean.line.mean_logprob is None:
+            return _Found(None, mean.missing)
+    one, other = _finite(first), _finite(second)
+    return _Found(None, NOT_FINITE) if one is None or other is None else _Found(round(one - other, _DIGITS))
+
+
+def _apart(teacher: _Side, student: _Side, name: str) -> _Found:
+    for side in (teacher, student):
+        if name not in side.maps:
+            seen = _Mean(side.who, side.answers.get(name))
+            return _Found(None, f"{side.who}_{NO_MAP}" if seen.line and not seen.line.why_not else seen.missing)
+    maps = teacher.maps[name], student.maps[name]
+    if len(maps[0]) != len(maps[1]):
+        return _Found(None, OTHER_GRID)
+    if not all(np.isfinite(cells).all() and cells.any() for cells in maps):
+        return _Found(None, NOT_FINITE)
+    return _Found(round(attention_divergence(*maps), _DIGITS))
+
+
+def _finite(mean: _Mean) -> float | None:
+    value = mean.line.mean_logprob if mean.line else None
+    return round(value, _DIGITS) if value is not None and math.isfinite(value) else None
+
+
+def _counts(profiles: Sequence[Profile]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for profile in profiles:
+        for measure in Measure:
+            counts[f"{measure} {profile.missing.get(measure, 'known')}"] += 1
+    return dict(counts)

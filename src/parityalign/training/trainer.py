@@ -1,0 +1,280 @@
+"""A transformers Trainer with our loss: steps in parts that fit into memory, early stopping, whole checkpoints."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from parityalign.config import LevelSettings, LoadingSettings
+from parityalign.prompting import Processor
+from parityalign.seams import Progress
+from parityalign.training.batches import AnswerBatches, Example, Join
+from parityalign.training.fitting import Fit, empty_memory
+from parityalign.training.parts import grouped, rates_by_part
+
+Batch = dict[str, Any]
+
+
+class Objective(Protocol):
+    """What is minimised; `objectives/discrepancy.py` makes one."""
+
+    needs: frozenset[str]
+    """What its terms want to know besides the answers; with `view`, batches have other views of the pictures."""
+
+    @property
+    def evidence_digest(self) -> str:
+        """Changes with what is stored of the teacher; empty where nothing is."""
+
+    def __call__(self, model: nn.Module, batch: Mapping[str, Any], done: float = 1.0) -> torch.Tensor:
+        """The mean loss over the labelled tokens of a batch, when a share `done` of the training is over."""
+
+    def explanation(self, pair_id: str) -> tuple[str, str]:
+        """A prompt and a reply that the student is to learn besides the answer; empty where there is none."""
+
+    def joiner(self, processor: Processor) -> Join | None:
+        """Gives what the terms need for a batch; None where they need nothing."""
+
+    def watched(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Sees what the model attends to while it is trained, if a term asks for it."""
+
+
+LOOKS = 8
+"""Times that the held-out loss is measured in a training, and a checkpoint written."""
+COMPLETE = "complete"
+"""File that is written into a checkpoint last."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One levelling, from the same beginning to the same end however often it is called."""
+
+    student: str
+    """Hugging Face folder or hub id."""
+    loading: LoadingSettings
+    """Which revision, how many pixels; how its weights are held is training's own affair."""
+    settings: LevelSettings
+    objective: Objective
+    seed: int
+    """Decides the order of the pairs and an adapter's first weights."""
+    progress: Progress
+    train: list[Example]
+    held_out: list[Example]
+
+
+class LevelTrainer(Trainer):
+    """Minimises an objective on the training examples; judges by its mean over the held-out ones.
+
+    Attributes:
+        batches: Makes the student's inputs of examples.
+        fit: How many rows go through it together.
+    """
+
+    def __init__(self, training: Training, student: nn.Module, batches: AnswerBatches, work: Path) -> None:
+        super().__init__(
+            model=student,
+            args=_arguments(training, work),
+            data_collator=_unopened,
+            train_dataset=training.train,
+            eval_dataset=training.held_out,
+            callbacks=[Watch(training.progress, training.settings.patience, work)],
+        )
+        self.remove_callback(PrinterCallback)
+        self.fit = Fit(training.settings.rows_at_once or training.settings.batch_size)
+        self.batches = batches
+        self._training = training
+        self._student: Any = student  # none any more when it is let go
+        # Their running statistics belong to pretraining: a few thousand pairs, half of them gaps, would shift them
+        # for all images. In training they are used as in inference; only scale and shift are learnt.
+        self._batch_norms = [
+            module for module in student.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW; where parts of the student learn at rates of their own, with a group of weights for each."""
+        rates = rates_by_part(self._training.settings.parts)
+        if rates and self.optimizer is None:
+            decayed = self.get_decay_parameter_names(self._student)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self._student)
+            rate = {"learning_rate": self.args.learning_rate, "weight_decay": self.args.weight_decay}
+            self.optimizer = kind(grouped(self._student, rates, decayed, **rate), **options)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The objective on a part of a step's rows, as its share in the mean over all labelled tokens of the step."""
+        for module in self._batch_norms:
+            module.eval()
+        done = self.state.global_step / max(1, self.state.max_steps)
+        return self._training.objective(model, inputs, done) * (_labelled(inputs) / (num_items_in_batch or 1))
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Forward and backward; where loss or gradient is not finite, the weights stay and the step is counted."""
+        examples = inputs["examples"]
+        loss = self.fit(lambda rows: self._in_parts(model, examples, rows), len(examples))
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
+            model.zero_grad()  # without gradients the optimiser does nothing, not even weight decay
+            self.log({"skipped": 1.0})
+            if skipped_steps(self.state) >= self._training.settings.skipped_steps:
+                self.control.should_training_stop = True
+        return loss
+
+    def _in_parts(self, model: nn.Module, examples: Sequence[Example], rows: int) -> torch.Tensor:
+        """Gradients of the mean over all labelled tokens, however the rows are parted."""
+        model.zero_grad()  # of a part that went through before memory ran out
+        batches = [self.batches(examples[start : start + rows]) for start in range(0, len(examples), rows)]
+        labelled = sum(map(_labelled, batches))
+        return torch.stack([super(LevelTrainer, self).training_step(model, part, labelled) for part in batches]).sum()
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the rows are not opened when it is asked."""
+        return 0
+
+    def evaluate(self, *_: object, **__: object) -> dict[str, float]:
+        """Measures the held-out loss and tells the callbacks."""
+        metrics = {"eval_loss": self.held_out_loss()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def held_out_loss(self, model: nn.Module | None = None) -> float:
+        """The objective's mean over the labelled tokens of all held-out examples; of the student, or of another."""
+        student = model or self._student
+        student.eval()
+        with self._training.objective.watched(student):
+            return self.fit(lambda rows: self._mean_loss(student, rows), len(self._training.held_out))
+
+    def release(self) -> None:
+        """Lets go of the student and its optimiser, whose memory the next model needs."""
+        self.accelerator.free_memory()
+        holders: list[Any] = [self, self.callback_handler]
+        for holder in holders:
+            holder.model = holder.model_wrapped = holder.optimizer = holder.lr_scheduler = None
+        self._student = None
+        self._batch_norms.clear()
+        empty_memory()
+
+    def watched(self) -> AbstractContextManager[None]:
+        """Lets the objective see what the student attends to."""
+        return self._training.objective.watched(self._student)
+
+    def _mean_loss(self, model: nn.Module, rows: int) -> float:
+        total, tokens = 0.0, 0
+        device, examples = self.args.device, self._training.held_out
+        for start in range(0, len(examples), rows):
+            batch = self.batches(examples[start : start + rows])
+            labelled = _labelled(batch)
+            batch = self._prepare_inputs(batch)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.args.bf16):
+                total += float(self._training.objective(model, batch)) * labelled
+            tokens += labelled
+        return total / tokens
+
+
+class Watch(TrainerCallback):
+    """Reports progress, measures at the very end too, stops when patience is at its end, and marks checkpoints."""
+
+    def __init__(self, progress: Progress, patience: int, work: Path) -> None:
+        self._progress = progress
+        self._patience = patience
+        self._work = work
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """After each optimiser step."""
+        self._progress("level", state.global_step, state.max_steps)
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """After each measurement of the held-out loss."""
+        if out_of_patience(state, self._patience):
+            control.should_training_stop = control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """After all files of a checkpoint."""
+        (checkpoint(self._work, state.global_step) / COMPLETE).touch()
+
+
+def checkpoint(work: Path, step: int) -> Path:
+    """Where a training's checkpoint of a step lies."""
+    return work / f"checkpoint-{step}"
+
+
+def out_of_patience(state: TrainerState, patience: int) -> bool:
+    """Whether the held-out loss has had no new best for so many looks."""
+    losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+    losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
+    return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
+
+
+def skipped_steps(state: TrainerState) -> int:
+    """How many steps left the weights as they were, since loss or gradient was not finite."""
+    return sum("skipped" in entry for entry in state.log_history)
+
+
+def bf16_is_fast(on_gpu: bool) -> bool:
+    """Whether the processor multiplies bfloat16 in hardware; emulated it is slower than float32."""
+    if on_gpu:
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch allowed
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def _arguments(training: Training, work: Path) -> TrainingArguments:
+    settings = training.settings
+    steps = settings.max_steps or settings.epochs * math.ceil(len(training.train) / settings.batch_size)
+    on_gpu = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        max_steps=steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(steps * settings.warmup),
+        eval_strategy="steps",
+        eval_steps=math.ceil(steps / LOOKS),
+        save_strategy="steps",
+        save_steps=math.ceil(steps / LOOKS),
+        save_total_limit=3,  # the best, and two: a kill while one is written and another deleted leaves the third
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=not on_gpu,
+        bf16=bf16_is_fast(on_gpu),
+        use_liger_kernel=on_gpu and settings.liger and find_spec("liger_kernel") is not None,
+        dataloader_pin_memory=False,  # what the loader gives are no tensors yet
+        remove_unused_columns=False,
+        seed=training.seed,
+        data_seed=training.seed,
+    )
+    if arguments.n_gpu > 1:  # else each GPU would get a whole batch, through DataParallel
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _unopened(examples: Sequence[Example]) -> dict[str, Sequence[Example]]:
+    """The examples of a step as they are: they become tensors a part at a time, when it is known how many fit."""
+    return {"examples": examples}
+
+
+def _labelled(batch: Mapping[str, Any]) -> int:
+    return int((batch["labels"] != -100).sum())

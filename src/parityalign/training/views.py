@@ -1,0 +1,31 @@
+"""Another view of the same picture, to ask the same of: a little less of it, in another size and other colours."""
+
+from random import Random
+
+from PIL import Image, ImageEnhance
+
+_CROPPED = 0.06
+"""At most so much of the width or height goes at either side: what a question asks about may lie close to the edge."""
+_SCALED = (0.75, 1.25)
+_TURNED = 0.25
+"""Brightness, contrast and saturation change by at most this share; hues stay, since questions ask for colours."""
+
+
+def other_view(picture: Image.Image, seed: str) -> Image.Image:
+    """The picture cropped, scaled and recoloured; the same for the same picture and seed.
+
+    Args:
+        picture: In RGB.
+        seed: Such as the pair's identity.
+    """
+    rng = Random(seed)
+    width, height = picture.size
+    left, right = (rng.uniform(0, _CROPPED) * width for _ in range(2))
+    top, bottom = (rng.uniform(0, _CROPPED) * height for _ in range(2))
+    scale = rng.uniform(*_SCALED)
+    size = max(1, round((width - left - right) * scale)), max(1, round((height - top - bottom) * scale))
+    box = (left, top, width - right, height - bottom)
+    view = picture.resize(size, Image.Resampling.BICUBIC, box=box)
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        view = enhance(view).enhance(1 + rng.uniform(-_TURNED, _TURNED))
+    return view

@@ -1,0 +1,144 @@
+"""Tokenizers with each family's own special tokens, of transformers' real classes, and chat templates in its style."""
+
+from collections.abc import Sequence
+
+from tokenizers import AddedToken, pre_tokenizers
+from transformers import GemmaTokenizer, GPT2Tokenizer, LlamaTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer
+
+_WORDS = ("what", "is", "the", "colour", "shape", "red", "green", "blue", "square", "answer", "user", "assistant")
+_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+_SENTENCE_PIECES = [*(f"<0x{byte:02X}>" for byte in range(256)), "▁", *(chr(code) for code in range(33, 127))]
+
+
+def qwen(**names: str) -> PreTrainedTokenizerBase:
+    """ChatML; pads with the end of a text, ends a turn with another token."""
+    tokens = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    made = _byte_level(Qwen2Tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=names)
+    return _with(made, tokens)
+
+
+def internvl() -> PreTrainedTokenizerBase:
+    """A Qwen tokenizer that its processor asks for the image's tokens by name."""
+    return qwen(
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+
+
+def onevision() -> PreTrainedTokenizerBase:
+    """A Qwen tokenizer with LLaVA's placeholder."""
+    return _with(qwen(), ["<image>", "<video>"])
+
+
+def smolvlm() -> PreTrainedTokenizerBase:
+    """Begins with `<|im_start|>`, pads with `<|im_end|>`, ends with `<end_of_utterance>`."""
+    made = _byte_level(
+        GPT2Tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<end_of_utterance>",
+        pad_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+    )
+    return _with(made, [*_TILES, "<image>", "<fake_token_around_image>", "<global-img>"])
+
+
+def idefics() -> PreTrainedTokenizerBase:
+    """Llama 3's: begins with `<|begin_of_text|>` and has several tokens that end something."""
+    made = _byte_level(
+        GPT2Tokenizer,
+        bos_token="<|begin_of_text|>",
+        eos_token="<|end_of_text|>",
+        pad_token="<|end_of_text|>",  # as people set it, so that padding looks like an end
+        unk_token=None,
+        add_bos_token=True,
+    )
+    return _with(made, [*_TILES, "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"])
+
+
+def llama(pad: str = "<pad>") -> PreTrainedTokenizerBase:
+    """Llama 2's: begins with `<s>` by itself and writes a word's space with the word."""
+    vocabulary, merges = _merged(["<unk>", "<s>", "</s>", *_SENTENCE_PIECES], "▁")
+    made = LlamaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True, pad_token=pad)
+    return _with(made, ["<image>"])
+
+
+def paligemma() -> PreTrainedTokenizerBase:
+    """Gemma's, with the placeholder."""
+    return _with(_gemma(), ["<image>"])
+
+
+def gemma3() -> PreTrainedTokenizerBase:
+    """Gemma's, with turns, and an image's beginning, places and end, which its processor asks for by name."""
+    names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    return _with(_gemma(add_bos_token=True, extra_special_tokens=names), ["<start_of_turn>", "<end_of_turn>"])
+
+
+def _gemma(**kwargs: object) -> PreTrainedTokenizerBase:
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    vocabulary, merges = _merged([*special, *_SENTENCE_PIECES, "\n"], "▁")
+    return GemmaTokenizer(vocab=vocabulary, merges=merges, **kwargs)
+
+
+def _byte_level(kind: type[PreTrainedTokenizerBase], **kwargs: object) -> PreTrainedTokenizerBase:
+    vocabulary, merges = _merged(_BYTES, "Ġ")
+    return kind(vocab=vocabulary, merges=merges, **kwargs)
+
+
+def _with(tokenizer: PreTrainedTokenizerBase, special: Sequence[str]) -> PreTrainedTokenizerBase:
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return tokenizer
+
+
+def _merged(pieces: Sequence[str], space: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A vocabulary in which some words, with and without a space before them, are one token."""
+    grown, merges = list(pieces), []
+    for word in _WORDS:
+        cuts = [(word[:end], word[end]) for end in range(1, len(word))]
+        merges += [cut for cut in (*cuts, (space, word)) if cut not in merges]
+    grown += [left + right for left, right in merges]
+    return {piece: number for number, piece in enumerate(grown)}, merges
+
+
+_TILES = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+
+
+def _chat(turn: str, ask: str, *, image: str, begin: str = "") -> str:
+    """A template: `turn` has `{{ role }}` and `{{ said }}`, `ask` stands where the answer is to come."""
+    return (
+        f"{begin}{{% for message in messages %}}{{% set role = message['role'] %}}{{% set said %}}"
+        f"{{% for part in message['content'] %}}{{% if part['type'] == 'image' %}}{image}"
+        "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endset %}"
+        f"{turn}{{% endfor %}}{{% if add_generation_prompt %}}{ask}{{% endif %}}"
+    )
+
+
+_CHATML = "<|im_start|>{{ role }}\n{{ said }}<|im_end|>\n"
+_ANSWERS = "<|im_start|>assistant\n"
+_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+_QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+_SPACE = "{% if role == 'assistant' %} {% endif %}"
+_UTTERANCE = f"{{{{ role | capitalize }}}}:{_SPACE}{{{{ said }}}}<end_of_utterance>\n"
+
+QWEN2 = _chat(_CHATML, _ANSWERS, image=_QWEN_IMAGE, begin=_SYSTEM)
+QWEN3 = _chat(_CHATML, _ANSWERS, image=_QWEN_IMAGE)
+INTERNVL = _chat(_CHATML, _ANSWERS, image="<IMG_CONTEXT>\n")
+FASTVLM = _chat(_CHATML, _ANSWERS, image="<image>\n", begin=_SYSTEM)
+# An answer that was given stands after "assistant \n", one that is to come after "assistant\n".
+ONEVISION = _chat(
+    "<|im_start|>{{ role }} {% if role == 'assistant' %}\n{% endif %}{{ said }}<|im_end|>", _ANSWERS, image="<image>\n"
+)
+SMOLVLM = _chat(_UTTERANCE, "Assistant:", image="<image>", begin="<|im_start|>")
+IDEFICS = _chat(_UTTERANCE, "Assistant:", image="<image>", begin="<|begin_of_text|>")
+LLAVA = _chat("{{ role | upper }}: {{ said }} ", "ASSISTANT:", image="<image>\n")
+MISTRAL = _chat(
+    "{% if role == 'user' %}[INST] {{ said }} [/INST]{% else %} {{ said }}</s>{% endif %}", "", image="<image>\n"
+)
+PALIGEMMA = _chat("{{ said }}{% if role == 'assistant' %}<eos>{% endif %}", "", image="<image>")
+GEMMA3 = _chat(
+    "<start_of_turn>{{ 'model' if role == 'assistant' else role }}\n{{ said | trim }}<end_of_turn>\n",
+    "<start_of_turn>model\n",
+    image="<start_of_image>",
+    begin="{{ bos_token }}",
+)

@@ -1,0 +1,124 @@
+"""The decoding loop and the reading of prompts, held against transformers' own for every family."""
+
+import pytest
+import torch
+from transformers import LogitsProcessorList
+
+import tiny
+from families import FAMILIES, write
+from parityalign.models import _batches, hf
+from parityalign.models._batches import Budget, Row, patches, windows
+from parityalign.models._decoding import GumbelNoise, can_choose_rows
+from parityalign.models._reading import Reader, with_other_prompt
+from parityalign.opening import open_processor
+from parityalign.prompting import Encoded, Prompter, read_image, stack
+from parityalign.seams import Decoding, Request
+
+SIZES = ((60, 60), (150, 50), (40, 110))
+PROMPTS = ("what is the colour ?", "shape ?", "what is the shape of the red square")
+TOKENS = 10
+
+
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.name)
+def folder(request, tmp_path_factory):
+    return str(write(tmp_path_factory.mktemp("families") / request.param.name, request.param))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    loaded = hf.load(folder)
+    spell = loaded._tokenizer.convert_ids_to_tokens
+    loaded._tokenizer.decode = lambda tokens, **_: " ".join(spell(tokens))
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return tiny.drawn(tmp_path_factory.mktemp("images"), 3, sizes=SIZES)
+
+
+def by_plain_generate(model: hf.HFModel, request: Request, decoding: Decoding) -> str:
+    """One prompt through the processor and transformers' own loop."""
+    row = model._prompter.encode(read_image(request.image), request.prompt)
+    inputs = model._on_device(stack([row], pad_token=model._pad, side="left"))
+    noise = LogitsProcessorList()
+    if decoding.temperature:
+        noise.append(GumbelNoise([request.seed], decoding.temperature, torch.device("cpu")))
+    with torch.inference_mode():
+        tokens = model._model.generate(**inputs, max_new_tokens=decoding.max_new_tokens, logits_processor=noise)
+    return model._text(tokens[0, inputs["input_ids"].shape[1] :].tolist())
+
+
+@pytest.mark.parametrize("decoding", [Decoding(TOKENS), Decoding(TOKENS, temperature=2.0)], ids=["greedy", "drawn"])
+def test_replies_are_those_of_transformers_own_loop_token_for_token(model, images, decoding):
+    requests = [Request(image, prompt, seed) for image in images for prompt in PROMPTS[:2] for seed in range(2)]
+    requests.append(Request(images[0], PROMPTS[2], seed=9))
+    expected = [by_plain_generate(model, request, decoding) for request in requests]
+    assert can_choose_rows(model._model)
+    assert model.generate(requests, decoding) == expected
+
+
+def test_a_family_whose_cache_cannot_be_cut_writes_the_same(model, images, monkeypatch):
+    requests = [Request(image, prompt) for image in images for prompt in PROMPTS[:2]]
+    expected = model.generate(requests, Decoding(TOKENS))
+    monkeypatch.setattr("parityalign.models._decoding.can_choose_rows", lambda model: False)
+    monkeypatch.setattr(model, "_shares", False)
+    assert model.generate([*requests, requests[0]], Decoding(TOKENS)) == [*expected, expected[0]]
+
+
+def test_another_prompt_on_an_image_is_what_the_processor_makes_of_it(folder, images):
+    prompter = Prompter(open_processor(folder))
+    head = Reader(prompter)._head
+    for image in map(read_image, images):
+        first = prompter.encode(image, PROMPTS[0])
+        for prompt in (*PROMPTS[1:], "42 é <image> ?", PROMPTS[0] + " ?"):
+            row = with_other_prompt(first, prompter.tokens(PROMPTS[0]), prompter.tokens(prompt), head=head)
+            whole = prompter.encode(image, prompt)
+            if row is None:
+                assert folder.endswith("PaliGemma"), "whose processor ends each prompt in its own way: asked again"
+                continue
+            assert row.per_token == whole.per_token
+            assert all((row.image[key] == whole.image[key]).all() for key in whole.image)
+
+
+def test_what_cannot_be_told_is_left_to_the_processor():
+    image_comes_last = Encoded({"input_ids": [1, 5, 2, 2, 2, 3]}, {})
+    assert with_other_prompt(image_comes_last, [1, 5, 2, 3], [1, 6, 2, 3], head=1) is None
+    typed_text = Encoded({"input_ids": [1, 2, 2, 5], "token_type_ids": [0, 1, 1, 1]}, {})
+    assert with_other_prompt(typed_text, [1, 2, 5], [1, 2, 6], head=2) is None
+
+
+@pytest.fixture
+def budget(model, monkeypatch):
+    monkeypatch.setattr(_batches, "_learned", {})
+    return Budget("hf:here", model._model)
+
+
+def rows_of(model, images) -> list[Row]:
+    requests = [Request(image, prompt) for prompt in PROMPTS for image in images]
+    return [
+        Row(place, request, model._prompter.encode(read_image(request.image), request.prompt))
+        for place, request in enumerate(requests)
+    ]
+
+
+def test_batches_count_tokens_replies_and_patches(model, images, budget):
+    (rows,) = windows(rows_of(model, images))
+    assert sorted(row.place for row in rows) == list(range(9))
+    widths = [len(row.encoded.tokens) + TOKENS for row in rows]
+    assert widths == sorted(widths)
+    seen = {row.request.image: patches(row.encoded, budget._patch) for row in rows}
+    assert all(seen.values())
+    for most in (1, sum(seen.values()), 3 * max(widths) + sum(seen.values()), 10**6):
+        budget.tokens = most
+        taken = budget.first(rows, TOKENS)
+        batch = {row.request.image for row in rows[:taken]}
+        assert taken == 1 or taken * widths[taken - 1] + sum(seen[image] for image in batch) <= most
+        assert taken in range(1, 10)
+    assert taken == 9
+
+
+def test_many_large_images_are_not_held_at_once(model, images, monkeypatch):
+    rows = rows_of(model, images)
+    monkeypatch.setattr(_batches, "_WINDOW_BYTES", 1)
+    assert [[row.place for row in window] for window in windows(rows)] == [[place] for place in range(9)]

@@ -1,0 +1,81 @@
+"""The doctor says what a machine has and how a run's models would be loaded on it, without loading them."""
+
+import json
+
+import pytest
+import yaml
+from huggingface_hub import constants
+from transformers import AutoModelForImageTextToText
+from typer.testing import CliRunner
+
+import tiny
+from parityalign import doctor
+from parityalign.cli import app
+
+GIGABYTE = 10**9
+SMALL = doctor.Machine(2, GIGABYTE, [], {"torch": "2", "torchvision": None}, "http://hub", False, "/cache")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A tiny model and the configuration of a run with it; the hub is left alone and no weights may be loaded."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    tiny.llava(tmp_path / "student")
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
+    (tmp_path / "pool").mkdir()
+    return tmp_path
+
+
+def asked(folder, *options: str, **said: object):
+    content = {
+        "run": "run",
+        "teacher": "http://localhost:1/v1#any",
+        "student": "hf:./student",
+        "tasks": {"textvqa": {"images": "pool"}},
+        **said,
+    }
+    (folder / "RUN.yaml").write_text(yaml.safe_dump(content))
+    return CliRunner().invoke(app, ["doctor", str(folder / "RUN.yaml"), *options])
+
+
+def test_a_sound_model_is_shown_as_it_would_be_loaded(folder):
+    done = asked(folder)
+    assert done.exit_code == 0
+    assert (
+        "LlavaForConditionalGeneration: float32 on cpu, attention sdpa, pictures by CLIPImageProcessorPil"
+        in done.output
+    )
+    assert "(all here)" in done.output and ": fits" in done.output
+    assert "teacher: http://localhost:1/v1#any" in done.output
+    assert "torchvision" in done.output and "out of reach" in done.output
+    assert not (folder / "run").exists()
+
+
+def test_settings_show_in_what_would_be_done_and_in_its_size(folder):
+    told = {}
+    for dtype in ("float32", "bfloat16"):
+        loading = {"student": {"dtype": dtype, "attention": "eager", "device_map": "auto"}}
+        told[dtype] = json.loads(asked(folder, "--json", loading=loading).output)["models"][1]
+        assert (told[dtype]["dtype"], told[dtype]["attention"]) == (dtype, "eager")
+    assert told["float32"]["needs"] == 2 * told["bfloat16"]["needs"] == told["float32"]["files"]
+
+
+def test_a_problem_is_told_with_what_to_do_and_ends_in_an_error(folder):
+    (folder / "student" / "chat_template.jinja").unlink()
+    done = asked(folder, teacher="hf:some/teacher")
+    assert done.exit_code == 1
+    assert "problem: the model" in done.output and "has no chat template" in done.output
+    assert "problem: the model some/teacher is not" in done.output and "hf download some/teacher" in done.output
+
+
+def test_a_model_that_does_not_fit_is_told_what_would_help():
+    sizes = {"dtype": "float32", "device": "cpu", "attention": "sdpa", "files": 3 * GIGABYTE, "needs": 3 * GIGABYTE}
+    large = doctor.Patient("student", "hf:./student", family="Llava", **sizes, missing=0, has=GIGABYTE)
+    assert large.fits is False
+    told = "\n".join(doctor.lines(SMALL, [large]))
+    assert "3.0 GB of 1.0 GB once loaded: does NOT fit: try dtype: bfloat16, quantise: 4bit" in told
+
+
+def test_without_a_run_the_machine_alone_is_shown(folder):
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 0 and done.output.startswith("machine: ") and len(done.output.splitlines()) == 3

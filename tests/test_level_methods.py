@@ -1,0 +1,390 @@
+"""Levelling real models: parts with rates of their own, steps in parts, little memory, adapters, and the check."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import families
+import tiny
+from makers import mute
+from parityalign.config import LevelSettings
+from parityalign.errors import UserError, WorkFailed
+from parityalign.loading import LoadingSettings
+from parityalign.objectives import _passes
+from parityalign.opening import open_processor
+from parityalign.prompting import stop_tokens
+from parityalign.rates import PartRates
+from parityalign.records import Pair
+from parityalign.training import checking, fitting, loop, parts, trainer, weights
+from parityalign.training.batches import AnswerBatches, Example
+
+AS_IT_IS = LoadingSettings()
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    return str(tiny.fast_vlm(tmp_path_factory.mktemp("student")))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    said = ("red", "green blue", "a blue square")
+    return [
+        Pair(
+            pair_id=str(number),
+            image_id=str(number),
+            image=image,
+            task="toy",
+            question="what is the " + "shape " * (number % 3),
+            answer=said[number % 3],
+            teacher="fake:teacher",
+        )
+        for number, image in enumerate(tiny.drawn(tmp_path_factory.mktemp("images"), 7))
+    ]
+
+
+def level(student, pairs, out, **choices):
+    objective = choices.pop("objective", tiny.ANSWER)
+    plan = LevelSettings(**({"batch_size": 4, "max_steps": 2, "learning_rate": 3e-3} | choices))
+    made = loop.make_leveller(student, {"toy": "{question}"}, settings=plan, objective=objective, seed=3, progress=mute)
+    return made(pairs[:5], pairs[5:], out)
+
+
+@pytest.fixture
+def trained(student, pairs, tmp_path):
+    """A trainer of these settings, with the examples of one step."""
+
+    def build(objective=tiny.ANSWER, **choices):
+        settings = LevelSettings(**({"batch_size": 5} | choices))
+        examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
+        training = trainer.Training(student, AS_IT_IS, settings, objective, 0, mute, examples[:5], examples[5:])
+        made = loop._trainer(training, tmp_path)
+        made.current_gradient_accumulation_steps = 1
+        return made, examples[:5]
+
+    return build
+
+
+def gradients(build, **choices):
+    """What one step's backward pass leaves, in double precision so that sums may be compared."""
+    made, examples = build(**choices)
+    made.args.bf16 = False
+    loss = made.training_step(made.model, {"examples": examples})
+    return float(loss), {name: weight.grad for name, weight in made.model.named_parameters() if weight.grad is not None}
+
+
+def close(one, other):
+    assert one[0] == pytest.approx(other[0], rel=1e-4)
+    assert one[1].keys() == other[1].keys()
+    # bfloat16 where the processor has it: what rounds differently is small beside the largest gradient.
+    largest = max(float(gradient.abs().max()) for gradient in one[1].values())
+    for name, gradient in one[1].items():
+        torch.testing.assert_close(other[1][name], gradient, rtol=1e-3, atol=2e-3 * largest, msg=name)
+
+
+# A step in parts
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_a_step_in_parts_has_the_loss_and_gradient_of_the_whole(trained, rows):
+    close(gradients(trained), gradients(trained, rows_at_once=rows))
+
+
+def test_gradient_checkpointing_changes_neither_loss_nor_gradient(trained):
+    close(gradients(trained), gradients(trained, gradient_checkpointing=True))
+    close(gradients(trained, method="lora"), gradients(trained, method="lora", gradient_checkpointing=True))
+
+
+def short_of_memory(rows):
+    def refuse(loss, batch):
+        if len(batch["input_ids"]) > rows:
+            raise MemoryError
+        return loss
+
+    return tiny.Changed(refuse)
+
+
+def test_where_memory_runs_out_fewer_rows_go_through_and_the_result_says_so(student, pairs, tmp_path):
+    result = level(student, pairs, tmp_path / "out", objective=short_of_memory(1))
+    assert result.rows_at_once == 1 and result.steps == 2
+    asked = level(student, pairs, tmp_path / "asked", rows_at_once=1)
+    assert asked.rows_at_once is None
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "asked"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "what", [torch.OutOfMemoryError("no room"), MemoryError(), RuntimeError("can't allocate memory: you tried")]
+)
+def test_the_rows_that_fit_are_remembered(what, monkeypatch):
+    monkeypatch.setattr(fitting, "empty_memory", lambda: None)  # takes a second each time
+    calls = []
+
+    def work(rows):
+        calls.append(rows)
+        if rows > 3:
+            raise what
+        return rows
+
+    fit = fitting.Fit(64)
+    assert [fit(work, 20), fit(work, 20), fit(work, 2)] == [2, 2, 2]
+    assert calls == [20, 10, 5, 2, 2, 2] and fit.halved
+
+
+def test_a_row_that_does_not_fit_ends_with_what_would_help(student, pairs, tmp_path):
+    with pytest.raises(WorkFailed, match=r"gradient_checkpointing.*pixels.*qlora"):
+        level(student, pairs, tmp_path / "out", objective=short_of_memory(0))
+
+
+def test_another_error_is_no_lack_of_memory():
+    calls = []
+
+    def work(rows):
+        calls.append(rows)
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        fitting.Fit(8)(work, 5)
+    assert calls == [5]
+
+
+def test_what_only_saves_memory_may_change_before_a_training_is_gone_on_with(student, pairs, tmp_path):
+    def killed_after_3(_, done, __):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    plan = {"batch_size": 4, "max_steps": 6, "learning_rate": 3e-3}
+    make = {"objective": tiny.ANSWER, "seed": 3}
+    first = loop.make_leveller(
+        student, {"toy": "{question}"}, settings=LevelSettings(**plan), progress=killed_after_3, **make
+    )
+    with pytest.raises(KeyboardInterrupt):
+        first(pairs[:5], pairs[5:], tmp_path / "out")
+    done = []
+    second = loop.make_leveller(
+        student,
+        {"toy": "{question}"},
+        settings=LevelSettings(**plan, rows_at_once=2, gradient_checkpointing=True),
+        progress=lambda *told: done.append(told[1]),
+        **make,
+    )
+    second(pairs[:5], pairs[5:], tmp_path / "out")
+    assert done[0] > 1
+
+
+# Long vocabularies
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_loss_over_a_long_vocabulary_in_chunks_is_the_same(trained, monkeypatch, method):
+    whole = gradients(trained, method=method)
+    monkeypatch.setattr(_passes, "WHOLE", 700)  # three tokens' logits
+    close(whole, gradients(trained, method=method))
+
+
+def test_a_family_that_caps_its_logits_is_not_taken_apart_before_the_head(trained, monkeypatch):
+    made, examples = trained()
+    batch = made.batches(examples)
+    head = made.model.lm_head
+
+    def capped(self, *args, **kwargs):
+        out = type(made.model).forward(self, *args, **kwargs)
+        out.logits = out.logits.tanh()
+        return out
+
+    monkeypatch.setattr(made.model, "forward", capped.__get__(made.model))
+    with torch.no_grad():
+        whole = tiny.ANSWER(made.model, batch)
+        monkeypatch.setattr(_passes, "WHOLE", 700)
+        assert tiny.ANSWER(made.model, batch) == whole
+    assert made.model.lm_head is head
+
+
+# Parts
+
+
+@pytest.fixture(scope="session")
+def family_models(tmp_path_factory):
+    """The tiny model of each family, without its weights being read back."""
+    made = {}
+    for family in families.FAMILIES:
+        tokenizer = family.tokenizer()
+        made[family.name] = family.model(families.Parts(tokenizer))
+    return made
+
+
+@pytest.mark.parametrize("name", [family.name for family in families.FAMILIES])
+def test_every_family_is_told_apart_into_tower_connector_and_language_model(family_models, name):
+    model = family_models[name]
+    found = parts.parts_of(model)
+    assert set(found.values()) == {"vision", "connector", "language"}
+    decoder = {id(weight) for weight in model.get_decoder().parameters()}
+    decoder |= {id(weight) for weight in model.get_output_embeddings().parameters()}
+    for weight_name, weight in model.named_parameters():
+        assert (found[weight_name] == "language") == (id(weight) in decoder), weight_name
+
+
+@pytest.mark.parametrize("name", [family.name for family in families.FAMILIES])
+def test_lora_stands_only_in_parts_that_are_trained_and_never_beside_the_head(family_models, name):
+    layers = parts.linear_layers(family_models[name], {"vision": 0, "connector": 1.0, "language": 0.5})
+    kinds = dict(family_models[name].named_modules())
+    assert layers and all(isinstance(kinds[layer], nn.Linear) for layer in layers)
+    assert {parts.part_of(layer) for layer in layers} <= {"connector", "language"}
+    assert not [layer for layer in layers if kinds[layer] is family_models[name].get_output_embeddings()]
+
+
+def test_a_frozen_part_stays_as_it_is_and_a_slow_one_moves_less(student, pairs, tmp_path):
+    rates = PartRates(vision=0, connector=1, language=1e-3)
+    level(student, pairs, tmp_path / "out", parts=rates, weight_decay=0.0)
+    before, after = load_file(f"{student}/model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    moved = {name: float((before[name] - after[name]).abs().max()) for name in before if "running" not in name}
+    by_part = {part: [moved[name] for name in moved if parts.part_of(name) == part] for part in parts._NAMES}
+    assert max(by_part["vision"]) == 0
+    assert min(by_part["connector"]) > 100 * max(by_part["language"]) > 0
+
+
+def test_the_rates_are_factors_on_the_learning_rate_with_and_without_decay(trained):
+    made, _ = trained(parts=PartRates(vision=0.1, connector=2, language=1), learning_rate=1e-3)
+    groups = made.create_optimizer().param_groups
+    assert sorted({round(group["lr"], 6) for group in groups}) == [1e-4, 1e-3, 2e-3]
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.01}
+    every = {id(weight) for group in groups for weight in group["params"]}
+    assert every == {id(weight) for weight in made.model.parameters()}
+
+
+class Odd(nn.Module):
+    """A family that names its parts like no other."""
+
+    def __init__(self, *names):
+        super().__init__()
+        for name in names:
+            self.add_module(name, nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("eye", "language_model", "connector"), "no vision was found"),
+        (("vision_tower", "multi_modal_projector", "brain", "lm_head"), "brain is of no known part"),
+    ],
+)
+def test_a_family_that_cannot_be_taken_apart_is_refused_with_its_modules(names, said):
+    with pytest.raises(UserError, match=said) as refused:
+        parts.freeze(Odd(*names), {"vision": 0.1, "connector": 1, "language": 1})
+    assert "Odd" in str(refused.value) and all(name in str(refused.value) for name in names)
+
+
+def test_a_part_without_linear_layers_cannot_have_lora_alone(trained):
+    with pytest.raises(UserError, match="no linear layer"):
+        trained(method="lora", parts=PartRates(vision=1, connector=0, language=0))  # a ResNet
+
+
+def test_nothing_to_train_is_refused_in_the_settings():
+    with pytest.raises(ValueError, match="all 0"):
+        PartRates(vision=0, connector=0, language=0)
+
+
+# Adapters
+
+
+def test_the_settings_of_lora_reach_the_adapter(student):
+    settings = LevelSettings(method="lora", lora_rank=3, lora_alpha=5, lora_dropout=0.25)
+    adapted = weights.open_trainable(student, AS_IT_IS, settings, half=False)
+    config = adapted.peft_config["default"]
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (3, 5, 0.25)
+    plain = weights.open_trainable(student, AS_IT_IS, LevelSettings(method="lora", lora_rank=3), half=False)
+    assert plain.peft_config["default"].lora_alpha == 6
+
+
+def test_below_an_adapter_weights_may_be_in_half_precision_while_the_adapter_is_not(student):
+    adapted = weights.open_trainable(student, AS_IT_IS, LevelSettings(method="lora"), half=True)
+    kinds = {"lora" in name: weight.dtype for name, weight in adapted.named_parameters()}
+    assert kinds == {True: torch.float32, False: torch.bfloat16}
+
+
+def test_an_adapter_of_a_student_with_shared_embeddings_merges_and_reloads(pairs, tmp_path):
+    family = next(family for family in families.FAMILIES if family.name == "Qwen2-VL")
+    student = str(families.write(tmp_path / "student", family))
+    result = level(student, pairs, tmp_path / "out", method="lora", learning_rate=2e-2, max_steps=4)
+    assert result.best_step > 0
+    before, after = load_file(f"{student}/model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    assert before.keys() == after.keys()
+    embeddings = next(name for name in before if "embed_tokens" in name)
+    assert torch.equal(before[embeddings], after[embeddings])
+
+
+def test_qlora_trains_beside_4_bits_and_leaves_whole_weights(pairs, tmp_path, monkeypatch):
+    modules = pytest.importorskip("bitsandbytes.nn.modules")
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: False, raising=False)  # else it packs for answering only
+    monkeypatch.setattr(weights, "refuse_method", lambda method: None)
+    student = str(tiny.llava(tmp_path / "student", width=64))  # blocks of 64 weights share a scale
+    result = level(student, pairs, tmp_path / "out", method="qlora", learning_rate=2e-2, max_steps=6)
+    assert result.best_step > 0 and result.held_out_loss_after < result.held_out_loss_before
+    before, after = load_file(f"{student}/model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    assert before.keys() == after.keys() and {tensor.dtype for tensor in after.values()} >= {torch.float32}
+    # The losses are those of the whole weights, before and after, not of the four bits that were trained on.
+    settings = LevelSettings(method="full", batch_size=4)
+    examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
+    for folder, said in ((student, result.held_out_loss_before), (tmp_path / "out", result.held_out_loss_after)):
+        training = trainer.Training(str(folder), AS_IT_IS, settings, tiny.ANSWER, 0, mute, examples, examples[5:])
+        assert loop._trainer(training, tmp_path).held_out_loss() == pytest.approx(said, rel=0.02)
+
+
+def test_qlora_without_bitsandbytes_is_answered_with_the_install_line(student, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'parityalign\[lora,quantised\]'"):
+        level(student, pairs, tmp_path / "out", method="qlora")
+
+
+def test_qlora_without_a_gpu_is_refused(student, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="needs a GPU"):
+        level(student, pairs, tmp_path / "out", method="qlora")
+
+
+# The saved student says what the trained one says
+
+
+@contextmanager
+def a_bad_merge(monkeypatch):
+    """Saves other weights than were trained."""
+    with monkeypatch.context() as patched:
+
+        def merged(model):
+            whole = weights.merged(model)
+            with torch.no_grad():
+                for weight in whole.parameters():
+                    weight.mul_(1.2)
+            return whole
+
+        patched.setattr(loop, "merged", merged)
+        yield
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_saved_student_that_says_something_else_is_refused_and_saved_anew(
+    student, pairs, tmp_path, monkeypatch, method
+):
+    plan = {"method": method, "learning_rate": 1e-2}
+    with a_bad_merge(monkeypatch), pytest.raises(WorkFailed, match="does not say what the trained one says"):
+        level(student, pairs, tmp_path / "out", **plan)
+    monkeypatch.setattr(trainer.LevelTrainer, "train", lambda *_, **__: pytest.fail("trained anew"))
+    assert level(student, pairs, tmp_path / "out", **plan).steps == 2
+
+
+def test_the_check_sees_the_answer_and_takes_rounding_for_what_it_is(student, pairs):
+    model = weights.open_student(student)
+    processor = open_processor(student)
+    batches = AnswerBatches(processor, stop_tokens(processor.tokenizer, model.generation_config))
+    examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
+    said = checking.answers_said(model, batches, examples)
+    batch = batches(examples[: checking.ASKED])
+    assert -float(said.mean()) == pytest.approx(float(tiny.ANSWER(model, batch).detach()), abs=1e-4)
+    rounded = checking.answers_said(model.to(torch.float16).float(), batches, examples)
+    checking.refuse_difference(said, rounded, torch.float16, "there")
+    with pytest.raises(WorkFailed, match="float16 explains"):
+        checking.refuse_difference(said, said * float("nan"), torch.float16, "there")

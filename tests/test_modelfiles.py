@@ -1,0 +1,204 @@
+"""Where a model's files lie: its own folder, or a commit on the hub that is kept to."""
+
+import pytest
+import yaml
+from huggingface_hub import constants
+
+import tiny
+from makers import mute
+from parityalign import joinery
+from parityalign.errors import UserError
+from parityalign.loading import LoadingSettings
+from parityalign.modelfiles import check_model_folder, commit_of, model_folder, published_files
+from parityalign.plugins import fingerprint
+from parityalign.runfile import load_config, read_config
+from standin import serving
+
+NAME, FILES = "someone/tiny", "/{repo_id}/resolve/{revision}/{filename}"
+AS_IT_IS = LoadingSettings()
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The files of a model."""
+    return tiny.llava(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch, published):
+    """A hub with one model, and an empty cache."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with serving() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + FILES)
+        hub.models[NAME] = {"main": published}
+        yield hub
+
+
+def gone(monkeypatch):
+    """From here on the hub is out of reach."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def refusal(name=NAME, loading=AS_IT_IS):
+    with pytest.raises(UserError) as refused:
+        model_folder(name, loading, weights=True)
+    return str(refused.value)
+
+
+def test_the_files_of_a_model_are_fetched_and_the_weights_only_when_they_are_wanted(hub, published):
+    small = model_folder(NAME, AS_IT_IS, weights=False)
+    assert (small / "config.json").read_bytes() == (published / "config.json").read_bytes()
+    assert not list(small.glob("*.safetensors"))
+    whole = model_folder(NAME, AS_IT_IS, weights=True)
+    assert (whole / "model.safetensors").read_bytes() == (published / "model.safetensors").read_bytes()
+
+
+def test_a_commit_in_the_cache_needs_no_hub(hub, monkeypatch):
+    pinned = LoadingSettings(commit=hub.commit(NAME))
+    model_folder(NAME, pinned, weights=True)
+    del hub.asked[:]
+    gone(monkeypatch)
+    assert list(model_folder(NAME, pinned, weights=True).glob("*.safetensors"))
+    assert not hub.asked
+
+
+def test_without_the_hub_a_branch_is_what_it_was_when_it_was_last_seen(hub, monkeypatch):
+    commit = commit_of(NAME, AS_IT_IS)
+    gone(monkeypatch)
+    assert commit_of(NAME, AS_IT_IS) == commit == hub.commit(NAME)
+
+
+def test_copies_for_other_programs_are_not_downloaded(hub, tmp_path):
+    folder = tiny.llava(tmp_path / "more")
+    (folder / "onnx").mkdir()
+    for name in ("onnx/model.safetensors", "consolidated.safetensors", "model.fp16.safetensors", "code.py"):
+        (folder / name).write_bytes(b"much")
+    hub.models[NAME]["main"] = folder
+    fetched = model_folder(NAME, AS_IT_IS, weights=True)
+    assert [path.name for path in fetched.rglob("*.safetensors")] == ["model.safetensors"]
+    assert not list(fetched.rglob("*.py"))
+    assert "onnx/model.safetensors" in published_files(NAME, AS_IT_IS)
+
+
+def test_a_gated_model_is_told_where_to_accept_and_how_to_log_in(hub):
+    hub.gated.add(NAME)
+    text = refusal()
+    assert f"{NAME} is gated" in text and f"{hub.address}/{NAME}" in text and "hf auth login" in text
+
+
+def test_a_model_that_is_not_on_the_hub_is_named(hub):
+    assert "there is no model no/such on the hub" in refusal("no/such")
+
+
+def test_a_revision_that_is_not_there_is_named(hub):
+    assert f"{NAME} has no revision 'v9'" in refusal(loading=LoadingSettings(revision="v9"))
+
+
+@pytest.mark.parametrize("name", ["a b/c", "-/x"])
+def test_what_cannot_be_a_name_on_the_hub_is_refused_without_asking_it(hub, name):
+    assert "is no name of a model" in refusal(name)
+    assert not hub.asked
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_no_network_and_nothing_in_the_cache_says_how_to_do_without(hub, monkeypatch, offline):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    text = refusal()
+    assert "cannot be reached" in text and "hf download someone/tiny --local-dir" in text
+
+
+def test_a_download_that_was_cut_off_is_noticed_without_network(hub, monkeypatch):
+    pinned = LoadingSettings(commit=hub.commit(NAME))
+    model_folder(NAME, pinned, weights=False)
+    gone(monkeypatch)
+    assert "not whole" in refusal(loading=pinned)
+
+
+@pytest.mark.parametrize(
+    ("files", "lacking"),
+    [
+        ([], "config.json"),
+        (["config.json", "model.safetensors", "tokenizer.json"], "processor"),
+        (["config.json", "model.safetensors", "preprocessor_config.json"], "tokenizer"),
+        (["config.json", "preprocessor_config.json", "tokenizer.json"], "safetensors"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_refused_with_what_it_lacks(tmp_path, files, lacking):
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f"lacks.*{lacking}"):
+        check_model_folder(str(tmp_path))
+
+
+def test_pickled_weights_are_refused_and_named(tmp_path, hub):
+    for name in ("config.json", "pytorch_model.bin", "processor_config.json", "tokenizer.json"):
+        (tmp_path / "pickled" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "pickled" / name).write_text("{}")
+    with pytest.raises(UserError, match=r"pickled only \(pytorch_model.bin\)"):
+        check_model_folder(str(tmp_path / "pickled"))
+    hub.models[NAME]["main"] = tmp_path / "pickled"
+    assert "pickled only (pytorch_model.bin)" in refusal()
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    for name in ("config.json", "processor_config.json", "tokenizer.json", "model-00001-of-00002.safetensors"):
+        (tmp_path / name).touch()
+    (tmp_path / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
+    )
+    with pytest.raises(UserError, match=r"lacks 1 of its files with weights, such as model-00002-of-00002"):
+        check_model_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize("location", ["./nowhere", "/nowhere/at/all", "a/b/c"])
+def test_a_missing_folder_is_refused(location):
+    with pytest.raises(UserError, match="missing"):
+        check_model_folder(location)
+
+
+def test_what_looks_like_a_hub_id_is_left_to_the_hub():
+    check_model_folder("someone/some-model")
+
+
+def begun(folder, **loading):
+    """The configuration that a run works with, begun or resumed."""
+    (folder / "pool").mkdir(exist_ok=True)
+    said = {
+        "run": "run",
+        "teacher": f"hf:{NAME}",
+        "student": f"hf:{NAME}",
+        "tasks": {"textvqa": {"images": "pool"}},
+        "loading": {"teacher": loading},
+    }
+    (folder / "RUN.yaml").write_text(yaml.safe_dump(said))
+    with joinery.opened(load_config(folder / "RUN.yaml"), mute) as run:
+        return run
+
+
+def test_a_run_keeps_to_the_commit_that_it_began_with(hub, tmp_path, published):
+    first = begun(tmp_path)
+    assert read_config(tmp_path / "run" / "run.yaml").loading.teacher.commit == hub.commit(NAME)
+    hub.models[NAME] = {"main": tiny.fast_vlm(tmp_path / "newer"), "old": published}
+    assert begun(tmp_path).config == first.config
+    again = read_config(tmp_path / "run" / "run.yaml")
+    with joinery.opened(again, mute) as run:
+        assert run.config == first.config
+    # Another revision is asked for: the commit is found anew.
+    assert begun(tmp_path, revision="main").config.loading.teacher.commit == hub.commit(NAME, "main")
+
+
+def test_a_run_that_was_begun_needs_no_hub(hub, tmp_path, monkeypatch):
+    begun(tmp_path)
+    gone(monkeypatch)
+    assert begun(tmp_path).teacher_fingerprint
+
+
+def test_the_fingerprint_follows_the_commit_and_what_changes_numbers_and_nothing_else():
+    one, two = (LoadingSettings(commit=digit * 40) for digit in "12")
+    numbers = [{"dtype": "float16"}, {"quantise": "4bit"}, {"pixels": 9}]
+    speed = [{"device_map": "auto"}, {"attention": "eager"}]
+    seen = {fingerprint("hf:a/b", how) for how in (one, two, *(one.model_copy(update=more) for more in numbers))}
+    assert len(seen) == 5
+    assert {fingerprint("hf:a/b", one.model_copy(update=more)) for more in speed} == {fingerprint("hf:a/b", one)}

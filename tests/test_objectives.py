@@ -1,0 +1,203 @@
+"""The terms of the loss on tiny models of real classes: what is stored of a teacher teaches like the teacher itself."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import tiny
+from parityalign.answering import NO_LABEL, Answerer
+from parityalign.evidence import read_shard, write_shard
+from parityalign.models._observing import Observing
+from parityalign.objectives import _passes
+from parityalign.objectives.discrepancy import Evidence, Objective
+from parityalign.opening import open_model, open_processor
+from parityalign.placing import Placer, spread
+from parityalign.prompting import read_image, stack
+
+STOP = [1]
+ANSWERS = ["red square", "blue", "7 up", "green green green"]
+ALL = {"answer": (1.0, 1.0), "confidence": (0.5, 0.5), "attention": (0.25, 0.25)}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return str(tiny.llava(tmp_path_factory.mktemp("teacher")))
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    return str(tiny.fast_vlm(tmp_path_factory.mktemp("student")))
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    images = tiny.drawn(tmp_path_factory.mktemp("images"), len(ANSWERS))
+    return [
+        (image, "what is the " + "shape " * place, answer)
+        for place, (image, answer) in enumerate(zip(images, ANSWERS, strict=True))
+    ]
+
+
+def rows_of(folder: str, asked):
+    answerer = Answerer(open_processor(folder), STOP)
+    return [
+        answerer.answered(answerer.prompter.encode(read_image(image), prompt), prompt, answer)
+        for image, prompt, answer in asked
+    ]
+
+
+def inputs_of(rows):
+    return {
+        key: torch.from_numpy(array)
+        for key, array in stack([row.encoded for row in rows], pad_token=0, side="right").items()
+    }
+
+
+def observed(folder: str, asked):
+    rows = rows_of(folder, asked)
+    return Observing(open_model(folder), open_processor(folder)).observe(rows, inputs_of(rows))
+
+
+def objective_of(weights, teacher: str, observations, **options) -> Objective:
+    seen = {str(place): each for place, each in enumerate(observations)}
+    evidence = Evidence(seen, options.pop("pairs", {}), {}, "", lambda: open_processor(teacher))
+    return Objective(weights, evidence=evidence, **options)
+
+
+def loss_of(objective: Objective, folder: str, asked, *, model=None, ids=None):
+    rows, model = rows_of(folder, asked), model or open_model(folder)
+    joined = objective.joiner(open_processor(folder))(ids or [str(place) for place in range(len(rows))], rows)
+    with objective.watched(model):
+        return objective(model, inputs_of(rows) | joined)
+
+
+def live(student: str, teacher: str, asked, weights, model=None) -> torch.Tensor:
+    """The same loss with the teacher at hand and nothing rounded, each pair on its own."""
+    ours, theirs = model or open_model(student), open_model(teacher)
+    total, tokens = 0.0, 0
+    for one in asked:
+        (row,), (other,) = rows_of(student, [one]), rows_of(teacher, [one])
+        ids = torch.tensor([label for label in row.encoded.per_token["labels"] if label != NO_LABEL])
+        logs, map_ = shown(ours, student, row, len(ids))
+        wanted, wanted_map = shown(theirs, teacher, other, len(ids))
+        wanted = wanted.detach()
+        top = wanted.topk(16).indices
+        p, q = classes(wanted, top), classes(logs, top)
+        middle = (map_ + wanted_map) / 2
+        js = sum((m * (m / middle).clamp_min(1e-30).log()).sum() for m in (map_, wanted_map)) / 2
+        total = total + weights["answer"][0] * functional.nll_loss(logs, ids, reduction="sum")
+        total = total + weights["confidence"][0] * (p.exp() * (p - q)).sum()
+        total = total + weights["attention"][0] * js * len(ids)
+        tokens += len(ids)
+    return total / tokens
+
+
+def classes(logs, top):
+    """Log-probabilities of the listed tokens and of anything else."""
+    listed = logs.gather(1, top)
+    return torch.cat([listed, (1 - listed.exp().sum(1, keepdim=True)).log()], 1)
+
+
+def shown(model, folder, row, count):
+    """Log-probabilities and map, from a model that gives its whole attention itself."""
+    model.set_attn_implementation({"text_config": "eager"})
+    inputs = inputs_of([row])
+    inputs.pop("labels")
+    out = model(**inputs, output_attentions=True)
+    layers = len(out.attentions)
+    used = torch.stack(out.attentions[layers // 4 : layers - layers // 4]).mean(dim=(0, 2))[0]
+    last = len(row.encoded.tokens) - 1
+    placed = Placer(open_processor(folder)).place(row.encoded.size, row.encoded.tokens)
+    weights = used[last - count : last - 1].mean(dim=0)[placed.positions]
+    cells = weights @ torch.from_numpy(spread(placed.boxes)).float()
+    return out.logits[0, last - count : last].log_softmax(-1), cells / cells.sum()
+
+
+def test_answer_alone_is_the_mean_negative_log_likelihood_of_the_labelled_tokens(student, asked):
+    rows, model = rows_of(student, asked), open_model(student)
+    inputs = inputs_of(rows)
+    labels = inputs["labels"]
+    logits = model(**{key: value for key, value in inputs.items() if key != "labels"}).logits
+    expected = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=NO_LABEL)
+    assert torch.allclose(Objective({"answer": (1, 1)})(model, inputs), expected, atol=1e-6)
+
+
+def test_levelling_from_stored_evidence_is_levelling_with_the_teacher_live(student, teacher, asked, tmp_path):
+    write_shard(tmp_path / "shard", observed(teacher, asked))
+    stored = loss_of(objective_of(ALL, teacher, read_shard(tmp_path / "shard")), student, asked)
+    assert stored.item() == pytest.approx(live(student, teacher, asked, ALL).item(), rel=2e-3)
+
+
+def test_gradients_from_stored_evidence_are_those_with_the_teacher_live(student, teacher, asked):
+    gradients = []
+    for from_store in (True, False):
+        model = open_model(student)
+        if from_store:
+            loss = loss_of(objective_of(ALL, teacher, observed(teacher, asked)), student, asked, model=model)
+        else:
+            loss = live(student, teacher, asked, ALL, model)
+        loss.backward()
+        gradients.append(torch.cat([w.grad.flatten() for w in model.get_decoder().parameters() if w.grad is not None]))
+    assert functional.cosine_similarity(*gradients, dim=0) > 0.9999
+
+
+@pytest.mark.parametrize("term", ["confidence", "attention"])
+def test_a_student_that_is_its_own_teacher_has_nothing_to_lose(student, asked, term):
+    objective = objective_of({term: (1, 1)}, student, observed(student, asked))
+    assert loss_of(objective, student, asked).item() == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("term", ["answer", "confidence", "attention"])
+def test_batch_mates_padding_and_order_change_nothing(student, teacher, asked, term):
+    objective = objective_of({term: (1, 1)}, teacher, observed(teacher, asked))
+    together = loss_of(objective, student, asked)
+    turned = loss_of(objective, student, asked[::-1], ids=["3", "2", "1", "0"])
+    apart = [loss_of(objective, student, [one], ids=[str(place)]) for place, one in enumerate(asked)]
+    tokens = [len(row.ends) for row in rows_of(student, asked)]
+    mean = sum(loss * count for loss, count in zip(apart, tokens, strict=True)) / sum(tokens)
+    assert torch.allclose(together, turned, atol=1e-6)
+    assert torch.allclose(together, mean, atol=1e-6)
+
+
+def test_a_pair_without_evidence_costs_nothing_but_its_answer(student, teacher, asked):
+    seen = observed(teacher, asked)
+    every = objective_of({"confidence": (1, 1), "attention": (1, 1)}, teacher, seen)
+    none = loss_of(every, student, asked, ids=["a", "b", "c", "d"])
+    assert none.item() == 0
+
+
+def test_weights_of_pairs_count(student, teacher, asked):
+    seen = observed(teacher, asked)
+    whole = loss_of(objective_of(ALL, teacher, seen), student, asked)
+    doubled = loss_of(objective_of(ALL, teacher, seen, pairs=dict.fromkeys("0123", 2.0)), student, asked)
+    assert torch.allclose(doubled, 2 * whole)
+
+
+def test_a_schedule_leads_from_one_weight_to_the_other(student, asked):
+    rows, model = rows_of(student, asked), open_model(student)
+    objective = Objective({"answer": (2.0, 0.0)})
+    losses = [objective(model, inputs_of(rows), done).item() for done in (0, 0.5, 1)]
+    assert losses == pytest.approx([losses[0], losses[0] / 2, 0])
+
+
+def test_long_vocabularies_in_chunks_give_the_same_loss_and_gradient(student, teacher, asked, monkeypatch):
+    found = []
+    for whole in (2**25, 300):
+        monkeypatch.setattr(_passes, "WHOLE", whole)
+        model = open_model(student)
+        loss = loss_of(objective_of(ALL, teacher, observed(teacher, asked)), student, asked, model=model)
+        loss.backward()
+        found.append((loss.item(), model.get_decoder().layers[0].mlp.up_proj.weight.grad))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-6)
+
+
+def test_what_a_model_shows_is_what_it_shows_alone(teacher, asked):
+    together, alone = observed(teacher, asked), [observed(teacher, [one])[0] for one in asked]
+    for one, other in zip(together, alone, strict=True):
+        for name in ("logprobs", "top_logprobs", "tail", "places"):
+            assert np.allclose(getattr(one, name), getattr(other, name), atol=2e-3)
+        assert one.ids.tolist() == other.ids.tolist()
+        assert one.places.astype(float).sum() == pytest.approx(1, abs=5e-3)
+        assert np.allclose(np.exp(one.top_logprobs.astype(float)).sum(1) + np.exp(one.tail.astype(float)), 1, atol=5e-3)

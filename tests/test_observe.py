@@ -1,0 +1,149 @@
+"""Observe: what both models show is kept by pair, resumed like every artefact, and what is missing is counted."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from makers import artefact, content, mute, task
+from parityalign.config import EvidenceSettings
+from parityalign.evidence import PATHS, STUDENT, TEACHER, Observation, observations
+from parityalign.models.fake import FakeModel
+from parityalign.parsing import Explained, read_explanation
+from parityalign.records import Pair, Verdict, VerdictKind
+from parityalign.stages.observe import explanations_of, index_of, observe, usable
+
+TASKS = {"toy": task()}
+SETTINGS = EvidenceSettings(explain=True, batch_size=3)
+
+
+def pair(number: int, answer: str = "tea", question: str = "what?") -> Pair:
+    return Pair(
+        pair_id=f"p{number}",
+        image_id="i",
+        image=f"{number}.png",
+        task="toy",
+        question=question,
+        answer=answer,
+        teacher="t",
+    )
+
+
+class Open(FakeModel):
+    """A model that shows how long the text is that it was given, and nothing of texts that hold `dark`."""
+
+    def observe(self, told):
+        self.told = [*getattr(self, "told", []), *told]
+        return [None if "dark" in text else self._shown(text) for _, text in told]
+
+    def _shown(self, text: str) -> Observation:
+        tokens = len(text.split()) + 1
+        return Observation(
+            ids=np.arange(tokens, dtype=np.int32),
+            ends=np.arange(1, tokens + 1, dtype=np.int32),
+            logprobs=np.full(tokens, -float(len(text)), dtype=np.float16),
+            top_ids=np.zeros((tokens, 1), dtype=np.int32),
+            top_logprobs=np.zeros((tokens, 1), dtype=np.float16),
+            tail=np.zeros(tokens, dtype=np.float16),
+            places=np.full(4, 0.25, dtype=np.float16),
+        )
+
+
+def explains(request, decoding) -> str:
+    """Explains every second pair well."""
+    number = int(request.image.split(".")[0])
+    return f"Explanation: the cup says so. Answer: {'tea' if number % 2 else 'milk'}"
+
+
+def observed(folder, pairs, *, student=None, teacher=None, settings=SETTINGS):
+    made = artefact(folder)
+    models = student or Open(explains), teacher or Open(explains)
+    observe(made, pairs, TASKS, lambda: models[0], lambda: models[1], settings=settings, progress=mute)
+    return made
+
+
+def test_every_pair_has_what_both_models_show_of_its_answer(tmp_path):
+    made = observed(tmp_path, [pair(number, "tea " * (number + 1)) for number in range(7)])
+    for who in (TEACHER, STUDENT):
+        found = list(observations(made.path, index_of(made, who)))
+        assert [line.pair_id for line, _ in found] == [f"p{number}" for number in range(7)]
+        assert [len(seen.ids) for _, seen in found] == [number + 2 for number in range(7)]
+        assert all(line.mean_logprob == seen.mean_logprob for line, seen in found)
+
+
+def test_the_answer_prompt_is_the_one_of_the_task(tmp_path):
+    teacher = Open(explains)
+    observed(tmp_path, [pair(0)], teacher=teacher, settings=EvidenceSettings())
+    assert [(request.prompt, text) for request, text in teacher.told] == [("what?\nanswer", "tea")]
+
+
+def test_only_explanations_that_lead_to_the_answer_are_kept_and_given_to_both(tmp_path):
+    student = Open(explains)
+    made = observed(tmp_path, [pair(number) for number in range(4)], student=student)
+    assert explanations_of(made) == dict.fromkeys(("p1", "p3"), "the cup says so. Answer: tea")
+    assert [line.pair_id for line in index_of(made, STUDENT + PATHS)] == ["p1", "p3"]
+    told = [text for request, text in student.told if "Explain" in request.prompt]
+    assert told == ["Explanation: the cup says so. Answer: tea"] * 2
+    assert made.manifest["counts"]["explanation kept"] == 2
+    assert made.manifest["counts"]["explanation other_answer"] == 2
+
+
+def test_without_the_setting_nothing_is_explained(tmp_path):
+    teacher = Open(explains)
+    made = observed(tmp_path, [pair(1)], teacher=teacher, settings=EvidenceSettings())
+    assert (teacher.asked, explanations_of(made)) == ([], {})
+
+
+def test_what_a_model_does_not_show_is_counted_with_the_reason(tmp_path):
+    pairs = [pair(0), pair(1, "dark"), pair(2, question="what is <image>?")]
+    student = Open(explains, special_tokens=frozenset({"<image>"}))
+    made = observed(tmp_path, pairs, student=student, teacher=FakeModel(explains))
+    assert Counter(line.why_not for line in index_of(made, TEACHER)) == {"opaque": 3}
+    assert [line.why_not for line in index_of(made, STUDENT)] == [None, "not_shown", "special_token"]
+    counts = made.manifest["counts"]
+    assert (counts["teacher opaque"], counts["student observed"], counts["student with attention"]) == (3, 1, 1)
+
+
+@pytest.mark.parametrize("calls", range(1, 12))
+def test_a_resumed_artefact_is_the_uninterrupted_one(tmp_path, calls):
+    pairs = [pair(number, "tea " * (number % 3 + 1)) for number in range(7)]
+    whole = content(observed(tmp_path / "whole", pairs).path)
+
+    class Dying(Open):
+        left = calls
+
+        def observe(self, told):
+            Dying.left -= 1
+            if Dying.left == 0:
+                raise KeyboardInterrupt
+            return super().observe(told)
+
+    try:
+        observed(tmp_path / "again", pairs, student=Dying(explains), teacher=Dying(explains))
+    except KeyboardInterrupt:
+        observed(tmp_path / "again", pairs)
+    assert content(tmp_path / "again" / "made") == whole
+
+
+def test_dropped_pairs_are_no_evidence():
+    kinds = [VerdictKind.TEACHER_ONLY, VerdictKind.DROPPED, VerdictKind.STUDENT_RIGHT]
+    pairs = [pair(number) for number in range(3)]
+    verdicts = [Verdict(pair_id=one.pair_id, verdict=kind, reason="") for one, kind in zip(pairs, kinds, strict=True)]
+    assert [one.pair_id for one in usable(pairs, verdicts)] == ["p0", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("Explanation: the bar is 40. Answer: 40", Explained("the bar is 40.", "40")),
+        ("**Explanation:** The answer: look left.\n**Answer:** Tea.", Explained("The answer: look left.", "Tea")),
+        ("the bar is 40. Answer: 40.", Explained("the bar is 40.", "40")),
+        ("Answer: 40", None),
+        ("Explanation: the bar is 40.", None),
+        ("Explanation: see <image>. Answer: 40", None),
+        ("Explanation: " + "long " * 200 + "Answer: 40", None),
+        ("", None),
+    ],
+)
+def test_an_explanation_is_read_with_its_answer(reply, expected):
+    assert read_explanation(reply, {"<image>"}) == expected

@@ -1,0 +1,356 @@
+"""Planning: what is counted equals what the models do, more never costs less, and what is assumed is said."""
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaModel
+
+import tiny
+from makers import draw, speckle
+from parityalign.config import LevelSettings, RunConfig, ServerSettings
+from parityalign.errors import UserError
+from parityalign.loading import LoadingSettings
+from parityalign.models import _batches
+from parityalign.opening import open_model, open_processor
+from parityalign.planning import costs, published, sampling
+from parityalign.planning import works as planning
+from parityalign.planning.planner import QUESTION, Options, project
+from parityalign.planning.sampling import Ask, size_of_picture
+from parityalign.planning.sizes import Reading, Seen, Size, Stack
+from parityalign.planning.sizing import place_of, size_of
+from parityalign.planning.works import Amount, chosen, steps_of, works
+from parityalign.plugins import EMBEDDED_MODELS, load_task
+from parityalign.prompting import Prompter, read_image
+from parityalign.records import Pair, Verdict, VerdictKind
+from parityalign.runfile import load_config
+from parityalign.sourcing import open_source
+from parityalign.stages.level import choose
+from parityalign.training import trainer
+from parityalign.training.weights import with_adapter
+from projects import done, refusal
+
+AS_IT_IS = LoadingSettings()
+SIZES = [(40, 40), (64, 32), (96, 128)]
+NOT_MEASURED = Options(measure=False)
+
+
+@pytest.fixture
+def pool(tmp_path) -> Path:
+    for number, size in enumerate(SIZES * 2):
+        speckle(tmp_path / "pool" / f"{number}.png", seed=number, size=size)
+    return tmp_path
+
+
+def configured(folder: Path, **changes) -> Path:
+    said = {
+        "run": "runs/a",
+        "teacher": "embedded:teacher",
+        "student": "embedded:student",
+        "tasks": {"textvqa": {"images": "pool"}},
+        **changes,
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(said))
+    return folder / "run.yaml"
+
+
+def test_prompt_tokens_of_the_embedded_models_are_what_their_processors_give(pool):
+    config = load_config(configured(pool, annotate={"pairs_per_image": 3}))
+    rows = {(row.stage, row.model): row for row in project(config, NOT_MEASURED).rows}
+    task = load_task("textvqa")
+    for role, stage, prompt, times in (
+        ("teacher", "annotate", task.annotate_prompt, 3),
+        ("student", "identify", task.answer_prompt.format(question=QUESTION), 3),
+    ):
+        prompter = Prompter(open_processor(str(EMBEDDED_MODELS / role)))
+        images = [read_image(str(path)) for path in sorted((pool / "pool").iterdir())]
+        assert rows[stage, role].prompt_tokens == times * sum(len(prompter.encode(i, prompt).tokens) for i in images)
+
+
+@pytest.mark.parametrize("make", [tiny.llava, tiny.fast_vlm])
+def test_parameters_and_those_of_adapters_are_counted_as_the_loaded_model_has_them(tmp_path, make):
+    folder = str(make(tmp_path / "model"))
+    size = size_of(place_of(folder, AS_IT_IS), AS_IT_IS)
+    model = open_model(folder)
+    assert size.parameters == sum(weight.numel() for weight in model.parameters())
+    text = model.config.get_text_config()
+    assert size.head == size.vocabulary * text.hidden_size
+    assert (
+        size.cached
+        == 2 * text.num_hidden_layers * text.num_key_value_heads * text.hidden_size // text.num_attention_heads
+    )
+    adapted = with_adapter(model, 3)
+    learning = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
+    assert learning == 3 * size.adapter
+
+
+def test_no_weight_is_needed(tmp_path):
+    folder = tiny.llava(tmp_path / "model")
+    with_weights = size_of(place_of(str(folder), AS_IT_IS), AS_IT_IS)
+    for path in published.models():
+        assert not [*path.glob("*.safetensors")]
+    assert with_weights.origin == "its folder"
+
+
+def pairs_with_verdicts(count: int, gaps: int) -> tuple[list[Pair], list[Verdict]]:
+    pairs = [
+        Pair(
+            pair_id=str(i), image_id=str(i), image=f"{i}.png", task="t", question="q", answer="a", teacher="fake:t.json"
+        )
+        for i in range(count)
+    ]
+    kinds = [VerdictKind.TEACHER_ONLY if i < gaps else VerdictKind.STUDENT_RIGHT for i in range(count)]
+    return pairs, [Verdict(pair_id=str(i), verdict=kind, rule="exact", reason="") for i, kind in enumerate(kinds)]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(2, 60).flatmap(lambda count: st.tuples(st.just(count), st.integers(0, count))),
+    st.sampled_from(["gaps", "all", "random"]),
+    st.sampled_from([0.0, 0.25, 0.5]),
+)
+def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
+    count, gaps = counts
+    level = LevelSettings(select=select, replay=replay, held_out=0.1)
+    found = chosen(count, gaps, level)
+    made = choose(*pairs_with_verdicts(count, gaps), level, seed=0)
+    assert found.training + found.held_out == len(made.training) + len(made.held_out)
+    assert abs(found.held_out - len(made.held_out)) <= 1  # level holds out an image at least
+
+
+@pytest.mark.parametrize("level", [LevelSettings(epochs=3, batch_size=8), LevelSettings(max_steps=7)])
+@pytest.mark.parametrize("examples", [1, 8, 9, 100])
+def test_the_projected_steps_are_those_that_training_does(tmp_path, level, examples):
+    training = trainer.Training(
+        student="",
+        loading=AS_IT_IS,
+        settings=level,
+        objective=None,
+        seed=0,
+        progress=None,
+        train=[None] * examples,
+        held_out=[],
+    )
+    assert steps_of(examples, level) == trainer._arguments(training, tmp_path).max_steps
+
+
+def test_numbers_that_stand_elsewhere_too_are_the_same_there():
+    assert planning.LOOKS == trainer.LOOKS
+    mine = costs.CPU_TOKENS, costs.MOST_TOKENS, costs.SHARE_OF_FREE, costs.HIDDEN_STATES
+    assert mine == (_batches.CPU_TOKENS, _batches.MOST_TOKENS, _batches._SHARE_OF_FREE, _batches._HIDDEN_STATES)
+
+
+@pytest.mark.parametrize(("hidden", "inner"), [(256, 768), (256, 2048), (512, 512)])
+def test_what_training_keeps_of_a_token_is_about_what_torch_keeps(hidden, inner):
+    config = LlamaConfig(
+        hidden_size=hidden, intermediate_size=inner, num_hidden_layers=3, num_attention_heads=8, vocab_size=64
+    )
+    model = LlamaModel(config)
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    held = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: held.append(t) or pack(t), lambda t: t):
+        held.append(model(torch.randint(0, 64, (2, 128))))
+    stack = Stack(0, 3, hidden, inner)
+    way = costs.Way("full", False, 1, half=False, tower=True, language=True)
+    assert costs._kept(stack, way) == pytest.approx(sum(kept.values()) / 4 / 256, rel=0.2)
+
+
+READING = Reading(Seen(1000.0, 4000.0), Seen(900.5, 4000.0), 1)
+READINGS = {"teacher": {"textvqa": READING}, "student": {"textvqa": READING}}
+
+
+def run_of(**changes) -> RunConfig:
+    return RunConfig(
+        run="a",
+        teacher="hf:Qwen/Qwen2-VL-7B-Instruct",
+        student="hf:Qwen/Qwen2-VL-2B-Instruct",
+        tasks={"textvqa": {"images": "pool"}},
+        **changes,
+    )
+
+
+@cache
+def published_size(name: str) -> Size:
+    return size_of(place_of(name, AS_IT_IS, offline=True), AS_IT_IS)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    images=st.integers(0, 3000),
+    more=st.integers(0, 3000),
+    failures=st.floats(0, 1),
+    draws=st.integers(1, 4),
+    replay=st.sampled_from([0.0, 0.3, 0.5, 0.9]),
+    select=st.sampled_from(["gaps", "all", "random"]),
+    method=st.sampled_from(["full", "lora"]),
+)
+def test_more_images_never_cost_less(images, more, failures, draws, replay, select, method):
+    config = run_of(annotate={"pairs_per_image": draws}, level={"replay": replay, "select": select, "method": method})
+    server, device = ServerSettings(prompt_price=1, completion_price=2), published.device("a100-80gb")
+    sizes = {role: published_size(getattr(config, role).removeprefix("hf:")) for role in READINGS}
+
+    def costs_of(count: int) -> list[tuple[float, ...]]:
+        found = works(config, {"textvqa": Amount(count, 10)}, READINGS, failures=failures)
+        return [(work.requests, work.tokens, seconds(work), costs.money(work, server)) for work in found]
+
+    def seconds(work) -> float:
+        if not work.requests:
+            return 0.0
+        if work.steps:
+            way = costs.way_of(config.level, device, work, sizes["student"])
+            return costs.levelling_seconds(work, sizes["student"], way, device)
+        return costs.asking_seconds(work, sizes[work.role], AS_IT_IS, device)
+
+    for fewer, larger in zip(costs_of(images), costs_of(images + more), strict=True):
+        assert all(a <= b * (1 + 1e-9) for a, b in zip(fewer, larger, strict=True))
+
+
+def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
+    (size, device) = (
+        size_of(place_of("Qwen/Qwen2-VL-2B-Instruct", AS_IT_IS, offline=True), AS_IT_IS),
+        published.device("h200"),
+    )
+    work = planning.Work("level", "student", 100, 100_000, 500, 400_000, steps=10)
+
+    def memory(**changes) -> float:
+        level = LevelSettings(rows_at_once=2, **changes)
+        return costs.levelling_memory(work, size, costs.way_of(level, device, work, size), level, device)
+
+    full, lora, qlora = (memory(method=method) for method in ("full", "lora", "qlora"))
+    assert full > lora > qlora > memory(method="qlora", gradient_checkpointing=True)
+    assert full > size.parameters * 16
+    assert memory(parts={"vision": 0}) < full
+    shrunk = [
+        costs.weights(size, LoadingSettings(**said), device)
+        for said in ({"dtype": "float32"}, {}, {"quantise": "8bit"}, {"quantise": "4bit"})
+    ]
+    assert shrunk == sorted(shrunk, reverse=True)
+    assert shrunk[0] == 2 * shrunk[1] == 4 * size.parameters
+
+
+def test_what_does_not_fit_is_named_with_what_would(pool):
+    config = configured(pool, teacher="hf:Qwen/Qwen2-VL-7B-Instruct", student="hf:Qwen/Qwen2-VL-2B-Instruct")
+    said = done("plan", config, "--offline", "--device", "t4")
+    assert "asking the teacher (annotate) takes" in said
+    assert "loading.teacher.quantise: 4bit (" in said
+    assert "training the student takes" in said
+    assert "level.method: lora" in said
+    assert "Does not fit" not in done("plan", config, "--offline", "--device", "h200")
+
+
+def test_a_served_teacher_costs_money_and_budgets_are_compared(pool):
+    prices = {"prompt_price": 10.0, "completion_price": 40.0, "budget_requests": 8, "budget_money": 100.0}
+    config = configured(pool, teacher="http://localhost:1/v1#large", server=prices)
+    plan = project(load_config(config), NOT_MEASURED)
+    annotate = plan.rows[0]
+    assert annotate.seconds is None
+    assert annotate.money == (annotate.prompt_tokens * 10 + annotate.reply_tokens * 40) / 1e6
+    assert plan.money == sum(row.money for row in plan.rows if row.model == "teacher")
+    assert [problem for problem in plan.problems if "budget_requests is 8" in problem]
+    assert not [problem for problem in plan.problems if "budget_money" in problem]
+    assert any("pixels" in line for line in plan.assumed)
+
+
+def test_a_served_model_with_a_published_name_is_counted_by_its_architecture(pool):
+    config = configured(pool, teacher="http://localhost:1/v1#Qwen/Qwen2-VL-7B-Instruct")
+    plan = project(load_config(config), Options(Ask(offline=True), measure=False))
+    assert "8,291,375,616 parameters" in plan.models[0]
+    assert plan.rows[0].seconds is None
+
+
+def test_the_embedded_models_are_measured_and_the_run_folder_is_left_alone(pool):
+    said = done("plan", configured(pool, level={"epochs": 1}), "--sample", 2)
+    assert "student: seconds a request as measured on 2 requests" in said
+    assert "968,576 parameters" in said
+    assert not (pool / "runs").exists()
+
+
+def test_for_programs_the_same_is_printed_as_json(pool):
+    config = configured(pool)
+    found = json.loads(done("plan", config, "--no-measure", "--device", "l4", "--json"))
+    assert [row["stage"] for row in found["rows"]] == ["annotate", "identify", "identify", "level"]
+    assert found["total"]["seconds"] == pytest.approx(sum(row["seconds"] for row in found["rows"]))
+    assert found["device"]["memory"] == 24e9
+    assert found["assumed"]
+
+
+def test_fewer_pixels_cost_fewer_tokens(pool):
+    for number in range(6):
+        draw(pool / "pool" / f"{number}.png", size=(1200, 900))
+    tokens = {}
+    for pixels in (None, 200_000):
+        config = run_of(loading={"teacher": {"pixels": pixels}}).model_copy(
+            update={"tasks": load_config(configured(pool)).tasks}
+        )
+        tokens[pixels] = project(config, Options(Ask(offline=True), device="l4")).rows[0].prompt_tokens
+    assert tokens[200_000] < tokens[None] / 3
+
+
+def test_broken_pictures_are_passed_over_and_counted_as_images(pool):
+    (pool / "pool" / "0.png").write_bytes(b"no picture")
+    plan = project(load_config(configured(pool)), NOT_MEASURED)
+    assert plan.rows[0].requests == 6
+    for path in (pool / "pool").iterdir():
+        path.write_bytes(b"no picture")
+    assert any("none was opened" in line for line in project(load_config(configured(pool)), NOT_MEASURED).assumed)
+
+
+def test_where_nobody_knows_how_many_images_there_are_the_user_says_it(pool, monkeypatch):
+    stream = replace(open_source(str(pool / "pool")), count=lambda: None, holds_files=False)
+    monkeypatch.setattr(sampling, "open_source", lambda spec: stream)
+    config = configured(pool)
+    assert "--images" in refusal("plan", config, "--device", "l4")
+    said = json.loads(done("plan", config, "--device", "l4", "--images", 100, "--json"))
+    assert said["rows"][0]["requests"] == 100
+    assert any("100 images" in line for line in said["assumed"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--device", "a10o"), "Did you mean a10?"),
+        (("--picture", "large"), "1024x768"),
+        (("--picture", "0x9"), "1024x768"),
+    ],
+)
+def test_wrong_options_are_refused_with_what_would_be_right(pool, options, told):
+    assert told in refusal("plan", configured(pool), *options)
+
+
+def test_a_model_that_nobody_knows_is_refused_with_those_in_the_table(pool):
+    config = configured(pool, teacher="hf:nobody/nothing")
+    told = refusal("plan", config, "--offline", "--device", "l4")
+    assert "nobody/nothing" in told
+    assert "Qwen/Qwen2-VL-7B-Instruct" in told
+
+
+def test_a_folder_that_is_no_model_is_refused(pool):
+    assert "pool" in refusal("plan", configured(pool, teacher="hf:./pool"), "--device", "l4")
+
+
+def test_devices_are_known_by_what_their_drivers_call_them():
+    assert published.device_called("NVIDIA A100-SXM4-80GB", 85.0e9).name == "a100-80gb"
+    assert published.device_called("NVIDIA A100-PCIE-40GB", 42.4e9).name == "a100-40gb"
+    assert published.device_called("NVIDIA GeForce RTX 4090", 25.3e9).name == "rtx-4090"
+    assert published.device_called("NVIDIA H200", 150.0e9).name == "h200"
+    assert published.device_called("A device of tomorrow", 1e9) is None
+
+
+def test_a_size_is_read_as_width_and_height():
+    assert size_of_picture("640x480") == (640, 480)
+    with pytest.raises(UserError, match="'640'"):
+        size_of_picture("640")

@@ -1,0 +1,78 @@
+"""The recipes: each can be read, and the figures in its head are what `parityalign plan` computes."""
+
+from pathlib import Path
+
+import pytest
+
+from parityalign.loading import LoadingSettings
+from parityalign.planning import published
+from parityalign.planning.planner import Options, project
+from parityalign.planning.projection import summary
+from parityalign.planning.sampling import Ask
+from parityalign.planning.sizing import place_of, size_of
+from parityalign.runfile import load_config
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+STUDENTS = ("smolvlm-500m", "tinyllava", "internvl2-2b", "internvl2-4b", "qwen2-vl-2b")
+TEACHERS = ("qwen2-vl-7b", "internvl2-8b")
+WEIGHTS = {
+    "HuggingFaceTB/SmolVLM-500M-Instruct": 507_482_304,
+    "Qwen/Qwen2-VL-2B-Instruct": 2_208_985_600,
+    "Qwen/Qwen2-VL-7B-Instruct": 8_291_375_616,
+    "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976,
+    "Qwen/Qwen2.5-VL-7B-Instruct": 8_292_166_656,
+    "Qwen/Qwen3-VL-2B-Instruct": 2_127_532_032,
+    "Qwen/Qwen3-VL-8B-Instruct": 8_767_123_696,
+    "OpenGVLab/InternVL2-2B": 2_205_754_368,
+    "OpenGVLab/InternVL2-8B": 8_075_365_376,
+}
+"""Parameters as the hub counts them in the published weights."""
+FILE_BYTES = {"bczhou/tiny-llava-v1-hf": (4.98e9 + 0.661e9, 4), "OpenGVLab/InternVL2-4B": (4.96e9 + 3.34e9, 2)}
+"""Where no such count was found: bytes of the published weights, and of each number."""
+
+
+def headed(recipe: Path) -> list[str]:
+    return [line.removeprefix("#").strip() for line in recipe.read_text().splitlines() if line.startswith("#")]
+
+
+def test_every_pair_of_the_paper_has_a_recipe_and_three_newer_pairs_have():
+    names = {recipe.stem for recipe in RECIPES}
+    paper = {f"{student}_under_{teacher}" for student in STUDENTS for teacher in TEACHERS}
+    assert paper <= names
+    assert len(names - paper) >= 3
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_the_figures_in_the_head_of_a_recipe_are_what_plan_computes(recipe):
+    config = load_config(recipe)
+    assert set(config.tasks) == {"textvqa", "stvqa", "chartqa", "okvqa"}
+    ask = Ask(pictures=0, size=(1024, 768), images=8000, offline=True)
+    plan = project(config, Options(ask, device="a100-80gb"))
+    assert not plan.problems
+    missing = [line for line in summary(plan) if line not in headed(recipe)]
+    assert not missing, f"write into the head of {recipe.name}: {summary(plan)}"
+    command = f"parityalign plan recipes/{recipe.name} \\ --offline --device a100-80gb --images 8000 --sample 0"
+    assert command in " ".join(headed(recipe))
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_published_architectures_have_as_many_parameters_as_the_published_weights(name):
+    assert counted(name) == WEIGHTS[name]
+
+
+@pytest.mark.parametrize("name", FILE_BYTES)
+def test_published_architectures_are_as_large_as_the_published_files(name):
+    size, number = FILE_BYTES[name]
+    assert counted(name) == pytest.approx(size / number, rel=0.003)
+
+
+def test_every_model_of_the_recipes_has_a_published_architecture():
+    for recipe in RECIPES:
+        config = load_config(recipe)
+        for spec in (config.teacher, config.student):
+            assert published.architecture(spec.removeprefix("hf:")), spec
+
+
+def counted(name: str) -> int:
+    loading = LoadingSettings()
+    return size_of(place_of(name, loading, offline=True), loading).parameters
