@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-http test lint types embedded-models embedded-models-apart bench-intake bench-loop
+.PHONY: setup demo demo-controls demo-objectives demo-http test lint types embedded-models embedded-models-apart bench-intake bench-loop
 .PHONY: conformance conformance-torchvision
 
 setup: .venv/set-up
@@ -20,6 +20,10 @@ demo: setup
 # The five controls beside it, as many optimiser steps each; longer.
 demo-controls: demo
 	$(BIN)/parityalign demo --run runs/demo --controls
+
+# What each term of the objective is worth: 21 trainings on the demo's pairs; writes docs/results-objectives.md.
+demo-objectives: demo
+	$(BIN)/python benchmarks/objectives.py runs/demo
 
 # The demo twice, greedily: the teacher behind `transformers serve`, and in this process. PICTURES=20 makes it small.
 demo-http: setup

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parityalign import joinery, pipeline
+from parityalign import joinery, levelling
 from parityalign.models import fake
 from parityalign.seams import LevelResult
 from projects import WORDS, make_project, table
@@ -23,6 +23,6 @@ def trainable(monkeypatch):
         table(out / "replies.json", WORDS[:4] + [pair.answer for pair in (*pairs, *held_out)])
         return LevelResult(1, 1, 2.0, 1.0)
 
-    monkeypatch.setattr(pipeline, "leveller", lambda run, settings: learn)
+    monkeypatch.setattr(levelling, "leveller", lambda run, settings, **_: learn)
     replies = lambda run: fake.load(str(run.folder.path / "student" / "replies.json"))  # noqa: E731
     monkeypatch.setattr(joinery.Run, "load_levelled", replies)

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from pydantic.fields import FieldInfo
 
-from parityalign.config import RunConfig, Settings, TaskData
+from parityalign.config import RunConfig, TaskData
 from parityalign.errors import UserError
+from parityalign.loading import Settings
 from parityalign.runfile import as_yaml, load_config
 
 SHIPPED = sorted(Path(__file__).parent.parent.glob("src/parityalign/embedded/*.yaml"))

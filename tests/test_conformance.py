@@ -198,7 +198,7 @@ def test_an_answer_is_as_likely_in_training_as_in_decoding(folder, model, rows, 
     prompter = Prompter(open_processor(folder))
     together = log_probs(model._model, rows(examples))
     for example, found in zip(examples, together, strict=True):
-        trained = rows.encode(example)
+        trained = rows.answered(example).encoded
         prompt = prompter.encode(read_image(example.image), example.prompt)
         answer = [label for label in trained.per_token["labels"] if label != -100]
         # Pixels as training has them, in half precision, so that nothing but the way through the model differs.
@@ -271,7 +271,7 @@ def test_a_saved_student_opens_with_plain_transformers(folder, family, plain, ro
     expected = logits(open_student(folder), rows(examples[:2]))
     torch.testing.assert_close(torch.tensor(said["logits"]), expected, **CLOSE)
     assert said["template"] == open_processor(folder).chat_template
-    assert said["pixels"] == list(rows.encode(examples[0]).image["pixel_values"].shape)
+    assert said["pixels"] == list(rows.answered(examples[0]).encoded.image["pixel_values"].shape)
     if said["refused"]:
         record_property("note", "Its processor as a whole needs torchvision there; tokenizer and image processor open.")
         assert "torchvision" in said["refused"].lower()

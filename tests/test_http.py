@@ -19,7 +19,6 @@ from PIL import Image
 from makers import content as content_of
 from makers import draw, speckle
 from parityalign import cli
-from parityalign.config import ServerSettings
 from parityalign.errors import UserError, WorkFailed
 from parityalign.models import _asking
 from parityalign.models._images import data_url
@@ -30,6 +29,7 @@ from parityalign.pictures import read_picture
 from parityalign.plugins import fingerprint, load_model, split_model
 from parityalign.runfile import as_yaml, load_config, read_config
 from parityalign.seams import Decoding, Request
+from parityalign.serving import ServerSettings
 from projects import WORDS, configure, done, refusal
 from serving import Served, answer, image_of, prompt_of, reply, serving
 

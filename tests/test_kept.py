@@ -2,14 +2,17 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from makers import artefact, mute, task
+from parityalign.checkup import trained_on
 from parityalign.config import EvaluateSettings, IdentifySettings
 from parityalign.footprint import fits_twice, peak_bytes
 from parityalign.intervals import share_interval
@@ -24,6 +27,8 @@ from parityalign.stages._speed import speed_of, time_students, times_as_fast
 from parityalign.stages._steps import Asked
 from parityalign.stages._turns import ENOUGH_SECONDS, MOST_PARTS, MOST_PASSES
 from parityalign.stages.evaluate import speed_questions
+from parityalign.stages.level import choose
+from parityalign.tuning import LevelSettings
 from projects import configure, done
 from tiny import drawn, fast_vlm
 
@@ -340,6 +345,36 @@ def test_where_the_system_does_not_tell_the_peak_it_is_not_known(weighed, monkey
     assert peak_bytes(weighed._model, lambda: done_it.append(1)) is None and done_it == [1]
 
 
+class OnGpus:
+    """A model whose weights lie on two GPUs that are told about by `cuda`."""
+
+    device = torch.device("cuda:0")
+
+    def parameters(self):
+        return [SimpleNamespace(device=torch.device(name)) for name in ("cuda:0", "cuda:1", "cuda:1", "cpu")]
+
+    def get_memory_footprint(self):
+        return 1000
+
+
+def test_on_gpus_it_is_what_their_allocators_say(monkeypatch):
+    held = {"cuda:0": 700, "cuda:1": 300}
+    peak = {"cuda:0": 5000, "cuda:1": 5000}  # of something before
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda gpu: held[str(gpu)])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda gpu: peak.update({str(gpu): held[str(gpu)]}))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda gpu: peak[str(gpu)])
+    assert peak_bytes(OnGpus(), lambda: peak.update({"cuda:0": 750, "cuda:1": 320})) == 1000 + 50 + 20
+
+
+@pytest.mark.parametrize(("free", "fits"), [(500, False), (2000, True)])
+def test_another_model_fits_where_there_is_room_for_its_weights_and_more(monkeypatch, weighed, free, fits):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free, 10**9))
+    assert fits_twice(OnGpus()) is fits
+    weights = weighed._model.get_memory_footprint()
+    monkeypatch.setattr("parityalign.footprint._kilobytes", lambda *_: weights * free // 1000 // 1024)
+    assert fits_twice(weighed._model) is fits
+
+
 # What was forgotten
 
 
@@ -389,10 +424,28 @@ def test_which_are_asked_hangs_on_their_identity_not_on_their_place(chance, coun
     assert len(here) == count
 
 
+def test_what_any_round_trained_on_was_not_kept_out(tmp_path):
+    pairs, first = judged(80)
+    gaps = [each.model_copy(update={"verdict": VerdictKind.TEACHER_ONLY}) for each in first]  # all of them, by then
+    again = tmp_path / "rounds" / "2" / "verdicts"
+    again.mkdir(parents=True)
+    (again / "verdicts.jsonl").write_text("".join(f"{each.model_dump_json()}\n" for each in gaps))
+    config, manifest = SimpleNamespace(level=LevelSettings(), seed=0), {"rounds": [{}, {}]}
+    run = SimpleNamespace(
+        config=config, folder=SimpleNamespace(path=tmp_path), artefact=lambda name: SimpleNamespace(manifest=manifest)
+    )
+    both = trained_on(run, pairs, first)
+    manifest["rounds"] = [{}]
+    once = trained_on(run, pairs, first)
+    choice = choose(pairs, gaps, config.level, 0)
+    assert once == {each.pair_id for each in choose(pairs, first, config.level, 0).training}
+    assert both == once | {each.pair_id for each in choice.training} and once < both
+
+
 def forget(folder, known, tasks, load, **options):
     made, rules = artefact(folder, "forgotten"), IdentifySettings(batch_size=4, **options)
     ask_again(made, known, tasks, load, settings=rules, progress=mute)
-    return made, lost_pairs(made, known, tasks, settings=rules)
+    return made, lost_pairs(made, [each.pair for each in known], tasks, settings=rules)
 
 
 def test_lost_pairs_are_counted_by_task_with_the_judge_of_identify(tmp_path):

@@ -10,7 +10,6 @@ from torch import nn
 import families
 import tiny
 from makers import mute
-from parityalign.config import LevelSettings
 from parityalign.errors import UserError, WorkFailed
 from parityalign.loading import LoadingSettings
 from parityalign.objectives import _passes
@@ -20,6 +19,7 @@ from parityalign.rates import PartRates
 from parityalign.records import Pair
 from parityalign.training import checking, fitting, loop, parts, trainer, weights
 from parityalign.training.batches import AnswerBatches, Example
+from parityalign.tuning import LevelSettings
 
 AS_IT_IS = LoadingSettings()
 

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from makers import artefact
-from parityalign.config import LevelSettings
 from parityalign.records import Pair, Verdict, VerdictKind
 from parityalign.seams import LevelResult
 from parityalign.stages.level import choose, level, was_levelled
+from parityalign.tuning import LevelSettings
 
 KINDS = list(VerdictKind)
 GAP, RIGHT, BOTH, DROPPED, NEITHER = (

@@ -6,7 +6,7 @@ from huggingface_hub import constants
 
 import tiny
 from makers import mute
-from parityalign import joinery
+from parityalign import starting
 from parityalign.errors import UserError
 from parityalign.loading import LoadingSettings
 from parityalign.modelfiles import check_model_folder, commit_of, model_folder, published_files
@@ -173,7 +173,7 @@ def begun(folder, **loading):
         "loading": {"teacher": loading},
     }
     (folder / "RUN.yaml").write_text(yaml.safe_dump(said))
-    with joinery.opened(load_config(folder / "RUN.yaml"), mute) as run:
+    with starting.opened(load_config(folder / "RUN.yaml"), mute) as run:
         return run
 
 
@@ -183,7 +183,7 @@ def test_a_run_keeps_to_the_commit_that_it_began_with(hub, tmp_path, published):
     hub.models[NAME] = {"main": tiny.fast_vlm(tmp_path / "newer"), "old": published}
     assert begun(tmp_path).config == first.config
     again = read_config(tmp_path / "run" / "run.yaml")
-    with joinery.opened(again, mute) as run:
+    with starting.opened(again, mute) as run:
         assert run.config == first.config
     # Another revision is asked for: the commit is found anew.
     assert begun(tmp_path, revision="main").config.loading.teacher.commit == hub.commit(NAME, "main")
@@ -192,7 +192,7 @@ def test_a_run_keeps_to_the_commit_that_it_began_with(hub, tmp_path, published):
 def test_a_run_that_was_begun_needs_no_hub(hub, tmp_path, monkeypatch):
     begun(tmp_path)
     gone(monkeypatch)
-    assert begun(tmp_path).teacher_fingerprint
+    assert begun(tmp_path).models.teacher_fingerprint
 
 
 def test_the_fingerprint_follows_the_commit_and_what_changes_numbers_and_nothing_else():

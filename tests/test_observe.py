@@ -7,11 +7,11 @@ import pytest
 
 from makers import artefact, content, mute, task
 from parityalign.config import EvidenceSettings
-from parityalign.evidence import PATHS, STUDENT, TEACHER, Observation, observations
+from parityalign.evidence import PATHS, STUDENT, TEACHER, Observation, observations, read_index
 from parityalign.models.fake import FakeModel
 from parityalign.parsing import Explained, read_explanation
 from parityalign.records import Pair, Verdict, VerdictKind
-from parityalign.stages.observe import explanations_of, index_of, observe, usable
+from parityalign.stages.observe import Both, explanations_of, observe
 
 TASKS = {"toy": task()}
 SETTINGS = EvidenceSettings(explain=True, batch_size=3)
@@ -55,17 +55,22 @@ def explains(request, decoding) -> str:
     return f"Explanation: the cup says so. Answer: {'tea' if number % 2 else 'milk'}"
 
 
-def observed(folder, pairs, *, student=None, teacher=None, settings=SETTINGS):
+def right(pairs):
+    return [Verdict(pair_id=one.pair_id, verdict=VerdictKind.BOTH, reason="") for one in pairs]
+
+
+def observed(folder, pairs, *, student=None, teacher=None, settings=SETTINGS, kinds=None):
     made = artefact(folder)
     models = student or Open(explains), teacher or Open(explains)
-    observe(made, pairs, TASKS, lambda: models[0], lambda: models[1], settings=settings, progress=mute)
+    both = Both(lambda: models[0], lambda: models[1])
+    observe(made, pairs, kinds or right(pairs), TASKS, both, settings=settings, progress=mute)
     return made
 
 
 def test_every_pair_has_what_both_models_show_of_its_answer(tmp_path):
     made = observed(tmp_path, [pair(number, "tea " * (number + 1)) for number in range(7)])
     for who in (TEACHER, STUDENT):
-        found = list(observations(made.path, index_of(made, who)))
+        found = list(observations(made.path, read_index(made.path, who)))
         assert [line.pair_id for line, _ in found] == [f"p{number}" for number in range(7)]
         assert [len(seen.ids) for _, seen in found] == [number + 2 for number in range(7)]
         assert all(line.mean_logprob == seen.mean_logprob for line, seen in found)
@@ -80,8 +85,8 @@ def test_the_answer_prompt_is_the_one_of_the_task(tmp_path):
 def test_only_explanations_that_lead_to_the_answer_are_kept_and_given_to_both(tmp_path):
     student = Open(explains)
     made = observed(tmp_path, [pair(number) for number in range(4)], student=student)
-    assert explanations_of(made) == dict.fromkeys(("p1", "p3"), "the cup says so. Answer: tea")
-    assert [line.pair_id for line in index_of(made, STUDENT + PATHS)] == ["p1", "p3"]
+    assert explanations_of(made) == dict.fromkeys(("p1", "p3"), "Explanation: the cup says so. Answer: tea")
+    assert [line.pair_id for line in read_index(made.path, STUDENT + PATHS)] == ["p1", "p3"]
     told = [text for request, text in student.told if "Explain" in request.prompt]
     assert told == ["Explanation: the cup says so. Answer: tea"] * 2
     assert made.manifest["counts"]["explanation kept"] == 2
@@ -98,8 +103,8 @@ def test_what_a_model_does_not_show_is_counted_with_the_reason(tmp_path):
     pairs = [pair(0), pair(1, "dark"), pair(2, question="what is <image>?")]
     student = Open(explains, special_tokens=frozenset({"<image>"}))
     made = observed(tmp_path, pairs, student=student, teacher=FakeModel(explains))
-    assert Counter(line.why_not for line in index_of(made, TEACHER)) == {"opaque": 3}
-    assert [line.why_not for line in index_of(made, STUDENT)] == [None, "not_shown", "special_token"]
+    assert Counter(line.why_not for line in read_index(made.path, TEACHER)) == {"opaque": 3}
+    assert [line.why_not for line in read_index(made.path, STUDENT)] == [None, "not_shown", "special_token"]
     counts = made.manifest["counts"]
     assert (counts["teacher opaque"], counts["student observed"], counts["student with attention"]) == (3, 1, 1)
 
@@ -125,11 +130,12 @@ def test_a_resumed_artefact_is_the_uninterrupted_one(tmp_path, calls):
     assert content(tmp_path / "again" / "made") == whole
 
 
-def test_dropped_pairs_are_no_evidence():
-    kinds = [VerdictKind.TEACHER_ONLY, VerdictKind.DROPPED, VerdictKind.STUDENT_RIGHT]
+def test_dropped_pairs_are_no_evidence(tmp_path):
     pairs = [pair(number) for number in range(3)]
-    verdicts = [Verdict(pair_id=one.pair_id, verdict=kind, reason="") for one, kind in zip(pairs, kinds, strict=True)]
-    assert [one.pair_id for one in usable(pairs, verdicts)] == ["p0", "p2"]
+    verdicts = right(pairs)
+    verdicts[1] = verdicts[1].model_copy(update={"verdict": VerdictKind.DROPPED})
+    made = observed(tmp_path, pairs, kinds=verdicts)
+    assert [line.pair_id for line in read_index(made.path, TEACHER)] == ["p0", "p2"]
 
 
 @pytest.mark.parametrize(

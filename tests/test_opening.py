@@ -15,7 +15,7 @@ from transformers.models.auto.image_processing_auto import get_image_processor_c
 import families
 import tiny
 from makers import mute
-from parityalign import joinery, machine, opening
+from parityalign import machine, opening, starting
 from parityalign.config import RunConfig
 from parityalign.errors import UserError, WorkFailed
 from parityalign.loading import LoadingSettings
@@ -344,10 +344,10 @@ def test_a_manifest_can_tell_how_the_models_of_a_stage_ran(llava, tmp_path):
     (tmp_path / "pool").mkdir()
     spec, tasks = f"hf:{llava}", {"textvqa": {"images": (str(tmp_path / "pool"),)}}
     config = RunConfig.model_validate({"run": tmp_path / "run", "teacher": spec, "student": spec, "tasks": tasks})
-    with joinery.opened(config, mute) as run:
-        assert run._facts("annotate") == {}
+    with starting.opened(config, mute) as run:
+        assert run.models.facts("annotate") == {}
         run.load_student()
-        told = run._facts("annotate")["models"]
+        told = run.models.facts("annotate")["models"]
     assert list(told) == ["before"]
     assert told["before"]["image_processor"] == "CLIPImageProcessorPil" and told["before"]["dtype"] == "float32"
     assert str(tmp_path) not in json.dumps(told)
@@ -359,6 +359,6 @@ def test_a_run_that_begins_refuses_a_model_that_it_could_not_use(llava, tmp_path
     (tmp_path / "pool").mkdir()
     tasks = {"textvqa": {"images": (str(tmp_path / "pool"),)}}
     said = {"run": tmp_path / "run", "teacher": "http://host/v1#any", "student": f"hf:{llava}", "tasks": tasks}
-    with pytest.raises(UserError, match="has no chat template"), joinery.opened(RunConfig.model_validate(said), mute):
+    with pytest.raises(UserError, match="has no chat template"), starting.opened(RunConfig.model_validate(said), mute):
         pass
     assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaModel
 
 import tiny
 from makers import draw, speckle
-from parityalign.config import LevelSettings, RunConfig, ServerSettings
+from parityalign.config import RunConfig
 from parityalign.errors import UserError
 from parityalign.loading import LoadingSettings
 from parityalign.models import _batches
@@ -30,10 +30,12 @@ from parityalign.plugins import EMBEDDED_MODELS, load_task
 from parityalign.prompting import Prompter, read_image
 from parityalign.records import Pair, Verdict, VerdictKind
 from parityalign.runfile import load_config
+from parityalign.serving import ServerSettings
 from parityalign.sourcing import open_source
 from parityalign.stages.level import choose
 from parityalign.training import trainer
 from parityalign.training.weights import with_adapter
+from parityalign.tuning import LevelSettings
 from projects import done, refusal
 
 AS_IT_IS = LoadingSettings()

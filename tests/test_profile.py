@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
+from scipy.stats import mannwhitneyu
 
 from makers import artefact, content, draw
 from parityalign.config import EvidenceSettings
@@ -276,31 +277,24 @@ def test_the_area_is_the_share_of_pairs_of_items_in_the_right_order(items):
     if not inside or not outside:
         assert found is None
         return
-    orders = [(a > b) + (a == b) / 2 for a in inside for b in outside]
-    assert found.area == pytest.approx(np.mean(orders))
+    assert found.area == pytest.approx(mannwhitneyu(inside, outside).statistic / (len(inside) * len(outside)))
     assert (found.inside, found.outside) == (len(inside), len(outside))
     assert (found.interval is None) == (found.images == 1)
 
 
-def test_each_draw_of_the_images_gives_the_area_of_the_pairs_on_them(monkeypatch):
-    chance = random.Random(3)
-    items = [Item(chance.randrange(6), chance.random() < 0.5, chance.randrange(9)) for _ in range(60)]
-    draws = CHANCE(1).integers(9, size=(50, 9))
-    counts = np.array([np.bincount(draw, minlength=9) for draw in draws])
-    order = list(dict.fromkeys(item.image for item in items))
-    monkeypatch.setattr("parityalign.report._statistics.times_drawn", lambda *_, **__: [counts[:20], counts[20:]])
-    seen = []
-    monkeypatch.setattr("parityalign.report._statistics.percentile_interval", seen.append)
-    separation(items, CHANCE(0))
-    expected = [
-        separation_of([item for item in items for _ in range(count[order.index(item.image)])]) for count in counts
-    ]
-    assert seen[0] == pytest.approx(expected)
-
-
-def separation_of(items) -> float:
-    inside, outside = (np.array([item.value for item in items if item.inside is side]) for side in (True, False))
-    return float(((inside[:, None] > outside).mean() + (inside[:, None] >= outside).mean()) / 2)
+def test_the_interval_is_about_that_of_drawing_the_images_and_ranking_anew():
+    chance = CHANCE(3)
+    images = chance.integers(80, size=400)
+    luck = chance.normal(size=80)
+    values = luck[images] + chance.normal(size=400)
+    wrong = values + 2 * chance.normal(size=400) > 0
+    found = separation([Item(v, bool(w), i) for v, w, i in zip(values, wrong, images, strict=True)], CHANCE(0))
+    on = [np.flatnonzero(images == image) for image in range(80)]
+    draws = [np.concatenate([on[image] for image in chance.integers(80, size=80)]) for _ in range(600)]
+    areas = [mannwhitneyu(values[d][wrong[d]], values[d][~wrong[d]]).statistic for d in draws]
+    areas = [u / (wrong[d].sum() * (~wrong[d]).sum()) for u, d in zip(areas, draws, strict=True)]
+    assert found.interval == pytest.approx(tuple(np.percentile(areas, [2.5, 97.5])), abs=0.015)
+    assert found.images == len(set(images))
 
 
 def test_the_interval_is_about_as_wide_as_hanley_and_mcneils_error_says():

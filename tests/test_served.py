@@ -17,13 +17,13 @@ import yaml
 
 from parityalign.cli import DEMO_CONFIG
 from parityalign.embedded import generate
-from parityalign.joinery import opened
 from parityalign.pipeline import align
 from parityalign.plugins import EMBEDDED_MODELS, load_model, load_task, names
 from parityalign.records import Pair, Verdict
 from parityalign.report.files import read_records
 from parityalign.runfile import load_config
 from parityalign.seams import Decoding, Request
+from parityalign.starting import opened
 
 pytestmark = pytest.mark.served
 SECONDS_TO_START = 300

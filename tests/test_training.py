@@ -16,7 +16,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import tiny
 from parityalign.answering import Answerer
-from parityalign.config import LevelSettings
 from parityalign.errors import UserError
 from parityalign.models import hf
 from parityalign.opening import open_processor
@@ -25,6 +24,7 @@ from parityalign.records import Pair
 from parityalign.seams import Decoding, Request
 from parityalign.training import loop, weights
 from parityalign.training.batches import AnswerBatches, Example
+from parityalign.tuning import LevelSettings
 
 PROMPT = "{question}\nanswer"
 ANSWERS = ("red", "green", "blue square")

@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 from parityalign.joinery import Run
 from parityalign.kept import LostByTask, Speed
+from parityalign.levelling import Plan
 from parityalign.records import Pair, Verdict
 from parityalign.stages._forgetting import ask_again, known_before, lost_pairs
 from parityalign.stages._scores import RunScores
 from parityalign.stages._speed import speed_of, time_students
 from parityalign.stages.evaluate import speed_questions
+from parityalign.stages.identify import VERDICTS
 from parityalign.stages.level import choose, was_levelled
+from parityalign.store import Stream
 
 
 class Checkup(NamedTuple):
@@ -35,17 +38,28 @@ def checkup(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> Che
 
 
 def _lost(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> LostByTask:
-    config, tasks = run.config, run.tasks
-    training = choose(pairs, verdicts, config.level, config.seed).training
-    trained = {pair.pair_id for pair in training} if was_levelled(run.artefact("student")) else set()
-    known = known_before(pairs, verdicts, trained, settings=config.evaluate, seed=config.seed)
+    config = run.config
     of = ["pairs", "verdicts", "student", "answer prompt"]
     chosen_by = ["level.select", "level.replay", "level.held_out", "evaluate.forgotten_pairs", "seed"]
     asked_by = ["identify.max_new_tokens"]
     with run.stage("evaluate", "forgotten", of=of, settings=[*chosen_by, *asked_by]) as asked:
-        after = run.load_levelled if was_levelled(run.artefact("student")) else None
-        ask_again(asked, known, tasks, after, settings=config.identify, progress=run.progress)
-    return lost_pairs(asked, known, tasks, settings=config.identify)
+        if not asked.finished:
+            levelled = was_levelled(run.artefact("student"))
+            trained = trained_on(run, pairs, verdicts) if levelled else set()
+            known = known_before(pairs, verdicts, trained, settings=config.evaluate, seed=config.seed)
+            after = run.load_levelled if levelled else None
+            ask_again(asked, known, run.tasks, after, settings=config.identify, progress=run.progress)
+    return lost_pairs(asked, pairs, run.tasks, settings=config.identify)
+
+
+def trained_on(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> set[str]:
+    """The pairs that the student was trained on, in any round."""
+    plan = Plan(run.config.level, run.config.seed)
+    rounds = len(run.artefact("student").manifest.get("rounds", ()))
+    again = (run.folder.path / plan.verdicts(number) / VERDICTS for number in range(2, rounds + 1))
+    judged = [verdicts, *(list(Stream(path, Verdict, read_only=True)) for path in again)]
+    choices = (choose(pairs, each, plan.settings, plan.seed) for each in judged)
+    return {pair.pair_id for choice in choices for pair in choice.training}
 
 
 def _speed(run: Run) -> Speed:

@@ -6,15 +6,12 @@ made elsewhere stay quick and need no torch.
 """
 
 import json
-import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import StrEnum
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec
+from typing import Annotated, ParamSpec
 
 import typer
 from rich.console import Console
@@ -23,35 +20,17 @@ from parityalign import terminal
 from parityalign.config import IdentifySettings, RunConfig
 from parityalign.disk import write_whole
 from parityalign.errors import UserError
+from parityalign.options import PublicOption, PushOption, Rule, RunArgument, What
 from parityalign.plugins import find, load_task
 from parityalign.profiles import Measure, pair_weights
 from parityalign.records import VerdictKind
-from parityalign.runfile import load_config, read_config, with_teacher
-from parityalign.seams import Progress
+from parityalign.runfile import config_in, load_config, read_config, with_teacher
 from parityalign.store import RunFolder
-
-if TYPE_CHECKING:
-    from parityalign.joinery import Run
 
 P = ParamSpec("P")
 
 DEMO_CONFIG = Path(__file__).parent / "embedded" / "demo.yaml"
 INTERRUPTED = 130
-
-
-class Rule(StrEnum):
-    """When an answer counts as right; see `config.IdentifySettings`."""
-
-    METRIC = "metric"
-    PAPER = "paper"
-
-
-class What(StrEnum):
-    """Which pairs an export holds."""
-
-    GAPS = "gaps"
-    ALL = "all"
-
 
 app = typer.Typer(
     help="Bring a small vision-language model to parity with a large one on your own images, without labels.",
@@ -59,12 +38,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-PushOption = Annotated[
-    str | None, typer.Option("--push", metavar="OWNER/NAME", help="Then upload the levelled student to the hub.")
-]
-PublicOption = Annotated[bool, typer.Option("--public", help="Let everybody see what --push uploads.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was begun.")]
 
 
 def main() -> None:
@@ -99,14 +72,15 @@ def demo(
     ] = None,
 ) -> None:
     """Run everything on the bundled teacher, student and pictures."""
-    from parityalign.joinery import CONFIG, refuse_foreign_folder, refuse_other_run
+    from parityalign.joinery import CONFIG
+    from parityalign.starting import refuse_foreign_folder, refuse_other_run
 
     def chosen(config: RunConfig) -> RunConfig:
         return with_teacher(config, teacher, Path.cwd()) if teacher else config
 
     refuse_foreign_folder(run)
     config = chosen(read_config(DEMO_CONFIG, run))
-    with _progress() as progress, RunFolder(run):
+    with terminal.progress(_console()) as progress, RunFolder(run):
         if (run / CONFIG).exists():  # drawing clears `data`, which may be somebody's own
             refuse_other_run(read_config(run / CONFIG), config)
         find("embedded", "generate").write_demo_data(run / "data", config.seed, progress)
@@ -121,7 +95,9 @@ def run(
     public: PublicOption = False,
 ) -> None:
     """Run everything on your images and models; resumes, and redoes only what a change touches."""
-    _check_push(push, public=public)
+    from parityalign.sharing import check_push
+
+    check_push(push, public=public)
     _align(load_config(config), redo=redo)
     _push(load_config(config).run, push, public=public)
 
@@ -142,17 +118,15 @@ def plan(  # noqa: PLR0913 - an option is a parameter
 ) -> None:
     """Project tokens, time, memory and money of a run before it begins, and say what was assumed."""
     from parityalign.planning.planner import Options, project
-    from parityalign.planning.projection import HEADINGS
     from parityalign.planning.sampling import Ask, size_of_picture
+    from parityalign.showing import show_projection
 
     ask = Ask(sample, size_of_picture(picture), images, offline)
     found = project(load_config(config), Options(ask, device, failures, measure))
     if as_json:
         print(found.as_json())
     else:
-        console = _console()
-        console.print(terminal.table(HEADINGS, found.table(), texts=2))
-        console.print("", *found.lines(), sep="\n", markup=False, soft_wrap=True)
+        show_projection(_console(), found)
 
 
 @_command
@@ -174,13 +148,13 @@ def doctor(
 @_command
 def intake(run: RunArgument) -> None:
     """Sort the image folders into sound images and quarantine."""
-    _align(_config_of(run), only="intake")
+    _align(config_in(run), only="intake")
 
 
 @_command
 def annotate(run: RunArgument) -> None:
     """Have the teacher write questions and answers for the images."""
-    _align(_config_of(run), only="annotate")
+    _align(config_in(run), only="annotate")
 
 
 @_command
@@ -203,7 +177,7 @@ def identify(  # noqa: PLR0913 - an option is a parameter
 
     Works on a run folder, or with the options on pairs and answers made elsewhere; then no model is loaded.
     """
-    from parityalign.stages.elsewhere import identify_from_files
+    from parityalign.stages.elsewhere import identify_from_files, named_columns
 
     needed = {
         "--pairs": pairs,
@@ -217,7 +191,7 @@ def identify(  # noqa: PLR0913 - an option is a parameter
     if run and given:
         raise UserError(f"{', '.join(given)} cannot go with the run folder {run}: its run.yaml has the settings")
     if run:
-        _align(_config_of(run), only="identify")
+        _align(config_in(run), only="identify")
     elif pairs and teacher_answers and student_answers and task and out:
         verdicts = identify_from_files(
             pairs,
@@ -226,7 +200,7 @@ def identify(  # noqa: PLR0913 - an option is a parameter
             task=load_task(task),
             settings=IdentifySettings(rule=(rule or Rule.METRIC).value),
             form=pairs_format,
-            columns=_named_columns(columns),
+            columns=named_columns(columns),
         )
         _write_lines([verdict.model_dump_json() for verdict in verdicts], out)
         print(terminal.counted(Counter(verdict.verdict for verdict in verdicts)))
@@ -236,17 +210,31 @@ def identify(  # noqa: PLR0913 - an option is a parameter
 
 
 @_command
+def observe(run: RunArgument) -> None:
+    """Keep what both models show of the pairs: how sure they are, where they look, how the teacher gets there."""
+    config = config_in(run)
+    if not config.wants_evidence:
+        raise UserError(
+            f"no term of level.objective needs to know what the models of {run} show.\n"
+            f"To observe them all the same, write `evidence: {{always: true}}` into {run / 'run.yaml'}."
+        )
+    _align(config, only="observe")
+
+
+@_command
 def level(run: RunArgument, push: PushOption = None, public: PublicOption = False) -> None:
     """Train the student on the gaps, with a share of what it had right."""
-    _check_push(push, public=public)
-    _align(_config_of(run), only="level")
+    from parityalign.sharing import check_push
+
+    check_push(push, public=public)
+    _align(config_in(run), only="level")
     _push(run, push, public=public)
 
 
 @_command
 def evaluate(run: RunArgument) -> None:
     """Score the student before, the student after and the teacher on the labelled test splits."""
-    _align(_config_of(run), only="evaluate")
+    _align(config_in(run), only="evaluate")
 
 
 @_command
@@ -263,15 +251,15 @@ def profile(  # noqa: PLR0913 - an option is a parameter
     """Show how, and how much, the two models differ on the pairs, and list those where they differ most."""
     from parityalign.report.differences import difference_tables
     from parityalign.report.listing import FIRST, Wanted, list_table, listed, of_task, read_profiles, rows
+    from parityalign.showing import show_tables
 
-    config, console = _config_of(run), _console()
+    config = config_in(run)
     everything = read_profiles(run)
     profiles = of_task(everything, task)
     wanted = Wanted(verdict, sort, top if out else top or FIRST)
     chosen = listed(profiles, wanted)
     tables = difference_tables(profiles, list(config.tasks), seed=config.seed)
-    for told in tables if out else [*tables, list_table(run, chosen, wanted)]:
-        terminal.show_table(console, told.caption, told.headings, told.rows, texts=told.words)
+    show_tables(_console(), tables if out else [*tables, list_table(run, chosen, wanted)])
     if out:
         weights = pair_weights(everything, config.evidence)
         _write_lines([json.dumps(row) for row in rows(run, chosen, weights)], out)
@@ -300,7 +288,7 @@ def export(
     """Write what a run found in a form that other tools read; see docs/interchange.md."""
     from parityalign import exporting
 
-    done = exporting.export(_config_of(run), form, everything=what == What.ALL, prompted=prompted, out=out)
+    done = exporting.export(config_in(run), form, everything=what == What.ALL, prompted=prompted, out=out)
     print(f"{'export' if done.made else 'up to date'}: {done.path} ({terminal.counted(done.counts)})")
 
 
@@ -323,10 +311,11 @@ def score(
 
 def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, controls: bool = False) -> None:
     """Runs the pipeline, or the one stage of it that `only` names, and shows what came of it."""
-    from parityalign.joinery import opened
     from parityalign.pipeline import align
+    from parityalign.showing import show_outcomes, show_result
+    from parityalign.starting import opened
 
-    with _progress() as progress, opened(config, progress, only=only, redo=redo) as run:
+    with terminal.progress(_console()) as progress, opened(config, progress, only=only, redo=redo) as run:
         for stage in align(run):
             if stage == only:
                 break
@@ -334,17 +323,9 @@ def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, co
             from parityalign.controls import run_controls
 
             run_controls(run)
-    _show(run, whole=only is None)
-
-
-def _check_push(repo: str | None, *, public: bool) -> None:
-    """Refuses an upload that could not work, before there is anything to upload."""
-    if repo is not None:
-        from parityalign.sharing import check_name
-
-        check_name(repo)
-    elif public:
-        raise UserError("--public says who may see what --push uploads; give --push OWNER/NAME too")
+    show_outcomes(_console(), run.outcomes)
+    if only is None:
+        show_result(_console(), run.folder.path, list(run.tasks))
 
 
 def _push(run: Path, repo: str | None, *, public: bool) -> None:
@@ -352,23 +333,6 @@ def _push(run: Path, repo: str | None, *, public: bool) -> None:
         from parityalign.sharing import push
 
         print(f"pushed: {push(run, repo, public=public)}")
-
-
-def _config_of(run: Path) -> RunConfig:
-    """The configuration that lies in a run folder, for the stage commands."""
-    path = run / "run.yaml"
-    if not path.is_file():
-        raise UserError(f"{run} is no run folder: it has no run.yaml. Begin with: parityalign run RUN.yaml")
-    # The folder may have been moved since its run.yaml was written.
-    return load_config(path).model_copy(update={"run": Path(os.path.abspath(run))})
-
-
-def _named_columns(columns: str | None) -> dict[str, str]:
-    """{our name: the file's name} from `question=q,answer=a`."""
-    named = dict(part.split("=", 1) for part in columns.split(",") if "=" in part) if columns else {}
-    if columns and len(named) < columns.count(",") + 1:
-        raise UserError(f"--columns is {columns!r}; write it like question=q,answer=a,image=img,pair_id=id")
-    return named
 
 
 def _write_lines(lines: list[str], out: Path | None) -> None:
@@ -380,74 +344,7 @@ def _write_lines(lines: list[str], out: Path | None) -> None:
         write_whole(out, "".join(f"{line}\n" for line in lines))
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    with terminal.progress(_console()) as progress:
-        yield progress
-
-
 def _console() -> Console:
     console = Console(highlight=False)
     # A log file has no width; nothing should be cut off or folded in it.
     return console if console.is_terminal else Console(highlight=False, width=200)
-
-
-def _show(run: "Run", *, whole: bool) -> None:
-    """What was done and why; after a whole run also what came of it."""
-    console = _console()
-    for outcome in run.outcomes:
-        console.print(
-            f"{outcome.stage}: {outcome.why} ({terminal.counted(outcome.counts)})", markup=False, soft_wrap=True
-        )
-        if outcome.note:
-            console.print(f"  {outcome.note}", markup=False, soft_wrap=True)
-    if whole:
-        _show_result(console, run.folder.path, list(run.tasks))
-
-
-def _show_result(console: Console, run: Path, tasks: list[str]) -> None:
-    from parityalign.report.controls import Controls, control_table
-    from parityalign.report.files import read_record
-    from parityalign.report.flow import VERDICT_WORDS, verdicts_by_task
-    from parityalign.report.kept import FORGOTTEN_HEADINGS, forgotten_table, speed_line
-    from parityalign.report.tables import (
-        COVERAGE_HEADINGS,
-        PART_HEADINGS,
-        SCORE_HEADINGS,
-        Scores,
-        coverage_table,
-        headline,
-        part_table,
-        score_table,
-    )
-
-    verdicts = verdicts_by_task(run, tasks)
-    kinds = list(next(iter(verdicts.values()), {}))
-    rows = [[task, *(f"{counts[kind]:,}" for kind in kinds)] for task, counts in verdicts.items()]
-    console.print()
-    console.print(terminal.table(["pairs", *(VERDICT_WORDS[kind] for kind in kinds)], rows))
-    scores = read_record(run / "scores.json", Scores)
-    console.print()
-    if scores and scores.tasks:
-        console.print(terminal.table(SCORE_HEADINGS, score_table(scores), texts=2))
-        tables = (
-            (PART_HEADINGS, part_table(scores), 1),
-            (COVERAGE_HEADINGS, coverage_table(scores), 2),
-            (FORGOTTEN_HEADINGS, forgotten_table(scores.forgotten), 1),
-        )
-        for headings, listed, texts in tables:
-            if listed:
-                console.print()
-                console.print(terminal.table(headings, listed, texts=texts))
-        console.print(f"\n{headline(scores)}", soft_wrap=True, markup=False)
-        if said := speed_line(scores.speed):
-            console.print(said, soft_wrap=True, markup=False)
-    else:
-        console.print("No task of this run has a test split, so there are no scores.")
-    controls = read_record(run / "controls.json", Controls)
-    if controls:
-        compared = control_table(controls)
-        console.print()
-        console.print(terminal.table(compared.headings, compared.rows, texts=2))
-        console.print(compared.precision, soft_wrap=True, markup=False)
-    console.print(f"report: {run / 'report.html'}", soft_wrap=True, markup=False)

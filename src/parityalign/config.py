@@ -1,9 +1,7 @@
 """The configuration of a run: typed and frozen; `runfile.py` reads and writes it."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -16,23 +14,11 @@ from pydantic import (
 )
 
 from parityalign.errors import UserError
-from parityalign.loading import Loadings
-from parityalign.loading import LoadingSettings as LoadingSettings
-from parityalign.loading import Settings as Settings
+from parityalign.loading import Loadings, Settings
 from parityalign.matching import METRICS
-from parityalign.plugins import has, load_task, names, near, split_model
-from parityalign.rates import PartRates
-
-
-def _known(room: str, word: str) -> Callable[[str], str]:
-    """A check that a room has a part of the given name."""
-
-    def check(name: str) -> str:
-        if not has(room, name):
-            raise ValueError(f"there is no {word} {name!r}. {near(name, names(room))}")
-        return name
-
-    return check
+from parityalign.plugins import known, load_task, near, split_model
+from parityalign.serving import ServerSettings
+from parityalign.tuning import LevelSettings
 
 
 def _known_model(spec: str) -> str:
@@ -46,13 +32,6 @@ def _known_model(spec: str) -> str:
 def _known_metric(name: str) -> str:
     if name not in METRICS:
         raise ValueError(f"there is no metric {name!r}. {near(name, list(METRICS))}")
-    return name
-
-
-def _variable(name: str) -> str:
-    # What is refused is not shown: it may be the key itself.
-    if not re.fullmatch("[A-Z][A-Z0-9_]*", name):
-        raise ValueError("is no name of an environment variable (capitals, digits, underscores); a key belongs in one")
     return name
 
 
@@ -141,69 +120,6 @@ class EvidenceSettings(Settings):
     weight_exponent: float = Field(default=1.0, gt=0)
 
 
-Weight = Annotated[float, Field(ge=0)] | tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
-DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence": 1.0})
-"""What `objective: discrepancy` stands for; why: docs/results-objectives.md."""
-
-
-class LevelSettings(Settings):
-    """How the student is trained on the gaps."""
-
-    objective: (
-        Annotated[str, AfterValidator(_known("objectives", "objective"))]
-        | dict[Annotated[str, AfterValidator(_known("objectives", "objective"))], Weight]
-    ) = "answer"
-    """A file in `objectives/`, or several with their weights, such as `{answer: 1, confidence: [1, 0.5]}`: from 1 in
-    the beginning to 0.5 at the end. `discrepancy` stands for the weights that were found to be best."""
-    divergence: Literal["forward", "reverse", "jensen_shannon"] = "forward"
-    """How `confidence` compares the student's next token with the teacher's."""
-    method: Literal["full", "lora", "qlora"] = "full"
-    """All weights, or small matrices beside the linear layers that are merged in the end; `qlora`: on 4-bit weights."""
-    parts: PartRates = PartRates()
-    epochs: int = Field(default=3, ge=1)
-    max_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps in all, instead of `epochs`: fewer or more."""
-    learning_rate: float = Field(default=2e-4, gt=0)
-    batch_size: int = Field(default=64, ge=1)
-    """Pairs in an optimiser step, however many of them fit into memory."""
-    rows_at_once: int | None = Field(default=None, ge=1)
-    """Pairs of a step that go through the model together. None: all; halved whenever memory runs out."""
-    gradient_checkpointing: bool = False
-    """Less memory for about a third more time: what the layers computed is not kept but computed again."""
-    liger: bool = True
-    """Whether the fused kernels of the package liger-kernel are used where it and a GPU are there."""
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the steps over which the learning rate rises."""
-    weight_decay: float = Field(default=0.01, ge=0)
-    replay: float = Field(default=0.5, ge=0, lt=1)
-    """Share of the training pairs that the student already had right; 0 is the paper's way."""
-    held_out: float = Field(default=0.05, gt=0, lt=1)
-    """Share of the pairs kept out of training, for early stopping."""
-    patience: int = Field(default=3, ge=1)
-    """Looks at the held-out loss without a new best after which training stops."""
-    skipped_steps: int = Field(default=100, ge=1)
-    """Steps whose loss or gradient is not finite, and which change nothing, after which training stops."""
-    lora_rank: int = Field(default=16, ge=1)
-    lora_alpha: float | None = Field(default=None, gt=0)
-    """Weight of what LoRA learns, divided by the rank. None: twice the rank."""
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    select: Literal["gaps", "all", "random"] = "gaps"
-    """What is trained on besides replay: the gaps, all pairs, or as many pairs as gaps, drawn at random."""
-
-    @property
-    def weights(self) -> dict[str, tuple[float, float]]:
-        """The weight of each term of the objective, in the beginning and at the end."""
-        named: Mapping[str, object] = {self.objective: 1.0} if isinstance(self.objective, str) else self.objective
-        given = DISCREPANCY if self.objective == "discrepancy" else named
-        ends = {name: weight if isinstance(weight, tuple) else (weight, weight) for name, weight in given.items()}
-        return {name: pair for name, pair in ends.items() if any(pair)}
-
-    @property
-    def needs_evidence(self) -> bool:
-        """Whether a term compares the student with what the teacher showed."""
-        return not self.weights.keys() <= {"answer", "consistency"}
-
-
 class EvaluateSettings(Settings):
     """How the models are scored on the test splits."""
 
@@ -219,39 +135,6 @@ class EvaluateSettings(Settings):
     """Questions at most that the student before and after are timed on, in turns; 0: neither is timed."""
 
 
-class ServerSettings(Settings):
-    """How models behind a server (`http://...`) are asked, and what may be spent on them. No result hangs on these."""
-
-    key_variable: Annotated[str, AfterValidator(_variable)] = "PARITYALIGN_API_KEY"
-    """Environment variable that holds the key, never the key itself; unset: the server is asked without one."""
-    in_flight: int = Field(default=16, ge=1)
-    """Requests that wait for their answers at once."""
-    deadline: float = Field(default=120.0, gt=0)
-    """Seconds after which a request without its whole answer is given up and sent again."""
-    attempts: int = Field(default=8, ge=1)
-    """Requests for one question after which the stage stops."""
-    wait: float = Field(default=1.0, gt=0)
-    """Seconds before the second attempt, doubled for each one after it; a server's Retry-After goes first."""
-    budget_requests: int | None = Field(default=None, ge=1)
-    """Requests in the whole run, repeated and refused ones too; None: no limit. So for the two below."""
-    budget_tokens: int | None = Field(default=None, ge=1)
-    budget_money: float | None = Field(default=None, gt=0)
-    """In the currency of the prices."""
-    prompt_price: float = Field(default=0.0, ge=0)
-    """Of a million tokens."""
-    completion_price: float = Field(default=0.0, ge=0)
-    logprobs: bool = False
-    """Whether the log-probability of every reply is asked for and kept."""
-
-    @model_validator(mode="after")
-    def _money_has_prices(self) -> Self:
-        if self.budget_money is not None and not self.prompt_price + self.completion_price:
-            raise ValueError(
-                f"budget_money is {self.budget_money}, but no price is given. Set prompt_price and completion_price"
-            )
-        return self
-
-
 class RunConfig(Settings):
     """Everything that decides what a run makes."""
 
@@ -261,7 +144,7 @@ class RunConfig(Settings):
     teacher: Annotated[str, AfterValidator(_known_model)]
     """KIND:LOCATION, such as `embedded:teacher` or `hf:./folder`, or `http://HOST:PORT/v1#NAME`."""
     student: Annotated[str, AfterValidator(_known_model)]
-    tasks: dict[Annotated[str, AfterValidator(_known("tasks", "task"))], TaskData] = Field(min_length=1)
+    tasks: dict[Annotated[str, AfterValidator(known("tasks"))], TaskData] = Field(min_length=1)
     loading: Loadings = Loadings()
     intake: IntakeSettings = IntakeSettings()
     annotate: AnnotateSettings = AnnotateSettings()

@@ -145,7 +145,7 @@ def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
     settings = run.config.level.model_copy(update={"max_steps": aligned.steps, "patience": ENDLESS})
     choice = lesson.choice
     trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in (*choice.training, *choice.held_out)))
-    inputs = {"student model": run.student_fingerprint, "pairs": trained}
+    inputs = {"student model": run.models.student_fingerprint, "pairs": trained}
     plan = {**settings.model_dump(mode="json"), "seed": run.config.seed}
     student = run.folder.artefact(f"{folder}/student", inputs=inputs, settings=plan)
     if not student.finished:

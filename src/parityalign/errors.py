@@ -18,3 +18,14 @@ class WorkFailed(UserError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, exit_status=1)
+
+
+def missing_package(who: str, package: str, install: str) -> UserError:
+    """The error that an optional package is not there.
+
+    Args:
+        who: What needs it, such as `reading Parquet`.
+        package: Its name.
+        install: What goes behind `pip install`.
+    """
+    return UserError(f"{who} needs the package {package}, which is not installed.\nInstall it: pip install {install}")

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from parityalign.errors import UserError
+from parityalign.errors import UserError, missing_package
 from parityalign.plugins import near
 
 if TYPE_CHECKING:
@@ -46,10 +46,7 @@ def open_table(name: str, *, prefer: Sequence[str] = ()) -> Table:
         UserError: The package `datasets` is missing, or there is no such data set or split, or no network.
     """
     if find_spec("datasets") is None:
-        raise UserError(
-            f"reading {name} needs the package datasets, which is not installed.\n"
-            "Install it: pip install 'parityalign[datasets]'"
-        )
+        raise missing_package(f"reading {name}", "datasets", "'parityalign[datasets]'")
     place, split = divided(name)
     with _readable(name):
         table = _opened(place, split, prefer)

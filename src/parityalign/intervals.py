@@ -5,7 +5,7 @@ Hinkley, "Bootstrap Methods and their Application", section 3.8). The scores of 
 questions are drawn together, which keeps their differences paired.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from math import sqrt
 from statistics import NormalDist
 
@@ -51,32 +51,19 @@ def resampled_means(sums: Floats, sizes: Floats, *, resamples: int, rng: np.rand
     Returns:
         Shape (resamples, measures).
     """
+    images = len(sizes)
     table = np.column_stack([sums, sizes])
-    totals = np.concatenate([drawn @ table for drawn in times_drawn(len(sizes), resamples=resamples, rng=rng)])
-    means: Floats = totals[:, :-1] / totals[:, -1:]
-    return means
-
-
-def times_drawn(
-    images: int, *, resamples: int, rng: np.random.Generator, width: int = 0
-) -> Iterator[NDArray[np.int64]]:
-    """How often each image is drawn, for images drawn with replacement; some of the resamples at a time.
-
-    Args:
-        images: How many images there are.
-        resamples: How many times they are drawn.
-        rng: Source of chance.
-        width: Cells that the caller needs for each resample, where that is more than one an image.
-
-    Yields:
-        Shape (some resamples, images).
-    """
-    step = max(1, _CELLS // max(images, width))
+    step = max(1, _CELLS // images)
+    parts = []
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         draws = rng.integers(images, size=(rows, images))
         draws += np.arange(rows)[:, None] * images
-        yield np.bincount(draws.ravel(), minlength=rows * images).reshape(rows, images)
+        times_drawn = np.bincount(draws.ravel(), minlength=rows * images).reshape(rows, images)
+        parts.append(times_drawn @ table)
+    totals = np.concatenate(parts)
+    means: Floats = totals[:, :-1] / totals[:, -1:]
+    return means
 
 
 def percentile_interval(replicates: Floats) -> tuple[float, float]:

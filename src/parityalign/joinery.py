@@ -1,30 +1,26 @@
 """What the pipeline needs around the stages: a run's parts found by name, its artefacts with what they hang on."""
 
-import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
-from parityalign.config import LoadingSettings, RunConfig, Settings, TaskData
-from parityalign.disk import write_whole
+from parityalign.config import RunConfig, TaskData
 from parityalign.errors import UserError
 from parityalign.labelled import state_of
+from parityalign.loading import Settings
 from parityalign.matching import metric as find_metric
-from parityalign.modelfiles import check_model_folder, commit_of, is_path
-from parityalign.plugins import find, fingerprint, is_served, load_model, load_task, split_model
+from parityalign.plugins import load_task
 from parityalign.records import Question, content_id
-from parityalign.runfile import as_yaml, read_config
+from parityalign.runmodels import RunModels
 from parityalign.seams import Model, Progress, Source, Task
 from parityalign.sourcing import open_source
 from parityalign.splits import keep_split, kept_left_out, kept_questions
 from parityalign.store import Artefact, RunFolder
 
-ROLES = ("teacher", "student")
 CONFIG = "run.yaml"
 SCORES = "scores.json"
 CONTROLS = "controls.json"
@@ -36,34 +32,16 @@ SERVER = "server"
 
 _SPEED_ONLY = frozenset(
     {
-        *("annotate.batch_size", "identify.batch_size", "evaluate.batch_size"),
+        *("annotate.batch_size", "identify.batch_size", "evaluate.batch_size", "evidence.batch_size"),
+        "evidence.always",
         *("level.rows_at_once", "level.gradient_checkpointing", "level.liger"),
     }
 )
 """Settings that no result hangs on: changing one must not throw work away."""
-_PACKAGES_OF_METHOD = {"lora": ("peft",), "qlora": ("peft", "bitsandbytes")}
 _IN_SCORES = frozenset({"evaluate.resamples"})
 """Settings that matter to the scores only, which are computed anew from the answers."""
 _IN_CHECKUP = frozenset({"evaluate.forgotten_pairs", "evaluate.speed_questions"})
 """Settings that matter to what `checkup.py` measures, and not to the answers."""
-
-
-class Servers(Protocol):
-    """What is needed of `models/http.py`: models by URL, and what they were asked in a stage."""
-
-    def model(self, location: str, stage: str) -> Model:
-        """The model at a URL, whose requests are noted under the stage."""
-
-    def facts(self, stage: str) -> Mapping[str, object]:
-        """What a stage's manifest says about them; empty if nothing was asked."""
-
-
-@runtime_checkable
-class Described(Protocol):
-    """A model that can say how it runs in this process."""
-
-    facts: Mapping[str, str]
-    """What its numbers hang on besides its files, such as the precision; for manifests."""
 
 
 class Outcome(NamedTuple):
@@ -86,6 +64,7 @@ class Run:
         progress: Told of every step.
         tasks: The tasks by name, in the order of the configuration.
         outcomes: What became of each stage so far.
+        models: Loads the models, and knows what to say of them.
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig, progress: Progress, *, only: str | None = None) -> None:
@@ -102,10 +81,9 @@ class Run:
         self.progress = progress
         self.tasks: dict[str, Task] = {name: task_of(name, data) for name, data in config.tasks.items()}
         self.outcomes: list[Outcome] = []
+        self.models = RunModels(config, folder.path / SERVER)
         self._only = only
-        self._stage = ""
         self._artefacts: dict[str, Artefact] = {}
-        self._opened: dict[str, Mapping[str, str]] = {}
 
     @property
     def pools(self) -> dict[str, list[Source]]:
@@ -138,16 +116,6 @@ class Run:
     def _split_states(self) -> dict[str, str]:
         return {name: state_of(self.tasks[name], data.test) for name, data in self.config.tasks.items() if data.test}
 
-    @cached_property
-    def teacher_fingerprint(self) -> str:
-        """Changes whenever the teacher does; read once, since a model may be large."""
-        return fingerprint(self.config.teacher, self.config.loading.teacher)
-
-    @cached_property
-    def student_fingerprint(self) -> str:
-        """Changes whenever the student before does."""
-        return fingerprint(self.config.student, self.config.loading.student)
-
     @property
     def report_is_current(self) -> bool:
         """Whether `report.html` is younger than all that it tells of."""
@@ -159,40 +127,13 @@ class Run:
         """The artefact that a stage has made or found up to date in this process."""
         return self._artefacts[name]
 
-    def load_model(self, spec: str, loading: LoadingSettings, role: str) -> Model:
-        """Loads a model, after what the one before left behind is gone: two need not fit into memory.
-
-        Args:
-            spec: Where it is.
-            loading: How it is loaded.
-            role: What the stage's manifest calls it: `teacher`, `before` or `after`.
-        """
-        gc.collect()
-        if is_served(spec):
-            return self._servers.model(spec, self._stage)
-        model = load_model(spec, loading)
-        if isinstance(model, Described):
-            self._opened[role] = {**({"commit": loading.commit} if loading.commit else {}), **model.facts}
-        return model
-
-    @cached_property
-    def _servers(self) -> Servers:
-        """What the run asks over the network, and what it has spent there."""
-        made: Servers = find("models", "http").Servers(self.config.server, self.folder.path / SERVER)
-        return made
-
-    def _facts(self, stage: str) -> Mapping[str, object]:
-        served = any(map(is_served, (self.config.teacher, self.config.student)))
-        loaded = {"models": dict(self._opened)} if self._opened else {}
-        return {**loaded, **(self._servers.facts(stage) if served else {})}
-
     def load_teacher(self) -> Model:
         """Loads the teacher."""
-        return self.load_model(self.config.teacher, self.config.loading.teacher, "teacher")
+        return self.models.load(self.config.teacher, self.config.loading.teacher, "teacher")
 
     def load_student(self) -> Model:
         """Loads the student as it was before levelling."""
-        return self.load_model(self.config.student, self.config.loading.student, "before")
+        return self.models.load(self.config.student, self.config.loading.student, "before")
 
     def load_levelled(self) -> Model:
         """Loads the student as levelling left it."""
@@ -201,7 +142,7 @@ class Run:
     def load_own(self, folder: Path) -> Model:
         """Loads a student that this run has trained, in the way of the student before."""
         loading = self.config.loading.student.model_copy(update={"revision": None, "commit": None})
-        return self.load_model(f"hf:{folder}", loading, "after")
+        return self.models.load(f"hf:{folder}", loading, "after")
 
     @contextmanager
     def stage(self, name: str, artefact: str, *, of: Sequence[str], settings: Sequence[str]) -> Iterator[Artefact]:
@@ -229,8 +170,7 @@ class Run:
             (self.folder.path / stale).unlink(missing_ok=True)
         self.folder.event("began", stage=name)
         began = time.monotonic()
-        self._stage, made.also = name, lambda: self._facts(name)
-        self._opened.clear()
+        made.also = self.models.begin(name)
         yield made
         seconds, counts = round(time.monotonic() - began, 1), made.manifest["counts"]
         self.folder.event("finished", stage=name, seconds=seconds, counts=counts)
@@ -257,9 +197,9 @@ class Run:
         tasks = self.tasks.values()
         match part:
             case "teacher model":
-                return {part: self.teacher_fingerprint}
+                return {part: self.models.teacher_fingerprint}
             case "student model":
-                return {part: self.student_fingerprint}
+                return {part: self.models.student_fingerprint}
             case "pools":
                 return {f"images of {name}": self._digest_of(sources) for name, sources in self.pools.items()}
             case "tests":
@@ -292,101 +232,7 @@ class Run:
         return {name: item for name, item in values.items() if name not in _SPEED_ONLY | _IN_SCORES | _IN_CHECKUP}
 
 
-@contextmanager
-def opened(config: RunConfig, progress: Progress, *, only: str | None = None, redo: bool = False) -> Iterator[Run]:
-    """Locks the run folder, writes the configuration into it and joins the parts.
-
-    Args:
-        config: The configuration; its `run` names the folder.
-        progress: Told of every step.
-        only: The one stage that may work.
-        redo: Whether the results of another configuration may be worked over.
-
-    Raises:
-        UserError: The folder is in use, is no run folder, or holds a run of another configuration.
-    """
-    refuse_foreign_folder(config.run)
-    path = config.run / CONFIG
-    before = read_config(path) if path.exists() else None
-    if before and not redo:
-        refuse_other_run(before, config)
-    config = _pinned(config, before)
-    _refuse_unusable_models(config, before)
-    with RunFolder(config.run) as folder:
-        if before != config:
-            write_whole(path, as_yaml(config, folder.path))
-        yield Run(folder, config, progress, only=only)
-
-
 def task_of(name: str, data: TaskData) -> Task:
     """The task, with the metric that the configuration chose for it."""
     task = load_task(name)
     return replace(task, metric_name=data.metric, metric=find_metric(data.metric)) if data.metric else task
-
-
-def _pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:
-    """The configuration with the commit of each model on the hub: the one that the run began with, if it did."""
-    loadings = {}
-    for role in ROLES:
-        loading, spec = getattr(config.loading, role), getattr(config, role)
-        kind, location = split_model(spec)
-        if kind == "hf" and not is_path(location) and not loading.commit:
-            began: LoadingSettings | None = getattr(before.loading, role) if before else None
-            same = began and getattr(before, role) == spec and began.revision == loading.revision
-            kept = began.commit if began and same else None
-            loadings[role] = loading.model_copy(update={"commit": kept or commit_of(location, loading)})
-    return config.model_copy(update={"loading": config.loading.model_copy(update=loadings)})
-
-
-def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None:
-    """What would be found wrong only after hours of the teacher's work; looked at closely when a run begins."""
-    for role in ROLES:
-        spec, loading = getattr(config, role), getattr(config.loading, role)
-        kind, location = split_model(spec)
-        if kind == "hf":
-            check_model_folder(location)
-            if not before or (spec, loading) != (getattr(before, role), getattr(before.loading, role)):
-                from parityalign.opening import check_model
-
-                check_model(location, loading)
-    for package in _PACKAGES_OF_METHOD.get(config.level.method, ()):
-        if find_spec(package) is None:
-            asked = f"level.method is {config.level.method}, which needs the package {package}."
-            raise UserError(f"{asked}\nInstall it: pip install {package}")
-    if config.level.method == "qlora" and (not before or before.level.method != "qlora"):
-        find("training", "weights").refuse_method("qlora")
-
-
-def refuse_foreign_folder(folder: Path) -> None:
-    """Keeps a run out of a folder that holds something else.
-
-    Raises:
-        UserError: The folder holds files but was never a run folder.
-    """
-    ours = not folder.is_dir() or (folder / CONFIG).exists() or (folder / ".lock").exists()
-    if not ours and any(folder.iterdir()):
-        raise UserError(
-            f"{folder} holds files but is no run folder: it has no {CONFIG}. Name another, or an empty one."
-        )
-
-
-def refuse_other_run(before: RunConfig, now: RunConfig) -> None:
-    """A changed setting redoes its stages; other models or images are another run and deserve a folder.
-
-    Raises:
-        UserError: The two differ in a model or in images, or have no task in common.
-    """
-    shared = sorted(before.tasks.keys() & now.tasks.keys())
-    compared = [("teacher", before.teacher, now.teacher), ("student", before.student, now.student)]
-    images = [
-        (f"tasks.{name}.images", ", ".join(before.tasks[name].images), ", ".join(now.tasks[name].images))
-        for name in shared
-    ]
-    found = [f"{what} was {old}, is {new}" for what, old, new in (*compared, *images) if old != new]
-    if not shared:
-        found.append(f"tasks was {', '.join(before.tasks)}, is {', '.join(now.tasks)}")
-    if found:
-        raise UserError(
-            f"{now.run} holds a run of another configuration: {'; '.join(found)}.\n"
-            "Name another folder as `run`, or add --redo to do again what changed."
-        )

@@ -1,30 +1,172 @@
-"""Levelling as a run needs it: what is minimised, on what evidence, with which student.
+"""Levelling as a run needs it: on what evidence, with which objective, in how many rounds.
 
 Like `pipeline.py` this module joins rooms.
 """
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from parityalign.config import LevelSettings
+from parityalign.disk import writing
 from parityalign.errors import UserError
 from parityalign.evidence import TEACHER, observations, read_index
 from parityalign.joinery import Run
 from parityalign.plugins import find, is_served, split_model
 from parityalign.profiles import PROFILES, Profile, pair_weights
 from parityalign.prompting import Processor
-from parityalign.records import Pair
+from parityalign.records import Answer, Pair, Verdict
 from parityalign.seams import Leveller, LevelResult
-from parityalign.stages.observe import explanations_of
+from parityalign.stages._remembering import remembering
+from parityalign.stages.identify import TEACHER as TEACHER_ANSWERS
+from parityalign.stages.identify import identify, verdicts_of
+from parityalign.stages.level import LEVELLED, level, was_levelled
+from parityalign.stages.observe import Both, explanations_of, observe
+from parityalign.store import Artefact
+from parityalign.tuning import LevelSettings
 
 EVIDENCE = "evidence"
 """The artefact of the stage `observe`."""
 
 
-def leveller(run: Run, settings: LevelSettings, step: str = "level") -> Leveller:
-    """What trains the student, with these settings; `step` is what its progress is called.
+def gather_evidence(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[str]:
+    """The stage `observe`: what both models show of every pair that was not dropped, and how they differ.
 
-    Only when it is called does training's torch come in.
+    Returns:
+        The name of the artefact, if the objective needs it.
+    """
+    if not run.config.wants_evidence:
+        return []
+    of = ["pairs", "verdicts", "teacher model", "student model", "answer prompt", "explain prompt"]
+    with run.stage("observe", EVIDENCE, of=of, settings=["evidence.explain", "evidence.max_new_tokens"]) as made:
+        models, settings = Both(run.load_student, run.load_teacher), run.config.evidence
+        observe(made, pairs, verdicts, run.tasks, models, settings=settings, progress=run.progress)
+    return [EVIDENCE] if run.config.level.needs_evidence else []
+
+
+class Plan(NamedTuple):
+    """How a student is levelled."""
+
+    settings: LevelSettings
+    seed: int
+    rounds: str = "rounds"
+    """Folder of the artefacts of several rounds, below the run folder."""
+
+    def verdicts(self, number: int) -> str:
+        """The artefact of the verdicts that a round trains on."""
+        return "verdicts" if number == 1 else f"{self.rounds}/{number}/verdicts"
+
+    def student(self, number: int) -> str:
+        """The artefact of the student that a round comes to."""
+        return f"{self.rounds}/{number}/student"
+
+
+def level_student(
+    run: Run, artefact: Artefact, pairs: Sequence[Pair], verdicts: Sequence[Verdict], plan: Plan | None = None
+) -> None:
+    """The stage `level`, in as many rounds as `level.rounds` says.
+
+    Args:
+        run: The run.
+        artefact: Where the levelled student goes.
+        pairs: All pairs.
+        verdicts: The verdict on each, in the same order.
+        plan: How. None: as the run's configuration says.
+    """
+    plan = plan or Plan(run.config.level, run.config.seed)
+    if not artefact.finished and plan.settings.rounds > 1:
+        _in_rounds(run, artefact, pairs, verdicts, plan)
+    elif not artefact.finished:
+        train = leveller(run, plan.settings, seed=plan.seed)
+        level(artefact, pairs, verdicts, train, settings=plan.settings, seed=plan.seed)
+
+
+def _in_rounds(run: Run, artefact: Artefact, pairs: Sequence[Pair], verdicts: Sequence[Verdict], plan: Plan) -> None:
+    rounds: list[Artefact] = []
+    answers = run.artefact("verdicts")
+    while len(rounds) < plan.settings.rounds and (not rounds or _gained(rounds[-1])):
+        if rounds:
+            answers = _identified_again(run, plan, len(rounds) + 1, pairs, rounds[-1], answers)
+            verdicts = verdicts_of(answers)
+        rounds.append(_round(run, plan, len(rounds) + 1, pairs, verdicts, rounds))
+    best = next((made for made in reversed(rounds) if _gained(made)), rounds[0])
+    _keep(artefact, best, [made.manifest for made in rounds])
+
+
+def _round(
+    run: Run, plan: Plan, number: int, pairs: Sequence[Pair], verdicts: Sequence[Verdict], done: Sequence[Artefact]
+) -> Artefact:
+    """Levels the student of the round before on the pairs that are still gaps."""
+    student = plan.student(number - 1) if done else "student model"
+    of = [
+        "pairs",
+        plan.verdicts(number),
+        student,
+        "answer prompt",
+        *([EVIDENCE] if plan.settings.needs_evidence else []),
+    ]
+    with run.stage("level", plan.student(number), of=of, settings=["level", "seed"]) as made:
+        last, step = done[-1].path if done else None, f"level, round {number}"
+        train = leveller(run, plan.settings, step, student=last, seed=plan.seed)
+        level(made, pairs, verdicts, train, settings=plan.settings, seed=plan.seed)
+    return made
+
+
+def _identified_again(
+    run: Run, plan: Plan, number: int, pairs: Sequence[Pair], student: Artefact, before: Artefact
+) -> Artefact:
+    """Judges the pairs anew for the student of the last round; the teacher is asked only what it was not yet."""
+    said = before.stream(TEACHER_ANSWERS, Answer)
+    known = {answer.item_id: answer.text for answer in said if answer.not_asked is None}
+    prompts = {name: task.answer_prompt for name, task in run.tasks.items()}
+    replies = {
+        (pair.image, prompts[pair.task].format(question=pair.question)): known[pair.pair_id]
+        for pair in pairs
+        if pair.pair_id in known
+    }
+    of = ["pairs", plan.student(number - 1), plan.verdicts(number - 1), "teacher model", "answer prompt", "metric"]
+    with run.stage("level", plan.verdicts(number), of=of, settings=["identify"]) as made:
+        identify(
+            made,
+            pairs,
+            run.tasks,
+            lambda: run.load_own(student.path),
+            remembering(replies, run.config.teacher, run.load_teacher),
+            settings=run.config.identify,
+            progress=run.progress,
+        )
+    return made
+
+
+def _keep(artefact: Artefact, last: Artefact, rounds: Sequence[Mapping[str, object]]) -> None:
+    """Makes the student of the last round that gained anything the student of the run, and notes all rounds."""
+    manifest = last.manifest
+    if manifest["outcome"] == LEVELLED:
+        with writing(artefact.path):
+            for name in manifest["files"]:
+                (artefact.path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(last.path / name, artefact.path / name)
+    facts = {key: manifest[key] for key in ("training_by_task", "result", "note") if key in manifest}
+    told = [{key: each[key] for key in ("counts", "result", "outcome") if key in each} for each in rounds]
+    artefact.finish(manifest["counts"], outcome=manifest["outcome"], **facts, rounds=told)
+
+
+def _gained(made: Artefact) -> bool:
+    """Whether a round made the student better on the held-out pairs."""
+    return was_levelled(made) and made.manifest["result"]["best_step"] > 0
+
+
+def leveller(
+    run: Run, settings: LevelSettings, step: str = "level", *, student: Path | None = None, seed: int | None = None
+) -> Leveller:
+    """What trains a student; only when it is called does training's torch come in.
+
+    Args:
+        run: The run.
+        settings: How it is trained.
+        step: What its progress is called.
+        student: The folder of a student that this run has levelled before. None: the student that came in.
+        seed: Decides the order of the pairs. None: the run's.
     """
 
     def level(pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
@@ -32,14 +174,15 @@ def leveller(run: Run, settings: LevelSettings, step: str = "level") -> Leveller
         if kind != "hf":
             raise UserError(f"the student {run.config.student} cannot be trained: only hf and embedded models can")
         make: Callable[..., Leveller] = find("training", "loop").make_leveller
+        loading = run.config.loading.student
         return make(
-            location,
+            str(student or location),
             {task.name: task.answer_prompt for task in run.tasks.values()},
             settings=settings,
             objective=_objective(run, settings, [*pairs, *held_out]),
-            seed=run.config.seed,
+            seed=run.config.seed if seed is None else seed,
             progress=lambda _, done, total: run.progress(step, done, total),
-            loading=run.config.loading.student,
+            loading=loading.model_copy(update={"revision": None, "commit": None}) if student else loading,
         )(pairs, held_out, out)
 
     return level

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import BitsAndBytesConfig
 
-from parityalign.errors import UserError
+from parityalign.errors import UserError, missing_package
 from parityalign.loading import LoadingSettings
 
 SMALLER = (
@@ -14,6 +14,14 @@ SMALLER = (
     "which uses all GPUs and the memory; fewer `pixels`; or a smaller model."
 )
 """The end of a message that a model does not fit."""
+_NO_MEMORY = ("out of memory", "can't allocate memory")
+"""What torch says in a plain RuntimeError, on the CPU and on devices without a class of error for it."""
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether this is what is raised, on some device, when memory has run out."""
+    said = str(problem).lower()
+    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or any(words in said for words in _NO_MEMORY)
 
 
 def device() -> str:
@@ -60,14 +68,9 @@ def refuse_machine(loading: LoadingSettings) -> None:
         UserError: Says what is missing and how to get it.
     """
     if loading.quantise and find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"quantise is {loading.quantise}, which needs the package bitsandbytes, which is not installed.\n"
-            "Install it: pip install 'parityalign[quantised]'"
-        )
+        raise missing_package(f"quantise: {loading.quantise}", "bitsandbytes", "'parityalign[quantised]'")
     if loading.attention == "flash_attention_2" and not torch.cuda.is_available():
         raise UserError("attention is flash_attention_2, which needs a GPU, and this machine has none. Set it to auto.")
     if loading.attention == "flash_attention_2" and find_spec("flash_attn") is None:
-        raise UserError(
-            "attention is flash_attention_2, which needs the package flash-attn, which is not installed.\n"
-            "Install it: pip install flash-attn --no-build-isolation; or set attention to auto."
-        )
+        install = "flash-attn --no-build-isolation; or set attention to auto."
+        raise missing_package("attention: flash_attention_2", "flash-attn", install)

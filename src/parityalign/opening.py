@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from parityalign.errors import UserError, WorkFailed
 from parityalign.loading import LoadingSettings
-from parityalign.machine import SMALLER, device, placement, refuse_machine
+from parityalign.machine import SMALLER, device, is_out_of_memory, placement, refuse_machine
 from parityalign.modelfiles import model_folder
 from parityalign.pixels import limit_pixels, shared_grids
 from parityalign.processors import read_processor
@@ -210,8 +210,6 @@ def _in_words(location: str, what: str, folder: Path | None = None) -> Iterator[
     """Says in words why something cannot be loaded."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as problem:
-        raise WorkFailed(f"the model {location} does not fit: {_first_line(problem)}\n{SMALLER}") from problem
     except SafetensorError as problem:
         damaged = ", ".join(_damaged(folder)) if folder else ""
         raise UserError(
@@ -221,8 +219,8 @@ def _in_words(location: str, what: str, folder: Path | None = None) -> Iterator[
         raise UserError(
             f"cannot load {what} {location}: a package is missing: {_first_line(problem)}\n{_install_line(problem)}"
         ) from problem
-    except _LOADING_PROBLEMS as problem:
-        if "can't allocate memory" in str(problem):  # of a CPU, torch says so in a plain RuntimeError
+    except (*_LOADING_PROBLEMS, MemoryError) as problem:
+        if is_out_of_memory(problem):
             raise WorkFailed(f"the model {location} does not fit: {_first_line(problem)}\n{SMALLER}") from problem
         raise UserError(f"cannot load {what} {location}: {problem}") from problem
 

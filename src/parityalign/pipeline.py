@@ -1,22 +1,20 @@
 """The figure of the paper: images -> intake -> annotate (PA) -> identify (PI) -> level (PL) -> evaluate -> report.
 
-Each stage makes one artefact of the run folder. It has nothing to do if that is finished, was made `of` the same
-things, and no setting that matters to it has changed.
+Each stage makes one artefact; it has nothing to do if that was made `of` the same things with the same settings.
 """
 
 from collections.abc import Iterator
 
 from parityalign.checkup import checkup
 from parityalign.joinery import SCORES, Run
-from parityalign.levelling import EVIDENCE, leveller
+from parityalign.levelling import gather_evidence, level_student
 from parityalign.report.page import write_report
 from parityalign.sharing import write_card
 from parityalign.stages.annotate import annotate, written_pairs
 from parityalign.stages.evaluate import Models, evaluate, score, write_scores
 from parityalign.stages.identify import identify, verdicts_of
 from parityalign.stages.intake import accepted, intake
-from parityalign.stages.level import level, was_levelled
-from parityalign.stages.observe import observe, usable
+from parityalign.stages.level import was_levelled
 
 
 def align(run: Run) -> Iterator[str]:
@@ -30,8 +28,7 @@ def align(run: Run) -> Iterator[str]:
 
     of = ["images", "teacher model", "annotate prompt"]
     with run.stage("annotate", "pairs", of=of, settings=["annotate", "seed"]) as made:
-        drawing = config.annotate
-        annotate(made, accepted(images), tasks, teacher, settings=drawing, seed=seed, progress=progress)
+        annotate(made, accepted(images), tasks, teacher, settings=config.annotate, seed=seed, progress=progress)
         pairs = written_pairs(made)
     yield "annotate"
 
@@ -40,34 +37,20 @@ def align(run: Run) -> Iterator[str]:
         identify(verdicts, pairs, tasks, student, teacher, settings=config.identify, progress=progress)
     yield "identify"
 
-    evidence = [EVIDENCE] if config.wants_evidence else []
-    if evidence:
-        of = ["pairs", "verdicts", "teacher model", "student model", "answer prompt", "explain prompt"]
-        with run.stage("observe", EVIDENCE, of=of, settings=["evidence"]) as observed:
-            observe(
-                observed,
-                usable(pairs, verdicts_of(verdicts)),
-                tasks,
-                student,
-                teacher,
-                settings=config.evidence,
-                progress=progress,
-            )
-        yield "observe"
+    evidence = gather_evidence(run, pairs, verdicts_of(verdicts))
+    yield "observe"
 
     of = ["pairs", "verdicts", *evidence, "student model", "answer prompt"]
-    with run.stage("level", "student", of=of, settings=["level", "seed"]) as levelled:
-        trainer = leveller(run, config.level)
-        level(levelled, pairs, verdicts_of(verdicts), trainer, settings=config.level, seed=seed)
+    with run.stage("level", "student", of=of, settings=["level", "seed", *evidence]) as levelled:
+        level_student(run, levelled, pairs, verdicts_of(verdicts))
     write_card(config)
     yield "level"
 
     of = ["tests", "student model", "student", "teacher model", "answer prompt"]
     with run.stage("evaluate", "answers", of=of, settings=["evaluate", "seed"]) as answers:
         models = Models(student, run.load_levelled if was_levelled(levelled) else None, teacher)
-        asking = config.evaluate
-        evaluate(answers, run.tests, tasks, models, settings=asking, seed=seed, progress=progress)
-    scores = score(answers, run.tests, tasks, settings=asking, seed=seed, left_out=run.left_out)
+        evaluate(answers, run.tests, tasks, models, settings=config.evaluate, seed=seed, progress=progress)
+    scores = score(answers, run.tests, tasks, settings=config.evaluate, seed=seed, left_out=run.left_out)
     write_scores(run.folder.path / SCORES, checkup(run, pairs, verdicts_of(verdicts)).beside(scores))
     write_card(config)
     yield "evaluate"

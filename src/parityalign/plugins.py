@@ -7,6 +7,7 @@ or an entry point NAME in the group `parityalign.ROOM`. Nothing is imported befo
 import importlib
 import json
 import pkgutil
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,7 +15,7 @@ from types import ModuleType
 from urllib.parse import urlsplit
 
 from parityalign.disk import file_digest, folder_digest
-from parityalign.errors import UserError
+from parityalign.errors import UserError, missing_package
 from parityalign.loading import LoadingSettings
 from parityalign.records import content_id
 from parityalign.seams import Model, Task
@@ -53,15 +54,25 @@ def near(name: str, known: list[str]) -> str:
     return f"{guess}Known: {', '.join(known) or 'none'}."
 
 
+def known(room: str) -> Callable[[str], str]:
+    """A check, for settings, that a room has a part of the given name; it raises ValueError."""
+
+    def check(name: str) -> str:
+        if not has(room, name):
+            raise ValueError(_unknown(room, name))
+        return name
+
+    return check
+
+
 def find(room: str, name: str) -> ModuleType:
     """Imports the part `name` of a room.
 
     Raises:
         UserError: There is no such part, or a package that it needs is not installed.
     """
-    word = _WORDS.get(room, f"part of {room}")
     if not has(room, name):
-        raise UserError(f"there is no {word} {name!r}. {near(name, names(room))}")
+        raise UserError(_unknown(room, name))
     try:
         if name in _own(room):
             return importlib.import_module(f"parityalign.{room}.{name}")
@@ -71,10 +82,7 @@ def find(room: str, name: str) -> ModuleType:
         package = (problem.name or "").partition(".")[0]
         if package in ("", "parityalign"):
             raise
-        raise UserError(
-            f"the {word} {name!r} needs the package {package!r}, which is not installed.\n"
-            f"Install it: pip install {package}"
-        ) from problem
+        raise missing_package(f"the {_word(room)} {name!r}", package, package) from problem
 
 
 def load_task(name: str) -> Task:
@@ -165,6 +173,14 @@ def fingerprint(spec: str, loading: LoadingSettings | None = None) -> str:
     if path.is_file():
         return content_id(kind, file_digest(path), *parts)
     return content_id(kind, location, *([how.pinned] if kind == "hf" and how.pinned else []), *parts)
+
+
+def _word(room: str) -> str:
+    return _WORDS.get(room, f"part of {room}")
+
+
+def _unknown(room: str, name: str) -> str:
+    return f"there is no {_word(room)} {name!r}. {near(name, names(room))}"
 
 
 def _own(room: str) -> set[str]:

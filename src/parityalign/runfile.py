@@ -9,10 +9,11 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from parityalign.config import RunConfig, Settings, TaskData, listed, unlisted
+from parityalign.config import RunConfig, TaskData, listed, unlisted
 from parityalign.errors import UserError
 from parityalign.hub import PREFIX, is_table
 from parityalign.labelled import is_own
+from parityalign.loading import Settings
 from parityalign.plugins import is_served, near, split_model
 from parityalign.sourcing import folder_of, full_source, problem_of, relative_source
 
@@ -46,6 +47,19 @@ def read_config(path: Path, folder: Path | None = None) -> RunConfig:
     except ValidationError as error:
         raise _refusal(path, [*map(_in_words, error.errors())]) from error
     return _with_full_paths(config, Path(os.path.abspath(folder or path.parent)))
+
+
+def config_in(run: Path) -> RunConfig:
+    """The configuration that lies in a run folder.
+
+    Raises:
+        UserError: There is none, or it is wrong.
+    """
+    path = run / "run.yaml"
+    if not path.is_file():
+        raise UserError(f"{run} is no run folder: it has no run.yaml. Begin with: parityalign run RUN.yaml")
+    # The folder may have been moved since its run.yaml was written.
+    return load_config(path).model_copy(update={"run": Path(os.path.abspath(run))})
 
 
 def with_teacher(config: RunConfig, spec: str, folder: Path) -> RunConfig:

@@ -3,15 +3,17 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from parityalign.evidence import Observation
 from parityalign.records import Pair, Question, Score, Verdict
 from parityalign.rows import Row
 
 Metric = Callable[[str, Sequence[str]], Score]
 """(prediction, references) -> Score."""
 
+
+if TYPE_CHECKING:  # it brings NumPy along, which the command line can do without
+    from parityalign.evidence import Observation
 
 EXPLAIN = (
     "Explain in one short sentence how the image shows the answer, then answer using a single word or phrase.\n"
@@ -128,7 +130,7 @@ class Observer(Protocol):
     def special_tokens(self) -> frozenset[str]:
         """As in `Model`."""
 
-    def observe(self, told: Sequence[tuple[Request, str]]) -> list[Observation | None]:
+    def observe(self, told: Sequence[tuple[Request, str]]) -> "list[Observation | None]":
         """What the model shows when each request is followed by the given text as if it were its own reply.
 
         None where nothing is known of a text. The arrays hold the end token too."""

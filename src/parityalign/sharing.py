@@ -42,12 +42,19 @@ def write_card(config: RunConfig) -> None:
         write_whole(path, text)
 
 
-def check_name(repo: str) -> None:
-    """Refuses what could not be pushed to, before hours of work.
+def check_push(repo: str | None, *, public: bool) -> None:
+    """Refuses an upload that could not work, before hours of work; None: nothing is to be uploaded.
 
     Raises:
-        UserError: It is no OWNER/NAME, or this machine is not logged in.
+        UserError: It is no OWNER/NAME, or this machine is not logged in, or nothing is there to be public.
     """
+    if repo is not None:
+        _check_name(repo)
+    elif public:
+        raise UserError("--public says who may see what --push uploads; give --push OWNER/NAME too")
+
+
+def _check_name(repo: str) -> None:
     from huggingface_hub import get_token
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo, re.ASCII):
@@ -76,7 +83,7 @@ def push(run: Path, repo: str, *, public: bool) -> str:
     """
     from huggingface_hub import HfApi
 
-    check_name(repo)
+    _check_name(repo)
     manifest = read_manifest(run / STUDENT)
     if manifest is None or manifest.get("outcome") != LEVELLED:
         raise UserError(

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import httpx2
 
-from parityalign.config import ServerSettings
 from parityalign.errors import UserError, WorkFailed
 from parityalign.models._ledger import Budget, Usage
 from parityalign.models._wire import REFUSABLE, NoReply, Said, read_models, read_reply
 from parityalign.seams import Decoding
+from parityalign.serving import ServerSettings
 
 T = TypeVar("T")
 

@@ -22,7 +22,6 @@ _WINDOW_BYTES = 2**30
 """Of images that lie in memory while their rows are sorted by length."""
 _PATCH = 16
 """Pixels along the side of a patch, for towers that have none."""
-_NO_MEMORY = ("out of memory", "can't allocate memory")
 
 _learned: dict[str, int] = {}
 """Of each model that memory ran out for: how many tokens were too many, halved."""
@@ -93,12 +92,6 @@ def patches(row: Encoded, side: int) -> int:
         return 0
     flat = pixels.ndim < 4  # some processors cut patches themselves: (patches, numbers)
     return int(pixels.shape[-2] if flat else pixels.size // (pixels.shape[-3] * side * side))
-
-
-def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether this is what torch raises on some device when memory has run out."""
-    said = str(problem).lower()
-    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or any(words in said for words in _NO_MEMORY)
 
 
 def _length(row: Row) -> int:

@@ -9,9 +9,9 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from parityalign.config import ServerSettings
 from parityalign.errors import WorkFailed
 from parityalign.records import Record
+from parityalign.serving import ServerSettings
 from parityalign.store import Stream
 
 ANSWERS = "answers.jsonl"

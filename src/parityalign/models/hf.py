@@ -12,11 +12,13 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from parityalign import footprint
 from parityalign.answering import Answerer
-from parityalign.config import LoadingSettings
 from parityalign.errors import UserError
 from parityalign.evidence import Observation
-from parityalign.models._batches import Budget, Row, is_out_of_memory, windows
+from parityalign.loading import LoadingSettings
+from parityalign.machine import SMALLER, is_out_of_memory
+from parityalign.models._batches import Budget, Row, windows
 from parityalign.models._decoding import GumbelNoise, can_choose_rows, decode
 from parityalign.models._observing import Observing
 from parityalign.models._reading import Reader
@@ -35,10 +37,6 @@ from parityalign.seams import Decoding, Request
 T = TypeVar("T")
 
 _PIXELS = "pixel_values"
-_WHAT_HELPS = (
-    "Of the settings below `loading.teacher` and `loading.student` these help: dtype (bfloat16), quantise (4bit), "
-    "pixels (fewer), device_map (auto). What was answered before is kept."
-)
 
 
 def load(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
@@ -96,6 +94,18 @@ class HFModel:
         size = decoding.max_new_tokens
         return self._each(requests, size, lambda rows: self._write(rows, decoding))
 
+    def parameters(self) -> int:
+        """How many numbers the weights are."""
+        return int(self._model.num_parameters())
+
+    def fits_twice(self) -> bool:
+        """Whether there is memory left for another model of this size."""
+        return footprint.fits_twice(self._model)
+
+    def peak_bytes(self, work: Callable[[], object]) -> int | None:
+        """Does the work; the memory that is taken at most meanwhile, with the weights."""
+        return footprint.peak_bytes(self._model, work)
+
     def observe(self, told: Sequence[tuple[Request, str]]) -> list[Observation | None]:
         """What the model shows when each request is followed by the given text as if it were its own reply.
 
@@ -150,7 +160,7 @@ class HFModel:
             raise UserError(
                 f"{self.name} has not enough memory on {self._model.device} for a single question, about "
                 f"{rows[0].request.image} ({len(rows[0].encoded.tokens)} tokens and a reply of up to "
-                f"{size}).\n{_WHAT_HELPS}"
+                f"{size}).\n{SMALLER} What was answered before is kept."
             )
 
     def _write(self, rows: Sequence[Row], decoding: Decoding) -> list[str]:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from parityalign.config import ServerSettings
 from parityalign.errors import UserError, WorkFailed
 from parityalign.models._asking import Line, Question, opened, rest
 from parityalign.models._images import data_url
@@ -20,6 +19,7 @@ from parityalign.models._wire import Said, body
 from parityalign.pictures import Unfit, image_id, read_bytes
 from parityalign.records import content_id
 from parityalign.seams import Decoding, Request
+from parityalign.serving import ServerSettings
 
 PLACEHOLDERS = frozenset(
     "<image> <img> </img> <|image|> <|image_pad|> <|vision_start|> <|vision_end|> <|im_start|> <|im_end|> "

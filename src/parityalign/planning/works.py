@@ -8,8 +8,9 @@ import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from parityalign.config import LevelSettings, RunConfig
+from parityalign.config import RunConfig
 from parityalign.planning.sizes import Reading, Seen
+from parityalign.tuning import LevelSettings
 
 Role = Literal["teacher", "student"]
 PAIR_TOKENS = 30

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parityalign.errors import UserError
+from parityalign.errors import UserError, missing_package
 from parityalign.seams import Found, Source
 from parityalign.sources._shards import found_bytes, shards
 
@@ -31,10 +31,7 @@ def open_source(location: str) -> Source:
         UserError: The package pyarrow is missing.
     """
     if find_spec("pyarrow") is None:
-        raise UserError(
-            f"reading {location} needs the package pyarrow, which is not installed.\n"
-            "Install it: pip install 'parityalign[datasets]'"
-        )
+        raise missing_package(f"reading {location}", "pyarrow", "'parityalign[datasets]'")
     return shards(location, _images, lambda path: _opened(path).metadata.num_rows)
 
 

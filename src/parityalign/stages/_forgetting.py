@@ -98,14 +98,15 @@ def ask_again(
 
 
 def lost_pairs(
-    artefact: Artefact, known: Sequence[Known], tasks: Mapping[str, Task], *, settings: IdentifySettings
+    artefact: Artefact, pairs: Sequence[Pair], tasks: Mapping[str, Task], *, settings: IdentifySettings
 ) -> LostByTask:
     """How many of the pairs that `ask_again` asked the student has wrong now, by the judge of identify."""
     judges = {name: judge_of(task, settings) for name, task in tasks.items()}
     after = {answer.item_id: answer.text for answer in artefact.stream(AFTER, Answer)}
     return lost_by_task(
         Case(pair.task, pair.image_id, not judges[pair.task].agrees(after[pair.pair_id], pair.answer))
-        for pair, _ in known
+        for pair in pairs
+        if pair.pair_id in after
     )
 
 

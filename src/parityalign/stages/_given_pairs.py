@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from parityalign.errors import UserError
+from parityalign.errors import UserError, missing_package
 from parityalign.firstrelease import kind_of, read_item
 from parityalign.plugins import near
 from parityalign.records import Record, content_id
@@ -173,7 +173,7 @@ def _parquet_file(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as problem:
-        raise UserError("reading Parquet needs the package pyarrow.\nInstall it: pip install pyarrow") from problem
+        raise missing_package("reading Parquet", "pyarrow", "'parityalign[datasets]'") from problem
     with _readable(path):
         return pyarrow.parquet.ParquetFile(path)
 

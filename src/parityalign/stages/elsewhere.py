@@ -78,6 +78,18 @@ def identify_from_files(
     return [verdict(pair) for pair in known.values()]
 
 
+def named_columns(columns: str | None) -> dict[str, str]:
+    """{our name: the file's name} from `question=q,answer=a`.
+
+    Raises:
+        UserError: It is not written like this.
+    """
+    named = dict(part.split("=", 1) for part in columns.split(",") if "=" in part) if columns else {}
+    if columns and len(named) < columns.count(",") + 1:
+        raise UserError(f"--columns is {columns!r}; write it like question=q,answer=a,image=img,pair_id=id")
+    return named
+
+
 def _answers(path: Path, known: Mapping[str, GivenPair], pairs: Path) -> dict[str, str | None]:
     rows = json_rows(path, f"JSON lines with {names(_ANSWER_KEYS)}")
     answers = _by_id(map(_answer, rows))

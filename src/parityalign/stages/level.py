@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from parityalign.config import LevelSettings
 from parityalign.records import Pair, Verdict, VerdictKind
 from parityalign.seams import Leveller, LevelResult
 from parityalign.stages._steps import sample
 from parityalign.store import Artefact
+from parityalign.tuning import LevelSettings
 
 NO_GAPS = "no_gaps"
 LEVELLED = "levelled"

@@ -18,6 +18,7 @@ from parityalign.records import Answer, Explanation, Pair, Verdict, VerdictKind
 from parityalign.seams import Observer, Progress, Request, Task
 from parityalign.stages._judging import judge_of
 from parityalign.stages._steps import SPECIAL_TOKEN, Asked, LoadModel, answer_all, write_all
+from parityalign.stages.profile import write_profile
 from parityalign.store import Artefact, resume_in_batches
 
 REPLIES = "explanation_replies.jsonl"
@@ -31,57 +32,56 @@ OTHER_ANSWER = "other_answer"
 """The explanation leads to another answer than the pair's."""
 
 
+class Both(NamedTuple):
+    """The two models of a run."""
+
+    student: LoadModel
+    """As it was before levelling."""
+    teacher: LoadModel
+
+
 def observe(
     artefact: Artefact,
     pairs: Sequence[Pair],
+    verdicts: Sequence[Verdict],
     tasks: Mapping[str, Task],
-    load_student: LoadModel,
-    load_teacher: LoadModel,
+    models: Both,
     *,
     settings: EvidenceSettings,
     progress: Progress,
 ) -> None:
-    """Keeps what both models show of every pair.
+    """Keeps what both models show of every pair that was not dropped, and how they differ on it.
 
     Args:
-        artefact: Where the observations and the explanations go.
-        pairs: See `usable`.
+        artefact: Where the observations, the explanations and the profile go.
+        pairs: What the teacher wrote.
+        verdicts: The verdict on each, in the same order.
         tasks: The tasks of the pairs, by name.
-        load_student: Loads the student as it was before levelling; called if it has something left to show.
-        load_teacher: Loads the teacher, likewise; it is dropped before the student comes.
+        models: Each is loaded if it has something left to show; the teacher is dropped before the student comes.
         settings: Whether explanations are asked for.
         progress: Told of every batch.
     """
     if artefact.finished:
         return
+    judged = zip(pairs, verdicts, strict=True)
+    pairs = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
     answers = [_Told(pair, _prompt(tasks[pair.task].answer_prompt, pair), pair.answer) for pair in pairs]
-    teacher = _Watcher(artefact, TEACHER, cache(load_teacher), settings, progress)
+    teacher = _Watcher(artefact, TEACHER, cache(models.teacher), settings, progress)
     teacher.watch(answers)
     paths: list[_Told] = []
     if settings.explain:
         explained = {each.pair_id: each.text for each in teacher.explain(pairs, tasks) if each.text}
-        told = [pair for pair in pairs if pair.pair_id in explained]
         paths = [
-            _Told(pair, _prompt(tasks[pair.task].explain_prompt, pair), f"Explanation: {explained[pair.pair_id]}")
-            for pair in told
+            _Told(pair, _prompt(tasks[pair.task].explain_prompt, pair), explained[pair.pair_id])
+            for pair in pairs
+            if pair.pair_id in explained
         ]
         teacher.watch(paths, PATHS)
     del teacher
-    student = _Watcher(artefact, STUDENT, cache(load_student), settings, progress)
+    student = _Watcher(artefact, STUDENT, cache(models.student), settings, progress)
     student.watch(answers)
     student.watch(paths, PATHS)
-    _finish(artefact)
-
-
-def usable(pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[Pair]:
-    """The pairs that were not dropped."""
-    judged = zip(pairs, verdicts, strict=True)
-    return [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
-
-
-def index_of(artefact: Artefact, who: str) -> list[Observed]:
-    """What there is of one model: `TEACHER` or `STUDENT`, with `PATHS` behind it of the explanations."""
-    return read_index(artefact.path, who)
+    _finish(artefact, write_profile(artefact, pairs, verdicts))
 
 
 def explanations_of(artefact: Artefact) -> dict[str, str]:
@@ -179,7 +179,7 @@ def _explanation(pair: Pair, reply: Answer, agrees: Callable[[str, str], bool]) 
         return Explanation(pair_id=pair.pair_id, text=None, why_not=UNREADABLE)
     if not agrees(found.answer, pair.answer):
         return Explanation(pair_id=pair.pair_id, text=None, why_not=OTHER_ANSWER)
-    return Explanation(pair_id=pair.pair_id, text=f"{found.explanation} Answer: {pair.answer}")
+    return Explanation(pair_id=pair.pair_id, text=f"Explanation: {found.explanation} Answer: {pair.answer}")
 
 
 def _prompt(form: str, pair: Pair) -> str:
@@ -190,13 +190,13 @@ def _unsafe(told: _Told, special_tokens: frozenset[str]) -> bool:
     return holds_special_token(f"{told.pair.question}\n{told.text}", special_tokens)
 
 
-def _finish(artefact: Artefact) -> None:
-    """Counts what each model showed, and why it showed nothing."""
+def _finish(artefact: Artefact, profiles: Mapping[str, int]) -> None:
+    """Counts what each model showed and why it showed nothing, and the measures of the profile."""
     counts: Counter[str] = Counter()
     for who in (TEACHER, STUDENT):
-        for line in index_of(artefact, who):
+        for line in read_index(artefact.path, who):
             counts[f"{who} {line.why_not or 'observed'}"] += 1
             counts[f"{who} with attention"] += line.has_places
     for each in artefact.stream(EXPLANATIONS, Explanation):
         counts[f"explanation {each.why_not or 'kept'}"] += 1
-    artefact.finish({key: count for key, count in counts.items() if count})
+    artefact.finish({key: count for key, count in counts.items() if count}, profile=dict(profiles))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from parityalign.answering import Answered, Answerer
-from parityalign.prompting import Array, Encoded, Processor, read_image, stack
+from parityalign.prompting import Array, Processor, read_image, stack
 from parityalign.training.views import other_view
 
 CACHE_BYTES = 2**30
@@ -52,7 +52,7 @@ class AnswerBatches:
             processor: The student's.
             stop: The ids that stop its generation.
             join: Gives what terms of the loss need besides the model's inputs.
-            views: Whether a batch also has another view of each picture, under `view`.
+            views: Whether a batch also has another view of each picture, under `view`; another one at each visit.
             cache_bytes: Memory for images that were decoded before.
 
         Raises:
@@ -62,20 +62,24 @@ class AnswerBatches:
         self._join = join
         self._views = views
         self._cache_left = cache_bytes
-        self._images: dict[tuple[str, bool], Encoded] = {}
-        self._rows: dict[tuple[Example, bool], Answered] = {}
+        self._images: dict[str, dict[str, Array]] = {}
+        self._rows: dict[Example, Answered] = {}
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+    def __call__(self, examples: Sequence[Example], visit: int = 0) -> dict[str, Any]:
         """The model's inputs and `labels` (rows, tokens): the answer's tokens and the end token, else -100.
 
         Besides these: what was joined, `view` and, for examples that are explained, `explained`, batches of their own.
+
+        Args:
+            examples: The rows.
+            visit: Decides which other view of a picture is shown.
         """
         rows = [self.answered(example) for example in examples]
         batch: dict[str, Any] = self._inputs(rows)
         if self._join:
             batch |= self._join([example.pair_id for example in examples], rows)
         if self._views:
-            batch["view"] = self._inputs([self.answered(example, view=True) for example in examples])
+            batch["view"] = self._inputs([self._other_view(example, visit) for example in examples])
         told = [row for row, example in enumerate(examples) if example.explanation]
         if told:
             explanations = [self.answered(_explained(examples[row])) for row in told]
@@ -86,30 +90,33 @@ class AnswerBatches:
         """The model's inputs and `labels` alone."""
         return self._inputs([self.answered(example) for example in examples])
 
-    def answered(self, example: Example, *, view: bool = False) -> Answered:
+    def answered(self, example: Example) -> Answered:
         """One row, its pixels in half precision: they come from 8 bits, and twice as many fit into memory."""
-        image, row = self._images.get((example.image, view)), self._rows.get((example, view))
+        image, row = self._images.get(example.image), self._rows.get(example)
         if image is None or row is None:
-            picture = read_image(example.image)
-            prompt = self._answerer.prompter.encode(
-                other_view(picture, example.image) if view else picture, example.prompt
-            )
-            image = replace(prompt, image={key: _halved(array) for key, array in prompt.image.items()})
+            prompt = self._answerer.prompter.encode(read_image(example.image), example.prompt)
+            image = {key: _halved(array) for key, array in prompt.image.items()}
             row = self._answerer.answered(replace(prompt, image={}), example.prompt, example.answer)
-            self._rows[example, view] = row
-            self._keep((example.image, view), image)
-        return replace(row, encoded=replace(row.encoded, image=image.image))
+            self._rows[example] = row
+            self._keep(example.image, image)
+        return replace(row, encoded=replace(row.encoded, image=image))
+
+    def _other_view(self, example: Example, visit: int) -> Answered:
+        """The same row with a view of its picture that hardly ever comes again: it would be learnt by heart too."""
+        picture = other_view(read_image(example.image), f"{example.image} {visit}")
+        prompt = self._answerer.prompter.encode(picture, example.prompt)
+        return self._answerer.answered(prompt, example.prompt, example.answer)
 
     def _inputs(self, rows: Sequence[Answered]) -> dict[str, torch.Tensor]:
         batch = stack([row.encoded for row in rows], pad_token=self._answerer.pad_token, side="right")
         tensors = {key: torch.from_numpy(array) for key, array in batch.items()}
         return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
 
-    def _keep(self, key: tuple[str, bool], image: Encoded) -> None:
+    def _keep(self, path: str, image: dict[str, Array]) -> None:
         """Keeps an image if there is room; none makes way, since in a shuffled epoch all are as likely to be next."""
-        size = sum(array.nbytes for array in image.image.values())
-        if key not in self._images and size <= self._cache_left:
-            self._images[key] = image
+        size = sum(array.nbytes for array in image.values())
+        if path not in self._images and size <= self._cache_left:
+            self._images[path] = image
             self._cache_left -= size
 
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 
 from parityalign.errors import WorkFailed
+from parityalign.machine import is_out_of_memory
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ class Fit:
             try:
                 return work(rows)
             except (RuntimeError, MemoryError) as problem:
-                if not _out_of_memory(problem):
+                if not is_out_of_memory(problem):
                     raise
                 if rows == 1:
                     raise _does_not_fit(problem) from problem
@@ -47,11 +48,6 @@ def empty_memory() -> None:
     """Gives back what nobody holds any more, to the system and to the device."""
     gc.collect()
     torch.cuda.empty_cache()
-
-
-def _out_of_memory(problem: Exception) -> bool:
-    """Whether a device or the machine had no more memory to give; on the CPU torch has no class of error for it."""
-    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(problem)
 
 
 def _does_not_fit(problem: Exception) -> WorkFailed:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import TrainerState, set_seed
 
-from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.disk import folder_digest, write_whole
+from parityalign.loading import LoadingSettings
 from parityalign.opening import AS_IT_IS, open_processor, quieten
 from parityalign.prompting import stop_tokens
 from parityalign.records import Pair, content_id
@@ -28,6 +28,7 @@ from parityalign.training.trainer import (
     skipped_steps,
 )
 from parityalign.training.weights import merged, open_student, open_trainable, open_trained, save_like
+from parityalign.tuning import LevelSettings
 
 PLAN = "plan"
 """File in the folder of checkpoints that says what training they are of."""

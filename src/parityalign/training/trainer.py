@@ -13,12 +13,13 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from parityalign.config import LevelSettings, LoadingSettings
+from parityalign.loading import LoadingSettings
 from parityalign.prompting import Processor
 from parityalign.seams import Progress
 from parityalign.training.batches import AnswerBatches, Example, Join
 from parityalign.training.fitting import Fit, empty_memory
 from parityalign.training.parts import grouped, rates_by_part
+from parityalign.tuning import LevelSettings
 
 Batch = dict[str, Any]
 
@@ -138,7 +139,8 @@ class LevelTrainer(Trainer):
     def _in_parts(self, model: nn.Module, examples: Sequence[Example], rows: int) -> torch.Tensor:
         """Gradients of the mean over all labelled tokens, however the rows are parted."""
         model.zero_grad()  # of a part that went through before memory ran out
-        batches = [self.batches(examples[start : start + rows]) for start in range(0, len(examples), rows)]
+        parts = [examples[start : start + rows] for start in range(0, len(examples), rows)]
+        batches = [self.batches(part, self.state.global_step) for part in parts]
         labelled = sum(map(_labelled, batches))
         return torch.stack([super(LevelTrainer, self).training_step(model, part, labelled) for part in batches]).sum()
 

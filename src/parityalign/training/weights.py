@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.disk import folder_files, writing
 from parityalign.errors import UserError
+from parityalign.loading import LoadingSettings
 from parityalign.opening import AS_IT_IS, open_config, open_model, open_processor
 from parityalign.training.parts import freeze, linear_layers, rates_by_part
+from parityalign.tuning import LevelSettings
 
 
 def open_student(location: str, loading: LoadingSettings = AS_IT_IS, *, weights: Path | None = None) -> nn.Module:

@@ -1,0 +1,274 @@
+"""What each term of the objective is worth on the embedded benchmarks: as many optimiser steps with each, three seeds.
+
+    python benchmarks/objectives.py RUN [--steps 600] [--seeds 3] [--out docs/results-objectives.md]
+
+RUN is a finished run of the demo. Every levelling begins with the same student, on the run's own pairs; the seed
+decides which pairs are replay, which are held out, and their order. The test questions are the same for all. Each
+levelling has a process of its own, so that its peak memory is its own; finished ones are kept in RUN/objectives/.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from parityalign.config import RunConfig
+from parityalign.intervals import Floats, cluster_sums, percentile_interval, resampled_means, sign_flip_p
+from parityalign.joinery import Run
+from parityalign.levelling import Plan, level_student
+from parityalign.pipeline import align
+from parityalign.records import Answer, Pair
+from parityalign.runfile import load_config
+from parityalign.stages.evaluate import AFTER, BEFORE, answer_tests
+from parityalign.stages.identify import verdicts_of
+from parityalign.starting import opened
+from parityalign.store import Artefact
+
+ARMS: Mapping[str, Mapping[str, object]] = {
+    "answer": {"objective": {"answer": 1.0}},
+    "answer + confidence": {"objective": {"answer": 1.0, "confidence": 1.0}},
+    "answer + attention": {"objective": {"answer": 1.0, "attention": 1.0}},
+    "answer + consistency": {"objective": {"answer": 1.0, "consistency": 1.0}},
+    "discrepancy": {"objective": {"discrepancy": 1.0}},
+    "answer, two rounds": {"objective": {"answer": 1.0}, "rounds": 2},
+}
+REFERENCE = "answer"
+TASKS = ("textvqa", "stvqa", "chartqa", "okvqa")
+RESAMPLES = 10_000
+RIGHT = 0.5
+
+
+class Levelling(NamedTuple):
+    """One levelling, scored."""
+
+    scores: dict[str, list[float]]
+    """By task, one a test question."""
+    steps: int
+    seconds: float
+    peak_bytes: int
+
+
+def prepared(config: RunConfig) -> RunConfig:
+    """The run's configuration with both models observed."""
+    evidence = config.evidence.model_copy(update={"always": True})
+    return config.model_copy(update={"evidence": evidence})
+
+
+def do(config: RunConfig, arm: str, seed: int, steps: int) -> None:
+    """Levels and asks one student, unless it is there already."""
+    with opened(prepared(config), lambda *_: None) as run:
+        for _ in align(run):
+            pass
+        settings = config.level.model_copy(update=ARMS[arm])
+        # Two rounds share the steps between them.
+        changes = {"max_steps": steps // settings.rounds, "patience": 10**6}
+        settings = type(settings).model_validate(settings.model_dump() | changes)
+        level_and_ask(run, Plan(settings, seed, f"{folder_of(arm, seed)}/rounds"), arm)
+
+
+def folder_of(arm: str, seed: int) -> str:
+    """Where in the run folder a levelling is."""
+    return f"objectives/{arm.replace(' + ', '-').replace(', ', '-').replace(' ', '-')}/{seed}"
+
+
+def level_and_ask(run: Run, plan: Plan, arm: str) -> None:
+    """Levels a student by a plan, and asks it the test questions."""
+    folder = folder_of(arm, plan.seed)
+    inputs = {name: run.artefact(name).digest for name in ("pairs", "verdicts", "evidence")}
+    settings = {**plan.settings.model_dump(mode="json"), "seed": plan.seed}
+    student = run.folder.artefact(f"{folder}/student", inputs=inputs, settings=settings)
+    pairs = list(run.artefact("pairs").stream("pairs.jsonl", Pair))
+    if not student.finished:
+        began = time.monotonic()
+        student.also = lambda: {"seconds": time.monotonic() - began, "peak_bytes": peak_bytes()}
+        level_student(run, student, pairs, verdicts_of(run.artefact("verdicts")), plan)
+    asked = {"student": student.digest, "answers": run.artefact("answers").digest}
+    answers = run.folder.artefact(f"{folder}/answers", inputs=asked, settings={})
+    if not answers.finished:
+        stream = answers.stream(AFTER, Answer)
+        answer_tests(
+            stream,
+            run.tests,
+            run.tasks,
+            lambda: run.load_own(student.path),
+            settings=run.config.evaluate,
+            seed=run.config.seed,
+            on_progress=lambda *_: None,
+        )
+        answers.finish({"answers": sum(1 for _ in stream)})
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def scored(run: Run, answers: Artefact, file: str) -> dict[str, list[float]]:
+    """The score of each test question, by task."""
+    said = {answer.item_id: answer.text for answer in answers.stream(file, Answer)}
+    return {
+        name: [run.tasks[name].metric(said[f"{name}:{q.question_id}"], q.answers).value for q in questions]
+        for name, questions in run.tests.items()
+    }
+
+
+def collected(config: RunConfig, seeds: int) -> tuple[dict[str, list[Levelling]], dict[str, list[float]], list[str]]:
+    """Every arm's levellings by seed, the scores of the student before, and the image of each test question."""
+    with opened(prepared(config), lambda *_: None) as run:
+        for _ in align(run):
+            pass
+        found = {}
+        for arm in ARMS:
+            found[arm] = [levelling(run, arm, seed) for seed in range(seeds) if finished(run, arm, seed)]
+        before = scored(run, run.artefact("answers"), BEFORE)
+        images = [question.image for name in TASKS for question in run.tests[name]]
+    return {arm: rows for arm, rows in found.items() if rows}, before, images
+
+
+def finished(run: Run, arm: str, seed: int) -> bool:
+    """Whether a levelling is there."""
+    return (run.folder.path / folder_of(arm, seed) / "answers" / "manifest.json").exists()
+
+
+def levelling(run: Run, arm: str, seed: int) -> Levelling:
+    """One finished levelling as it lies in the run folder."""
+    folder = run.folder.path / folder_of(arm, seed)
+    manifest = json.loads((folder / "student" / "manifest.json").read_text())
+    rounds = manifest.get("rounds", [manifest])
+    answers = run.folder.artefact(
+        f"{folder_of(arm, seed)}/answers",
+        inputs={"student": _digest(run, arm, seed), "answers": run.artefact("answers").digest},
+        settings={},
+    )
+    steps = sum(each["result"]["steps"] for each in rounds)
+    return Levelling(scored(run, answers, AFTER), steps, manifest["seconds"], manifest["peak_bytes"])
+
+
+def _digest(run: Run, arm: str, seed: int) -> str:
+    manifest = json.loads((run.folder.path / folder_of(arm, seed) / "answers" / "manifest.json").read_text())
+    digest: str = manifest["inputs"]["student"]
+    return digest
+
+
+def mean_scores(levellings: Sequence[Mapping[str, Sequence[float]]]) -> Floats:
+    """(questions,) of all tasks, one after the other: the mean over the seeds, in points."""
+    return 100 * np.mean([np.concatenate([each[name] for name in TASKS]) for each in levellings], axis=0)
+
+
+def by_task(scores: Floats, sizes: Sequence[int]) -> Floats:
+    """(questions, 5): a column for each task, scaled so that the column's mean is the task's, and their mean."""
+    columns = np.zeros((len(scores), len(sizes) + 1))
+    starts = np.cumsum([0, *sizes])
+    for number, size in enumerate(sizes):
+        part = slice(starts[number], starts[number] + size)
+        columns[part, number] = scores[part] * len(scores) / size
+        columns[part, -1] += scores[part] * len(scores) / (size * len(sizes))
+    return columns
+
+
+def interval(columns: Floats, images: Sequence[str]) -> list[tuple[float, float]]:
+    """95 % intervals of the means of the columns, images drawn with replacement."""
+    means = resampled_means(*cluster_sums(columns, images), resamples=RESAMPLES, rng=np.random.default_rng(0))
+    return [percentile_interval(column) for column in means.T]
+
+
+def report(found: Mapping[str, Sequence[Levelling]], before: Mapping[str, Sequence[float]], images: list[str]) -> str:
+    """The page of results."""
+    sizes = [len(before[name]) for name in TASKS]
+    reference = mean_scores([each.scores for each in found[REFERENCE]])
+    base = mean_scores([before])
+    step = np.mean([each.seconds / each.steps for each in found[REFERENCE]])
+    rows = [_row("student before", base, reference, sizes, images, None)]
+    costs = []
+    for arm, levellings in found.items():
+        mean = mean_scores([each.scores for each in levellings])
+        lost = np.mean([_forgotten(before, each.scores) for each in levellings])
+        rows.append(_row(arm, mean, reference, sizes, images, lost))
+        seconds = np.mean([each.seconds / each.steps for each in levellings])
+        peak = max(each.peak_bytes for each in levellings) / 1e9
+        spread = (
+            np.std([mean_scores([each.scores]).mean() for each in levellings], ddof=1) if len(levellings) > 1 else 0
+        )
+        costs.append(
+            f"| {arm} | {len(levellings)} | {levellings[0].steps:,} | {1000 * seconds:.0f} | {seconds / step:.2f} | "
+            f"{peak:.2f} | {spread:.2f} |"
+        )
+    return _PAGE.format(
+        questions=sum(sizes),
+        seeds=max(map(len, found.values())),
+        right=sum(value >= RIGHT for name in TASKS for value in before[name]),
+        results="\n".join(rows),
+        costs="\n".join(costs),
+    )
+
+
+_PAGE = """# What each term of the objective is worth
+
+Written by `make demo-objectives`. The embedded student is levelled on the demo's own pairs, each time from the same
+beginning and with as many optimiser steps; the seed decides the replay, what is held out and the order ({seeds} seeds).
+Scores are means over the seeds, of {questions:,} test questions, in points of each task's official metric; `mean` is
+the mean of the four. Differences are to `answer`, on the same questions: 95 % intervals from 10,000 bootstrap resamples
+of the images (a question's mean over the seeds counts as one score), p from a paired permutation test that flips signs
+image by image. `worse` names the tasks whose own interval of the difference lies below zero. `forgotten` counts, of the
+{right:,} test questions that the student had right before, those that it has wrong after, as a mean over the seeds.
+
+| | textvqa | stvqa | chartqa | okvqa | mean | difference | p | worse | forgotten |
+|---|---|---|---|---|---|---|---|---|---|
+{results}
+
+| | seeds | steps | ms a step | beside `answer` | peak GB | spread |
+|---|---|---|---|---|---|---|
+{costs}
+
+A step's time is that of the whole levelling over its steps: reading, the held-out looks and checkpoints, and in two
+rounds also the judging in between. `spread` is the standard deviation of the mean score over the seeds.
+"""
+
+
+def _row(arm: str, mean: Floats, reference: Floats, sizes: Sequence[int], images: list[str], lost: float | None) -> str:
+    columns, ends = by_task(mean, sizes), interval(by_task(mean - reference, sizes), images)
+    scores = " | ".join(f"{value:.1f}" for value in columns.mean(axis=0))
+    gain = by_task(mean - reference, sizes)
+    sums, _ = cluster_sums(gain[:, -1:], images)
+    p = sign_flip_p(sums[:, 0], permutations=RESAMPLES, rng=np.random.default_rng(1))
+    worse = [name for name, (_, high) in zip(TASKS, ends, strict=False) if high < 0]
+    told = "" if arm == REFERENCE else f"{gain[:, -1].mean():+.2f} [{ends[-1][0]:.2f}, {ends[-1][1]:.2f}] | {p:.4f}"
+    return f"| {arm} | {scores} | {told or ' | '} | {', '.join(worse)} | {'' if lost is None else f'{lost:.0f}'} |"
+
+
+def _forgotten(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]]) -> int:
+    pairs = (pair for name in TASKS for pair in zip(before[name], after[name], strict=True))
+    return sum(was >= RIGHT > now for was, now in pairs)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("docs/results-objectives.md"))
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--one", nargs=2, metavar=("ARM", "SEED"), help="only this levelling, without the page")
+    given = parser.parse_args()
+    config = load_config(given.run / "run.yaml").model_copy(update={"run": given.run.absolute()})
+    if given.one:
+        do(config, given.one[0], int(given.one[1]), given.steps)
+        return
+    for seed in range(given.seeds):
+        for arm in given.arms:
+            print(f"{arm}, seed {seed}", flush=True)
+            again = [sys.executable, __file__, str(given.run), "--steps", str(given.steps), "--one", arm, str(seed)]
+            subprocess.run(again, check=True)
+            given.out.write_text(report(*collected(config, given.seeds)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

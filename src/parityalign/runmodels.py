@@ -1,0 +1,90 @@
+"""The models of a run: loaded when a stage asks for them, and what the stage's manifest then says of them."""
+
+import gc
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from parityalign.config import RunConfig
+from parityalign.loading import LoadingSettings
+from parityalign.plugins import find, fingerprint, is_served, load_model
+from parityalign.seams import Model
+
+
+class Servers(Protocol):
+    """What is needed of `models/http.py`: models by URL, and what they were asked in a stage."""
+
+    def model(self, location: str, stage: str) -> Model:
+        """The model at a URL, whose requests are noted under the stage."""
+
+    def facts(self, stage: str) -> Mapping[str, object]:
+        """What a stage's manifest says about them; empty if nothing was asked."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A model that can say how it runs in this process."""
+
+    facts: Mapping[str, str]
+    """What its numbers hang on besides its files, such as the precision; for manifests."""
+
+
+class RunModels:
+    """Loads the models of one run."""
+
+    def __init__(self, config: RunConfig, ledger: Path) -> None:
+        """Loads nothing yet.
+
+        Args:
+            config: The configuration.
+            ledger: The folder where it is kept what servers were asked.
+        """
+        self._config = config
+        self._ledger = ledger
+        self._stage = ""
+        self._opened: dict[str, Mapping[str, str]] = {}
+
+    @cached_property
+    def teacher_fingerprint(self) -> str:
+        """Changes whenever the teacher does; read once, since a model may be large."""
+        return fingerprint(self._config.teacher, self._config.loading.teacher)
+
+    @cached_property
+    def student_fingerprint(self) -> str:
+        """Changes whenever the student before does."""
+        return fingerprint(self._config.student, self._config.loading.student)
+
+    def begin(self, stage: str) -> Callable[[], Mapping[str, object]]:
+        """What is loaded from now on is loaded for this stage; gives what its manifest will say of it."""
+        self._stage = stage
+        self._opened.clear()
+        return lambda: self.facts(stage)
+
+    def load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
+        """Loads a model, after what the one before left behind is gone: two need not fit into memory.
+
+        Args:
+            spec: Where it is.
+            loading: How it is loaded.
+            role: What the stage's manifest calls it: `teacher`, `before` or `after`.
+        """
+        gc.collect()
+        if is_served(spec):
+            return self._servers.model(spec, self._stage)
+        model = load_model(spec, loading)
+        if isinstance(model, Described):
+            self._opened[role] = {**({"commit": loading.commit} if loading.commit else {}), **model.facts}
+        return model
+
+    def facts(self, stage: str) -> Mapping[str, object]:
+        """What a stage's manifest says of the models that were loaded for it, and of what servers were asked."""
+        served = any(map(is_served, (self._config.teacher, self._config.student)))
+        loaded = {"models": dict(self._opened)} if self._opened else {}
+        return {**loaded, **(self._servers.facts(stage) if served else {})}
+
+    @cached_property
+    def _servers(self) -> Servers:
+        """What the run asks over the network, and what it has spent there."""
+        made: Servers = find("models", "http").Servers(self._config.server, self._ledger)
+        return made
