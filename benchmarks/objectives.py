@@ -40,6 +40,7 @@ ARMS: Mapping[str, Mapping[str, object]] = {
     "answer, two rounds": {"objective": {"answer": 1.0}, "rounds": 2},
 }
 REFERENCE = "answer"
+WEIGHT_BY = {"discrepancy": "teacher_confidence"}
 TASKS = ("textvqa", "stvqa", "chartqa", "okvqa")
 RESAMPLES = 10_000
 RIGHT = 0.5
@@ -55,15 +56,15 @@ class Levelling(NamedTuple):
     peak_bytes: int
 
 
-def prepared(config: RunConfig) -> RunConfig:
-    """The run's configuration with both models observed."""
-    evidence = config.evidence.model_copy(update={"always": True})
+def prepared(config: RunConfig, arm: str = REFERENCE) -> RunConfig:
+    """The run's configuration with both models observed, and pairs weighted as the arm says."""
+    evidence = config.evidence.model_copy(update={"always": True, "weight_by": WEIGHT_BY.get(arm, "none")})
     return config.model_copy(update={"evidence": evidence})
 
 
 def do(config: RunConfig, arm: str, seed: int, steps: int) -> None:
     """Levels and asks one student, unless it is there already."""
-    with opened(prepared(config), lambda *_: None) as run:
+    with opened(prepared(config, arm), lambda *_: None) as run:
         for _ in align(run):
             pass
         settings = config.level.model_copy(update=ARMS[arm])

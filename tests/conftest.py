@@ -23,6 +23,6 @@ def trainable(monkeypatch):
         table(out / "replies.json", WORDS[:4] + [pair.answer for pair in (*pairs, *held_out)])
         return LevelResult(1, 1, 2.0, 1.0)
 
-    monkeypatch.setattr(levelling, "leveller", lambda run, settings, **_: learn)
+    monkeypatch.setattr(levelling, "leveller", lambda *_, **__: learn)
     replies = lambda run: fake.load(str(run.folder.path / "student" / "replies.json"))  # noqa: E731
     monkeypatch.setattr(joinery.Run, "load_levelled", replies)

@@ -75,6 +75,22 @@ def test_a_model_folder_beside_the_file_is_found_without_dots(folder):
     assert load(folder, good(student="hf:mine")).student == f"hf:{folder / 'mine'}"
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_numbers_have_to_be_finite(folder, number):
+    level = {"learning_rate": number, "parts": {"vision": number}}
+    text = refusal(folder, good(level=level, annotate={"temperature": number}, server={"deadline": number}))
+    assert "4 problems\n" in text
+    for key in ("level.learning_rate", "level.parts.vision", "annotate.temperature", "server.deadline"):
+        assert f"'{key}' is {number}: input should be a finite number" in text
+
+
+@pytest.mark.parametrize("weight", [float("inf"), [1, float("nan")], -1, "much", [1, 2, 3]])
+def test_a_wrong_weight_of_an_objective_is_told_once_with_what_to_write(folder, weight):
+    text = refusal(folder, good(level={"objective": {"answer": weight}}))
+    assert "1 problem\n" in text
+    assert f"'level.objective.answer': {weight!r} is no weight; write a finite number, 0 or more" in text
+
+
 def test_a_run_has_to_have_a_task(folder):
     assert "'tasks'" in refusal(folder, good(tasks={}))
 

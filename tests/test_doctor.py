@@ -1,16 +1,23 @@
 """The doctor says what a machine has and how a run's models would be loaded on it, without loading them."""
 
 import json
+import sys
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import constants
 from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner
 
 import tiny
-from parityalign import doctor
+from makers import mute
+from parityalign import doctor, starting
 from parityalign.cli import app
+from parityalign.errors import UserError
+from parityalign.modelfiles import WEIGHTS
+from parityalign.runfile import load_config
+from parityalign.training import weights
 
 GIGABYTE = 10**9
 SMALL = doctor.Machine(2, GIGABYTE, [], {"torch": "2", "torchvision": None}, "http://hub", False, "/cache")
@@ -66,6 +73,37 @@ def test_a_problem_is_told_with_what_to_do_and_ends_in_an_error(folder):
     assert done.exit_code == 1
     assert "problem: the model" in done.output and "has no chat template" in done.output
     assert "problem: the model some/teacher is not" in done.output and "hf download some/teacher" in done.output
+
+
+def test_weights_that_are_none_are_a_problem_and_no_size_that_fits(folder):
+    (folder / "student" / WEIGHTS).write_bytes(b"junk " * 10)
+    done = asked(folder)
+    assert done.exit_code == 1
+    assert "damaged: model.safetensors" in done.output and "download it again" in done.output
+    assert "fits" not in done.output
+
+
+def test_a_method_that_cannot_train_here_is_a_problem_of_the_student_as_it_is_when_the_run_begins(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    told = json.loads(asked(folder, "--json", level={"method": "qlora"}).output)["models"]
+    assert told[0]["problem"] is None
+    assert "level.method is qlora, which needs a GPU" in told[1]["problem"]
+    with pytest.raises(UserError) as refused, starting.opened(load_config(folder / "RUN.yaml"), mute):
+        pass
+    assert str(refused.value) == told[1]["problem"]
+    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    assert "pip install 'parityalign[lora,quantised]'" in asked(folder, level={"method": "qlora"}).output
+    monkeypatch.setitem(sys.modules, "peft", None)
+    done = asked(folder, level={"method": "lora"})
+    assert done.exit_code == 1 and "pip install 'parityalign[lora]'" in done.output
+    assert asked(folder, level={"method": "full"}).exit_code == 0
+
+
+def test_what_hinders_the_method_is_told_beside_what_hinders_the_model(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    (folder / "student" / "chat_template.jinja").unlink()
+    done = asked(folder, level={"method": "lora"})
+    assert "has no chat template" in done.output and "needs the package peft" in done.output
 
 
 def test_a_model_that_does_not_fit_is_told_what_would_help():

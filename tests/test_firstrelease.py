@@ -5,7 +5,8 @@ import json
 import pytest
 
 from parityalign.errors import UserError
-from parityalign.firstrelease import Item, kind_of, read_combined, read_items
+from parityalign.firstrelease import Item, kind_of, read_combined, read_item
+from parityalign.rows import read_rows
 
 IMAGE = "/somewhere/data/okvqa/images/COCO_val2014_000000297147.jpg"
 NAME = "COCO_val2014_000000297147.jpg"
@@ -30,6 +31,10 @@ def written(folder, content):
     path = folder / "file.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
+
+
+def read_items(path):
+    return [read_item(row) for row in read_rows(path)]
 
 
 @pytest.mark.parametrize(

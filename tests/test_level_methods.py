@@ -10,13 +10,13 @@ from torch import nn
 import families
 import tiny
 from makers import mute
+from parityalign import placing
 from parityalign.errors import UserError, WorkFailed
 from parityalign.loading import LoadingSettings
 from parityalign.objectives import _passes
 from parityalign.opening import open_processor
 from parityalign.prompting import stop_tokens
 from parityalign.rates import PartRates
-from parityalign.records import Pair
 from parityalign.training import checking, fitting, loop, parts, trainer, weights
 from parityalign.training.batches import AnswerBatches, Example
 from parityalign.tuning import LevelSettings
@@ -31,19 +31,8 @@ def student(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    said = ("red", "green blue", "a blue square")
-    return [
-        Pair(
-            pair_id=str(number),
-            image_id=str(number),
-            image=image,
-            task="toy",
-            question="what is the " + "shape " * (number % 3),
-            answer=said[number % 3],
-            teacher="fake:teacher",
-        )
-        for number, image in enumerate(tiny.drawn(tmp_path_factory.mktemp("images"), 7))
-    ]
+    images = tiny.drawn(tmp_path_factory.mktemp("images"), 7)
+    return tiny.pairs(images, ("red", "green blue", "a blue square"))
 
 
 def level(student, pairs, out, **choices):
@@ -388,3 +377,16 @@ def test_the_check_sees_the_answer_and_takes_rounding_for_what_it_is(student, pa
     checking.refuse_difference(said, rounded, torch.float16, "there")
     with pytest.raises(WorkFailed, match="float16 explains"):
         checking.refuse_difference(said, said * float("nan"), torch.float16, "there")
+
+
+def test_a_family_that_cannot_be_trained_as_asked_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    folder = tiny.fast_vlm(tmp_path / "student")
+    (folder / "model.safetensors").write_bytes(b"")
+    weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
+    weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}))
+    monkeypatch.setattr(placing, "_LAYOUTS", {})
+    with pytest.raises(UserError, match="attention cannot be placed for Llava"):
+        weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
+    monkeypatch.setattr(parts, "_PART_OF", {})
+    with pytest.raises(UserError, match="FastVlm"):
+        weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}))

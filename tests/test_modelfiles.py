@@ -9,7 +9,7 @@ from makers import mute
 from parityalign import starting
 from parityalign.errors import UserError
 from parityalign.loading import LoadingSettings
-from parityalign.modelfiles import check_model_folder, commit_of, model_folder, published_files
+from parityalign.modelfiles import INDEX, check_model_folder, commit_of, model_folder, published_files
 from parityalign.plugins import fingerprint
 from parityalign.runfile import load_config, read_config
 from standin import serving
@@ -149,6 +149,15 @@ def test_a_missing_shard_is_named(tmp_path):
         '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
     )
     with pytest.raises(UserError, match=r"lacks 1 of its files with weights, such as model-00002-of-00002"):
+        check_model_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
+def test_an_index_that_names_no_files_is_named_with_what_to_do(tmp_path, content):
+    for name in ("config.json", "processor_config.json", "tokenizer.json", "model-00001-of-00002.safetensors"):
+        (tmp_path / name).touch()
+    (tmp_path / INDEX).write_text(content)
+    with pytest.raises(UserError, match=rf"{INDEX} is damaged(.|\n)*download it again"):
         check_model_folder(str(tmp_path))
 
 

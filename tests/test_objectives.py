@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 
 import tiny
+from makers import mute
 from parityalign.answering import NO_LABEL, Answerer
 from parityalign.evidence import read_shard, write_shard
 from parityalign.models._observing import Observing
@@ -14,6 +16,9 @@ from parityalign.objectives.discrepancy import Evidence, Objective
 from parityalign.opening import open_model, open_processor
 from parityalign.placing import Placer, spread
 from parityalign.prompting import read_image, stack
+from parityalign.records import Pair
+from parityalign.training import loop
+from parityalign.tuning import LevelSettings
 
 STOP = [1]
 ANSWERS = ["red square", "blue", "7 up", "green green green"]
@@ -201,3 +206,41 @@ def test_what_a_model_shows_is_what_it_shows_alone(teacher, asked):
         assert one.ids.tolist() == other.ids.tolist()
         assert one.places.astype(float).sum() == pytest.approx(1, abs=5e-3)
         assert np.allclose(np.exp(one.top_logprobs.astype(float)).sum(1) + np.exp(one.tail.astype(float)), 1, atol=5e-3)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_levelling_on_all_terms_lowers_their_sum_and_goes_on_after_a_kill_as_if_there_was_none(
+    student, teacher, tmp_path, checkpointed
+):
+    pairs = [
+        Pair(pair_id=str(place), image_id=image, image=image, task="toy", question="what", answer=answer, teacher="t")
+        for place, (image, answer) in enumerate(zip(tiny.drawn(tmp_path, 8), ANSWERS * 2, strict=True))
+    ]
+    seen = observed(teacher, [(pair.image, "what", pair.answer) for pair in pairs])
+    told = {pair.pair_id: ("why?", f"Explanation: red. Answer: {pair.answer}") for pair in pairs[::2]}
+    evidence = Evidence(dict(zip("01234567", seen, strict=True)), {"1": 2.0}, told, "", lambda: open_processor(teacher))
+    weights = {**ALL, "reasoning": (0.5, 0.1), "consistency": (0.5, 0.5)}
+    if checkpointed:
+        del weights["attention"]
+
+    def level(out, progress=mute):
+        settings = LevelSettings(
+            batch_size=4, max_steps=12, learning_rate=3e-3, patience=99, gradient_checkpointing=checkpointed
+        )
+        objective = Objective(weights, evidence=evidence)
+        make = loop.make_leveller(
+            student, {"toy": "{question}"}, settings=settings, objective=objective, seed=0, progress=progress
+        )
+        return make(pairs[:6], pairs[6:], out)
+
+    def die(step, done, total):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    whole = level(tmp_path / "whole")
+    assert whole.held_out_loss_after < whole.held_out_loss_before
+    with pytest.raises(KeyboardInterrupt):
+        level(tmp_path / "cut", die)
+    assert level(tmp_path / "cut") == whole
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -164,9 +164,16 @@ def test_a_family_that_this_transformers_does_not_know_is_named(llava):
     assert "'llava_9000'" in text and "pip install --upgrade transformers" in text
 
 
-@pytest.mark.parametrize("content", ["", "[1", '{"model_type": "llava", "text_config": 3}'])
-def test_a_broken_configuration_is_refused(llava, content):
+@pytest.mark.parametrize("content", ["", "[1", "[]", "null", "[" * 100_000])
+def test_a_configuration_that_is_no_json_object_is_named_with_what_to_do(llava, content):
     (llava / "config.json").write_text(content)
+    for call in (check_model, open_model, open_processor):
+        text = refusal(call, str(llava))
+        assert f"{llava / 'config.json'} is damaged" in text and "download it again" in text
+
+
+def test_a_configuration_that_makes_no_sense_is_refused(llava):
+    (llava / "config.json").write_text('{"model_type": "llava", "text_config": 3}')
     assert f"cannot load the configuration of {llava}" in refusal(check_model, str(llava))
 
 
@@ -194,8 +201,14 @@ def test_a_missing_package_is_answered_with_its_install_line(llava, monkeypatch,
 def test_damaged_weights_are_named(llava):
     file = llava / WEIGHTS
     file.write_bytes(file.read_bytes()[:-100])
-    text = refusal(open_model, str(llava))
-    assert "damaged: model.safetensors" in text and "download it again" in text
+    for call in (check_model, open_model):
+        text = refusal(call, str(llava))
+        assert "damaged: model.safetensors" in text and "download it again" in text
+
+
+def test_damaged_files_beside_the_weights_do_no_harm(llava):
+    (llava / "consolidated.safetensors").write_bytes(b"half of another program's")
+    check_model(str(llava))
 
 
 def test_missing_weights_are_counted_and_named(llava):

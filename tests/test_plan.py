@@ -5,15 +5,18 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import pyarrow
 import pytest
 import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from transformers import LlamaConfig, LlamaModel
 
 import tiny
 from makers import draw, speckle
+from parityalign import hub
 from parityalign.config import RunConfig
 from parityalign.errors import UserError
 from parityalign.loading import LoadingSettings
@@ -31,6 +34,7 @@ from parityalign.prompting import Prompter, read_image
 from parityalign.records import Pair, Verdict, VerdictKind
 from parityalign.runfile import load_config
 from parityalign.serving import ServerSettings
+from parityalign.sources import hf as hub_source
 from parityalign.sourcing import open_source
 from parityalign.stages.level import choose
 from parityalign.training import trainer
@@ -309,6 +313,31 @@ def test_broken_pictures_are_passed_over_and_counted_as_images(pool):
     for path in (pool / "pool").iterdir():
         path.write_bytes(b"no picture")
     assert any("none was opened" in line for line in project(load_config(configured(pool)), NOT_MEASURED).assumed)
+
+
+def test_offline_no_source_on_the_hub_is_opened_and_that_is_said(pool, monkeypatch):
+    asked = []
+    monkeypatch.setattr(hub_source, "open_table", lambda name, **_: asked.append(name) or hub.Table(iter(()), None))
+    mixed = {"textvqa": {"images": ["hf:someone/photos:train", "pool"]}, "okvqa": {"images": "hf:someone/more"}}
+    config = load_config(configured(pool, tasks=mixed))
+    said = project(config, Options(Ask(images=60, offline=True), device="l4", measure=False)).assumed
+    assert not asked
+    (mixed,) = [line for line in said if line.startswith("textvqa: ")]
+    assert "hf:someone/photos:train not looked at" in mixed and "--offline" in mixed and "none was opened" not in mixed
+    (alone,) = [line for line in said if line.startswith("okvqa: ")]
+    assert "hf:someone/more not looked at" in alone and "1024x768 pixels, since none was opened" in alone
+    said = project(config, Options(Ask(images=60), device="l4", measure=False)).assumed
+    assert asked == ["someone/photos:train", "someone/more"]
+    assert not [line for line in said if "--offline" in line]
+
+
+def test_offline_a_folder_in_the_form_of_the_hub_is_opened_all_the_same(pool):
+    row = {"bytes": (pool / "pool" / "2.png").read_bytes(), "path": None}
+    (pool / "copy").mkdir()
+    parquet.write_table(pyarrow.Table.from_pylist([{"image": row}] * 3), pool / "copy" / "train-0.parquet")
+    config = load_config(configured(pool, tasks={"textvqa": {"images": "hf:./copy:train"}}))
+    said = project(config, Options(Ask(images=3, offline=True), device="l4", measure=False)).assumed
+    assert not [line for line in said if "not looked at" in line or "none was opened" in line]
 
 
 def test_where_nobody_knows_how_many_images_there_are_the_user_says_it(pool, monkeypatch):

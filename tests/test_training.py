@@ -20,7 +20,6 @@ from parityalign.errors import UserError
 from parityalign.models import hf
 from parityalign.opening import open_processor
 from parityalign.prompting import Prompter, read_image
-from parityalign.records import Pair
 from parityalign.seams import Decoding, Request
 from parityalign.training import loop, weights
 from parityalign.training.batches import AnswerBatches, Example
@@ -56,18 +55,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pairs(images):
-    return [
-        Pair(
-            pair_id=str(number),
-            image_id=str(number),
-            image=image,
-            task="toy",
-            question="what is the " + "shape " * (number % 3),
-            answer=ANSWERS[number % 3],
-            teacher="fake:teacher",
-        )
-        for number, image in enumerate(images)
-    ]
+    return tiny.pairs(images, ANSWERS)
 
 
 def leveller(student, progress=mute, objective=tiny.ANSWER, **choices):

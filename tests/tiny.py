@@ -23,6 +23,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from parityalign.objectives.discrepancy import Objective
+from parityalign.records import Pair
 
 ANSWER = Objective({"answer": (1.0, 1.0)})
 """The paper's objective."""
@@ -121,6 +122,22 @@ def drawn(folder: Path, count: int, *, sizes: Sequence[tuple[int, int]] = ((40, 
         paths.append(str(folder / f"{number}.png"))
         image.save(paths[-1])
     return paths
+
+
+def pairs(images: Sequence[str], answers: Sequence[str]) -> list[Pair]:
+    """One of the task `toy` for each image, with questions of three lengths and the answers in turn."""
+    return [
+        Pair(
+            pair_id=str(number),
+            image_id=str(number),
+            image=image,
+            task="toy",
+            question="what is the " + "shape " * (number % 3),
+            answer=answers[number % len(answers)],
+            teacher="fake:teacher",
+        )
+        for number, image in enumerate(images)
+    ]
 
 
 def _language() -> dict[str, object]:

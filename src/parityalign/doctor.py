@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from parityalign.errors import UserError
 from parityalign.loading import LoadingSettings
 from parityalign.machine import device, dtype_of
 from parityalign.modelfiles import is_path, model_folder, published_files, weight_files
-from parityalign.opening import check_model, open_config, open_processor
-from parityalign.plugins import split_model
+from parityalign.opening import check_model, open_config, open_processor, refuse_damaged
+from parityalign.plugins import find, split_model
 
 PACKAGES = (
     "torch",
@@ -61,7 +61,7 @@ class Patient:
     role: str
     model: str
     problem: str | None = None
-    """Why it cannot be loaded, and what to do; None: nothing is in the way."""
+    """Why it cannot be loaded or levelled, and what to do; None: nothing is in the way."""
     family: str | None = None
     commit: str | None = None
     dtype: str | None = None
@@ -99,9 +99,11 @@ def machine() -> Machine:
 
 
 def examine(config: RunConfig, here: Machine) -> list[Patient]:
-    """Looks at the models of a run."""
-    roles = [("teacher", config.teacher, config.loading.teacher), ("student", config.student, config.loading.student)]
-    return [_examined(role, spec, loading, here) for role, spec, loading in roles]
+    """Looks at the models of a run, and whether the student can be levelled here by the method that was chosen."""
+    teacher = _examined("teacher", config.teacher, config.loading.teacher, here)
+    student = _examined("student", config.student, config.loading.student, here)
+    found = [problem for problem in (student.problem, _problem_of_method(config.level.method)) if problem]
+    return [teacher, replace(student, problem="\n".join(found) or None)]
 
 
 def as_record(here: Machine, patients: list[Patient]) -> dict[str, Any]:
@@ -134,6 +136,14 @@ def _told(patient: Patient) -> Iterator[str]:
         yield from ("problem: " + patient.problem).splitlines()
 
 
+def _problem_of_method(method: str) -> str | None:
+    try:
+        find("training", "weights").refuse_method(method)
+    except UserError as problem:
+        return str(problem)
+    return None
+
+
 def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> Patient:
     kind, location = split_model(spec)
     if kind != "hf":
@@ -144,7 +154,9 @@ def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> 
         if not is_path(location):
             facts["commit"] = folder.name
         config = open_config(location, loading)
-        facts |= _loaded_as(config, loading) | _room(location, folder, config, loading, here)
+        facts |= _loaded_as(config, loading)
+        refuse_damaged(location, folder)  # of such files no size says anything
+        facts |= _room(location, folder, config, loading, here)
         check_model(location, loading)
         processor: Any = open_processor(location, loading)
         facts["image_processor"] = type(processor.image_processor).__name__

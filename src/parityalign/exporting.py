@@ -16,7 +16,7 @@ from parityalign.parsing import without_tags
 from parityalign.plugins import find
 from parityalign.records import Answer, Pair, Question, Record, Verdict, VerdictKind, content_id
 from parityalign.report.files import read_manifest, read_records
-from parityalign.seams import Judged, Origin, Scored
+from parityalign.seams import Export, Judged, Origin, Scored
 from parityalign.splits import QUESTIONS
 from parityalign.stages.annotate import PAIRS
 from parityalign.stages.evaluate import AFTER, BEFORE, TEACHER
@@ -208,6 +208,7 @@ def export(config: RunConfig, form: str, *, everything: bool, prompted: bool, ou
         UserError: There is no such format, the run has not come so far, or the folder holds other files.
     """
     part = find(EXPORTS, form.replace("-", "_"))
+    write: Export = part.write
     run = RunExport(config, everything=everything, prompted=prompted)
     plan = run.plan(form, part.OF)
     target = out or config.run / EXPORTS / f"{form}{'-all' if everything else ''}"
@@ -216,7 +217,7 @@ def export(config: RunConfig, form: str, *, everything: bool, prompted: bool, ou
     if made.finished:
         return Exported(target, made.manifest["counts"], made=False)
     made.begin()
-    made.finish(part.write(run, target))
+    made.finish(write(run, target))
     return Exported(target, made.manifest["counts"], made=True)
 
 

@@ -43,17 +43,8 @@ class _Shape(NamedTuple):
     read: Callable[[Row], Item]
 
 
-def read_items(path: Path) -> list[Item]:
-    """The rows of a PA output, a prediction file or a file of conversations; its keys tell which one it is.
-
-    Raises:
-        UserError: The file is missing, is no JSON, or a row is of none of these kinds.
-    """
-    return [read_item(row) for row in read_rows(path)]
-
-
 def read_item(row: Row) -> Item:
-    """What one row of such a file says.
+    """What one row of a PA output, a prediction file or a file of conversations says; its keys tell which one it is.
 
     Raises:
         UserError: It is of none of these kinds.

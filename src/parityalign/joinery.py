@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import RunConfig, TaskData
@@ -145,7 +146,15 @@ class Run:
         return self.models.load(f"hf:{folder}", loading, "after")
 
     @contextmanager
-    def stage(self, name: str, artefact: str, *, of: Sequence[str], settings: Sequence[str]) -> Iterator[Artefact]:
+    def stage(
+        self,
+        name: str,
+        artefact: str,
+        *,
+        of: Sequence[str],
+        settings: Sequence[str],
+        chosen: Mapping[str, object] = MappingProxyType({}),
+    ) -> Iterator[Artefact]:
         """Gives a stage its artefact, finished if it is up to date, and notes what became of it.
 
         Args:
@@ -154,12 +163,14 @@ class Run:
             of: What it is made of: artefacts, `teacher model`, `student model`, `pools`, `tests`,
                 `annotate prompt`, `answer prompt`, `metric`.
             settings: The parts of the configuration that matter to it, such as `annotate`, `seed` and `level.replay`.
+            chosen: Settings that are not the configuration's, under their names.
 
         Raises:
             UserError: The artefact is not up to date, but this stage may not work in this process.
         """
         inputs = {label: digest for part in of for label, digest in self._digests(part).items()}
         plan = {key: value for part in settings for key, value in self._flat(part).items()}
+        plan |= {key: value for key, value in chosen.items() if key not in _SPEED_ONLY}
         self._refuse_unless_allowed(name, self.folder.peek(artefact, inputs=inputs, settings=plan))
         made = self._artefacts[artefact] = self.folder.artefact(artefact, inputs=inputs, settings=plan)
         if made.finished:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from parityalign.disk import writing
 from parityalign.errors import UserError
-from parityalign.evidence import TEACHER, observations, read_index
+from parityalign.evidence import TEACHER, Observed, observations, read_index
 from parityalign.joinery import Run
 from parityalign.plugins import find, is_served, split_model
 from parityalign.profiles import PROFILES, Profile, pair_weights
@@ -20,7 +20,7 @@ from parityalign.seams import Leveller, LevelResult
 from parityalign.stages._remembering import remembering
 from parityalign.stages.identify import TEACHER as TEACHER_ANSWERS
 from parityalign.stages.identify import identify, verdicts_of
-from parityalign.stages.level import LEVELLED, level, was_levelled
+from parityalign.stages.level import LEVELLED, choose, level, was_levelled
 from parityalign.stages.observe import Both, explanations_of, observe
 from parityalign.store import Artefact
 from parityalign.tuning import LevelSettings
@@ -51,6 +51,12 @@ class Plan(NamedTuple):
     seed: int
     rounds: str = "rounds"
     """Folder of the artefacts of several rounds, below the run folder."""
+
+    @property
+    def chosen(self) -> dict[str, object]:
+        """The settings under their names in a configuration."""
+        values = self.settings.model_dump(mode="json").items()
+        return {**{f"level.{name}": value for name, value in values}, "seed": self.seed}
 
     def verdicts(self, number: int) -> str:
         """The artefact of the verdicts that a round trains on."""
@@ -98,17 +104,16 @@ def _round(
 ) -> Artefact:
     """Levels the student of the round before on the pairs that are still gaps."""
     student = plan.student(number - 1) if done else "student model"
-    of = [
-        "pairs",
-        plan.verdicts(number),
-        student,
-        "answer prompt",
-        *([EVIDENCE] if plan.settings.needs_evidence else []),
-    ]
-    with run.stage("level", plan.student(number), of=of, settings=["level", "seed"]) as made:
+    evidence = [EVIDENCE] if plan.settings.needs_evidence else []
+    of = list(dict.fromkeys(["pairs", "verdicts", plan.verdicts(number), student, "answer prompt", *evidence]))
+    with run.stage("level", plan.student(number), of=of, settings=evidence, chosen=plan.chosen) as made:
         last, step = done[-1].path if done else None, f"level, round {number}"
         train = leveller(run, plan.settings, step, student=last, seed=plan.seed)
-        level(made, pairs, verdicts, train, settings=plan.settings, seed=plan.seed)
+        # All rounds are judged by the same pairs: what is left of the gaps is largely what the teacher has wrong, and
+        # by such pairs a student that forgets the rest looks better and better.
+        first = choose(pairs, verdicts_of(run.artefact("verdicts")), plan.settings, plan.seed) if done else None
+        held_out = first.held_out if first else None
+        level(made, pairs, verdicts, train, settings=plan.settings, seed=plan.seed, held_out=held_out)
     return made
 
 
@@ -191,18 +196,19 @@ def leveller(
 def _objective(run: Run, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
     """What is minimised, with what is stored of the teacher if a term needs it."""
     made = find("objectives", "discrepancy")
-    evidence = _evidence(run, pairs, made.Evidence) if settings.needs_evidence else None
+    evidence = _evidence(run, settings, pairs, made.Evidence) if settings.needs_evidence else None
     return made.Objective(settings.weights, divergence=settings.divergence, evidence=evidence)
 
 
-def _evidence(run: Run, pairs: Sequence[Pair], kind: Callable[..., object]) -> object:
+def _evidence(run: Run, settings: LevelSettings, pairs: Sequence[Pair], kind: Callable[..., object]) -> object:
     stored = run.artefact(EVIDENCE)
     wanted = {pair.pair_id for pair in pairs}
-    shown = observations(stored.path, read_index(stored.path, TEACHER))
+    index = [line for line in read_index(stored.path, TEACHER) if line.pair_id in wanted]
     texts = explanations_of(stored)
+    _refuse_without(run, settings, index, texts)
     prompts = {name: task.explain_prompt for name, task in run.tasks.items()}
     return kind(
-        observations={line.pair_id: seen for line, seen in shown if line.pair_id in wanted},
+        observations={line.pair_id: seen for line, seen in observations(stored.path, index)},
         weights=pair_weights(stored.stream(PROFILES, Profile), run.config.evidence),
         explanations={
             pair.pair_id: (prompts[pair.task].format(question=pair.question), texts[pair.pair_id])
@@ -212,6 +218,24 @@ def _evidence(run: Run, pairs: Sequence[Pair], kind: Callable[..., object]) -> o
         digest=stored.digest,
         open_teacher=None if is_served(run.config.teacher) else lambda: _teacher_processor(run),
     )
+
+
+def _refuse_without(
+    run: Run, settings: LevelSettings, index: Sequence[Observed], explanations: Mapping[str, str]
+) -> None:
+    """Refuses a term that no pair has anything for: its share of the training would be for nothing."""
+    there = {
+        "confidence": any(line.shard for line in index),
+        "attention": any(line.has_places for line in index),
+        "reasoning": any(line.pair_id in explanations for line in index),
+    }
+    lacking = [name for name in settings.weights if not there.get(name, True)]
+    if lacking:
+        raise UserError(
+            f"level.objective has the term {lacking[0]!r}, but the teacher {run.config.teacher} showed nothing for it "
+            f"on any of {len(index):,} pairs: see {run.artefact(EVIDENCE).path / 'manifest.json'}.\n"
+            f"Leave {lacking[0]!r} out of level.objective, or take another teacher."
+        )
 
 
 def _teacher_processor(run: Run) -> Processor:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from parityalign.errors import UserError, WorkFailed
 from parityalign.loading import LoadingSettings
@@ -122,11 +123,37 @@ def fetched(name: str, loading: LoadingSettings, *, weights: bool) -> Path:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """The files that hold a model's weights, as its index names them, there or not."""
+    """The files that hold a model's weights, as its index names them, there or not.
+
+    Raises:
+        UserError: The index is damaged.
+    """
     index = folder / INDEX
     if not index.is_file():
         return [WEIGHTS]
-    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise _broken(index, "'weight_map' does not name the file of each weight")
+    return sorted(set(names.values()))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that one of a model's files holds.
+
+    Raises:
+        UserError: The file cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:  # broken JSON, broken UTF-8, absurd nesting
+        raise _broken(path, str(problem)) from problem
+    if not isinstance(content, dict):
+        raise _broken(path, f"it should hold a JSON object, but holds a {type(content).__name__}")
+    return content
+
+
+def _broken(path: Path, why: str) -> UserError:
+    return UserError(f"the model's file {path} is damaged: {why}.\nCopy or download it again.")
 
 
 def published_files(name: str, loading: LoadingSettings) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """Opens Hugging Face models and processors: one way for answering, for training and for planning."""
 
-import json
 import logging as python_logging
 import re
 import warnings
@@ -27,7 +26,7 @@ from transformers.utils import logging
 from parityalign.errors import UserError, WorkFailed
 from parityalign.loading import LoadingSettings
 from parityalign.machine import SMALLER, device, is_out_of_memory, placement, refuse_machine
-from parityalign.modelfiles import model_folder
+from parityalign.modelfiles import model_folder, read_object, weight_files
 from parityalign.pixels import limit_pixels, shared_grids
 from parityalign.processors import read_processor
 from parityalign.prompting import Processor
@@ -45,11 +44,29 @@ def check_model(location: str, loading: LoadingSettings = AS_IT_IS) -> None:
         loading: How it would be loaded.
 
     Raises:
-        UserError: It is missing, is no vision-language model, has no chat template, or this machine lacks something.
+        UserError: It is missing or damaged, is no vision-language model, has no chat template, or this machine lacks
+            something.
     """
     refuse_machine(loading)
     open_config(location, loading)
+    refuse_damaged(location, model_folder(location, loading, weights=False))
     open_processor(location, loading)
+
+
+def refuse_damaged(location: str, folder: Path) -> None:
+    """Refuses weights that are cut off or none at all, as the heads of their files show; those not there are passed by.
+
+    Args:
+        location: What the user calls the model.
+        folder: Where its files lie.
+
+    Raises:
+        UserError: Some are damaged; names their files.
+    """
+    with _in_words(location, "the weights of"):
+        damaged = ", ".join(_damaged(folder))
+    if damaged:
+        raise _is_damaged("the weights of", location, damaged)
 
 
 def open_processor(location: str, loading: LoadingSettings = AS_IT_IS) -> Processor:
@@ -183,8 +200,7 @@ _WANTED = (
 
 def _refuse_foreign_code(location: str, folder: Path, loading: LoadingSettings) -> None:
     """Refuses a family that transformers does not know, since its code would have to come from elsewhere."""
-    with _in_words(location, "the configuration of"):
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    content = read_object(folder / "config.json")
     family, code = content.get("model_type"), content.get("auto_map") or {}
     if family in CONFIG_MAPPING or (loading.remote_code and _CLASS in code):
         return
@@ -212,9 +228,7 @@ def _in_words(location: str, what: str, folder: Path | None = None) -> Iterator[
         yield
     except SafetensorError as problem:
         damaged = ", ".join(_damaged(folder)) if folder else ""
-        raise UserError(
-            f"cannot load {what} {location}: damaged: {damaged or problem}.\nCopy or download it again."
-        ) from problem
+        raise _is_damaged(what, location, damaged or str(problem)) from problem
     except ImportError as problem:
         raise UserError(
             f"cannot load {what} {location}: a package is missing: {_first_line(problem)}\n{_install_line(problem)}"
@@ -225,8 +239,12 @@ def _in_words(location: str, what: str, folder: Path | None = None) -> Iterator[
         raise UserError(f"cannot load {what} {location}: {problem}") from problem
 
 
+def _is_damaged(what: str, location: str, damaged: str) -> UserError:
+    return UserError(f"cannot load {what} {location}: damaged: {damaged}.\nCopy or download it again.")
+
+
 def _damaged(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in filter(Path.is_file, (folder / name for name in weight_files(folder))):
         try:
             with safe_open(path, framework="pt"):
                 pass

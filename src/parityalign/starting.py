@@ -77,6 +77,9 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
     for package in _PACKAGES_OF_METHOD.get(config.level.method, ()):
         if find_spec(package) is None:
             raise missing_package(f"level.method: {config.level.method}", package, package)
+    kind, location = split_model(config.student)
+    if kind == "hf" and (not before or before.level != config.level):
+        find("training", "weights").refuse_student(location, config.loading.student, config.level)
     if config.level.method == "qlora" and (not before or before.level.method != "qlora"):
         find("training", "weights").refuse_method("qlora")
 

@@ -4,13 +4,34 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from parityalign.loading import Settings
 from parityalign.plugins import known
 from parityalign.rates import PartRates
 
-Weight = Annotated[float, Field(ge=0)] | tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+
+def _weight(said: object, check: ValidatorFunctionWrapHandler) -> object:
+    """One sentence for a wrong weight, where pydantic has one for each form that it might have had."""
+    try:
+        return check(said)
+    except ValidationError as problem:
+        raise ValueError(
+            f"{said!r} is no weight; write a finite number, 0 or more, or two for beginning and end, such as [1, 0.5]"
+        ) from problem
+
+
+_Number = Annotated[float, Field(ge=0)]
+Weight = Annotated[_Number | tuple[_Number, _Number], WrapValidator(_weight)]
 DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence": 1.0})
 """What `objective: discrepancy` stands for; why: docs/results-objectives.md."""
 
@@ -75,6 +96,12 @@ class LevelSettings(Settings):
     def _stands_alone(self) -> Self:
         if "discrepancy" in self.objective and len(self.objective) > 1:
             raise ValueError("objective: discrepancy is a sum of other terms and stands alone; or name the terms")
+        twice = self.weights.keys() & {"consistency", "reasoning"}
+        if self.gradient_checkpointing and "attention" in self.weights and twice:
+            # Layers are run once more in the backward pass, where nothing tells for which of the passes.
+            raise ValueError(
+                f"gradient_checkpointing cannot go with the terms attention and {min(twice)} together: leave one out"
+            )
         if not self.weights:
             raise ValueError("objective has no term with a weight above 0")
         return self

@@ -12,7 +12,7 @@ from parityalign.answering import NO_LABEL, Answered
 from parityalign.attending import Watch, before_answers, readable_layers, watching
 from parityalign.errors import UserError
 from parityalign.evidence import TOP, Observation
-from parityalign.placing import Placer, can_place, spread
+from parityalign.placing import Placer, can_place, pooled
 from parityalign.prompting import Array, Processor
 
 
@@ -61,9 +61,8 @@ class Observing:
         if self._placer is None:
             return _NOTHING
         placed = self._placer.place(row.encoded.size, row.encoded.tokens)
-        cells = weights[placed.positions] @ spread(placed.boxes)
-        total = cells.sum()
-        return (cells / total).astype(np.float16) if total > 0 else _NOTHING
+        cells = pooled(weights[placed.positions], placed.boxes)
+        return cells.ravel().astype(np.float16) if cells.any() else _NOTHING
 
 
 _NOTHING: Array = np.zeros(0, dtype=np.float16)

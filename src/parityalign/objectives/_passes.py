@@ -63,17 +63,22 @@ class Passes:
         lengths: (rows,) how many of them each row has.
     """
 
-    def __init__(self, model: nn.Module, batch: Mapping[str, Any], watch: Watch | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, batch: Mapping[str, Any], watch: Watch | None = None, *, watched: bool = True
+    ) -> None:
         """A batch of which nothing was computed yet.
 
         Args:
             model: A vision-language model of transformers.
             batch: See the module.
             watch: Sees what the model attends to; None: no term asks.
+            watched: Whether it does so in this pass.
         """
         self.batch = batch
         self._model = model
         self._watch = watch
+        self._watched = watched and watch is not None
+        self._weights: torch.Tensor | None = None
         labelled = batch["labels"] != NO_LABEL
         self.labels: torch.Tensor = batch["labels"][labelled]
         self.rows: torch.Tensor = labelled.nonzero()[:, 0]
@@ -81,7 +86,7 @@ class Passes:
 
     def part(self, key: str) -> "Passes":
         """The passes over a batch within this one: `view` or `explained`."""
-        return Passes(self._model, self.batch[key])
+        return Passes(self._model, self.batch[key], self._watch, watched=False)
 
     def each_token(self, loss_of: TokenLoss) -> torch.Tensor:
         """What `loss_of` makes of the logits that belong to each labelled token: (N, ...).
@@ -100,10 +105,10 @@ class Passes:
 
         The end token is left out: it has nothing left to look for.
         """
-        if self._watch is None:
-            raise ValueError("no term said that it needs attention")
         _ = self._outputs
-        weights = self._watch.weights
+        weights = self._weights
+        if weights is None:
+            raise ValueError("no term said that it needs attention")
         own = (self.lengths - 1).clamp_min(1)[:, None]
         counted = torch.arange(weights.shape[1], device=weights.device) < own
         return (weights * counted[..., None]).sum(dim=1) / own
@@ -113,14 +118,21 @@ class Passes:
         """Logits (N, vocabulary) in float32; where they are too many, states (N, H) and the head they go through."""
         inputs = {key: value for key, value in self.batch.items() if key not in EXTRAS}
         if self._watch is not None:
-            self._watch.at(before_answers(self.batch["labels"]))
+            self._watch.at(before_answers(self.batch["labels"]) if self._watched else None)
         asked, head = asked_for(inputs), _head(self._model)
         if head is not None and asked.labelled.numel() * head.out_features > WHOLE:
             states = states_before_head(self._model, head, asked)
             if states is not None:
+                self._note_weights()
                 return states, head
         logits: torch.Tensor = self._model(**asked.inputs).logits[:, -asked.columns - 1 : -1]
+        self._note_weights()
         return logits[asked.labelled].float()
+
+    def _note_weights(self) -> None:
+        """Takes what was seen in this pass, before another one is made."""
+        if self._watch is not None and self._watched:
+            self._weights = self._watch.weights
 
 
 def _head(model: nn.Module) -> nn.Linear | None:

@@ -10,7 +10,7 @@ from PIL.Image import Image, new
 
 from parityalign.config import TaskData
 from parityalign.errors import UserError
-from parityalign.hub import PREFIX
+from parityalign.hub import PREFIX, divided
 from parityalign.labelled import source
 from parityalign.pictures import Unfit, open_picture
 from parityalign.seams import Found, Task
@@ -70,11 +70,14 @@ def sample(task: Task, data: TaskData, ask: Ask, *, limit: int | None) -> Sample
     Raises:
         UserError: Nobody knows how many pictures there are.
     """
-    questions, assumed = _questions(task, data, ask, limit)
+    questions, assumed = _questions(task, data, limit)
     images = ask.images if ask.images is not None else _count(task, data)
-    pictures = list(_pictures(data, images, ask.pictures))
+    left_alone = [spec for spec in data.images if ask.offline and _is_in_hub(spec)]
+    pictures = list(_pictures([spec for spec in data.images if spec not in left_alone], images, ask.pictures))
     if ask.images is not None:
         assumed.append(f"{images:,} images")
+    if left_alone and ask.pictures:
+        assumed.append(f"{', '.join(left_alone)} not looked at, since the hub is left alone (--offline)")
     if not pictures:
         assumed.append(f"pictures of {ask.size[0]}x{ask.size[1]} pixels, since none was opened")
     said = [f"{task.name}: {'; '.join(assumed)}"] if assumed else []
@@ -92,11 +95,11 @@ def _count(task: Task, data: TaskData) -> int:
     return sum(count or 0 for count in counts.values())
 
 
-def _pictures(data: TaskData, images: int, wanted: int) -> Iterator[Image]:
+def _pictures(specs: Iterable[str], images: int, wanted: int) -> Iterator[Image]:
     """Evenly spread over files; the first ones where pictures lie in archives, which have to be read in order."""
     if not wanted:
         return
-    sources = [*map(open_source, data.images)]
+    sources = [*map(open_source, specs)]
     spread = all(source.holds_files for source in sources)
     found = (each for source in sources for each in source.images())
     chosen = islice(found, 0, None, max(1, images // wanted) if spread else 1)
@@ -111,13 +114,18 @@ def _fit(found: Iterable[Found]) -> Iterator[Image]:
             continue
 
 
-def _questions(task: Task, data: TaskData, ask: Ask, limit: int | None) -> tuple[int, list[str]]:
+def _questions(task: Task, data: TaskData, limit: int | None) -> tuple[int, list[str]]:
     """How many questions of the test split will be asked, and what was assumed for it."""
     if data.test is None:
         return 0, []
-    if data.test.startswith(PREFIX) and not Path(data.test.removeprefix(PREFIX)).exists():
+    if _is_in_hub(data.test):
         official = OFFICIAL.get(task.name, limit or 0)
         found = min(official, limit) if limit else official
         return found, [f"{found:,} questions, as many as are published or `evaluate.limit` allows"]
     rows = sum(1 for _ in source(task, data.test)[0])
     return (min(rows, limit) if limit else rows), []
+
+
+def _is_in_hub(spec: str) -> bool:
+    """Whether images or questions come from the hub, not from a folder or file in the form of its data sets."""
+    return spec.startswith(PREFIX) and not Path(divided(spec.removeprefix(PREFIX))[0]).exists()

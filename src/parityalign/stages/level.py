@@ -40,6 +40,7 @@ def level(
     *,
     settings: LevelSettings,
     seed: int,
+    held_out: Sequence[Pair] | None = None,
 ) -> None:
     """Has the student trained on what `choose` takes; where that is nothing, leaves the student as it is.
 
@@ -50,10 +51,13 @@ def level(
         leveller: Trains and saves.
         settings: What to train on; how to train is the leveller's affair.
         seed: Decides what is drawn.
+        held_out: What is judged by instead of pairs that are drawn here; none on their images is trained on.
     """
     if artefact.finished:
         return
     choice = choose(pairs, verdicts, settings, seed)
+    if held_out is not None:
+        choice = _apart_from(choice, held_out)
     gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for verdict in verdicts)
     counts = {"gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
     if not choice.training:
@@ -101,6 +105,12 @@ def split(pairs: Sequence[Pair], share: float, seed: int) -> Choice:
     held_out = set(sample(images, wanted, f"held out {seed}", str))
     training = [pair for pair in pairs if pair.image_id not in held_out]
     return Choice(training, [pair for pair in pairs if pair.image_id in held_out], replayed=0)
+
+
+def _apart_from(choice: Choice, held_out: Sequence[Pair]) -> Choice:
+    images = {pair.image_id for pair in held_out}
+    training = [pair for pair in (*choice.training, *choice.held_out) if pair.image_id not in images]
+    return Choice(training, list(held_out), choice.replayed)
 
 
 def _pair_id(pair: Pair) -> str:

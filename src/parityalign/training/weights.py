@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
+from parityalign.attending import readable_layers
 from parityalign.disk import folder_files, writing
 from parityalign.errors import UserError
 from parityalign.loading import LoadingSettings
 from parityalign.opening import AS_IT_IS, open_config, open_model, open_processor
-from parityalign.training.parts import freeze, linear_layers, rates_by_part
+from parityalign.placing import Placer
+from parityalign.training.parts import freeze, linear_layers, parts_of, rates_by_part
 from parityalign.tuning import LevelSettings
 
 
@@ -72,6 +74,25 @@ def refuse_method(method: str) -> None:
     if method == "qlora" and not torch.cuda.is_available():
         # On a CPU bitsandbytes packs weights for answering, and nothing can be learnt through these.
         raise UserError("level.method is qlora, which needs a GPU, and this machine has none. Set level.method: lora")
+
+
+def refuse_student(location: str, loading: LoadingSettings, settings: LevelSettings) -> None:
+    """Refuses a student whose family cannot be trained as the settings ask, without reading its weights.
+
+    Raises:
+        UserError: Its parts cannot be told apart, or its attention cannot be read or placed on pictures.
+    """
+    rates, attends = rates_by_part(settings.parts), "attention" in settings.weights
+    if rates is None and not attends:
+        return
+    build: Any = AutoModelForImageTextToText.from_config
+    with torch.device("meta"):
+        model = build(open_config(location, loading), trust_remote_code=loading.remote_code)
+    if rates:
+        parts_of(model)
+    if attends:
+        readable_layers(model)
+        Placer(open_processor(location, loading))
 
 
 def _prepared(model: nn.Module, settings: LevelSettings) -> nn.Module:
