@@ -603,13 +603,13 @@ def test_a_finished_run_asks_no_server(project, served_run):
     path = configured()
     done("run", path)
     before, teacher.down = len(served.asked), True
-    assert done("run", path).count("up to date") == 5 and len(served.asked) == before
+    assert done("run", path).count("up to date") == 7 and len(served.asked) == before
 
 
 def test_other_settings_of_the_server_redo_nothing(project, served_run):
     served, _, configured = served_run
     done("run", configured())
-    assert done("run", configured(in_flight=3, logprobs=True, budget_requests=1)).count("up to date") == 5
+    assert done("run", configured(in_flight=3, logprobs=True, budget_requests=1)).count("up to date") == 7
 
 
 @pytest.mark.parametrize("budget", range(1, 22, 4))
