@@ -33,7 +33,8 @@ def _weight(said: object, check: ValidatorFunctionWrapHandler) -> object:
 _Number = Annotated[float, Field(ge=0)]
 Weight = Annotated[_Number | tuple[_Number, _Number], WrapValidator(_weight)]
 DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence": 1.0})
-"""What `objective: discrepancy` stands for; why: docs/results-objectives.md."""
+"""What `objective: discrepancy` stands for. On the embedded benchmarks no term gained on `answer` alone, this sum lost
+nothing: docs/results-objectives.md."""
 
 
 Term = Annotated[str, AfterValidator(known("objectives"))]
@@ -53,7 +54,7 @@ class LevelSettings(Settings):
 
     objective: Annotated[dict[Term, Weight], BeforeValidator(_weighed), PlainSerializer(_unweighed)] = {"answer": 1.0}
     """A file in `objectives/`, or several with their weights, such as `{answer: 1, confidence: [1, 0.5]}`: from 1 in
-    the beginning to 0.5 at the end. `discrepancy` stands for the weights that were found to be best."""
+    the beginning to 0.5 at the end. `discrepancy` stands for `DISCREPANCY`."""
     divergence: Literal["forward", "reverse", "jensen_shannon"] = "forward"
     """How `confidence` compares the student's next token with the teacher's."""
     method: Literal["full", "lora", "qlora"] = "full"
