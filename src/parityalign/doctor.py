@@ -16,8 +16,8 @@ from parityalign.config import RunConfig
 from parityalign.errors import UserError
 from parityalign.loading import LoadingSettings
 from parityalign.machine import device, dtype_of
-from parityalign.modelfiles import is_path, model_folder, published_files, weight_files
-from parityalign.opening import check_model, open_config, open_processor, refuse_damaged
+from parityalign.modelfiles import is_path, model_folder, published_files, refuse_damaged, weight_files
+from parityalign.opening import check_model, open_config, open_processor
 from parityalign.plugins import find, split_model
 
 PACKAGES = (

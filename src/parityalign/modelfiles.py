@@ -137,6 +137,32 @@ def weight_files(folder: Path) -> list[str]:
     return sorted(set(names.values()))
 
 
+def refuse_damaged(location: str, folder: Path) -> None:
+    """Refuses weights that are cut off or none at all, as the heads of their files show; those not there are passed by.
+
+    Args:
+        location: What the user calls the model.
+        folder: Where its files lie.
+
+    Raises:
+        UserError: Some are damaged; names their files.
+    """
+    damaged = ", ".join(_damaged(folder))
+    if damaged:
+        raise UserError(f"cannot load the weights of {location}: damaged: {damaged}.\nCopy or download it again.")
+
+
+def _damaged(folder: Path) -> Iterator[str]:
+    from safetensors import SafetensorError, safe_open
+
+    for path in filter(Path.is_file, (folder / name for name in weight_files(folder))):
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except (SafetensorError, OSError) as problem:
+            yield f"{path.name} ({problem})"
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object that one of a model's files holds.
 

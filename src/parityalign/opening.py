@@ -12,7 +12,7 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils.tqdm import disable_progress_bars
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -26,7 +26,7 @@ from transformers.utils import logging
 from parityalign.errors import UserError, WorkFailed
 from parityalign.loading import LoadingSettings
 from parityalign.machine import SMALLER, device, is_out_of_memory, placement, refuse_machine
-from parityalign.modelfiles import model_folder, read_object, weight_files
+from parityalign.modelfiles import model_folder, read_object, refuse_damaged
 from parityalign.pixels import limit_pixels, shared_grids
 from parityalign.processors import read_processor
 from parityalign.prompting import Processor
@@ -51,22 +51,6 @@ def check_model(location: str, loading: LoadingSettings = AS_IT_IS) -> None:
     open_config(location, loading)
     refuse_damaged(location, model_folder(location, loading, weights=False))
     open_processor(location, loading)
-
-
-def refuse_damaged(location: str, folder: Path) -> None:
-    """Refuses weights that are cut off or none at all, as the heads of their files show; those not there are passed by.
-
-    Args:
-        location: What the user calls the model.
-        folder: Where its files lie.
-
-    Raises:
-        UserError: Some are damaged; names their files.
-    """
-    with _in_words(location, "the weights of"):
-        damaged = ", ".join(_damaged(folder))
-    if damaged:
-        raise _is_damaged("the weights of", location, damaged)
 
 
 def open_processor(location: str, loading: LoadingSettings = AS_IT_IS) -> Processor:
@@ -227,8 +211,9 @@ def _in_words(location: str, what: str, folder: Path | None = None) -> Iterator[
     try:
         yield
     except SafetensorError as problem:
-        damaged = ", ".join(_damaged(folder)) if folder else ""
-        raise _is_damaged(what, location, damaged or str(problem)) from problem
+        if folder:
+            refuse_damaged(location, folder)  # names the files, which the problem itself does not
+        raise UserError(f"cannot load {what} {location}: damaged: {problem}.\nCopy or download it again.") from problem
     except ImportError as problem:
         raise UserError(
             f"cannot load {what} {location}: a package is missing: {_first_line(problem)}\n{_install_line(problem)}"
@@ -237,19 +222,6 @@ def _in_words(location: str, what: str, folder: Path | None = None) -> Iterator[
         if is_out_of_memory(problem):
             raise WorkFailed(f"the model {location} does not fit: {_first_line(problem)}\n{SMALLER}") from problem
         raise UserError(f"cannot load {what} {location}: {problem}") from problem
-
-
-def _is_damaged(what: str, location: str, damaged: str) -> UserError:
-    return UserError(f"cannot load {what} {location}: damaged: {damaged}.\nCopy or download it again.")
-
-
-def _damaged(folder: Path) -> Iterator[str]:
-    for path in filter(Path.is_file, (folder / name for name in weight_files(folder))):
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except SafetensorError as problem:
-            yield f"{path.name} ({problem})"
 
 
 def _first_line(problem: BaseException) -> str:
