@@ -301,6 +301,8 @@ def test_an_answer_is_asked_for_anew_where_anything_about_the_question_differs(p
 
 
 def test_an_interrupt_keeps_what_was_answered(picture, tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
+
     async def script(body, before):
         if prompt_of(body) == "question 6":
             signal.raise_signal(signal.SIGINT)
