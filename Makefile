@@ -30,8 +30,9 @@ demo-http: setup
 	$(BIN)/python -m pip install -c constraints.txt -e '.[serving]'
 	$(BIN)/python -m pytest -m served tests/test_served.py
 
+# One thread: the models of the tests are so small that threads mostly wait for each other.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check src tests benchmarks
