@@ -85,6 +85,8 @@ def test_weights_that_are_none_are_a_problem_and_no_size_that_fits(folder):
 
 def test_a_method_that_cannot_train_here_is_a_problem_of_the_student_as_it_is_when_the_run_begins(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for module in (weights, starting):  # bitsandbytes is installed, or as good as that
+        monkeypatch.setattr(module, "find_spec", lambda name: name)
     told = json.loads(asked(folder, "--json", level={"method": "qlora"}).output)["models"]
     assert told[0]["problem"] is None
     assert "level.method is qlora, which needs a GPU" in told[1]["problem"]
