@@ -130,6 +130,29 @@ def test_a_resumed_artefact_is_the_uninterrupted_one(tmp_path, calls):
     assert content(tmp_path / "again" / "made") == whole
 
 
+@pytest.mark.parametrize("first", range(1, 4))
+@pytest.mark.parametrize("size", [1, 2, 4, 6])
+def test_other_batches_after_a_kill_leave_every_pair_with_its_own_observation(tmp_path, first, size):
+    pairs = [pair(number, "tea " * (number + 1)) for number in range(7)]
+
+    class Dying(Open):
+        left = first
+
+        def observe(self, told):
+            Dying.left -= 1
+            if Dying.left < 0:
+                raise KeyboardInterrupt
+            return super().observe(told)
+
+    settings = SETTINGS.model_copy(update={"explain": False})
+    with pytest.raises(KeyboardInterrupt):
+        observed(tmp_path, pairs, teacher=Dying(explains), student=Dying(explains), settings=settings)
+    made = observed(tmp_path, pairs, settings=settings.model_copy(update={"batch_size": size}))
+    for who in (TEACHER, STUDENT):
+        lengths = [len(seen.ids) for _, seen in observations(made.path, read_index(made.path, who))]
+        assert lengths == [number + 2 for number in range(7)]
+
+
 def test_dropped_pairs_are_no_evidence(tmp_path):
     pairs = [pair(number) for number in range(3)]
     verdicts = right(pairs)

@@ -113,7 +113,8 @@ class _Watcher:
         place = {each.pair.pair_id: number for number, each in enumerate(told)}
 
         def work(batch: Sequence[_Told]) -> list[Observed]:
-            shard = f"{name}-{place[batch[0].pair.pair_id] // self.settings.batch_size:05d}.safetensors"
+            # Named by its place among all, so that a run that goes on with other batches overwrites none that counts.
+            shard = f"{name}-{place[batch[0].pair.pair_id]:08d}.safetensors"
             return self._observed(batch, None if suffix else shard)
 
         resume_in_batches(
