@@ -437,9 +437,11 @@ def test_what_any_round_trained_on_was_not_kept_out(tmp_path):
     both = trained_on(run, pairs, first)
     manifest["rounds"] = [{}]
     once = trained_on(run, pairs, first)
-    choice = choose(pairs, gaps, config.level, 0)
-    assert once == {each.pair_id for each in choose(pairs, first, config.level, 0).training}
+    begun = choose(pairs, first, config.level, 0)
+    choice = choose(pairs, gaps, config.level, 0, begun.held_out)  # as the second round chooses
+    assert once == {each.pair_id for each in begun.training}
     assert both == once | {each.pair_id for each in choice.training} and once < both
+    assert not both & {each.pair_id for each in begun.held_out}
 
 
 def forget(folder, known, tasks, load, **options):

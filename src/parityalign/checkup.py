@@ -57,9 +57,10 @@ def trained_on(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> 
     plan = Plan(run.config.level, run.config.seed)
     rounds = len(run.artefact("student").manifest.get("rounds", ()))
     again = (run.folder.path / plan.verdicts(number) / VERDICTS for number in range(2, rounds + 1))
-    judged = [verdicts, *(list(Stream(path, Verdict, read_only=True)) for path in again)]
-    choices = (choose(pairs, each, plan.settings, plan.seed) for each in judged)
-    return {pair.pair_id for choice in choices for pair in choice.training}
+    first = choose(pairs, verdicts, plan.settings, plan.seed)
+    judged = (list(Stream(path, Verdict, read_only=True)) for path in again)
+    later = (choose(pairs, each, plan.settings, plan.seed, first.held_out) for each in judged)
+    return {pair.pair_id for choice in (first, *later) for pair in choice.training}
 
 
 def _speed(run: Run) -> Speed:

@@ -19,7 +19,7 @@ from parityalign.records import Answer, Pair, Verdict
 from parityalign.seams import Leveller, LevelResult
 from parityalign.stages._remembering import remembering
 from parityalign.stages.identify import TEACHER as TEACHER_ANSWERS
-from parityalign.stages.identify import identify, verdicts_of
+from parityalign.stages.identify import as_asked, identify, verdicts_of
 from parityalign.stages.level import LEVELLED, choose, level, was_levelled
 from parityalign.stages.observe import Both, explanations_of, observe
 from parityalign.store import Artefact
@@ -123,12 +123,8 @@ def _identified_again(
     """Judges the pairs anew for the student of the last round; the teacher is asked only what it was not yet."""
     said = before.stream(TEACHER_ANSWERS, Answer)
     known = {answer.item_id: answer.text for answer in said if answer.not_asked is None}
-    prompts = {name: task.answer_prompt for name, task in run.tasks.items()}
-    replies = {
-        (pair.image, prompts[pair.task].format(question=pair.question)): known[pair.pair_id]
-        for pair in pairs
-        if pair.pair_id in known
-    }
+    asked = (as_asked(pair, run.tasks[pair.task]) for pair in pairs)
+    replies = {(each.image, each.prompt): known[each.item_id] for each in asked if each.item_id in known}
     of = ["pairs", plan.student(number - 1), plan.verdicts(number - 1), "teacher model", "answer prompt", "metric"]
     with run.stage("level", plan.verdicts(number), of=of, settings=["identify"]) as made:
         identify(

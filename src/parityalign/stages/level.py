@@ -51,13 +51,11 @@ def level(
         leveller: Trains and saves.
         settings: What to train on; how to train is the leveller's affair.
         seed: Decides what is drawn.
-        held_out: What is judged by instead of pairs that are drawn here; none on their images is trained on.
+        held_out: See `choose`.
     """
     if artefact.finished:
         return
-    choice = choose(pairs, verdicts, settings, seed)
-    if held_out is not None:
-        choice = _apart_from(choice, held_out)
+    choice = choose(pairs, verdicts, settings, seed, held_out)
     gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for verdict in verdicts)
     counts = {"gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
     if not choice.training:
@@ -74,8 +72,22 @@ def was_levelled(artefact: Artefact) -> bool:
     return bool(artefact.manifest["outcome"] == LEVELLED)
 
 
-def choose(pairs: Sequence[Pair], verdicts: Sequence[Verdict], settings: LevelSettings, seed: int) -> Choice:
-    """Gaps and replay, or what a control asks for, split by image into training and held-out pairs."""
+def choose(
+    pairs: Sequence[Pair],
+    verdicts: Sequence[Verdict],
+    settings: LevelSettings,
+    seed: int,
+    held_out: Sequence[Pair] | None = None,
+) -> Choice:
+    """Gaps and replay, or what a control asks for, split by image into training and held-out pairs.
+
+    Args:
+        pairs: All pairs.
+        verdicts: The verdict on each, in the same order.
+        settings: What to choose.
+        seed: Decides what is drawn.
+        held_out: What is judged by instead of pairs that are drawn here; none on their images is trained on.
+    """
     judged = list(zip(pairs, verdicts, strict=True))
     # Pairs are dropped for what would break training, so no control may bring them back.
     usable = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
@@ -89,6 +101,9 @@ def choose(pairs: Sequence[Pair], verdicts: Sequence[Verdict], settings: LevelSe
         "random": sample(usable, len(gaps) + len(replay), f"random {seed}", _pair_id),
     }[settings.select]
     replayed = len(replay) if settings.select == "gaps" else 0
+    if held_out is not None:
+        images = {pair.image_id for pair in held_out}
+        return Choice([pair for pair in chosen if pair.image_id not in images], list(held_out), replayed)
     return split(chosen, settings.held_out, seed)._replace(replayed=replayed)
 
 
@@ -105,12 +120,6 @@ def split(pairs: Sequence[Pair], share: float, seed: int) -> Choice:
     held_out = set(sample(images, wanted, f"held out {seed}", str))
     training = [pair for pair in pairs if pair.image_id not in held_out]
     return Choice(training, [pair for pair in pairs if pair.image_id in held_out], replayed=0)
-
-
-def _apart_from(choice: Choice, held_out: Sequence[Pair]) -> Choice:
-    images = {pair.image_id for pair in held_out}
-    training = [pair for pair in (*choice.training, *choice.held_out) if pair.image_id not in images]
-    return Choice(training, list(held_out), choice.replayed)
 
 
 def _pair_id(pair: Pair) -> str:
