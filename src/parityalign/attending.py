@@ -50,6 +50,19 @@ class Watch:
         """(rows, positions, tokens): mean over the read layers and their heads, in float32 at least."""
         return torch.stack([self._seen[layer] for layer in sorted(self._seen)]).mean(dim=0)
 
+    def by(self, lengths: torch.Tensor) -> torch.Tensor:
+        """What answers look at: the mean over their own tokens, the end token left out, which has nothing to look for.
+
+        Args:
+            lengths: (rows,) how many positions each row has, the end token's among them.
+
+        Returns:
+            (rows, tokens)
+        """
+        weights, own = self.weights, (lengths - 1).clamp_min(1)[:, None]
+        counted = torch.arange(weights.shape[1], device=weights.device) < own
+        return (weights * counted[..., None]).sum(dim=1) / own
+
     def look(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float
     ) -> None:
@@ -160,5 +173,10 @@ def _text_layers(model: PreTrainedModel) -> dict[torch.nn.Module, int]:
 
 def _decoder(model: Any) -> Any:  # noqa: ANN401 - whichever class the family has
     """The language model below the output head, also under an adapter's wrapper."""
+    return unwrapped(model).get_decoder()
+
+
+def unwrapped(model: Any) -> Any:  # noqa: ANN401 - whichever class the family has
+    """The model below an adapter's wrapper, where there is one."""
     inner = getattr(model, "get_base_model", None)
-    return (inner() if inner else model).get_decoder()
+    return inner() if inner else model

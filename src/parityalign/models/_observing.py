@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from parityalign.answering import NO_LABEL, Answered
-from parityalign.attending import Watch, before_answers, readable_layers, watching
+from parityalign.attending import before_answers, readable_layers, watching
 from parityalign.errors import UserError
 from parityalign.evidence import TOP, Observation
 from parityalign.placing import Placer, can_place, pooled
@@ -46,16 +46,14 @@ class Observing:
                 watch.at(positions)
             logits = self._model(**model_inputs, use_cache=False, logits_to_keep=width - first).logits
         logits = logits[:, -(width - first) :]
-        maps = self._maps(rows, watch, counts) if watch is not None else [_NOTHING] * len(rows)
+        maps = [_NOTHING] * len(rows)
+        if watch is not None:
+            seen = watch.by(torch.tensor(counts, device=positions.device)).cpu().numpy()
+            maps = [self._map(row, weights) for row, weights in zip(rows, seen, strict=True)]
         return [
             _observation(row, logits[i, positions[i, :count] - first, : self._vocabulary], places)
             for i, (row, count, places) in enumerate(zip(rows, counts, maps, strict=True))
         ]
-
-    def _maps(self, rows: Sequence[Answered], watch: Watch, counts: Sequence[int]) -> list[Array]:
-        """Of each row: the mean over the answer's own tokens, as a map of the picture."""
-        weights = watch.weights.float().cpu().numpy()
-        return [self._map(row, weights[i, : max(1, counts[i] - 1)].mean(axis=0)) for i, row in enumerate(rows)]
 
     def _map(self, row: Answered, weights: Array) -> Array:
         if self._placer is None:

@@ -78,7 +78,7 @@ class Passes:
         self._model = model
         self._watch = watch
         self._watched = watched and watch is not None
-        self._weights: torch.Tensor | None = None
+        self._seen: torch.Tensor | None = None
         labelled = batch["labels"] != NO_LABEL
         self.labels: torch.Tensor = batch["labels"][labelled]
         self.rows: torch.Tensor = labelled.nonzero()[:, 0]
@@ -99,19 +99,13 @@ class Passes:
             return over_chunks(states, head, loss_of, max(1, WHOLE // head.out_features))
         return loss_of(known, slice(0, len(self.labels)))
 
-    @cached_property
+    @property
     def attention(self) -> torch.Tensor:
-        """(rows, tokens): how much the answer's own tokens attend to each token of their row, on average.
-
-        The end token is left out: it has nothing left to look for.
-        """
+        """(rows, tokens): how much the answer's own tokens attend to each token of their row; see `Watch.by`."""
         _ = self._outputs
-        weights = self._weights
-        if weights is None:
+        if self._seen is None:
             raise ValueError("no term said that it needs attention")
-        own = (self.lengths - 1).clamp_min(1)[:, None]
-        counted = torch.arange(weights.shape[1], device=weights.device) < own
-        return (weights * counted[..., None]).sum(dim=1) / own
+        return self._seen
 
     @cached_property
     def _outputs(self) -> torch.Tensor | tuple[torch.Tensor, nn.Linear]:
@@ -123,16 +117,16 @@ class Passes:
         if head is not None and asked.labelled.numel() * head.out_features > WHOLE:
             states = states_before_head(self._model, head, asked)
             if states is not None:
-                self._note_weights()
+                self._note_attention()
                 return states, head
         logits: torch.Tensor = self._model(**asked.inputs).logits[:, -asked.columns - 1 : -1]
-        self._note_weights()
+        self._note_attention()
         return logits[asked.labelled].float()
 
-    def _note_weights(self) -> None:
+    def _note_attention(self) -> None:
         """Takes what was seen in this pass, before another one is made."""
         if self._watch is not None and self._watched:
-            self._weights = self._watch.weights
+            self._seen = self._watch.by(self.lengths)
 
 
 def _head(model: nn.Module) -> nn.Linear | None:

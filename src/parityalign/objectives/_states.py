@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from parityalign.answering import NO_LABEL
+from parityalign.attending import unwrapped
+
 
 class Asked(NamedTuple):
     """What a model is asked of a batch: the logits of few columns, since prompts are much longer than answers."""
@@ -16,8 +19,6 @@ class Asked(NamedTuple):
     """Columns from the first answer's first token on. The token in column i is foretold by the logits of i - 1."""
     labelled: torch.Tensor
     """(rows, columns), where loss is taken."""
-    targets: torch.Tensor
-    """(labelled tokens,), the ids to be foretold."""
 
 
 class _PassedOn(nn.Module):
@@ -34,13 +35,13 @@ def asked_for(batch: Mapping[str, torch.Tensor]) -> Asked:
     """The model's inputs of a batch, and which of its outputs matter.
 
     Args:
-        batch: The model's inputs and `labels` (rows, tokens), -100 wherever no loss is taken.
+        batch: The model's inputs and `labels` (rows, tokens), `NO_LABEL` wherever no loss is taken.
     """
-    inputs = {key: value for key, value in batch.items() if key != "labels"}
-    labelled = batch["labels"] != -100
+    inputs: dict[str, Any] = {key: value for key, value in batch.items() if key != "labels"}
+    labelled = batch["labels"] != NO_LABEL
     columns = batch["labels"].shape[1] - int(labelled.any(dim=0).int().argmax())
-    labelled, labels = labelled[:, -columns:], batch["labels"][:, -columns:]
-    return Asked({**inputs, "use_cache": False, "logits_to_keep": columns + 1}, columns, labelled, labels[labelled])
+    inputs |= {"use_cache": False, "logits_to_keep": columns + 1}
+    return Asked(inputs, columns, labelled[:, -columns:])
 
 
 def states_before_head(model: nn.Module, head: nn.Linear, asked: Asked) -> torch.Tensor | None:
@@ -49,7 +50,7 @@ def states_before_head(model: nn.Module, head: nn.Linear, asked: Asked) -> torch
     None where the family does more to logits than its head does (a soft cap, a scale), since then the head alone does
     not tell the loss.
     """
-    stand_in, owner = _PassedOn(), _unwrapped(model)
+    stand_in, owner = _PassedOn(), unwrapped(model)
     owner.set_output_embeddings(stand_in)
     try:
         out = model(**asked.inputs).logits
@@ -58,9 +59,3 @@ def states_before_head(model: nn.Module, head: nn.Linear, asked: Asked) -> torch
     if stand_in.seen is None or not torch.equal(out, stand_in.seen.to(out.dtype)):
         return None
     return stand_in.seen[:, -asked.columns - 1 : -1][asked.labelled].to(head.weight.dtype)
-
-
-def _unwrapped(model: nn.Module) -> Any:  # noqa: ANN401 - whichever class the family has
-    """The model below an adapter's wrapper."""
-    inner = getattr(model, "get_base_model", None)
-    return inner() if inner else model

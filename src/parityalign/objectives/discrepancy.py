@@ -58,8 +58,9 @@ class Objective:
 
     def explanation(self, pair_id: str) -> tuple[str, str]:
         """What else the student is to say of a pair: a prompt and the reply; empty where there is nothing."""
-        wanted = self._evidence and "explanation" in self.needs
-        return self._evidence.explanations.get(pair_id, ("", "")) if self._evidence and wanted else ("", "")
+        if self._evidence is None or "explanation" not in self.needs:
+            return "", ""
+        return self._evidence.explanations.get(pair_id, ("", ""))
 
     def joiner(self, processor: Processor) -> Joiner | None:
         """Makes what the terms need for a batch; None where they need nothing.

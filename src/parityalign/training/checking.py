@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from parityalign.answering import NO_LABEL
 from parityalign.errors import WorkFailed
 from parityalign.training.batches import AnswerBatches, Example
 
@@ -51,7 +52,7 @@ def _said(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     device = next(model.parameters()).device
     labels = batch["labels"][0]
     inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
-    answer = labels != -100
+    answer = labels != NO_LABEL
     kept = int(answer.sum())  # a row's labels are its end
     asked: Any = model
     with torch.no_grad():

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from parityalign.answering import NO_LABEL
 from parityalign.loading import LoadingSettings
 from parityalign.prompting import Processor
 from parityalign.seams import Progress
@@ -279,4 +280,4 @@ def _unopened(examples: Sequence[Example]) -> dict[str, Sequence[Example]]:
 
 
 def _labelled(batch: Mapping[str, Any]) -> int:
-    return int((batch["labels"] != -100).sum())
+    return int((batch["labels"] != NO_LABEL).sum())
