@@ -33,8 +33,8 @@ def _weight(said: object, check: ValidatorFunctionWrapHandler) -> object:
 _Number = Annotated[float, Field(ge=0)]
 Weight = Annotated[_Number | tuple[_Number, _Number], WrapValidator(_weight)]
 DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence": 1.0})
-"""What `objective: discrepancy` stands for. On the embedded benchmarks no term gained on `answer` alone, this sum lost
-nothing: docs/results-objectives.md."""
+"""What `objective: discrepancy` stands for. On the embedded benchmarks no difference to `answer` alone was found:
+docs/results-objectives.md."""
 
 
 Term = Annotated[str, AfterValidator(known("objectives"))]
