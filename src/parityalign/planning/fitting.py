@@ -24,9 +24,8 @@ def problems(config: RunConfig, work: Sequence[Work], known: Mapping[Role, Known
             continue
         if each.steps:
             found.extend(_training(each, size, config.level, device))
-        else:
-            problem = _asking(each, size, getattr(config.loading, each.role), device)
-            asked = {**asked, **({each.role: max(asked.get(each.role, (0.0, "")), problem)} if problem else {})}
+        elif problem := _asking(each, size, getattr(config.loading, each.role), device):
+            asked[each.role] = max(asked.get(each.role, (0.0, "")), problem)
     if known["student"].served:
         found.append(f"the student {config.student} is behind a server: it can be judged but not trained")
     return [*(text for _, text in asked.values()), *found, *_budgets(config.server, work, known)]
@@ -38,11 +37,10 @@ def _asking(work: Work, size: Size, loading: LoadingSettings, device: Device) ->
     if needed <= device.memory:
         return None
     place = f"loading.{work.role}"
-    changes = {"dtype": "bfloat16"}, {"quantise": "8bit"}, {"quantise": "4bit"}
+    changes = ("dtype", "bfloat16"), ("quantise", "8bit"), ("quantise", "4bit")
     others = {
         f"{place}.{key}: {value}": costs.asking_memory(work, size, loading.model_copy(update={key: value}), device)
-        for change in changes
-        for key, value in change.items()
+        for key, value in changes
         if getattr(loading, key) != value
     }
     fewer = f"{place}.pixels to look at smaller pictures"

@@ -192,6 +192,10 @@ def _assumed(options: Options, where: Device, samples: Mapping[str, Sample], kno
             said.append(f"{role}: seconds a request as measured on {each.pace.requests} requests of each kind here")
     said.append(_of_device(where))
     said.append("decoding pictures, intake, loading models and the report are not in the hours")
+    said.append(
+        "not counted at all: `observe`, terms of the objective besides `answer`, rounds after the first, and what "
+        "`evaluate` asks for speed and forgotten pairs"
+    )
     return said
 
 

@@ -18,7 +18,7 @@ PAIR_TOKENS = 30
 ANSWER_TOKENS = 5
 """Of an answer in a word or a phrase, with its end."""
 LOOKS = 8
-"""Times that the held-out pairs are looked at in a training; `training/loop.py` has the same number."""
+"""Times that the held-out pairs are looked at in a training; `training/trainer.py` has the same number."""
 
 
 class Amount(NamedTuple):
