@@ -10,7 +10,15 @@ from makers import mute
 from parityalign.embedded import apart, generate
 from parityalign.embedded.build import ASSISTANT, END, IMAGE, USER, build_model, build_processor, build_tokenizer
 from parityalign.embedded.canvas import SIDE, Fact
-from parityalign.embedded.recipe import PROCESSES, TOWER, WHOLE, first_whole_seed
+from parityalign.embedded.recipe import (
+    EXPLAINING,
+    PROCESSES,
+    TOWER,
+    WHOLE,
+    first_explained_seed,
+    first_whole_seed,
+    talk_maker,
+)
 from parityalign.embedded.schooling import (
     TOWER_MIX,
     TRAINING_SEEDS,
@@ -27,7 +35,8 @@ from parityalign.embedded.schooling import (
 from parityalign.embedded.splits import ten_answers
 from parityalign.embedded.worlds import WORLDS
 from parityalign.matching import textvqa_accuracy
-from parityalign.parsing import ParsedPair, read_pair
+from parityalign.opening import open_processor
+from parityalign.parsing import ParsedPair, read_explanation, read_pair
 from parityalign.plugins import EMBEDDED_MODELS, load_model, load_task
 from parityalign.seams import Decoding, Request
 
@@ -133,6 +142,9 @@ def test_every_training_picture_is_compared_with_the_demo_s():
         assert schedule.steps * schedule.batch_size * PROCESSES <= len(towers)
         last = first_whole_seed(name) + WHOLE[name].steps * WHOLE[name].batch_size * PROCESSES - 1
         assert {first_whole_seed(name), last} <= wholes
+    for name, schedule in EXPLAINING.items():
+        first = first_explained_seed(name)
+        assert {first, first + schedule.steps * schedule.batch_size * PROCESSES - 1} <= wholes
 
 
 def test_the_student_is_asked_only_for_names_that_it_was_told():
@@ -285,3 +297,42 @@ def test_every_comparison_that_a_chart_s_values_imply_is_part_of_its_truth(tmp_p
                 answers[f"What is the difference between {first} and {second}?"]
                 == (answers[f"What is the difference between {second} and {first}?"])
             )
+
+
+@pytest.mark.parametrize("name", ["teacher", "student"])
+@pytest.mark.parametrize("task", WORLDS)
+def test_what_explains_an_answer_is_said_in_words_that_the_models_have(task, name):
+    tokenizer = open_processor(str(EMBEDDED_MODELS / name)).tokenizer
+    words = {word for seed in range(200) for fact in WORLDS[task](Random(seed)).facts for word in fact.because.split()}
+    assert all(fact.because for seed in range(200) for fact in WORLDS[task](Random(seed)).facts)
+    assert [word for word in words if len(tokenizer(word)["input_ids"]) != 1] == []
+
+
+@pytest.mark.parametrize("task", WORLDS)
+def test_the_teacher_is_taught_explanations_that_can_be_read_and_lead_to_the_answer(task):
+    processor = open_processor(str(EMBEDDED_MODELS / "teacher"))
+    maker = talk_maker(processor, explained=3)
+    for seed in range(20):
+        picture = WORLDS[task](Random(seed))
+        said = [processor.tokenizer.decode(talk.said[:-1]) for talk in maker(task, picture, Random(seed))]
+        found = [read_explanation(text) for text in said if text.startswith("Explanation:")]
+        assert len(found) == min(3, len({fact.kind for fact in picture.facts}))
+        known = {(fact.because, fact.answer.lower()) for fact in picture.facts}
+        assert {(each.explanation, each.answer) for each in found} <= known
+
+
+@pytest.mark.parametrize("task", WORLDS)
+def test_the_bundled_teacher_tells_how_it_gets_to_an_answer(task, tmp_path):
+    requests, facts = [], []
+    for seed in range(generate.TEST_SEEDS.stop - 40, generate.TEST_SEEDS.stop):
+        picture = WORLDS[task](Random(seed))
+        picture.image.save(tmp_path / f"{seed}.png")
+        for fact in picture.facts[:3]:
+            prompt = load_task(task).explain_prompt.format(question=fact.question)
+            requests.append(Request(str(tmp_path / f"{seed}.png"), prompt))
+            facts.append(fact)
+    read = [read_explanation(reply) for reply in load_model("embedded:teacher").generate(requests, Decoding(40))]
+    right = sum(each is not None and each.answer == fact.answer.lower() for each, fact in zip(read, facts, strict=True))
+    true = sum(each is not None and each.explanation == fact.because for each, fact in zip(read, facts, strict=True))
+    assert right / len(facts) > 0.8
+    assert true / len(facts) > 0.6

@@ -13,7 +13,14 @@ from random import Random
 from typing import NamedTuple
 
 from parityalign.embedded.generate import POOL_PICTURES, POOL_SEEDS, TEST_PICTURES, TEST_SEEDS, pixel_hash, seeds
-from parityalign.embedded.recipe import PROCESSES, TOWER, WHOLE, first_whole_seed
+from parityalign.embedded.recipe import (
+    EXPLAINING,
+    PROCESSES,
+    TOWER,
+    WHOLE,
+    first_explained_seed,
+    first_whole_seed,
+)
 from parityalign.embedded.schooling import TOWER_MIX, TRAINING_SEEDS, WHOLE_MIX, world_of
 from parityalign.embedded.worlds import WORLDS
 from parityalign.errors import WorkFailed
@@ -44,9 +51,9 @@ def training_blocks() -> Iterator[Block]:
     """All that the recipe draws for the teacher or the student, each picture once."""
     pictures = max(schedule.steps * schedule.batch_size for schedule in TOWER.values()) * PROCESSES
     yield from _blocks(range(TRAINING_SEEDS.start, TRAINING_SEEDS.start + pictures), TOWER_MIX)
-    starts = {name: first_whole_seed(name) for name in WHOLE}
-    ends = [starts[name] + schedule.steps * schedule.batch_size * PROCESSES for name, schedule in WHOLE.items()]
-    yield from _blocks(range(min(starts.values()), max(ends)), WHOLE_MIX)
+    ends = [first_explained_seed(name) for name in WHOLE]
+    ends += [first_explained_seed(name) + last.steps * last.batch_size * PROCESSES for name, last in EXPLAINING.items()]
+    yield from _blocks(range(min(map(first_whole_seed, WHOLE)), max(ends)), WHOLE_MIX)
 
 
 def _blocks(numbers: range, mix: Mapping[str, float]) -> Iterator[Block]:

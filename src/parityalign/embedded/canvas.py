@@ -3,7 +3,7 @@
 Pictures are `SIDE` x `SIDE` pixels. Fonts are those that matplotlib ships (DejaVu and STIX, free licences).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -44,6 +44,13 @@ class Fact(NamedTuple):
     answer: str
     subject: str = ""
     """The word or object that one has to know to answer; a student that has seen less does not know all."""
+    because: str = ""
+    """What is seen on the way to the answer, in words that questions and answers have too."""
+
+
+def because(text: str, facts: Iterable[Fact]) -> list[Fact]:
+    """The facts, explained by a text where nothing explains them yet."""
+    return [fact if fact.because else fact._replace(because=text) for fact in facts]
 
 
 class Picture(NamedTuple):

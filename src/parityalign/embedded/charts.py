@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from parityalign.embedded.canvas import COLOURS, SIDE, Fact, Picture, font, write
+from parityalign.embedded.canvas import COLOURS, SIDE, Fact, Picture, because, font, write
 
 CATEGORIES = "mon tue wed thu fri sat sun usa uk eu tv web may oct".split()
 TITLES = "sales rain visitors prices votes energy tourism exports profit traffic wages growth".split()
@@ -145,12 +145,12 @@ def _tenths(rng: Random, count: int) -> tuple[int, ...]:
 
 
 def _picture(image: Image.Image, series: Series, title: str, mark: str, rng: Random) -> Picture:
+    values = " and ".join(f"{label} is {value}" for label, value in zip(series.labels, series.values, strict=True))
+    told = [*_lookups(series, mark), *_extremes(series), *_comparisons(series, rng)]
     facts = [
-        Fact("title", "What is the title of the chart?", title, title),
-        Fact("count", f"How many {mark}s are there?", str(len(series.values))),
-        *_lookups(series, mark),
-        *_extremes(series),
-        *_comparisons(series, rng),
+        Fact("title", "What is the title of the chart?", title, title, f"{title} is written at the top"),
+        Fact("count", f"How many {mark}s are there?", str(len(series.values)), because=" and ".join(series.labels)),
+        *because(values, told),
     ]
     sights = [f"title {title}", f"{len(series.values)} {mark}s", f"top {series.top}"]
     sights += [f"{label} {value}" for label, value in zip(series.labels, series.values, strict=True)]
@@ -169,8 +169,11 @@ def _lookups(series: Series, mark: str) -> list[Fact]:
     ]
     if mark != "point" and len(set(series.colours)) > 1:
         for label, value, colour in zip(series.labels, series.values, series.colours, strict=True):
-            facts.append(Fact("colour", f"What color is the {mark} of {label}?", colour, label))
-            facts.append(Fact("by_colour", f"What is the value of the {colour} {mark}?", str(value), colour))
+            bound = [
+                Fact("colour", f"What color is the {mark} of {label}?", colour, label),
+                Fact("by_colour", f"What is the value of the {colour} {mark}?", str(value), colour),
+            ]
+            facts += because(f"{label} is the {colour} {mark} of {value}", bound)
     return facts
 
 

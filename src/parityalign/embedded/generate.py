@@ -51,7 +51,7 @@ def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
     for task in WORLDS:
         for part, pictures in (
             ("pool", _write_pool(folder, task, seed)),
-            ("test", _write_test(folder, task, seed)),
+            ("test", write_test(folder, task, seed, TEST_PICTURES)),
         ):
             for picture in pictures:
                 seen[part].add(pixel_hash(picture.image))
@@ -95,9 +95,17 @@ def _write_pool(folder: Path, task: str, seed: int) -> Iterator[Picture]:
         yield picture
 
 
-def _write_test(folder: Path, task: str, seed: int) -> Iterator[Picture]:
+def write_test(folder: Path, task: str, seed: int, pictures: int) -> Iterator[Picture]:
+    """Draws a labelled test split as the task's benchmark would release it, picture by picture.
+
+    Args:
+        folder: Gets the folder `test/TASK`, once the last picture was taken.
+        task: The world.
+        seed: Of the demo whose test pictures these are; other seeds draw others.
+        pictures: How many, with two questions each.
+    """
     asked: list[Asked] = []
-    for picture_seed in seeds(TEST_SEEDS, task, seed, TEST_PICTURES):
+    for picture_seed in seeds(TEST_SEEDS, task, seed, pictures):
         rng = Random(picture_seed)
         picture = WORLDS[task](rng)
         asked.append(Asked(picture.image, tuple(one_of_each_kind(picture.facts, rng)[:2])))

@@ -92,7 +92,9 @@ def draw_knowledge(rng: Random) -> Picture:
         _stamp(image, sign, centre, rng.randint(50, 84) if count == 1 else rng.randint(44, 58), colour, rng)
         phrase = "this object" if count == 1 else f"the object on the {('left', 'right')[place]}"
         thing = THINGS[sign]
-        facts += [Fact(kind, ask.format(phrase), getattr(thing, kind), thing.name) for kind, ask in _QUESTIONS.items()]
+        for kind, ask in _QUESTIONS.items():
+            known = f"used for {thing.use}" if kind == "name" else f"called {thing.name}"
+            facts.append(Fact(kind, ask.format(phrase), getattr(thing, kind), thing.name, f"{phrase} is {known}"))
         sights += [thing.name, f"{('left', 'right')[place] if count == 2 else 'only'} {thing.name}"]
     return Picture(weathered(image, rng), tuple(facts), tuple(sights))
 

@@ -12,6 +12,7 @@ from parityalign.embedded.canvas import (
     Fact,
     Picture,
     backdrop,
+    because,
     fitting_font,
     weathered,
     write,
@@ -57,7 +58,7 @@ def _one_text(rng: Random) -> Picture:
     else:
         facts.append(Fact("read", "What word is written on the sign?", text, text))
     sights = (f"only {text}", text, f"{colour} {text}")
-    return Picture(weathered(blank.image, rng), tuple(facts), sights)
+    return Picture(weathered(blank.image, rng), tuple(because(f"{text} is written in {colour}", facts)), sights)
 
 
 def _two_texts(rng: Random) -> Picture:
@@ -85,7 +86,8 @@ def _two_texts(rng: Random) -> Picture:
         f"{colours[0]} {upper}",
         f"{colours[1]} {lower}",
     )
-    return Picture(weathered(blank.image, rng), tuple(facts), sights)
+    seen = f"{upper} is at the top in {colours[0]} and {lower} at the bottom in {colours[1]}"
+    return Picture(weathered(blank.image, rng), tuple(because(seen, facts)), sights)
 
 
 def _label(rng: Random) -> Picture:
@@ -118,6 +120,6 @@ def _label(rng: Random) -> Picture:
     )
     return Picture(
         weathered(blank.image, rng),
-        facts,
+        tuple(because(f"{product} is on the {band} band and {number} {unit} at the bottom", facts)),
         (f"product {product}", product, number, f"amount {number}", f"unit {unit}", f"band {band}"),
     )

@@ -1,8 +1,8 @@
 """Trains the embedded teacher and student from nothing: `python -m parityalign.embedded.recipe teacher`.
 
 First the tower learns to notice (what stands where, in which colour, how high is which bar), then the whole model
-learns to answer, several questions a picture in one row. Resumable: a checkpoint every few minutes, and a batch is a
-function of its number.
+learns to answer, several questions a picture in one row; last, the teacher learns to say how it gets to an answer.
+Resumable: a checkpoint every few minutes, and a batch is a function of its number.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from parityalign.embedded.canvas import Picture, one_of_each_kind
 from parityalign.embedded.lessons import Noticing, Talking, pass_on
 from parityalign.embedded.schooling import (
     CUES_A_PICTURE,
+    EXPLAINED_A_PICTURE,
     FACTS_A_PICTURE,
     TRAINING_SEEDS,
     Lessons,
@@ -47,6 +48,7 @@ from parityalign.embedded.schooling import (
 )
 from parityalign.embedded.worlds import WORLDS
 from parityalign.plugins import EMBEDDED_MODELS, load_task
+from parityalign.seams import EXPLAIN
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ class Schedule:
 PROCESSES = 2
 TOWER = {"teacher": Schedule(4500, 48, 2e-3), "student": Schedule(3000, 48, 3e-3)}
 WHOLE = {"teacher": Schedule(4500, 12, 1e-3), "student": Schedule(2400, 12, 2e-3)}
+EXPLAINING = {"teacher": Schedule(1500, 12, 5e-4)}
+"""Goes on with all other lessons, so that nothing is forgotten."""
 logger = logging.getLogger(__name__)
+EXPLANATION = "Explanation:"
 _CHECKPOINT_EVERY = 250
 _PICTURES_FOR_SIGHTS = 6000
 
@@ -73,14 +78,28 @@ def first_whole_seed(name: str) -> int:
     return TRAINING_SEEDS.start + tower.steps * tower.batch_size * PROCESSES
 
 
+def first_explained_seed(name: str) -> int:
+    """Where the pictures begin on which a model learns to explain."""
+    whole = WHOLE[name]
+    return first_whole_seed(name) + whole.steps * whole.batch_size * PROCESSES
+
+
 def sights_of_the_worlds() -> set[str]:
     """Every sight of enough pictures to have met nearly all."""
     seeds = range(_PICTURES_FOR_SIGHTS)
     return {sight for draw in WORLDS.values() for seed in seeds for sight in draw(Random(seed)).sights}
 
 
-def talk_maker(processor: LlavaProcessor, student: bool) -> Callable[[str, Picture, Random], list[Talk]]:
-    """Turns a picture into questions with answers, cues and, for the teacher, the task's annotate prompt."""
+def talk_maker(
+    processor: LlavaProcessor, *, student: bool = False, explained: int = 0
+) -> Callable[[str, Picture, Random], list[Talk]]:
+    """Turns a picture into questions with answers, cues and, for the teacher, the task's annotate prompt.
+
+    Args:
+        processor: Whose tokens are used.
+        student: Whether only what the student is told is talked about.
+        explained: Questions a picture whose answers are explained.
+    """
     tasks = {name: load_task(name) for name in WORLDS}
 
     def tokens(text: str) -> list[int]:
@@ -105,6 +124,9 @@ def talk_maker(processor: LlavaProcessor, student: bool) -> Callable[[str, Pictu
         if not student:
             told = one_of_each_kind(known, rng)[0]
             turns.append(talk(task.annotate_prompt, f"Question: {told.question} Answer: {told.answer}"))
+        for fact in one_of_each_kind(known, rng)[:explained]:
+            asked = task.explain_prompt.format(question=fact.question)
+            turns.append(talk(asked, f"{EXPLANATION} {fact.because} Answer: {fact.answer}"))
         return turns
 
     return talks
@@ -159,7 +181,7 @@ def train_model(rank: int, name: str, work: Path, out: Path) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{work}/{name}-meeting", rank=rank, world_size=PROCESSES)
     tasks = [load_task(task) for task in WORLDS]
     instruction = tasks[0].answer_prompt.format(question="").strip()
-    phrases = [instruction, *(task.annotate_prompt for task in tasks)]
+    phrases = [instruction, *(task.annotate_prompt for task in tasks), EXPLAIN, EXPLANATION]
     tokenizer: Any = build_tokenizer(words_of_the_worlds(), phrases)
     processor = build_processor(tokenizer)
     model: Any = build_model(name, len(tokenizer))
@@ -171,10 +193,14 @@ def train_model(rank: int, name: str, work: Path, out: Path) -> None:
     noticing = Noticing(model.model.vision_tower, width, len(sights.cues), len(sights.names))
     train(noticing, sights, tower, work / f"{name}-tower.pt")
     prefix = tokenizer(USER + IMAGE * model.config.image_seq_length, add_special_tokens=False)["input_ids"]
-    maker = talk_maker(processor, name == "student")
+    maker = talk_maker(processor, student=name == "student")
     lessons = TalkLessons(prefix, maker, whole.batch_size, first_whole_seed(name))
     pass_on(model, torch.cat([lessons.batch(number).pixels for number in range(1200 // whole.batch_size)]))
     train(Talking(model), lessons, whole, work / f"{name}-whole.pt")
+    if explaining := EXPLAINING.get(name):
+        maker = talk_maker(processor, explained=EXPLAINED_A_PICTURE)
+        lessons = TalkLessons(prefix, maker, explaining.batch_size, first_explained_seed(name))
+        train(Talking(model), lessons, explaining, work / f"{name}-explaining.pt")
     if rank == 0:
         model.half().save_pretrained(out)
         processor.save_pretrained(out)

@@ -4,7 +4,18 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from parityalign.embedded.canvas import COLOURS, NUMBERS, SIDE, Fact, Picture, fitting_font, font, weathered, write
+from parityalign.embedded.canvas import (
+    COLOURS,
+    NUMBERS,
+    SIDE,
+    Fact,
+    Picture,
+    because,
+    fitting_font,
+    font,
+    weathered,
+    write,
+)
 
 NAMES = (
     "rosa luna bella milo oscar felix nina vera otto emma leo clara hugo ida max lola ruby iris jade amber "
@@ -48,7 +59,9 @@ def _shop(rng: Random) -> Picture:
         Fact("shop_both", "What does the whole shop front say?", f"{name} {trade}", name),
         Fact("shop_colour", "What color is the sign above the shop?", colour),
     )
-    return Picture(weathered(image, rng), facts, (name, trade, f"shop {name}", f"sells {trade}", f"front {colour}"))
+    seen = f"{name} is on the {colour} sign above {trade} in the window"
+    sights = (name, trade, f"shop {name}", f"sells {trade}", f"front {colour}")
+    return Picture(weathered(image, rng), tuple(because(seen, facts)), sights)
 
 
 def _bus(rng: Random) -> Picture:
@@ -76,7 +89,9 @@ def _bus(rng: Random) -> Picture:
         Fact("bus_town", "Where does the bus go?", town, town),
         Fact("bus_colour", "What color is the bus?", colour),
     )
-    return Picture(weathered(image, rng), facts, (route, town, f"route {route}", f"bus {town}", f"bus {colour}"))
+    seen = f"the {colour} bus has {town} above its window and the number {route}"
+    sights = (route, town, f"route {route}", f"bus {town}", f"bus {colour}")
+    return Picture(weathered(image, rng), tuple(because(seen, facts)), sights)
 
 
 def _road_sign(rng: Random) -> Picture:
@@ -108,4 +123,5 @@ def _road_sign(rng: Random) -> Picture:
     ]
     sights = (*towns, *distances, f"upper {towns[0]}", f"lower {towns[1]}")
     sights += (f"far {distances[0]}", f"low {distances[1]}")
-    return Picture(weathered(image, rng), tuple(facts), sights)
+    seen = f"{towns[0]} at the top is {distances[0]} far and {towns[1]} at the bottom is {distances[1]} far"
+    return Picture(weathered(image, rng), tuple(because(seen, facts)), sights)

@@ -26,6 +26,7 @@ WHOLE_MIX = {"textvqa": 0.28, "stvqa": 0.14, "chartqa": 0.5, "okvqa": 0.08}
 """Share while the whole model learns to answer: what takes two looks (which bar is the highest?) is learnt last."""
 FACTS_A_PICTURE = 5
 CUES_A_PICTURE = 10
+EXPLAINED_A_PICTURE = 3
 KINDS_UNKNOWN_TO_THE_STUDENT = frozenset({"difference", "lowest", "highest_value", "by_colour", "lookup_slice"})
 
 
