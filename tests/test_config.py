@@ -12,6 +12,7 @@ from parityalign.config import RunConfig, TaskData
 from parityalign.errors import UserError
 from parityalign.loading import Settings
 from parityalign.runfile import as_yaml, load_config
+from parityalign.tuning import NEED_EXPLANATIONS
 
 SHIPPED = sorted(Path(__file__).parent.parent.glob("src/parityalign/embedded/*.yaml"))
 
@@ -248,3 +249,12 @@ def test_an_unknown_key_two_levels_down_is_answered_with_the_near_one(folder):
     text = refusal(folder, good(loading={"student": {"dtpe": "float16"}, "techer": {}}))
     assert "unknown setting 'loading.student.dtpe'. Did you mean dtype?" in text
     assert "unknown setting 'loading.techer'. Did you mean teacher?" in text
+
+
+@pytest.mark.parametrize("term", NEED_EXPLANATIONS)
+def test_explanations_are_asked_for_where_a_term_needs_them(folder, term):
+    config = load(folder, good(level={"objective": {"answer": 1, term: 1}}))
+    assert config.wants_explanations
+    assert config.wants_evidence
+    assert not load(folder, good()).wants_explanations
+    assert load(folder, good(evidence={"explain": True})).wants_explanations

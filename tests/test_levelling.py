@@ -5,7 +5,9 @@ import json
 import pytest
 
 from parityalign import joinery, levelling
+from parityalign.levelling import _objective
 from parityalign.models import fake
+from parityalign.objectives import discrepancy
 from parityalign.records import Verdict
 from parityalign.report.files import read_records
 from parityalign.seams import Decoding, LevelResult, Request
@@ -104,6 +106,21 @@ def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, m
     assert f"has the term '{term}', but the teacher fake:" in said
     assert "showed nothing for it on any of 8 pairs" in said
     assert (project / "runs" / "a" / "evidence" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("weight_by", ["none", "confidence_gap"])
+def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, slow, monkeypatch, weight_by):
+    made = []
+    monkeypatch.setattr(discrepancy, "Objective", lambda weights, *, divergence, evidence: made.append(evidence))
+    monkeypatch.setattr(
+        levelling,
+        "leveller",
+        lambda run, *told, **options: [_objective(run, run.config.level, []), slow(run, *told, **options)][1],
+    )
+    done("run", configure(project, evidence={"weight_by": weight_by}))
+    assert [evidence is not None for evidence in made] == [weight_by != "none"]
+    inputs = json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["inputs"]
+    assert ("evidence" in inputs) == (weight_by != "none")
 
 
 def test_observing_without_a_reason_is_refused_with_the_way_to_do_it(project, trainable):

@@ -18,6 +18,7 @@ from parityalign.placing import Placer, spread
 from parityalign.prompting import read_image, stack
 from parityalign.records import Pair
 from parityalign.training import loop
+from parityalign.training.batches import AnswerBatches, Example
 from parityalign.tuning import LevelSettings
 
 STOP = [1]
@@ -172,6 +173,46 @@ def test_a_pair_without_evidence_costs_nothing_but_its_answer(student, teacher, 
     assert none.item() == 0
 
 
+TOLD = {"0": "Explanation: red Answer: red square", "2": "Explanation: blue Answer: 7 up", "3": "Answer: red"}
+
+
+def coherence_of(student, asked, ids, model=None):
+    """The term on the pairs of these numbers, of which those in `TOLD` are explained."""
+    told = {name: ("why?", text) for name, text in TOLD.items()}
+    objective = Objective({"coherence": (1, 1)}, evidence=Evidence({}, {}, told, "", None))
+    batches = AnswerBatches(open_processor(student), STOP)
+    examples = [Example(*asked[int(name)], name, *objective.explanation(name)) for name in ids]
+    return objective(model or open_model(student), batches(examples))
+
+
+def test_coherence_compares_each_answer_with_the_same_answer_behind_its_explanation(student, asked):
+    model, total, tokens = open_model(student), 0.0, 0
+    for name, (image, prompt, answer) in zip("0123", asked, strict=True):
+        (row,) = rows_of(student, [(image, prompt, answer)])
+        count = len(row.ends)
+        tokens += count
+        if name in TOLD and TOLD[name].endswith(answer):
+            (told,) = rows_of(student, [(image, "why?", TOLD[name])])
+            one, other = (shown(model, student, each, count)[0].exp() for each in (row, told))
+            middle = ((one + other) / 2).log()
+            total += (one * (one.log() - middle) + other * (other.log() - middle)).sum().item() / 2
+    assert total > 0
+    assert coherence_of(student, asked, "0123").item() == pytest.approx(total / tokens, rel=1e-4)
+
+
+def test_coherence_costs_nothing_without_an_explanation_or_where_it_ends_in_another_answer(student, asked):
+    assert coherence_of(student, asked, "1").item() == 0
+    assert coherence_of(student, asked, "13").item() == 0
+
+
+def test_coherence_does_not_hang_on_batch_mates_or_order(student, asked):
+    tokens = [len(row.ends) for row in rows_of(student, asked)]
+    alone = [coherence_of(student, asked, name) for name in "0123"]
+    mean = sum(loss * count for loss, count in zip(alone, tokens, strict=True)) / sum(tokens)
+    for ids in ("0123", "3120"):
+        assert torch.allclose(coherence_of(student, asked, ids), mean, atol=1e-6)
+
+
 def test_weights_of_pairs_count(student, teacher, asked):
     seen = observed(teacher, asked)
     whole = loss_of(objective_of(ALL, teacher, seen), student, asked)
@@ -219,7 +260,7 @@ def test_levelling_on_all_terms_lowers_their_sum_and_goes_on_after_a_kill_as_if_
     seen = observed(teacher, [(pair.image, "what", pair.answer) for pair in pairs])
     told = {pair.pair_id: ("why?", f"Explanation: red. Answer: {pair.answer}") for pair in pairs[::2]}
     evidence = Evidence(dict(zip("01234567", seen, strict=True)), {"1": 2.0}, told, "", lambda: open_processor(teacher))
-    weights = {**ALL, "reasoning": (0.5, 0.1), "consistency": (0.5, 0.5)}
+    weights = {**ALL, "reasoning": (0.5, 0.1), "consistency": (0.5, 0.5), "coherence": (0.5, 0.5)}
     if checkpointed:
         del weights["attention"]
 

@@ -18,7 +18,7 @@ from parityalign.loading import Loadings, Settings
 from parityalign.matching import METRICS
 from parityalign.plugins import known, load_task, near, split_model
 from parityalign.serving import ServerSettings
-from parityalign.tuning import LevelSettings
+from parityalign.tuning import NEED_EXPLANATIONS, LevelSettings
 
 
 def _known_model(spec: str) -> str:
@@ -111,7 +111,7 @@ class EvidenceSettings(Settings):
     always: bool = False
     """Whether it is gathered even if no objective needs it, for `parityalign profile`."""
     explain: bool = False
-    """Whether the teacher is asked how it gets to each answer."""
+    """Whether the teacher is asked how it gets to each answer even if no term of the objective needs that."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Of an explanation."""
     batch_size: int = Field(default=128, ge=1)
@@ -157,13 +157,17 @@ class RunConfig(Settings):
     @property
     def wants_evidence(self) -> bool:
         """Whether both models are observed."""
-        return self.evidence.always or self.level.needs_evidence
+        return self.evidence.always or self.trains_by_evidence
 
-    @model_validator(mode="after")
-    def _reasoning_is_explained(self) -> Self:
-        if "reasoning" in self.level.weights and not self.evidence.explain:
-            raise ValueError("level.objective has the term 'reasoning', which needs evidence.explain: true")
-        return self
+    @property
+    def trains_by_evidence(self) -> bool:
+        """Whether what they show has a part in levelling, as a term of the objective or as the weights of pairs."""
+        return self.level.needs_evidence or self.evidence.weight_by != "none"
+
+    @property
+    def wants_explanations(self) -> bool:
+        """Whether the teacher is asked how it gets to its answers."""
+        return self.evidence.explain or not self.level.weights.keys().isdisjoint(NEED_EXPLANATIONS)
 
     @field_validator("tasks")
     @classmethod

@@ -23,7 +23,7 @@ from parityalign.stages.identify import as_asked, identify, verdicts_of
 from parityalign.stages.level import LEVELLED, choose, level, was_levelled
 from parityalign.stages.observe import Both, explanations_of, observe
 from parityalign.store import Artefact
-from parityalign.tuning import LevelSettings
+from parityalign.tuning import NEED_EXPLANATIONS, LevelSettings
 
 EVIDENCE = "evidence"
 """The artefact of the stage `observe`."""
@@ -38,10 +38,13 @@ def gather_evidence(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]
     if not run.config.wants_evidence:
         return []
     of = ["pairs", "verdicts", "teacher model", "student model", "answer prompt", "explain prompt"]
-    with run.stage("observe", EVIDENCE, of=of, settings=["evidence.explain", "evidence.max_new_tokens"]) as made:
-        models, settings = Both(run.load_student, run.load_teacher), run.config.evidence
+    explain = run.config.wants_explanations
+    chosen = {"evidence.explain": explain}
+    with run.stage("observe", EVIDENCE, of=of, settings=["evidence.max_new_tokens"], chosen=chosen) as made:
+        models = Both(run.load_student, run.load_teacher)
+        settings = run.config.evidence.model_copy(update={"explain": explain})
         observe(made, pairs, verdicts, run.tasks, models, settings=settings, progress=run.progress)
-    return [EVIDENCE] if run.config.level.needs_evidence else []
+    return [EVIDENCE] if run.config.trains_by_evidence else []
 
 
 class Plan(NamedTuple):
@@ -104,7 +107,7 @@ def _round(
 ) -> Artefact:
     """Levels the student of the round before on the pairs that are still gaps."""
     student = plan.student(number - 1) if done else "student model"
-    evidence = [EVIDENCE] if plan.settings.needs_evidence else []
+    evidence = [EVIDENCE] if _trains_by_evidence(run, plan.settings) else []
     of = list(dict.fromkeys(["pairs", "verdicts", plan.verdicts(number), student, "answer prompt", *evidence]))
     with run.stage("level", plan.student(number), of=of, settings=evidence, chosen=plan.chosen) as made:
         last, step = done[-1].path if done else None, f"level, round {number}"
@@ -192,8 +195,13 @@ def leveller(
 def _objective(run: Run, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
     """What is minimised, with what is stored of the teacher if a term needs it."""
     made = find("objectives", "discrepancy")
-    evidence = _evidence(run, settings, pairs, made.Evidence) if settings.needs_evidence else None
+    evidence = _evidence(run, settings, pairs, made.Evidence) if _trains_by_evidence(run, settings) else None
     return made.Objective(settings.weights, divergence=settings.divergence, evidence=evidence)
+
+
+def _trains_by_evidence(run: Run, settings: LevelSettings) -> bool:
+    """Whether a training with these settings, which need not be the run's own, makes use of the run's evidence."""
+    return settings.needs_evidence or run.config.evidence.weight_by != "none"
 
 
 def _evidence(run: Run, settings: LevelSettings, pairs: Sequence[Pair], kind: Callable[..., object]) -> object:
@@ -223,7 +231,7 @@ def _refuse_without(
     there = {
         "confidence": any(line.shard for line in index),
         "attention": any(line.has_places for line in index),
-        "reasoning": any(line.pair_id in explanations for line in index),
+        **dict.fromkeys(NEED_EXPLANATIONS, any(line.pair_id in explanations for line in index)),
     }
     lacking = [name for name in settings.weights if not there.get(name, True)]
     if lacking:

@@ -36,6 +36,9 @@ DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence"
 """What `objective: discrepancy` stands for. On the embedded benchmarks no difference to `answer` alone was found:
 docs/results-objectives.md."""
 
+NEED_EXPLANATIONS = ("reasoning", "coherence")
+"""Terms that make use of the teacher's explanations."""
+
 
 Term = Annotated[str, AfterValidator(known("objectives"))]
 
@@ -97,7 +100,7 @@ class LevelSettings(Settings):
     def _stands_alone(self) -> Self:
         if "discrepancy" in self.objective and len(self.objective) > 1:
             raise ValueError("objective: discrepancy is a sum of other terms and stands alone; or name the terms")
-        twice = self.weights.keys() & {"consistency", "reasoning"}
+        twice = self.weights.keys() & {"consistency", *NEED_EXPLANATIONS}
         if self.gradient_checkpointing and "attention" in self.weights and twice:
             # Layers are run once more in the backward pass, where nothing tells for which of the passes.
             raise ValueError(

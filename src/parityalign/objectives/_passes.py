@@ -79,6 +79,7 @@ class Passes:
         self._watch = watch
         self._watched = watched and watch is not None
         self._seen: torch.Tensor | None = None
+        self._parts: dict[str, Passes] = {}
         labelled = batch["labels"] != NO_LABEL
         self.labels: torch.Tensor = batch["labels"][labelled]
         self.rows: torch.Tensor = labelled.nonzero()[:, 0]
@@ -86,7 +87,9 @@ class Passes:
 
     def part(self, key: str) -> "Passes":
         """The passes over a batch within this one: `view` or `explained`."""
-        return Passes(self._model, self.batch[key], self._watch, watched=False)
+        if key not in self._parts:
+            self._parts[key] = Passes(self._model, self.batch[key], self._watch, watched=False)
+        return self._parts[key]
 
     def each_token(self, loss_of: TokenLoss) -> torch.Tensor:
         """What `loss_of` makes of the logits that belong to each labelled token: (N, ...).
