@@ -32,6 +32,8 @@ class Watch:
     def __init__(self, layers: frozenset[int]) -> None:
         self.layers = layers
         self._positions: torch.Tensor | None = None
+        self._here: torch.Tensor | None = None
+        self._passes: dict[int, tuple[object, torch.Tensor | None]] = {}
         # By layer, not in a list: gradient checkpointing runs a layer once more in the backward pass.
         self._seen: dict[int, torch.Tensor] = {}
 
@@ -44,6 +46,23 @@ class Watch:
         """
         self._positions = positions
         self._seen = {}
+
+    def enter(self, token: object | None) -> None:
+        """Told before a layer works for which pass it does, by an object that all layers of a pass are given.
+
+        Gradient checkpointing runs the layers of each pass once more in the backward pass; those of a pass that was
+        watched are watched again, whatever pass was the last.
+
+        Args:
+            token: The object; None: the family has none, so it is taken for the last pass.
+        """
+        self._here = self._positions
+        if token is not None:
+            _, self._here = self._passes.setdefault(id(token), (token, self._positions))
+
+    def forget(self) -> None:
+        """Lets go of all passes so far: nothing of them will be run once more."""
+        self._passes = {}
 
     @property
     def weights(self) -> torch.Tensor:
@@ -75,10 +94,10 @@ class Watch:
             mask: (rows or 1, 1, tokens, tokens), additive or boolean; None: causal.
             scaling: Of the products.
         """
-        if self._positions is None:
+        if self._here is None:
             return
         rows, heads, tokens, _ = query.shape
-        places = self._positions.clamp_min(0)
+        places = self._here.clamp_min(0)
         asked = query.gather(2, places[:, None, :, None].expand(rows, heads, -1, query.shape[-1]))
         keys = key.repeat_interleave(heads // key.shape[1], dim=1)
         scores = (asked @ keys.transpose(2, 3)).to(torch.promote_types(query.dtype, torch.float32)) * scaling
@@ -125,6 +144,14 @@ def watching(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Watch]:
         )
         return result
 
+    def enter(module: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        watch.enter(kwargs.get("position_embeddings"))
+
+    hooks = [
+        module.register_forward_pre_hook(enter, with_kwargs=True)
+        for module, layer in modules.items()
+        if layer in watch.layers
+    ]
     AttentionInterface.register(_WATCHED, watched)
     AttentionMaskInterface.register(_WATCHED, ALL_MASK_ATTENTION_FUNCTIONS[usual])
     config._attn_implementation_internal = _WATCHED
@@ -132,6 +159,8 @@ def watching(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Watch]:
         yield watch
     finally:
         config._attn_implementation_internal = usual
+        for hook in hooks:
+            hook.remove()
 
 
 def readable_layers(model: Any) -> list[int]:  # noqa: ANN401 - whichever class the family has

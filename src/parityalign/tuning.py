@@ -100,12 +100,6 @@ class LevelSettings(Settings):
     def _stands_alone(self) -> Self:
         if "discrepancy" in self.objective and len(self.objective) > 1:
             raise ValueError("objective: discrepancy is a sum of other terms and stands alone; or name the terms")
-        twice = self.weights.keys() & {"consistency", *NEED_EXPLANATIONS}
-        if self.gradient_checkpointing and "attention" in self.weights and twice:
-            # Layers are run once more in the backward pass, where nothing tells for which of the passes.
-            raise ValueError(
-                f"gradient_checkpointing cannot go with the terms attention and {min(twice)} together: leave one out"
-            )
         if not self.weights:
             raise ValueError("objective has no term with a weight above 0")
         return self

@@ -98,6 +98,8 @@ class Objective:
             batch: See `_passes.py`; holds what `needs` names.
             done: Share of the training that is over, which decides the weights.
         """
+        if self._watch:
+            self._watch.forget()
         passes = Passes(model, batch, self._watch)
         total = torch.zeros(len(passes.labels), device=passes.labels.device)
         for losses, first, last in self._terms:
