@@ -108,6 +108,14 @@ def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, m
     assert (project / "runs" / "a" / "evidence" / "manifest.json").exists()
 
 
+def test_of_the_discrepancy_objective_what_the_teacher_shows_nothing_for_is_left_out_and_told(project, trainable):
+    said = done("run", configure(project, level={"objective": "discrepancy"}))
+    note = "Without attention and reasoning: the teacher shows nothing for it on any pair."
+    assert json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["note"] == note
+    assert note in said
+    assert note in (project / "runs" / "a" / "report.html").read_text()
+
+
 @pytest.mark.parametrize("weight_by", ["none", "confidence_gap"])
 def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, slow, monkeypatch, weight_by):
     made = []

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from parityalign.disk import writing
 from parityalign.errors import UserError
-from parityalign.evidence import TEACHER, Observed, observations, read_index
+from parityalign.evidence import TEACHER, observations, read_index
 from parityalign.joinery import Run
 from parityalign.plugins import find, is_served, split_model
 from parityalign.profiles import PROFILES, Profile, pair_weights
@@ -83,6 +83,8 @@ def level_student(
         plan: How. None: as the run's configuration says.
     """
     plan = plan or Plan(run.config.level, run.config.seed)
+    if not artefact.finished:
+        _note_what_is_left_out(run, artefact, plan.settings)
     if not artefact.finished and plan.settings.rounds > 1:
         _in_rounds(run, artefact, pairs, verdicts, plan)
     elif not artefact.finished:
@@ -195,8 +197,43 @@ def leveller(
 def _objective(run: Run, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
     """What is minimised, with what is stored of the teacher if a term needs it."""
     made = find("objectives", "discrepancy")
-    evidence = _evidence(run, settings, pairs, made.Evidence) if _trains_by_evidence(run, settings) else None
-    return made.Objective(settings.weights, divergence=settings.divergence, evidence=evidence)
+    evidence = _evidence(run, pairs, made.Evidence) if _trains_by_evidence(run, settings) else None
+    left_out = _left_out(run, settings)
+    weights = {name: ends for name, ends in settings.weights.items() if name not in left_out}
+    return made.Objective(weights, divergence=settings.divergence, evidence=evidence)
+
+
+def _note_what_is_left_out(run: Run, artefact: Artefact, settings: LevelSettings) -> None:
+    """Has the artefact's manifest say which terms of `objective: discrepancy` the teacher shows nothing for."""
+    left_out, facts = _left_out(run, settings), artefact.also
+    if left_out:
+        note = f"Without {' and '.join(left_out)}: the teacher shows nothing for it on any pair."
+        artefact.also = lambda: {**facts(), "note": note}
+
+
+def _left_out(run: Run, settings: LevelSettings) -> list[str]:
+    """The terms that no pair has anything for: their share of the training would be for nothing.
+
+    Raises:
+        UserError: One of them was asked for by its name.
+    """
+    if not settings.needs_evidence:
+        return []
+    stored = run.artefact(EVIDENCE)
+    index, explained = read_index(stored.path, TEACHER), bool(explanations_of(stored))
+    there = {
+        "confidence": any(line.shard for line in index),
+        "attention": any(line.has_places for line in index),
+        **dict.fromkeys(NEED_EXPLANATIONS, explained),
+    }
+    lacking = [name for name in settings.weights if not there.get(name, True)]
+    if lacking and "discrepancy" not in settings.objective:
+        raise UserError(
+            f"level.objective has the term {lacking[0]!r}, but the teacher {run.config.teacher} showed nothing for it "
+            f"on any of {len(index):,} pairs: see {stored.path / 'manifest.json'}.\n"
+            f"Leave {lacking[0]!r} out of level.objective, or take another teacher."
+        )
+    return lacking
 
 
 def _trains_by_evidence(run: Run, settings: LevelSettings) -> bool:
@@ -204,12 +241,11 @@ def _trains_by_evidence(run: Run, settings: LevelSettings) -> bool:
     return settings.needs_evidence or run.config.evidence.weight_by != "none"
 
 
-def _evidence(run: Run, settings: LevelSettings, pairs: Sequence[Pair], kind: Callable[..., object]) -> object:
+def _evidence(run: Run, pairs: Sequence[Pair], kind: Callable[..., object]) -> object:
     stored = run.artefact(EVIDENCE)
     wanted = {pair.pair_id for pair in pairs}
     index = [line for line in read_index(stored.path, TEACHER) if line.pair_id in wanted]
     texts = explanations_of(stored)
-    _refuse_without(run, settings, index, texts)
     prompts = {name: task.explain_prompt for name, task in run.tasks.items()}
     return kind(
         observations={line.pair_id: seen for line, seen in observations(stored.path, index)},
@@ -222,24 +258,6 @@ def _evidence(run: Run, settings: LevelSettings, pairs: Sequence[Pair], kind: Ca
         digest=stored.digest,
         open_teacher=None if is_served(run.config.teacher) else lambda: _teacher_processor(run),
     )
-
-
-def _refuse_without(
-    run: Run, settings: LevelSettings, index: Sequence[Observed], explanations: Mapping[str, str]
-) -> None:
-    """Refuses a term that no pair has anything for: its share of the training would be for nothing."""
-    there = {
-        "confidence": any(line.shard for line in index),
-        "attention": any(line.has_places for line in index),
-        **dict.fromkeys(NEED_EXPLANATIONS, any(line.pair_id in explanations for line in index)),
-    }
-    lacking = [name for name in settings.weights if not there.get(name, True)]
-    if lacking:
-        raise UserError(
-            f"level.objective has the term {lacking[0]!r}, but the teacher {run.config.teacher} showed nothing for it "
-            f"on any of {len(index):,} pairs: see {run.artefact(EVIDENCE).path / 'manifest.json'}.\n"
-            f"Leave {lacking[0]!r} out of level.objective, or take another teacher."
-        )
 
 
 def _teacher_processor(run: Run) -> Processor:

@@ -32,10 +32,9 @@ def _weight(said: object, check: ValidatorFunctionWrapHandler) -> object:
 
 _Number = Annotated[float, Field(ge=0)]
 Weight = Annotated[_Number | tuple[_Number, _Number], WrapValidator(_weight)]
-DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence": 1.0})
-"""What `objective: discrepancy` stands for. On the embedded benchmarks no difference to `answer` alone was found:
-docs/results-objectives.md."""
-
+DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "attention": 1.0, "reasoning": 1.0})
+"""What `objective: discrepancy` stands for: what helped on the embedded benchmarks (docs/results-objectives.md). What
+the teacher shows nothing for is left out."""
 NEED_EXPLANATIONS = ("reasoning", "coherence")
 """Terms that make use of the teacher's explanations."""
 

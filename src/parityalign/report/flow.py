@@ -119,7 +119,8 @@ def _trained(folder: Path) -> Step:
     if manifest is None:
         return Step("trained on", None, note="Level has not finished yet.")
     counts = {name: count for name, count in manifest.get("counts", {}).items() if isinstance(count, int)}
-    return Step("trained on", counts.pop("training", None), tuple(_spelled(counts) + _spelled(_level_facts(manifest))))
+    step = Step("trained on", counts.pop("training", None), tuple(_spelled(counts) + _spelled(_level_facts(manifest))))
+    return _noted(step, folder)
 
 
 def _level_facts(manifest: Mapping[str, Any]) -> dict[str, float]:
