@@ -12,7 +12,19 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "parityalign"
 ROOMS = {"stages", "tasks", "exports", "models", "objectives", "training", "report", "embedded", "sources", "planning"}
 JOINERS = {
-    *("cli", "pipeline", "controls", "exporting", "joinery", "levelling", "sharing", "checkup", "showing", "starting"),
+    *(
+        "cli",
+        "pipeline",
+        "controls",
+        "exporting",
+        "joinery",
+        "levelling",
+        "objective",
+        "sharing",
+        "checkup",
+        "showing",
+        "starting",
+    ),
     "__main__",
 }
 """What may import any room; every other module at the top of the package is ground."""

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from parityalign import joinery, levelling
-from parityalign.levelling import _objective
+from parityalign import joinery, levelling, objective
 from parityalign.models import fake
 from parityalign.objectives import discrepancy
 from parityalign.records import Verdict
@@ -104,7 +103,7 @@ def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, m
     config = configure(project, level={"objective": {"answer": 1, term: 1}})
     said = refusal("run", config)
     assert f"has the term '{term}', but the teacher fake:" in said
-    assert "showed nothing for it on any of 8 pairs" in said
+    assert "showed nothing for it on any pair" in said
     assert (project / "runs" / "a" / "evidence" / "manifest.json").exists()
 
 
@@ -120,15 +119,24 @@ def test_of_the_discrepancy_objective_what_the_teacher_shows_nothing_for_is_left
 def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, slow, monkeypatch, weight_by):
     made = []
     monkeypatch.setattr(discrepancy, "Objective", lambda weights, *, divergence, evidence: made.append(evidence))
-    monkeypatch.setattr(
-        levelling,
-        "leveller",
-        lambda run, *told, **options: [_objective(run, run.config.level, []), slow(run, *told, **options)][1],
-    )
+    monkeypatch.setattr(objective, "_weights", lambda run, stored: {"a": 2.0})
+
+    def leveller(run, *told, **options):
+        objective.objective_of(run, run.config.level, [])
+        return slow(run, *told, **options)
+
+    monkeypatch.setattr(levelling, "leveller", leveller)
     done("run", configure(project, evidence={"weight_by": weight_by}))
-    assert [evidence is not None for evidence in made] == [weight_by != "none"]
+    assert [evidence and evidence.weights for evidence in made] == [None if weight_by == "none" else {"a": 2.0}]
     inputs = json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["inputs"]
     assert ("evidence" in inputs) == (weight_by != "none")
+
+
+def test_weights_that_nothing_is_known_for_are_refused_by_name(project, monkeypatch):
+    monkeypatch.setattr(levelling, "split_model", lambda spec: ("hf", spec))
+    said = refusal("run", configure(project, evidence={"weight_by": "confidence_gap"}))
+    assert "evidence.weight_by is confidence_gap, but the teacher fake:" in said
+    assert "Set it to none" in said
 
 
 def test_observing_without_a_reason_is_refused_with_the_way_to_do_it(project, trainable):

@@ -1,5 +1,7 @@
 """The terms of the loss on tiny models of real classes: what is stored of a teacher teaches like the teacher itself."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from makers import mute
 from parityalign.answering import NO_LABEL, Answerer
 from parityalign.evidence import read_shard, write_shard
 from parityalign.models._observing import Observing
-from parityalign.objectives import _passes
+from parityalign.objectives import _passes, coherence
 from parityalign.objectives.discrepancy import Evidence, Objective
 from parityalign.opening import open_model, open_processor
 from parityalign.placing import Placer, spread
@@ -173,7 +175,7 @@ def test_a_pair_without_evidence_costs_nothing_but_its_answer(student, teacher, 
     assert none.item() == 0
 
 
-TOLD = {"0": "Explanation: red Answer: red square", "2": "Explanation: blue Answer: 7 up", "3": "Answer: red"}
+TOLD = {"0": "Explanation: red Answer: red square", "2": "Explanation: blue Answer: 7 up"}
 
 
 def coherence_of(student, asked, ids, model=None):
@@ -191,7 +193,7 @@ def test_coherence_compares_each_answer_with_the_same_answer_behind_its_explanat
         (row,) = rows_of(student, [(image, prompt, answer)])
         count = len(row.ends)
         tokens += count
-        if name in TOLD and TOLD[name].endswith(answer):
+        if name in TOLD:
             (told,) = rows_of(student, [(image, "why?", TOLD[name])])
             one, other = (shown(model, student, each, count)[0].exp() for each in (row, told))
             middle = ((one + other) / 2).log()
@@ -200,9 +202,16 @@ def test_coherence_compares_each_answer_with_the_same_answer_behind_its_explanat
     assert coherence_of(student, asked, "0123").item() == pytest.approx(total / tokens, rel=1e-4)
 
 
-def test_coherence_costs_nothing_without_an_explanation_or_where_it_ends_in_another_answer(student, asked):
+def test_coherence_costs_nothing_without_an_explanation(student, asked):
     assert coherence_of(student, asked, "1").item() == 0
     assert coherence_of(student, asked, "13").item() == 0
+
+
+def test_an_answer_whose_beginning_is_cut_differently_behind_an_explanation_is_compared_from_where_it_is_cut_alike():
+    answers = SimpleNamespace(labels=torch.tensor([5, 6, 1, 7, 1]), lengths=torch.tensor([3, 2]))
+    explained = SimpleNamespace(labels=torch.tensor([9, 9, 15, 6, 1, 9, 7, 1]), lengths=torch.tensor([5, 3]))
+    here, there = coherence._same_tokens(answers, explained, torch.tensor([0, 1]))
+    assert (here.tolist(), there.tolist()) == ([1, 2, 3, 4], [3, 4, 6, 7])
 
 
 def test_coherence_does_not_hang_on_batch_mates_or_order(student, asked):

@@ -34,7 +34,6 @@ class Watch:
         self._positions: torch.Tensor | None = None
         self._here: torch.Tensor | None = None
         self._passes: dict[int, tuple[object, torch.Tensor | None]] = {}
-        # By layer, not in a list: gradient checkpointing runs a layer once more in the backward pass.
         self._seen: dict[int, torch.Tensor] = {}
 
     def at(self, positions: torch.Tensor | None) -> None:
@@ -107,7 +106,11 @@ class Watch:
             at = places[:, None, :, None].expand(rows, 1, -1, mask.shape[-1])
             allowed = mask.expand(rows, 1, -1, -1).gather(2, at)[..., :tokens]
             hidden = ~allowed if allowed.dtype == torch.bool else allowed < torch.finfo(allowed.dtype).min / 2
-        self._seen[layer] = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1).mean(dim=1)
+        weights = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1).mean(dim=1)
+        # Run again in a backward pass they are computed, so that as much is saved as the first time, but not kept: with
+        # them would be kept what checkpointing is there to let go of.
+        if self._here is self._positions:
+            self._seen.setdefault(layer, weights)
 
 
 @contextmanager

@@ -109,7 +109,7 @@ class EvidenceSettings(Settings):
     """What both models show of themselves while they are given the pairs' answers, for the discrepancy objectives."""
 
     always: bool = False
-    """Whether it is gathered even if no objective needs it, for `parityalign profile`."""
+    """Whether it is gathered even if neither the objective nor weights need it, for `parityalign profile`."""
     explain: bool = False
     """Whether the teacher is asked how it gets to each answer even if no term of the objective needs that."""
     max_new_tokens: int = Field(default=128, ge=1)
@@ -118,6 +118,10 @@ class EvidenceSettings(Settings):
     weight_by: Literal["none", "teacher_confidence", "confidence_gap"] = "none"
     """What a pair's weight in levelling follows; see `profiles.pair_weights`."""
     weight_exponent: float = Field(default=1.0, gt=0)
+
+    def teaches(self, level: LevelSettings) -> bool:
+        """Whether a training with these settings makes use of what the models show."""
+        return level.needs_evidence or self.weight_by != "none"
 
 
 class EvaluateSettings(Settings):
@@ -162,7 +166,7 @@ class RunConfig(Settings):
     @property
     def trains_by_evidence(self) -> bool:
         """Whether what they show has a part in levelling, as a term of the objective or as the weights of pairs."""
-        return self.level.needs_evidence or self.evidence.weight_by != "none"
+        return self.evidence.teaches(self.level)
 
     @property
     def wants_explanations(self) -> bool:

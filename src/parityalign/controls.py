@@ -22,6 +22,7 @@ from parityalign.embedded.generate import truth
 from parityalign.errors import WorkFailed
 from parityalign.joinery import CONTROLS, Run
 from parityalign.levelling import leveller
+from parityalign.objective import EVIDENCE
 from parityalign.records import Answer, ImageRef, Pair, Verdict, content_id
 from parityalign.report.controls import Control, Controls, GapPrecision
 from parityalign.report.page import write_report
@@ -43,6 +44,8 @@ class Lesson(NamedTuple):
     name: str
     description: str
     choice: Choice
+    of_the_teacher: bool = True
+    """Whether what the teacher showed of the pairs belongs to them; else only answers are learnt."""
 
 
 class Aligned(NamedTuple):
@@ -99,13 +102,13 @@ def _lessons(run: Run, aligned: Aligned) -> Iterator[Lesson]:
     yield Lesson("all pairs", "annotate without identify", chosen(select="all"))
     yield Lesson("random pairs", "as many, whatever their verdict", chosen(select="random"))
     true = true_pairs(aligned.images, Counter(pair.task for pair in trained), seed)
-    yield Lesson("true labels", "as many, drawn with the pictures", split(true, settings.held_out, seed))
+    yield Lesson("true labels", "as many, drawn with the pictures", split(true, settings.held_out, seed), False)
     own = [
         pair.model_copy(update={"answer": aligned.student_said[pair.pair_id]})
         for pair in [*chosen(select="random").training, *chosen(select="random").held_out]
         if aligned.student_said[pair.pair_id]
     ]
-    yield Lesson("format only", "the student's own answers: no new content", split(own, settings.held_out, seed))
+    yield Lesson("format only", "the student's own answers: no new content", split(own, settings.held_out, seed), False)
 
 
 def true_pairs(images: Sequence[ImageRef], wanted: Mapping[str, int], seed: int) -> list[Pair]:
@@ -142,11 +145,17 @@ def _drawn_facts(images: Sequence[ImageRef], rng: Random) -> Iterator[tuple[Imag
 def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
     """Trains, asks and scores one control; what was finished before is kept."""
     folder = f"controls/{lesson.name.replace(' ', '-')}"
-    settings = run.config.level.model_copy(update={"max_steps": aligned.steps, "patience": ENDLESS})
+    changes: dict[str, object] = {"max_steps": aligned.steps, "patience": ENDLESS}
+    if not lesson.of_the_teacher:
+        changes["objective"] = {"answer": 1.0}
+    settings = run.config.level.model_copy(update=changes)
     choice = lesson.choice
     trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in (*choice.training, *choice.held_out)))
     inputs = {"student model": run.models.student_fingerprint, "pairs": trained}
     plan = {**settings.model_dump(mode="json"), "seed": run.config.seed}
+    if run.config.evidence.teaches(settings):
+        inputs[EVIDENCE] = run.artefact(EVIDENCE).digest
+        plan["weights"] = run.config.evidence.model_dump(include={"weight_by", "weight_exponent"})
     student = run.folder.artefact(f"{folder}/student", inputs=inputs, settings=plan)
     if not student.finished:
         level = leveller(run, settings, f"level {lesson.name}")

@@ -10,30 +10,25 @@ from typing import NamedTuple
 
 from parityalign.disk import writing
 from parityalign.errors import UserError
-from parityalign.evidence import TEACHER, observations, read_index
 from parityalign.joinery import Run
-from parityalign.plugins import find, is_served, split_model
-from parityalign.profiles import PROFILES, Profile, pair_weights
-from parityalign.prompting import Processor
+from parityalign.objective import EVIDENCE, note_left_out, objective_of
+from parityalign.plugins import find, split_model
 from parityalign.records import Answer, Pair, Verdict
 from parityalign.seams import Leveller, LevelResult
 from parityalign.stages._remembering import remembering
 from parityalign.stages.identify import TEACHER as TEACHER_ANSWERS
 from parityalign.stages.identify import as_asked, identify, verdicts_of
 from parityalign.stages.level import LEVELLED, choose, level, was_levelled
-from parityalign.stages.observe import Both, explanations_of, observe
+from parityalign.stages.observe import Both, observe
 from parityalign.store import Artefact
-from parityalign.tuning import NEED_EXPLANATIONS, LevelSettings
-
-EVIDENCE = "evidence"
-"""The artefact of the stage `observe`."""
+from parityalign.tuning import LevelSettings
 
 
 def gather_evidence(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[str]:
     """The stage `observe`: what both models show of every pair that was not dropped, and how they differ.
 
     Returns:
-        The name of the artefact, if the objective needs it.
+        The name of the artefact, if the objective or the weights of pairs need it.
     """
     if not run.config.wants_evidence:
         return []
@@ -84,7 +79,7 @@ def level_student(
     """
     plan = plan or Plan(run.config.level, run.config.seed)
     if not artefact.finished:
-        _note_what_is_left_out(run, artefact, plan.settings)
+        note_left_out(run, artefact, plan.settings)
     if not artefact.finished and plan.settings.rounds > 1:
         _in_rounds(run, artefact, pairs, verdicts, plan)
     elif not artefact.finished:
@@ -109,7 +104,7 @@ def _round(
 ) -> Artefact:
     """Levels the student of the round before on the pairs that are still gaps."""
     student = plan.student(number - 1) if done else "student model"
-    evidence = [EVIDENCE] if _trains_by_evidence(run, plan.settings) else []
+    evidence = [EVIDENCE] if run.config.evidence.teaches(plan.settings) else []
     of = list(dict.fromkeys(["pairs", "verdicts", plan.verdicts(number), student, "answer prompt", *evidence]))
     with run.stage("level", plan.student(number), of=of, settings=evidence, chosen=plan.chosen) as made:
         last, step = done[-1].path if done else None, f"level, round {number}"
@@ -185,82 +180,10 @@ def leveller(
             str(student or location),
             {task.name: task.answer_prompt for task in run.tasks.values()},
             settings=settings,
-            objective=_objective(run, settings, [*pairs, *held_out]),
+            objective=objective_of(run, settings, [*pairs, *held_out]),
             seed=run.config.seed if seed is None else seed,
             progress=lambda _, done, total: run.progress(step, done, total),
             loading=loading.model_copy(update={"revision": None, "commit": None}) if student else loading,
         )(pairs, held_out, out)
 
     return level
-
-
-def _objective(run: Run, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
-    """What is minimised, with what is stored of the teacher if a term needs it."""
-    made = find("objectives", "discrepancy")
-    evidence = _evidence(run, pairs, made.Evidence) if _trains_by_evidence(run, settings) else None
-    left_out = _left_out(run, settings)
-    weights = {name: ends for name, ends in settings.weights.items() if name not in left_out}
-    return made.Objective(weights, divergence=settings.divergence, evidence=evidence)
-
-
-def _note_what_is_left_out(run: Run, artefact: Artefact, settings: LevelSettings) -> None:
-    """Has the artefact's manifest say which terms of `objective: discrepancy` the teacher shows nothing for."""
-    left_out, facts = _left_out(run, settings), artefact.also
-    if left_out:
-        note = f"Without {' and '.join(left_out)}: the teacher shows nothing for it on any pair."
-        artefact.also = lambda: {**facts(), "note": note}
-
-
-def _left_out(run: Run, settings: LevelSettings) -> list[str]:
-    """The terms that no pair has anything for: their share of the training would be for nothing.
-
-    Raises:
-        UserError: One of them was asked for by its name.
-    """
-    if not settings.needs_evidence:
-        return []
-    stored = run.artefact(EVIDENCE)
-    index, explained = read_index(stored.path, TEACHER), bool(explanations_of(stored))
-    there = {
-        "confidence": any(line.shard for line in index),
-        "attention": any(line.has_places for line in index),
-        **dict.fromkeys(NEED_EXPLANATIONS, explained),
-    }
-    lacking = [name for name in settings.weights if not there.get(name, True)]
-    if lacking and "discrepancy" not in settings.objective:
-        raise UserError(
-            f"level.objective has the term {lacking[0]!r}, but the teacher {run.config.teacher} showed nothing for it "
-            f"on any of {len(index):,} pairs: see {stored.path / 'manifest.json'}.\n"
-            f"Leave {lacking[0]!r} out of level.objective, or take another teacher."
-        )
-    return lacking
-
-
-def _trains_by_evidence(run: Run, settings: LevelSettings) -> bool:
-    """Whether a training with these settings, which need not be the run's own, makes use of the run's evidence."""
-    return settings.needs_evidence or run.config.evidence.weight_by != "none"
-
-
-def _evidence(run: Run, pairs: Sequence[Pair], kind: Callable[..., object]) -> object:
-    stored = run.artefact(EVIDENCE)
-    wanted = {pair.pair_id for pair in pairs}
-    index = [line for line in read_index(stored.path, TEACHER) if line.pair_id in wanted]
-    texts = explanations_of(stored)
-    prompts = {name: task.explain_prompt for name, task in run.tasks.items()}
-    return kind(
-        observations={line.pair_id: seen for line, seen in observations(stored.path, index)},
-        weights=pair_weights(stored.stream(PROFILES, Profile), run.config.evidence),
-        explanations={
-            pair.pair_id: (prompts[pair.task].format(question=pair.question), texts[pair.pair_id])
-            for pair in pairs
-            if pair.pair_id in texts
-        },
-        digest=stored.digest,
-        open_teacher=None if is_served(run.config.teacher) else lambda: _teacher_processor(run),
-    )
-
-
-def _teacher_processor(run: Run) -> Processor:
-    from parityalign.opening import open_processor
-
-    return open_processor(split_model(run.config.teacher)[1], run.config.loading.teacher)

@@ -165,10 +165,13 @@ class Artefact:
             name: {"sha256": file_digest(self.path / name), "bytes": (self.path / name).stat().st_size}
             for name in names
         }
+        around = dict(self.also())
+        notes = [str(said["note"]) for said in (around, facts) if said.get("note")]
         manifest = {
             "counts": dict(counts),
-            **self.also(),
+            **around,
             **facts,
+            **({"note": " ".join(notes)} if notes else {}),
             **self._plan,
             "fingerprint": content_id(_as_json(self._plan)),
             "parityalign": __version__,

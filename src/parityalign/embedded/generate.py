@@ -84,7 +84,10 @@ def pool_file(folder: Path, task: str, picture_seed: int) -> Path:
 def truth(task: str, image: Path) -> tuple[Fact, ...]:
     """What is true of a pool picture, drawn once more from the seed in its name; for controls only."""
     facts = WORLDS[task](Random(int(image.stem))).facts
-    return (*facts, *implied(facts)) if task == "chartqa" else facts
+    if task != "chartqa":
+        return facts
+    drawn = {fact.question for fact in facts}
+    return (*facts, *(fact for fact in implied(facts) if fact.question not in drawn))
 
 
 def _write_pool(folder: Path, task: str, seed: int) -> Iterator[Picture]:

@@ -91,16 +91,22 @@ class Passes:
             self._parts[key] = Passes(self._model, self.batch[key], self._watch, watched=False)
         return self._parts[key]
 
-    def each_token(self, loss_of: TokenLoss) -> torch.Tensor:
+    def each_token(self, loss_of: TokenLoss, chosen: torch.Tensor | None = None) -> torch.Tensor:
         """What `loss_of` makes of the logits that belong to each labelled token: (N, ...).
 
         Logits that are too many for memory are made in chunks, once for each term that asks.
+
+        Args:
+            loss_of: Of logits, and their place among those that are asked for.
+            chosen: (n,) the labelled tokens that are asked for; None: all.
         """
         known = self._outputs
         if isinstance(known, tuple):
             states, head = known
+            states = states if chosen is None else states[chosen]
             return over_chunks(states, head, loss_of, max(1, WHOLE // head.out_features))
-        return loss_of(known, slice(0, len(self.labels)))
+        known = known if chosen is None else known[chosen]
+        return loss_of(known, slice(0, len(known)))
 
     @property
     def attention(self) -> torch.Tensor:

@@ -16,25 +16,25 @@ def losses(passes: Passes) -> torch.Tensor:
     if "explained" not in passes.batch:
         return torch.zeros(len(passes.labels), device=passes.labels.device)
     explained = passes.part("explained")
-    places = _same_tokens(passes, explained, passes.batch["explained"]["explains"])
-    after = explained.each_token(lambda logits, _: logits)
-
-    def loss_of(logits: torch.Tensor, place: slice) -> torch.Tensor:
-        found = places[place]
-        return torch.where(found >= 0, view_divergence(logits, after[found.clamp(min=0)]), 0.0)
-
-    return passes.each_token(loss_of)
+    here, there = _same_tokens(passes, explained, passes.batch["explained"]["explains"])
+    after = explained.each_token(lambda logits, _: logits, there)
+    apart = passes.each_token(lambda logits, place: view_divergence(logits, after[place]), here)
+    return torch.zeros(len(passes.labels), device=apart.device).index_put((here,), apart)
 
 
-def _same_tokens(passes: Passes, explained: Passes, explains: torch.Tensor) -> torch.Tensor:
-    """(N,) where among the explained rows' tokens each of the answers' stands again; -1: nowhere.
+def _same_tokens(passes: Passes, explained: Passes, explains: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n,) tokens of the answers and (n,) those of the explained rows where the same stand again, at their ends.
 
-    An answer stands at the end of its explanation, unless a tokenizer cuts it there in other tokens.
+    A tokenizer that takes the space before a word into it cuts an answer's beginning in another way behind a text.
     """
-    places = torch.full_like(passes.labels, -1)
+    here: list[int] = []
+    there: list[int] = []
     ends, explained_ends = passes.lengths.cumsum(0), explained.lengths.cumsum(0)
     for row, end in zip(explains.tolist(), explained_ends.tolist(), strict=True):
         count, last = int(passes.lengths[row]), int(ends[row])
-        if torch.equal(explained.labels[end - count : end], passes.labels[last - count : last]):
-            places[last - count : last] = torch.arange(end - count, end, device=places.device)
-    return places
+        same = passes.labels[last - count : last] == explained.labels[end - count : end]
+        tail = int(same.flip(0).int().cumprod(0).sum())
+        here += range(last - tail, last)
+        there += range(end - tail, end)
+    numbers = passes.labels.new_tensor
+    return numbers(here), numbers(there)

@@ -38,7 +38,7 @@ class Objective:
             weights: Of each term, the first being a file in `objectives/`: its weight in the beginning and at the end;
                 it changes evenly in between. Terms that never weigh anything are left out.
             divergence: How `confidence` compares distributions.
-            evidence: What is stored of the teacher; None: none of the terms needs it.
+            evidence: What is stored of the teacher; None: neither the terms nor weights of pairs need it.
 
         Raises:
             UserError: There is no such term.
