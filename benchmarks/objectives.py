@@ -101,10 +101,22 @@ def do(config: RunConfig, arm: str, seed: int, steps: int) -> None:
     with opened(prepared(config), lambda *_: None) as run:
         for _ in align(run):
             pass
-        chosen = config.level.model_dump() | {**COMMON, **ARMS[arm]}
-        # Rounds share the steps between them.
-        settings = LevelSettings.model_validate(chosen | {"max_steps": steps // int(chosen["rounds"])})
-        level_and_ask(run, Plan(settings, seed, f"{folder_of(arm, seed)}/rounds"), arm)
+        plan = plan_of(config, arm, seed, steps)
+        student = student_of(run, plan, arm, run.folder.artefact)
+        if not student.finished:
+            began = time.monotonic()
+            student.also = lambda: {"seconds": time.monotonic() - began, "peak_bytes": peak_bytes()}
+            pairs = list(run.artefact("pairs").stream("pairs.jsonl", Pair))
+            level_student(run, student, pairs, verdicts_of(run.artefact("verdicts")), plan)
+        answers = answers_of(folder_of(arm, seed), student.digest, run.folder.artefact)
+        ask(run, answers, lambda: run.load_own(student.path))
+
+
+def plan_of(config: RunConfig, arm: str, seed: int, steps: int) -> Plan:
+    """How a student is levelled; rounds share the steps between them."""
+    chosen = config.level.model_dump() | {**COMMON, **ARMS[arm]}
+    settings = LevelSettings.model_validate(chosen | {"max_steps": steps // int(chosen["rounds"])})
+    return Plan(settings, seed, f"{folder_of(arm, seed)}/rounds")
 
 
 def folder_of(arm: str, seed: int) -> str:
@@ -112,24 +124,17 @@ def folder_of(arm: str, seed: int) -> str:
     return f"objectives/{arm.replace(' + ', '-').replace(', ', '-').replace(' ', '-')}/{seed}"
 
 
-def level_and_ask(run: Run, plan: Plan, arm: str) -> None:
-    """Levels a student by a plan, and asks it the test questions."""
-    folder = folder_of(arm, plan.seed)
+def student_of(run: Run, plan: Plan, arm: str, found: Callable[..., Artefact]) -> Artefact:
+    """The artefact of a levelled student, looked at (`run.folder.peek`) or to be worked on (`run.folder.artefact`)."""
     inputs = {name: run.artefact(name).digest for name in ("pairs", "verdicts", "evidence")}
     settings = {**plan.settings.model_dump(mode="json"), "seed": plan.seed}
-    student = run.folder.artefact(f"{folder}/student", inputs=inputs, settings=settings)
-    pairs = list(run.artefact("pairs").stream("pairs.jsonl", Pair))
-    if not student.finished:
-        began = time.monotonic()
-        student.also = lambda: {"seconds": time.monotonic() - began, "peak_bytes": peak_bytes()}
-        level_student(run, student, pairs, verdicts_of(run.artefact("verdicts")), plan)
-    ask(run, answers_of(run, folder, student.digest), lambda: run.load_own(student.path))
+    return found(f"{folder_of(arm, plan.seed)}/student", inputs=inputs, settings=settings)
 
 
-def answers_of(run: Run, folder: str, student: str) -> Artefact:
-    """The answers of a student, known by its digest or name, to the test questions."""
+def answers_of(folder: str, student: str, found: Callable[..., Artefact]) -> Artefact:
+    """The answers of a student, known by its digest, to the test questions."""
     settings = {"seed": TEST_SEED, "pictures": PICTURES}
-    return run.folder.artefact(f"{folder}/answers", inputs={"student": student}, settings=settings)
+    return found(f"{folder}/answers", inputs={"student": student}, settings=settings)
 
 
 def ask(run: Run, answers: Artefact, load: Callable[[], Model]) -> None:
@@ -157,41 +162,34 @@ def scored(run: Run, answers: Artefact, tests: Mapping[str, Sequence[Question]])
     }
 
 
-def collected(config: RunConfig, count: int) -> tuple[dict[str, list[Levelling]], dict[str, list[float]], list[str]]:
+def collected(
+    config: RunConfig, count: int, steps: int
+) -> tuple[dict[str, list[Levelling]], dict[str, list[float]], list[str]]:
     """Every arm's levellings by seed, the scores of the student before, and the image of each test question."""
     with opened(prepared(config), lambda *_: None) as run:
         for _ in align(run):
             pass
         tests = questions_of(run)
-        found = {}
-        for arm in ARMS:
-            found[arm] = [levelling(run, arm, seed, tests) for seed in range(count) if finished(run, arm, seed)]
-        untrained = answers_of(run, "objectives/before", run.config.student)
+        plans = {arm: [plan_of(config, arm, seed, steps) for seed in range(count)] for arm in ARMS}
+        found = {arm: [each for plan in plans[arm] if (each := levelling(run, plan, arm, tests))] for arm in ARMS}
+        untrained = answers_of("objectives/before", run.models.student_fingerprint, run.folder.artefact)
         ask(run, untrained, run.load_student)
         before = scored(run, untrained, tests)
         images = [question.image for name in TASKS for question in tests[name]]
     return {arm: rows for arm, rows in found.items() if rows}, before, images
 
 
-def finished(run: Run, arm: str, seed: int) -> bool:
-    """Whether a levelling is there."""
-    return (run.folder.path / folder_of(arm, seed) / "answers" / "manifest.json").exists()
-
-
-def levelling(run: Run, arm: str, seed: int, tests: Mapping[str, Sequence[Question]]) -> Levelling:
-    """One finished levelling as it lies in the run folder."""
-    folder = run.folder.path / folder_of(arm, seed)
-    manifest = json.loads((folder / "student" / "manifest.json").read_text())
-    rounds = manifest.get("rounds", [manifest])
-    answers = answers_of(run, folder_of(arm, seed), _digest(run, arm, seed))
-    steps = sum(each["result"]["steps"] for each in rounds)
+def levelling(run: Run, plan: Plan, arm: str, tests: Mapping[str, Sequence[Question]]) -> Levelling | None:
+    """One levelling as it lies in the run folder, if it is finished and up to date."""
+    student = student_of(run, plan, arm, run.folder.peek)
+    if not student.finished:
+        return None
+    answers = answers_of(folder_of(arm, plan.seed), student.digest, run.folder.peek)
+    if not answers.finished:
+        return None
+    manifest = student.manifest
+    steps = sum(each["result"]["steps"] for each in manifest.get("rounds", [manifest]))
     return Levelling(scored(run, answers, tests), steps, manifest["seconds"], manifest["peak_bytes"])
-
-
-def _digest(run: Run, arm: str, seed: int) -> str:
-    manifest = json.loads((run.folder.path / folder_of(arm, seed) / "answers" / "manifest.json").read_text())
-    digest: str = manifest["inputs"]["student"]
-    return digest
 
 
 def mean_scores(levellings: Sequence[Mapping[str, Sequence[float]]]) -> Floats:
@@ -305,7 +303,7 @@ def main() -> None:
             print(f"{arm}, seed {seed}", flush=True)
             again = [sys.executable, __file__, str(given.run), "--steps", str(given.steps), "--one", arm, str(seed)]
             subprocess.run(again, check=True)
-            given.out.write_text(report(*collected(config, given.seeds)), encoding="utf-8")
+            given.out.write_text(report(*collected(config, given.seeds, given.steps)), encoding="utf-8")
 
 
 if __name__ == "__main__":

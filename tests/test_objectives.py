@@ -17,11 +17,12 @@ from parityalign.objectives import _passes, coherence
 from parityalign.objectives.discrepancy import Evidence, Objective
 from parityalign.opening import open_model, open_processor
 from parityalign.placing import Placer, spread
+from parityalign.plugins import find, names
 from parityalign.prompting import read_image, stack
 from parityalign.records import Pair
 from parityalign.training import loop
 from parityalign.training.batches import AnswerBatches, Example
-from parityalign.tuning import LevelSettings
+from parityalign.tuning import NEED_EXPLANATIONS, LevelSettings
 
 STOP = [1]
 ANSWERS = ["red square", "blue", "7 up", "green green green"]
@@ -246,6 +247,11 @@ def test_long_vocabularies_in_chunks_give_the_same_loss_and_gradient(student, te
         found.append((loss.item(), model.get_decoder().layers[0].mlp.up_proj.weight.grad))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert torch.allclose(found[0][1], found[1][1], atol=1e-6)
+
+
+def test_the_terms_that_need_explanations_are_those_for_which_they_are_asked_for():
+    needing = {name for name in names("objectives") if "explanation" in getattr(find("objectives", name), "NEEDS", ())}
+    assert needing == set(NEED_EXPLANATIONS)
 
 
 def test_what_a_model_shows_is_what_it_shows_alone(teacher, asked):
