@@ -127,7 +127,7 @@ def folder_of(arm: str, seed: int) -> str:
 def student_of(run: Run, plan: Plan, arm: str, found: Callable[..., Artefact]) -> Artefact:
     """The artefact of a levelled student, looked at (`run.folder.peek`) or to be worked on (`run.folder.artefact`)."""
     inputs = {name: run.artefact(name).digest for name in ("pairs", "verdicts", "evidence")}
-    settings = {**plan.settings.model_dump(mode="json"), "seed": plan.seed}
+    settings = {**plan.settings.model_dump(mode="json"), **plan.settings.stands_for, "seed": plan.seed}
     return found(f"{folder_of(arm, plan.seed)}/student", inputs=inputs, settings=settings)
 
 

@@ -382,11 +382,11 @@ def test_the_check_sees_the_answer_and_takes_rounding_for_what_it_is(student, pa
 def test_a_family_that_cannot_be_trained_as_asked_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     folder = tiny.fast_vlm(tmp_path / "student")
     (folder / "model.safetensors").write_bytes(b"")
-    weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(), attends=True)
-    weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}), attends=False)
+    weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
+    weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}))
     monkeypatch.setattr(placing, "_LAYOUTS", {})
     with pytest.raises(UserError, match="attention cannot be placed for Llava"):
-        weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(), attends=True)
+        weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
     monkeypatch.setattr(parts, "_PART_OF", {})
     with pytest.raises(UserError, match="FastVlm"):
-        weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}), attends=False)
+        weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}))

@@ -179,8 +179,7 @@ def readable_layers(model: Any) -> list[int]:  # noqa: ANN401 - whichever class 
     if not count or not model._supports_attention_backend:
         raise UserError(
             f"the attention of {type(model).__name__} cannot be read: its layers do not take their attention function "
-            "from transformers' table. Leave the term 'attention' out of level.objective; where that is 'discrepancy', "
-            "write {answer: 1, reasoning: 1} in its place."
+            "from transformers' table. Leave the term 'attention' out of level.objective."
         )
     return list(range(count // 4, count - count // 4))
 

@@ -152,7 +152,7 @@ def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
     choice = lesson.choice
     trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in (*choice.training, *choice.held_out)))
     inputs = {"student model": run.models.student_fingerprint, "pairs": trained}
-    plan = {**settings.model_dump(mode="json"), "seed": run.config.seed}
+    plan = {**settings.model_dump(mode="json"), **settings.stands_for, "seed": run.config.seed}
     if run.config.evidence.teaches(settings):
         inputs[EVIDENCE] = run.artefact(EVIDENCE).digest
         plan["weights"] = run.config.evidence.model_dump(include={"weight_by", "weight_exponent"})

@@ -171,6 +171,8 @@ class Run:
         inputs = {label: digest for part in of for label, digest in self._digests(part).items()}
         plan = {key: value for part in settings for key, value in self._flat(part).items()}
         plan |= {key: value for key, value in chosen.items() if key not in _SPEED_ONLY}
+        if "level" in settings:
+            plan |= self.config.level.stands_for
         self._refuse_unless_allowed(name, self.folder.peek(artefact, inputs=inputs, settings=plan))
         made = self._artefacts[artefact] = self.folder.artefact(artefact, inputs=inputs, settings=plan)
         if made.finished:

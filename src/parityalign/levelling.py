@@ -54,7 +54,8 @@ class Plan(NamedTuple):
     def chosen(self) -> dict[str, object]:
         """The settings under their names in a configuration."""
         values = self.settings.model_dump(mode="json").items()
-        return {**{f"level.{name}": value for name, value in values}, "seed": self.seed}
+        chosen = {f"level.{name}": value for name, value in values}
+        return {**chosen, **self.settings.stands_for, "seed": self.seed}
 
     def verdicts(self, number: int) -> str:
         """The artefact of the verdicts that a round trains on."""

@@ -14,7 +14,7 @@ from parityalign.errors import UserError, missing_package
 from parityalign.joinery import CONFIG, Run
 from parityalign.loading import LoadingSettings
 from parityalign.modelfiles import check_model_folder, commit_of, is_path
-from parityalign.plugins import find, is_served, split_model
+from parityalign.plugins import find, split_model
 from parityalign.runfile import as_yaml, read_config
 from parityalign.seams import Progress
 from parityalign.store import RunFolder
@@ -79,10 +79,7 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
             raise missing_package(f"level.method: {config.level.method}", package, package)
     kind, location = split_model(config.student)
     if kind == "hf" and (not before or before.level != config.level):
-        # Of `discrepancy` the term is left out where the teacher, being served, has no attention to compare with.
-        left_out = is_served(config.teacher) and "discrepancy" in config.level.objective
-        attends = "attention" in config.level.weights and not left_out
-        find("training", "weights").refuse_student(location, config.loading.student, config.level, attends=attends)
+        find("training", "weights").refuse_student(location, config.loading.student, config.level)
     if config.level.method == "qlora" and (not before or before.level.method != "qlora"):
         find("training", "weights").refuse_method("qlora")
 

@@ -32,7 +32,7 @@ def _weight(said: object, check: ValidatorFunctionWrapHandler) -> object:
 
 _Number = Annotated[float, Field(ge=0)]
 Weight = Annotated[_Number | tuple[_Number, _Number], WrapValidator(_weight)]
-DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "attention": 1.0, "reasoning": 1.0})
+DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence": 1.0, "reasoning": 1.0})
 """What `objective: discrepancy` stands for: what helped on the embedded benchmarks (docs/results-objectives.md). What
 the teacher shows nothing for is left out."""
 NEED_EXPLANATIONS = ("reasoning", "coherence")
@@ -109,6 +109,11 @@ class LevelSettings(Settings):
         given = DISCREPANCY if "discrepancy" in self.objective else self.objective
         ends = {name: weight if isinstance(weight, tuple) else (weight, weight) for name, weight in given.items()}
         return {name: pair for name, pair in ends.items() if any(pair)}
+
+    @property
+    def stands_for(self) -> dict[str, dict[str, float]]:
+        """What `discrepancy` stands for where it is the objective: results hang on that, and it may change."""
+        return {"level.discrepancy": dict(DISCREPANCY)} if "discrepancy" in self.objective else {}
 
     @property
     def needs_evidence(self) -> bool:

@@ -170,7 +170,7 @@ def _work_folder(out: Path, training: Training) -> Path:
     settings = training.settings.model_copy(update=SPEED_ONLY)
     loading = training.loading.numbers(), training.loading.pinned
     data = training.seed, training.train, training.held_out
-    plan = content_id(student, training.objective.evidence_digest, repr((settings, loading, *data)))
+    plan = content_id(student, training.objective.evidence_digest, repr((settings, settings.weights, loading, *data)))
     work = out.with_name(f".{out.name}.training")
     note = work / PLAN
     if not note.is_file() or note.read_text(encoding="utf-8") != plan:

@@ -76,19 +76,13 @@ def refuse_method(method: str) -> None:
         raise UserError("level.method is qlora, which needs a GPU, and this machine has none. Set level.method: lora")
 
 
-def refuse_student(location: str, loading: LoadingSettings, settings: LevelSettings, *, attends: bool) -> None:
+def refuse_student(location: str, loading: LoadingSettings, settings: LevelSettings) -> None:
     """Refuses a student whose family cannot be trained as the settings ask, without reading its weights.
-
-    Args:
-        location: Where it is.
-        loading: How it is loaded.
-        settings: How it is to be trained.
-        attends: Whether its attention will be compared.
 
     Raises:
         UserError: Its parts cannot be told apart, or its attention cannot be read or placed on pictures.
     """
-    rates = rates_by_part(settings.parts)
+    rates, attends = rates_by_part(settings.parts), "attention" in settings.weights
     if rates is None and not attends:
         return
     build: Any = AutoModelForImageTextToText.from_config
