@@ -66,7 +66,6 @@ class Joiner:
         self._placer = Placer(processor) if "attention" in needs else None
         self._processor = processor
         self._map: torch.Tensor | None = None
-        self._told: dict[str, _Told] = {}
 
     def __call__(self, pair_ids: Sequence[str], rows: Sequence[Answered]) -> dict[str, torch.Tensor]:
         """What belongs to a batch of these pairs, besides the model's inputs; see `_passes.py`."""
@@ -79,10 +78,8 @@ class Joiner:
         return found
 
     def _of(self, pair_id: str, row: Answered) -> _Told:
-        if pair_id not in self._told:
-            seen = self._evidence.observations.get(pair_id)
-            self._told[pair_id] = _told(row, seen, self._tokens(row, seen)) if seen else _nothing(len(row.ends))
-        return self._told[pair_id]
+        seen = self._evidence.observations.get(pair_id)
+        return _told(row, seen, self._tokens(row, seen)) if seen else _nothing(len(row.ends))
 
     def _tokens(self, row: Answered, seen: Observation) -> torch.Tensor:
         """The student's id of each of the teacher's tokens; empty where the teacher's are not known."""
