@@ -120,7 +120,7 @@ class EvidenceSettings(Settings):
     weight_exponent: float = Field(default=1.0, gt=0)
 
     def teaches(self, level: LevelSettings) -> bool:
-        """Whether a training with these settings makes use of what the models show."""
+        """Whether such a training makes use of what the models show, for a term or for the weights of pairs."""
         return level.needs_evidence or self.weight_by != "none"
 
 
@@ -161,12 +161,7 @@ class RunConfig(Settings):
     @property
     def wants_evidence(self) -> bool:
         """Whether both models are observed."""
-        return self.evidence.always or self.trains_by_evidence
-
-    @property
-    def trains_by_evidence(self) -> bool:
-        """Whether what they show has a part in levelling, as a term of the objective or as the weights of pairs."""
-        return self.evidence.teaches(self.level)
+        return self.evidence.always or self.evidence.teaches(self.level)
 
     @property
     def wants_explanations(self) -> bool:

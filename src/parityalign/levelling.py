@@ -39,7 +39,7 @@ def gather_evidence(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]
         models = Both(run.load_student, run.load_teacher)
         settings = run.config.evidence.model_copy(update={"explain": explain})
         observe(made, pairs, verdicts, run.tasks, models, settings=settings, progress=run.progress)
-    return [EVIDENCE] if run.config.trains_by_evidence else []
+    return [EVIDENCE] if run.config.evidence.teaches(run.config.level) else []
 
 
 class Plan(NamedTuple):

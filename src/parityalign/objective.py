@@ -11,11 +11,12 @@ from parityalign.prompting import Processor
 from parityalign.records import Pair
 from parityalign.stages.observe import explanations_of
 from parityalign.store import Artefact
-from parityalign.tuning import NEED_EXPLANATIONS, LevelSettings
+from parityalign.tuning import LevelSettings
 
 EVIDENCE = "evidence"
 """The artefact of what both models show of the pairs."""
-_NEED_OBSERVATIONS = ("confidence", "attention")
+_OBSERVED = frozenset({"distribution", "attention"})
+"""What terms may need that lies in the shards of observations."""
 
 
 def objective_of(run: Run, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
@@ -52,16 +53,22 @@ def _lacking(run: Run, settings: LevelSettings) -> list[str]:
     stored = run.artefact(EVIDENCE).path
     index, explained = read_index(stored, TEACHER), bool(explanations_of(run.artefact(EVIDENCE)))
     there = {
-        "confidence": any(line.shard for line in index),
+        "distribution": any(line.shard for line in index),
         "attention": any(line.has_places for line in index),
-        **dict.fromkeys(NEED_EXPLANATIONS, explained),
+        "explanation": explained,
     }
-    return [name for name in settings.weights if index and not there.get(name, True)]
+    missing = {need for need, found in there.items() if index and not found}
+    return [name for name in settings.weights if _needs(name) & missing]
+
+
+def _needs(term: str) -> frozenset[str]:
+    needs: frozenset[str] = getattr(find("objectives", term), "NEEDS", frozenset())
+    return needs
 
 
 def _evidence(run: Run, terms: Collection[str], pairs: Sequence[Pair]) -> dict[str, object]:
     stored = run.artefact(EVIDENCE)
-    wanted = {pair.pair_id for pair in pairs} if any(name in terms for name in _NEED_OBSERVATIONS) else set()
+    wanted = {pair.pair_id for pair in pairs} if any(_needs(name) & _OBSERVED for name in terms) else set()
     index = [line for line in read_index(stored.path, TEACHER) if line.pair_id in wanted]
     texts = explanations_of(stored)
     prompts = {name: task.explain_prompt for name, task in run.tasks.items()}
