@@ -15,6 +15,7 @@ import yaml
 from makers import content, draw
 from parityalign import runmodels
 from parityalign.disk import write_whole
+from parityalign.models import fake
 from parityalign.store import RunFolder
 from projects import WORDS, configure, done, parityalign, refusal, table
 
@@ -324,6 +325,7 @@ class Killed(BaseException):
 
 def test_a_run_that_is_cut_off_at_any_write_is_resumed_to_the_same_result(project, trainable, monkeypatch):
     monkeypatch.setattr("gc.collect", lambda: 0)  # slow among pytest's many objects
+    monkeypatch.setattr(fake.FakeModel, "facts", {"device": "none"}, raising=False)  # told by whoever loaded it
     whole = configure(project, run="runs/whole")
     writes = 0
 

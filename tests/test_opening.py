@@ -20,9 +20,12 @@ from parityalign.config import RunConfig
 from parityalign.errors import UserError, WorkFailed
 from parityalign.loading import LoadingSettings
 from parityalign.modelfiles import WEIGHTS
+from parityalign.models.fake import FakeModel
 from parityalign.opening import check_model, described, open_config, open_model, open_processor
 from parityalign.pixels import limit_pixels
 from parityalign.prompting import Prompter
+from parityalign.runfile import load_config
+from projects import make_project
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8))
 
@@ -357,13 +360,25 @@ def test_a_manifest_can_tell_how_the_models_of_a_stage_ran(llava, tmp_path):
     (tmp_path / "pool").mkdir()
     spec, tasks = f"hf:{llava}", {"textvqa": {"images": (str(tmp_path / "pool"),)}}
     config = RunConfig.model_validate({"run": tmp_path / "run", "teacher": spec, "student": spec, "tasks": tasks})
-    with starting.opened(config, mute) as run:
-        assert run.models.facts("annotate") == {}
+    with starting.opened(config, mute) as run, run.stage("annotate", "pairs", of=[], settings=[]) as made:
         run.load_student()
-        told = run.models.facts("annotate")["models"]
+        made.finish({})
+    told = made.manifest["models"]
     assert list(told) == ["before"]
     assert told["before"]["image_processor"] == "CLIPImageProcessorPil" and told["before"]["dtype"] == "float32"
     assert str(tmp_path) not in json.dumps(told)
+
+
+def test_a_stage_that_is_continued_elsewhere_tells_of_both_machines(tmp_path, monkeypatch):
+    config = load_config(make_project(tmp_path) / "run.yaml")
+    for device in ("cpu", "cuda:0", "cpu"):
+        monkeypatch.setattr(FakeModel, "facts", {"device": device, "dtype": "float32"}, raising=False)
+        with starting.opened(config, mute) as run:
+            made = run.folder.artefact("pairs", inputs={}, settings={})
+            run.models.begin("annotate", made)
+            run.load_teacher()
+    made.finish({})
+    assert made.manifest["models"] == {"teacher": {"device": "cpu, then cuda:0", "dtype": "float32"}}
 
 
 def test_a_run_that_begins_refuses_a_model_that_it_could_not_use(llava, tmp_path):

@@ -126,6 +126,16 @@ def test_an_unfinished_artefact_of_the_same_settings_is_continued(run):
     assert list(again.stream("a.jsonl", Answer)) == answers(2)
 
 
+def test_what_was_remembered_of_unfinished_work_stands_in_the_manifest_of_whoever_finishes_it(run):
+    pairs_artefact(run).remember(models={"teacher": "a"}, place="here")
+    pairs_artefact(run).remember(place="there")
+    manifest = finished(run, answers(1)).manifest
+    assert (manifest["models"], manifest["place"]) == ({"teacher": "a"}, "there")
+    with pytest.raises(ValueError, match="is finished"):
+        pairs_artefact(run).remember(place="too late")
+    assert pairs_artefact(run, inputs={"images": "others"}).remembered == {}
+
+
 @pytest.mark.parametrize("was_finished", [True, False])
 @pytest.mark.parametrize(
     ("changes", "because"),

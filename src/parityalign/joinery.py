@@ -183,7 +183,7 @@ class Run:
             (self.folder.path / stale).unlink(missing_ok=True)
         self.folder.event("began", stage=name)
         began = time.monotonic()
-        made.also = self.models.begin(name)
+        self.models.begin(name, made)
         yield made
         seconds, counts = round(time.monotonic() - began, 1), made.manifest["counts"]
         self.folder.event("finished", stage=name, seconds=seconds, counts=counts)

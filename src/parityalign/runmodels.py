@@ -1,7 +1,7 @@
 """The models of a run: loaded when a stage asks for them, and what the stage's manifest then says of them."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -10,6 +10,9 @@ from parityalign.config import RunConfig
 from parityalign.loading import LoadingSettings
 from parityalign.plugins import find, fingerprint, is_served, load_model
 from parityalign.seams import Model
+from parityalign.store import Artefact
+
+_THEN = ", then "
 
 
 class Servers(Protocol):
@@ -43,7 +46,7 @@ class RunModels:
         self._config = config
         self._ledger = ledger
         self._stage = ""
-        self._opened: dict[str, Mapping[str, str]] = {}
+        self._artefact: Artefact | None = None
 
     @cached_property
     def teacher_fingerprint(self) -> str:
@@ -55,11 +58,10 @@ class RunModels:
         """Changes whenever the student before does."""
         return fingerprint(self._config.student, self._config.loading.student)
 
-    def begin(self, stage: str) -> Callable[[], Mapping[str, object]]:
-        """What is loaded from now on is loaded for this stage; gives what its manifest will say of it."""
-        self._stage = stage
-        self._opened.clear()
-        return lambda: self.facts(stage)
+    def begin(self, stage: str, artefact: Artefact) -> None:
+        """What is loaded from now on is loaded for this stage, and its artefact's manifest will say how it ran."""
+        self._stage, self._artefact = stage, artefact
+        artefact.also = lambda: self._asked_of_servers(stage)
 
     def load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
         """Loads a model, after what the one before left behind is gone: two need not fit into memory.
@@ -74,17 +76,27 @@ class RunModels:
             return self._servers.model(spec, self._stage)
         model = load_model(spec, loading)
         if isinstance(model, Described):
-            self._opened[role] = {**({"commit": loading.commit} if loading.commit else {}), **model.facts}
+            self._remember(role, {**({"commit": loading.commit} if loading.commit else {}), **model.facts})
         return model
 
-    def facts(self, stage: str) -> Mapping[str, object]:
-        """What a stage's manifest says of the models that were loaded for it, and of what servers were asked."""
+    def _remember(self, role: str, facts: Mapping[str, str]) -> None:
+        if self._artefact is None or self._artefact.finished:
+            return
+        known = self._artefact.remembered.get("models", {})
+        self._artefact.remember(models={**known, role: _in_turn(known.get(role, {}), facts)})
+
+    def _asked_of_servers(self, stage: str) -> Mapping[str, object]:
         served = any(map(is_served, (self._config.teacher, self._config.student)))
-        loaded = {"models": dict(self._opened)} if self._opened else {}
-        return {**loaded, **(self._servers.facts(stage) if served else {})}
+        return self._servers.facts(stage) if served else {}
 
     @cached_property
     def _servers(self) -> Servers:
         """What the run asks over the network, and what it has spent there."""
         made: Servers = find("models", "http").Servers(self._config.server, self._ledger)
         return made
+
+
+def _in_turn(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """Both; where they differ, as when a run is continued on another machine, every value in its turn."""
+    turns = {key: [*before[key].split(_THEN), now[key]] for key in before.keys() & now.keys()}
+    return {**before, **now, **{key: _THEN.join(dict.fromkeys(values)) for key, values in turns.items()}}

@@ -3,7 +3,8 @@
 What a kill at any moment may leave behind, and why it does no harm:
 an artefact without `manifest.json` is unfinished and is continued; a torn last line is cut off before the
 next append; `manifest.json` itself is moved into place whole. What made an artefact (inputs, settings,
-version) stands in `begun.json` until it is finished and in `manifest.json` from then on.
+version, and what was remembered of the work) stands in `begun.json` until it is finished and in `manifest.json` from
+then on.
 """
 
 import fcntl
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 BEGUN = "begun.json"
+REMEMBERED = "remembered"
 BY_CONTENT = "files"
 """Folder of an artefact for files that are named by their content; they are as many as the images, so the manifest
 does not list them. A record that names one holds its digest too."""
@@ -99,6 +101,7 @@ class Artefact:
         redone_because: What changed, in words, if an artefact of other inputs or settings was thrown away for
             this one; else None.
         also: More facts for the manifest, from around the stage; asked for when it finishes.
+        remembered: Facts for the manifest that the process which finishes it need not know.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Artefact:
         self.finished = manifest is not None and self.redone_because is None
         self._manifest = manifest if self.finished else None
         self._continues = before is not None and self.redone_because is None
+        self.remembered: dict[str, Any] = (before or {}).get(REMEMBERED, {}) if self._continues else {}
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -146,8 +150,26 @@ class Artefact:
                 self.path.replace(discarded)
                 shutil.rmtree(discarded)
             self.path.mkdir(parents=True)
-        write_whole(self.path / BEGUN, _as_json(self._plan))
         self._continues = True
+        self._write_begun()
+
+    def remember(self, **facts: object) -> None:
+        """Keeps facts for the manifest, on the disk at once: a kill loses none of them.
+
+        Args:
+            facts: JSON values; one of the same name is replaced.
+
+        Raises:
+            ValueError: The artefact is finished.
+        """
+        if self.finished:
+            raise ValueError(f"{self.path} is finished and takes no more facts")
+        self.remembered |= facts
+        self._write_begun()
+
+    def _write_begun(self) -> None:
+        remembered = {REMEMBERED: self.remembered} if self.remembered else {}
+        write_whole(self.path / BEGUN, _as_json({**self._plan, **remembered}))
 
     def stream(self, file: str, record_type: type[R]) -> Stream[R]:
         """The stream in `file` (such as `pairs.jsonl`), to read and, while unfinished, to append to."""
@@ -169,6 +191,7 @@ class Artefact:
         notes = [str(said["note"]) for said in (around, facts) if said.get("note")]
         manifest = {
             "counts": dict(counts),
+            **self.remembered,
             **around,
             **facts,
             **({"note": " ".join(notes)} if notes else {}),
