@@ -257,4 +257,5 @@ def test_explanations_are_asked_for_where_a_term_needs_them(folder, term):
     assert config.wants_explanations
     assert config.wants_evidence
     assert not load(folder, good()).wants_explanations
-    assert load(folder, good(evidence={"explain": True})).wants_explanations
+    asked = load(folder, good(evidence={"explain": True}))
+    assert asked.wants_explanations and asked.wants_evidence

@@ -115,6 +115,19 @@ def test_of_the_discrepancy_objective_what_the_teacher_shows_nothing_for_is_left
     assert note in (project / "runs" / "a" / "report.html").read_text()
 
 
+@pytest.mark.parametrize("evidence", [{"explain": True}, {"always": True}])
+def test_asking_for_what_a_term_asks_for_anyway_changes_nothing(project, trainable, evidence):
+    done("run", configure(project, level={"objective": "discrepancy"}))
+    said = done("run", configure(project, level={"objective": "discrepancy"}, evidence=evidence))
+    assert said.count("up to date: nothing changed") >= 5
+    assert "done again" not in said
+
+
+def test_asking_for_explanations_gathers_evidence(project, trainable):
+    done("run", configure(project, evidence={"explain": True}))
+    assert (project / "runs" / "a" / "evidence" / "explanation_replies.jsonl").exists()
+
+
 @pytest.mark.parametrize("weight_by", ["none", "confidence_gap"])
 def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, slow, monkeypatch, weight_by):
     made = []

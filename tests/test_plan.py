@@ -21,12 +21,15 @@ from parityalign.config import RunConfig
 from parityalign.errors import UserError
 from parityalign.loading import LoadingSettings
 from parityalign.models import _batches
+from parityalign.objectives import _passes
 from parityalign.opening import open_model, open_processor
 from parityalign.planning import costs, published, sampling
 from parityalign.planning import works as planning
-from parityalign.planning.planner import QUESTION, Options, project
+from parityalign.planning.fitting import problems
+from parityalign.planning.planner import QUESTION, Options
+from parityalign.planning.planner import project as projected
 from parityalign.planning.sampling import Ask, size_of_picture
-from parityalign.planning.sizes import Reading, Seen, Size, Stack
+from parityalign.planning.sizes import Known, Reading, Seen, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
 from parityalign.planning.works import Amount, chosen, steps_of, works
 from parityalign.plugins import EMBEDDED_MODELS, load_task
@@ -40,7 +43,7 @@ from parityalign.stages.level import choose
 from parityalign.training import trainer
 from parityalign.training.weights import with_adapter
 from parityalign.tuning import LevelSettings
-from projects import done, refusal
+from projects import configure, done, refusal
 
 AS_IT_IS = LoadingSettings()
 SIZES = [(40, 40), (64, 32), (96, 128)]
@@ -68,7 +71,7 @@ def configured(folder: Path, **changes) -> Path:
 
 def test_prompt_tokens_of_the_embedded_models_are_what_their_processors_give(pool):
     config = load_config(configured(pool, annotate={"pairs_per_image": 3}))
-    rows = {(row.stage, row.model): row for row in project(config, NOT_MEASURED).rows}
+    rows = {(row.stage, row.model): row for row in projected(config, NOT_MEASURED).rows}
     task = load_task("textvqa")
     for role, stage, prompt, times in (
         ("teacher", "annotate", task.annotate_prompt, 3),
@@ -150,6 +153,7 @@ def test_numbers_that_stand_elsewhere_too_are_the_same_there():
     assert planning.LOOKS == trainer.LOOKS
     mine = costs.CPU_TOKENS, costs.MOST_TOKENS, costs.SHARE_OF_FREE, costs.HIDDEN_STATES
     assert mine == (_batches.CPU_TOKENS, _batches.MOST_TOKENS, _batches._SHARE_OF_FREE, _batches._HIDDEN_STATES)
+    assert costs.MOST_LOGITS == _passes.WHOLE
 
 
 @pytest.mark.parametrize(("hidden", "inner"), [(256, 768), (256, 2048), (512, 512)])
@@ -175,18 +179,13 @@ def test_what_training_keeps_of_a_token_is_about_what_torch_keeps(hidden, inner)
     assert costs._kept(stack, way) == pytest.approx(sum(kept.values()) / 4 / 256, rel=0.2)
 
 
-READING = Reading(Seen(1000.0, 4000.0), Seen(900.5, 4000.0), 1)
+READING = Reading(Seen(1000.0, 4000.0), Seen(900.5, 4000.0), Seen(930.5, 4000.0), 1)
 READINGS = {"teacher": {"textvqa": READING}, "student": {"textvqa": READING}}
 
 
 def run_of(**changes) -> RunConfig:
-    return RunConfig(
-        run="a",
-        teacher="hf:Qwen/Qwen2-VL-7B-Instruct",
-        student="hf:Qwen/Qwen2-VL-2B-Instruct",
-        tasks={"textvqa": {"images": "pool"}},
-        **changes,
-    )
+    models = {"teacher": "hf:Qwen/Qwen2-VL-7B-Instruct", "student": "hf:Qwen/Qwen2-VL-2B-Instruct"}
+    return RunConfig(**{"run": "a", "tasks": {"textvqa": {"images": "pool"}}, **models, **changes})
 
 
 @cache
@@ -225,6 +224,82 @@ def test_more_images_never_cost_less(images, more, failures, draws, replay, sele
         assert all(a <= b * (1 + 1e-9) for a, b in zip(fewer, larger, strict=True))
 
 
+def planned(**changes) -> dict[tuple[str, str], planning.Work]:
+    """What is to be done with 100 images, by stage and model."""
+    found = works(run_of(**changes), {"textvqa": Amount(100, 10)}, READINGS, failures=0.5)
+    return {(work.stage, work.role): work for work in found}
+
+
+def test_a_run_asks_as_often_as_its_plan_says(project, trainable):
+    evidence = {"always": True, "explain": True}
+    config = configure(project, evidence=evidence, level={"replay": 0.0}, evaluate={"resamples": 100})
+    rows = {(row.stage, row.model): row.requests for row in projected(load_config(config), NOT_MEASURED).rows}
+    said = dict(line.split(": ") for line in done("run", config).splitlines() if line.endswith(" of 8"))
+    asked = {
+        "annotate textvqa": rows["annotate", "teacher"],
+        "identify student": rows["identify", "student"],
+        "observe teacher": rows["observe", "teacher"],
+        "observe explanations": rows["observe explanations", "teacher"],
+        "observe student": rows["observe", "student"],
+        "evaluate before": rows["evaluate before", "student"],
+    }
+    assert {step: f"{requests} of {requests}" for step, requests in asked.items()}.items() <= said.items()
+
+
+def test_evidence_is_in_the_plan_where_the_objective_needs_it():
+    assert not [stage for stage, _ in planned() if "observe" in stage]
+    found = planned(level={"objective": "discrepancy"})
+    explaining, paths = found["observe explanations", "teacher"], found["observe paths", "student"]
+    assert explaining.requests == paths.requests == 100 * run_of().annotate.pairs_per_image
+    assert explaining.prompt_tokens == round(explaining.requests * READING.explain.tokens)
+    assert not explaining.given and paths.given
+    assert [*planned(evidence={"always": True})].count(("observe", "student")) == 1
+    assert ("observe paths", "student") not in planned(level={"objective": {"answer": 1, "attention": 1}})
+
+
+def test_of_a_served_teacher_only_explanations_are_asked_and_its_budget_covers_them():
+    found = planned(teacher="http://localhost:1/v1#large", level={"objective": "discrepancy"})
+    of_teacher = [stage for stage, role in found if role == "teacher"]
+    assert of_teacher == ["annotate", "identify", "observe explanations", "evaluate"]
+    known = {role: Known(READINGS[role], "", served=role == "teacher") for role in READINGS}
+    asked = sum(work.requests for (_, role), work in found.items() if role == "teacher")
+    config = run_of(server={"budget_requests": asked - 1})
+    (problem,) = problems(config, [*found.values()], known, published.device("h200"))
+    assert f"budget_requests is {asked - 1:,}" in problem
+
+
+def test_a_step_takes_as_many_passes_as_the_terms_of_its_objective_ask_for():
+    size, device = published_size("Qwen/Qwen2-VL-2B-Instruct"), published.device("a100-80gb")
+
+    def seconds(*terms: str) -> float:
+        level = LevelSettings(objective=dict.fromkeys(terms, 1.0))
+        work = planned(level=level)["level", "student"]
+        return costs.levelling_seconds(work, size, costs.way_of(level, device, work, size), device)
+
+    answer = seconds("answer")
+    assert seconds("answer", "consistency") == pytest.approx(2 * answer)
+    assert 2 * answer < seconds("answer", "reasoning") < 2.2 * answer
+    assert seconds("answer", "reasoning", "coherence") == seconds("answer", "reasoning")
+    assert seconds("answer", "confidence", "attention") == answer
+
+
+def test_reading_a_given_reply_takes_less_time_than_writing_it_and_more_memory():
+    size, device = published_size("Qwen/Qwen2-VL-7B-Instruct"), published.device("a100-80gb")
+    found = planned(level={"objective": "discrepancy"})
+    given, written = found["observe paths", "teacher"], found["observe explanations", "teacher"]
+    assert costs.asking_seconds(given, size, AS_IT_IS, device) < costs.asking_seconds(written, size, AS_IT_IS, device)
+    few = [work._replace(requests=1, prompt_tokens=900, reply_tokens=50, patches=4000) for work in (given, written)]
+    assert costs.asking_memory(few[0], size, AS_IT_IS, device) > costs.asking_memory(few[1], size, AS_IT_IS, device)
+
+
+def test_each_further_round_judges_all_pairs_and_trains_again():
+    once, thrice = planned(), planned(level={"rounds": 3})
+    assert thrice["level round 3", "student"]._replace(stage="level") == once["level", "student"]
+    assert thrice["identify round 2", "student"].requests == once["identify", "student"].requests
+    more = {(f"{stage} round {number}", "student") for stage in ("identify", "level") for number in (2, 3)}
+    assert thrice.keys() - once.keys() == more
+
+
 def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
     (size, device) = (
         size_of(place_of("Qwen/Qwen2-VL-2B-Instruct", AS_IT_IS, offline=True), AS_IT_IS),
@@ -261,7 +336,7 @@ def test_what_does_not_fit_is_named_with_what_would(pool):
 def test_a_served_teacher_costs_money_and_budgets_are_compared(pool):
     prices = {"prompt_price": 10.0, "completion_price": 40.0, "budget_requests": 8, "budget_money": 100.0}
     config = configured(pool, teacher="http://localhost:1/v1#large", server=prices)
-    plan = project(load_config(config), NOT_MEASURED)
+    plan = projected(load_config(config), NOT_MEASURED)
     annotate = plan.rows[0]
     assert annotate.seconds is None
     assert annotate.money == (annotate.prompt_tokens * 10 + annotate.reply_tokens * 40) / 1e6
@@ -273,7 +348,7 @@ def test_a_served_teacher_costs_money_and_budgets_are_compared(pool):
 
 def test_a_served_model_with_a_published_name_is_counted_by_its_architecture(pool):
     config = configured(pool, teacher="http://localhost:1/v1#Qwen/Qwen2-VL-7B-Instruct")
-    plan = project(load_config(config), Options(Ask(offline=True), measure=False))
+    plan = projected(load_config(config), Options(Ask(offline=True), measure=False))
     assert "8,291,375,616 parameters" in plan.models[0]
     assert plan.rows[0].seconds is None
 
@@ -302,17 +377,17 @@ def test_fewer_pixels_cost_fewer_tokens(pool):
         config = run_of(loading={"teacher": {"pixels": pixels}}).model_copy(
             update={"tasks": load_config(configured(pool)).tasks}
         )
-        tokens[pixels] = project(config, Options(Ask(offline=True), device="l4")).rows[0].prompt_tokens
+        tokens[pixels] = projected(config, Options(Ask(offline=True), device="l4")).rows[0].prompt_tokens
     assert tokens[200_000] < tokens[None] / 3
 
 
 def test_broken_pictures_are_passed_over_and_counted_as_images(pool):
     (pool / "pool" / "0.png").write_bytes(b"no picture")
-    plan = project(load_config(configured(pool)), NOT_MEASURED)
+    plan = projected(load_config(configured(pool)), NOT_MEASURED)
     assert plan.rows[0].requests == 6
     for path in (pool / "pool").iterdir():
         path.write_bytes(b"no picture")
-    assert any("none was opened" in line for line in project(load_config(configured(pool)), NOT_MEASURED).assumed)
+    assert any("none was opened" in line for line in projected(load_config(configured(pool)), NOT_MEASURED).assumed)
 
 
 def test_offline_no_source_on_the_hub_is_opened_and_that_is_said(pool, monkeypatch):
@@ -320,13 +395,13 @@ def test_offline_no_source_on_the_hub_is_opened_and_that_is_said(pool, monkeypat
     monkeypatch.setattr(hub_source, "open_table", lambda name, **_: asked.append(name) or hub.Table(iter(()), None))
     mixed = {"textvqa": {"images": ["hf:someone/photos:train", "pool"]}, "okvqa": {"images": "hf:someone/more"}}
     config = load_config(configured(pool, tasks=mixed))
-    said = project(config, Options(Ask(images=60, offline=True), device="l4", measure=False)).assumed
+    said = projected(config, Options(Ask(images=60, offline=True), device="l4", measure=False)).assumed
     assert not asked
     (mixed,) = [line for line in said if line.startswith("textvqa: ")]
     assert "hf:someone/photos:train not looked at" in mixed and "--offline" in mixed and "none was opened" not in mixed
     (alone,) = [line for line in said if line.startswith("okvqa: ")]
     assert "hf:someone/more not looked at" in alone and "1024x768 pixels, since none was opened" in alone
-    said = project(config, Options(Ask(images=60), device="l4", measure=False)).assumed
+    said = projected(config, Options(Ask(images=60), device="l4", measure=False)).assumed
     assert set(asked) == {"someone/photos:train", "someone/more"}
     assert not [line for line in said if "--offline" in line]
 
@@ -336,7 +411,7 @@ def test_offline_a_folder_in_the_form_of_the_hub_is_opened_all_the_same(pool):
     (pool / "copy").mkdir()
     parquet.write_table(pyarrow.Table.from_pylist([{"image": row}] * 3), pool / "copy" / "train-0.parquet")
     config = load_config(configured(pool, tasks={"textvqa": {"images": "hf:./copy:train"}}))
-    said = project(config, Options(Ask(images=3, offline=True), device="l4", measure=False)).assumed
+    said = projected(config, Options(Ask(images=3, offline=True), device="l4", measure=False)).assumed
     assert not [line for line in said if "not looked at" in line or "none was opened" in line]
 
 

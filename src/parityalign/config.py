@@ -18,7 +18,7 @@ from parityalign.loading import Loadings, Settings
 from parityalign.matching import METRICS
 from parityalign.plugins import known, load_task, near, split_model
 from parityalign.serving import ServerSettings
-from parityalign.tuning import NEED_EXPLANATIONS, LevelSettings
+from parityalign.tuning import LevelSettings
 
 
 def _known_model(spec: str) -> str:
@@ -161,12 +161,12 @@ class RunConfig(Settings):
     @property
     def wants_evidence(self) -> bool:
         """Whether both models are observed."""
-        return self.evidence.always or self.evidence.teaches(self.level)
+        return self.evidence.always or self.evidence.explain or self.evidence.teaches(self.level)
 
     @property
     def wants_explanations(self) -> bool:
         """Whether the teacher is asked how it gets to its answers."""
-        return self.evidence.explain or not self.level.weights.keys().isdisjoint(NEED_EXPLANATIONS)
+        return self.evidence.explain or self.level.needs_explanations
 
     @field_validator("tasks")
     @classmethod

@@ -44,6 +44,11 @@ _IN_SCORES = frozenset({"evaluate.resamples"})
 _IN_CHECKUP = frozenset({"evaluate.forgotten_pairs", "evaluate.speed_questions"})
 """Settings that matter to what `checkup.py` measures, and not to the answers."""
 
+_IN_EVIDENCE = frozenset({"evidence.explain", "evidence.max_new_tokens"})
+"""Settings that matter to what the models show, which levelling takes by its content."""
+_NOT_IN_SECTIONS = _SPEED_ONLY | _IN_SCORES | _IN_CHECKUP | _IN_EVIDENCE
+"""Of a section that a stage takes whole; a stage may still take one of them by its name."""
+
 
 class Outcome(NamedTuple):
     """What became of one stage in this process."""
@@ -242,7 +247,7 @@ class Run:
         values = {f"{section}.{name}": item for name, item in value.model_dump(mode="json").items()}
         if key:
             return {part: values[part]}
-        return {name: item for name, item in values.items() if name not in _SPEED_ONLY | _IN_SCORES | _IN_CHECKUP}
+        return {name: item for name, item in values.items() if name not in _NOT_IN_SECTIONS}
 
 
 def task_of(name: str, data: TaskData) -> Task:

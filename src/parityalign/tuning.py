@@ -116,6 +116,11 @@ class LevelSettings(Settings):
         return {"level.discrepancy": dict(DISCREPANCY)} if "discrepancy" in self.objective else {}
 
     @property
+    def needs_explanations(self) -> bool:
+        """Whether a term makes use of the teacher's explanations."""
+        return not self.weights.keys().isdisjoint(NEED_EXPLANATIONS)
+
+    @property
     def needs_evidence(self) -> bool:
         """Whether a term compares the student with what the teacher showed."""
         return not self.weights.keys() <= {"answer", "consistency"}

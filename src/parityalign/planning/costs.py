@@ -11,7 +11,7 @@ from typing import NamedTuple
 from parityalign.loading import LoadingSettings
 from parityalign.planning.published import Device
 from parityalign.planning.sizes import Pace, Size, Stack
-from parityalign.planning.works import ANSWER_TOKENS, Work
+from parityalign.planning.works import Work
 from parityalign.serving import ServerSettings
 from parityalign.tuning import LevelSettings
 
@@ -25,6 +25,8 @@ RUNTIME_BYTES = {True: 1.0e9, False: 0.5e9}
 """What PyTorch and the device's libraries take before a model is loaded."""
 CPU_TOKENS, MOST_TOKENS, SHARE_OF_FREE, HIDDEN_STATES = 16384, 131_072, 0.5, 24
 """How many tokens and patches go through a model at once; `models/_batches.py` has the same numbers and says why."""
+MOST_LOGITS = 2**25
+"""In training, of one pass; more are made in chunks, as `objectives/_passes.py` says, which has the same number."""
 FLOAT32, HALF = 4, 2
 _QUANTISED = {"8bit": 1.0, "4bit": 0.516}
 """Bytes of a weight; in 4 bits with its share of the scales, quantised again (Dettmers et al. 2023, section 3)."""
@@ -69,8 +71,10 @@ def _wished(level: LevelSettings, device: Device) -> Way:
 
 
 def asking_seconds(work: Work, size: Size, loading: LoadingSettings, device: Device) -> float:
-    """How long it takes to read the prompts and to write the replies."""
+    """How long it takes to read the prompts and to write or read the replies."""
     read = _forward(work, size) - 2.0 * work.again * _once(work, size)
+    if work.given:
+        return read / (device.operations * USED)
     batches = math.ceil(work.requests / rows_at_once(work, size, loading, device))
     step = max(STEP_SECONDS[device.is_gpu], weights(size, loading, device) / (device.bandwidth * STREAMED))
     return read / (device.operations * USED) + batches * work.reply_tokens / work.requests * step
@@ -88,8 +92,13 @@ def levelling_seconds(work: Work, size: Size, way: Way, device: Device) -> float
 def measured_seconds(work: Work, pace: Pace, level: LevelSettings) -> float:
     """How long it takes at a measured pace; a training step is so many forward passes."""
     if work.steps:
-        return pace.read * (work.requests * _passes(level.method, level.gradient_checkpointing) + work.looked)
-    return work.requests * (pace.annotate if work.stage == "annotate" else pace.answer)
+        trained = work.requests * _passes(level.method, level.gradient_checkpointing)
+        return pace.read * work.passes * (trained + work.looked)
+    if work.given:
+        return pace.read * work.requests
+    return work.requests * {"annotate": pace.annotate, "observe explanations": pace.explain}.get(
+        work.stage, pace.answer
+    )
 
 
 def asking_memory(work: Work, size: Size, loading: LoadingSettings, device: Device) -> float:
@@ -114,7 +123,8 @@ def _asking_memory(work: Work, size: Size, loading: LoadingSettings, device: Dev
     patches = rows * math.ceil(work.patches / max(1, work.requests))
     cache = tokens * size.cached * number
     working = number * max(tokens * _working(size.language), patches * _working(size.vision))
-    logits = rows * size.vocabulary * (number + FLOAT32)
+    asked_for = 1 + work.given * math.ceil(work.reply_tokens / max(1, work.requests))
+    logits = rows * asked_for * size.vocabulary * (number + FLOAT32)
     return RUNTIME_BYTES[device.is_gpu] + weights(size, loading, device) + cache + working + logits
 
 
@@ -128,7 +138,8 @@ def levelling_memory(work: Work, size: Size, way: Way, level: LevelSettings, dev
         * number
         * (tokens * _kept(size.language, way) + (patches * _kept(size.vision, way) if way.tower else 0))
     )
-    logits = way.rows * (ANSWER_TOKENS + 1) * size.vocabulary * 3 * FLOAT32
+    learnt = way.rows * (math.ceil(work.reply_tokens / each) + work.passes)
+    logits = min(learnt * size.vocabulary, work.passes * MOST_LOGITS) * 3 * FLOAT32
     return RUNTIME_BYTES[device.is_gpu] + _held(size, way, level) + kept + logits
 
 

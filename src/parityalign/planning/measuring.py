@@ -8,7 +8,7 @@ import torch
 
 from parityalign.planning.costs import USED
 from parityalign.planning.published import Device, device_called
-from parityalign.planning.sizes import Pace
+from parityalign.planning.sizes import Pace, Prompts
 from parityalign.seams import Decoding, Model, Request
 
 _SIDE = 1024
@@ -29,17 +29,14 @@ def this_machine() -> Device:
     return known or _measured(found.name, float(found.total_memory), torch.device("cuda"))
 
 
-def pace(
-    model: Model, images: Sequence[str], *, annotate: str, answer: str, tokens: tuple[int, int], draws: int
-) -> Pace:
+def pace(model: Model, images: Sequence[str], prompts: Prompts, tokens: tuple[int, int, int], draws: int) -> Pace:
     """Asks a model for real.
 
     Args:
         model: Loaded already.
         images: Paths of the sample's pictures.
-        annotate: The prompt that asks for a pair.
-        answer: An answer prompt with a question in it.
-        tokens: Most tokens of a pair and of an answer.
+        prompts: What is asked.
+        tokens: Most tokens of a pair, an answer and an explanation; 0: none of the kind is asked for.
         draws: Pairs of each picture: prompts that are equal may be read once.
     """
 
@@ -49,8 +46,14 @@ def pace(
         model.generate(requests, Decoding(most, temperature=float(times > 1)))
         return (time.monotonic() - began) / len(requests)
 
-    timed(answer, 1)  # the first call makes caches and picks kernels
-    return Pace(timed(annotate, tokens[0], draws), timed(answer, tokens[1]), timed(answer, 1), len(images))
+    timed(prompts.answer, 1)  # the first call makes caches and picks kernels
+    return Pace(
+        annotate=timed(prompts.annotate, tokens[0], draws),
+        answer=timed(prompts.answer, tokens[1]),
+        explain=timed(prompts.explain, tokens[2]) if tokens[2] else 0.0,
+        read=timed(prompts.answer, 1),
+        requests=len(images),
+    )
 
 
 def _measured(name: str, memory: float, place: torch.device) -> Device:

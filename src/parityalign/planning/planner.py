@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,9 +17,9 @@ from parityalign.planning.measuring import pace, this_machine
 from parityalign.planning.projection import Projection, Row
 from parityalign.planning.published import Device, device
 from parityalign.planning.sampling import Ask, Sample, sample
-from parityalign.planning.sizes import Known, Pace, Reading, Seen
+from parityalign.planning.sizes import Known, Pace, Prompts, Reading, Seen, reading
 from parityalign.planning.sizing import CHARACTERS_PER_TOKEN, CHAT_TOKENS, place_of, reading_of, size_of
-from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, Amount, Role, Work, works
+from parityalign.planning.works import ANSWER_TOKENS, EXPLANATION_TOKENS, PAIR_TOKENS, Amount, Role, Work, works
 from parityalign.plugins import EMBEDDED_MODELS, is_served, load_model, load_task, split_model
 from parityalign.seams import Task
 
@@ -58,7 +59,9 @@ def project(config: RunConfig, options: Options) -> Projection:
     work = [each for each in works(config, amounts, readings, failures=options.failures) if each.requests]
     rows = [_row(config, each, known[each.role], where) for each in work]
     said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in ROLES]
-    return Projection(rows, where, said, problems(config, work, known, where), _assumed(options, where, samples, known))
+    return Projection(
+        rows, where, said, problems(config, work, known, where), _assumed(config, options, where, samples, known)
+    )
 
 
 def _known(
@@ -95,11 +98,9 @@ def _configured(
     """A model with a configuration, in a folder, on the hub or in the table."""
     place = place_of(location, loading, offline=options.ask.offline)
 
-    def reading(task: Task, found: Sample) -> Reading:
-        answer = task.answer_prompt.format(question=QUESTION)
-        return reading_of(place, loading, found.pictures, annotate=task.annotate_prompt, answer=answer)
-
-    readings = {task: reading(tasks[task], found) for task, found in samples.items()}
+    readings = {
+        name: reading_of(place, loading, found.pictures, _prompts(tasks[name])) for name, found in samples.items()
+    }
     size = size_of(place, loading)
     return Known(readings, f"{size.parameters:,} parameters, configuration from {place.origin}", size)
 
@@ -111,15 +112,16 @@ def _guessed(tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> dict[s
         pixels = sum(picture.width * picture.height for picture in found.pictures) / len(found.pictures)
         return Seen(pixels / PIXELS_PER_TOKEN + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, 0.0)
 
+    how = f"a token for each {PIXELS_PER_TOKEN} pixels and each {CHARACTERS_PER_TOKEN} characters"
     return {
-        name: Reading(
-            seen(found, tasks[name].annotate_prompt),
-            seen(found, tasks[name].answer_prompt.format(question=QUESTION)),
-            len(found.pictures),
-            f"a token for each {PIXELS_PER_TOKEN} pixels and each {CHARACTERS_PER_TOKEN} characters",
-        )
+        name: reading(_prompts(tasks[name]), partial(seen, found), len(found.pictures), how)
         for name, found in samples.items()
     }
+
+
+def _prompts(task: Task) -> Prompts:
+    answer, explain = (form.format(question=QUESTION) for form in (task.answer_prompt, task.explain_prompt))
+    return Prompts(task.annotate_prompt, answer, explain)
 
 
 def _is_measured(location: str, options: Options) -> bool:
@@ -131,13 +133,12 @@ def _is_measured(location: str, options: Options) -> bool:
 def _pace(config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> Pace:
     """Asks the model about the sample of the first task; the others' prompts are about as long."""
     name, found = next(iter(samples.items()))
-    answer = tasks[name].answer_prompt.format(question=QUESTION)
-    tokens = config.annotate.max_new_tokens, config.identify.max_new_tokens
+    explaining = config.evidence.max_new_tokens if config.wants_explanations and role == "teacher" else 0
+    tokens = config.annotate.max_new_tokens, config.identify.max_new_tokens, explaining
     model = load_model(getattr(config, role), getattr(config.loading, role))
     with TemporaryDirectory() as folder:
         images = _saved(found.pictures, Path(folder))
-        asked, draws = tasks[name].annotate_prompt, config.annotate.pairs_per_image
-        return pace(model, images, annotate=asked, answer=answer, tokens=tokens, draws=draws)
+        return pace(model, images, _prompts(tasks[name]), tokens, config.annotate.pairs_per_image)
 
 
 def _saved(pictures: Sequence[Image], folder: Path) -> list[str]:
@@ -176,7 +177,13 @@ def _row(config: RunConfig, work: Work, known: Known, where: Device) -> Row:
     )
 
 
-def _assumed(options: Options, where: Device, samples: Mapping[str, Sample], known: Mapping[Role, Known]) -> list[str]:
+def _assumed(
+    config: RunConfig,
+    options: Options,
+    where: Device,
+    samples: Mapping[str, Sample],
+    known: Mapping[Role, Known],
+) -> list[str]:
     """Everything that the figures hang on and nobody has measured."""
     said = [text for found in samples.values() for text in found.assumed]
     said.append(
@@ -186,6 +193,10 @@ def _assumed(options: Options, where: Device, samples: Mapping[str, Sample], kno
     said.append(
         f"pairs of {PAIR_TOKENS} tokens, answers of {ANSWER_TOKENS}; the question of a pair as long as {QUESTION!r}"
     )
+    if config.wants_explanations:
+        said.append(f"explanations of {EXPLANATION_TOKENS} tokens with their answers, all of them kept")
+    if config.level.rounds > 1:
+        said.append("every round is gone through and has as many gaps as the first; the teacher is asked nothing again")
     for role, each in known.items():
         said.extend(f"{role}: {how}" for how in {reading.assumed for reading in each.readings.values()} if how)
         if each.pace:
@@ -193,8 +204,8 @@ def _assumed(options: Options, where: Device, samples: Mapping[str, Sample], kno
     said.append(_of_device(where))
     said.append("decoding pictures, intake, loading models and the report are not in the hours")
     said.append(
-        "not counted at all: `observe`, terms of the objective besides `answer`, rounds after the first, and what "
-        "`evaluate` asks for speed and forgotten pairs"
+        "not counted at all: what reading and comparing attention and distributions takes besides the passes through "
+        "the models, and the timing of the student in `evaluate`"
     )
     return said
 

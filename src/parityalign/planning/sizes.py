@@ -1,6 +1,6 @@
 """What a plan has to know of a model: how many numbers it holds and how many tokens it makes of a picture."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,16 +48,33 @@ class Seen(NamedTuple):
     """That go through the vision tower."""
 
 
+class Prompts(NamedTuple):
+    """What a model is asked in one task, with a question where the prompt has one."""
+
+    annotate: str
+    """Asks for a pair."""
+    answer: str
+    explain: str
+    """Asks for the way to the answer first."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """How a model reads the prompts of one task."""
 
     annotate: Seen
     answer: Seen
+    explain: Seen
     pictures: int
     """How many pictures this is the average of."""
     assumed: str = ""
     """How tokens were estimated, in words; empty where the model's own processor counted."""
+
+
+def reading(prompts: Prompts, seen: Callable[[str], Seen], pictures: int, assumed: str = "") -> Reading:
+    """What `seen` makes of each prompt."""
+    annotate, answer, explain = map(seen, prompts)
+    return Reading(annotate, answer, explain, pictures, assumed)
 
 
 class Pace(NamedTuple):
@@ -65,6 +82,8 @@ class Pace(NamedTuple):
 
     annotate: float
     answer: float
+    explain: float
+    """0 where no explanations are asked for."""
     read: float
     """For reading the prompt alone: a forward pass."""
     requests: int

@@ -24,7 +24,7 @@ from parityalign.modelfiles import is_path
 from parityalign.opening import open_config, open_processor, quieten
 from parityalign.pixels import limit_pixels
 from parityalign.planning.published import architecture, models
-from parityalign.planning.sizes import Reading, Seen, Size, Stack
+from parityalign.planning.sizes import Prompts, Reading, Seen, Size, Stack, reading
 from parityalign.processors import BACKEND
 from parityalign.prompting import Prompter
 
@@ -116,35 +116,34 @@ def size_of(place: Place, loading: LoadingSettings) -> Size:
     )
 
 
-def reading_of(
-    place: Place, loading: LoadingSettings, pictures: Sequence[Image], *, annotate: str, answer: str
-) -> Reading:
-    """How many tokens and patches a model makes of pictures with two prompts.
+def reading_of(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> Reading:
+    """How many tokens and patches a model makes of pictures with each prompt.
 
     Args:
         place: Where the model is.
         loading: How it is loaded.
         pictures: The sample, at least one.
-        annotate: The prompt that asks for a pair.
-        answer: An answer prompt with a question in it.
+        prompts: The prompts.
 
     Raises:
         UserError: The model's processor cannot be opened.
     """
     if place.published:
-        return _estimated(place, loading, pictures, annotate=annotate, answer=answer)
+        return _estimated(place, loading, pictures, prompts)
     config, prompter = _config(place, loading), Prompter(open_processor(place.location, loading))
-    encoded = [prompter.encode(picture, annotate) for picture in pictures]
+    encoded = [prompter.encode(picture, prompts.annotate) for picture in pictures]
     patches = _mean([_patches(row.image, config) for row in encoded])
     tokens = _mean([len(row.tokens) for row in encoded])
-    # What a prompt adds does not hang on the picture, so one picture tells the difference.
-    other = tokens - len(encoded[0].tokens) + len(prompter.encode(pictures[0], answer).tokens)
-    return Reading(Seen(tokens, patches), Seen(other, patches), len(pictures))
+
+    def seen(prompt: str) -> Seen:
+        # What a prompt adds does not hang on the picture, so one picture tells the difference.
+        more = len(prompter.encode(pictures[0], prompt).tokens) - len(encoded[0].tokens)
+        return Seen(tokens + more, patches)
+
+    return reading(prompts, seen, len(pictures))
 
 
-def _estimated(
-    place: Place, loading: LoadingSettings, pictures: Sequence[Image], *, annotate: str, answer: str
-) -> Reading:
+def _estimated(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> Reading:
     """The picture's part from the image processor, which needs no tokenizer; the text's from its length."""
     patches = _mean([_patches_of_size(place, loading, picture.size) for picture in pictures])
     placeholders = patches / _patches_per_token(_config(place, loading))
@@ -152,7 +151,7 @@ def _estimated(
     def seen(prompt: str) -> Seen:
         return Seen(placeholders + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, patches)
 
-    return Reading(seen(annotate), seen(answer), len(pictures), _ESTIMATE)
+    return reading(prompts, seen, len(pictures), _ESTIMATE)
 
 
 @cache

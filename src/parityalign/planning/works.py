@@ -5,11 +5,13 @@ and memory from `costs.py`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from parityalign.config import RunConfig
 from parityalign.planning.sizes import Reading, Seen
+from parityalign.plugins import is_served
 from parityalign.tuning import LevelSettings
 
 Role = Literal["teacher", "student"]
@@ -17,6 +19,8 @@ PAIR_TOKENS = 30
 """Of a question and its answer as a teacher writes them."""
 ANSWER_TOKENS = 5
 """Of an answer in a word or a phrase, with its end."""
+EXPLANATION_TOKENS = 50
+"""Of an explanation in one sentence with the answer behind it."""
 LOOKS = 8
 """Times that the held-out pairs are looked at in a training; `training/trainer.py` has the same number."""
 
@@ -44,8 +48,12 @@ class Work(NamedTuple):
     """Optimiser steps; 0 where nothing is trained."""
     looked: int = 0
     """In training: examples that are only looked at, without learning."""
+    passes: int = 1
+    """In training: times that an example goes through the student in a step."""
     again: int = 0
     """Requests whose image and prompt another one has too: a model in this process reads them once."""
+    given: bool = False
+    """Whether the replies are given to the model, which reads them and writes nothing."""
 
     @property
     def tokens(self) -> int:
@@ -76,27 +84,8 @@ def works(
         failures: Share of the pairs that the student has wrong. All of them are taken to be gaps: with fewer of them
             the run costs less.
     """
-    pairs = {task: amount.images * config.annotate.pairs_per_image for task, amount in amounts.items()}
-    failed = {task: math.ceil(count * failures) for task, count in pairs.items()}
-    again = pairs if config.identify.ask_teacher == "all" else failed
-    questions = {task: amount.questions for task, amount in amounts.items()}
-    writing, judging = config.annotate.max_new_tokens, config.identify.max_new_tokens
-
-    def asked(stage: str, role: Role, counts: Mapping[str, int], reply: int) -> Work:
-        seen = {task: each.annotate if stage == "annotate" else each.answer for task, each in readings[role].items()}
-        again = sum(pairs.values()) - sum(amount.images for amount in amounts.values()) if stage == "annotate" else 0
-        return _asked(Work(stage, role, 0, 0, 0, 0, again=again), counts, seen, reply)
-
-    answer = min(ANSWER_TOKENS, config.evaluate.max_new_tokens)
-    return [
-        asked("annotate", "teacher", pairs, min(PAIR_TOKENS, writing)),
-        asked("identify", "student", pairs, min(ANSWER_TOKENS, judging)),
-        asked("identify", "teacher", again, min(ANSWER_TOKENS, judging)),
-        _levelling(config.level, pairs, failed, readings["student"]),
-        asked("evaluate before", "student", questions, answer),
-        asked("evaluate after", "student", questions, answer),
-        asked("evaluate", "teacher", questions, answer),
-    ]
+    run = _Run(config, amounts, readings, failures)
+    return [run.annotate(), *run.identify(), *run.observe(), *run.level(), *run.evaluate()]
 
 
 def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
@@ -112,37 +101,118 @@ def steps_of(training: int, level: LevelSettings) -> int:
     return level.max_steps or level.epochs * math.ceil(training / level.batch_size)
 
 
-def _asked(start: Work, counts: Mapping[str, int], seen: Mapping[str, Seen], reply: int) -> Work:
-    requests = sum(counts.values())
-    return start._replace(
-        requests=requests,
-        prompt_tokens=round(sum(count * seen[task].tokens for task, count in counts.items())),
-        reply_tokens=requests * reply,
-        patches=round(sum(count * seen[task].patches for task, count in counts.items())),
-    )
+@dataclass(frozen=True)
+class _Run:
+    """What is known of a run; each stage has a method."""
 
+    config: RunConfig
+    amounts: Mapping[str, Amount]
+    readings: Mapping[Role, Mapping[str, Reading]]
+    failures: float
 
-def _levelling(
-    level: LevelSettings, pairs: Mapping[str, int], failed: Mapping[str, int], readings: Mapping[str, Reading]
-) -> Work:
-    """Training: `requests` are examples gone through, those that are only looked at for early stopping apart."""
-    all_pairs, picked = sum(pairs.values()), chosen(sum(pairs.values()), sum(failed.values()), level)
-    steps = steps_of(picked.training, level)
-    examples = steps * level.batch_size if level.max_steps else level.epochs * picked.training
-    looked = (LOOKS + 1) * picked.held_out if steps else 0
+    @property
+    def pairs(self) -> dict[str, int]:
+        """Of each task."""
+        return {task: each.images * self.config.annotate.pairs_per_image for task, each in self.amounts.items()}
 
-    def mean(values: Mapping[str, float]) -> float:
-        return sum(count * values[task] for task, count in pairs.items()) / max(1, all_pairs)
+    @property
+    def failed(self) -> dict[str, int]:
+        """Pairs that the student has wrong."""
+        return {task: math.ceil(count * self.failures) for task, count in self.pairs.items()}
 
-    tokens = mean({task: reading.answer.tokens for task, reading in readings.items()})
-    patches = mean({task: reading.answer.patches for task, reading in readings.items()})
-    return Work(
-        stage="level",
-        role="student",
-        requests=examples,
-        prompt_tokens=round(examples * tokens),
-        reply_tokens=examples * ANSWER_TOKENS,
-        patches=round(examples * patches),
-        steps=steps,
-        looked=looked,
-    )
+    def annotate(self) -> Work:
+        pairs, images = sum(self.pairs.values()), sum(each.images for each in self.amounts.values())
+        reply = min(PAIR_TOKENS, self.config.annotate.max_new_tokens)
+        return self._asked("annotate", "teacher", self.pairs, reply, "annotate")._replace(again=pairs - images)
+
+    def identify(self) -> Iterator[Work]:
+        yield self._asked("identify", "student", self.pairs, self._judged)
+        again = self.pairs if self.config.identify.ask_teacher == "all" else self.failed
+        yield self._asked("identify", "teacher", again, self._judged)
+
+    def observe(self) -> Iterator[Work]:
+        """Explanations are written; then both models are given the answers, and the explanations."""
+        explains = self.config.wants_explanations
+        reply = min(EXPLANATION_TOKENS, self.config.evidence.max_new_tokens)
+        if not self.config.wants_evidence:
+            return
+        if explains:
+            yield self._asked("observe explanations", "teacher", self.pairs, reply, "explain")
+        roles: tuple[Role, Role] = ("teacher", "student")
+        for role in roles:
+            if is_served(getattr(self.config, role)):  # shows nothing but its text
+                continue
+            yield self._asked("observe", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
+            if explains:
+                yield self._asked("observe paths", role, self.pairs, reply, "explain")._replace(given=True)
+
+    def level(self) -> Iterator[Work]:
+        """All rounds take as many steps; what the teacher has answered in one is kept for the next."""
+        first = self._levelling()
+        yield first
+        for number in range(2, self.config.level.rounds + 1):
+            yield self._asked(f"identify round {number}", "student", self.pairs, self._judged)
+            yield first._replace(stage=f"level round {number}")
+
+    def evaluate(self) -> Iterator[Work]:
+        questions = {task: each.questions for task, each in self.amounts.items()}
+        reply = min(ANSWER_TOKENS, self.config.evaluate.max_new_tokens)
+        yield self._asked("evaluate before", "student", questions, reply)
+        yield self._asked("evaluate after", "student", questions, reply)
+        yield self._asked("evaluate", "teacher", questions, reply)
+        yield self._asked("evaluate forgotten", "student", self._known_before(), self._judged)
+
+    @property
+    def _judged(self) -> int:
+        return min(ANSWER_TOKENS, self.config.identify.max_new_tokens)
+
+    def _asked(self, stage: str, role: Role, counts: Mapping[str, int], reply: int, prompt: str = "answer") -> Work:
+        seen: dict[str, Seen] = {task: getattr(reading, prompt) for task, reading in self.readings[role].items()}
+        requests = sum(counts.values())
+        return Work(
+            stage,
+            role,
+            requests=requests,
+            prompt_tokens=round(sum(count * seen[task].tokens for task, count in counts.items())),
+            reply_tokens=requests * reply,
+            patches=round(sum(count * seen[task].patches for task, count in counts.items())),
+        )
+
+    def _levelling(self) -> Work:
+        """Training: `requests` are examples gone through, those that are only looked at for early stopping apart.
+
+        In a step an example goes through the student once with its answer, once more under another view of its picture
+        if `consistency` asks, and once more with its explanation if a term asks for that.
+        """
+        level, picked = self.config.level, self._chosen()
+        steps = steps_of(picked.training, level)
+        examples = steps * level.batch_size if level.max_steps else level.epochs * picked.training
+        views, explains = 1 + ("consistency" in level.weights), level.needs_explanations
+
+        def mean(number: Callable[[Seen], float]) -> float:
+            each = {
+                task: views * number(reading.answer) + explains * number(reading.explain)
+                for task, reading in self.readings["student"].items()
+            }
+            return sum(count * each[task] for task, count in self.pairs.items()) / max(1, sum(self.pairs.values()))
+
+        return Work(
+            stage="level",
+            role="student",
+            requests=examples,
+            prompt_tokens=round(examples * mean(lambda seen: seen.tokens)),
+            reply_tokens=examples * (views * ANSWER_TOKENS + explains * EXPLANATION_TOKENS),
+            patches=round(examples * mean(lambda seen: seen.patches)),
+            steps=steps,
+            looked=(LOOKS + 1) * picked.held_out if steps else 0,
+            passes=views + explains,
+        )
+
+    def _chosen(self) -> Chosen:
+        return chosen(sum(self.pairs.values()), sum(self.failed.values()), self.config.level)
+
+    def _known_before(self) -> dict[str, int]:
+        """Pairs of each task that the student had right, is not trained on and is asked again after levelling."""
+        every, gaps = sum(self.pairs.values()), sum(self.failed.values())
+        asked = min(self.config.evaluate.forgotten_pairs, every - self._chosen().training, every - gaps) if gaps else 0
+        return {task: math.ceil(asked * count / max(1, every)) for task, count in self.pairs.items()}
