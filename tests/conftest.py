@@ -1,11 +1,27 @@
 """Fixtures that several tests share."""
 
 import pytest
+from hypothesis import settings
 
 from parityalign import joinery, levelling
 from parityalign.models import fake
 from parityalign.seams import LevelResult
 from projects import WORDS, make_project, table
+
+# A busy machine breaks no deadline, and every run draws the same examples: whether a change may land must not hang on
+# luck. `pytest --hypothesis-profile=search` looks for new ones.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=1000)
+settings.load_profile("suite")
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    """Without the machine's own settings that a program would follow."""
+    for name in (*PROXIES, "PARITYALIGN_API_KEY", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

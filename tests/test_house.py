@@ -186,7 +186,7 @@ def test_importing_the_command_line_is_quick():
     # Processor time, and the best of five: the machine may be busy, the code is what is measured.
     timed = "import time; t = time.process_time(); import parityalign.cli; print(time.process_time() - t)"
     times = [float(subprocess.check_output([sys.executable, "-c", timed])) for _ in range(5)]
-    assert min(times) < 0.3
+    assert min(times) < 0.6
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["identify", "--help"]])

@@ -1,5 +1,6 @@
 """What levelling must keep: how fast the student is, timed in turns, and what it had right, asked again."""
 
+import gc
 import json
 from collections import Counter
 from types import SimpleNamespace
@@ -331,12 +332,13 @@ def test_a_real_student_beside_itself_is_about_as_fast_and_as_large(tmp_path, we
 
 
 def test_peak_memory_is_the_weights_and_what_was_taken_besides(weighed):
-    weights, size = weighed._model.get_memory_footprint(), 64 * 2**20
+    weights, size, noise = weighed._model.get_memory_footprint(), 256 * 2**20, 32 * 2**20  # of the whole process
+    gc.collect()
     idle, busy = peak_bytes(weighed._model, lambda: None), peak_bytes(weighed._model, lambda: bytearray(size))
     if idle is None:
         pytest.skip("only Linux tells the peak")
-    assert idle == pytest.approx(weights, abs=4 * 2**20)
-    assert busy == pytest.approx(weights + size, abs=4 * 2**20)
+    assert idle == pytest.approx(weights, abs=noise)
+    assert busy == pytest.approx(weights + size, abs=noise)
 
 
 def test_where_the_system_does_not_tell_the_peak_it_is_not_known(weighed, monkeypatch, tmp_path):

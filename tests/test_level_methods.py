@@ -105,6 +105,16 @@ def test_where_memory_runs_out_fewer_rows_go_through_and_the_result_says_so(stud
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_that_memory_ran_out_is_told_by_the_process_that_goes_on_too(student, pairs, tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop, "save_like", killed)
+        level(student, pairs, tmp_path / "out", objective=short_of_memory(1))
+    assert level(student, pairs, tmp_path / "out").rows_at_once == 1
+
+
 @pytest.mark.parametrize(
     "what", [torch.OutOfMemoryError("no room"), MemoryError(), RuntimeError("can't allocate memory: you tried")]
 )

@@ -192,6 +192,14 @@ def test_settings_are_compared_as_json_keeps_them(run):
     assert pairs_artefact(run, settings={"x": (1, 2)}).finished
 
 
+def test_what_a_kill_left_beside_a_manifest_is_cleared_away(run):
+    begun = pairs_artefact(run).path / "begun.json"
+    said = begun.read_bytes()
+    finished(run, answers(1))
+    begun.write_bytes(said)
+    assert pairs_artefact(run).finished and not begun.exists()
+
+
 def test_files_below_folders_count_as_content(run):
     artefact = pairs_artefact(run)
     (artefact.path / "deep").mkdir()
@@ -285,7 +293,7 @@ with RunFolder(Path(sys.argv[1])) as run:
         artefact.stream("a.jsonl", Answer), list(range(2000)),
         item_id=str, record_id=lambda record: record.item_id, batch_size=16,
         work=lambda batch: [Answer(item_id=str(i), text=f"{i} of {batch[0]}" + "x" * 300) for i in batch],
-        on_progress=lambda done, total: print(done, flush=True),
+        on_progress=lambda done, total: print(f"{done:>4000}", flush=True),  # the pipe is full before the work is done
     )
     artefact.finish({"answers": 2000})
 """

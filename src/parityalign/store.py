@@ -263,7 +263,9 @@ class RunFolder:
         artefact = self.peek(name, inputs=inputs, settings=settings, version=version)
         if artefact.redone_because:
             self.event("redone", artefact=name, because=artefact.redone_because)
-        if not artefact.finished:
+        if artefact.finished:
+            (artefact.path / BEGUN).unlink(missing_ok=True)  # a kill may have come between the two files
+        else:
             artefact.begin()
         return artefact
 

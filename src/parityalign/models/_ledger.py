@@ -6,6 +6,7 @@ answer of it as soon as it has come, so that a batch that was cut off is complet
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class Exchange(Record):
     seconds: float = 0.0
     """From the first request to the answer, waiting included."""
     logprob: float | None = None
+    refused: tuple[str, ...] = ()
+    """Optional fields of a request that the server was known not to take."""
 
 
 @dataclass
@@ -74,7 +77,7 @@ def cost(prompt_tokens: int, completion_tokens: int, settings: ServerSettings) -
     return (prompt_tokens * settings.prompt_price + completion_tokens * settings.completion_price) / 1e6
 
 
-def in_words(name: str, usage: Usage, settings: ServerSettings, refused: set[str]) -> str:
+def in_words(name: str, usage: Usage, settings: ServerSettings, refused: Collection[str]) -> str:
     """What a model was asked in a stage, as a line for the terminal and the report."""
     said = (
         f"{name}: {usage.answers:,} answers, {usage.requests:,} requests ({usage.retries:,} repeated), "
@@ -99,6 +102,7 @@ class Ledger:
         total: What everything together took.
         by_stage: The same by (stage, model).
         longest_prompt: Tokens of the longest prompt so far.
+        refused: By model, optional fields of a request that its server does not take.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -106,6 +110,7 @@ class Ledger:
         self.total = Usage()
         self.by_stage: defaultdict[tuple[str, str], Usage] = defaultdict(Usage)
         self.longest_prompt = 0
+        self.refused: defaultdict[str, set[str]] = defaultdict(set)
         self._texts: dict[str, str] = {}
         self._unwritten: list[Exchange] = []
         if folder is not None:
@@ -146,6 +151,7 @@ class Ledger:
         self.total.add(exchange)
         self.by_stage[exchange.stage, exchange.model].add(exchange)
         self.longest_prompt = max(self.longest_prompt, exchange.prompt_tokens)
+        self.refused[exchange.model].update(exchange.refused)
         if exchange.text is not None:
             self._texts[exchange.key] = exchange.text
 

@@ -65,8 +65,8 @@ class Servers:
     def facts(self, stage: str) -> dict[str, object]:
         """For the manifest: what each model was asked in a stage, all resumes together; empty if nothing."""
         found = {name: usage for (of, name), usage in self._ledger.by_stage.items() if of == stage}
-        refused = {model.name: model.refused for model in self._models.values()}
-        notes = [in_words(name, usage, self._settings, refused.get(name, set())) for name, usage in found.items()]
+        refused = self._ledger.refused
+        notes = [in_words(name, usage, self._settings, refused[name]) for name, usage in found.items()]
         usages = {name: usage.as_counts() for name, usage in found.items()}
         return {"servers": usages, "note": "\n".join(notes)} if found else {}
 
@@ -88,11 +88,12 @@ class HTTPModel:
     def __init__(self, url: str, served_name: str, settings: ServerSettings, ledger: Ledger) -> None:
         """A model that is not asked before `generate`."""
         self.stage = ""
-        self.refused: set[str] = set() if settings.logprobs else {"logprobs"}
         self._url = url
         self._served_name = served_name
         self._settings = settings
         self._ledger = ledger
+        self.refused = set(ledger.refused[self.name])
+        self._unwanted = frozenset() if settings.logprobs else frozenset({"logprobs"})
         self._sees = False
         self._recent: dict[str, str] = {}
 
@@ -187,7 +188,12 @@ class HTTPModel:
         return Question(
             request.image,
             lambda refused: body(
-                self._served_name, picture, request.prompt, decoding, seed=request.seed, without=refused
+                self._served_name,
+                picture,
+                request.prompt,
+                decoding,
+                seed=request.seed,
+                without=refused | self._unwanted,
             ),
             decoding,
         )
@@ -202,7 +208,14 @@ class HTTPModel:
         finally:
             if taken.requests:
                 seconds = round(time.monotonic() - began, 3)
-                noted = Exchange(key=key, stage=self.stage, model=self.name, requests=taken.requests, seconds=seconds)
+                noted = Exchange(
+                    key=key,
+                    stage=self.stage,
+                    model=self.name,
+                    requests=taken.requests,
+                    seconds=seconds,
+                    refused=tuple(sorted(self.refused)),
+                )
                 self._ledger.add(noted.model_copy(update=_as_noted(said)) if said else noted)
 
 

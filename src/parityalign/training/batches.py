@@ -103,7 +103,7 @@ class AnswerBatches:
 
     def _other_view(self, example: Example, visit: int) -> Answered:
         """The same row with a view of its picture that hardly ever comes again: it would be learnt by heart too."""
-        picture = other_view(read_image(example.image), f"{example.image} {visit}")
+        picture = other_view(read_image(example.image), f"{example.pair_id} {visit}")
         prompt = self._answerer.prompter.encode(picture, example.prompt)
         return self._answerer.answered(prompt, example.prompt, example.answer)
 

@@ -25,6 +25,7 @@ from parityalign.training.trainer import (
     bf16_is_fast,
     checkpoint,
     out_of_patience,
+    rows_at_once,
     skipped_steps,
 )
 from parityalign.training.weights import merged, open_student, open_trainable, open_trained, save_like
@@ -156,6 +157,9 @@ def _train(trainer: LevelTrainer, work: Path, patience: int) -> TrainerState:
     last = _last_checkpoint(work)
     if last:
         state: TrainerState = TrainerState.load_from_json(str(last / "trainer_state.json"))
+        rows = rows_at_once(state)
+        if rows:
+            trainer.fit.remember(rows)
         if state.global_step >= trainer.args.max_steps or out_of_patience(state, patience):
             return state
     with trainer.watched():

@@ -129,6 +129,8 @@ class LevelTrainer(Trainer):
         """Forward and backward; where loss or gradient is not finite, the weights stay and the step is counted."""
         examples = inputs["examples"]
         loss = self.fit(lambda rows: self._in_parts(model, examples, rows), len(examples))
+        if self.fit.halved and rows_at_once(self.state) != self.fit.rows:
+            self.log({"rows_at_once": float(self.fit.rows)})
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
             model.zero_grad()  # without gradients the optimiser does nothing, not even weight decay
@@ -229,6 +231,11 @@ def out_of_patience(state: TrainerState, patience: int) -> bool:
 def skipped_steps(state: TrainerState) -> int:
     """How many steps left the weights as they were, since loss or gradient was not finite."""
     return sum("skipped" in entry for entry in state.log_history)
+
+
+def rows_at_once(state: TrainerState) -> int | None:
+    """How many rows went through together after memory had run out in a step; None: it never did."""
+    return min((int(entry["rows_at_once"]) for entry in state.log_history if "rows_at_once" in entry), default=None)
 
 
 def bf16_is_fast(on_gpu: bool) -> bool:
