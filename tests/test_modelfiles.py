@@ -3,6 +3,7 @@
 import pytest
 import yaml
 from huggingface_hub import constants
+from PIL import Image
 
 import tiny
 from makers import mute
@@ -10,6 +11,8 @@ from parityalign import starting
 from parityalign.errors import UserError
 from parityalign.loading import LoadingSettings
 from parityalign.modelfiles import INDEX, check_model_folder, commit_of, model_folder, published_files
+from parityalign.planning.sizes import Prompts
+from parityalign.planning.sizing import place_of, reading_of, size_of
 from parityalign.plugins import fingerprint
 from parityalign.runfile import load_config, read_config
 from standin import serving
@@ -99,6 +102,17 @@ def test_a_revision_that_is_not_there_is_named(hub):
 @pytest.mark.parametrize("name", ["a b/c", "-/x"])
 def test_what_cannot_be_a_name_on_the_hub_is_refused_without_asking_it(hub, name):
     assert "is no name of a model" in refusal(name)
+    assert not hub.asked
+
+
+def test_a_plan_that_is_made_offline_reads_a_model_in_the_cache_without_asking_the_hub(hub):
+    model_folder(NAME, AS_IT_IS, weights=False)
+    hub.asked.clear()
+    place = place_of(NAME, AS_IT_IS, offline=True)
+    assert (place.origin, place.published) == ("the hub's local cache", False)
+    assert size_of(place, AS_IT_IS).parameters > 0
+    picture = Image.new("RGB", (30, 20))
+    assert reading_of(place, AS_IT_IS, [picture], Prompts("a", "b", "c")).pictures == 1
     assert not hub.asked
 
 

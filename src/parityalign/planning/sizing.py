@@ -50,6 +50,8 @@ class Place(NamedTuple):
     """The same in words."""
     published: bool = False
     """Whether it is only a published architecture, with no tokenizer."""
+    commit: str | None = None
+    """In the local cache, where the hub must not be asked whether there is a newer one."""
 
 
 def place_of(location: str, loading: LoadingSettings, *, offline: bool = False) -> Place:
@@ -68,8 +70,10 @@ def place_of(location: str, loading: LoadingSettings, *, offline: bool = False) 
             return Place(location, "its folder")
         why = "there is no such folder"
     else:
-        if isinstance(try_to_load_from_cache(location, "config.json", revision=loading.pinned), str):
-            return Place(location, "the hub's local cache")
+        cached = try_to_load_from_cache(location, "config.json", revision=loading.pinned)
+        if isinstance(cached, str):
+            commit = Path(cached).parent.name if offline else None
+            return Place(location, "the hub's local cache", commit=commit)
         if not offline and _hub_answers():
             return Place(location, "the hub")
         why = "the hub was not asked" if offline else "the hub cannot be reached"
@@ -130,7 +134,7 @@ def reading_of(place: Place, loading: LoadingSettings, pictures: Sequence[Image]
     """
     if place.published:
         return _estimated(place, loading, pictures, prompts)
-    config, prompter = _config(place, loading), Prompter(open_processor(place.location, loading))
+    config, prompter = _config(place, loading), Prompter(open_processor(place.location, _kept_to(place, loading)))
     encoded = [prompter.encode(picture, prompts.annotate) for picture in pictures]
     patches = _mean([_patches(row.image, config) for row in encoded])
     tokens = _mean([len(row.tokens) for row in encoded])
@@ -204,10 +208,14 @@ def _without_storage(place: Place, loading: LoadingSettings) -> tuple[PreTrained
 @cache
 def _config(place: Place, loading: LoadingSettings) -> PreTrainedConfig:
     if not place.published:
-        return open_config(place.location, loading)
+        return open_config(place.location, _kept_to(place, loading))
     quieten()
     config: PreTrainedConfig = AutoConfig.from_pretrained(place.location)
     return config
+
+
+def _kept_to(place: Place, loading: LoadingSettings) -> LoadingSettings:
+    return loading.model_copy(update={"commit": place.commit}) if place.commit else loading
 
 
 @cache
