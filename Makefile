@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-objectives demo-http test lint types embedded-models embedded-models-apart bench-intake bench-loop
+.PHONY: setup demo demo-controls demo-objectives demo-http test search lint types embedded-models embedded-models-apart bench-intake bench-loop
 .PHONY: conformance conformance-torchvision
 
 setup: .venv/set-up
@@ -33,6 +33,10 @@ demo-http: setup
 # One thread: the models of the tests are so small that threads mostly wait for each other.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# Properties on examples that nobody has drawn before.
+search: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --hypothesis-profile=search
 
 lint: setup
 	$(BIN)/ruff check src tests benchmarks

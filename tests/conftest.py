@@ -9,9 +9,9 @@ from parityalign.seams import LevelResult
 from projects import WORDS, make_project, table
 
 # A busy machine breaks no deadline, and every run draws the same examples: whether a change may land must not hang on
-# luck. `pytest --hypothesis-profile=search` looks for new ones.
+# luck. `make search` looks for new ones.
 settings.register_profile("suite", deadline=None, derandomize=True)
-settings.register_profile("search", deadline=None, max_examples=1000)
+settings.register_profile("search", deadline=None)
 settings.load_profile("suite")
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")

@@ -4,9 +4,15 @@ from collections import Counter
 
 import pytest
 
-from parityalign.controls import is_true, true_pairs
+from makers import mute
+from parityalign.controls import Lesson, is_true, scored, true_pairs
+from parityalign.pipeline import align
 from parityalign.plugins import load_task
-from parityalign.records import ImageRef
+from parityalign.records import Answer, ImageRef
+from parityalign.runfile import load_config
+from parityalign.stages.evaluate import AFTER
+from parityalign.stages.level import Choice
+from parityalign.starting import opened
 
 
 @pytest.fixture
@@ -33,3 +39,20 @@ def test_true_labels_follow_the_seed(images):
     first, again, other = (true_pairs(images, {"chartqa": 50}, seed=seed) for seed in (0, 0, 1))
     assert first == again != other
     assert {pair.image_id for pair in other} <= {image.image_id for image in images}
+
+
+def test_a_control_says_how_far_the_run_is_ahead_of_it_question_by_question(project, trainable):
+    with opened(load_config(project / "run.yaml"), mute) as run:
+        assert list(align(run))[-1] == "report"
+        lesson, own = Lesson("any", "", Choice([], [], 0)), list(run.artefact("answers").stream(AFTER, Answer))
+        found = []
+        for name, wrong in (("same", 0), ("worse", 2)):
+            control = run.folder.artefact(name, inputs={}, settings={})
+            said = [each.model_copy(update={"text": "no"}) if place < wrong else each for place, each in enumerate(own)]
+            control.stream(AFTER, Answer).append(said)
+            found.append(scored(run, control, lesson, steps=1))
+    same, worse = found
+    assert (same.run_ahead.score, same.run_ahead.ci) == (0, (0, 0)) and same.mean.score == 100
+    assert worse.run_ahead.score == same.mean.score - worse.mean.score == 25
+    low, high = worse.run_ahead.ci
+    assert 0 <= low < 25 < high

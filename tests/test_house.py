@@ -183,10 +183,13 @@ def test_importing_the_command_line_loads_nothing_heavy():
 
 
 def test_importing_the_command_line_is_quick():
-    # Processor time, and the best of five: the machine may be busy, the code is what is measured.
-    timed = "import time; t = time.process_time(); import parityalign.cli; print(time.process_time() - t)"
-    times = [float(subprocess.check_output([sys.executable, "-c", timed])) for _ in range(5)]
-    assert min(times) < 0.6
+    # Processor time, and the best of five: the machine may be busy, the code is what is measured. A slow machine is
+    # slow with the libraries alone, too.
+    def best(modules: str) -> float:
+        timed = f"import time; t = time.process_time(); import {modules}; print(time.process_time() - t)"
+        return min(float(subprocess.check_output([sys.executable, "-c", timed])) for _ in range(5))
+
+    assert best("parityalign.cli") < max(0.3, 1.5 * best("typer.main, rich.table, pydantic, yaml"))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["identify", "--help"]])

@@ -1,6 +1,7 @@
 """Planning: what is counted equals what the models do, more never costs less, and what is assumed is said."""
 
 import json
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from transformers import LlamaConfig, LlamaModel
 import tiny
 from makers import draw, speckle
 from parityalign import hub
-from parityalign.config import RunConfig
+from parityalign.config import EvaluateSettings, RunConfig
 from parityalign.errors import UserError
 from parityalign.loading import LoadingSettings
 from parityalign.models import _batches
@@ -39,6 +40,7 @@ from parityalign.runfile import load_config
 from parityalign.serving import ServerSettings
 from parityalign.sources import hf as hub_source
 from parityalign.sourcing import open_source
+from parityalign.stages._forgetting import known_before
 from parityalign.stages.level import choose
 from parityalign.training import trainer
 from parityalign.training.weights import with_adapter
@@ -129,8 +131,21 @@ def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
     level = LevelSettings(select=select, replay=replay, held_out=0.1)
     found = chosen(count, gaps, level)
     made = choose(*pairs_with_verdicts(count, gaps), level, seed=0)
+    assert found.replayed == made.replayed
     assert found.training + found.held_out == len(made.training) + len(made.held_out)
     assert abs(found.held_out - len(made.held_out)) <= 1  # level holds out an image at least
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(100, 400), st.floats(0.1, 0.9), st.sampled_from(["gaps", "all", "random"]), st.sampled_from([0, 0.5])
+)
+def test_about_as_many_pairs_are_asked_again_as_the_student_knew_untrained(count, wrong, select, replay):
+    level, gaps = LevelSettings(select=select, replay=replay, held_out=0.1), round(count * wrong)
+    pairs, verdicts = pairs_with_verdicts(count, gaps)
+    trained = {pair.pair_id for pair in choose(pairs, verdicts, level, seed=0).training}
+    known = known_before(pairs, verdicts, trained, settings=EvaluateSettings(), seed=0)
+    assert planning.known_before(count, gaps, level) == pytest.approx(len(known), abs=0.08 * count)
 
 
 @pytest.mark.parametrize("level", [LevelSettings(epochs=3, batch_size=8), LevelSettings(max_steps=7)])
@@ -232,10 +247,10 @@ def planned(**changes) -> dict[tuple[str, str], planning.Work]:
 
 def test_a_run_asks_as_often_as_its_plan_says(project, trainable):
     evidence = {"always": True, "explain": True}
-    config = configure(project, evidence=evidence, level={"replay": 0.0}, evaluate={"resamples": 100})
+    changed = {"level": {"replay": 0.0}, "evaluate": {"limit": 5}}
+    config = configure(project, evidence=evidence, **changed)
     rows = {(row.stage, row.model): row.requests for row in projected(load_config(config), NOT_MEASURED).rows}
-    lines = (line.partition(", took")[0] for line in done("run", config).splitlines())
-    said = dict(line.split(": ") for line in lines if line.endswith(" of 8"))
+    said = dict(re.findall(r"^(.+): \d+ of (\d+)", done("run", config), re.MULTILINE))
     asked = {
         "annotate textvqa": rows["annotate", "teacher"],
         "identify student": rows["identify", "student"],
@@ -243,8 +258,9 @@ def test_a_run_asks_as_often_as_its_plan_says(project, trainable):
         "observe explanations": rows["observe explanations", "teacher"],
         "observe student": rows["observe", "student"],
         "evaluate before": rows["evaluate before", "student"],
+        "evaluate forgotten": rows["evaluate forgotten", "student"],
     }
-    assert {step: f"{requests} of {requests}" for step, requests in asked.items()}.items() <= said.items()
+    assert {step: int(said[step]) for step in asked} == asked
 
 
 def test_evidence_is_in_the_plan_where_the_objective_needs_it():
@@ -299,6 +315,10 @@ def test_each_further_round_judges_all_pairs_and_trains_again():
     assert thrice["identify round 2", "student"].requests == once["identify", "student"].requests
     more = {(f"{stage} round {number}", "student") for stage in ("identify", "level") for number in (2, 3)}
     assert thrice.keys() - once.keys() == more
+    small = published.device("t4")
+    known = {role: Known(READINGS[role], "", size=published_size("Qwen/Qwen2-VL-2B-Instruct")) for role in READINGS}
+    told = problems(run_of(level={"rounds": 3}), [*thrice.values()], known, small)
+    assert len([problem for problem in told if problem.startswith("training the student")]) == 1
 
 
 def test_adapters_fewer_bits_and_checkpointing_take_less_memory():

@@ -66,6 +66,7 @@ CONTROLS = {
             "tasks": {"textvqa": {"score": 44.4, "ci": [41.0, 47.8]}},
             "mean": 44.4,
             "mean_gain": {"score": 8.8, "ci": [6.0, 11.6]},
+            "run_ahead": {"score": 11.6, "ci": [9.9, 13.3]},
         }
     ],
     "gap_precision": {"share": 0.93, "n": 1000, "right": 930},
@@ -238,6 +239,7 @@ def test_controls_are_shown_where_they_were_run(run):
     (run / "controls.json").write_text(json.dumps(CONTROLS))
     text = squeezed(Page(written(run)).text)
     assert "gaps without replay" in text and "44.4[41.0, 47.8]" in text and "+8.8[+6.0, +11.6]" in text
+    assert "run is ahead by" in text and "+11.6[+9.9, +13.3]" in text
     assert "93 % of the gaps (930 of 1,000) are true" in text
 
 

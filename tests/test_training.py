@@ -163,6 +163,18 @@ def test_a_student_that_nothing_stops_is_refused():
         AnswerBatches(tiny.processor(), [])
 
 
+def test_another_view_hangs_on_the_pair_and_the_visit_and_not_on_where_the_picture_lies(images, tmp_path):
+    moved = shutil.copy(images[0], tmp_path / "moved.png")
+    batches = AnswerBatches(tiny.processor(), STOP, views=True)
+
+    def view(image, pair_id, visit=0):
+        return batches([Example(str(image), "what", "red", pair_id)], visit)["view"]["pixel_values"]
+
+    assert torch.equal(view(images[0], "a"), view(moved, "a"))
+    assert not torch.equal(view(images[0], "a"), view(images[0], "b"))
+    assert not torch.equal(view(images[0], "a"), view(images[0], "a", visit=1))
+
+
 def test_the_image_cache_is_bounded_and_changes_nothing(images):
     processor = tiny.processor()
     examples = [Example(image, "what", "red") for image in images]

@@ -109,9 +109,10 @@ class EvidenceSettings(Settings):
     """What both models show of themselves while they are given the pairs' answers, for the discrepancy objectives."""
 
     always: bool = False
-    """Whether it is gathered even if neither the objective nor weights need it, for `parityalign profile`."""
+    """Whether it is gathered even if nothing else here, nor the objective, needs it, for `parityalign profile`."""
     explain: bool = False
-    """Whether the teacher is asked how it gets to each answer even if no term of the objective needs that."""
+    """Whether the teacher is asked how it gets to each answer even if no term of the objective needs that; both models
+    are then observed, on the explanations too."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Of an explanation."""
     batch_size: int = Field(default=128, ge=1)

@@ -28,11 +28,12 @@ from parityalign.report.controls import Control, Controls, GapPrecision
 from parityalign.report.page import write_report
 from parityalign.report.tables import Estimate
 from parityalign.seams import Task
+from parityalign.stages._scores import RunScores
 from parityalign.stages.evaluate import AFTER, BEFORE, TEACHER, answer_tests, score_answers
 from parityalign.stages.identify import GAPS, STUDENT, verdicts_of
 from parityalign.stages.intake import accepted
 from parityalign.stages.level import Choice, choose, split, was_levelled
-from parityalign.store import Artefact
+from parityalign.store import Artefact, Stream
 
 ENDLESS = 1_000_000
 """Patience of a control: it takes all its steps, and the best of its measurements counts."""
@@ -174,15 +175,28 @@ def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
             on_progress=lambda done, total: run.progress(f"evaluate {lesson.name}", done, total),
         )
         answers.finish({"answers": sum(1 for _ in answers.stream(AFTER, Answer))})
-    return _scored(run, answers, lesson, aligned.steps)
+    return scored(run, answers, lesson, aligned.steps)
 
 
-def _scored(run: Run, after: Artefact, lesson: Lesson, steps: int) -> Control:
-    others, config = run.artefact("answers"), run.config
-    streams = [others.stream(BEFORE, Answer), after.stream(AFTER, Answer), others.stream(TEACHER, Answer)]
-    scores = score_answers(streams, run.tests, run.tasks, settings=config.evaluate, seed=config.seed)
+def scored(run: Run, after: Artefact, lesson: Lesson, steps: int) -> Control:
+    """What a control came to, beside the run's student before and after.
+
+    Args:
+        run: Finished.
+        after: The answers of the control's student.
+        lesson: What it was trained on.
+        steps: Optimiser steps.
+    """
+    own, config = run.artefact("answers"), run.config
+    before, run_after, teacher = (own.stream(name, Answer) for name in (BEFORE, AFTER, TEACHER))
+
+    def score(first: Stream[Answer], second: Stream[Answer]) -> RunScores:
+        streams = [first, second, teacher]
+        return score_answers(streams, run.tests, run.tasks, settings=config.evaluate, seed=config.seed)
+
+    scores = score(before, after.stream(AFTER, Answer))
     by_task = {task: Estimate(score=found.after.score, ci=found.after.ci) for task, found in scores.tasks.items()}
-    gain = scores.mean_gain
+    gain, ahead = scores.mean_gain, score(after.stream(AFTER, Answer), run_after).mean_gain
     return Control(
         name=lesson.name,
         description=lesson.description,
@@ -191,5 +205,6 @@ def _scored(run: Run, after: Artefact, lesson: Lesson, steps: int) -> Control:
         tasks=by_task,
         mean=Estimate(score=sum(found.score for found in by_task.values()) / len(by_task)) if by_task else None,
         mean_gain=Estimate(score=gain.score, ci=gain.ci) if gain else None,
+        run_ahead=Estimate(score=ahead.score, ci=ahead.ci) if ahead else None,
         forgotten=scores.forgotten.questions.total,
     )

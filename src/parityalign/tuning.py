@@ -37,6 +37,8 @@ DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence"
 the teacher shows nothing for is left out."""
 NEED_EXPLANATIONS = ("reasoning", "coherence")
 """Terms that make use of the teacher's explanations."""
+NEED_VIEWS = ("consistency",)
+"""Terms that compare two views of the same picture."""
 
 
 Term = Annotated[str, AfterValidator(known("objectives"))]
@@ -121,6 +123,11 @@ class LevelSettings(Settings):
         return not self.weights.keys().isdisjoint(NEED_EXPLANATIONS)
 
     @property
+    def needs_views(self) -> bool:
+        """Whether a term looks at every picture a second time."""
+        return not self.weights.keys().isdisjoint(NEED_VIEWS)
+
+    @property
     def needs_evidence(self) -> bool:
         """Whether a term compares the student with what the teacher showed."""
-        return not self.weights.keys() <= {"answer", "consistency"}
+        return not self.weights.keys() <= {"answer", *NEED_VIEWS}

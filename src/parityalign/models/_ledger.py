@@ -37,7 +37,7 @@ class Exchange(Record):
     """From the first request to the answer, waiting included."""
     logprob: float | None = None
     refused: tuple[str, ...] = ()
-    """Optional fields of a request that the server was known not to take."""
+    """Optional fields of its request that were left out, as the server does not take them."""
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Ledger:
         total: What everything together took.
         by_stage: The same by (stage, model).
         longest_prompt: Tokens of the longest prompt so far.
-        refused: By model, optional fields of a request that its server does not take.
+        refused: By (stage, model), optional fields of requests that the server does not take.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -110,7 +110,7 @@ class Ledger:
         self.total = Usage()
         self.by_stage: defaultdict[tuple[str, str], Usage] = defaultdict(Usage)
         self.longest_prompt = 0
-        self.refused: defaultdict[str, set[str]] = defaultdict(set)
+        self.refused: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self._texts: dict[str, str] = {}
         self._unwritten: list[Exchange] = []
         if folder is not None:
@@ -151,7 +151,7 @@ class Ledger:
         self.total.add(exchange)
         self.by_stage[exchange.stage, exchange.model].add(exchange)
         self.longest_prompt = max(self.longest_prompt, exchange.prompt_tokens)
-        self.refused[exchange.model].update(exchange.refused)
+        self.refused[exchange.stage, exchange.model].update(exchange.refused)
         if exchange.text is not None:
             self._texts[exchange.key] = exchange.text
 

@@ -66,7 +66,7 @@ class Servers:
         """For the manifest: what each model was asked in a stage, all resumes together; empty if nothing."""
         found = {name: usage for (of, name), usage in self._ledger.by_stage.items() if of == stage}
         refused = self._ledger.refused
-        notes = [in_words(name, usage, self._settings, refused[name]) for name, usage in found.items()]
+        notes = [in_words(name, usage, self._settings, refused[stage, name]) for name, usage in found.items()]
         usages = {name: usage.as_counts() for name, usage in found.items()}
         return {"servers": usages, "note": "\n".join(notes)} if found else {}
 
@@ -92,7 +92,7 @@ class HTTPModel:
         self._served_name = served_name
         self._settings = settings
         self._ledger = ledger
-        self.refused = set(ledger.refused[self.name])
+        self.refused: set[str] = set()  # anew in each process: the server may have been mended
         self._unwanted = frozenset() if settings.logprobs else frozenset({"logprobs"})
         self._sees = False
         self._recent: dict[str, str] = {}
@@ -214,7 +214,7 @@ class HTTPModel:
                     model=self.name,
                     requests=taken.requests,
                     seconds=seconds,
-                    refused=tuple(sorted(self.refused)),
+                    refused=tuple(sorted(self.refused & question.body(set()).keys())),
                 )
                 self._ledger.add(noted.model_copy(update=_as_noted(said)) if said else noted)
 

@@ -19,7 +19,7 @@ from parityalign.planning.published import Device, device
 from parityalign.planning.sampling import Ask, Sample, sample
 from parityalign.planning.sizes import Known, Pace, Prompts, Reading, Seen, reading
 from parityalign.planning.sizing import CHARACTERS_PER_TOKEN, CHAT_TOKENS, place_of, reading_of, size_of
-from parityalign.planning.works import ANSWER_TOKENS, EXPLANATION_TOKENS, PAIR_TOKENS, Amount, Role, Work, works
+from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, ROLES, Amount, Role, Work, explanation_tokens, works
 from parityalign.plugins import EMBEDDED_MODELS, is_served, load_model, load_task, split_model
 from parityalign.seams import Task
 
@@ -27,7 +27,6 @@ QUESTION = "What is written on the sign beside the door?"
 """Stands for the questions that nobody has written yet."""
 PIXELS_PER_TOKEN = 28 * 28
 """Of a served model of which nothing but its name is known."""
-ROLES: tuple[Role, Role] = ("teacher", "student")
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def _assumed(
         f"pairs of {PAIR_TOKENS} tokens, answers of {ANSWER_TOKENS}; the question of a pair as long as {QUESTION!r}"
     )
     if config.wants_explanations:
-        said.append(f"explanations of {EXPLANATION_TOKENS} tokens with their answers, all of them kept")
+        said.append(f"explanations of {explanation_tokens(config)} tokens with their answers, all of them kept")
     if config.level.rounds > 1:
         said.append("every round is gone through and has as many gaps as the first; the teacher is asked nothing again")
     for role, each in known.items():

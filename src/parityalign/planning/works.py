@@ -15,12 +15,13 @@ from parityalign.plugins import is_served
 from parityalign.tuning import LevelSettings
 
 Role = Literal["teacher", "student"]
+ROLES: tuple[Role, Role] = ("teacher", "student")
 PAIR_TOKENS = 30
 """Of a question and its answer as a teacher writes them."""
 ANSWER_TOKENS = 5
 """Of an answer in a word or a phrase, with its end."""
 EXPLANATION_TOKENS = 50
-"""Of an explanation in one sentence with the answer behind it."""
+"""Of an explanation in one sentence, with the answer behind it."""
 LOOKS = 8
 """Times that the held-out pairs are looked at in a training; `training/trainer.py` has the same number."""
 
@@ -66,6 +67,8 @@ class Chosen(NamedTuple):
 
     training: int
     held_out: int
+    replayed: int
+    """Of both: what the student had right, beside the gaps."""
 
 
 def works(
@@ -93,12 +96,25 @@ def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
     replay = min(round(gaps * level.replay / (1 - level.replay)), pairs - gaps)
     taken = pairs if level.select == "all" else gaps + replay
     held_out = round(taken * level.held_out)
-    return Chosen(taken - held_out, held_out)
+    return Chosen(taken - held_out, held_out, replay if level.select == "gaps" else 0)
+
+
+def known_before(pairs: int, gaps: int, level: LevelSettings) -> int:
+    """How many pairs the student had right and is not trained on; see `stages/_forgetting.py`."""
+    right, found = pairs - gaps, chosen(pairs, gaps, level)
+    if level.select == "gaps":
+        return right - round(found.replayed * (1 - level.held_out))
+    return round(right * (1 - found.training / pairs))
 
 
 def steps_of(training: int, level: LevelSettings) -> int:
     """Optimiser steps for so many training pairs, unless training stops early."""
     return level.max_steps or level.epochs * math.ceil(training / level.batch_size)
+
+
+def explanation_tokens(config: RunConfig) -> int:
+    """Of an explanation in one sentence, with the answer behind it, as far as the run allows."""
+    return min(EXPLANATION_TOKENS, config.evidence.max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -132,14 +148,12 @@ class _Run:
 
     def observe(self) -> Iterator[Work]:
         """Explanations are written; then both models are given the answers, and the explanations."""
-        explains = self.config.wants_explanations
-        reply = min(EXPLANATION_TOKENS, self.config.evidence.max_new_tokens)
+        explains, reply = self.config.wants_explanations, explanation_tokens(self.config)
         if not self.config.wants_evidence:
             return
         if explains:
             yield self._asked("observe explanations", "teacher", self.pairs, reply, "explain")
-        roles: tuple[Role, Role] = ("teacher", "student")
-        for role in roles:
+        for role in ROLES:
             if is_served(getattr(self.config, role)):  # shows nothing but its text
                 continue
             yield self._asked("observe", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
@@ -187,7 +201,7 @@ class _Run:
         level, picked = self.config.level, self._chosen()
         steps = steps_of(picked.training, level)
         examples = steps * level.batch_size if level.max_steps else level.epochs * picked.training
-        views, explains = 1 + ("consistency" in level.weights), level.needs_explanations
+        views, explains = 1 + level.needs_views, level.needs_explanations
 
         def mean(number: Callable[[Seen], float]) -> float:
             each = {
@@ -201,7 +215,7 @@ class _Run:
             role="student",
             requests=examples,
             prompt_tokens=round(examples * mean(lambda seen: seen.tokens)),
-            reply_tokens=examples * (views * ANSWER_TOKENS + explains * EXPLANATION_TOKENS),
+            reply_tokens=examples * (views * ANSWER_TOKENS + explains * explanation_tokens(self.config)),
             patches=round(examples * mean(lambda seen: seen.patches)),
             steps=steps,
             looked=(LOOKS + 1) * picked.held_out if steps else 0,
@@ -214,5 +228,6 @@ class _Run:
     def _known_before(self) -> dict[str, int]:
         """Pairs of each task that the student had right, is not trained on and is asked again after levelling."""
         every, gaps = sum(self.pairs.values()), sum(self.failed.values())
-        asked = min(self.config.evaluate.forgotten_pairs, every - self._chosen().training, every - gaps) if gaps else 0
+        known = known_before(every, gaps, self.config.level) if gaps else 0
+        asked = min(self.config.evaluate.forgotten_pairs, known)
         return {task: math.ceil(asked * count / max(1, every)) for task, count in self.pairs.items()}

@@ -21,6 +21,8 @@ class Control(Record):
     """Score of the student after, by task."""
     mean: Bare | None = None
     mean_gain: Bare | None = None
+    run_ahead: Bare | None = None
+    """How much the run's own student scores above this one on average, question by question."""
     forgotten: Lost | None = None
     """Of the test questions."""
 
@@ -51,7 +53,17 @@ class ControlTable(NamedTuple):
 def control_table(controls: Controls) -> ControlTable:
     """One row a control, one column for each task that any of them was scored on."""
     tasks = tuple(dict.fromkeys(task for control in controls.controls for task in control.tasks))
-    headings = ("control", "what it was trained on", "pairs", "steps", *tasks, "mean", "mean gain", "forgotten, %")
+    headings = (
+        "control",
+        "what it was trained on",
+        "pairs",
+        "steps",
+        *tasks,
+        "mean",
+        "mean gain",
+        "run is ahead by",
+        "forgotten, %",
+    )
     rows = tuple(_row(control, tasks) for control in controls.controls)
     return ControlTable(headings, rows, _precision(controls.gap_precision))
 
@@ -59,9 +71,10 @@ def control_table(controls: Controls) -> ControlTable:
 def _row(control: Control, tasks: tuple[str, ...]) -> tuple[str, ...]:
     counts = [ABSENT if count is None else f"{count:,}" for count in (control.pairs, control.steps)]
     scores = [estimate(control.tasks.get(task)) for task in tasks]
-    mean, gain = estimate(control.mean), estimate(control.mean_gain, signed=True)
+    mean = estimate(control.mean)
+    gain, ahead = (estimate(found, signed=True) for found in (control.mean_gain, control.run_ahead))
     *_, forgotten = lost_cells(control.forgotten)
-    return (control.name, control.description, *counts, *scores, mean, gain, forgotten)
+    return (control.name, control.description, *counts, *scores, mean, gain, ahead, forgotten)
 
 
 def _precision(found: GapPrecision | None) -> str:

@@ -51,6 +51,7 @@ def time_students(
     """
     if artefact.finished:
         return
+    artefact.remembered.clear()  # it is measured from the beginning, whatever an earlier process loaded
     turns: list[Turn] = []
     why_not = _why_not(questions, settings, load_after)
     if load_after and not why_not:

@@ -24,10 +24,6 @@ class Fit:
         self.rows = rows
         self.halved = False
 
-    def remember(self, rows: int) -> None:
-        """Takes over what an earlier process found out."""
-        self.rows, self.halved = min(self.rows, rows), True
-
     def __call__(self, work: Callable[[int], T], items: int) -> T:
         """What `work(rows)` makes of so many items; it is called again from its beginning where memory runs out.
 

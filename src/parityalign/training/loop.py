@@ -105,8 +105,8 @@ def _level(training: Training, out: Path) -> LevelResult:
     _save(training, best.model, trainer.batches, out)
     (work / PLAN).unlink()  # first: what a kill leaves of the folder must not be gone on from
     shutil.rmtree(work)
-    rows = trainer.fit.rows if trainer.fit.halved else None
-    return LevelResult(state.global_step, best.step, best.before, best.after, skipped_steps(state), rows)
+    told = skipped_steps(state), rows_at_once(state)
+    return LevelResult(state.global_step, best.step, best.before, best.after, *told)
 
 
 def _best(training: Training, trainer: LevelTrainer, work: Path, state: TrainerState, before: float) -> Best:
@@ -157,9 +157,6 @@ def _train(trainer: LevelTrainer, work: Path, patience: int) -> TrainerState:
     last = _last_checkpoint(work)
     if last:
         state: TrainerState = TrainerState.load_from_json(str(last / "trainer_state.json"))
-        rows = rows_at_once(state)
-        if rows:
-            trainer.fit.remember(rows)
         if state.global_step >= trainer.args.max_steps or out_of_patience(state, patience):
             return state
     with trainer.watched():

@@ -129,7 +129,7 @@ class LevelTrainer(Trainer):
         """Forward and backward; where loss or gradient is not finite, the weights stay and the step is counted."""
         examples = inputs["examples"]
         loss = self.fit(lambda rows: self._in_parts(model, examples, rows), len(examples))
-        if self.fit.halved and rows_at_once(self.state) != self.fit.rows:
+        if self.fit.halved and self.fit.rows < (rows_at_once(self.state) or math.inf):
             self.log({"rows_at_once": float(self.fit.rows)})
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
@@ -234,7 +234,7 @@ def skipped_steps(state: TrainerState) -> int:
 
 
 def rows_at_once(state: TrainerState) -> int | None:
-    """How many rows went through together after memory had run out in a step; None: it never did."""
+    """How many rows went through together after memory had run out, at the least; None: it never did."""
     return min((int(entry["rows_at_once"]) for entry in state.log_history if "rows_at_once" in entry), default=None)
 
 
