@@ -259,3 +259,21 @@ def test_explanations_are_asked_for_where_a_term_needs_them(folder, term):
     assert not load(folder, good()).wants_explanations
     asked = load(folder, good(evidence={"explain": True}))
     assert asked.wants_explanations and asked.wants_evidence
+
+
+@pytest.mark.parametrize(
+    ("said", "lacking"),
+    [
+        ({"level": {"objective": {"answer": 1, "attention": 1}}}, "level.objective has the term 'attention'"),
+        ({"level": {"objective": "confidence"}}, "level.objective has the term 'confidence'"),
+        ({"evidence": {"weight_by": "confidence_gap"}}, "evidence.weight_by is confidence_gap"),
+    ],
+)
+def test_what_a_served_teacher_can_never_show_is_refused_before_it_is_asked_anything(folder, said, lacking):
+    problem = refusal(folder, good(teacher="http://localhost:1/v1#large", **said))
+    assert f"{lacking}, but a teacher behind a server" in problem and "Leave that out" in problem
+
+
+@pytest.mark.parametrize("objective", ["discrepancy", {"answer": 1, "reasoning": 1, "consistency": 1, "coherence": 1}])
+def test_what_a_served_teacher_can_explain_is_taken(folder, objective):
+    assert load(folder, good(teacher="http://localhost:1/v1#large", level={"objective": objective})).wants_explanations

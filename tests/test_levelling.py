@@ -47,7 +47,8 @@ def verdicts(run, name):
 
 
 def test_each_round_goes_on_from_the_student_and_the_gaps_of_the_last(project, slow):
-    done("run", configure(project, level=TWO))
+    said = done("run", configure(project, level=TWO))
+    assert all(f"\n{name}: done" in said for name in ("level, round 1", "identify, round 2", "level, round 2"))
     run = project / "runs" / "a"
     (first, new), (second, still) = slow.began
     assert (first, second) == (None, "1")
@@ -57,6 +58,9 @@ def test_each_round_goes_on_from_the_student_and_the_gaps_of_the_last(project, s
     assert verdicts(run, "rounds/2/verdicts").count("teacher_only") == 3
     manifest = json.loads((run / "student" / "manifest.json").read_text())
     assert len(manifest["rounds"]) == 2
+    sizes = [each["counts"]["training"] for each in manifest["rounds"]]
+    told = "2 rounds, of {} pairs and 1 steps, of {} pairs and 1 steps; this is the student of round 2.".format(*sizes)
+    assert told in (run / "report.html").read_text()
     kept, last = run / "student" / "replies.json", run / "rounds" / "2" / "student" / "replies.json"
     assert kept.read_bytes() == last.read_bytes()
 
@@ -121,6 +125,13 @@ def test_asking_for_what_a_term_asks_for_anyway_changes_nothing(project, trainab
     said = done("run", configure(project, level={"objective": "discrepancy"}, evidence=evidence))
     assert said.count("up to date: nothing changed") >= 5
     assert "done again" not in said
+
+
+def test_explanations_that_are_there_stay_where_nobody_asks_for_them_any_more(project, trainable):
+    done("run", configure(project, evidence={"explain": True}))
+    said = done("run", configure(project, evidence={"always": True}))
+    assert "observe: up to date" in said
+    assert "observe: done again" in done("run", configure(project, evidence={"always": True, "max_new_tokens": 9}))
 
 
 def test_asking_for_explanations_gathers_evidence(project, trainable):

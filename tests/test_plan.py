@@ -365,6 +365,9 @@ def test_a_served_teacher_costs_money_and_budgets_are_compared(pool):
     assert [problem for problem in plan.problems if "budget_requests is 8" in problem]
     assert not [problem for problem in plan.problems if "budget_money" in problem]
     assert any("pixels" in line for line in plan.assumed)
+    assert not any("without confidence" in line for line in plan.assumed)
+    explained = configured(pool, teacher="http://localhost:1/v1#large", level={"objective": "discrepancy"})
+    assert any("without confidence" in line for line in projected(load_config(explained), NOT_MEASURED).assumed)
 
 
 def test_a_served_model_with_a_published_name_is_counted_by_its_architecture(pool):
@@ -385,7 +388,8 @@ def test_for_programs_the_same_is_printed_as_json(pool):
     config = configured(pool)
     found = json.loads(done("plan", config, "--no-measure", "--device", "l4", "--json"))
     assert [row["stage"] for row in found["rows"]] == ["annotate", "identify", "identify", "level"]
-    assert found["total"]["seconds"] == pytest.approx(sum(row["seconds"] for row in found["rows"]))
+    for number in ("requests", "prompt_tokens", "steps", "seconds"):
+        assert found["total"][number] == pytest.approx(sum(row[number] for row in found["rows"]))
     assert found["device"]["memory"] == 24e9
     assert found["assumed"]
 
@@ -450,6 +454,7 @@ def test_where_nobody_knows_how_many_images_there_are_the_user_says_it(pool, mon
     ("options", "told"),
     [
         (("--device", "a10o"), "Did you mean a10?"),
+        (("--device", "a10", "--measure"), "Give one of them"),
         (("--picture", "large"), "1024x768"),
         (("--picture", "0x9"), "1024x768"),
     ],

@@ -22,7 +22,7 @@ from parityalign.report.differences import difference_tables, measure_table, spr
 from parityalign.report.page import write_report
 from parityalign.report.spreads import _ticks, spread_chart
 from parityalign.stages.profile import attention_divergence, write_profile
-from parityalign.store import RunFolder
+from parityalign.store import RunFolder, manifest_digest
 from projects import done, refusal
 
 HOSTILE = "<script>alert(1)</script>"
@@ -400,6 +400,9 @@ def test_a_measure_that_nobody_knows_has_a_sentence_and_no_rows():
 # In a run
 
 
+MADE_OF = ("pairs", "verdicts")
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run whose evidence is there: eight pairs of two tasks, two gaps each."""
@@ -415,7 +418,9 @@ def run(tmp_path):
             [p for p, kind in zip(pairs, kinds, strict=True) if kind == "teacher_only"]
         )
         made.finish({})
-        made = folder.artefact("evidence", inputs={}, settings={})
+        made_of = {name: json.loads((folder.path / name / "manifest.json").read_text()) for name in MADE_OF}
+        of = {name: manifest_digest(manifest) for name, manifest in made_of.items()}
+        made = folder.artefact("evidence", inputs=of, settings={})
         observe(made, TEACHER, {each: shown(-0.1, spot(3)) for each in pairs})
         observe(made, STUDENT, {each: shown(-number, spot(number)) for number, each in enumerate(pairs)})
         write_profile(made, pairs, verdicts)
@@ -466,6 +471,18 @@ def test_a_run_without_evidence_is_told_what_to_do(run):
         path.unlink()
     (run / "evidence").rmdir()
     assert "Write `evidence: {always: true}` into" in refusal("profile", run)
+
+
+@pytest.mark.parametrize("made_again", MADE_OF)
+def test_evidence_of_earlier_pairs_or_verdicts_is_shown_nowhere(run, made_again):
+    assert "How the two models differ" in write_report(run).read_text()
+    path = run / made_again / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["more.jsonl"] = {"sha256": "0", "bytes": 0}
+    path.write_text(json.dumps(manifest))
+    said = refusal("profile", run)
+    assert "is of other pairs or verdicts than" in said and f"parityalign observe {run}" in said
+    assert "How the two models differ" not in write_report(run).read_text()
 
 
 def test_pairs_that_were_made_again_are_noticed(run):

@@ -42,7 +42,8 @@ def _lost(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> LostB
     of = ["pairs", "verdicts", "student", "answer prompt"]
     chosen_by = ["level.select", "level.replay", "level.held_out", "evaluate.forgotten_pairs", "seed"]
     asked_by = ["identify.max_new_tokens"]
-    with run.stage("evaluate", "forgotten", of=of, settings=[*chosen_by, *asked_by]) as asked:
+    settings = [*chosen_by, *asked_by]
+    with run.stage("evaluate", "forgotten", of=of, settings=settings, called="evaluate, forgotten") as asked:
         if not asked.finished:
             levelled = was_levelled(run.artefact("student"))
             trained = trained_on(run, pairs, verdicts) if levelled else set()
@@ -68,7 +69,7 @@ def _speed(run: Run) -> Speed:
     questions = speed_questions(run.tests, run.tasks, settings=settings, seed=seed)
     of = ["tests", "student model", "student", "answer prompt"]
     plan = ["evaluate.speed_questions", "evaluate.limit", "evaluate.max_new_tokens", "seed"]
-    with run.stage("evaluate", "speed", of=of, settings=plan) as timed:
+    with run.stage("evaluate", "speed", of=of, settings=plan, called="evaluate, speed") as timed:
         after = run.load_levelled if was_levelled(run.artefact("student")) else None
         time_students(timed, questions, run.load_student, after, settings=settings, progress=run.progress)
     return speed_of(timed, resamples=settings.resamples, seed=seed)

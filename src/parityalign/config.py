@@ -16,7 +16,7 @@ from pydantic import (
 from parityalign.errors import UserError
 from parityalign.loading import Loadings, Settings
 from parityalign.matching import METRICS
-from parityalign.plugins import known, load_task, near, split_model
+from parityalign.plugins import is_served, known, load_task, near, split_model
 from parityalign.serving import ServerSettings
 from parityalign.tuning import LevelSettings
 
@@ -168,6 +168,20 @@ class RunConfig(Settings):
     def wants_explanations(self) -> bool:
         """Whether the teacher is asked how it gets to its answers."""
         return self.evidence.explain or self.level.needs_explanations
+
+    @model_validator(mode="after")
+    def _teacher_shows_enough(self) -> Self:
+        lacking = [f"level.objective has the term {name!r}" for name in self.level.needs_observations]
+        if "discrepancy" in self.level.objective:  # leaves out what there is nothing for
+            lacking.clear()
+        if self.evidence.weight_by != "none":
+            lacking.append(f"evidence.weight_by is {self.evidence.weight_by}")
+        if is_served(self.teacher) and lacking:
+            raise ValueError(
+                f"{lacking[0]}, but a teacher behind a server ({self.teacher}) shows nothing but its words. Leave that "
+                "out, or take a teacher that runs in this process"
+            )
+        return self
 
     @field_validator("tasks")
     @classmethod

@@ -159,6 +159,7 @@ class Run:
         of: Sequence[str],
         settings: Sequence[str],
         chosen: Mapping[str, object] = MappingProxyType({}),
+        called: str = "",
     ) -> Iterator[Artefact]:
         """Gives a stage its artefact, finished if it is up to date, and notes what became of it.
 
@@ -169,30 +170,42 @@ class Run:
                 `annotate prompt`, `answer prompt`, `metric`.
             settings: The parts of the configuration that matter to it, such as `annotate`, `seed` and `level.replay`.
             chosen: Settings that are not the configuration's, under their names.
+            called: What is said of it, where a stage makes several artefacts; empty: the stage's own name.
 
         Raises:
             UserError: The artefact is not up to date, but this stage may not work in this process.
         """
-        inputs = {label: digest for part in of for label, digest in self._digests(part).items()}
-        plan = {key: value for part in settings for key, value in self._flat(part).items()}
-        plan |= {key: value for key, value in chosen.items() if key not in _SPEED_ONLY}
-        if "level" in settings:
-            plan |= self.config.level.stands_for
+        inputs, plan = self._made_of(of, settings, chosen)
         self._refuse_unless_allowed(name, self.folder.peek(artefact, inputs=inputs, settings=plan))
         made = self._artefacts[artefact] = self.folder.artefact(artefact, inputs=inputs, settings=plan)
         if made.finished:
             yield made
-            self._note(name, "up to date: nothing changed", made)
+            self._note(called or name, "up to date: nothing changed", made)
             return
         for stale in (SCORES, CONTROLS, REPORT):  # they tell of what is about to change
             (self.folder.path / stale).unlink(missing_ok=True)
         self.folder.event("began", stage=name)
         began = time.monotonic()
-        self.models.begin(name, made)
+        self.models.begin(called or name, made)
         yield made
         seconds, counts = round(time.monotonic() - began, 1), made.manifest["counts"]
         self.folder.event("finished", stage=name, seconds=seconds, counts=counts)
-        self._note(name, f"done again: {made.redone_because}" if made.redone_because else "done", made)
+        self._note(called or name, f"done again: {made.redone_because}" if made.redone_because else "done", made)
+
+    def holds(self, artefact: str, *, of: Sequence[str], settings: Sequence[str], chosen: Mapping[str, object]) -> bool:
+        """Whether an artefact is there, finished and made of just this; arguments as in `stage`."""
+        inputs, plan = self._made_of(of, settings, chosen)
+        return self.folder.peek(artefact, inputs=inputs, settings=plan).finished
+
+    def _made_of(
+        self, of: Sequence[str], settings: Sequence[str], chosen: Mapping[str, object]
+    ) -> tuple[dict[str, str], dict[str, object]]:
+        inputs = {label: digest for part in of for label, digest in self._digests(part).items()}
+        plan = {key: value for part in settings for key, value in self._flat(part).items()}
+        plan |= {key: value for key, value in chosen.items() if key not in _SPEED_ONLY}
+        if "level" in settings:
+            plan |= self.config.level.stands_for
+        return inputs, plan
 
     def _note(self, stage: str, why: str, made: Artefact) -> None:
         manifest = made.manifest

@@ -6,7 +6,7 @@ Like `pipeline.py` this module joins rooms.
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from parityalign.disk import writing
 from parityalign.errors import UserError
@@ -33,9 +33,10 @@ def gather_evidence(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]
     if not run.config.wants_evidence:
         return []
     of = ["pairs", "verdicts", "teacher model", "student model", "answer prompt", "explain prompt"]
-    explain = run.config.wants_explanations
-    chosen = {"evidence.explain": explain}
-    with run.stage("observe", EVIDENCE, of=of, settings=["evidence.max_new_tokens"], chosen=chosen) as made:
+    plan, name = ["evidence.max_new_tokens"], "evidence.explain"
+    # Explanations that are there stay, even if no term asks for them any more.
+    explain = run.config.wants_explanations or run.holds(EVIDENCE, of=of, settings=plan, chosen={name: True})
+    with run.stage("observe", EVIDENCE, of=of, settings=plan, chosen={name: explain}) as made:
         models = Both(run.load_student, run.load_teacher)
         settings = run.config.evidence.model_copy(update={"explain": explain})
         observe(made, pairs, verdicts, run.tasks, models, settings=settings, progress=run.progress)
@@ -97,7 +98,7 @@ def _in_rounds(run: Run, artefact: Artefact, pairs: Sequence[Pair], verdicts: Se
             verdicts = verdicts_of(answers)
         rounds.append(_round(run, plan, len(rounds) + 1, pairs, verdicts, rounds))
     best = next((made for made in reversed(rounds) if _gained(made)), rounds[0])
-    _keep(artefact, best, [made.manifest for made in rounds])
+    _keep(artefact, best, rounds.index(best) + 1, [made.manifest for made in rounds])
 
 
 def _round(
@@ -107,8 +108,9 @@ def _round(
     student = plan.student(number - 1) if done else "student model"
     evidence = [EVIDENCE] if run.config.evidence.teaches(plan.settings) else []
     of = list(dict.fromkeys(["pairs", "verdicts", plan.verdicts(number), student, "answer prompt", *evidence]))
-    with run.stage("level", plan.student(number), of=of, settings=evidence, chosen=plan.chosen) as made:
-        last, step = done[-1].path if done else None, f"level, round {number}"
+    step = f"level, round {number}"
+    with run.stage("level", plan.student(number), of=of, settings=evidence, chosen=plan.chosen, called=step) as made:
+        last = done[-1].path if done else None
         train = leveller(run, plan.settings, step, student=last, seed=plan.seed)
         # All rounds are judged by the same pairs: what is left of the gaps is largely what the teacher has wrong, and
         # by such pairs a student that forgets the rest looks better and better.
@@ -127,7 +129,8 @@ def _identified_again(
     asked = (as_asked(pair, run.tasks[pair.task]) for pair in pairs)
     replies = {(each.image, each.prompt): known[each.item_id] for each in asked if each.item_id in known}
     of = ["pairs", plan.student(number - 1), plan.verdicts(number - 1), "teacher model", "answer prompt", "metric"]
-    with run.stage("level", plan.verdicts(number), of=of, settings=["identify"]) as made:
+    step = f"identify, round {number}"
+    with run.stage("level", plan.verdicts(number), of=of, settings=["identify"], called=step) as made:
         identify(
             made,
             pairs,
@@ -140,17 +143,24 @@ def _identified_again(
     return made
 
 
-def _keep(artefact: Artefact, last: Artefact, rounds: Sequence[Mapping[str, object]]) -> None:
+def _keep(artefact: Artefact, best: Artefact, number: int, rounds: Sequence[Mapping[str, Any]]) -> None:
     """Makes the student of the last round that gained anything the student of the run, and notes all rounds."""
-    manifest = last.manifest
+    manifest = best.manifest
     if manifest["outcome"] == LEVELLED:
         with writing(artefact.path):
             for name in manifest["files"]:
                 (artefact.path / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(last.path / name, artefact.path / name)
-    facts = {key: manifest[key] for key in ("training_by_task", "result", "note") if key in manifest}
+                shutil.copyfile(best.path / name, artefact.path / name)
+    facts = {key: manifest[key] for key in ("training_by_task", "result") if key in manifest}
+    taken = (f"{each['counts']['training']:,} pairs and {_steps(each):,} steps" for each in rounds)
+    note = f"{len(rounds)} rounds, of {', of '.join(taken)}; this is the student of round {number}."
+    note = f"{note} {manifest['note']}" if "note" in manifest else note
     told = [{key: each[key] for key in ("counts", "result", "outcome") if key in each} for each in rounds]
-    artefact.finish(manifest["counts"], outcome=manifest["outcome"], **facts, rounds=told)
+    artefact.finish(manifest["counts"], outcome=manifest["outcome"], **facts, rounds=told, note=note)
+
+
+def _steps(manifest: Mapping[str, Any]) -> int:
+    return int(manifest.get("result", {}).get("steps", 0))
 
 
 def _gained(made: Artefact) -> bool:

@@ -66,7 +66,7 @@ class LevelSettings(Settings):
     parts: PartRates = PartRates()
     epochs: int = Field(default=3, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps in all, instead of `epochs`: fewer or more."""
+    """Optimiser steps, of each round, instead of `epochs`: fewer or more."""
     learning_rate: float = Field(default=2e-4, gt=0)
     batch_size: int = Field(default=64, ge=1)
     """Pairs in an optimiser step, however many of them fit into memory."""
@@ -126,6 +126,11 @@ class LevelSettings(Settings):
     def needs_views(self) -> bool:
         """Whether a term looks at every picture a second time."""
         return not self.weights.keys().isdisjoint(NEED_VIEWS)
+
+    @property
+    def needs_observations(self) -> list[str]:
+        """The terms that compare the student with more than the teacher's words."""
+        return [name for name in self.weights if name not in {"answer", *NEED_VIEWS, *NEED_EXPLANATIONS}]
 
     @property
     def needs_evidence(self) -> bool:

@@ -89,4 +89,8 @@ def _budgets(server: ServerSettings, work: Sequence[Work], known: Mapping[Role, 
     for name, needed in needs.items():
         budget = getattr(server, name)
         if budget is not None and needed > budget:
-            yield f"server.{name} is {budget:,}, the plan needs {needed:,.2f}: the run would stop there"
+            yield f"server.{name} is {budget:,}, the plan needs {_amount(needed)}: the run would stop there"
+
+
+def _amount(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.2f}"

@@ -48,6 +48,8 @@ def project(config: RunConfig, options: Options) -> Projection:
     Raises:
         UserError: A model's configuration cannot be read, or nobody knows how many pictures there are.
     """
+    if options.device and options.measure:
+        raise UserError("--measure times this machine and --device plans for another one. Give one of them.")
     where = device(options.device) if options.device else this_machine()
     tasks = {name: load_task(name) for name in config.tasks}
     limit = config.evaluate.limit
@@ -194,8 +196,14 @@ def _assumed(
     )
     if config.wants_explanations:
         said.append(f"explanations of {explanation_tokens(config)} tokens with their answers, all of them kept")
+    if config.level.needs_observations and is_served(config.teacher):
+        left_out = " and ".join(config.level.needs_observations)
+        said.append(f"without {left_out}: a teacher behind a server shows nothing but its words")
     if config.level.rounds > 1:
-        said.append("every round is gone through and has as many gaps as the first; the teacher is asked nothing again")
+        said.append(
+            "every round is gone through and has as many gaps as the first; what the teacher is asked in later rounds, "
+            "about pairs that the student has wrong for the first time, is not counted"
+        )
     for role, each in known.items():
         said.extend(f"{role}: {how}" for how in {reading.assumed for reading in each.readings.values()} if how)
         if each.pace:

@@ -71,9 +71,10 @@ class Projection:
         paid = [row.money for row in self.rows if row.money is not None]
         return sum(paid) if paid else None
 
-    def table(self) -> list[list[str]]:
-        """The rows and their total as text, one cell for each of `HEADINGS`."""
-        total = Row(
+    @property
+    def total(self) -> Row:
+        """All rows together."""
+        return Row(
             "total",
             "",
             requests=sum(row.requests for row in self.rows),
@@ -85,14 +86,17 @@ class Projection:
             memory=self.memory,
             money=self.money,
         )
-        return [_cells(row) for row in (*self.rows, total)]
+
+    def table(self) -> list[list[str]]:
+        """The rows and their total as text, one cell for each of `HEADINGS`."""
+        return [_cells(row) for row in (*self.rows, self.total)]
 
     def as_json(self) -> str:
         """Everything, for programs: seconds, bytes and the prices' currency."""
         whole = {
             **asdict(self),
             "device": self.device._asdict(),
-            "total": {"seconds": self.seconds, "memory": self.memory, "money": self.money},
+            "total": asdict(self.total),
         }
         return json.dumps(whole, indent=1)
 
@@ -109,8 +113,9 @@ def summary(plan: Projection) -> list[str]:
     """The plan in three lines, as recipes carry it."""
     asking, training = [row for row in plan.rows if not row.steps], [row for row in plan.rows if row.steps]
 
-    def hours(rows: Sequence[Row]) -> str:
-        return f"{sum(row.seconds or 0.0 for row in rows) / 3600:,.1f} hours"
+    def time(rows: Sequence[Row]) -> str:
+        seconds = sum(row.seconds or 0.0 for row in rows)
+        return f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:,.1f} minutes"
 
     def most(rows: Sequence[Row]) -> str:
         return f"{max((row.memory or 0.0 for row in rows), default=0.0) / _GIGA:,.1f} GB"
@@ -118,9 +123,9 @@ def summary(plan: Projection) -> list[str]:
     requests, steps = sum(row.requests for row in asking), sum(row.steps for row in training)
     tokens = sum(row.prompt_tokens for row in asking) / 1e6
     return [
-        f"asking: {requests:,} requests, {tokens:,.1f} million prompt tokens, {hours(asking)}, {most(asking)} at most",
-        f"training: {steps:,} steps, {hours(training)}, {most(training)}",
-        f"in all: {hours(plan.rows)} on {plan.device.name}",
+        f"asking: {requests:,} requests, {tokens:,.1f} million prompt tokens, {time(asking)}, {most(asking)} at most",
+        f"training: {steps:,} steps, {time(training)}, {most(training)}",
+        f"in all: {time(plan.rows)} on {plan.device.name}",
     ]
 
 

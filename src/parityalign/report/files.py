@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from parityalign.errors import UserError
 from parityalign.records import Record
-from parityalign.store import MANIFEST, Stream
+from parityalign.store import MANIFEST, Stream, manifest_digest
 
 R = TypeVar("R", bound=Record)
 
@@ -54,6 +54,14 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if not isinstance(manifest, dict):
         raise _unreadable(str(path), ValueError("not a JSON object"))
     return manifest
+
+
+def is_made_of(run: Path, artefact: str, *inputs: str) -> bool:
+    """Whether an artefact of a run is finished and made of these others as they lie there now."""
+    manifest, others = read_manifest(run / artefact), {name: read_manifest(run / name) for name in inputs}
+    if manifest is None:
+        return False
+    return all(other and manifest["inputs"].get(name) == manifest_digest(other) for name, other in others.items())
 
 
 def read_settings(path: Path) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from parityalign.plugins import near
 from parityalign.profiles import PROFILES, Measure, Profile, most_discrepant_first
 from parityalign.records import Pair, VerdictKind
 from parityalign.report.differences import MEASURE_WORDS, Table
-from parityalign.report.files import read_manifest, read_records
+from parityalign.report.files import is_made_of, read_manifest, read_records
 from parityalign.report.flow import VERDICT_WORDS
 from parityalign.report.tables import ABSENT, counted
 
@@ -31,15 +31,18 @@ def read_profiles(run: Path) -> list[Profile]:
     """The profiles of a run's pairs.
 
     Raises:
-        UserError: There is no evidence, or it is not finished.
+        UserError: There is no evidence, or it is not finished, or of other pairs or verdicts.
     """
-    folder = run / "evidence"
-    if read_manifest(folder) is None or not (folder / PROFILES).is_file():
-        state = "is not finished" if folder.is_dir() else "does not hold what the two models show of the pairs"
+    folder, command = run / "evidence", f"parityalign observe {run}"
+    if not folder.is_dir():
         raise UserError(
-            f"{folder if folder.is_dir() else run} {state}.\n"
-            f"Write `evidence: {{always: true}}` into {run / 'run.yaml'}, then: parityalign observe {run}"
+            f"{run} does not hold what the two models show of the pairs.\n"
+            f"Write `evidence: {{always: true}}` into {run / 'run.yaml'}, then: {command}"
         )
+    if read_manifest(folder) is None or not (folder / PROFILES).is_file():
+        raise UserError(f"{folder} is not finished.\nGo on with it: {command}")
+    if not is_made_of(run, "evidence", "pairs", "verdicts"):
+        raise UserError(f"{folder} is of other pairs or verdicts than {run} has now.\nMake it anew: {command}")
     return list(read_records(folder / PROFILES, Profile))
 
 

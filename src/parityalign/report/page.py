@@ -19,7 +19,7 @@ from parityalign.records import Pair, Rejected, Verdict, VerdictKind
 from parityalign.report.charts import score_chart, verdict_chart
 from parityalign.report.controls import Controls, control_table
 from parityalign.report.differences import MEASURE_WORDS, measure_table, relation_tables, spreads
-from parityalign.report.files import read_manifest, read_record, read_records, read_settings
+from parityalign.report.files import is_made_of, read_manifest, read_record, read_records, read_settings
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
 from parityalign.report.gallery import Exhibit, choose, exhibit
 from parityalign.report.kept import FORGOTTEN_HEADINGS, SPEED_HEADINGS, forgotten_table, speed_line, speed_table
@@ -146,7 +146,8 @@ def _control_facts(run: Path) -> dict[str, object]:
 
 def _difference_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
     """How the two models differ, where that was observed."""
-    profiles = list(read_records(run / "evidence" / PROFILES, Profile))
+    current = is_made_of(run, "evidence", "pairs", "verdicts")
+    profiles = list(read_records(run / "evidence" / PROFILES, Profile)) if current else []
     if not profiles:
         return {"differences": [], "relations": []}
     differences = []
