@@ -486,6 +486,16 @@ def test_what_a_server_refused_is_told_by_the_process_that_goes_on_too_and_of_th
     assert "seeds" not in str(asking.facts("greedy")["note"])
 
 
+def test_a_stage_tells_of_what_its_parts_asked_too(picture):
+    with serving(well) as served:
+        servers = Servers(ServerSettings(**QUICK), None)
+        for stage, count in (("level, round 2", 3), ("level", 5), ("level, round 3", 7), ("level of another", 9)):
+            servers.model(f"{served.url}#m", stage).generate(questions(picture, count), GREEDY)
+    answers = lambda stage: [each["answers"] for each in servers.facts(stage)["servers"].values()]  # noqa: E731
+    (part,), (whole,) = answers("level, round 2"), answers("level")
+    assert (part, whole) == (3 + PROBES, 7 + PROBES)  # what was answered before is not asked again
+
+
 def test_log_probabilities_are_kept_where_they_come(picture, tmp_path):
     async def script(body, before):
         tokens = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -0.25}]}

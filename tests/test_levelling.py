@@ -48,7 +48,7 @@ def verdicts(run, name):
 
 def test_each_round_goes_on_from_the_student_and_the_gaps_of_the_last(project, slow):
     said = done("run", configure(project, level=TWO))
-    assert all(f"\n{name}: done" in said for name in ("level, round 1", "identify, round 2", "level, round 2"))
+    assert all(f"\n{name}: done" in said for name in ("level, round 1", "level, round 2, identify", "level, round 2"))
     run = project / "runs" / "a"
     (first, new), (second, still) = slow.began
     assert (first, second) == (None, "1")
@@ -59,7 +59,7 @@ def test_each_round_goes_on_from_the_student_and_the_gaps_of_the_last(project, s
     manifest = json.loads((run / "student" / "manifest.json").read_text())
     assert len(manifest["rounds"]) == 2
     sizes = [each["counts"]["training"] for each in manifest["rounds"]]
-    told = "2 rounds, of {} pairs and 1 steps, of {} pairs and 1 steps; this is the student of round 2.".format(*sizes)
+    told = "Rounds: {} pairs and 1 steps; {} pairs and 1 steps. This is the student of round 2.".format(*sizes)
     assert told in (run / "report.html").read_text()
     kept, last = run / "student" / "replies.json", run / "rounds" / "2" / "student" / "replies.json"
     assert kept.read_bytes() == last.read_bytes()

@@ -22,7 +22,7 @@ from parityalign.prompting import read_image, stack
 from parityalign.records import Pair
 from parityalign.training import loop
 from parityalign.training.batches import AnswerBatches, Example
-from parityalign.tuning import NEED_EXPLANATIONS, NEED_VIEWS, LevelSettings
+from parityalign.tuning import NEED_EXPLANATIONS, NEED_OBSERVATIONS, NEED_VIEWS, LevelSettings
 
 STOP = [1]
 ANSWERS = ["red square", "blue", "7 up", "green green green"]
@@ -249,10 +249,13 @@ def test_long_vocabularies_in_chunks_give_the_same_loss_and_gradient(student, te
     assert torch.allclose(found[0][1], found[1][1], atol=1e-6)
 
 
-@pytest.mark.parametrize(("need", "terms"), [("explanation", NEED_EXPLANATIONS), ("view", NEED_VIEWS)])
-def test_what_settings_know_of_the_terms_needs_is_what_the_terms_say(need, terms):
-    needing = {name for name in names("objectives") if need in getattr(find("objectives", name), "NEEDS", ())}
-    assert needing == set(terms)
+@pytest.mark.parametrize(
+    ("needs", "terms"),
+    [({"explanation"}, NEED_EXPLANATIONS), ({"view"}, NEED_VIEWS), ({"distribution", "attention"}, NEED_OBSERVATIONS)],
+)
+def test_what_settings_know_of_the_terms_needs_is_what_the_terms_say(needs, terms):
+    said = {name: getattr(find("objectives", name), "NEEDS", frozenset()) for name in names("objectives")}
+    assert {name for name, own in said.items() if own & needs} == set(terms)
 
 
 def test_what_a_model_shows_is_what_it_shows_alone(teacher, asked):

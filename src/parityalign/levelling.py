@@ -129,7 +129,7 @@ def _identified_again(
     asked = (as_asked(pair, run.tasks[pair.task]) for pair in pairs)
     replies = {(each.image, each.prompt): known[each.item_id] for each in asked if each.item_id in known}
     of = ["pairs", plan.student(number - 1), plan.verdicts(number - 1), "teacher model", "answer prompt", "metric"]
-    step = f"identify, round {number}"
+    step = f"level, round {number}, identify"
     with run.stage("level", plan.verdicts(number), of=of, settings=["identify"], called=step) as made:
         identify(
             made,
@@ -151,12 +151,13 @@ def _keep(artefact: Artefact, best: Artefact, number: int, rounds: Sequence[Mapp
             for name in manifest["files"]:
                 (artefact.path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(best.path / name, artefact.path / name)
-    facts = {key: manifest[key] for key in ("training_by_task", "result") if key in manifest}
+    facts = {key: manifest[key] for key in ("training_by_task", "result", "note") if key in manifest}
     taken = (f"{each['counts']['training']:,} pairs and {_steps(each):,} steps" for each in rounds)
-    note = f"{len(rounds)} rounds, of {', of '.join(taken)}; this is the student of round {number}."
-    note = f"{note} {manifest['note']}" if "note" in manifest else note
+    if manifest["outcome"] == LEVELLED:
+        note = f"Rounds: {'; '.join(taken)}. This is the student of round {number}."
+        facts["note"] = f"{note} {facts['note']}" if "note" in facts else note
     told = [{key: each[key] for key in ("counts", "result", "outcome") if key in each} for each in rounds]
-    artefact.finish(manifest["counts"], outcome=manifest["outcome"], **facts, rounds=told, note=note)
+    artefact.finish(manifest["counts"], outcome=manifest["outcome"], **facts, rounds=told)
 
 
 def _steps(manifest: Mapping[str, Any]) -> int:

@@ -37,6 +37,8 @@ DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence"
 the teacher shows nothing for is left out."""
 NEED_EXPLANATIONS = ("reasoning", "coherence")
 """Terms that make use of the teacher's explanations."""
+NEED_OBSERVATIONS = ("confidence", "attention")
+"""Terms that compare the student with more than the teacher's words."""
 NEED_VIEWS = ("consistency",)
 """Terms that compare two views of the same picture."""
 
@@ -130,7 +132,7 @@ class LevelSettings(Settings):
     @property
     def needs_observations(self) -> list[str]:
         """The terms that compare the student with more than the teacher's words."""
-        return [name for name in self.weights if name not in {"answer", *NEED_VIEWS, *NEED_EXPLANATIONS}]
+        return [name for name in self.weights if name in NEED_OBSERVATIONS]
 
     @property
     def needs_evidence(self) -> bool:

@@ -67,6 +67,9 @@ class Usage:
         self.cut_off += exchange.finish == "length"
         self.with_logprob += exchange.logprob is not None
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(**{key: number + getattr(other, key) for key, number in asdict(self).items()})
+
     def as_counts(self) -> dict[str, int | float]:
         """The numbers by their names, for a manifest."""
         return {**asdict(self), "seconds": round(self.seconds, 1)}
@@ -122,6 +125,20 @@ class Ledger:
     def text(self, key: str) -> str | None:
         """The answer to a question; None where there is none yet."""
         return self._texts.get(key)
+
+    def of_stage(self, stage: str) -> tuple[dict[str, Usage], dict[str, set[str]]]:
+        """What each model was asked in a stage, those parts of it included that are called `STAGE, PART`.
+
+        Returns:
+            By model: what it took, and the fields that its server refused.
+        """
+        used: defaultdict[str, Usage] = defaultdict(Usage)
+        refused: defaultdict[str, set[str]] = defaultdict(set)
+        for (of, name), usage in self.by_stage.items():
+            if of == stage or of.startswith(f"{stage}, "):
+                used[name] = used[name] + usage
+                refused[name] |= self.refused[of, name]
+        return dict(used), dict(refused)
 
     def names_at(self, url: str) -> list[str]:
         """The served models of a URL that were asked before."""

@@ -63,10 +63,9 @@ class Servers:
         return self._models[location]
 
     def facts(self, stage: str) -> dict[str, object]:
-        """For the manifest: what each model was asked in a stage, all resumes together; empty if nothing."""
-        found = {name: usage for (of, name), usage in self._ledger.by_stage.items() if of == stage}
-        refused = self._ledger.refused
-        notes = [in_words(name, usage, self._settings, refused[stage, name]) for name, usage in found.items()]
+        """For the manifest: what each model was asked in a stage, all resumes and parts together; empty if nothing."""
+        found, refused = self._ledger.of_stage(stage)
+        notes = [in_words(name, usage, self._settings, refused[name]) for name, usage in found.items()]
         usages = {name: usage.as_counts() for name, usage in found.items()}
         return {"servers": usages, "note": "\n".join(notes)} if found else {}
 

@@ -146,8 +146,7 @@ def _control_facts(run: Path) -> dict[str, object]:
 
 def _difference_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
     """How the two models differ, where that was observed."""
-    current = is_made_of(run, "evidence", "pairs", "verdicts")
-    profiles = list(read_records(run / "evidence" / PROFILES, Profile)) if current else []
+    profiles = list(read_records(run / "evidence" / PROFILES, Profile)) if _evidence_is_current(run) else []
     if not profiles:
         return {"differences": [], "relations": []}
     differences = []
@@ -156,6 +155,10 @@ def _difference_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, o
         chart = spread_chart(measure, title, found) if found else None
         differences.append((title, chart, measure_table(profiles, measure, tasks)))
     return {"differences": differences, "relations": relation_tables(profiles, tasks, seed=seed)}
+
+
+def _evidence_is_current(run: Path) -> bool:
+    return is_made_of(run, "evidence", "pairs", "verdicts")
 
 
 def _gap_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
@@ -172,7 +175,7 @@ def _exhibits(run: Path, chosen: Iterable[Pair]) -> list[Exhibit]:
         for verdict in read_records(run / "verdicts" / "verdicts.jsonl", Verdict)
         if verdict.pair_id in wanted
     }
-    maps = maps_of(run / "evidence", wanted)
+    maps = maps_of(run / "evidence", wanted) if _evidence_is_current(run) else {}
     return [exhibit(pair, known.get(pair_id), maps.get(pair_id, {})) for pair_id, pair in wanted.items()]
 
 
