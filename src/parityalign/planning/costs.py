@@ -96,9 +96,8 @@ def measured_seconds(work: Work, pace: Pace, level: LevelSettings) -> float:
         return pace.read * work.passes * (trained + work.looked)
     if work.given:
         return pace.read * work.requests
-    return work.requests * {"annotate": pace.annotate, "observe explanations": pace.explain}.get(
-        work.stage, pace.answer
-    )
+    seconds: float = getattr(pace, work.prompt)
+    return work.requests * seconds
 
 
 def asking_memory(work: Work, size: Size, loading: LoadingSettings, device: Device) -> float:

@@ -17,7 +17,7 @@ from parityalign.planning.measuring import pace, this_machine
 from parityalign.planning.projection import Projection, Row
 from parityalign.planning.published import Device, device
 from parityalign.planning.sampling import Ask, Sample, sample
-from parityalign.planning.sizes import Known, Pace, Prompts, Reading, Seen, reading
+from parityalign.planning.sizes import Known, Pace, Prompts, Reading, Seen
 from parityalign.planning.sizing import CHARACTERS_PER_TOKEN, CHAT_TOKENS, place_of, reading_of, size_of
 from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, ROLES, Amount, Role, Work, explanation_tokens, works
 from parityalign.plugins import EMBEDDED_MODELS, is_served, load_model, load_task, split_model
@@ -115,7 +115,7 @@ def _guessed(tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> dict[s
 
     how = f"a token for each {PIXELS_PER_TOKEN} pixels and each {CHARACTERS_PER_TOKEN} characters"
     return {
-        name: reading(_prompts(tasks[name]), partial(seen, found), len(found.pictures), how)
+        name: Reading.of(_prompts(tasks[name]), partial(seen, found), len(found.pictures), how)
         for name, found in samples.items()
     }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Reading:
     assumed: str = ""
     """How tokens were estimated, in words; empty where the model's own processor counted."""
 
-
-def reading(prompts: Prompts, seen: Callable[[str], Seen], pictures: int, assumed: str = "") -> Reading:
-    """What `seen` makes of each prompt."""
-    annotate, answer, explain = map(seen, prompts)
-    return Reading(annotate, answer, explain, pictures, assumed)
+    @classmethod
+    def of(cls, prompts: Prompts, seen: Callable[[str], Seen], pictures: int, assumed: str = "") -> Self:
+        """What `seen` makes of each prompt."""
+        annotate, answer, explain = map(seen, prompts)
+        return cls(annotate, answer, explain, pictures, assumed)
 
 
 class Pace(NamedTuple):

@@ -24,7 +24,7 @@ from parityalign.modelfiles import is_path
 from parityalign.opening import open_config, open_processor, quieten
 from parityalign.pixels import limit_pixels
 from parityalign.planning.published import architecture, models
-from parityalign.planning.sizes import Prompts, Reading, Seen, Size, Stack, reading
+from parityalign.planning.sizes import Prompts, Reading, Seen, Size, Stack
 from parityalign.processors import BACKEND
 from parityalign.prompting import Prompter
 
@@ -144,7 +144,7 @@ def reading_of(place: Place, loading: LoadingSettings, pictures: Sequence[Image]
         more = len(prompter.encode(pictures[0], prompt).tokens) - len(encoded[0].tokens)
         return Seen(tokens + more, patches)
 
-    return reading(prompts, seen, len(pictures))
+    return Reading.of(prompts, seen, len(pictures))
 
 
 def _estimated(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> Reading:
@@ -155,7 +155,7 @@ def _estimated(place: Place, loading: LoadingSettings, pictures: Sequence[Image]
     def seen(prompt: str) -> Seen:
         return Seen(placeholders + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, patches)
 
-    return reading(prompts, seen, len(pictures), _ESTIMATE)
+    return Reading.of(prompts, seen, len(pictures), _ESTIMATE)
 
 
 @cache

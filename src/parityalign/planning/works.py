@@ -15,6 +15,7 @@ from parityalign.plugins import is_served
 from parityalign.tuning import LevelSettings
 
 Role = Literal["teacher", "student"]
+Prompt = Literal["annotate", "answer", "explain"]
 ROLES: tuple[Role, Role] = ("teacher", "student")
 PAIR_TOKENS = 30
 """Of a question and its answer as a teacher writes them."""
@@ -53,6 +54,8 @@ class Work(NamedTuple):
     """In training: times that an example goes through the student in a step."""
     again: int = 0
     """Requests whose image and prompt another one has too: a model in this process reads them once."""
+    prompt: Prompt = "answer"
+    """What is asked; a field of `Prompts`, `Reading` and `Pace`."""
     given: bool = False
     """Whether the replies are given to the model, which reads them and writes nothing."""
 
@@ -180,7 +183,7 @@ class _Run:
     def _judged(self) -> int:
         return min(ANSWER_TOKENS, self.config.identify.max_new_tokens)
 
-    def _asked(self, stage: str, role: Role, counts: Mapping[str, int], reply: int, prompt: str = "answer") -> Work:
+    def _asked(self, stage: str, role: Role, counts: Mapping[str, int], reply: int, prompt: Prompt = "answer") -> Work:
         seen: dict[str, Seen] = {task: getattr(reading, prompt) for task, reading in self.readings[role].items()}
         requests = sum(counts.values())
         return Work(
@@ -190,6 +193,7 @@ class _Run:
             prompt_tokens=round(sum(count * seen[task].tokens for task, count in counts.items())),
             reply_tokens=requests * reply,
             patches=round(sum(count * seen[task].patches for task, count in counts.items())),
+            prompt=prompt,
         )
 
     def _levelling(self) -> Work:
