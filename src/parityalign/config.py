@@ -171,14 +171,14 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _teacher_shows_enough(self) -> Self:
-        lacking = [f"level.objective has the term {name!r}" for name in self.level.needs_observations]
-        if "discrepancy" in self.level.objective:  # leaves out what there is nothing for
-            lacking.clear()
+        # `discrepancy` leaves out what there is nothing for.
+        named = [] if "discrepancy" in self.level.objective else self.level.needs_observations
+        wanted = [f"level.objective has the term {name!r}" for name in named]
         if self.evidence.weight_by != "none":
-            lacking.append(f"evidence.weight_by is {self.evidence.weight_by}")
-        if is_served(self.teacher) and lacking:
+            wanted.append(f"evidence.weight_by is {self.evidence.weight_by}")
+        if is_served(self.teacher) and wanted:
             raise ValueError(
-                f"{lacking[0]}, but a teacher behind a server ({self.teacher}) shows nothing but its words. Leave that "
+                f"{wanted[0]}, but a teacher behind a server ({self.teacher}) shows nothing but its words. Leave that "
                 "out, or take a teacher that runs in this process"
             )
         return self

@@ -146,14 +146,13 @@ def _identified_again(
 def _keep(artefact: Artefact, best: Artefact, number: int, rounds: Sequence[Mapping[str, Any]]) -> None:
     """Makes the student of the last round that gained anything the student of the run, and notes all rounds."""
     manifest = best.manifest
+    facts = {key: manifest[key] for key in ("training_by_task", "result", "note") if key in manifest}
     if manifest["outcome"] == LEVELLED:
         with writing(artefact.path):
             for name in manifest["files"]:
                 (artefact.path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(best.path / name, artefact.path / name)
-    facts = {key: manifest[key] for key in ("training_by_task", "result", "note") if key in manifest}
-    taken = (f"{each['counts']['training']:,} pairs and {_steps(each):,} steps" for each in rounds)
-    if manifest["outcome"] == LEVELLED:
+        taken = (f"{each['counts']['training']:,} pairs and {_steps(each):,} steps" for each in rounds)
         note = f"Rounds: {'; '.join(taken)}. This is the student of round {number}."
         facts["note"] = f"{note} {facts['note']}" if "note" in facts else note
     told = [{key: each[key] for key in ("counts", "result", "outcome") if key in each} for each in rounds]

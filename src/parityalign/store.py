@@ -330,15 +330,16 @@ def resume_in_batches(
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """What made the two plans differ, in words; None if they are the same."""
     old, new = before["settings"], now["settings"]
+    either = {**old, **new}
     found = [
         f"{key} was {_short(old[key])}, is {_short(new[key])}"
         for key in sorted(old.keys() & new.keys())
         if old[key] != new[key]
     ]
     found += [
-        f"{key} ({_short({**old, **new}[key])}) " + ("matters now" if key in new else "no longer matters")
+        f"{key} ({_short(either[key])}) " + ("matters now" if key in new else "no longer matters")
         for key in sorted(old.keys() ^ new.keys())
-        if {**old, **new}[key] is not None
+        if either[key] is not None
     ]
     found += [
         f"its input {key} " + ("changed" if key in before["inputs"] and key in now["inputs"] else "came or went")

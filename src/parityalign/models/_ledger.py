@@ -6,7 +6,6 @@ answer of it as soon as it has come, so that a batch that was cut off is complet
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def cost(prompt_tokens: int, completion_tokens: int, settings: ServerSettings) -
     return (prompt_tokens * settings.prompt_price + completion_tokens * settings.completion_price) / 1e6
 
 
-def in_words(name: str, usage: Usage, settings: ServerSettings, refused: Collection[str]) -> str:
+def in_words(name: str, usage: Usage, settings: ServerSettings, refused: set[str]) -> str:
     """What a model was asked in a stage, as a line for the terminal and the report."""
     said = (
         f"{name}: {usage.answers:,} answers, {usage.requests:,} requests ({usage.retries:,} repeated), "

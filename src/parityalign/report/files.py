@@ -56,11 +56,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def is_made_of(run: Path, artefact: str, *inputs: str) -> bool:
-    """Whether an artefact of a run is finished and made of these others as they lie there now."""
-    manifest, others = read_manifest(run / artefact), {name: read_manifest(run / name) for name in inputs}
+def evidence_is_current(run: Path) -> bool:
+    """Whether what the models show is finished, and of the pairs and verdicts that lie in the run now."""
+    manifest = read_manifest(run / "evidence")
     if manifest is None:
         return False
+    others = {name: read_manifest(run / name) for name in ("pairs", "verdicts")}
     return all(other and manifest["inputs"].get(name) == manifest_digest(other) for name, other in others.items())
 
 

@@ -9,7 +9,7 @@ from parityalign.plugins import near
 from parityalign.profiles import PROFILES, Measure, Profile, most_discrepant_first
 from parityalign.records import Pair, VerdictKind
 from parityalign.report.differences import MEASURE_WORDS, Table
-from parityalign.report.files import is_made_of, read_manifest, read_records
+from parityalign.report.files import evidence_is_current, read_manifest, read_records
 from parityalign.report.flow import VERDICT_WORDS
 from parityalign.report.tables import ABSENT, counted
 
@@ -41,7 +41,7 @@ def read_profiles(run: Path) -> list[Profile]:
         )
     if read_manifest(folder) is None or not (folder / PROFILES).is_file():
         raise UserError(f"{folder} is not finished.\nGo on with it: {command}")
-    if not is_made_of(run, "evidence", "pairs", "verdicts"):
+    if not evidence_is_current(run):
         raise UserError(f"{folder} is of other pairs or verdicts than {run} has now.\nMake it anew: {command}")
     return list(read_records(folder / PROFILES, Profile))
 

@@ -19,7 +19,7 @@ from parityalign.records import Pair, Rejected, Verdict, VerdictKind
 from parityalign.report.charts import score_chart, verdict_chart
 from parityalign.report.controls import Controls, control_table
 from parityalign.report.differences import MEASURE_WORDS, measure_table, relation_tables, spreads
-from parityalign.report.files import is_made_of, read_manifest, read_record, read_records, read_settings
+from parityalign.report.files import evidence_is_current, read_manifest, read_record, read_records, read_settings
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
 from parityalign.report.gallery import Exhibit, choose, exhibit
 from parityalign.report.kept import FORGOTTEN_HEADINGS, SPEED_HEADINGS, forgotten_table, speed_line, speed_table
@@ -146,7 +146,7 @@ def _control_facts(run: Path) -> dict[str, object]:
 
 def _difference_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
     """How the two models differ, where that was observed."""
-    profiles = list(read_records(run / "evidence" / PROFILES, Profile)) if _evidence_is_current(run) else []
+    profiles = list(read_records(run / "evidence" / PROFILES, Profile)) if evidence_is_current(run) else []
     if not profiles:
         return {"differences": [], "relations": []}
     differences = []
@@ -155,10 +155,6 @@ def _difference_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, o
         chart = spread_chart(measure, title, found) if found else None
         differences.append((title, chart, measure_table(profiles, measure, tasks)))
     return {"differences": differences, "relations": relation_tables(profiles, tasks, seed=seed)}
-
-
-def _evidence_is_current(run: Path) -> bool:
-    return is_made_of(run, "evidence", "pairs", "verdicts")
 
 
 def _gap_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
@@ -175,7 +171,7 @@ def _exhibits(run: Path, chosen: Iterable[Pair]) -> list[Exhibit]:
         for verdict in read_records(run / "verdicts" / "verdicts.jsonl", Verdict)
         if verdict.pair_id in wanted
     }
-    maps = maps_of(run / "evidence", wanted) if _evidence_is_current(run) else {}
+    maps = maps_of(run / "evidence", wanted) if evidence_is_current(run) else {}
     return [exhibit(pair, known.get(pair_id), maps.get(pair_id, {})) for pair_id, pair in wanted.items()]
 
 
