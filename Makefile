@@ -39,20 +39,20 @@ search: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --hypothesis-profile=search
 
 lint: setup
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools
 
 types: setup
 	$(BIN)/mypy
 
 # Trains the bundled teacher and student from nothing; resumable.
 embedded-models: setup
-	$(BIN)/python -m parityalign.embedded.recipe teacher
-	$(BIN)/python -m parityalign.embedded.recipe student
+	PYTHONPATH=tools $(BIN)/python -m demo_models.recipe teacher
+	PYTHONPATH=tools $(BIN)/python -m demo_models.recipe student
 
 # Draws every picture that they learnt from once more and compares it with the demo's.
 embedded-models-apart: setup
-	$(BIN)/python -m parityalign.embedded.apart
+	PYTHONPATH=tools $(BIN)/python -m demo_models.apart
 
 # Intake of 10,000 and of 100,000 drawn pictures: images a second and peak memory.
 bench-intake: setup

@@ -19,10 +19,10 @@ from random import Random
 
 from PIL import Image
 
-from parityalign.config import IntakeSettings
-from parityalign.sourcing import open_source
-from parityalign.stages.intake import intake
-from parityalign.store import RunFolder
+from parityalign.config.schema import IntakeSettings
+from parityalign.core.artifacts import RunFolder
+from parityalign.data.open_source import open_source
+from parityalign.stages.intake import sort_images
 
 SIDE_PIXELS, NOISE_PIXELS = 96, 6
 PER_FOLDER = 1000
@@ -74,10 +74,10 @@ def _measure(folder: Path, count: int) -> dict[str, object]:
     one that started it: so the drawing process must stay the smaller."""
     sources = [open_source(str(folder / f"pool/{place:04}")) for place in range(-(-count // PER_FOLDER))]
     with RunFolder(folder / f"run-{count}") as run:
-        made = run.artefact("images", inputs={}, settings={})
+        made = run.artifact("images", inputs={}, settings={})
     began = time.monotonic()
     digests = [source.digest() for source in sources]
-    intake(made, {"bench": sources}, {}, settings=IntakeSettings(), progress=lambda step, done, total: None)
+    sort_images(made, {"bench": sources}, {}, settings=IntakeSettings(), progress=lambda step, done, total: None)
     return {
         "images": sum(made.manifest["counts"].values()),
         "seconds": time.monotonic() - began,

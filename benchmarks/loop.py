@@ -25,20 +25,21 @@ from typing import Any
 import torch
 from transformers import LogitsProcessorList
 
-from parityalign.config import AnnotateSettings, IdentifySettings
-from parityalign.embedded.generate import POOL_SEEDS, pool_file, seeds
-from parityalign.embedded.worlds import WORLDS
-from parityalign.models._decoding import GumbelNoise
-from parityalign.models.hf import HFModel, load
-from parityalign.opening import open_processor
-from parityalign.pictures import image_id
-from parityalign.plugins import EMBEDDED_MODELS, load_task
-from parityalign.prompting import Prompter, read_image
-from parityalign.records import ImageRef, Pair
-from parityalign.seams import Decoding, Model, Request
-from parityalign.stages.annotate import annotate, written_pairs
-from parityalign.stages.identify import GAPS, identify
-from parityalign.store import RunFolder
+from parityalign.config.schema import AnnotateSettings, IdentifySettings
+from parityalign.core.artifacts import RunFolder
+from parityalign.core.interfaces import Decoding, Model, Request
+from parityalign.core.layout import EMBEDDED_MODELS
+from parityalign.core.records import ImageRef, Pair
+from parityalign.data.images import image_id
+from parityalign.demo.generate import POOL_SEEDS, pool_file, seeds
+from parityalign.demo.worlds import WORLDS
+from parityalign.models.backends._decoding import GumbelNoise
+from parityalign.models.backends.hf import HFModel, load
+from parityalign.models.encoding import Prompter, read_image
+from parityalign.models.loading import open_processor
+from parityalign.stages.annotate import annotate_images, written_pairs
+from parityalign.stages.identify import GAPS, identify_gaps
+from parityalign.tasks import load_task
 
 SEED = 7
 DRAWS, PAIR_TOKENS, ANSWER_TOKENS = 4, 32, 8
@@ -175,11 +176,11 @@ def _run(
     )
     teacher, student = ((lambda model=model: model) for model in models)
     with RunFolder(folder) as run:
-        pairs, verdicts = (run.artefact(name, inputs={}, settings={}) for name in ("pairs", "verdicts"))
+        pairs, verdicts = (run.artifact(name, inputs={}, settings={}) for name in ("pairs", "verdicts"))
         began, before = time.perf_counter(), forward.seconds
-        annotate(pairs, images, tasks, teacher, settings=drawing, seed=0, progress=_mute)
+        annotate_images(pairs, images, tasks, teacher, settings=drawing, seed=0, progress=_mute)
         written = written_pairs(pairs)
-        identify(verdicts, written, tasks, student, teacher, settings=judging, progress=_mute)
+        identify_gaps(verdicts, written, tasks, student, teacher, settings=judging, progress=_mute)
         side.seconds += time.perf_counter() - began
         side.forward += forward.seconds - before
         side.replies += pairs.manifest["counts"]["replies"]

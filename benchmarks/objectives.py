@@ -22,24 +22,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parityalign.config import RunConfig
-from parityalign.disk import write_whole
-from parityalign.embedded.generate import POOL_PICTURES, POOL_SEEDS, pixel_hash, seeds, write_test
-from parityalign.embedded.worlds import WORLDS
-from parityalign.errors import WorkFailed
-from parityalign.intervals import Floats, cluster_sums, percentile_interval, resampled_means, sign_flip_p
-from parityalign.joinery import Run
-from parityalign.levelling import Plan, level_student
-from parityalign.pipeline import align
-from parityalign.plugins import load_task
-from parityalign.records import Answer, Pair, Question
-from parityalign.runfile import load_config
-from parityalign.seams import Model
-from parityalign.stages.evaluate import AFTER, answer_tests
+from parityalign.config.run_yaml import load_config
+from parityalign.config.schema import RunConfig
+from parityalign.config.training import LevelSettings
+from parityalign.core.artifacts import Artifact
+from parityalign.core.errors import WorkFailed
+from parityalign.core.files import write_whole
+from parityalign.core.interfaces import Model
+from parityalign.core.records import Answer, Pair, Question
+from parityalign.demo.generate import POOL_PICTURES, POOL_SEEDS, pixel_hash, seeds, write_test
+from parityalign.demo.worlds import WORLDS
+from parityalign.metrics._statistics import Floats, cluster_sums, percentile_interval, resampled_means, sign_flip_p
+from parityalign.pipeline.level import Plan, level_student
+from parityalign.pipeline.pipeline import align
+from parityalign.pipeline.preflight import open_run_folder
+from parityalign.pipeline.run import Run
+from parityalign.stages.evaluate import AFTER_FILE, answer_tests
 from parityalign.stages.identify import verdicts_of
-from parityalign.starting import opened
-from parityalign.store import Artefact
-from parityalign.tuning import LevelSettings
+from parityalign.tasks import load_task
 
 ARMS: Mapping[str, Mapping[str, object]] = {
     "answer": {"objective": {"answer": 1.0}},
@@ -98,17 +98,17 @@ def questions_of(run: Run) -> dict[str, list[Question]]:
 
 def do(config: RunConfig, arm: str, seed: int, steps: int) -> None:
     """Levels and asks one student, unless it is there already."""
-    with opened(prepared(config), lambda *_: None) as run:
+    with open_run_folder(prepared(config), lambda *_: None) as run:
         for _ in align(run):
             pass
         plan = plan_of(config, arm, seed, steps)
-        student = student_of(run, plan, arm, run.folder.artefact)
+        student = student_of(run, plan, arm, run.folder.artifact)
         if not student.finished:
             began = time.monotonic()
             student.also = lambda: {"seconds": time.monotonic() - began, "peak_bytes": peak_bytes()}
-            pairs = list(run.artefact("pairs").stream("pairs.jsonl", Pair))
-            level_student(run, student, pairs, verdicts_of(run.artefact("verdicts")), plan)
-        answers = answers_of(folder_of(arm, seed), student.digest, run.folder.artefact)
+            pairs = list(run.artifact("pairs").stream("pairs.jsonl", Pair))
+            level_student(run, student, pairs, verdicts_of(run.artifact("verdicts")), plan)
+        answers = answers_of(folder_of(arm, seed), student.digest, run.folder.artifact)
         ask(run, answers, lambda: run.load_own(student.path))
 
 
@@ -124,24 +124,24 @@ def folder_of(arm: str, seed: int) -> str:
     return f"objectives/{arm.replace(' + ', '-').replace(', ', '-').replace(' ', '-')}/{seed}"
 
 
-def student_of(run: Run, plan: Plan, arm: str, found: Callable[..., Artefact]) -> Artefact:
-    """The artefact of a levelled student, looked at (`run.folder.peek`) or to be worked on (`run.folder.artefact`)."""
-    inputs = {name: run.artefact(name).digest for name in ("pairs", "verdicts", "evidence")}
+def student_of(run: Run, plan: Plan, arm: str, found: Callable[..., Artifact]) -> Artifact:
+    """The artifact of a levelled student, looked at (`run.folder.peek`) or to be worked on (`run.folder.artifact`)."""
+    inputs = {name: run.artifact(name).digest for name in ("pairs", "verdicts", "evidence")}
     settings = {**plan.settings.model_dump(mode="json"), **plan.settings.stands_for, "seed": plan.seed}
     return found(f"{folder_of(arm, plan.seed)}/student", inputs=inputs, settings=settings)
 
 
-def answers_of(folder: str, student: str, found: Callable[..., Artefact]) -> Artefact:
+def answers_of(folder: str, student: str, found: Callable[..., Artifact]) -> Artifact:
     """The answers of a student, known by its digest, to the test questions."""
     settings = {"seed": TEST_SEED, "pictures": PICTURES}
     return found(f"{folder}/answers", inputs={"student": student}, settings=settings)
 
 
-def ask(run: Run, answers: Artefact, load: Callable[[], Model]) -> None:
+def ask(run: Run, answers: Artifact, load: Callable[[], Model]) -> None:
     """Asks a student the test questions, unless it was asked already."""
     if answers.finished:
         return
-    stream = answers.stream(AFTER, Answer)
+    stream = answers.stream(AFTER_FILE, Answer)
     settings = run.config.evaluate.model_copy(update={"limit": None})
     quiet = {"seed": run.config.seed, "on_progress": lambda *_: None}
     answer_tests(stream, questions_of(run), run.tasks, load, settings=settings, **quiet)
@@ -153,9 +153,9 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def scored(run: Run, answers: Artefact, tests: Mapping[str, Sequence[Question]]) -> dict[str, list[float]]:
+def scored(run: Run, answers: Artifact, tests: Mapping[str, Sequence[Question]]) -> dict[str, list[float]]:
     """The score of each test question, by task."""
-    said = {answer.item_id: answer.text for answer in answers.stream(AFTER, Answer)}
+    said = {answer.item_id: answer.text for answer in answers.stream(AFTER_FILE, Answer)}
     return {
         name: [run.tasks[name].metric(said[f"{name}:{q.question_id}"], q.answers).value for q in questions]
         for name, questions in tests.items()
@@ -166,13 +166,13 @@ def collected(
     config: RunConfig, count: int, steps: int
 ) -> tuple[dict[str, list[Levelling]], dict[str, list[float]], list[str]]:
     """Every arm's levellings by seed, the scores of the student before, and the image of each test question."""
-    with opened(prepared(config), lambda *_: None) as run:
+    with open_run_folder(prepared(config), lambda *_: None) as run:
         for _ in align(run):
             pass
         tests = questions_of(run)
         plans = {arm: [plan_of(config, arm, seed, steps) for seed in range(count)] for arm in ARMS}
         found = {arm: [each for plan in plans[arm] if (each := levelling(run, plan, arm, tests))] for arm in ARMS}
-        untrained = answers_of("objectives/before", run.models.student_fingerprint, run.folder.artefact)
+        untrained = answers_of("objectives/before", run.models.student_fingerprint, run.folder.artifact)
         ask(run, untrained, run.load_student)
         before = scored(run, untrained, tests)
         images = [question.image for name in TASKS for question in tests[name]]

@@ -5,9 +5,9 @@ from random import Random
 
 from PIL import Image
 
-from parityalign.records import Score
-from parityalign.seams import Task
-from parityalign.store import Artefact, RunFolder
+from parityalign.core.artifacts import Artifact, RunFolder
+from parityalign.core.interfaces import Metric, Task
+from parityalign.core.records import Score
 
 
 def mute(step: str, done: int, total: int) -> None:
@@ -28,10 +28,10 @@ def speckle(path: Path, seed: int, size: tuple[int, int] = (16, 16)) -> Path:
     return path
 
 
-def artefact(folder: Path, name: str = "made", **settings) -> Artefact:
-    """An artefact of a run folder, ready to be worked on or, if finished, to be read."""
+def artifact(folder: Path, name: str = "made", **settings) -> Artifact:
+    """An artifact of a run folder, ready to be worked on or, if finished, to be read."""
     with RunFolder(folder) as run:
-        return run.artefact(name, inputs={}, settings=settings)
+        return run.artifact(name, inputs={}, settings=settings)
 
 
 def exact(prediction: str, references) -> Score:
@@ -39,11 +39,13 @@ def exact(prediction: str, references) -> Score:
     return Score(float(prediction in references), prediction, "exact")
 
 
-def task(name: str = "toy", metric=exact) -> Task:
+EXACT = Metric("exact", exact)
+
+
+def task(name: str = "toy", metric=EXACT) -> Task:
     """A task whose prompts name it."""
     return Task(
         name=name,
-        metric_name="exact",
         metric=metric,
         annotate_prompt=f"write for {name}",
         answer_prompt="{question}\nanswer",

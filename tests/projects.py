@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from makers import speckle
-from parityalign.cli import app
+from parityalign.cli.app import app
 
 WORDS = ["stop", "exit", "open", "sale", "taxi", "bank", "post", "cafe"]
 

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from parityalign.objectives._alignment import (
+from parityalign.core.layout import EMBEDDED_MODELS
+from parityalign.training.losses._alignment import (
     Group,
     align,
     answer_difference,
@@ -21,10 +22,15 @@ from parityalign.objectives._alignment import (
     same_tokens,
     translated,
 )
-from parityalign.objectives._chunks import over_chunks
-from parityalign.objectives._divergences import DIVERGENCES, TopTokens, class_logprobs, forward_kl, token_divergence
-from parityalign.objectives._vocabulary import token_map, token_texts
-from parityalign.plugins import EMBEDDED_MODELS
+from parityalign.training.losses._chunks import over_chunks
+from parityalign.training.losses._divergences import (
+    DIVERGENCES,
+    TopTokens,
+    class_logprobs,
+    forward_kl,
+    token_divergence,
+)
+from parityalign.training.losses._vocabulary import token_map, token_texts
 
 QUICK = settings(max_examples=60, deadline=None)
 each_divergence = pytest.mark.parametrize("divergence", DIVERGENCES.values(), ids=DIVERGENCES.keys())

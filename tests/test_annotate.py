@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from makers import artefact, content, mute, task
-from parityalign.config import AnnotateSettings
-from parityalign.errors import WorkFailed
-from parityalign.models.fake import FakeModel
-from parityalign.records import ImageRef, Reply, content_id
-from parityalign.stages.annotate import annotate, written_pairs
+from makers import artifact, content, mute, task
+from parityalign.config.schema import AnnotateSettings
+from parityalign.core.errors import WorkFailed
+from parityalign.core.records import ImageRef, Reply, content_id
+from parityalign.models.backends.fake import FakeModel
+from parityalign.stages.annotate import annotate_images, written_pairs
 
 
 def images(count, task_name="toy"):
@@ -38,9 +38,11 @@ def teacher(reply=chatty, **options):
 
 def run(folder, pictures, model, *, tasks=None, seed=0, progress=mute, **options):
     options = {"pairs_per_image": 1, "batch_size": 4} | options
-    made = artefact(folder, "pairs")
+    made = artifact(folder, "pairs")
     tasks = tasks or {"toy": task()}
-    annotate(made, pictures, tasks, lambda: model, settings=AnnotateSettings(**options), seed=seed, progress=progress)
+    annotate_images(
+        made, pictures, tasks, lambda: model, settings=AnnotateSettings(**options), seed=seed, progress=progress
+    )
     return made
 
 
@@ -150,10 +152,10 @@ def test_a_late_first_pair_is_early_enough_within_three_batches(tmp_path):
     assert len(written_pairs(run(tmp_path, images(40), model))) == 1
 
 
-def test_a_finished_artefact_asks_nobody(tmp_path):
+def test_a_finished_artifact_asks_nobody(tmp_path):
     run(tmp_path, images(4), teacher())
-    annotate(
-        artefact(tmp_path, "pairs"),
+    annotate_images(
+        artifact(tmp_path, "pairs"),
         images(4),
         {"toy": task()},
         lambda: pytest.fail("the teacher was loaded"),

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import tiny
-from parityalign.attending import readable_layers, watching
-from parityalign.opening import open_model, open_processor
-from parityalign.prompting import Prompter, read_image, stack
+from parityalign.models.attention import readable_layers, watching
+from parityalign.models.encoding import Prompter, read_image, stack
+from parityalign.models.loading import open_model, open_processor
 
 
 @pytest.fixture(scope="module", params=["fast_vlm", "llava"])

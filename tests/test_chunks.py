@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from parityalign.objectives._chunks import over_chunks
+from parityalign.training.losses._chunks import over_chunks
 
 TOKENS, WIDTH, VOCABULARY = 7, 5, 11
 

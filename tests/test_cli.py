@@ -13,10 +13,12 @@ import pytest
 import yaml
 
 from makers import content, draw
-from parityalign import runmodels
-from parityalign.disk import write_whole
-from parityalign.models import fake
-from parityalign.store import RunFolder
+from parityalign import demo
+from parityalign.cli import app
+from parityalign.core.artifacts import RunFolder
+from parityalign.core.files import write_whole
+from parityalign.models.backends import fake
+from parityalign.pipeline import run_models
 from projects import WORDS, configure, done, parityalign, refusal, table
 
 CASES = [{"prediction": "Stop", "answers": ["stop"] * 10}, {"prediction": "go", "answers": ["stop"] * 10}]
@@ -61,7 +63,7 @@ def test_a_finished_run_does_nothing_and_loads_no_model(project, trainable, monk
     done("run", project / "run.yaml")
     before = content(project / "runs" / "a")
     times = {path: path.stat().st_mtime_ns for path in (project / "runs" / "a").rglob("*.*")}
-    monkeypatch.setattr(runmodels, "load_model", lambda spec, *_: pytest.fail(f"{spec} was loaded"))
+    monkeypatch.setattr(run_models, "load_model", lambda spec, *_: pytest.fail(f"{spec} was loaded"))
     output = done("run", project / "run.yaml")
     for stage in ("intake", "annotate", "identify", "level", "evaluate"):
         assert "up to date: nothing changed" in said_of(stage, output)
@@ -232,7 +234,7 @@ def test_an_interrupted_run_says_how_to_go_on(project, monkeypatch):
     def interrupt(spec, loading):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runmodels, "load_model", interrupt)
+    monkeypatch.setattr(run_models, "load_model", interrupt)
     result = parityalign("run", project / "run.yaml")
     assert result.exit_code == 130
     assert "Resume with the same command" in result.stderr
@@ -395,13 +397,12 @@ def test_a_killed_process_is_resumed_to_the_same_result(project):
 @pytest.fixture
 def small_demo(project, monkeypatch):
     """The demo with fake models and without its drawings."""
-    from parityalign import cli
 
     said = yaml.safe_load((project / "run.yaml").read_text())
     said |= {"run": ".", "teacher": f"fake:{project}/teacher.json", "student": f"fake:{project}/student.json"}
     said["tasks"] = {"textvqa": {"images": "data/pool/textvqa", "test": "data/test/textvqa"}}
     write_whole(project / "demo.yaml", yaml.safe_dump(said))
-    monkeypatch.setattr(cli, "DEMO_CONFIG", project / "demo.yaml")
+    monkeypatch.setattr(app, "DEMO_CONFIG", project / "demo.yaml")
 
     def write_demo_data(folder, seed, progress):
         for part, source in (("pool", "pool"), ("test", "test")):
@@ -410,8 +411,7 @@ def small_demo(project, monkeypatch):
                 target.parent.mkdir(parents=True)
                 (project / source).rename(target)
 
-    generate = type("Generate", (), {"write_demo_data": staticmethod(write_demo_data)})
-    monkeypatch.setattr(cli, "find", lambda room, name: generate)
+    monkeypatch.setattr(demo, "write_demo_data", write_demo_data)
 
 
 def test_the_demo_draws_its_data_into_the_run_folder_and_runs(project, trainable, small_demo, monkeypatch):
@@ -425,7 +425,7 @@ def test_the_demo_shows_its_controls_on_request(project, trainable, small_demo, 
     row = {"name": "random pairs", "pairs": 8, "steps": 4, "tasks": {"textvqa": 55.5}, "mean_gain": 5.5}
     said = {"controls": [row], "gap_precision": {"n": 4, "right": 3}}
     write = lambda run: write_whole(run.folder.path / "controls.json", json.dumps(said))  # noqa: E731
-    monkeypatch.setattr("parityalign.controls.run_controls", write)
+    monkeypatch.setattr(demo, "run_controls", write)
     monkeypatch.chdir(project)
     output = done("demo", "--controls")
     assert "random pairs" in output

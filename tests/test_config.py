@@ -8,13 +8,13 @@ import pytest
 import yaml
 from pydantic.fields import FieldInfo
 
-from parityalign.config import RunConfig, TaskData
-from parityalign.errors import UserError
-from parityalign.loading import Settings
-from parityalign.runfile import as_yaml, load_config
-from parityalign.tuning import NEED_EXPLANATIONS
+from parityalign.config.base import Settings
+from parityalign.config.run_yaml import as_yaml, load_config
+from parityalign.config.schema import RunConfig, TaskData
+from parityalign.config.training import NEED_EXPLANATIONS
+from parityalign.core.errors import UserError
 
-SHIPPED = sorted(Path(__file__).parent.parent.glob("src/parityalign/embedded/*.yaml"))
+SHIPPED = sorted(Path(__file__).parent.parent.glob("src/parityalign/demo/*.yaml"))
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 import tiny
 from families import FAMILIES, write
-from parityalign.errors import UserError
-from parityalign.loading import LoadingSettings
-from parityalign.models import hf
-from parityalign.opening import open_model, open_processor
-from parityalign.prompting import Encoded, Prompter, read_image, stack, stop_tokens
-from parityalign.seams import Decoding, Request
-from parityalign.training.batches import AnswerBatches, Example
-from parityalign.training.weights import open_student, save_like, with_adapter
+from parityalign.config.loading import LoadingSettings
+from parityalign.core.errors import UserError
+from parityalign.core.interfaces import Decoding, Request
+from parityalign.models.backends import hf
+from parityalign.models.encoding import Encoded, Prompter, read_image, stack, stop_tokens
+from parityalign.models.loading import open_model, open_processor
+from parityalign.training.collator import AnswerBatches, Example
+from parityalign.training.student import open_student, save_like, with_adapter
 
 SIZES = ((60, 60), (150, 50), (40, 110), (100, 90))
 QUESTIONS = ("what is the colour ?", "shape ?", "what is the shape of the red square é", "is the green square red?")

@@ -5,14 +5,14 @@ from collections import Counter
 import pytest
 
 from makers import mute
-from parityalign.controls import Lesson, is_true, scored, true_pairs
-from parityalign.pipeline import align
-from parityalign.plugins import load_task
-from parityalign.records import Answer, ImageRef
-from parityalign.runfile import load_config
-from parityalign.stages.evaluate import AFTER
+from parityalign.config.run_yaml import load_config
+from parityalign.core.records import Answer, ImageRef
+from parityalign.demo.controls import Lesson, is_true, scored, true_pairs
+from parityalign.pipeline.pipeline import align
+from parityalign.pipeline.preflight import open_run_folder
+from parityalign.stages.evaluate import AFTER_FILE
 from parityalign.stages.level import Choice
-from parityalign.starting import opened
+from parityalign.tasks import load_task
 
 
 @pytest.fixture
@@ -42,14 +42,14 @@ def test_true_labels_follow_the_seed(images):
 
 
 def test_a_control_says_how_far_the_run_is_ahead_of_it_question_by_question(project, trainable):
-    with opened(load_config(project / "run.yaml"), mute) as run:
+    with open_run_folder(load_config(project / "run.yaml"), mute) as run:
         assert list(align(run))[-1] == "report"
-        lesson, own = Lesson("any", "", Choice([], [], 0)), list(run.artefact("answers").stream(AFTER, Answer))
+        lesson, own = Lesson("any", "", Choice([], [], 0)), list(run.artifact("answers").stream(AFTER_FILE, Answer))
         found = []
         for name, wrong in (("same", 0), ("worse", 2)):
-            control = run.folder.artefact(name, inputs={}, settings={})
+            control = run.folder.artifact(name, inputs={}, settings={})
             said = [each.model_copy(update={"text": "no"}) if place < wrong else each for place, each in enumerate(own)]
-            control.stream(AFTER, Answer).append(said)
+            control.stream(AFTER_FILE, Answer).append(said)
             found.append(scored(run, control, lesson, steps=1))
     same, worse = found
     assert (same.run_ahead.score, same.run_ahead.ci) == (0, (0, 0)) and same.mean.score == 100

@@ -6,13 +6,13 @@ from transformers import LogitsProcessorList
 
 import tiny
 from families import FAMILIES, write
-from parityalign.models import _batches, hf
-from parityalign.models._batches import Budget, Row, patches, windows
-from parityalign.models._decoding import GumbelNoise, can_choose_rows
-from parityalign.models._reading import Reader, with_other_prompt
-from parityalign.opening import open_processor
-from parityalign.prompting import Encoded, Prompter, read_image, stack
-from parityalign.seams import Decoding, Request
+from parityalign.core.interfaces import Decoding, Request
+from parityalign.models.backends import _batches, hf
+from parityalign.models.backends._batches import Budget, Row, patches, windows
+from parityalign.models.backends._decoding import GumbelNoise, can_choose_rows
+from parityalign.models.backends._reading import Reader, with_other_prompt
+from parityalign.models.encoding import Encoded, Prompter, read_image, stack
+from parityalign.models.loading import open_processor
 
 SIZES = ((60, 60), (150, 50), (40, 110))
 PROMPTS = ("what is the colour ?", "shape ?", "what is the shape of the red square")
@@ -61,7 +61,7 @@ def test_replies_are_those_of_transformers_own_loop_token_for_token(model, image
 def test_a_family_whose_cache_cannot_be_cut_writes_the_same(model, images, monkeypatch):
     requests = [Request(image, prompt) for image in images for prompt in PROMPTS[:2]]
     expected = model.generate(requests, Decoding(TOKENS))
-    monkeypatch.setattr("parityalign.models._decoding.can_choose_rows", lambda model: False)
+    monkeypatch.setattr("parityalign.models.backends._decoding.can_choose_rows", lambda model: False)
     monkeypatch.setattr(model, "_shares", False)
     assert model.generate([*requests, requests[0]], Decoding(TOKENS)) == [*expected, expected[0]]
 

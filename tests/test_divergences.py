@@ -11,8 +11,8 @@ from scipy.spatial import distance
 from scipy.special import log_softmax, logsumexp, rel_entr
 from torch import nn
 
-from parityalign.objectives._chunks import over_chunks
-from parityalign.objectives._divergences import (
+from parityalign.training.losses._chunks import over_chunks
+from parityalign.training.losses._divergences import (
     DIVERGENCES,
     TopTokens,
     attention_divergence,
@@ -20,7 +20,7 @@ from parityalign.objectives._divergences import (
     token_divergence,
     view_divergence,
 )
-from parityalign.objectives._reductions import pair_means
+from parityalign.training.losses._reductions import pair_means
 
 QUICK = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**32 - 1)

@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 import tiny
 from makers import mute
-from parityalign import doctor, starting
-from parityalign.cli import app
-from parityalign.errors import UserError
-from parityalign.modelfiles import WEIGHTS
-from parityalign.runfile import load_config
-from parityalign.training import weights
+from parityalign.cli.app import app
+from parityalign.config.run_yaml import load_config
+from parityalign.core.errors import UserError
+from parityalign.models.checkpoint import WEIGHTS
+from parityalign.pipeline import preflight
+from parityalign.planning import doctor
+from parityalign.training import student
 
 GIGABYTE = 10**9
 SMALL = doctor.Machine(2, GIGABYTE, [], {"torch": "2", "torchvision": None}, "http://hub", False, "/cache")
@@ -85,15 +86,15 @@ def test_weights_that_are_none_are_a_problem_and_no_size_that_fits(folder):
 
 def test_a_method_that_cannot_train_here_is_a_problem_of_the_student_as_it_is_when_the_run_begins(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for module in (weights, starting):  # bitsandbytes is installed, or as good as that
+    for module in (student, preflight):  # bitsandbytes is installed, or as good as that
         monkeypatch.setattr(module, "find_spec", lambda name: name)
     told = json.loads(asked(folder, "--json", level={"method": "qlora"}).output)["models"]
     assert told[0]["problem"] is None
     assert "level.method is qlora, which needs a GPU" in told[1]["problem"]
-    with pytest.raises(UserError) as refused, starting.opened(load_config(folder / "RUN.yaml"), mute):
+    with pytest.raises(UserError) as refused, preflight.open_run_folder(load_config(folder / "RUN.yaml"), mute):
         pass
     assert str(refused.value) == told[1]["problem"]
-    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    monkeypatch.setattr(student, "find_spec", lambda name: None)
     assert "pip install 'parityalign[lora,quantised]'" in asked(folder, level={"method": "qlora"}).output
     monkeypatch.setitem(sys.modules, "peft", None)
     done = asked(folder, level={"method": "lora"})
@@ -112,7 +113,7 @@ def test_a_model_that_does_not_fit_is_told_what_would_help():
     sizes = {"dtype": "float32", "device": "cpu", "attention": "sdpa", "files": 3 * GIGABYTE, "needs": 3 * GIGABYTE}
     large = doctor.Patient("student", "hf:./student", family="Llava", **sizes, missing=0, has=GIGABYTE)
     assert large.fits is False
-    told = "\n".join(doctor.lines(SMALL, [large]))
+    told = "\n".join(doctor.doctor_lines(SMALL, [large]))
     assert "3.0 GB of 1.0 GB once loaded: does NOT fit: try dtype: bfloat16, quantise: 4bit" in told
 
 

@@ -6,20 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from makers import mute
-from parityalign.embedded import apart, generate
-from parityalign.embedded.build import ASSISTANT, END, IMAGE, USER, build_model, build_processor, build_tokenizer
-from parityalign.embedded.canvas import SIDE, Fact
-from parityalign.embedded.recipe import (
-    EXPLAINING,
-    PROCESSES,
-    TOWER,
-    WHOLE,
-    first_explained_seed,
-    first_whole_seed,
-    talk_maker,
-)
-from parityalign.embedded.schooling import (
+from demo_models import apart
+from demo_models.build import ASSISTANT, END, IMAGE, USER, build_model, build_processor, build_tokenizer
+from demo_models.recipe import EXPLAINING, PROCESSES, TOWER, WHOLE, first_explained_seed, first_whole_seed, talk_maker
+from demo_models.schooling import (
     TOWER_MIX,
     TRAINING_SEEDS,
     WHOLE_MIX,
@@ -32,13 +22,18 @@ from parityalign.embedded.schooling import (
     visible,
     world_of,
 )
-from parityalign.embedded.splits import ten_answers
-from parityalign.embedded.worlds import WORLDS
-from parityalign.matching import textvqa_accuracy
-from parityalign.opening import open_processor
-from parityalign.parsing import ParsedPair, read_explanation, read_pair
-from parityalign.plugins import EMBEDDED_MODELS, load_model, load_task
-from parityalign.seams import Decoding, Request
+from makers import mute
+from parityalign.core.interfaces import Decoding, Request
+from parityalign.core.layout import EMBEDDED_MODELS
+from parityalign.demo import generate
+from parityalign.demo.canvas import SIDE, Fact
+from parityalign.demo.splits import ten_answers
+from parityalign.demo.worlds import WORLDS
+from parityalign.metrics import textvqa_accuracy
+from parityalign.models.loading import open_processor
+from parityalign.models.open import load_model
+from parityalign.stages.parsing import ParsedPair, read_explanation, read_pair
+from parityalign.tasks import load_task
 
 
 @pytest.fixture(scope="module")

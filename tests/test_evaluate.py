@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from makers import artefact, content, mute, task
-from parityalign.config import EvaluateSettings
-from parityalign.intervals import cluster_sums, percentile_interval, resampled_means, sign_flip_p
-from parityalign.models.fake import FakeModel
-from parityalign.plugins import load_task
-from parityalign.records import Answer, Question
+from makers import artifact, content, mute, task
+from parityalign.config.schema import EvaluateSettings
+from parityalign.core.records import Answer, Question
+from parityalign.metrics._statistics import cluster_sums, percentile_interval, resampled_means, sign_flip_p
+from parityalign.models.backends.fake import FakeModel
 from parityalign.report.tables import Scores
-from parityalign.stages.evaluate import Models, evaluate, score, write_scores
+from parityalign.stages.evaluate import Models, evaluate_models, score_run_answers, write_scores
+from parityalign.tasks import load_task
 
 CHANCE = np.random.default_rng
 
@@ -85,7 +85,7 @@ def test_a_single_image_has_an_interval_without_width():
 def test_draws_in_several_portions_equal_one_draw_in_distribution(monkeypatch):
     values = CHANCE(6).random(50)
     whole = interval(values, resamples=8000)
-    monkeypatch.setattr("parityalign.intervals._CELLS", 300)
+    monkeypatch.setattr("parityalign.metrics._statistics._CELLS", 300)
     assert interval(values, resamples=8000) == pytest.approx(whole, abs=0.01)
     assert sign_flip_p(values - 0.45, permutations=2000, rng=CHANCE(0)) == pytest.approx(
         stats.ttest_1samp(values, 0.45).pvalue, abs=0.05
@@ -161,11 +161,11 @@ def knows(share):
 
 def run(folder, tests, tasks, before=40, after=70, teacher=90, progress=mute, **options):
     chosen = EvaluateSettings(**({"resamples": 400, "batch_size": 32} | options))
-    made = artefact(folder, "answers", **options)
+    made = artifact(folder, "answers", **options)
     shares = {"before": before, "after": after, "teacher": teacher}
     models = {name: None if share is None else (lambda share=share: knows(share)) for name, share in shares.items()}
-    evaluate(made, tests, tasks, Models(**models), settings=chosen, seed=0, progress=progress)
-    return made, score(made, tests, tasks, settings=chosen, seed=0)
+    evaluate_models(made, tests, tasks, Models(**models), settings=chosen, seed=0, progress=progress)
+    return made, score_run_answers(made, tests, tasks, settings=chosen, seed=0)
 
 
 def test_scores_are_per_cent_with_counts_and_intervals_around_them(tmp_path):
@@ -243,11 +243,11 @@ def test_gap_recovered_is_unknown_where_the_teacher_is_not_ahead(tmp_path):
 
 
 def test_without_any_test_split_nothing_is_scored_and_nobody_is_loaded(tmp_path):
-    made = artefact(tmp_path, "answers")
+    made = artifact(tmp_path, "answers")
     nobody = lambda: pytest.fail("a model was loaded")  # noqa: E731
     options = {"settings": EvaluateSettings(), "seed": 0}
-    evaluate(made, {}, {"toy": task()}, Models(nobody, nobody, nobody), progress=mute, **options)
-    scores = score(made, {}, {"toy": task()}, **options)
+    evaluate_models(made, {}, {"toy": task()}, Models(nobody, nobody, nobody), progress=mute, **options)
+    scores = score_run_answers(made, {}, {"toy": task()}, **options)
     assert (scores.tasks, scores.mean_gain, scores.gap_recovered, scores.not_scored) == ({}, None, None, ["toy"])
     assert scores.forgotten.questions.total.had_right == 0
 
@@ -265,12 +265,12 @@ def test_a_limit_takes_a_seeded_part_of_each_split(tmp_path):
 
 def test_a_question_with_a_special_token_is_not_asked_but_counted_and_wrong(tmp_path):
     tests = {"toy": [*questions(1), questions(1)[0].model_copy(update={"question_id": "x", "question": "<image> 0?"})]}
-    made = artefact(tmp_path, "answers")
+    made = artifact(tmp_path, "answers")
     teacher = FakeModel(lambda *_: "tea", special_tokens=frozenset({"<image>"}))
     models = Models(lambda: teacher, lambda: teacher, lambda: teacher)
     options = {"settings": EvaluateSettings(), "seed": 0}
-    evaluate(made, tests, {"toy": task()}, models, progress=mute, **options)
-    scores = score(made, tests, {"toy": task()}, **options)
+    evaluate_models(made, tests, {"toy": task()}, models, progress=mute, **options)
+    scores = score_run_answers(made, tests, {"toy": task()}, **options)
     assert made.manifest["counts"] == {"questions": 2, "not_asked": 2}
     assert scores.tasks["toy"].teacher.score == 50
 
@@ -299,7 +299,7 @@ def test_scores_say_how_many_questions_the_file_has_and_why_some_are_not_scored(
     left_out = {"toy": {"missing_image": 3, "no_answers": 0}, "other": {"missing_image": 1}}
     chosen = EvaluateSettings(limit=1000, resamples=100)
     asked = {"toy": asked_of(made, tests["toy"])}
-    scores = score(made, asked, tasks, settings=chosen, seed=0, left_out=left_out)
+    scores = score_run_answers(made, asked, tasks, settings=chosen, seed=0, left_out=left_out)
     assert scores.tasks["toy"].coverage.model_dump() == {
         "questions": 63,
         "scored": 60,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parityalign.errors import UserError
-from parityalign.evidence import Observation, Observed, observations, read_shard, write_shard
+from parityalign.core.errors import UserError
+from parityalign.core.observations import Observation, Observed, read_observations, read_shard, write_shard
 
 
 def observation(tokens: int, *, seed: int = 0, cells: int = 4, top: int = 3) -> Observation:
@@ -54,7 +54,7 @@ def test_pairs_are_found_in_several_shards_and_those_without_are_passed_over(tmp
     write_shard(tmp_path / "a", first)
     write_shard(tmp_path / "b", second)
     index = [*lines("a", first), Observed(pair_id="x", shard=None, why_not="special_token"), *lines("b", second)]
-    found = list(observations(tmp_path, index))
+    found = list(read_observations(tmp_path, index))
     assert [line.pair_id for line, _ in found] == ["0", "1", "0"]
     assert all(map(same, [*first, *second], [each for _, each in found]))
 
@@ -64,10 +64,10 @@ def test_a_missing_or_damaged_shard_is_named_with_the_way_out(tmp_path, damage):
     write_shard(tmp_path / "a", [observation(2)])
     damage(tmp_path / "a")
     with pytest.raises(UserError, match=r"(?s)a cannot be read.*Delete the folder"):
-        list(observations(tmp_path, lines("a", [observation(2)])))
+        list(read_observations(tmp_path, lines("a", [observation(2)])))
 
 
 def test_a_shard_that_the_index_does_not_speak_of_is_refused(tmp_path):
     write_shard(tmp_path / "a", [observation(2)])
     with pytest.raises(UserError, match="does not hold the observation of the pair 0"):
-        list(observations(tmp_path, lines("a", [observation(3)])))
+        list(read_observations(tmp_path, lines("a", [observation(3)])))

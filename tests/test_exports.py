@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from makers import content
-from parityalign.exporting import export
-from parityalign.matching import textvqa_accuracy
-from parityalign.parsing import without_tags
-from parityalign.plugins import find, names
-from parityalign.runfile import load_config
+from parityalign.config.run_yaml import load_config
+from parityalign.core.registry import find_part, part_names
+from parityalign.export.run_export import export_run
+from parityalign.metrics import textvqa_accuracy
+from parityalign.stages.parsing import without_tags
 from projects import WORDS, done, make_project, refusal, table
 
 FORMATS = ("llava", "messages", "trl", "hf-dataset")
@@ -91,8 +91,8 @@ def plain(form: str, row: dict) -> dict[str, object]:
 
 
 def test_these_are_the_formats():
-    assert names("exports") == ["evaluation_log", "hf_dataset", "llava", "messages", "trl"]
-    assert all(callable(find("exports", name).write) for name in names("exports"))
+    assert part_names("exports") == ["evaluation_log", "hf_dataset", "llava", "messages", "trl"]
+    assert all(callable(find_part("exports", name).write) for name in part_names("exports"))
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -124,7 +124,7 @@ def test_the_image_of_a_row_is_the_one_of_its_pair(shared, form, tmp_path):
 @pytest.mark.parametrize("form", FORMATS)
 def test_questions_go_out_bare_or_as_the_models_were_asked_them(shared, form, tmp_path):
     assert {row["asked"] for row in rows(shared, form, tmp_path / "out")} == {ASKED}
-    prompt = find("tasks", "textvqa").TASK.answer_prompt.format(question=ASKED)
+    prompt = find_part("tasks", "textvqa").TASK.answer_prompt.format(question=ASKED)
     assert {row["asked"] for row in rows(shared, form, tmp_path / "out", "--prompted")} == {prompt}
 
 
@@ -208,7 +208,7 @@ def test_the_data_card_tells_where_the_pairs_come_from_and_no_path(shared, tmp_p
 
 
 def test_large_images_are_spread_over_several_files(shared, tmp_path, monkeypatch):
-    part = find("exports", "hf_dataset")
+    part = find_part("exports", "hf_dataset")
     monkeypatch.setattr(part, "_SHARD_BYTES", 1)
     assert len(rows(shared, "hf-dataset", tmp_path)) == 4
     shards = sorted((tmp_path / "data").iterdir())
@@ -346,10 +346,10 @@ def test_an_export_changes_nothing_of_the_run(run):
 
 
 def test_an_export_that_was_cut_off_is_made_anew(run, monkeypatch):
-    part = find("exports", "llava")
+    part = find_part("exports", "llava")
     monkeypatch.setattr(part, "write", lambda run, out: (out / "data.json").write_text("half") and 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        export(load_config(run / "run.yaml"), "llava", everything=False, prompted=False, out=None)
+        export_run(load_config(run / "run.yaml"), "llava", everything=False, prompted=False, out=None)
     monkeypatch.undo()
     done("export", run, "--format", "llava")
     assert len(written("llava", run / "exports" / "llava")) == 4

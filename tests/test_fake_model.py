@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from parityalign.errors import UserError, WorkFailed
-from parityalign.models.fake import FakeModel, load
-from parityalign.plugins import load_model
-from parityalign.seams import Decoding, Request
+from parityalign.core.errors import UserError, WorkFailed
+from parityalign.core.interfaces import Decoding, Request
+from parityalign.models.backends.fake import FakeModel, load
+from parityalign.models.open import load_model
 
 GREEDY = Decoding(max_new_tokens=8)
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from parityalign.errors import UserError
-from parityalign.firstrelease import Item, kind_of, read_combined, read_item
-from parityalign.rows import read_rows
+from parityalign.core.errors import UserError
+from parityalign.core.json_rows import read_rows
+from parityalign.data.mpa_release import Item, kind_of_item, read_combined, read_item
 
 IMAGE = "/somewhere/data/okvqa/images/COCO_val2014_000000297147.jpg"
 NAME = "COCO_val2014_000000297147.jpg"
@@ -48,7 +48,7 @@ def read_items(path):
 )
 def test_each_stage_s_file_is_known_by_its_keys(tmp_path, row, kind, item):
     assert read_items(written(tmp_path, [row])) == [item]
-    assert kind_of(row) == kind
+    assert kind_of_item(row) == kind
 
 
 def test_what_the_release_could_not_read_is_none_and_the_text_null_stays_a_text(tmp_path):

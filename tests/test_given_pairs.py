@@ -7,9 +7,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from parityalign.errors import UserError
-from parityalign.records import content_id
-from parityalign.stages._given_pairs import read_given_pairs
+from parityalign.core.errors import UserError
+from parityalign.core.records import content_id
+from parityalign.data.given_pairs import read_given_pairs
 from projects import done, refusal
 
 PAIRS = [("7", "a.png", "What is sold?", "tea"), ("8", "b.png", "Which one?", "two"), ("9", "c.png", None, None)]

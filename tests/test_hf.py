@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import tiny
-from parityalign import plugins
-from parityalign.errors import UserError, WorkFailed
-from parityalign.models import _batches, _decoding, _reading, hf
-from parityalign.seams import Decoding, Request
+from parityalign.core.errors import UserError, WorkFailed
+from parityalign.core.interfaces import Decoding, Request
+from parityalign.models.backends import _batches, _decoding, _reading, hf
+from parityalign.models.open import load_model
 
 GREEDY, SAMPLED = Decoding(12), Decoding(12, temperature=1.0)
 
@@ -274,7 +274,7 @@ def test_the_name_says_where_the_model_is(model, tmp_path, monkeypatch):
 
 def test_the_plugin_loader_finds_it(tmp_path):
     folder = tiny.fast_vlm(tmp_path / "model")
-    assert plugins.load_model(f"hf:{folder}").name == f"hf:{folder}"
+    assert load_model(f"hf:{folder}").name == f"hf:{folder}"
 
 
 def test_nothing_reaches_the_terminal(tmp_path, requests, capfd):

@@ -18,18 +18,19 @@ from PIL import Image
 
 from makers import content as content_of
 from makers import draw, speckle
-from parityalign import cli
-from parityalign.errors import UserError, WorkFailed
-from parityalign.models import _asking
-from parityalign.models._images import data_url
-from parityalign.models._ledger import ANSWERS
-from parityalign.models._wire import retry_after
-from parityalign.models.http import PROBE, HTTPModel, Servers, load
-from parityalign.pictures import read_picture
-from parityalign.plugins import fingerprint, load_model, split_model
-from parityalign.runfile import as_yaml, load_config, read_config
-from parityalign.seams import Decoding, Request
-from parityalign.serving import ServerSettings
+from parityalign.cli import app
+from parityalign.config.model_specs import split_model
+from parityalign.config.run_yaml import as_yaml, load_config, read_config
+from parityalign.config.serving import ServerSettings
+from parityalign.core.errors import UserError, WorkFailed
+from parityalign.core.interfaces import Decoding, Request
+from parityalign.data.images import read_picture
+from parityalign.models.backends import _asking
+from parityalign.models.backends._images import data_url
+from parityalign.models.backends._ledger import ANSWERS
+from parityalign.models.backends._wire import retry_after
+from parityalign.models.backends.openai import PROBE, HTTPModel, Servers, load
+from parityalign.models.open import fingerprint, load_model
 from projects import WORDS, configure, done, refusal
 from serving import Served, answer, image_of, prompt_of, reply, serving
 
@@ -700,9 +701,9 @@ def test_a_wrong_server_setting_is_refused_and_no_key_shown(project, server, sai
 
 def test_the_demo_takes_another_teacher(tmp_path, monkeypatch):
     taken = []
-    monkeypatch.setattr(cli, "_align", lambda config, controls: taken.append(config.teacher))
-    monkeypatch.setattr(cli, "load_config", cli.read_config)
-    monkeypatch.setattr(cli, "find", lambda *_: SimpleNamespace(write_demo_data=lambda *_: None))
+    monkeypatch.setattr(app, "_align", lambda config, controls: taken.append(config.teacher))
+    monkeypatch.setattr(app, "load_config", app.read_config)
+    monkeypatch.setattr(app, "find", lambda *_: SimpleNamespace(write_demo_data=lambda *_: None))
     done("demo", "--run", tmp_path / "run", "--teacher", "http://host/v1#m")
     assert taken == ["http://host/v1#m"]
     assert "no kind of model 'hff'" in refusal("demo", "--run", tmp_path / "run", "--teacher", "hff:x")

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from makers import artefact, content, mute, task
-from parityalign.config import IdentifySettings
-from parityalign.errors import UserError
-from parityalign.models.fake import FakeModel
-from parityalign.plugins import load_task
-from parityalign.records import Answer, Pair, VerdictKind, content_id
-from parityalign.stages._judging import Given, annotators_of, judge_of
-from parityalign.stages.elsewhere import identify_from_files
-from parityalign.stages.identify import identify, verdicts_of
+from makers import artifact, content, mute, task
+from parityalign.config.schema import IdentifySettings
+from parityalign.core.errors import UserError
+from parityalign.core.records import Answer, Pair, VerdictKind, content_id
+from parityalign.models.backends.fake import FakeModel
+from parityalign.stages.identify import identify_gaps, verdicts_of
+from parityalign.stages.identify_files import identify_from_files
+from parityalign.stages.judging import Given, judge_of
+from parityalign.tasks import load_task
 
 TASKS = ("textvqa", "stvqa", "chartqa", "okvqa")
 
@@ -113,7 +113,7 @@ def test_the_threshold_decides_on_partly_right_answers():
 @given(text=st.text(min_size=1, max_size=20))
 def test_by_every_official_metric_an_answer_agrees_with_itself(task_name, text):
     assume("n" not in text.casefold())  # relaxed accuracy takes "nan" and "inf" for numbers, which equal nothing
-    assert load_task(task_name).metric(text, annotators_of(text)).value >= 0.999
+    assert load_task(task_name).metric.on_pair(text, text).value >= 0.999
 
 
 WORLD = {
@@ -135,10 +135,10 @@ def model(place, name, **options):
 
 
 def run(folder, pairs, student, teacher, progress=mute, **options):
-    made = artefact(folder, "verdicts")
+    made = artifact(folder, "verdicts")
     tasks = {"toy": task(metric=load_task("textvqa").metric)}
     options = {"batch_size": 2} | options
-    identify(
+    identify_gaps(
         made, pairs, tasks, lambda: student, lambda: teacher, settings=IdentifySettings(**options), progress=progress
     )
     return made
@@ -207,8 +207,8 @@ def test_only_one_model_is_in_use_at_a_time_and_none_when_all_is_done(tmp_path):
         return model(place, name)
 
     for _ in range(2):
-        identify(
-            artefact(tmp_path, "verdicts"),
+        identify_gaps(
+            artifact(tmp_path, "verdicts"),
             pairs,
             {"toy": task(metric=load_task("textvqa").metric)},
             lambda: load("student", 0),
@@ -220,8 +220,8 @@ def test_only_one_model_is_in_use_at_a_time_and_none_when_all_is_done(tmp_path):
 
 
 def test_the_teacher_is_not_loaded_if_the_student_has_all_right(tmp_path):
-    made = artefact(tmp_path, "verdicts")
-    identify(
+    made = artifact(tmp_path, "verdicts")
+    identify_gaps(
         made,
         [pair(0), pair(1)],
         {"toy": task()},

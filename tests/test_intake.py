@@ -7,25 +7,25 @@ from io import BytesIO
 import pytest
 from PIL import Image, ImageDraw
 
-from makers import artefact, content, draw, mute
-from parityalign import pictures
-from parityalign.config import IntakeSettings
-from parityalign.disk import files_below, listing_digest
-from parityalign.errors import UserError
-from parityalign.records import ImageRef, Question, Rejected
-from parityalign.sourcing import open_source
+from makers import artifact, content, draw, mute
+from parityalign.config.schema import IntakeSettings
+from parityalign.core.errors import UserError
+from parityalign.core.files import files_below, listing_digest
+from parityalign.core.records import ImageRef, Question, Rejected
+from parityalign.data import images
+from parityalign.data.open_source import open_source
 from parityalign.stages import intake as intake_module
 from parityalign.stages._likeness import look_at
 from parityalign.stages._seen import Seen
-from parityalign.stages.intake import accepted, intake
+from parityalign.stages.intake import accepted_images, sort_images
 
 
 def take_in(run, pools, tests=None, progress=mute, **settings):
     """Runs intake and gives {file name: reason, "" where accepted}."""
-    made = artefact(run, "images")
+    made = artifact(run, "images")
     sources = {task: [open_source(str(pool))] for task, pool in pools.items()}
-    intake(made, sources, tests or {}, settings=IntakeSettings(**settings), progress=progress)
-    outcomes = {os.path.basename(image.path): "" for image in accepted(made)}
+    sort_images(made, sources, tests or {}, settings=IntakeSettings(**settings), progress=progress)
+    outcomes = {os.path.basename(image.path): "" for image in accepted_images(made)}
     rejected = made.stream("quarantine.jsonl", Rejected)
     return made, outcomes | {os.path.basename(file.path): file.reason for file in rejected}
 
@@ -112,7 +112,7 @@ def test_a_new_picture_is_decoded_once_however_many_it_may_equal(tmp_path):
 def test_a_film_left_in_the_folder_is_not_read_into_memory(tmp_path, monkeypatch):
     draw(tmp_path / "pool/good.png")
     with (tmp_path / "pool/film.mp4").open("wb") as film:
-        film.truncate(pictures.MAX_BYTES + 1)  # sparse: takes no room
+        film.truncate(images.MAX_BYTES + 1)  # sparse: takes no room
     _, outcomes = take_in(tmp_path / "run", {"toy": tmp_path / "pool"})
     assert outcomes["film.mp4"] == "too_large"
 
@@ -208,7 +208,7 @@ def test_pictures_of_any_test_split_leave_every_pool(tmp_path):
     )
     assert outcomes == {"tested.png": "in_test_split", "free.png": "", "also-tested.png": "in_test_split"}
     # The same picture may serve two tasks: it is a duplicate only within one.
-    assert [image.task for image in accepted(made)] == ["one", "two"]
+    assert [image.task for image in accepted_images(made)] == ["one", "two"]
 
 
 def sign(path, words, size=(128, 96), scale=1.0, **options):
@@ -293,7 +293,7 @@ def test_order_and_identity_depend_on_names_and_content_only(tmp_path):
     for name, colour in (("c", "red"), ("a", "green"), ("b/d", "blue"), ("b-d", "white")):
         draw(pool / f"{name}.png", colour)
     made, _ = take_in(tmp_path / "run", {"toy": pool})
-    images = accepted(made)
+    images = accepted_images(made)
     assert [os.path.relpath(image.path, pool) for image in images] == ["a.png", "b/d.png", "b-d.png", "c.png"]
     assert all(len(image.image_id) == 32 for image in images) and len({image.image_id for image in images}) == 4
 

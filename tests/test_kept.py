@@ -12,24 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from makers import artefact, mute, task
-from parityalign.checkup import trained_on
-from parityalign.config import EvaluateSettings, IdentifySettings
-from parityalign.footprint import fits_twice, peak_bytes
-from parityalign.intervals import share_interval
-from parityalign.kept import Forgotten, Speed
-from parityalign.models import hf
-from parityalign.models.fake import FakeModel
-from parityalign.records import Pair, Question, Verdict, VerdictKind
+from makers import artifact, mute, task
+from parityalign.config.schema import EvaluateSettings, IdentifySettings
+from parityalign.config.training import LevelSettings
+from parityalign.core.records import Pair, Question, Verdict, VerdictKind
+from parityalign.core.results import Forgotten, Speed
+from parityalign.engines.asking import Asked
+from parityalign.metrics._statistics import share_interval
+from parityalign.models.backends import hf
+from parityalign.models.backends.fake import FakeModel
+from parityalign.models.memory import fits_twice, peak_bytes
+from parityalign.pipeline.retention import trained_on
 from parityalign.report.controls import Control, Controls, control_table
-from parityalign.report.kept import forgotten_table, speed_line, speed_table
+from parityalign.report.retention import forgotten_table, speed_line, speed_table
 from parityalign.stages._forgetting import Case, ask_again, known_before, lost_by_task, lost_pairs
-from parityalign.stages._speed import speed_of, time_students, times_as_fast
-from parityalign.stages._steps import Asked
-from parityalign.stages._turns import ENOUGH_SECONDS, MOST_PARTS, MOST_PASSES
+from parityalign.stages._speed import measured_speed, time_students, times_as_fast
+from parityalign.stages._timing_trials import ENOUGH_SECONDS, MOST_PARTS, MOST_PASSES
 from parityalign.stages.evaluate import speed_questions
-from parityalign.stages.level import choose
-from parityalign.tuning import LevelSettings
+from parityalign.stages.level import choose_pairs
 from projects import configure, done
 from tiny import drawn, fast_vlm
 
@@ -169,12 +169,12 @@ def asked(count, text="?"):
 
 
 def timed(folder, bench, questions, *, after=True, progress=mute, wanted=128, max_new_tokens=32):
-    made = artefact(folder, "speed")
+    made = artifact(folder, "speed")
     load_after = (lambda: bench.load("after")) if after else None
     chosen = EvaluateSettings(speed_questions=wanted, max_new_tokens=max_new_tokens)
     options = {"settings": chosen, "progress": progress, "clock": lambda: bench.now}
     time_students(made, questions, lambda: bench.load("before"), load_after, **options)
-    return speed_of(made, resamples=200, seed=0)
+    return measured_speed(made, resamples=200, seed=0)
 
 
 def test_twice_the_time_is_half_the_speed(tmp_path):
@@ -320,10 +320,10 @@ def weighed(tmp_path_factory):
 def test_a_real_student_beside_itself_is_about_as_fast_and_as_large(tmp_path, weighed):
     paths = drawn(tmp_path / "pictures", 8)
     questions = [Asked(str(number), path, "what is the colour", "") for number, path in enumerate(paths)]
-    made = artefact(tmp_path, "speed")
+    made = artifact(tmp_path, "speed")
     chosen = EvaluateSettings(max_new_tokens=4)
     time_students(made, questions, lambda: weighed, lambda: weighed, settings=chosen, progress=mute)
-    speed = speed_of(made, resamples=200, seed=0)
+    speed = measured_speed(made, resamples=200, seed=0)
     assert (speed.questions, speed.together) == (8, True) and speed.turns >= 8
     assert speed.before.parameters == speed.after.parameters == sum(p.numel() for p in weighed._model.parameters())
     assert speed.before.first_token_seconds > 0 and speed.ratio.ci[0] <= speed.ratio.value <= speed.ratio.ci[1]
@@ -342,7 +342,7 @@ def test_peak_memory_is_the_weights_and_what_was_taken_besides(weighed):
 
 
 def test_where_the_system_does_not_tell_the_peak_it_is_not_known(weighed, monkeypatch, tmp_path):
-    monkeypatch.setattr("parityalign.footprint._CLEAR", tmp_path / "no" / "such")
+    monkeypatch.setattr("parityalign.models.memory._CLEAR", tmp_path / "no" / "such")
     done_it = []
     assert peak_bytes(weighed._model, lambda: done_it.append(1)) is None and done_it == [1]
 
@@ -373,7 +373,7 @@ def test_another_model_fits_where_there_is_room_for_its_weights_and_more(monkeyp
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free, 10**9))
     assert fits_twice(OnGpus()) is fits
     weights = weighed._model.get_memory_footprint()
-    monkeypatch.setattr("parityalign.footprint._kilobytes", lambda *_: weights * free // 1000 // 1024)
+    monkeypatch.setattr("parityalign.models.memory._kilobytes", lambda *_: weights * free // 1000 // 1024)
     assert fits_twice(weighed._model) is fits
 
 
@@ -434,20 +434,20 @@ def test_what_any_round_trained_on_was_not_kept_out(tmp_path):
     (again / "verdicts.jsonl").write_text("".join(f"{each.model_dump_json()}\n" for each in gaps))
     config, manifest = SimpleNamespace(level=LevelSettings(), seed=0), {"rounds": [{}, {}]}
     run = SimpleNamespace(
-        config=config, folder=SimpleNamespace(path=tmp_path), artefact=lambda name: SimpleNamespace(manifest=manifest)
+        config=config, folder=SimpleNamespace(path=tmp_path), artifact=lambda name: SimpleNamespace(manifest=manifest)
     )
     both = trained_on(run, pairs, first)
     manifest["rounds"] = [{}]
     once = trained_on(run, pairs, first)
-    begun = choose(pairs, first, config.level, 0)
-    choice = choose(pairs, gaps, config.level, 0, begun.held_out)  # as the second round chooses
+    begun = choose_pairs(pairs, first, config.level, 0)
+    choice = choose_pairs(pairs, gaps, config.level, 0, begun.held_out)  # as the second round chooses
     assert once == {each.pair_id for each in begun.training}
     assert both == once | {each.pair_id for each in choice.training} and once < both
     assert not both & {each.pair_id for each in begun.held_out}
 
 
 def forget(folder, known, tasks, load, **options):
-    made, rules = artefact(folder, "forgotten"), IdentifySettings(batch_size=4, **options)
+    made, rules = artifact(folder, "forgotten"), IdentifySettings(batch_size=4, **options)
     ask_again(made, known, tasks, load, settings=rules, progress=mute)
     return made, lost_pairs(made, [each.pair for each in known], tasks, settings=rules)
 

@@ -10,16 +10,17 @@ from torch import nn
 import families
 import tiny
 from makers import mute
-from parityalign import placing
-from parityalign.errors import UserError, WorkFailed
-from parityalign.loading import LoadingSettings
-from parityalign.objectives import _passes
-from parityalign.opening import open_processor
-from parityalign.prompting import stop_tokens
-from parityalign.rates import PartRates
-from parityalign.training import checking, fitting, loop, parts, trainer, weights
-from parityalign.training.batches import AnswerBatches, Example
-from parityalign.tuning import LevelSettings
+from parityalign.config.loading import LoadingSettings
+from parityalign.config.rates import PartRates
+from parityalign.config.training import LevelSettings
+from parityalign.core.errors import UserError, WorkFailed
+from parityalign.models import token_boxes
+from parityalign.models.encoding import stop_tokens
+from parityalign.models.loading import open_processor
+from parityalign.training import modules, oom, train, trainer, verify_saved
+from parityalign.training import student as student_module
+from parityalign.training.collator import AnswerBatches, Example
+from parityalign.training.losses import _passes
 
 AS_IT_IS = LoadingSettings()
 
@@ -38,7 +39,9 @@ def pairs(tmp_path_factory):
 def level(student, pairs, out, **choices):
     objective = choices.pop("objective", tiny.ANSWER)
     plan = LevelSettings(**({"batch_size": 4, "max_steps": 2, "learning_rate": 3e-3} | choices))
-    made = loop.make_leveller(student, {"toy": "{question}"}, settings=plan, objective=objective, seed=3, progress=mute)
+    made = train.make_leveller(
+        student, {"toy": "{question}"}, settings=plan, objective=objective, seed=3, progress=mute
+    )
     return made(pairs[:5], pairs[5:], out)
 
 
@@ -50,7 +53,7 @@ def trained(student, pairs, tmp_path):
         settings = LevelSettings(**({"batch_size": 5} | choices))
         examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
         training = trainer.Training(student, AS_IT_IS, settings, objective, 0, mute, examples[:5], examples[5:])
-        made = loop._trainer(training, tmp_path)
+        made = train._trainer(training, tmp_path)
         made.current_gradient_accumulation_steps = 1
         return made, examples[:5]
 
@@ -110,7 +113,7 @@ def test_that_memory_ran_out_is_told_by_the_process_that_goes_on_too(student, pa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(loop, "save_like", killed)
+        patched.setattr(train, "save_like", killed)
         level(student, pairs, tmp_path / "out", objective=short_of_memory(1))
     assert level(student, pairs, tmp_path / "out").rows_at_once == 1
 
@@ -119,7 +122,7 @@ def test_that_memory_ran_out_is_told_by_the_process_that_goes_on_too(student, pa
     "what", [torch.OutOfMemoryError("no room"), MemoryError(), RuntimeError("can't allocate memory: you tried")]
 )
 def test_the_rows_that_fit_are_remembered(what, monkeypatch):
-    monkeypatch.setattr(fitting, "empty_memory", lambda: None)  # takes a second each time
+    monkeypatch.setattr(oom, "empty_memory", lambda: None)  # takes a second each time
     calls = []
 
     def work(rows):
@@ -128,7 +131,7 @@ def test_the_rows_that_fit_are_remembered(what, monkeypatch):
             raise what
         return rows
 
-    fit = fitting.Fit(64)
+    fit = oom.Fit(64)
     assert [fit(work, 20), fit(work, 20), fit(work, 2)] == [2, 2, 2]
     assert calls == [20, 10, 5, 2, 2, 2] and fit.halved
 
@@ -146,7 +149,7 @@ def test_another_error_is_no_lack_of_memory():
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        fitting.Fit(8)(work, 5)
+        oom.Fit(8)(work, 5)
     assert calls == [5]
 
 
@@ -157,13 +160,13 @@ def test_what_only_saves_memory_may_change_before_a_training_is_gone_on_with(stu
 
     plan = {"batch_size": 4, "max_steps": 6, "learning_rate": 3e-3}
     make = {"objective": tiny.ANSWER, "seed": 3}
-    first = loop.make_leveller(
+    first = train.make_leveller(
         student, {"toy": "{question}"}, settings=LevelSettings(**plan), progress=killed_after_3, **make
     )
     with pytest.raises(KeyboardInterrupt):
         first(pairs[:5], pairs[5:], tmp_path / "out")
     done = []
-    second = loop.make_leveller(
+    second = train.make_leveller(
         student,
         {"toy": "{question}"},
         settings=LevelSettings(**plan, rows_at_once=2, gradient_checkpointing=True),
@@ -218,7 +221,7 @@ def family_models(tmp_path_factory):
 @pytest.mark.parametrize("name", [family.name for family in families.FAMILIES])
 def test_every_family_is_told_apart_into_tower_connector_and_language_model(family_models, name):
     model = family_models[name]
-    found = parts.parts_of(model)
+    found = modules.parts_of(model)
     assert set(found.values()) == {"vision", "connector", "language"}
     decoder = {id(weight) for weight in model.get_decoder().parameters()}
     decoder |= {id(weight) for weight in model.get_output_embeddings().parameters()}
@@ -228,10 +231,10 @@ def test_every_family_is_told_apart_into_tower_connector_and_language_model(fami
 
 @pytest.mark.parametrize("name", [family.name for family in families.FAMILIES])
 def test_lora_stands_only_in_parts_that_are_trained_and_never_beside_the_head(family_models, name):
-    layers = parts.linear_layers(family_models[name], {"vision": 0, "connector": 1.0, "language": 0.5})
+    layers = modules.linear_layers(family_models[name], {"vision": 0, "connector": 1.0, "language": 0.5})
     kinds = dict(family_models[name].named_modules())
     assert layers and all(isinstance(kinds[layer], nn.Linear) for layer in layers)
-    assert {parts.part_of(layer) for layer in layers} <= {"connector", "language"}
+    assert {modules.part_of(layer) for layer in layers} <= {"connector", "language"}
     assert not [layer for layer in layers if kinds[layer] is family_models[name].get_output_embeddings()]
 
 
@@ -240,7 +243,7 @@ def test_a_frozen_part_stays_as_it_is_and_a_slow_one_moves_less(student, pairs, 
     level(student, pairs, tmp_path / "out", parts=rates, weight_decay=0.0)
     before, after = load_file(f"{student}/model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     moved = {name: float((before[name] - after[name]).abs().max()) for name in before if "running" not in name}
-    by_part = {part: [moved[name] for name in moved if parts.part_of(name) == part] for part in parts._NAMES}
+    by_part = {part: [moved[name] for name in moved if modules.part_of(name) == part] for part in modules._NAMES}
     assert max(by_part["vision"]) == 0
     assert min(by_part["connector"]) > 100 * max(by_part["language"]) > 0
 
@@ -272,7 +275,7 @@ class Odd(nn.Module):
 )
 def test_a_family_that_cannot_be_taken_apart_is_refused_with_its_modules(names, said):
     with pytest.raises(UserError, match=said) as refused:
-        parts.freeze(Odd(*names), {"vision": 0.1, "connector": 1, "language": 1})
+        modules.freeze(Odd(*names), {"vision": 0.1, "connector": 1, "language": 1})
     assert "Odd" in str(refused.value) and all(name in str(refused.value) for name in names)
 
 
@@ -291,15 +294,15 @@ def test_nothing_to_train_is_refused_in_the_settings():
 
 def test_the_settings_of_lora_reach_the_adapter(student):
     settings = LevelSettings(method="lora", lora_rank=3, lora_alpha=5, lora_dropout=0.25)
-    adapted = weights.open_trainable(student, AS_IT_IS, settings, half=False)
+    adapted = student_module.open_trainable(student, AS_IT_IS, settings, half=False)
     config = adapted.peft_config["default"]
     assert (config.r, config.lora_alpha, config.lora_dropout) == (3, 5, 0.25)
-    plain = weights.open_trainable(student, AS_IT_IS, LevelSettings(method="lora", lora_rank=3), half=False)
+    plain = student_module.open_trainable(student, AS_IT_IS, LevelSettings(method="lora", lora_rank=3), half=False)
     assert plain.peft_config["default"].lora_alpha == 6
 
 
 def test_below_an_adapter_weights_may_be_in_half_precision_while_the_adapter_is_not(student):
-    adapted = weights.open_trainable(student, AS_IT_IS, LevelSettings(method="lora"), half=True)
+    adapted = student_module.open_trainable(student, AS_IT_IS, LevelSettings(method="lora"), half=True)
     kinds = {"lora" in name: weight.dtype for name, weight in adapted.named_parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
 
@@ -318,7 +321,7 @@ def test_an_adapter_of_a_student_with_shared_embeddings_merges_and_reloads(pairs
 def test_qlora_trains_beside_4_bits_and_leaves_whole_weights(pairs, tmp_path, monkeypatch):
     modules = pytest.importorskip("bitsandbytes.nn.modules")
     monkeypatch.setattr(modules, "has_avx512bf16", lambda: False, raising=False)  # else it packs for answering only
-    monkeypatch.setattr(weights, "refuse_method", lambda method: None)
+    monkeypatch.setattr(student_module, "refuse_method", lambda method: None)
     student = str(tiny.llava(tmp_path / "student", width=64))  # blocks of 64 weights share a scale
     result = level(student, pairs, tmp_path / "out", method="qlora", learning_rate=2e-2, max_steps=6)
     assert result.best_step > 0 and result.held_out_loss_after < result.held_out_loss_before
@@ -329,17 +332,17 @@ def test_qlora_trains_beside_4_bits_and_leaves_whole_weights(pairs, tmp_path, mo
     examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
     for folder, said in ((student, result.held_out_loss_before), (tmp_path / "out", result.held_out_loss_after)):
         training = trainer.Training(str(folder), AS_IT_IS, settings, tiny.ANSWER, 0, mute, examples, examples[5:])
-        assert loop._trainer(training, tmp_path).held_out_loss() == pytest.approx(said, rel=0.02)
+        assert train._trainer(training, tmp_path).held_out_loss() == pytest.approx(said, rel=0.02)
 
 
 def test_qlora_without_bitsandbytes_is_answered_with_the_install_line(student, pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    monkeypatch.setattr(student_module, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'parityalign\[lora,quantised\]'"):
         level(student, pairs, tmp_path / "out", method="qlora")
 
 
 def test_qlora_without_a_gpu_is_refused(student, pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "find_spec", lambda name: name)
+    monkeypatch.setattr(student_module, "find_spec", lambda name: name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="needs a GPU"):
         level(student, pairs, tmp_path / "out", method="qlora")
@@ -354,13 +357,13 @@ def a_bad_merge(monkeypatch):
     with monkeypatch.context() as patched:
 
         def merged(model):
-            whole = weights.merged(model)
+            whole = student_module.merged(model)
             with torch.no_grad():
                 for weight in whole.parameters():
                     weight.mul_(1.2)
             return whole
 
-        patched.setattr(loop, "merged", merged)
+        patched.setattr(train, "merged", merged)
         yield
 
 
@@ -376,27 +379,27 @@ def test_a_saved_student_that_says_something_else_is_refused_and_saved_anew(
 
 
 def test_the_check_sees_the_answer_and_takes_rounding_for_what_it_is(student, pairs):
-    model = weights.open_student(student)
+    model = student_module.open_student(student)
     processor = open_processor(student)
     batches = AnswerBatches(processor, stop_tokens(processor.tokenizer, model.generation_config))
     examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
-    said = checking.answers_said(model, batches, examples)
-    batch = batches(examples[: checking.ASKED])
+    said = verify_saved.answers_said(model, batches, examples)
+    batch = batches(examples[: verify_saved.ASKED])
     assert -float(said.mean()) == pytest.approx(float(tiny.ANSWER(model, batch).detach()), abs=1e-4)
-    rounded = checking.answers_said(model.to(torch.float16).float(), batches, examples)
-    checking.refuse_difference(said, rounded, torch.float16, "there")
+    rounded = verify_saved.answers_said(model.to(torch.float16).float(), batches, examples)
+    verify_saved.refuse_difference(said, rounded, torch.float16, "there")
     with pytest.raises(WorkFailed, match="float16 explains"):
-        checking.refuse_difference(said, said * float("nan"), torch.float16, "there")
+        verify_saved.refuse_difference(said, said * float("nan"), torch.float16, "there")
 
 
 def test_a_family_that_cannot_be_trained_as_asked_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     folder = tiny.fast_vlm(tmp_path / "student")
     (folder / "model.safetensors").write_bytes(b"")
-    weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
-    weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}))
-    monkeypatch.setattr(placing, "_LAYOUTS", {})
+    student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
+    student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}))
+    monkeypatch.setattr(token_boxes, "_LAYOUTS", {})
     with pytest.raises(UserError, match="attention cannot be placed for Llava"):
-        weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
-    monkeypatch.setattr(parts, "_PART_OF", {})
+        student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
+    monkeypatch.setattr(modules, "_PART_OF", {})
     with pytest.raises(UserError, match="FastVlm"):
-        weights.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}))
+        student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}))

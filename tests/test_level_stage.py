@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from makers import artefact
-from parityalign.records import Pair, Verdict, VerdictKind
-from parityalign.seams import LevelResult
-from parityalign.stages.level import choose, level, was_levelled
-from parityalign.tuning import LevelSettings
+from makers import artifact
+from parityalign.config.training import LevelSettings
+from parityalign.core.interfaces import LevelResult
+from parityalign.core.records import Pair, Verdict, VerdictKind
+from parityalign.stages.level import choose_pairs, level_on_gaps, was_levelled
 
 KINDS = list(VerdictKind)
 GAP, RIGHT, BOTH, DROPPED, NEITHER = (
@@ -39,7 +39,7 @@ def judged(*kinds, images=None):
 
 
 def chosen(kinds, *, images=None, seed=0, **options):
-    choice = choose(*judged(*kinds, images=images), LevelSettings(**options), seed)
+    choice = choose_pairs(*judged(*kinds, images=images), LevelSettings(**options), seed)
     return choice, {pair.pair_id for pair in (*choice.training, *choice.held_out)}
 
 
@@ -86,8 +86,8 @@ def test_the_controls_take_what_they_say_and_never_a_dropped_pair():
 def test_the_draw_hangs_on_the_seed_and_the_pairs_but_not_on_their_order():
     kinds = [GAP] * 10 + [RIGHT] * 40
     pairs, verdicts = judged(*kinds)
-    there = choose(pairs, verdicts, LevelSettings(), 0)
-    back = choose(pairs[::-1], verdicts[::-1], LevelSettings(), 0)
+    there = choose_pairs(pairs, verdicts, LevelSettings(), 0)
+    back = choose_pairs(pairs[::-1], verdicts[::-1], LevelSettings(), 0)
     for side, reversed_side in zip(there[:2], back[:2], strict=True):
         assert {pair.pair_id for pair in side} == {pair.pair_id for pair in reversed_side}
     assert chosen(kinds, seed=0)[1] != chosen(kinds, seed=1)[1]
@@ -112,8 +112,8 @@ class Trainer:
 
 
 def run(folder, kinds, trainer, **options):
-    made = artefact(folder, "student")
-    level(made, *judged(*kinds), trainer, settings=LevelSettings(**options), seed=0)
+    made = artifact(folder, "student")
+    level_on_gaps(made, *judged(*kinds), trainer, settings=LevelSettings(**options), seed=0)
     return made
 
 
@@ -130,9 +130,9 @@ def test_the_leveller_gets_the_choice_and_the_manifest_tells_what_came_of_it(tmp
 
 
 def test_a_step_that_did_not_fit_is_noted(tmp_path):
-    made = artefact(tmp_path, "student")
+    made = artifact(tmp_path, "student")
     tight = lambda *_: LevelResult(9, 6, 2.0, 1.0, rows_at_once=4)  # noqa: E731
-    level(made, *judged(GAP, GAP), tight, settings=LevelSettings(batch_size=16), seed=0)
+    level_on_gaps(made, *judged(GAP, GAP), tight, settings=LevelSettings(batch_size=16), seed=0)
     assert "16 pairs of a step went through the student 4 at a time" in made.manifest["note"]
     assert made.manifest["result"]["rows_at_once"] == 4
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from parityalign import joinery, levelling, objective
-from parityalign.models import fake
-from parityalign.objectives import discrepancy
-from parityalign.records import Verdict
+from parityalign.core.interfaces import Decoding, LevelResult, Request
+from parityalign.core.records import Verdict
+from parityalign.models.backends import fake
+from parityalign.pipeline import level, objective, run
 from parityalign.report.files import read_records
-from parityalign.seams import Decoding, LevelResult, Request
 from parityalign.stages._remembering import remembering
+from parityalign.training import weighted_loss
 from projects import WORDS, configure, done, refusal, table
 
 TWO = {"rounds": 2, "held_out": 0.01}
@@ -34,9 +34,9 @@ def slow(monkeypatch):
         return learn
 
     leveller.useful = 9
-    monkeypatch.setattr(levelling, "leveller", leveller)
+    monkeypatch.setattr(level, "leveller", leveller)
     own = lambda run, folder: fake.load(str(folder / "replies.json"))  # noqa: E731
-    monkeypatch.setattr(joinery.Run, "load_own", own)
+    monkeypatch.setattr(run.Run, "load_own", own)
     began_with = leveller
     began_with.began = began
     return began_with
@@ -103,7 +103,7 @@ def test_a_model_that_remembers_asks_only_what_is_new_and_is_loaded_only_for_tha
 
 @pytest.mark.parametrize("term", ["confidence", "attention"])
 def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, monkeypatch, term):
-    monkeypatch.setattr(levelling, "split_model", lambda spec: ("hf", spec))  # a fake student, but one to be trained
+    monkeypatch.setattr(level, "split_model", lambda spec: ("hf", spec))  # a fake student, but one to be trained
     config = configure(project, level={"objective": {"answer": 1, term: 1}})
     said = refusal("run", config)
     assert f"has the term '{term}', but the teacher fake:" in said
@@ -142,14 +142,14 @@ def test_asking_for_explanations_gathers_evidence(project, trainable):
 @pytest.mark.parametrize("weight_by", ["none", "confidence_gap"])
 def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, slow, monkeypatch, weight_by):
     made = []
-    monkeypatch.setattr(discrepancy, "Objective", lambda weights, *, divergence, evidence: made.append(evidence))
+    monkeypatch.setattr(weighted_loss, "WeightedLoss", lambda weights, *, divergence, evidence: made.append(evidence))
     monkeypatch.setattr(objective, "_weights", lambda run, stored: {"a": 2.0})
 
     def leveller(run, *told, **options):
         objective.objective_of(run, run.config.level, [])
         return slow(run, *told, **options)
 
-    monkeypatch.setattr(levelling, "leveller", leveller)
+    monkeypatch.setattr(level, "leveller", leveller)
     done("run", configure(project, evidence={"weight_by": weight_by}))
     assert [evidence and evidence.weights for evidence in made] == [None if weight_by == "none" else {"a": 2.0}]
     inputs = json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["inputs"]
@@ -157,7 +157,7 @@ def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, sl
 
 
 def test_weights_that_nothing_is_known_for_are_refused_by_name(project, monkeypatch):
-    monkeypatch.setattr(levelling, "split_model", lambda spec: ("hf", spec))
+    monkeypatch.setattr(level, "split_model", lambda spec: ("hf", spec))
     said = refusal("run", configure(project, evidence={"weight_by": "confidence_gap"}))
     assert "evidence.weight_by is confidence_gap, but the teacher fake:" in said
     assert "Set it to none" in said
@@ -171,7 +171,7 @@ def test_observing_without_a_reason_is_refused_with_the_way_to_do_it(project, tr
 
 def test_every_round_is_judged_by_the_pairs_that_the_first_one_held_out(project, monkeypatch, slow):
     seen = []
-    plain = levelling.leveller
+    plain = level.leveller
 
     def leveller(*told, **options):
         learn = plain(*told, **options)
@@ -182,7 +182,7 @@ def test_every_round_is_judged_by_the_pairs_that_the_first_one_held_out(project,
 
         return noted
 
-    monkeypatch.setattr(levelling, "leveller", leveller)
+    monkeypatch.setattr(level, "leveller", leveller)
     done("run", configure(project, level={**TWO, "held_out": 0.3}))
     (_, first, _), (images, second, pairs) = seen
     assert first == second

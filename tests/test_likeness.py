@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from parityalign.embedded.worlds import WORLDS
-from parityalign.pictures import open_picture
+from parityalign.data.images import open_picture
+from parityalign.demo.worlds import WORLDS
 from parityalign.stages._likeness import Look, look_at, same_picture
 from parityalign.stages._seen import Names, Seen
 

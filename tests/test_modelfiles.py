@@ -7,14 +7,14 @@ from PIL import Image
 
 import tiny
 from makers import mute
-from parityalign import starting
-from parityalign.errors import UserError
-from parityalign.loading import LoadingSettings
-from parityalign.modelfiles import INDEX, check_model_folder, commit_of, model_folder, published_files
+from parityalign.config.loading import LoadingSettings
+from parityalign.config.run_yaml import load_config, read_config
+from parityalign.core.errors import UserError
+from parityalign.models.checkpoint import INDEX, check_model_folder, commit_of, model_folder, published_files
+from parityalign.models.open import fingerprint
+from parityalign.pipeline import preflight
 from parityalign.planning.sizes import Prompts
 from parityalign.planning.sizing import place_of, reading_of, size_of
-from parityalign.plugins import fingerprint
-from parityalign.runfile import load_config, read_config
 from standin import serving
 
 NAME, FILES = "someone/tiny", "/{repo_id}/resolve/{revision}/{filename}"
@@ -197,7 +197,7 @@ def begun(folder, **loading):
         "loading": {"teacher": loading},
     }
     (folder / "RUN.yaml").write_text(yaml.safe_dump(said))
-    with starting.opened(load_config(folder / "RUN.yaml"), mute) as run:
+    with preflight.open_run_folder(load_config(folder / "RUN.yaml"), mute) as run:
         return run
 
 
@@ -207,7 +207,7 @@ def test_a_run_keeps_to_the_commit_that_it_began_with(hub, tmp_path, published):
     hub.models[NAME] = {"main": tiny.fast_vlm(tmp_path / "newer"), "old": published}
     assert begun(tmp_path).config == first.config
     again = read_config(tmp_path / "run" / "run.yaml")
-    with starting.opened(again, mute) as run:
+    with preflight.open_run_folder(again, mute) as run:
         assert run.config == first.config
     # Another revision is asked for: the commit is found anew.
     assert begun(tmp_path, revision="main").config.loading.teacher.commit == hub.commit(NAME, "main")

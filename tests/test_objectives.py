@@ -10,19 +10,20 @@ from torch.nn import functional
 
 import tiny
 from makers import mute
-from parityalign.answering import NO_LABEL, Answerer
-from parityalign.evidence import read_shard, write_shard
-from parityalign.models._observing import Observing
-from parityalign.objectives import _passes, coherence
-from parityalign.objectives.discrepancy import Evidence, Objective
-from parityalign.opening import open_model, open_processor
-from parityalign.placing import Placer, spread
-from parityalign.plugins import find, names
-from parityalign.prompting import read_image, stack
-from parityalign.records import Pair
-from parityalign.training import loop
-from parityalign.training.batches import AnswerBatches, Example
-from parityalign.tuning import NEED_EXPLANATIONS, NEED_OBSERVATIONS, NEED_VIEWS, LevelSettings
+from parityalign.config.training import NEED_EXPLANATIONS, NEED_OBSERVATIONS, NEED_VIEWS, LevelSettings
+from parityalign.core.observations import read_shard, write_shard
+from parityalign.core.records import Pair
+from parityalign.core.registry import find_part, part_names
+from parityalign.models.backends._observing import Observing
+from parityalign.models.encoding import read_image, stack
+from parityalign.models.labels import NO_LABEL, Answerer
+from parityalign.models.loading import open_model, open_processor
+from parityalign.models.token_boxes import Placer, spread_over_cells
+from parityalign.training import train
+from parityalign.training.collator import AnswerBatches, Example
+from parityalign.training.losses import _passes, coherence
+from parityalign.training.losses._joining import Evidence
+from parityalign.training.weighted_loss import WeightedLoss
 
 STOP = [1]
 ANSWERS = ["red square", "blue", "7 up", "green green green"]
@@ -68,13 +69,13 @@ def observed(folder: str, asked):
     return Observing(open_model(folder), open_processor(folder)).observe(rows, inputs_of(rows))
 
 
-def objective_of(weights, teacher: str, observations, **options) -> Objective:
+def objective_of(weights, teacher: str, observations, **options) -> WeightedLoss:
     seen = {str(place): each for place, each in enumerate(observations)}
     evidence = Evidence(seen, options.pop("pairs", {}), {}, "", lambda: open_processor(teacher))
-    return Objective(weights, evidence=evidence, **options)
+    return WeightedLoss(weights, evidence=evidence, **options)
 
 
-def loss_of(objective: Objective, folder: str, asked, *, model=None, ids=None):
+def loss_of(objective: WeightedLoss, folder: str, asked, *, model=None, ids=None):
     rows, model = rows_of(folder, asked), model or open_model(folder)
     joined = objective.joiner(open_processor(folder))(ids or [str(place) for place in range(len(rows))], rows)
     with objective.watched(model):
@@ -119,7 +120,7 @@ def shown(model, folder, row, count):
     last = len(row.encoded.tokens) - 1
     placed = Placer(open_processor(folder)).place(row.encoded.size, row.encoded.tokens)
     weights = used[last - count : last - 1].mean(dim=0)[placed.positions]
-    cells = weights @ torch.from_numpy(spread(placed.boxes)).float()
+    cells = weights @ torch.from_numpy(spread_over_cells(placed.boxes)).float()
     return out.logits[0, last - count : last].log_softmax(-1), cells / cells.sum()
 
 
@@ -129,7 +130,7 @@ def test_answer_alone_is_the_mean_negative_log_likelihood_of_the_labelled_tokens
     labels = inputs["labels"]
     logits = model(**{key: value for key, value in inputs.items() if key != "labels"}).logits
     expected = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=NO_LABEL)
-    assert torch.allclose(Objective({"answer": (1, 1)})(model, inputs), expected, atol=1e-6)
+    assert torch.allclose(WeightedLoss({"answer": (1, 1)})(model, inputs), expected, atol=1e-6)
 
 
 def test_levelling_from_stored_evidence_is_levelling_with_the_teacher_live(student, teacher, asked, tmp_path):
@@ -182,7 +183,7 @@ TOLD = {"0": "Explanation: red Answer: red square", "2": "Explanation: blue Answ
 def coherence_of(student, asked, ids, model=None):
     """The term on the pairs of these numbers, of which those in `TOLD` are explained."""
     told = {name: ("why?", text) for name, text in TOLD.items()}
-    objective = Objective({"coherence": (1, 1)}, evidence=Evidence({}, {}, told, "", None))
+    objective = WeightedLoss({"coherence": (1, 1)}, evidence=Evidence({}, {}, told, "", None))
     batches = AnswerBatches(open_processor(student), STOP)
     examples = [Example(*asked[int(name)], name, *objective.explanation(name)) for name in ids]
     return objective(model or open_model(student), batches(examples))
@@ -232,7 +233,7 @@ def test_weights_of_pairs_count(student, teacher, asked):
 
 def test_a_schedule_leads_from_one_weight_to_the_other(student, asked):
     rows, model = rows_of(student, asked), open_model(student)
-    objective = Objective({"answer": (2.0, 0.0)})
+    objective = WeightedLoss({"answer": (2.0, 0.0)})
     losses = [objective(model, inputs_of(rows), done).item() for done in (0, 0.5, 1)]
     assert losses == pytest.approx([losses[0], losses[0] / 2, 0])
 
@@ -254,7 +255,7 @@ def test_long_vocabularies_in_chunks_give_the_same_loss_and_gradient(student, te
     [({"explanation"}, NEED_EXPLANATIONS), ({"view"}, NEED_VIEWS), ({"distribution", "attention"}, NEED_OBSERVATIONS)],
 )
 def test_what_settings_know_of_the_terms_needs_is_what_the_terms_say(needs, terms):
-    said = {name: getattr(find("objectives", name), "NEEDS", frozenset()) for name in names("objectives")}
+    said = {name: getattr(find_part("objectives", name), "NEEDS", frozenset()) for name in part_names("objectives")}
     assert {name for name, own in said.items() if own & needs} == set(terms)
 
 
@@ -273,7 +274,7 @@ def test_checkpointing_changes_no_gradient_though_several_passes_are_run_again(s
     seen = dict(zip("0123", observed(teacher, asked), strict=True))
     evidence = Evidence(seen, {}, told, "", lambda: open_processor(teacher))
     weights = {**ALL, "reasoning": (1.0, 1.0), "consistency": (1.0, 1.0), "coherence": (1.0, 1.0)}
-    objective, gradients = Objective(weights, evidence=evidence), []
+    objective, gradients = WeightedLoss(weights, evidence=evidence), []
     processor = open_processor(student)
     batches = AnswerBatches(processor, STOP, join=objective.joiner(processor), views=True)
     examples = [Example(*one, name, *objective.explanation(name)) for name, one in zip("0123", asked, strict=True)]
@@ -307,8 +308,8 @@ def test_levelling_on_all_terms_lowers_their_sum_and_goes_on_after_a_kill_as_if_
         settings = LevelSettings(
             batch_size=4, max_steps=12, learning_rate=3e-3, patience=99, gradient_checkpointing=checkpointed
         )
-        objective = Objective(weights, evidence=evidence)
-        make = loop.make_leveller(
+        objective = WeightedLoss(weights, evidence=evidence)
+        make = train.make_leveller(
             student, {"toy": "{question}"}, settings=settings, objective=objective, seed=0, progress=progress
         )
         return make(pairs[:6], pairs[6:], out)

@@ -1,17 +1,17 @@
-"""Observe: what both models show is kept by pair, resumed like every artefact, and what is missing is counted."""
+"""Observe: what both models show is kept by pair, resumed like every artifact, and what is missing is counted."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from makers import artefact, content, mute, task
-from parityalign.config import EvidenceSettings
-from parityalign.evidence import PATHS, STUDENT, TEACHER, Observation, observations, read_index
-from parityalign.models.fake import FakeModel
-from parityalign.parsing import Explained, read_explanation
-from parityalign.records import Pair, Verdict, VerdictKind
-from parityalign.stages.observe import Both, explanations_of, observe
+from makers import artifact, content, mute, task
+from parityalign.config.schema import EvidenceSettings
+from parityalign.core.observations import PATHS, STUDENT, TEACHER, Observation, read_index, read_observations
+from parityalign.core.records import Pair, Verdict, VerdictKind
+from parityalign.models.backends.fake import FakeModel
+from parityalign.stages.discrepancy import Both, explanations_of, observe_models
+from parityalign.stages.parsing import Explained, read_explanation
 
 TASKS = {"toy": task()}
 SETTINGS = EvidenceSettings(explain=True, batch_size=3)
@@ -60,17 +60,17 @@ def right(pairs):
 
 
 def observed(folder, pairs, *, student=None, teacher=None, settings=SETTINGS, kinds=None):
-    made = artefact(folder)
+    made = artifact(folder)
     models = student or Open(explains), teacher or Open(explains)
     both = Both(lambda: models[0], lambda: models[1])
-    observe(made, pairs, kinds or right(pairs), TASKS, both, settings=settings, progress=mute)
+    observe_models(made, pairs, kinds or right(pairs), TASKS, both, settings=settings, progress=mute)
     return made
 
 
 def test_every_pair_has_what_both_models_show_of_its_answer(tmp_path):
     made = observed(tmp_path, [pair(number, "tea " * (number + 1)) for number in range(7)])
     for who in (TEACHER, STUDENT):
-        found = list(observations(made.path, read_index(made.path, who)))
+        found = list(read_observations(made.path, read_index(made.path, who)))
         assert [line.pair_id for line, _ in found] == [f"p{number}" for number in range(7)]
         assert [len(seen.ids) for _, seen in found] == [number + 2 for number in range(7)]
         assert all(line.mean_logprob == seen.mean_logprob for line, seen in found)
@@ -110,7 +110,7 @@ def test_what_a_model_does_not_show_is_counted_with_the_reason(tmp_path):
 
 
 @pytest.mark.parametrize("calls", range(1, 12))
-def test_a_resumed_artefact_is_the_uninterrupted_one(tmp_path, calls):
+def test_a_resumed_artifact_is_the_uninterrupted_one(tmp_path, calls):
     pairs = [pair(number, "tea " * (number % 3 + 1)) for number in range(7)]
     whole = content(observed(tmp_path / "whole", pairs).path)
 
@@ -149,7 +149,7 @@ def test_other_batches_after_a_kill_leave_every_pair_with_its_own_observation(tm
         observed(tmp_path, pairs, teacher=Dying(explains), student=Dying(explains), settings=settings)
     made = observed(tmp_path, pairs, settings=settings.model_copy(update={"batch_size": size}))
     for who in (TEACHER, STUDENT):
-        lengths = [len(seen.ids) for _, seen in observations(made.path, read_index(made.path, who))]
+        lengths = [len(seen.ids) for _, seen in read_observations(made.path, read_index(made.path, who))]
         assert lengths == [number + 2 for number in range(7)]
 
 

@@ -15,16 +15,17 @@ from transformers.models.auto.image_processing_auto import get_image_processor_c
 import families
 import tiny
 from makers import mute
-from parityalign import machine, opening, starting
-from parityalign.config import RunConfig
-from parityalign.errors import UserError, WorkFailed
-from parityalign.loading import LoadingSettings
-from parityalign.modelfiles import WEIGHTS
-from parityalign.models.fake import FakeModel
-from parityalign.opening import check_model, described, open_config, open_model, open_processor
-from parityalign.pixels import limit_pixels
-from parityalign.prompting import Prompter
-from parityalign.runfile import load_config
+from parityalign.config.loading import LoadingSettings
+from parityalign.config.run_yaml import load_config
+from parityalign.config.schema import RunConfig
+from parityalign.core.errors import UserError, WorkFailed
+from parityalign.models import device, loading
+from parityalign.models.backends.fake import FakeModel
+from parityalign.models.checkpoint import WEIGHTS
+from parityalign.models.encoding import Prompter
+from parityalign.models.loading import check_model, described, open_config, open_model, open_processor
+from parityalign.models.max_pixels import limit_pixels
+from parityalign.pipeline import preflight
 from projects import make_project
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8))
@@ -197,7 +198,7 @@ def test_a_missing_package_is_answered_with_its_install_line(llava, monkeypatch,
     def needs(*_: object, **__: object) -> None:
         raise ModuleNotFoundError(message, name="timm.layers")
 
-    monkeypatch.setattr(opening, "read_processor", needs)
+    monkeypatch.setattr(loading, "read_processor", needs)
     assert f"Install it: {line}" in refusal(open_processor, str(llava))
 
 
@@ -250,7 +251,7 @@ def test_dtype_attention_and_place_are_as_asked(llava):
 
 
 def test_what_this_machine_lacks_is_told_before_anything_is_loaded(llava, monkeypatch):
-    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     text = refusal(check_model, str(llava), LoadingSettings(quantise="4bit"))
     assert "pip install 'parityalign[quantised]'" in text
@@ -360,7 +361,7 @@ def test_a_manifest_can_tell_how_the_models_of_a_stage_ran(llava, tmp_path):
     (tmp_path / "pool").mkdir()
     spec, tasks = f"hf:{llava}", {"textvqa": {"images": (str(tmp_path / "pool"),)}}
     config = RunConfig.model_validate({"run": tmp_path / "run", "teacher": spec, "student": spec, "tasks": tasks})
-    with starting.opened(config, mute) as run, run.stage("annotate", "pairs", of=[], settings=[]) as made:
+    with preflight.open_run_folder(config, mute) as run, run.stage("annotate", "pairs", of=[], settings=[]) as made:
         run.load_student()
         made.finish({})
     told = made.manifest["models"]
@@ -371,10 +372,10 @@ def test_a_manifest_can_tell_how_the_models_of_a_stage_ran(llava, tmp_path):
 
 def test_a_stage_that_is_continued_elsewhere_tells_of_both_machines(tmp_path, monkeypatch):
     config = load_config(make_project(tmp_path) / "run.yaml")
-    for device in ("cpu", "cuda:0", "cpu"):
-        monkeypatch.setattr(FakeModel, "facts", {"device": device, "dtype": "float32"}, raising=False)
-        with starting.opened(config, mute) as run:
-            made = run.folder.artefact("pairs", inputs={}, settings={})
+    for place in ("cpu", "cuda:0", "cpu"):
+        monkeypatch.setattr(FakeModel, "facts", {"device": place, "dtype": "float32"}, raising=False)
+        with preflight.open_run_folder(config, mute) as run:
+            made = run.folder.artifact("pairs", inputs={}, settings={})
             run.models.begin("annotate", made)
             run.load_teacher()
     made.finish({})
@@ -387,6 +388,9 @@ def test_a_run_that_begins_refuses_a_model_that_it_could_not_use(llava, tmp_path
     (tmp_path / "pool").mkdir()
     tasks = {"textvqa": {"images": (str(tmp_path / "pool"),)}}
     said = {"run": tmp_path / "run", "teacher": "http://host/v1#any", "student": f"hf:{llava}", "tasks": tasks}
-    with pytest.raises(UserError, match="has no chat template"), starting.opened(RunConfig.model_validate(said), mute):
+    with (
+        pytest.raises(UserError, match="has no chat template"),
+        preflight.open_run_folder(RunConfig.model_validate(said), mute),
+    ):
         pass
     assert not (tmp_path / "run").exists()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parityalign.parsing import NoPair, ParsedPair, normalise_answer, read_pair
-from parityalign.records import Pair
+from parityalign.core.records import Pair
+from parityalign.stages.parsing import NoPair, ParsedPair, normalise_answer, read_pair
 
 TOKENS = frozenset({"<image>", "<|im_end|>"})
 FENCED = '```json\n{"question": "What is sold?", "answer": "tea"}\n```'

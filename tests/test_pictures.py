@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from parityalign.pictures import Unfit, open_picture, read_picture
+from parityalign.data.images import Unfit, open_picture, read_picture
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:

@@ -25,11 +25,11 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 import families
 import spellings
 import tiny
-from parityalign.errors import UserError
-from parityalign.opening import open_processor
-from parityalign.placing import GRID, Placer, can_place, pooled, spread
-from parityalign.plugins import EMBEDDED_MODELS
-from parityalign.prompting import Prompter
+from parityalign.core.errors import UserError
+from parityalign.core.layout import EMBEDDED_MODELS
+from parityalign.models.encoding import Prompter
+from parityalign.models.loading import open_processor
+from parityalign.models.token_boxes import GRID, Placer, can_place, pooled, spread_over_cells
 
 EDGE = {"shortest_edge": 96}
 SQUARE = {"height": 96, "width": 96}
@@ -285,7 +285,7 @@ def test_the_chats_of_each_family_have_a_place_for_each_image_token(kind, tmp_pa
         tokens = prompter.encode(Image.new("RGB", size), "what is the colour").tokens
         positions, boxes = placer.place(size, tokens)
         assert len({tokens[position] for position in positions}) == 1
-        assert spread(boxes).sum() > 1
+        assert spread_over_cells(boxes).sum() > 1
 
 
 @pytest.mark.parametrize("name", ["teacher", "student"])
@@ -310,8 +310,8 @@ def test_padding_is_no_place_and_boxes_reach_over_the_edge_where_tokens_show_bot
     seen = ~np.isnan(boxes[:, 0, 0])
     assert seen.tolist() == [7 <= row < 17 for row in range(24)]
     assert boxes[7, 0, 1] == pytest.approx(-1 / 18, abs=0.005)
-    assert spread(boxes[7]).sum(axis=1) == pytest.approx(0.5, abs=0.05)
-    assert spread(boxes[8]).sum(axis=1) == pytest.approx(1)
+    assert spread_over_cells(boxes[7]).sum(axis=1) == pytest.approx(0.5, abs=0.05)
+    assert spread_over_cells(boxes[8]).sum(axis=1) == pytest.approx(1)
 
 
 def test_ends_of_lines_have_no_place():
@@ -391,7 +391,7 @@ inside = st.tuples(*[st.floats(0, 0.9)] * 2, *[st.floats(0.01, 0.1)] * 2).map(
 
 @given(st.lists(inside, min_size=1, max_size=5), st.integers(1, 9))
 def test_attention_in_the_picture_is_shared_out_whole(boxes, grid):
-    shares = spread(np.array(boxes), grid)
+    shares = spread_over_cells(np.array(boxes), grid)
     assert shares.shape == (len(boxes), grid * grid)
     assert shares.min() >= 0
     np.testing.assert_allclose(shares.sum(axis=1), 1)
@@ -418,9 +418,9 @@ def test_tokens_without_a_place_count_for_nothing():
 def test_a_map_made_with_torch_is_the_same_and_differentiable():
     boxes = family("llava_next")[0].boxes((240, 80))
     weights = torch.rand(len(boxes), dtype=torch.float64, requires_grad=True)
-    cells = weights @ torch.from_numpy(spread(boxes))
+    cells = weights @ torch.from_numpy(spread_over_cells(boxes))
     cells[5].backward()
     np.testing.assert_allclose(
         (cells / cells.sum()).detach().reshape(GRID, GRID), pooled(weights.detach().numpy(), boxes)
     )
-    np.testing.assert_allclose(weights.grad, spread(boxes)[:, 5])
+    np.testing.assert_allclose(weights.grad, spread_over_cells(boxes)[:, 5])

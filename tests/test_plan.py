@@ -17,39 +17,40 @@ from transformers import LlamaConfig, LlamaModel
 
 import tiny
 from makers import draw, speckle
-from parityalign import hub
-from parityalign.config import EvaluateSettings, RunConfig
-from parityalign.errors import UserError
-from parityalign.loading import LoadingSettings
-from parityalign.models import _batches
-from parityalign.objectives import _passes
-from parityalign.opening import open_model, open_processor
+from parityalign.config.loading import LoadingSettings
+from parityalign.config.run_yaml import load_config
+from parityalign.config.schema import EvaluateSettings, RunConfig
+from parityalign.config.serving import ServerSettings
+from parityalign.config.training import LevelSettings
+from parityalign.core.errors import UserError
+from parityalign.core.layout import EMBEDDED_MODELS
+from parityalign.core.records import Pair, Verdict, VerdictKind
+from parityalign.data import hf_datasets
+from parityalign.data.open_source import open_source
+from parityalign.data.sources import hf as hub_source
+from parityalign.models.backends import _batches
+from parityalign.models.encoding import Prompter, read_image
+from parityalign.models.loading import open_model, open_processor
 from parityalign.planning import costs, published, sampling
 from parityalign.planning import works as planning
 from parityalign.planning.fitting import problems
-from parityalign.planning.planner import QUESTION, Options
-from parityalign.planning.planner import project as projected
-from parityalign.planning.sampling import Ask, size_of_picture
+from parityalign.planning.planner import QUESTION, PlanOptions
+from parityalign.planning.planner import project_run as projected
+from parityalign.planning.sampling import SamplingOptions, size_of_picture
 from parityalign.planning.sizes import Known, Reading, Seen, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
 from parityalign.planning.works import Amount, chosen, steps_of, works
-from parityalign.plugins import EMBEDDED_MODELS, load_task
-from parityalign.prompting import Prompter, read_image
-from parityalign.records import Pair, Verdict, VerdictKind
-from parityalign.runfile import load_config
-from parityalign.serving import ServerSettings
-from parityalign.sources import hf as hub_source
-from parityalign.sourcing import open_source
 from parityalign.stages._forgetting import known_before
-from parityalign.stages.level import choose
+from parityalign.stages.level import choose_pairs
+from parityalign.tasks import load_task
 from parityalign.training import trainer
-from parityalign.training.weights import with_adapter
-from parityalign.tuning import LevelSettings
+from parityalign.training.losses import _passes
+from parityalign.training.student import with_adapter
 from projects import configure, done, refusal
 
 AS_IT_IS = LoadingSettings()
 SIZES = [(40, 40), (64, 32), (96, 128)]
-NOT_MEASURED = Options(measure=False)
+NOT_MEASURED = PlanOptions(measure=False)
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
     count, gaps = counts
     level = LevelSettings(select=select, replay=replay, held_out=0.1)
     found = chosen(count, gaps, level)
-    made = choose(*pairs_with_verdicts(count, gaps), level, seed=0)
+    made = choose_pairs(*pairs_with_verdicts(count, gaps), level, seed=0)
     assert found.replayed == made.replayed
     assert found.training + found.held_out == len(made.training) + len(made.held_out)
     assert abs(found.held_out - len(made.held_out)) <= 1  # level holds out an image at least
@@ -143,7 +144,7 @@ def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
 def test_about_as_many_pairs_are_asked_again_as_the_student_knew_untrained(count, wrong, select, replay):
     level, gaps = LevelSettings(select=select, replay=replay, held_out=0.1), round(count * wrong)
     pairs, verdicts = pairs_with_verdicts(count, gaps)
-    trained = {pair.pair_id for pair in choose(pairs, verdicts, level, seed=0).training}
+    trained = {pair.pair_id for pair in choose_pairs(pairs, verdicts, level, seed=0).training}
     known = known_before(pairs, verdicts, trained, settings=EvaluateSettings(), seed=0)
     assert planning.known_before(count, gaps, level) == pytest.approx(len(known), abs=0.08 * count)
 
@@ -372,7 +373,7 @@ def test_a_served_teacher_costs_money_and_budgets_are_compared(pool):
 
 def test_a_served_model_with_a_published_name_is_counted_by_its_architecture(pool):
     config = configured(pool, teacher="http://localhost:1/v1#Qwen/Qwen2-VL-7B-Instruct")
-    plan = projected(load_config(config), Options(Ask(offline=True), measure=False))
+    plan = projected(load_config(config), PlanOptions(SamplingOptions(offline=True), measure=False))
     assert "8,291,375,616 parameters" in plan.models[0]
     assert plan.rows[0].seconds is None
 
@@ -402,7 +403,9 @@ def test_fewer_pixels_cost_fewer_tokens(pool):
         config = run_of(loading={"teacher": {"pixels": pixels}}).model_copy(
             update={"tasks": load_config(configured(pool)).tasks}
         )
-        tokens[pixels] = projected(config, Options(Ask(offline=True), device="l4")).rows[0].prompt_tokens
+        tokens[pixels] = (
+            projected(config, PlanOptions(SamplingOptions(offline=True), device="l4")).rows[0].prompt_tokens
+        )
     assert tokens[200_000] < tokens[None] / 3
 
 
@@ -417,16 +420,18 @@ def test_broken_pictures_are_passed_over_and_counted_as_images(pool):
 
 def test_offline_no_source_on_the_hub_is_opened_and_that_is_said(pool, monkeypatch):
     asked = []
-    monkeypatch.setattr(hub_source, "open_table", lambda name, **_: asked.append(name) or hub.Table(iter(()), None))
+    monkeypatch.setattr(
+        hub_source, "open_table", lambda name, **_: asked.append(name) or hf_datasets.Table(iter(()), None)
+    )
     mixed = {"textvqa": {"images": ["hf:someone/photos:train", "pool"]}, "okvqa": {"images": "hf:someone/more"}}
     config = load_config(configured(pool, tasks=mixed))
-    said = projected(config, Options(Ask(images=60, offline=True), device="l4", measure=False)).assumed
+    said = projected(config, PlanOptions(SamplingOptions(images=60, offline=True), device="l4", measure=False)).assumed
     assert not asked
     (mixed,) = [line for line in said if line.startswith("textvqa: ")]
     assert "hf:someone/photos:train not looked at" in mixed and "--offline" in mixed and "none was opened" not in mixed
     (alone,) = [line for line in said if line.startswith("okvqa: ")]
     assert "hf:someone/more not looked at" in alone and "1024x768 pixels, since none was opened" in alone
-    said = projected(config, Options(Ask(images=60), device="l4", measure=False)).assumed
+    said = projected(config, PlanOptions(SamplingOptions(images=60), device="l4", measure=False)).assumed
     assert set(asked) == {"someone/photos:train", "someone/more"}
     assert not [line for line in said if "--offline" in line]
 
@@ -436,7 +441,7 @@ def test_offline_a_folder_in_the_form_of_the_hub_is_opened_all_the_same(pool):
     (pool / "copy").mkdir()
     parquet.write_table(pyarrow.Table.from_pylist([{"image": row}] * 3), pool / "copy" / "train-0.parquet")
     config = load_config(configured(pool, tasks={"textvqa": {"images": "hf:./copy:train"}}))
-    said = projected(config, Options(Ask(images=3, offline=True), device="l4", measure=False)).assumed
+    said = projected(config, PlanOptions(SamplingOptions(images=3, offline=True), device="l4", measure=False)).assumed
     assert not [line for line in said if "not looked at" in line or "none was opened" in line]
 
 

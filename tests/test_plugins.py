@@ -6,20 +6,20 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from parityalign import plugins
-from parityalign.errors import UserError
-from parityalign.seams import Task
+from parityalign.core import registry
+from parityalign.core.errors import UserError
+from parityalign.core.interfaces import Task
 
 TASKS = ["chartqa", "okvqa", "stvqa", "textvqa"]
 
 
 def test_the_four_tasks_of_the_paper_are_there():
-    assert set(TASKS) <= set(plugins.names("tasks"))
+    assert set(TASKS) <= set(registry.part_names("tasks"))
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_each_task_is_a_module_that_defines_it(name):
-    task = plugins.load_task(name)
+    task = registry.load_task(name)
     assert isinstance(task, Task)
     assert task.name == name
     assert "{question}" in task.answer_prompt
@@ -27,18 +27,18 @@ def test_each_task_is_a_module_that_defines_it(name):
 
 def test_helper_modules_are_no_parts():
     for room in ("tasks", "models", "objectives"):
-        assert not [name for name in plugins.names(room) if name.startswith("_")]
+        assert not [name for name in registry.part_names(room) if name.startswith("_")]
 
 
 def test_listing_names_imports_nothing():
-    sys.modules.pop("parityalign.models.hf", None)
-    assert "hf" in plugins.names("models")
-    assert "parityalign.models.hf" not in sys.modules
+    sys.modules.pop("parityalign.models.backends.hf", None)
+    assert "hf" in registry.part_names("models")
+    assert "parityalign.models.backends.hf" not in sys.modules
 
 
 def test_an_unknown_task_is_answered_with_the_near_ones_and_all():
     with pytest.raises(UserError, match=r"no task 'textvq'\. Did you mean textvqa") as refusal:
-        plugins.load_task("textvq")
+        registry.load_task("textvq")
     assert "okvqa" in str(refusal.value)
     assert refusal.value.exit_status == 2
 
@@ -48,9 +48,9 @@ def foreign_package(tmp_path, monkeypatch):
     """A package on the path that offers a task and an answering model by entry points."""
     (tmp_path / "foreign_task.py").write_text(
         "from pathlib import Path\n"
-        "from parityalign.matching import anls\n"
-        "from parityalign.seams import Task\n"
-        "TASK = Task('toy', 'anls', anls, 'Ask.', '{question}', lambda folder: [])\n"
+        "from parityalign.metrics import find_metric\n"
+        "from parityalign.core import Task\n"
+        "TASK = Task('toy', find_metric('anls'), 'Ask.', '{question}', lambda folder: [])\n"
     )
     (tmp_path / "empty_task.py").write_text("")
     (tmp_path / "needy_task.py").write_text("import a_package_that_is_not_there\n")
@@ -65,18 +65,18 @@ def foreign_package(tmp_path, monkeypatch):
 
 
 def test_another_package_offers_a_task_by_an_entry_point(foreign_package):
-    assert "toy" in plugins.names("tasks")
-    assert plugins.load_task("toy").name == "toy"
+    assert "toy" in registry.part_names("tasks")
+    assert registry.load_task("toy").name == "toy"
 
 
 def test_a_module_without_a_task_is_named(foreign_package):
     with pytest.raises(UserError, match="empty_task of the task 'empty' does not define TASK"):
-        plugins.load_task("empty")
+        registry.load_task("empty")
 
 
 def test_a_part_that_needs_a_missing_package_says_how_to_install_it(foreign_package):
     with pytest.raises(UserError, match="pip install a_package_that_is_not_there"):
-        plugins.load_task("needy")
+        registry.load_task("needy")
 
 
 @pytest.mark.parametrize(
@@ -90,31 +90,31 @@ def test_a_part_that_needs_a_missing_package_says_how_to_install_it(foreign_pack
 )
 def test_a_model_that_cannot_be_is_refused(spec, message):
     with pytest.raises(UserError, match=message):
-        plugins.split_model(spec)
+        registry.split_model(spec)
 
 
 def test_embedded_models_are_folders_of_the_package(tmp_path, monkeypatch):
     (tmp_path / "teacher").mkdir()
-    monkeypatch.setattr(plugins, "EMBEDDED_MODELS", tmp_path)
-    assert plugins.split_model("embedded:teacher") == ("hf", str(tmp_path / "teacher"))
+    monkeypatch.setattr(registry, "EMBEDDED_MODELS", tmp_path)
+    assert registry.split_model("embedded:teacher") == ("hf", str(tmp_path / "teacher"))
 
 
 def test_the_fingerprint_of_a_folder_follows_its_content_and_not_its_place(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "config.json").write_text(json.dumps({"x": 1}))
-    first, second = (plugins.fingerprint(f"hf:{tmp_path / folder}") for folder in ("a", "b"))
+    first, second = (registry.fingerprint(f"hf:{tmp_path / folder}") for folder in ("a", "b"))
     (tmp_path / "b" / "model.safetensors").write_bytes(b"\0")
-    assert first == second != plugins.fingerprint(f"hf:{tmp_path / 'b'}")
+    assert first == second != registry.fingerprint(f"hf:{tmp_path / 'b'}")
 
 
 def test_the_fingerprint_of_a_hub_id_is_taken_from_its_name():
-    assert plugins.fingerprint("hf:some/model") == plugins.fingerprint("hf:some/model")
-    assert plugins.fingerprint("hf:some/model") != plugins.fingerprint("hf:some/other")
+    assert registry.fingerprint("hf:some/model") == registry.fingerprint("hf:some/model")
+    assert registry.fingerprint("hf:some/model") != registry.fingerprint("hf:some/other")
 
 
 def test_the_fingerprint_of_a_file_follows_its_content(tmp_path):
     (tmp_path / "a.json").write_text("{}")
-    first = plugins.fingerprint(f"fake:{tmp_path / 'a.json'}")
+    first = registry.fingerprint(f"fake:{tmp_path / 'a.json'}")
     (tmp_path / "a.json").write_text('{"a": 1}')
-    assert first != plugins.fingerprint(f"fake:{tmp_path / 'a.json'}")
+    assert first != registry.fingerprint(f"fake:{tmp_path / 'a.json'}")

@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import mannwhitneyu
 
-from makers import artefact, content, draw
-from parityalign.config import EvidenceSettings
-from parityalign.evidence import EXPLANATIONS, PATHS, STUDENT, TEACHER, Observation, Observed, write_shard
-from parityalign.profiles import PROFILES, Measure, Profile, discrepancy, most_discrepant_first, pair_weights
-from parityalign.records import Explanation, Pair, Verdict, VerdictKind
-from parityalign.report._statistics import Item, calibration, rank_correlation, separation, spread
+from makers import artifact, content, draw
+from parityalign.config.schema import EvidenceSettings
+from parityalign.core.artifacts import RunFolder, manifest_digest
+from parityalign.core.layout import PROFILES
+from parityalign.core.observations import EXPLANATIONS, PATHS, STUDENT, TEACHER, Observation, Observed, write_shard
+from parityalign.core.records import Explanation, Measure, Pair, Profile, Verdict, VerdictKind
+from parityalign.metrics._comparisons import Item, calibration, rank_correlation, separation, spread
 from parityalign.report.differences import difference_tables, measure_table, spreads
 from parityalign.report.page import write_report
 from parityalign.report.spreads import _ticks, spread_chart
 from parityalign.stages.profile import attention_divergence, write_profile
-from parityalign.store import RunFolder, manifest_digest
+from parityalign.stages.weighting import most_discrepant_first, pair_weights, signed_measure
 from projects import done, refusal
 
 HOSTILE = "<script>alert(1)</script>"
@@ -89,7 +90,7 @@ def observe(made, who: str, seen: dict[Pair, Observation | str], suffix: str = "
 
 def profiled(folder, teacher, student, *, kinds=None, explanations=(), paths=None) -> tuple[list[Profile], dict]:
     """The profiles of pairs from what is known of them by hand."""
-    made = artefact(folder)
+    made = artifact(folder)
     observe(made, TEACHER, teacher)
     observe(made, STUDENT, student)
     made.stream(EXPLANATIONS, Explanation).append(list(explanations))
@@ -188,7 +189,7 @@ def test_a_profile_that_was_cut_off_is_continued_to_the_same_bytes(tmp_path):
     path = tmp_path / "again" / "made" / PROFILES
     path.write_bytes(path.read_bytes()[:-70])
     verdicts = [verdict(each, VerdictKind.TEACHER_ONLY) for each in pairs]
-    write_profile(artefact(tmp_path / "again"), list(pairs), verdicts)
+    write_profile(artifact(tmp_path / "again"), list(pairs), verdicts)
     assert content(tmp_path / "again" / "made") == whole
 
 
@@ -258,7 +259,7 @@ def test_the_most_discrepant_pair_comes_first_and_the_unknown_last():
         *("p002", "p000", "p003", "p001")
     ]
     assert [each.pair_id for each in most_discrepant_first(profiles, Measure.PATH_SURPRISE)][:2] == ["p002", "p000"]
-    assert discrepancy(profiles[2], Measure.PATH_SURPRISE) == 5.0
+    assert signed_measure(profiles[2], Measure.PATH_SURPRISE) == 5.0
 
 
 # What the numbers tell
@@ -412,7 +413,7 @@ def run(tmp_path):
     verdicts = [verdict(each, kind) for each, kind in zip(pairs, kinds, strict=True)]
     with RunFolder(tmp_path / "run") as folder:
         fill(folder, "pairs", "pairs.jsonl", pairs)
-        made = folder.artefact("verdicts", inputs={}, settings={})
+        made = folder.artifact("verdicts", inputs={}, settings={})
         made.stream("verdicts.jsonl", Verdict).append(verdicts)
         made.stream("gaps.jsonl", Pair).append(
             [p for p, kind in zip(pairs, kinds, strict=True) if kind == "teacher_only"]
@@ -420,7 +421,7 @@ def run(tmp_path):
         made.finish({})
         made_of = {name: json.loads((folder.path / name / "manifest.json").read_text()) for name in MADE_OF}
         of = {name: manifest_digest(manifest) for name, manifest in made_of.items()}
-        made = folder.artefact("evidence", inputs=of, settings={})
+        made = folder.artifact("evidence", inputs=of, settings={})
         observe(made, TEACHER, {each: shown(-0.1, spot(3)) for each in pairs})
         observe(made, STUDENT, {each: shown(-number, spot(number)) for number, each in enumerate(pairs)})
         write_profile(made, pairs, verdicts)
@@ -434,7 +435,7 @@ def run(tmp_path):
 
 
 def fill(folder, name, file, records):
-    made = folder.artefact(name, inputs={}, settings={})
+    made = folder.artifact(name, inputs={}, settings={})
     made.stream(file, type(records[0])).append(records)
     made.finish({})
 

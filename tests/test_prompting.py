@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny
-from parityalign.errors import WorkFailed
-from parityalign.prompting import Encoded, Prompter, read_image, stack
+from parityalign.core.errors import WorkFailed
+from parityalign.models.encoding import Encoded, Prompter, read_image, stack
 
 texts = st.lists(st.sampled_from(["what", "is", "red", "<image>", "</s>", "<|user|>", "<pad>", "<unk", ">", "é"]))
 

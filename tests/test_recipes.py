@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from parityalign.loading import LoadingSettings
+from parityalign.config.loading import LoadingSettings
+from parityalign.config.run_yaml import load_config
 from parityalign.planning import published
-from parityalign.planning.planner import Options, project
+from parityalign.planning.planner import PlanOptions, project_run
 from parityalign.planning.projection import summary
-from parityalign.planning.sampling import Ask
+from parityalign.planning.sampling import SamplingOptions
 from parityalign.planning.sizing import place_of, size_of
-from parityalign.runfile import load_config
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 STUDENTS = ("smolvlm-500m", "tinyllava", "internvl2-2b", "internvl2-4b", "qwen2-vl-2b")
@@ -46,8 +46,8 @@ def test_every_pair_of_the_paper_has_a_recipe_and_three_newer_pairs_have():
 def test_the_figures_in_the_head_of_a_recipe_are_what_plan_computes(recipe):
     config = load_config(recipe)
     assert set(config.tasks) == {"textvqa", "stvqa", "chartqa", "okvqa"}
-    ask = Ask(pictures=0, size=(1024, 768), images=8000, offline=True)
-    plan = project(config, Options(ask, device="a100-80gb"))
+    ask = SamplingOptions(pictures=0, size=(1024, 768), images=8000, offline=True)
+    plan = project_run(config, PlanOptions(ask, device="a100-80gb"))
     assert not plan.problems
     missing = [line for line in summary(plan) if line not in headed(recipe)]
     assert not missing, f"write into the head of {recipe.name}: {summary(plan)}"

@@ -15,21 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from parityalign.errors import UserError
-from parityalign.records import Answer, ImageRef, Pair, Rejected, Reply, Verdict, VerdictKind
+from parityalign.core.artifacts import RunFolder
+from parityalign.core.errors import UserError
+from parityalign.core.records import Answer, ImageRef, Pair, Rejected, Reply, Verdict, VerdictKind
 from parityalign.report.charts import element, score_chart, verdict_chart
-from parityalign.report.gallery import choose, thumbnail
+from parityalign.report.gallery import choose_gaps, thumbnail
 from parityalign.report.page import write_report
 from parityalign.report.tables import (
     Scores,
     coverage_table,
-    estimate,
+    estimate_cell,
     headline,
     paper_table,
     part_table,
     score_table,
 )
-from parityalign.store import RunFolder
 
 HOSTILE = '<script>alert("x")</script>'
 SCORES = {
@@ -116,10 +116,10 @@ def verdict(of, kind, student="student says", teacher="teacher says"):
 
 
 def fill(run, name, streams, counts=(), **facts):
-    artefact = run.artefact(name, inputs={}, settings={})
+    artifact = run.artifact(name, inputs={}, settings={})
     for file, records in streams.items():
-        artefact.stream(file, type(records[0])).append(records)
-    artefact.finish(dict(counts), **facts)
+        artifact.stream(file, type(records[0])).append(records)
+    artifact.finish(dict(counts), **facts)
 
 
 @pytest.fixture
@@ -438,7 +438,7 @@ def test_a_score_that_was_not_taken_is_a_dash_and_no_zero():
     (row,) = score_table(scores)
     assert (row.before, row.after, row.gain, row.p) == ("0.0", "-", "-", "-")
     assert paper_table(scores) == []
-    assert estimate(None) == "-"
+    assert estimate_cell(None) == "-"
     svg(score_chart(Scores.model_validate(scores)))
 
 
@@ -451,12 +451,12 @@ def test_a_loss_is_not_called_a_gain():
 
 def test_the_gallery_is_spread_over_tasks_and_does_not_depend_on_the_order():
     gaps = [pair(i, task) for task, count in (("a", 90), ("b", 30), ("c", 2)) for i in range(count)]
-    chosen = choose(gaps, seed=3, limit=24)
+    chosen = choose_gaps(gaps, seed=3, limit=24)
     assert {task: sum(p.task == task for p in chosen) for task in "abc"} == {"a": 11, "b": 11, "c": 2}
     shuffled = random.Random(0).sample(gaps, len(gaps))
-    assert choose(shuffled, seed=3, limit=24) == chosen
-    assert choose(gaps, seed=4, limit=24) != chosen
-    assert len(choose(gaps, seed=3, limit=500)) == len(gaps)
+    assert choose_gaps(shuffled, seed=3, limit=24) == chosen
+    assert choose_gaps(gaps, seed=4, limit=24) != chosen
+    assert len(choose_gaps(gaps, seed=3, limit=500)) == len(gaps)
 
 
 def decoded(uri):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from parityalign.errors import UserError
-from parityalign.scoring import score_file
+from parityalign.core.errors import UserError
+from parityalign.metrics._score_file import score_file
 
 
 def written(tmp_path, *lines):

@@ -15,15 +15,18 @@ import httpx2
 import pytest
 import yaml
 
-from parityalign.cli import DEMO_CONFIG
-from parityalign.embedded import generate
-from parityalign.pipeline import align
-from parityalign.plugins import EMBEDDED_MODELS, load_model, load_task, names
-from parityalign.records import Pair, Verdict
+from parityalign.cli.app import DEMO_CONFIG
+from parityalign.config.run_yaml import load_config
+from parityalign.core.interfaces import Decoding, Request
+from parityalign.core.layout import EMBEDDED_MODELS
+from parityalign.core.records import Pair, Verdict
+from parityalign.core.registry import part_names
+from parityalign.demo import generate
+from parityalign.models.open import load_model
+from parityalign.pipeline.pipeline import align
+from parityalign.pipeline.preflight import open_run_folder
 from parityalign.report.files import read_records
-from parityalign.runfile import load_config
-from parityalign.seams import Decoding, Request
-from parityalign.starting import opened
+from parityalign.tasks import load_task
 
 pytestmark = pytest.mark.served
 SECONDS_TO_START = 300
@@ -71,7 +74,7 @@ def test_greedy_replies_are_those_of_the_local_model_token_for_token(address, tm
     draw(tmp_path, 3, monkeypatch)
     requests = [
         Request(str(path), prompt)
-        for name in names("tasks")
+        for name in part_names("tasks")
         for path in sorted((tmp_path / "pool" / name).iterdir())
         for task in [load_task(name)]
         for prompt in (task.annotate_prompt, task.answer_prompt.format(question="What is it?"))
@@ -99,7 +102,9 @@ def aligned(folder: Path, teacher: str) -> tuple[list, list]:
     run = folder / ("served" if teacher.startswith("http") else "local")
     run.mkdir()
     (run / "demo.yaml").write_text(yaml.safe_dump(said))
-    with opened(load_config(run / "demo.yaml").model_copy(update={"run": run / "run"}), lambda *_: None) as made:
+    with open_run_folder(
+        load_config(run / "demo.yaml").model_copy(update={"run": run / "run"}), lambda *_: None
+    ) as made:
         for _ in align(made):
             pass
     pairs = list(read_records(run / "run/pairs/pairs.jsonl", Pair))

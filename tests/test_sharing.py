@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny
-from parityalign.modelcard import Made, card, escaped, licence_of
+from parityalign.export.model_card import Made, card, escaped, licence_of
 from projects import configure, done, refusal
 
 MADE = Made(

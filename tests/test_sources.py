@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from makers import artefact, content, draw, mute
-from parityalign import plugins
-from parityalign.config import IntakeSettings
-from parityalign.errors import UserError
-from parityalign.pictures import Unfit
-from parityalign.sourcing import folder_of, full_source, open_source, problem_of, relative_source
-from parityalign.stages.intake import accepted, intake
+from makers import artifact, content, draw, mute
+from parityalign.config.data_specs import folder_of, full_source, problem_of, relative_source
+from parityalign.config.schema import IntakeSettings
+from parityalign.core import registry
+from parityalign.core.errors import UserError
+from parityalign.data.images import Unfit
+from parityalign.data.open_source import open_source
+from parityalign.stages.intake import accepted_images, sort_images
 
 COLOURS = ("red", "green", "blue", "white", "black")
 
@@ -85,9 +86,9 @@ def as_hf(photos):
 
 
 def take_in(run, *specs, **settings):
-    made = artefact(run, "images")
+    made = artifact(run, "images")
     sources = {"toy": [open_source(spec) for spec in specs]}
-    intake(made, sources, {}, settings=IntakeSettings(**settings), progress=mute)
+    sort_images(made, sources, {}, settings=IntakeSettings(**settings), progress=mute)
     return made
 
 
@@ -95,9 +96,9 @@ def take_in(run, *specs, **settings):
 def test_the_same_images_come_in_from_any_container(tmp_path, photos, container):
     plain = take_in(tmp_path / "plain", str(photos))
     other = take_in(tmp_path / "other", container(photos))
-    assert [image.image_id for image in accepted(other)] == [image.image_id for image in accepted(plain)]
+    assert [image.image_id for image in accepted_images(other)] == [image.image_id for image in accepted_images(plain)]
     assert other.manifest["counts"] == plain.manifest["counts"] == {"accepted": 5, "not_an_image": 1}
-    for image, before in zip(accepted(other), accepted(plain), strict=True):
+    for image, before in zip(accepted_images(other), accepted_images(plain), strict=True):
         with open(image.path, "rb") as file, open(before.path, "rb") as original:
             assert file.read() == original.read()
 
@@ -105,7 +106,7 @@ def test_the_same_images_come_in_from_any_container(tmp_path, photos, container)
 @pytest.mark.parametrize("container", [as_tar, as_parquet, as_hf])
 def test_images_that_were_no_files_lie_in_the_run_under_their_content(tmp_path, photos, container):
     made = take_in(tmp_path / "run", container(photos))
-    for image in accepted(made):
+    for image in accepted_images(made):
         assert image.path.startswith(str(made.path / "files" / image.image_id[:2] / image.image_id))
         assert image.origin
     assert not any(name.startswith("files") for name in made.manifest["files"])
@@ -131,9 +132,9 @@ def test_a_killed_intake_of_a_container_continues_to_the_same_bytes(
         if next(chunks, None) is None:
             raise KeyboardInterrupt
 
-    made = artefact(tmp_path / "run", "images")
+    made = artifact(tmp_path / "run", "images")
     with pytest.raises(KeyboardInterrupt):
-        intake(made, {"toy": [open_source(spec)] * 2}, {}, settings=IntakeSettings(), progress=kill)
+        sort_images(made, {"toy": [open_source(spec)] * 2}, {}, settings=IntakeSettings(), progress=kill)
     stream = made.path / "accepted.jsonl"
     stream.write_bytes(stream.read_bytes()[:-5])  # and the last line was torn
     assert content(take_in(tmp_path / "run", spec, spec).path) == whole
@@ -186,7 +187,7 @@ def test_a_data_set_of_image_files_comes_in(tmp_path, image_folder):
     made = take_in(tmp_path / "run", f"hf:{image_folder}")
     assert made.manifest["counts"] == {"accepted": 3}
     expected = [(image_folder / f"train/{place}.png").read_bytes() for place in range(3)]
-    assert [Path(image.path).read_bytes() for image in accepted(made)] == expected
+    assert [Path(image.path).read_bytes() for image in accepted_images(made)] == expected
 
 
 def test_a_data_set_of_zipped_image_files_comes_in(tmp_path, image_folder):
@@ -271,7 +272,7 @@ def test_a_row_without_bytes_is_set_aside(tmp_path, photos):
 def test_without_pyarrow_the_fix_is_named(photos, monkeypatch):
     spec = as_parquet(photos)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(sys.modules["parityalign.sources.parquet"], "find_spec", lambda name: None)
+    monkeypatch.setattr(sys.modules["parityalign.data.sources.parquet"], "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'parityalign\[datasets\]'"):
         open_source(spec)
 
@@ -303,4 +304,4 @@ def test_a_source_comes_back_from_its_relative_form(tmp_path, photos, spec):
 
 
 def test_every_kind_of_source_is_found_by_the_name_of_its_file():
-    assert plugins.names("sources") == ["folder", "hf", "jsonl", "parquet", "tar", "txt"]
+    assert registry.part_names("sources") == ["folder", "hf", "jsonl", "parquet", "tar", "txt"]

@@ -10,15 +10,15 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from makers import artefact, draw, mute
-from parityalign import hub
-from parityalign.config import TaskData
-from parityalign.errors import UserError
-from parityalign.labelled import state_of
-from parityalign.matching import textvqa_accuracy, vqa_accuracy_official
-from parityalign.plugins import load_task
-from parityalign.records import Question
-from parityalign.splits import keep_split, kept_left_out, kept_questions, read_split
+from makers import artifact, draw, mute
+from parityalign.config.schema import TaskData
+from parityalign.core.errors import UserError
+from parityalign.core.records import Question
+from parityalign.data import hf_datasets
+from parityalign.data.questions import split_state
+from parityalign.data.test_splits import keep_split, kept_left_out, kept_questions, read_split
+from parityalign.metrics import textvqa_accuracy, vqa_accuracy_official
+from parityalign.tasks import load_task
 from parityalign.tasks.stvqa import is_held_out
 from projects import WORDS, configure, done, refusal
 
@@ -174,7 +174,7 @@ def test_without_network_the_way_out_is_named(tmp_path, monkeypatch):
 
 
 def test_without_the_package_the_line_that_installs_it_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    monkeypatch.setattr(hf_datasets, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'parityalign\[datasets\]'"):
         read("okvqa", "hf:lmms-lab/OK-VQA", tmp_path)
 
@@ -258,7 +258,7 @@ def test_one_row_without_an_image_or_a_question_leaves_the_others_alone(tmp_path
         ("1", "missing_image"),
         ("2", "no_question"),
     ]
-    assert state_of(load_task("okvqa"), str(path))
+    assert split_state(load_task("okvqa"), str(path))
 
 
 def test_an_image_that_begins_well_but_is_cut_off_is_left_out_with_what_the_decoder_said(tmp_path):
@@ -278,7 +278,7 @@ def test_a_path_that_no_file_can_have_is_a_missing_image(tmp_path, image):
     row = {"image": "pictures/a.png", "question": "Sold?", "answers": ["tea", "tea"]}
     path = own(tmp_path, row, {**row, "image": image})
     assert [each.reason for each in read("okvqa", path, tmp_path, missing=0.5).left_out] == ["missing_image"]
-    assert state_of(load_task("okvqa"), str(path))
+    assert split_state(load_task("okvqa"), str(path))
 
 
 def test_a_copy_that_names_its_pictures_means_files_in_its_own_folder(tmp_path, monkeypatch):
@@ -348,8 +348,8 @@ def test_a_split_is_read_into_the_run_once(tmp_path):
     folder = parquet(tmp_path / "copy", COPIES["okvqa"], pictures=[picture(), None])
     data = TaskData(images="pool", test=str(folder), missing=0.5)
     task = load_task("okvqa")
-    keep_split(artefact(tmp_path / "run", "tests"), task, data, mute)
-    again = artefact(tmp_path / "run", "tests")
+    keep_split(artifact(tmp_path / "run", "tests"), task, data, mute)
+    again = artifact(tmp_path / "run", "tests")
     for file in folder.iterdir():
         file.unlink()
     keep_split(again, task, data, mute)
@@ -359,7 +359,7 @@ def test_a_split_is_read_into_the_run_once(tmp_path):
 
 
 def test_a_reading_that_was_killed_starts_over(tmp_path):
-    made = artefact(tmp_path / "run", "tests")
+    made = artifact(tmp_path / "run", "tests")
     (made.path / "questions.jsonl").write_text('{"question_id": "half')
     keep_split(made, load_task("stvqa"), TaskData(images="pool", test=str(own(tmp_path))), mute)
     assert len(kept_questions(made)) == 1
@@ -367,22 +367,22 @@ def test_a_reading_that_was_killed_starts_over(tmp_path):
 
 def test_the_state_of_a_split_changes_with_its_questions_and_its_images(tmp_path):
     path, task = own(tmp_path), load_task("stvqa")
-    first = state_of(task, str(path))
-    assert state_of(task, str(path)) == first
+    first = split_state(task, str(path))
+    assert split_state(task, str(path)) == first
     draw(tmp_path / "pictures/a.png", "blue", (40, 40))
-    second = state_of(task, str(path))
+    second = split_state(task, str(path))
     (tmp_path / "pictures/a.png").unlink()
-    third = state_of(task, str(path))
+    third = split_state(task, str(path))
     path.write_text(path.read_text().replace("Sold", "Bought"))
-    assert len({first, second, third, state_of(task, str(path))}) == 4
+    assert len({first, second, third, split_state(task, str(path))}) == 4
 
 
 def test_the_state_of_a_copy_changes_with_its_files(tmp_path):
     folder, task = parquet(tmp_path / "copy", COPIES["okvqa"]), load_task("okvqa")
-    first = state_of(task, f"hf:{folder}:test")
+    first = split_state(task, f"hf:{folder}:test")
     parquet(folder, {key: values[:1] for key, values in COPIES["okvqa"].items()}, pictures=[picture()])
-    assert state_of(task, f"hf:{folder}:test") != first
-    assert state_of(task, "hf:lmms-lab/OK-VQA") == state_of(task, "hf:lmms-lab/OK-VQA")
+    assert split_state(task, f"hf:{folder}:test") != first
+    assert split_state(task, "hf:lmms-lab/OK-VQA") == split_state(task, "hf:lmms-lab/OK-VQA")
 
 
 def scores_of(project):

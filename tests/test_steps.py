@@ -1,8 +1,8 @@
 """Asking a model in batches: it hears of the next batch before it works on this one."""
 
-from makers import artefact, mute
-from parityalign.records import Answer
-from parityalign.stages._steps import Asked, answer_all
+from makers import artifact, mute
+from parityalign.core.records import Answer
+from parityalign.engines.asking import Asked, answer_all
 
 
 class Looker:
@@ -23,7 +23,7 @@ class Looker:
 
 def ask(folder, model, count):
     questions = [Asked(str(number), "image.png", f"prompt {number}", "") for number in range(count)]
-    stream = artefact(folder).stream("answers.jsonl", Answer)
+    stream = artifact(folder).stream("answers.jsonl", Answer)
     progress = lambda done, total: mute("ask", done, total)  # noqa: E731
     return answer_all(stream, questions, lambda: model, max_new_tokens=4, batch_size=2, on_progress=progress)
 

@@ -13,26 +13,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parityalign.disk import file_digest, folder_digest, write_whole
-from parityalign.errors import UserError, WorkFailed
-from parityalign.records import Answer
-from parityalign.store import Artefact, RunFolder, Stream, resume_in_batches
+from parityalign.core.artifacts import Artifact, RunFolder
+from parityalign.core.errors import UserError, WorkFailed
+from parityalign.core.files import file_digest, folder_digest, write_whole
+from parityalign.core.jsonl import Stream, resume_in_batches
+from parityalign.core.records import Answer
 
 
-def pairs_artefact(run: RunFolder, **changes) -> Artefact:
+def pairs_artifact(run: RunFolder, **changes) -> Artifact:
     plan = {"inputs": {"images": "abc"}, "settings": {"annotate.temperature": 1.0}, **changes}
-    return run.artefact("pairs", **plan)
+    return run.artifact("pairs", **plan)
 
 
 def answers(count: int) -> list[Answer]:
     return [Answer(item_id=f"id{number}", text=f"text {number} é") for number in range(count)]
 
 
-def finished(run: RunFolder, records: Sequence[Answer], **changes) -> Artefact:
-    artefact = pairs_artefact(run, **changes)
-    artefact.stream("a.jsonl", Answer).append(records)
-    artefact.finish({"answers": len(records)})
-    return artefact
+def finished(run: RunFolder, records: Sequence[Answer], **changes) -> Artifact:
+    artifact = pairs_artifact(run, **changes)
+    artifact.stream("a.jsonl", Answer).append(records)
+    artifact.finish({"answers": len(records)})
+    return artifact
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def run(tmp_path):
 
 
 def test_a_stream_gives_back_what_was_appended(run):
-    stream = pairs_artefact(run).stream("a.jsonl", Answer)
+    stream = pairs_artifact(run).stream("a.jsonl", Answer)
     records = [*answers(3), Answer(item_id="x", text="two\nlines \u2028 and a \udc80 lone half")]
     stream.append(records[:2])
     stream.append([])
@@ -82,10 +83,10 @@ def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path):
         list(Stream(path, Answer, read_only=True))
 
 
-def test_a_stream_of_a_finished_artefact_cannot_grow(run):
-    artefact = finished(run, answers(1))
+def test_a_stream_of_a_finished_artifact_cannot_grow(run):
+    artifact = finished(run, answers(1))
     with pytest.raises(ValueError, match="finished"):
-        artefact.stream("a.jsonl", Answer).append(answers(1))
+        artifact.stream("a.jsonl", Answer).append(answers(1))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -105,12 +106,12 @@ def test_a_file_written_whole_replaces_the_old_one_and_leaves_nothing_beside_it(
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
-# Artefacts
+# Artifacts
 
 
-def test_a_finished_artefact_is_kept_with_its_counts_and_the_hash_of_each_file(run):
+def test_a_finished_artifact_is_kept_with_its_counts_and_the_hash_of_each_file(run):
     finished(run, answers(2))
-    again = pairs_artefact(run)
+    again = pairs_artifact(run)
     assert again.finished
     assert again.redone_because is None
     assert list(again.stream("a.jsonl", Answer)) == answers(2)
@@ -118,22 +119,22 @@ def test_a_finished_artefact_is_kept_with_its_counts_and_the_hash_of_each_file(r
     assert again.manifest["files"]["a.jsonl"]["sha256"] == file_digest(again.path / "a.jsonl")
 
 
-def test_an_unfinished_artefact_of_the_same_settings_is_continued(run):
-    pairs_artefact(run).stream("a.jsonl", Answer).append(answers(2))
-    again = pairs_artefact(run)
+def test_an_unfinished_artifact_of_the_same_settings_is_continued(run):
+    pairs_artifact(run).stream("a.jsonl", Answer).append(answers(2))
+    again = pairs_artifact(run)
     assert not again.finished
     assert again.redone_because is None
     assert list(again.stream("a.jsonl", Answer)) == answers(2)
 
 
 def test_what_was_remembered_of_unfinished_work_stands_in_the_manifest_of_whoever_finishes_it(run):
-    pairs_artefact(run).remember(models={"teacher": "a"}, place="here")
-    pairs_artefact(run).remember(place="there")
+    pairs_artifact(run).remember(models={"teacher": "a"}, place="here")
+    pairs_artifact(run).remember(place="there")
     manifest = finished(run, answers(1)).manifest
     assert (manifest["models"], manifest["place"]) == ({"teacher": "a"}, "there")
     with pytest.raises(ValueError, match="is finished"):
-        pairs_artefact(run).remember(place="too late")
-    assert pairs_artefact(run, inputs={"images": "others"}).remembered == {}
+        pairs_artifact(run).remember(place="too late")
+    assert pairs_artifact(run, inputs={"images": "others"}).remembered == {}
 
 
 @pytest.mark.parametrize("was_finished", [True, False])
@@ -146,26 +147,26 @@ def test_what_was_remembered_of_unfinished_work_stands_in_the_manifest_of_whoeve
         ({"version": 2}, "parityalign makes version 2 of it, this was 1"),
     ],
 )
-def test_what_changed_is_named_and_the_artefact_is_made_anew(run, changes, because, was_finished):
+def test_what_changed_is_named_and_the_artifact_is_made_anew(run, changes, because, was_finished):
     if was_finished:
         finished(run, answers(2))
     else:
-        pairs_artefact(run).stream("a.jsonl", Answer).append(answers(2))
-    again = pairs_artefact(run, **changes)
+        pairs_artifact(run).stream("a.jsonl", Answer).append(answers(2))
+    again = pairs_artifact(run, **changes)
     assert again.redone_because == because
     assert not again.finished
     assert list(again.stream("a.jsonl", Answer)) == []
     assert json.loads((run.path / "events.jsonl").read_text())["because"] == because
 
 
-def test_peeking_tells_what_changed_and_leaves_the_artefact_alone(run):
-    artefact = finished(run, answers(2))
-    before = folder_digest(artefact.path)
+def test_peeking_tells_what_changed_and_leaves_the_artifact_alone(run):
+    artifact = finished(run, answers(2))
+    before = folder_digest(artifact.path)
     peeked = run.peek("pairs", inputs={"images": "other"}, settings={"annotate.temperature": 1.0})
     assert peeked.redone_because == "its input images changed"
     assert not peeked.finished
-    assert folder_digest(artefact.path) == before
-    assert pairs_artefact(run).finished
+    assert folder_digest(artifact.path) == before
+    assert pairs_artifact(run).finished
 
 
 def test_the_digest_tells_of_content_only(run, tmp_path):
@@ -175,43 +176,43 @@ def test_the_digest_tells_of_content_only(run, tmp_path):
     assert first == second != third
 
 
-def test_a_finished_artefact_that_lost_a_file_is_made_anew(run):
+def test_a_finished_artifact_that_lost_a_file_is_made_anew(run):
     (finished(run, answers(2)).path / "a.jsonl").unlink()
-    assert pairs_artefact(run).redone_because == "its file a.jsonl is missing"
+    assert pairs_artifact(run).redone_because == "its file a.jsonl is missing"
 
 
-def test_a_finished_artefact_that_was_edited_is_made_anew(run):
-    artefact = finished(run, answers(2))
-    with (artefact.path / "a.jsonl").open("a") as file:
+def test_a_finished_artifact_that_was_edited_is_made_anew(run):
+    artifact = finished(run, answers(2))
+    with (artifact.path / "a.jsonl").open("a") as file:
         file.write("more\n")
-    assert pairs_artefact(run).redone_because == "its file a.jsonl was changed by hand"
+    assert pairs_artifact(run).redone_because == "its file a.jsonl was changed by hand"
 
 
 def test_settings_are_compared_as_json_keeps_them(run):
     finished(run, answers(1), settings={"x": (1, 2)})
-    assert pairs_artefact(run, settings={"x": (1, 2)}).finished
+    assert pairs_artifact(run, settings={"x": (1, 2)}).finished
 
 
 def test_what_a_kill_left_beside_a_manifest_is_cleared_away(run):
-    begun = pairs_artefact(run).path / "begun.json"
+    begun = pairs_artifact(run).path / "begun.json"
     said = begun.read_bytes()
     finished(run, answers(1))
     begun.write_bytes(said)
-    assert pairs_artefact(run).finished and not begun.exists()
+    assert pairs_artifact(run).finished and not begun.exists()
 
 
 def test_files_below_folders_count_as_content(run):
-    artefact = pairs_artefact(run)
-    (artefact.path / "deep").mkdir()
-    (artefact.path / "deep" / "weights").write_bytes(b"w")
-    artefact.finish({"files": 1})
-    assert list(artefact.manifest["files"]) == ["deep/weights"]
+    artifact = pairs_artifact(run)
+    (artifact.path / "deep").mkdir()
+    (artifact.path / "deep" / "weights").write_bytes(b"w")
+    artifact.finish({"files": 1})
+    assert list(artifact.manifest["files"]) == ["deep/weights"]
 
 
-def test_a_kill_while_an_old_artefact_is_thrown_away_leaves_a_usable_folder(run):
-    artefact = finished(run, answers(2))
-    artefact.path.rename(run.path / ".pairs.discarded")  # moved away, not yet deleted
-    again = pairs_artefact(run)
+def test_a_kill_while_an_old_artifact_is_thrown_away_leaves_a_usable_folder(run):
+    artifact = finished(run, answers(2))
+    artifact.path.rename(run.path / ".pairs.discarded")  # moved away, not yet deleted
+    again = pairs_artifact(run)
     assert not again.finished
     assert not (run.path / ".pairs.discarded").exists()
 
@@ -288,14 +289,14 @@ from parityalign.records import Answer
 from parityalign.store import RunFolder, resume_in_batches
 
 with RunFolder(Path(sys.argv[1])) as run:
-    artefact = run.artefact("answers", inputs={}, settings={})
+    artifact = run.artifact("answers", inputs={}, settings={})
     resume_in_batches(
-        artefact.stream("a.jsonl", Answer), list(range(2000)),
+        artifact.stream("a.jsonl", Answer), list(range(2000)),
         item_id=str, record_id=lambda record: record.item_id, batch_size=16,
         work=lambda batch: [Answer(item_id=str(i), text=f"{i} of {batch[0]}" + "x" * 300) for i in batch],
         on_progress=lambda done, total: print(f"{done:>4000}", flush=True),  # the pipe is full before the work is done
     )
-    artefact.finish({"answers": 2000})
+    artifact.finish({"answers": 2000})
 """
 
 

@@ -5,7 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from parityalign import terminal
+from parityalign.cli.progress import progress as shown_progress
+from parityalign.cli.progress import table
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def log(width: int = 200) -> Console:
 
 def test_a_long_step_gets_a_line_every_few_seconds_with_the_time_left(clock):
     console = log()
-    with terminal.progress(console) as progress:
+    with shown_progress(console) as progress:
         for done in range(0, 101, 2):
             clock[0] = done / 5
             progress("annotate", done, 100)
@@ -34,7 +35,7 @@ def test_a_long_step_gets_a_line_every_few_seconds_with_the_time_left(clock):
 
 def test_a_short_step_gets_one_line(clock):
     console = log()
-    with terminal.progress(console) as progress:
+    with shown_progress(console) as progress:
         progress("annotate", 5, 10)
         progress("annotate", 10, 10)
         progress("annotate", 10, 10)
@@ -43,7 +44,7 @@ def test_a_short_step_gets_one_line(clock):
 
 def test_the_time_left_of_a_resumed_step_is_told_from_the_new_work_only(clock):
     console = log()
-    with terminal.progress(console) as progress:
+    with shown_progress(console) as progress:
         progress("annotate", 9000, 10000)
         clock[0] = 10.0
         progress("annotate", 9100, 10000)
@@ -52,7 +53,7 @@ def test_the_time_left_of_a_resumed_step_is_told_from_the_new_work_only(clock):
 
 def test_hours_are_told_as_such(clock):
     console = log()
-    with terminal.progress(console) as progress:
+    with shown_progress(console) as progress:
         progress("level", 0, 1000)
         clock[0] = 60.0
         progress("level", 10, 1000)
@@ -61,7 +62,7 @@ def test_hours_are_told_as_such(clock):
 
 def test_a_terminal_shows_a_bar_for_each_step():
     console = Console(file=StringIO(), width=80, force_terminal=True)
-    with terminal.progress(console) as progress:
+    with shown_progress(console) as progress:
         progress("annotate [a]", 1, 4)
         progress("identify", 2, 4)
         progress("annotate [a]", 4, 4)
@@ -75,7 +76,7 @@ def test_a_terminal_shows_a_bar_for_each_step():
 def test_a_table_loses_nothing_where_there_is_little_room(width):
     console = log(width)
     row = ["chartqa", "chartqa_relaxed_accuracy", "1,200", "62.0 [58.9, 65.1]", "[+12.3, +15.6]"]
-    console.print(terminal.table(["task", "metric", "n", "before", "gain"], [row], texts=2))
+    console.print(table(["task", "metric", "n", "before", "gain"], [row], texts=2))
     shown = "".join(console.file.getvalue().split())
     assert "…" not in shown
     for part in ("1,200", "62.0", "65.1]", "+15.6]"):

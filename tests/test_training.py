@@ -15,15 +15,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import tiny
-from parityalign.answering import Answerer
-from parityalign.errors import UserError
-from parityalign.models import hf
-from parityalign.opening import open_processor
-from parityalign.prompting import Prompter, read_image
-from parityalign.seams import Decoding, Request
-from parityalign.training import loop, weights
-from parityalign.training.batches import AnswerBatches, Example
-from parityalign.tuning import LevelSettings
+from parityalign.config.training import LevelSettings
+from parityalign.core.errors import UserError
+from parityalign.core.interfaces import Decoding, Request
+from parityalign.models.backends import hf
+from parityalign.models.encoding import Prompter, read_image
+from parityalign.models.labels import Answerer
+from parityalign.models.loading import open_processor
+from parityalign.training import student as student_module
+from parityalign.training import train
+from parityalign.training.collator import AnswerBatches, Example
 
 PROMPT = "{question}\nanswer"
 ANSWERS = ("red", "green", "blue square")
@@ -60,7 +61,7 @@ def pairs(images):
 
 def leveller(student, progress=mute, objective=tiny.ANSWER, **choices):
     plan = LevelSettings(**({"batch_size": 4, "epochs": 4, "learning_rate": 3e-3} | choices))
-    return loop.make_leveller(student, {"toy": PROMPT}, settings=plan, objective=objective, seed=3, progress=progress)
+    return train.make_leveller(student, {"toy": PROMPT}, settings=plan, objective=objective, seed=3, progress=progress)
 
 
 def level(student, pairs, out, **choices):
@@ -200,7 +201,7 @@ def test_pixels_are_those_of_inference_to_half_precision(images):
 
 @pytest.fixture(scope="module")
 def rows(student, pairs):
-    model = weights.open_student(student).eval()
+    model = student_module.open_student(student).eval()
     batches = AnswerBatches(open_processor(student), STOP)
     examples = [Example(pair.image, PROMPT.format(question=pair.question), pair.answer) for pair in pairs]
     return model, batches, examples
@@ -307,11 +308,11 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student
 def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(student, pairs, tmp_path, monkeypatch):
     whole = level(student, pairs, tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_like", killed)
+        patched.setattr(train, "save_like", killed)
         with pytest.raises(Killed):
             level(student, pairs, tmp_path / "out")
     checkpoints = tmp_path / ".out.training"
-    (checkpoints / "checkpoint-12" / loop.COMPLETE).unlink()
+    (checkpoints / "checkpoint-12" / train.COMPLETE).unlink()
     (checkpoints / "checkpoint-12" / "trainer_state.json").write_text("{")
     assert level(student, pairs, tmp_path / "out") == whole
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "out"))
@@ -319,7 +320,7 @@ def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(studen
 
 def test_checkpoints_of_another_training_are_not_gone_on_from(student, pairs, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_like", killed)
+        patched.setattr(train, "save_like", killed)
         with pytest.raises(Killed):
             level(student, pairs, tmp_path / "out", learning_rate=1e-2)
     level(student, pairs, tmp_path / "whole")
@@ -344,7 +345,7 @@ def test_a_training_that_had_stopped_early_is_not_gone_on_with(student, pairs, t
     trained, held_out = pairs[:9], contrary(pairs[:9])
     whole = leveller(student, epochs=30, patience=2)(trained, held_out, tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "save_like", killed)
+        patched.setattr(train, "save_like", killed)
         with pytest.raises(Killed):
             leveller(student, epochs=30, patience=2)(trained, held_out, tmp_path / "out")
     steps = []
@@ -403,15 +404,15 @@ def test_nothing_reaches_the_terminal(student, pairs, tmp_path, capfd):
 
 def test_merged_weights_say_what_the_adapter_says(rows, student, tmp_path):
     _, batches, examples = rows
-    adapted = weights.with_adapter(weights.open_student(student), 4)
+    adapted = student_module.with_adapter(student_module.open_student(student), 4)
     for name, tensor in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(tensor, std=0.05)
     adapted.save_pretrained(tmp_path / "adapter")
-    merged = weights.merged(weights.open_trained(student, tmp_path / "adapter", adapter=True))
+    merged = student_module.merged(student_module.open_trained(student, tmp_path / "adapter", adapter=True))
     batch = {key: value for key, value in batches(examples).items() if key != "labels"}
     with torch.no_grad():
-        said, before = adapted.eval()(**batch).logits, weights.open_student(student).eval()(**batch).logits
+        said, before = adapted.eval()(**batch).logits, student_module.open_student(student).eval()(**batch).logits
         torch.testing.assert_close(merged.eval()(**batch).logits, said, atol=1e-3, rtol=1e-4)
         assert (said - before).abs().max() > 0.1
 

@@ -22,10 +22,10 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from parityalign.objectives.discrepancy import Objective
-from parityalign.records import Pair
+from parityalign.core.records import Pair
+from parityalign.training.weighted_loss import WeightedLoss
 
-ANSWER = Objective({"answer": (1.0, 1.0)})
+ANSWER = WeightedLoss({"answer": (1.0, 1.0)})
 """The paper's objective."""
 SIDE, PATCH = 32, 8
 WORDS = ("what", "is", "the", "colour", "shape", "answer", "question:", "answer:", "red", "green", "blue", "square")
@@ -38,7 +38,7 @@ CHAT_TEMPLATE = (
 )
 
 
-class Changed(Objective):
+class Changed(WeightedLoss):
     """The paper's objective with something done to each loss."""
 
     def __init__(self, change: Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]) -> None:

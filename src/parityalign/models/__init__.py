@@ -1,1 +1,5 @@
-"""The ways to get text from images: one file is one way."""
+"""Everything about a vision-language model that runs here or behind a server."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,12 +8,10 @@ Attention between tokens is left out: at the lengths here it adds little to the 
 import math
 from typing import NamedTuple
 
-from parityalign.loading import LoadingSettings
+from parityalign.config import LevelSettings, LoadingSettings, ServerSettings
 from parityalign.planning.published import Device
 from parityalign.planning.sizes import Pace, Size, Stack
 from parityalign.planning.works import Work
-from parityalign.serving import ServerSettings
-from parityalign.tuning import LevelSettings
 
 USED = 0.4
 """Share of a device's peak operations that is reached where many tokens go through a model at once."""

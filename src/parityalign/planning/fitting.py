@@ -2,14 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from parityalign.config import RunConfig
-from parityalign.loading import LoadingSettings
+from parityalign.config import LevelSettings, LoadingSettings, RunConfig, ServerSettings
 from parityalign.planning import costs
 from parityalign.planning.published import Device
 from parityalign.planning.sizes import Known, Size
 from parityalign.planning.works import Role, Work
-from parityalign.serving import ServerSettings
-from parityalign.tuning import LevelSettings
 
 _GIGA = 1e9
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from parityalign.core import Decoding, Model, Request
 from parityalign.planning.costs import USED
 from parityalign.planning.published import Device, device_called
 from parityalign.planning.sizes import Pace, Prompts
-from parityalign.seams import Decoding, Model, Request
 
 _SIDE = 1024
 """Of the matrices that are multiplied."""

@@ -8,20 +8,19 @@ from tempfile import TemporaryDirectory
 
 from PIL.Image import Image
 
-from parityalign.config import RunConfig
-from parityalign.errors import UserError
-from parityalign.loading import LoadingSettings
+from parityalign.config import LoadingSettings, RunConfig, is_served, split_model
+from parityalign.core import EMBEDDED_MODELS, Task, UserError
+from parityalign.models import load_model
 from parityalign.planning import costs
 from parityalign.planning.fitting import problems
 from parityalign.planning.measuring import pace, this_machine
 from parityalign.planning.projection import Projection, Row
 from parityalign.planning.published import Device, device
-from parityalign.planning.sampling import Ask, Sample, sample
+from parityalign.planning.sampling import Sample, SamplingOptions, sample
 from parityalign.planning.sizes import Known, Pace, Prompts, Reading, Seen
 from parityalign.planning.sizing import CHARACTERS_PER_TOKEN, CHAT_TOKENS, place_of, reading_of, size_of
 from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, ROLES, Amount, Role, Work, explanation_tokens, works
-from parityalign.plugins import EMBEDDED_MODELS, is_served, load_model, load_task, split_model
-from parityalign.seams import Task
+from parityalign.tasks import load_task
 
 QUESTION = "What is written on the sign beside the door?"
 """Stands for the questions that nobody has written yet."""
@@ -30,10 +29,10 @@ PIXELS_PER_TOKEN = 28 * 28
 
 
 @dataclass(frozen=True)
-class Options:
+class PlanOptions:
     """How a plan is made."""
 
-    ask: Ask = Ask()
+    ask: SamplingOptions = SamplingOptions()
     device: str | None = None
     """Of the table of devices. None: this machine."""
     failures: float = 0.5
@@ -42,7 +41,7 @@ class Options:
     """Whether local models are timed on real requests. None: the embedded ones are, on this machine."""
 
 
-def project(config: RunConfig, options: Options) -> Projection:
+def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     """What a run will take.
 
     Raises:
@@ -66,7 +65,7 @@ def project(config: RunConfig, options: Options) -> Projection:
 
 
 def _known(
-    config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: Options
+    config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions
 ) -> Known:
     """What can be known of one of the two models without loading it, or by asking it a little."""
     spec = getattr(config, role)
@@ -79,7 +78,7 @@ def _known(
     return replace(known, pace=_pace(config, role, tasks, samples)) if _is_measured(location, options) else known
 
 
-def _served(name: str, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: Options) -> Known:
+def _served(name: str, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions) -> Known:
     """A model behind a server: what it makes of pictures, if its name is one on the hub."""
     if name:
         try:
@@ -94,7 +93,7 @@ def _configured(
     loading: LoadingSettings,
     tasks: Mapping[str, Task],
     samples: Mapping[str, Sample],
-    options: Options,
+    options: PlanOptions,
 ) -> Known:
     """A model with a configuration, in a folder, on the hub or in the table."""
     place = place_of(location, loading, offline=options.ask.offline)
@@ -125,7 +124,7 @@ def _prompts(task: Task) -> Prompts:
     return Prompts(task.annotate_prompt, answer, explain)
 
 
-def _is_measured(location: str, options: Options) -> bool:
+def _is_measured(location: str, options: PlanOptions) -> bool:
     if options.measure is None:
         return options.device is None and Path(location).parent == EMBEDDED_MODELS
     return options.measure and Path(location).expanduser().is_dir()
@@ -180,7 +179,7 @@ def _row(config: RunConfig, work: Work, known: Known, where: Device) -> Row:
 
 def _assumed(
     config: RunConfig,
-    options: Options,
+    options: PlanOptions,
     where: Device,
     samples: Mapping[str, Sample],
     known: Mapping[Role, Known],

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from parityalign.planning.published import Device
 
-HEADINGS = (
+PROJECTION_HEADINGS = (
     "stage",
     "model",
     "requests",

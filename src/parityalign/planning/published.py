@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import yaml
 
-from parityalign.errors import UserError
-from parityalign.plugins import near
+from parityalign.core import UserError, did_you_mean
 
 _FOLDER = Path(__file__).parent / "published"
 _GIGA = 1e9
@@ -34,7 +33,7 @@ def device(name: str) -> Device:
     """
     table = _devices()
     if name not in table:
-        raise UserError(f"there is no device {name!r} in the table. {near(name, list(table))}")
+        raise UserError(f"there is no device {name!r} in the table. {did_you_mean(name, list(table))}")
     return table[name]
 
 

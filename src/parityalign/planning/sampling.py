@@ -8,20 +8,16 @@ from pathlib import Path
 
 from PIL.Image import Image, new
 
-from parityalign.config import TaskData
-from parityalign.errors import UserError
-from parityalign.hub import PREFIX, divided
-from parityalign.labelled import source
-from parityalign.pictures import Unfit, open_picture
-from parityalign.seams import Found, Task
-from parityalign.sourcing import open_source
+from parityalign.config import PREFIX, TaskData, divided
+from parityalign.core import Found, Task, UserError
+from parityalign.data import Unfit, open_picture, open_questions, open_source
 
 OFFICIAL = {"textvqa": 5000, "stvqa": 2600, "chartqa": 2500, "okvqa": 5046}
 """Questions of the benchmarks' labelled splits, where a copy on the hub is not asked; of ST-VQA about a tenth."""
 
 
 @dataclass(frozen=True)
-class Ask:
+class SamplingOptions:
     """What a plan may look at, and what is said in place of looking."""
 
     pictures: int = 32
@@ -58,7 +54,7 @@ def size_of_picture(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def sample(task: Task, data: TaskData, ask: Ask, *, limit: int | None) -> Sample:
+def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | None) -> Sample:
     """Looks at one task of a run.
 
     Args:
@@ -122,7 +118,7 @@ def _questions(task: Task, data: TaskData, limit: int | None) -> tuple[int, list
         official = OFFICIAL.get(task.name, limit or 0)
         found = min(official, limit) if limit else official
         return found, [f"{found:,} questions, as many as are published or `evaluate.limit` allows"]
-    rows = sum(1 for _ in source(task, data.test)[0])
+    rows = sum(1 for _ in open_questions(task, data.test)[0])
     return (min(rows, limit) if limit else rows), []
 
 

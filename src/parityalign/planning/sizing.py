@@ -18,15 +18,11 @@ from PIL.Image import Image, new
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, PreTrainedConfig
 
-from parityalign.errors import UserError
-from parityalign.loading import LoadingSettings
-from parityalign.modelfiles import is_path
-from parityalign.opening import open_config, open_processor, quieten
-from parityalign.pixels import limit_pixels
+from parityalign.config import LoadingSettings
+from parityalign.core import UserError
+from parityalign.models import BACKEND, Prompter, is_path, limit_pixels, open_config, open_processor, quieten
 from parityalign.planning.published import architecture, models
 from parityalign.planning.sizes import Prompts, Reading, Seen, Size, Stack
-from parityalign.processors import BACKEND
-from parityalign.prompting import Prompter
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text, where no tokenizer is at hand."""

@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from parityalign.config import RunConfig
+from parityalign.config import LevelSettings, RunConfig, is_served
 from parityalign.planning.sizes import Reading, Seen
-from parityalign.plugins import is_served
-from parityalign.tuning import LevelSettings
 
 Role = Literal["teacher", "student"]
 Prompt = Literal["annotate", "answer", "explain"]

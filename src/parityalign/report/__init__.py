@@ -1,1 +1,5 @@
-"""What a run found, as tables, pictures and one self-contained HTML page; no torch, no network."""
+"""Tables, plots and the page that tell of a run."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

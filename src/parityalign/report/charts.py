@@ -9,8 +9,8 @@ from itertools import accumulate
 
 from markupsafe import Markup
 
-from parityalign.records import VerdictKind
-from parityalign.report.tables import Estimate, Scores, TaskScores, estimate
+from parityalign.core import VerdictKind
+from parityalign.report.tables import Estimate, Scores, TaskScores, estimate_cell
 
 WIDTH, LEFT, RIGHT = 400.0, 8.0, 392.0
 LANE = 13.0
@@ -75,7 +75,7 @@ def _short(value: object) -> object:
 
 
 def _in_words(task: TaskScores) -> str:
-    return ", ".join(f"{series} {estimate(getattr(task, series))}" for series in SERIES)
+    return ", ".join(f"{series} {estimate_cell(getattr(task, series))}" for series in SERIES)
 
 
 def _verdicts_in_words(counts: Mapping[VerdictKind, int]) -> str:
@@ -109,7 +109,7 @@ def _axis(top: float, bottom: float) -> Markup:
 def _task_scores(name: str, task: TaskScores, top: float) -> Markup:
     lanes = [_estimate(series, getattr(task, series), top + 26 + LANE * lane) for lane, series in enumerate(SERIES)]
     label = element("text", name, x=LEFT, y=top + 15, class_="label")
-    gain = f"{estimate(task.gain, signed=True)} points" if task.gain else ""
+    gain = f"{estimate_cell(task.gain, signed=True)} points" if task.gain else ""
     gained = element("text", gain, x=RIGHT, y=top + 15, class_="small", text_anchor="end")
     return element("g", label, gained, *lanes)
 
@@ -117,7 +117,7 @@ def _task_scores(name: str, task: TaskScores, top: float) -> Markup:
 def _estimate(series: str, value: Estimate | None, y: float) -> Markup:
     if value is None:
         return Markup("")
-    title = element("title", f"{series}: {estimate(value)}")
+    title = element("title", f"{series}: {estimate_cell(value)}")
     return element("g", title, _whisker(series, value, y), _mark(series, _x(value.score), y), _number(value, y))
 
 

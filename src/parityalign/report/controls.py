@@ -2,10 +2,9 @@
 
 from typing import NamedTuple
 
-from parityalign.kept import Lost
-from parityalign.records import Record
-from parityalign.report.kept import lost_cells
-from parityalign.report.tables import ABSENT, Bare, estimate, percent
+from parityalign.core import Lost, Record
+from parityalign.report.retention import lost_cells
+from parityalign.report.tables import ABSENT, Bare, estimate_cell, percent
 
 
 class Control(Record):
@@ -70,9 +69,9 @@ def control_table(controls: Controls) -> ControlTable:
 
 def _row(control: Control, tasks: tuple[str, ...]) -> tuple[str, ...]:
     counts = [ABSENT if count is None else f"{count:,}" for count in (control.pairs, control.steps)]
-    scores = [estimate(control.tasks.get(task)) for task in tasks]
-    mean = estimate(control.mean)
-    gain, ahead = (estimate(found, signed=True) for found in (control.mean_gain, control.run_ahead))
+    scores = [estimate_cell(control.tasks.get(task)) for task in tasks]
+    mean = estimate_cell(control.mean)
+    gain, ahead = (estimate_cell(found, signed=True) for found in (control.mean_gain, control.run_ahead))
     *_, forgotten = lost_cells(control.forgotten)
     return (control.name, control.description, *counts, *scores, mean, gain, ahead, forgotten)
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parityalign.profiles import Measure, Profile, discrepancy
-from parityalign.records import VerdictKind, content_id
-from parityalign.report._statistics import Item, Spread, calibration, rank_correlation, separation, spread
+from parityalign.core import Measure, Profile, VerdictKind, content_id
+from parityalign.metrics import Item, Spread, calibration, rank_correlation, separation, spread
 from parityalign.report.flow import VERDICT_WORDS, in_order
 from parityalign.report.tables import ABSENT, counted
+from parityalign.stages import signed_measure
 
 MEASURE_WORDS: Mapping[Measure, str] = {
     Measure.CONFIDENCE_GAP: "confidence gap",
@@ -175,7 +175,7 @@ def _separation_rows(profiles: Sequence[Profile], tasks: Sequence[str], seed: in
             items = [
                 Item(value, profile.student_wrong, profile.image_id)
                 for profile in of_scope
-                if (value := discrepancy(profile, measure)) is not None and profile.student_wrong is not None
+                if (value := signed_measure(profile, measure)) is not None and profile.student_wrong is not None
             ]
             if found := separation(items, _chance(seed, measure, scope)):
                 interval = f" [{found.interval[0]:.3f}, {found.interval[1]:.3f}]" if found.interval else ""
@@ -187,7 +187,7 @@ def _separation_rows(profiles: Sequence[Profile], tasks: Sequence[str], seed: in
 def _correlation_rows(profiles: Sequence[Profile]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for one, other in combinations(Measure, 2):
-        both = [(discrepancy(profile, one), discrepancy(profile, other)) for profile in profiles]
+        both = [(signed_measure(profile, one), signed_measure(profile, other)) for profile in profiles]
         known = [(a, b) for a, b in both if a is not None and b is not None]
         if known:
             found = rank_correlation([a for a, _ in known], [b for _, b in known])

@@ -8,9 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from parityalign.errors import UserError
-from parityalign.records import Record
-from parityalign.store import MANIFEST, Stream, manifest_digest
+from parityalign.core import MANIFEST, Record, Stream, UserError, manifest_digest
 
 R = TypeVar("R", bound=Record)
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from parityalign.records import Answer, ImageRef, Pair, Rejected, Reply, Verdict, VerdictKind
+from parityalign.core import Answer, ImageRef, LevelResult, Pair, Rejected, Reply, Verdict, VerdictKind
 from parityalign.report.files import read_manifest, read_records
 from parityalign.report.tables import Scores
-from parityalign.seams import LevelResult
 
 VERDICT_WORDS = {
     VerdictKind.TEACHER_ONLY: "gap (only the teacher is right)",

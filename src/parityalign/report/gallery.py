@@ -12,9 +12,8 @@ from typing import NamedTuple
 from markupsafe import Markup
 from PIL import Image
 
-from parityalign.evidence import Array
-from parityalign.pictures import Unfit, read_picture
-from parityalign.records import Pair, Verdict, content_id
+from parityalign.core import Array, Pair, Verdict, content_id
+from parityalign.data import Unfit, read_picture
 from parityalign.report.looks import look, picture
 
 SIDE = 256
@@ -46,7 +45,7 @@ class Exhibit:
     """Where each model looked on the picture, as far as that is known."""
 
 
-def choose(gaps: Iterable[Pair], *, seed: int, limit: int) -> list[Pair]:
+def choose_gaps(gaps: Iterable[Pair], *, seed: int, limit: int) -> list[Pair]:
     """Up to `limit` gaps, evenly from all tasks; the same ones whatever order they come in."""
     by_task: defaultdict[str, list[Pair]] = defaultdict(list)
     for pair in gaps:

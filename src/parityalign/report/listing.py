@@ -4,20 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parityalign.errors import UserError
-from parityalign.plugins import near
-from parityalign.profiles import PROFILES, Measure, Profile, most_discrepant_first
-from parityalign.records import Pair, VerdictKind
+from parityalign.core import PROFILES, Measure, Pair, Profile, UserError, VerdictKind, did_you_mean
 from parityalign.report.differences import MEASURE_WORDS, Table
 from parityalign.report.files import evidence_is_current, read_manifest, read_records
 from parityalign.report.flow import VERDICT_WORDS
 from parityalign.report.tables import ABSENT, counted
+from parityalign.stages import most_discrepant_first
 
-FIRST = 10
+LISTED_BY_DEFAULT = 10
 """Pairs that are shown where nobody says how many."""
 
 
-class Wanted(NamedTuple):
+class ListOptions(NamedTuple):
     """Which pairs a list holds, and in which order."""
 
     verdict: VerdictKind
@@ -46,7 +44,7 @@ def read_profiles(run: Path) -> list[Profile]:
     return list(read_records(folder / PROFILES, Profile))
 
 
-def of_task(profiles: Sequence[Profile], task: str | None) -> list[Profile]:
+def of_one_task(profiles: Sequence[Profile], task: str | None) -> list[Profile]:
     """The profiles of the pairs of one task, all of them without a task.
 
     Raises:
@@ -54,17 +52,17 @@ def of_task(profiles: Sequence[Profile], task: str | None) -> list[Profile]:
     """
     tasks = sorted({profile.task for profile in profiles})
     if task is not None and task not in tasks:
-        raise UserError(f"there is evidence of no pair of the task {task!r}. {near(task, tasks)}")
+        raise UserError(f"there is evidence of no pair of the task {task!r}. {did_you_mean(task, tasks)}")
     return [profile for profile in profiles if task in (None, profile.task)]
 
 
-def listed(profiles: Sequence[Profile], wanted: Wanted) -> list[Profile]:
+def listed_pairs(profiles: Sequence[Profile], wanted: ListOptions) -> list[Profile]:
     """The profiles of the pairs that are wanted, the most discrepant first."""
     chosen = [profile for profile in profiles if profile.verdict == wanted.verdict]
     return most_discrepant_first(chosen, wanted.sort)[: wanted.top]
 
 
-def rows(run: Path, chosen: Sequence[Profile], weights: Mapping[str, float]) -> list[dict[str, object]]:
+def listed_rows(run: Path, chosen: Sequence[Profile], weights: Mapping[str, float]) -> list[dict[str, object]]:
     """Each pair with its profile and its weight, in one flat row."""
     pairs = _pairs(run, chosen)
     return [
@@ -73,7 +71,7 @@ def rows(run: Path, chosen: Sequence[Profile], weights: Mapping[str, float]) -> 
     ]
 
 
-def list_table(run: Path, chosen: Sequence[Profile], wanted: Wanted) -> Table:
+def list_table(run: Path, chosen: Sequence[Profile], wanted: ListOptions) -> Table:
     """The list for people."""
     pairs = _pairs(run, chosen)
     what = f"{VERDICT_WORDS[wanted.verdict]}, ordered by {MEASURE_WORDS[wanted.sort]}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from parityalign.evidence import STUDENT, TEACHER, Array, observations, read_index
+from parityalign.core import STUDENT, TEACHER, Array, read_index, read_observations
 from parityalign.report.charts import element
 
 DARKEST = 0.75
@@ -31,7 +31,7 @@ def maps_of(folder: Path, pair_ids: Collection[str]) -> Maps:
     found: Maps = {}
     for who in (TEACHER, STUDENT):
         wanted = [line for line in read_index(folder, who) if line.has_places and line.pair_id in pair_ids]
-        for line, seen in observations(folder, wanted):
+        for line, seen in read_observations(folder, wanted):
             found.setdefault(line.pair_id, {})[who] = seen.places.astype(np.float64)
     return found
 

@@ -12,18 +12,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from parityalign.disk import write_whole
-from parityalign.errors import UserError
-from parityalign.profiles import PROFILES, Measure, Profile
-from parityalign.records import Pair, Rejected, Verdict, VerdictKind
+from parityalign.core import PROFILES, Measure, Pair, Profile, Rejected, UserError, Verdict, VerdictKind, write_whole
 from parityalign.report.charts import score_chart, verdict_chart
 from parityalign.report.controls import Controls, control_table
 from parityalign.report.differences import MEASURE_WORDS, measure_table, relation_tables, spreads
 from parityalign.report.files import evidence_is_current, read_manifest, read_record, read_records, read_settings
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
-from parityalign.report.gallery import Exhibit, choose, exhibit
-from parityalign.report.kept import FORGOTTEN_HEADINGS, SPEED_HEADINGS, forgotten_table, speed_line, speed_table
+from parityalign.report.gallery import Exhibit, choose_gaps, exhibit
 from parityalign.report.looks import maps_of
+from parityalign.report.retention import FORGOTTEN_HEADINGS, SPEED_HEADINGS, forgotten_table, speed_line, speed_table
 from parityalign.report.spreads import spread_chart
 from parityalign.report.tables import (
     COVERAGE_HEADINGS,
@@ -160,7 +157,7 @@ def _difference_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, o
 def _gap_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
     gaps = list(read_records(run / "verdicts" / "gaps.jsonl", Pair))
     order = in_order({pair.task for pair in gaps}, tasks)
-    chosen = sorted(choose(gaps, seed=seed, limit=GAPS_SHOWN), key=lambda pair: order.index(pair.task))
+    chosen = sorted(choose_gaps(gaps, seed=seed, limit=GAPS_SHOWN), key=lambda pair: order.index(pair.task))
     return {"gap_count": len(gaps), "exhibits": _exhibits(run, chosen), "seed": seed}
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from parityalign.records import VerdictKind
-from parityalign.report._statistics import Spread
+from parityalign.core import VerdictKind
+from parityalign.metrics import Spread
 from parityalign.report.charts import LEFT, RIGHT, drawing, element
 from parityalign.report.differences import Spreads
 from parityalign.report.flow import VERDICT_WORDS

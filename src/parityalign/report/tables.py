@@ -6,8 +6,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator
 
-from parityalign.kept import Forgotten, Speed
-from parityalign.records import Record
+from parityalign.core import Forgotten, Record, Speed
 
 ABSENT = "-"
 """Stands where a number is not known."""
@@ -179,7 +178,7 @@ def headline(scores: Scores | Mapping[str, object]) -> str:
     return f"{start} {amount}, {percent(checked.gap_recovered)} of the distance to the teacher, {count}."
 
 
-def estimate(value: Estimate | None, *, signed: bool = False) -> str:
+def estimate_cell(value: Estimate | None, *, signed: bool = False) -> str:
     """A score with its interval, such as `62.0 [58.9, 65.1]`; `signed` writes a plus before gains."""
     if value is None:
         return ABSENT
@@ -213,10 +212,10 @@ def _score_row(name: str, task: TaskScores) -> ScoreRow:
         task=name,
         metric=task.metric,
         n=f"{task.n:,}",
-        before=estimate(task.before),
-        after=estimate(task.after),
-        teacher=estimate(task.teacher),
-        gain=estimate(task.gain, signed=True),
+        before=estimate_cell(task.before),
+        after=estimate_cell(task.after),
+        teacher=estimate_cell(task.teacher),
+        gain=estimate_cell(task.gain, signed=True),
         p=p_value(task.gain),
     )
 
@@ -230,14 +229,14 @@ def _mean_row(scores: Scores) -> ScoreRow:
         before=_mean([task.before for task in tasks]),
         after=_mean([task.after for task in tasks]),
         teacher=_mean([task.teacher for task in tasks]),
-        gain=estimate(scores.mean_gain, signed=True),
+        gain=estimate_cell(scores.mean_gain, signed=True),
         p=p_value(scores.mean_gain),
     )
 
 
 def _part_row(name: str, part: Part) -> PartRow:
-    before, after, teacher = (estimate(found) for found in (part.before, part.after, part.teacher))
-    return PartRow(name, f"{part.n:,}", before, after, teacher, estimate(part.gain, signed=True))
+    before, after, teacher = (estimate_cell(found) for found in (part.before, part.after, part.teacher))
+    return PartRow(name, f"{part.n:,}", before, after, teacher, estimate_cell(part.gain, signed=True))
 
 
 def _parts_mean(name: str, parts: Sequence[Part]) -> PartRow:
@@ -261,5 +260,5 @@ def _mean(values: Sequence[Estimate | None]) -> str:
 
 
 def _paper_row(name: str, task: TaskScores) -> PaperRow:
-    before, after, teacher = (estimate(task.paper_metric.get(who)) for who in ("before", "after", "teacher"))
+    before, after, teacher = (estimate_cell(task.paper_metric.get(who)) for who in ("before", "after", "teacher"))
     return PaperRow(name, f"{task.n:,}", before, after, teacher)

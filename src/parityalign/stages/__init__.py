@@ -1,1 +1,5 @@
-"""The stages of an alignment: records in, records out; no stage knows what kind of model it asks."""
+"""The stages of a run: records in, records out; no torch."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,15 +4,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from parityalign.config import EvaluateSettings, IdentifySettings
-from parityalign.intervals import share_interval
-from parityalign.kept import Lost, LostByTask
-from parityalign.records import Answer, Pair, Verdict
-from parityalign.seams import Progress, Task
-from parityalign.stages._judging import judge_of
-from parityalign.stages._steps import LoadModel, answer_all, sample, write_all
+from parityalign.core import Answer, Artifact, Lost, LostByTask, Pair, Progress, Task, Verdict, sample, write_all
+from parityalign.engines import LoadModel, answer_all
+from parityalign.metrics import share_interval
 from parityalign.stages.identify import as_asked
+from parityalign.stages.judging import judge_of
 from parityalign.stages.level import HAD_RIGHT
-from parityalign.store import Artefact
 
 AFTER = "after.jsonl"
 
@@ -61,7 +58,7 @@ def known_before(
 
 
 def ask_again(
-    artefact: Artefact,
+    artifact: Artifact,
     known: Sequence[Known],
     tasks: Mapping[str, Task],
     load_after: LoadModel | None,
@@ -72,16 +69,16 @@ def ask_again(
     """Asks the levelled student what it knew before, as identify asked.
 
     Args:
-        artefact: Where its answers go.
+        artifact: Where its answers go.
         known: See `known_before`.
         tasks: The tasks of the pairs, by name.
         load_after: Called only if something is left to ask. None: the student was left as it is.
         settings: How identify asks.
         progress: Told of every batch.
     """
-    if artefact.finished:
+    if artifact.finished:
         return
-    stream = artefact.stream(AFTER, Answer)
+    stream = artifact.stream(AFTER, Answer)
     if load_after is None:
         same = [Answer(item_id=each.pair.pair_id, text=each.said) for each in known]
         write_all(stream, same, lambda answer: answer.item_id)
@@ -94,15 +91,15 @@ def ask_again(
             batch_size=settings.batch_size,
             on_progress=lambda done, total: progress("evaluate forgotten", done, total),
         )
-    artefact.finish({"pairs asked again": len(known)})
+    artifact.finish({"pairs asked again": len(known)})
 
 
 def lost_pairs(
-    artefact: Artefact, pairs: Sequence[Pair], tasks: Mapping[str, Task], *, settings: IdentifySettings
+    artifact: Artifact, pairs: Sequence[Pair], tasks: Mapping[str, Task], *, settings: IdentifySettings
 ) -> LostByTask:
     """How many of the pairs that `ask_again` asked the student has wrong now, by the judge of identify."""
     judges = {name: judge_of(task, settings) for name, task in tasks.items()}
-    after = {answer.item_id: answer.text for answer in artefact.stream(AFTER, Answer)}
+    after = {answer.item_id: answer.text for answer in artifact.stream(AFTER, Answer)}
     return lost_by_task(
         Case(pair.task, pair.image_id, not judges[pair.task].agrees(after[pair.pair_id], pair.answer))
         for pair in pairs

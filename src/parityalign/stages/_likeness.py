@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from parityalign.pictures import image_id
+from parityalign.data import image_id
 
 Array = NDArray[Any]
 

@@ -6,8 +6,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import PurePath
 from typing import NamedTuple
 
-from parityalign.pictures import FIRST_FRAME, OTHER_FORMAT, Picture, Unfit, open_picture
-from parityalign.seams import Found
+from parityalign.core import Found
+from parityalign.data import FIRST_FRAME, OTHER_FORMAT, Picture, Unfit, open_picture
 from parityalign.stages._likeness import Look, look_at
 
 MIN_SIDE_PIXELS = 8

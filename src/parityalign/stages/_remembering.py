@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
-from parityalign.seams import Decoding, Model, Request
+from parityalign.core import Decoding, Model, Request
 
 
 def remembering(replies: Mapping[tuple[str, str], str], name: str, load: Callable[[], Model]) -> Callable[[], Model]:

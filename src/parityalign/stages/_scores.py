@@ -5,11 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parityalign.intervals import Floats, cluster_sums, percentile_interval, resampled_means, sign_flip_p
-from parityalign.kept import Forgotten, Speed
-from parityalign.matching import mpa_substring
-from parityalign.records import Question, Record, content_id
-from parityalign.seams import Metric, Task
+from parityalign.core import Forgotten, Metric, Question, Record, Speed, Task, content_id
+from parityalign.metrics import Floats, cluster_sums, find_metric, percentile_interval, resampled_means, sign_flip_p
 from parityalign.stages._forgetting import Case, lost_by_task
 
 PERMUTATIONS = 10_000
@@ -152,12 +149,12 @@ def _score_task(
     task: Task, answers: Sequence[Said], values: Floats, coverage: Coverage, *, resamples: int, seed: int
 ) -> tuple[TaskScores, Floats]:
     """The task's scores and the bootstrap replicates of its gain, shape (resamples,)."""
-    paper = _values(answers, mpa_substring).mean(axis=0)
+    paper = _values(answers, find_metric("mpa_substring")).mean(axis=0)
     images = [said.question.image for said in answers]
     whole, replicates = _compare(values, images, resamples, _chance(seed, task.name))
     scores = TaskScores(
         **whole.model_dump(),
-        metric=task.metric_name,
+        metric=task.metric.name,
         paper_metric=PaperMetric(before=_points(paper[0]), after=_points(paper[1]), teacher=_points(paper[2])),
         improved=int((values[:, 1] > values[:, 0]).sum()),
         worsened=int((values[:, 1] < values[:, 0]).sum()),
@@ -180,7 +177,7 @@ def _subsets(task: Task, answers: Sequence[Said], values: Floats, resamples: int
 def _values(answers: Sequence[Said], metric: Metric) -> Floats:
     """Scores of shape (questions, 3): before, after, teacher."""
     return np.array(
-        [[metric(text, said.question.answers).value for text in said[1:]] for said in answers],
+        [[metric.score(text, said.question.answers).value for text in said[1:]] for said in answers],
         dtype=np.float64,
     )
 

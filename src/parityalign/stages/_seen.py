@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from parityalign.pictures import Unfit, read_picture
+from parityalign.data import Unfit, read_picture
 from parityalign.stages._likeness import GIST_BYTES, GIST_LEVELS_APART, HASH_BITS_APART, Array, Look, same_picture
 
 BYTES, PIXELS, NEARLY = "same bytes", "same pixels", "nearly the same pixels"

@@ -10,12 +10,10 @@ from statistics import median
 import numpy as np
 
 from parityalign.config import EvaluateSettings
-from parityalign.intervals import percentile_interval, resampled_means
-from parityalign.kept import Ratio, Speed, Usage
-from parityalign.seams import Decoding, Progress
-from parityalign.stages._steps import Asked, LoadModel, write_all
-from parityalign.stages._turns import AFTER, BEFORE, Clock, Student, Students, Turn
-from parityalign.store import Artefact
+from parityalign.core import Artifact, Decoding, Progress, Ratio, Speed, Usage, write_all
+from parityalign.engines import Asked, LoadModel
+from parityalign.metrics import percentile_interval, resampled_means
+from parityalign.stages._timing_trials import AFTER, BEFORE, Clock, Student, Students, Turn
 
 TURNS, STUDENTS = "turns.jsonl", "students.jsonl"
 
@@ -29,7 +27,7 @@ ELSEWHERE = "not_in_this_process"
 
 
 def time_students(
-    artefact: Artefact,
+    artifact: Artifact,
     questions: Sequence[Asked],
     load_before: LoadModel,
     load_after: LoadModel | None,
@@ -41,7 +39,7 @@ def time_students(
     """Has both students answer the questions, and keeps what they took.
 
     Args:
-        artefact: Where `turns.jsonl` and `students.jsonl` go.
+        artifact: Where `turns.jsonl` and `students.jsonl` go.
         questions: The same for both.
         load_before: Loads the student before.
         load_after: Loads the student after. None: it was left as it is.
@@ -49,9 +47,9 @@ def time_students(
         progress: Told of every turn.
         clock: What times are read from.
     """
-    if artefact.finished:
+    if artifact.finished:
         return
-    artefact.remembered.clear()  # it is measured from the beginning, whatever an earlier process loaded
+    artifact.remembered.clear()  # it is measured from the beginning, whatever an earlier process loaded
     turns: list[Turn] = []
     why_not = _why_not(questions, settings, load_after)
     if load_after and not why_not:
@@ -60,23 +58,23 @@ def time_students(
         why_not = ELSEWHERE if not students.are_local else None if students.parts else NO_QUESTIONS
         if not why_not:
             turns = _taken(students, progress)
-            _write(artefact, turns, list(students.known.values()))
-    artefact.finish(_counts(turns), not_measured=why_not)
+            _write(artifact, turns, list(students.known.values()))
+    artifact.finish(_counts(turns), not_measured=why_not)
 
 
-def speed_of(artefact: Artefact, *, resamples: int, seed: int) -> Speed:
+def measured_speed(artifact: Artifact, *, resamples: int, seed: int) -> Speed:
     """What `time_students` measured, put together.
 
     Args:
-        artefact: Finished.
+        artifact: Finished.
         resamples: How often the parts are drawn for the interval.
         seed: Of the draws.
     """
-    turns, counts = list(artefact.stream(TURNS, Turn)), artefact.manifest["counts"]
+    turns, counts = list(artifact.stream(TURNS, Turn)), artifact.manifest["counts"]
     counted = {"questions": counts["questions timed"], "turns": counts["turns of each"]}
     if not turns:
-        return Speed(**counted, not_measured=artefact.manifest["not_measured"])
-    students = {student.who: student for student in artefact.stream(STUDENTS, Student)}
+        return Speed(**counted, not_measured=artifact.manifest["not_measured"])
+    students = {student.who: student for student in artifact.stream(STUDENTS, Student)}
     of = {who: [turn for turn in turns if turn.who == who] for who in (BEFORE, AFTER)}
     return Speed(
         **counted,
@@ -135,11 +133,11 @@ def _by_part(turns: Sequence[Turn]) -> list[float]:
     return seconds
 
 
-def _write(artefact: Artefact, turns: Sequence[Turn], students: Sequence[Student]) -> None:
+def _write(artifact: Artifact, turns: Sequence[Turn], students: Sequence[Student]) -> None:
     for file in (TURNS, STUDENTS):  # times of a process that was cut off do not go with those of this one
-        (artefact.path / file).unlink(missing_ok=True)
-    write_all(artefact.stream(TURNS, Turn), turns, lambda turn: f"{turn.who} {turn.part} {turn.again}")
-    write_all(artefact.stream(STUDENTS, Student), students, lambda student: student.who)
+        (artifact.path / file).unlink(missing_ok=True)
+    write_all(artifact.stream(TURNS, Turn), turns, lambda turn: f"{turn.who} {turn.part} {turn.again}")
+    write_all(artifact.stream(STUDENTS, Student), students, lambda student: student.who)
 
 
 def _usage(student: Student, turns: Sequence[Turn]) -> Usage:

@@ -11,12 +11,24 @@ from itertools import islice
 from typing import NamedTuple
 
 from parityalign.config import AnnotateSettings
-from parityalign.errors import WorkFailed
-from parityalign.parsing import NoPair, ParsedPair, read_pair
-from parityalign.records import ImageRef, Pair, Reply, content_id
-from parityalign.seams import Decoding, Model, Progress, Request, Task
-from parityalign.stages._steps import LoadModel, expect, following, replies, write_all
-from parityalign.store import Artefact, Stream, resume_in_batches
+from parityalign.core import (
+    Artifact,
+    Decoding,
+    ImageRef,
+    Model,
+    Pair,
+    Progress,
+    Reply,
+    Request,
+    Stream,
+    Task,
+    WorkFailed,
+    content_id,
+    resume_in_batches,
+    write_all,
+)
+from parityalign.engines import LoadModel, announce, model_replies, next_batch_after
+from parityalign.stages.parsing import NoPair, ParsedPair, read_pair
 
 REPLIES = "replies.jsonl"
 PAIRS = "pairs.jsonl"
@@ -34,8 +46,8 @@ _SHOWN_REPLIES = 3
 _SHOWN_CHARACTERS = 200
 
 
-def annotate(
-    artefact: Artefact,
+def annotate_images(
+    artifact: Artifact,
     images: Sequence[ImageRef],
     tasks: Mapping[str, Task],
     load_teacher: LoadModel,
@@ -47,10 +59,10 @@ def annotate(
     """Asks the teacher for pairs on every image, each with the prompt of the task it came in with.
 
     Args:
-        artefact: Where `replies.jsonl` and `pairs.jsonl` go.
+        artifact: Where `replies.jsonl` and `pairs.jsonl` go.
         images: What intake accepted; the images of one task are distinct.
         tasks: By name, in the order in which they are worked on.
-        load_teacher: Not called if the artefact is finished.
+        load_teacher: Not called if the artifact is finished.
         settings: How many draws on each image, and how they are made.
         seed: With image, task and draw number it decides each draw.
         progress: Told of every batch.
@@ -58,19 +70,19 @@ def annotate(
     Raises:
         WorkFailed: No reply for a task could be read; three of them are shown.
     """
-    if artefact.finished:
+    if artifact.finished:
         return
     teacher = load_teacher()
-    stream = artefact.stream(REPLIES, Reply)
+    stream = artifact.stream(REPLIES, Reply)
     for task in tasks.values():
         _Annotator(task, teacher, settings, seed).run(stream, images, progress)
-    write_all(artefact.stream(PAIRS, Pair), list(_pairs(stream, images, teacher.name)), lambda pair: pair.pair_id)
-    _finish(artefact, stream)
+    write_all(artifact.stream(PAIRS, Pair), list(_pairs(stream, images, teacher.name)), lambda pair: pair.pair_id)
+    _finish(artifact, stream)
 
 
-def written_pairs(artefact: Artefact) -> list[Pair]:
+def written_pairs(artifact: Artifact) -> list[Pair]:
     """The pairs, by task and image."""
-    return list(artefact.stream(PAIRS, Pair))
+    return list(artifact.stream(PAIRS, Pair))
 
 
 class _Draw(NamedTuple):
@@ -101,12 +113,12 @@ class _Annotator:
             for number in range(settings.pairs_per_image)
         ]
         written = {reply.reply_id: reply for reply in stream if reply.task == name}
-        after = following(draws, settings.batch_size, lambda draw: draw.reply_id)
+        after = next_batch_after(draws, settings.batch_size, lambda draw: draw.reply_id)
 
         def work(batch: Sequence[_Draw]) -> list[Reply]:
             if len(written) >= _PATIENCE_BATCHES * settings.batch_size:
                 self._require_a_pair(written)
-            expect(self.teacher, [self._request(draw) for draw in after(batch)])
+            announce(self.teacher, [self._request(draw) for draw in after(batch)])
             return self._draw(batch, written)
 
         resume_in_batches(
@@ -124,7 +136,7 @@ class _Annotator:
         """Asks for one batch; notes the replies in `written`, where later draws find those on their image."""
         requests = [self._request(draw) for draw in batch]
         decoding = Decoding(self.settings.max_new_tokens, self.settings.temperature)
-        for draw, raw in zip(batch, replies(self.teacher, requests, decoding), strict=True):
+        for draw, raw in zip(batch, model_replies(self.teacher, requests, decoding), strict=True):
             written[draw.reply_id] = self._read(draw, raw, written)
         return [written[draw.reply_id] for draw in batch]
 
@@ -195,13 +207,13 @@ def _pairs(stream: Stream[Reply], images: Sequence[ImageRef], teacher_name: str)
             )
 
 
-def _finish(artefact: Artefact, stream: Stream[Reply]) -> None:
+def _finish(artifact: Artifact, stream: Stream[Reply]) -> None:
     by_task: dict[str, Counter[str]] = {}
     for reply in stream:
         by_task.setdefault(reply.task, Counter())[reply.outcome] += 1
     total = sum(by_task.values(), Counter[str]())
     counts = {"replies": total.total(), "pairs": total.pop(OK, 0), **total}
-    artefact.finish(counts, by_task={task: dict(outcomes) for task, outcomes in by_task.items()})
+    artifact.finish(counts, by_task={task: dict(outcomes) for task, outcomes in by_task.items()})
 
 
 def _in_words(counts: Mapping[str, int]) -> str:

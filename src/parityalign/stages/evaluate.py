@@ -9,15 +9,12 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import EvaluateSettings
-from parityalign.disk import write_whole
-from parityalign.records import Answer, Question
-from parityalign.seams import Progress, Task
-from parityalign.splits import OVER_LIMIT
+from parityalign.core import Answer, Artifact, Progress, Question, Stream, Task, sample, write_all, write_whole
+from parityalign.data import OVER_LIMIT
+from parityalign.engines import Asked, LoadModel, answer_all
 from parityalign.stages._scores import RunScores, Said, score_run
-from parityalign.stages._steps import Asked, LoadModel, answer_all, sample, write_all
-from parityalign.store import Artefact, Stream
 
-BEFORE, AFTER, TEACHER = "before.jsonl", "after.jsonl", "teacher.jsonl"
+BEFORE_FILE, AFTER_FILE, TEACHER_FILE = "before.jsonl", "after.jsonl", "teacher.jsonl"
 
 _NOTHING: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
@@ -31,8 +28,8 @@ class Models(NamedTuple):
     teacher: LoadModel
 
 
-def evaluate(
-    artefact: Artefact,
+def evaluate_models(
+    artifact: Artifact,
     tests: Mapping[str, Sequence[Question]],
     tasks: Mapping[str, Task],
     models: Models,
@@ -44,7 +41,7 @@ def evaluate(
     """Collects everybody's greedy answers, with the prompt that identify and level use.
 
     Args:
-        artefact: Where `before.jsonl`, `after.jsonl` and `teacher.jsonl` go.
+        artifact: Where `before.jsonl`, `after.jsonl` and `teacher.jsonl` go.
         tests: The labelled questions of each task that has a test split.
         tasks: All tasks by name.
         models: Who answers.
@@ -52,24 +49,24 @@ def evaluate(
         seed: Decides which questions are asked where they are limited.
         progress: Told of every batch.
     """
-    if artefact.finished:
+    if artifact.finished:
         return
 
     def ask(file: str, load: LoadModel) -> list[Answer]:
         def on_progress(done: int, total: int) -> None:
             progress(f"evaluate {Path(file).stem}", done, total)
 
-        stream = artefact.stream(file, Answer)
+        stream = artifact.stream(file, Answer)
         return answer_tests(stream, tests, tasks, load, settings=settings, seed=seed, on_progress=on_progress)
 
-    before = ask(BEFORE, models.before)
+    before = ask(BEFORE_FILE, models.before)
     if models.after:
-        ask(AFTER, models.after)
+        ask(AFTER_FILE, models.after)
     else:
-        write_all(artefact.stream(AFTER, Answer), before, lambda answer: answer.item_id)
-    teacher = ask(TEACHER, models.teacher)
+        write_all(artifact.stream(AFTER_FILE, Answer), before, lambda answer: answer.item_id)
+    teacher = ask(TEACHER_FILE, models.teacher)
     not_asked = sum(answer.not_asked is not None for answer in (*before, *teacher))
-    artefact.finish({"questions": len(before), "not_asked": not_asked})
+    artifact.finish({"questions": len(before), "not_asked": not_asked})
 
 
 def answer_tests(
@@ -102,8 +99,8 @@ def speed_questions(
     return sample(asked, settings.speed_questions, f"speed {seed}", lambda question: question.item_id)
 
 
-def score(
-    artefact: Artefact,
+def score_run_answers(
+    artifact: Artifact,
     tests: Mapping[str, Sequence[Question]],
     tasks: Mapping[str, Task],
     *,
@@ -115,7 +112,7 @@ def score(
 
     `left_out` says how many questions of each task's file cannot be scored, by reason.
     """
-    streams = [artefact.stream(file, Answer) for file in (BEFORE, AFTER, TEACHER)]
+    streams = [artifact.stream(file, Answer) for file in (BEFORE_FILE, AFTER_FILE, TEACHER_FILE)]
     return score_answers(streams, tests, tasks, settings=settings, seed=seed, left_out=left_out)
 
 

@@ -8,20 +8,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from parityalign.config import IdentifySettings
-from parityalign.records import Answer, Pair, Verdict, VerdictKind
-from parityalign.seams import Progress, Task
-from parityalign.stages._judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, Given, Judge, judge_of
-from parityalign.stages._steps import Asked, LoadModel, answer_all, write_all
-from parityalign.store import Artefact
+from parityalign.core import Answer, Artifact, Pair, Progress, Task, Verdict, VerdictKind, write_all
+from parityalign.engines import Asked, LoadModel, answer_all
+from parityalign.stages.judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, Given, Judge, judge_of
 
-STUDENT = "student.jsonl"
-TEACHER = "teacher.jsonl"
+STUDENT_ANSWERS = "student.jsonl"
+TEACHER_ANSWERS = "teacher.jsonl"
 VERDICTS = "verdicts.jsonl"
 GAPS = "gaps.jsonl"
 
 
-def identify(
-    artefact: Artefact,
+def identify_gaps(
+    artifact: Artifact,
     pairs: Sequence[Pair],
     tasks: Mapping[str, Task],
     load_student: LoadModel,
@@ -33,7 +31,7 @@ def identify(
     """Gives every pair a verdict.
 
     Args:
-        artefact: Where both models' answers, `verdicts.jsonl` and `gaps.jsonl` go.
+        artifact: Where both models' answers, `verdicts.jsonl` and `gaps.jsonl` go.
         pairs: What the teacher wrote.
         tasks: The tasks of the pairs, by name.
         load_student: Called only if the student has something left to answer.
@@ -41,13 +39,13 @@ def identify(
         settings: The rule, its threshold, and when the teacher is asked.
         progress: Told of every batch.
     """
-    if artefact.finished:
+    if artifact.finished:
         return
     judges = {name: judge_of(task, settings) for name, task in tasks.items()}
 
     def ask(who: str, file: str, asked: Sequence[Pair], load: LoadModel) -> dict[str, Answer]:
         return answer_all(
-            artefact.stream(file, Answer),
+            artifact.stream(file, Answer),
             [as_asked(pair, tasks[pair.task]) for pair in asked],
             load,
             max_new_tokens=settings.max_new_tokens,
@@ -55,18 +53,18 @@ def identify(
             on_progress=lambda done, total: progress(f"identify {who}", done, total),
         )
 
-    student = ask("student", STUDENT, pairs, load_student)
+    student = ask("student", STUDENT_ANSWERS, pairs, load_student)
     first = [_verdict(pair, student, {}, judges[pair.task]) for pair in pairs]
     undecided = [pair for pair, verdict in zip(pairs, first, strict=True) if verdict.reason == NO_TEACHER_ANSWER]
-    teacher = ask("teacher", TEACHER, undecided, load_teacher)
+    teacher = ask("teacher", TEACHER_ANSWERS, undecided, load_teacher)
     again = {pair.pair_id: _verdict(pair, student, teacher, judges[pair.task]) for pair in undecided}
     verdicts = [again.get(verdict.pair_id, verdict) for verdict in first]
-    _finish(artefact, pairs, verdicts)
+    _finish(artifact, pairs, verdicts)
 
 
-def verdicts_of(artefact: Artefact) -> list[Verdict]:
+def verdicts_of(artifact: Artifact) -> list[Verdict]:
     """One verdict a pair, in the order of the pairs."""
-    return list(artefact.stream(VERDICTS, Verdict))
+    return list(artifact.stream(VERDICTS, Verdict))
 
 
 def as_asked(pair: Pair, task: Task) -> Asked:
@@ -91,7 +89,7 @@ def _given(answer: Answer | None, missing: str) -> Given:
     return Given(None, answer.not_asked) if answer.not_asked else Given(answer.text, missing)
 
 
-def _finish(artefact: Artefact, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> None:
+def _finish(artifact: Artifact, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> None:
     """Writes verdicts and gaps, then how many there are of each kind and of each reason to drop."""
     gaps = []
     by_task: dict[str, Counter[str]] = {}
@@ -102,7 +100,7 @@ def _finish(artefact: Artefact, pairs: Sequence[Pair], verdicts: Sequence[Verdic
             counts[f"dropped: {verdict.reason}"] += 1
         if verdict.verdict == VerdictKind.TEACHER_ONLY:
             gaps.append(pair)
-    write_all(artefact.stream(VERDICTS, Verdict), verdicts, lambda verdict: verdict.pair_id)
-    write_all(artefact.stream(GAPS, Pair), gaps, lambda pair: pair.pair_id)
+    write_all(artifact.stream(VERDICTS, Verdict), verdicts, lambda verdict: verdict.pair_id)
+    write_all(artifact.stream(GAPS, Pair), gaps, lambda pair: pair.pair_id)
     total = {"pairs": len(pairs), "gaps": len(gaps), **sum(by_task.values(), Counter[str]())}
-    artefact.finish(total, by_task={task: dict(counts) for task, counts in by_task.items()})
+    artifact.finish(total, by_task={task: dict(counts) for task, counts in by_task.items()})

@@ -13,15 +13,23 @@ from itertools import islice
 from pathlib import Path
 
 from parityalign.config import IntakeSettings
-from parityalign.disk import write_whole, writing
-from parityalign.errors import UserError
-from parityalign.pictures import Unfit, open_picture, read_bytes
-from parityalign.records import ImageRef, Question, Rejected
-from parityalign.seams import Found, Progress, Source
+from parityalign.core import (
+    BY_CONTENT,
+    Artifact,
+    Found,
+    ImageRef,
+    Progress,
+    Question,
+    Rejected,
+    Source,
+    UserError,
+    write_whole,
+    writing,
+)
+from parityalign.data import Unfit, open_picture, read_bytes
 from parityalign.stages._likeness import Look
 from parityalign.stages._looking import Looked, check_shape, hands, look_through
 from parityalign.stages._seen import BYTES, NEARLY, PIXELS, Match, Names, Seen
-from parityalign.store import BY_CONTENT, Artefact
 
 ACCEPTED = "accepted.jsonl"
 QUARANTINE = "quarantine.jsonl"
@@ -32,8 +40,8 @@ _CHUNK = 64
 """Images between two writes."""
 
 
-def intake(
-    artefact: Artefact,
+def sort_images(
+    artifact: Artifact,
     pools: Mapping[str, Sequence[Source]],
     tests: Mapping[str, Sequence[Question]],
     *,
@@ -43,7 +51,7 @@ def intake(
     """Sorts what each task's sources offer into accepted images and quarantine.
 
     Args:
-        artefact: Where `accepted.jsonl` and `quarantine.jsonl` go, and `files/` with images that were no files.
+        artifact: Where `accepted.jsonl` and `quarantine.jsonl` go, and `files/` with images that were no files.
         pools: Where the unlabelled images of each task come from.
         tests: The test splits; their images are kept out of every pool.
         settings: Which sound images are set aside all the same.
@@ -52,28 +60,28 @@ def intake(
     Raises:
         UserError: A source cannot be read or offers no usable image.
     """
-    if artefact.finished:
+    if artifact.finished:
         return
     with hands() as executor, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about metadata that nobody reads here
         tested = _seen_in(tests if settings.overlap_guard else {}, executor, progress)
         for task, sources in pools.items():
-            _Pool(artefact, task, tested, settings).take_in(sources, executor, progress)
-    _finish(artefact, pools, _guard(tested, tests, settings))
+            _Pool(artifact, task, tested, settings).take_in(sources, executor, progress)
+    _finish(artifact, pools, _guard(tested, tests, settings))
 
 
-def accepted(artefact: Artefact) -> list[ImageRef]:
+def accepted_images(artifact: Artifact) -> list[ImageRef]:
     """The images that passed, by task and then in the order of their sources."""
-    return list(artefact.stream(ACCEPTED, ImageRef))
+    return list(artifact.stream(ACCEPTED, ImageRef))
 
 
 class _Pool:
     """The images of one task, as far as they are sorted out."""
 
-    def __init__(self, artefact: Artefact, task: str, tested: Seen, settings: IntakeSettings) -> None:
-        self._artefact, self._task, self._tested, self._settings = artefact, task, tested, settings
-        self._good = artefact.stream(ACCEPTED, ImageRef)
-        self._bad = artefact.stream(QUARANTINE, Rejected)
+    def __init__(self, artifact: Artifact, task: str, tested: Seen, settings: IntakeSettings) -> None:
+        self._artifact, self._task, self._tested, self._settings = artifact, task, tested, settings
+        self._good = artifact.stream(ACCEPTED, ImageRef)
+        self._bad = artifact.stream(QUARANTINE, Rejected)
         self._seen = Seen()
         self._known = Names(self._resumed())
 
@@ -139,7 +147,7 @@ class _Pool:
     def _written(self, saw: Looked) -> Path:
         """The image as a file of its own: its bytes as they are, named by their content."""
         name = saw.look.image_id
-        path = self._artefact.path / BY_CONTENT / name[:2] / f"{name}{saw.ending}"
+        path = self._artifact.path / BY_CONTENT / name[:2] / f"{name}{saw.ending}"
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, saw.found.read())
@@ -180,17 +188,17 @@ def _guard(tested: Seen, tests: Mapping[str, Sequence[Question]], settings: Inta
     return f"compared with {len(tested):,} pictures of the test splits{unopened}"
 
 
-def _finish(artefact: Artefact, pools: Mapping[str, Sequence[Source]], guard: str) -> None:
+def _finish(artifact: Artifact, pools: Mapping[str, Sequence[Source]], guard: str) -> None:
     outcomes = {task: Counter[str]() for task in pools}
     noted = Counter[str]()
-    for image in artefact.stream(ACCEPTED, ImageRef):
+    for image in artifact.stream(ACCEPTED, ImageRef):
         outcomes[image.task]["accepted"] += 1
         noted.update(image.notes)
-    for rejected in artefact.stream(QUARANTINE, Rejected):
+    for rejected in artifact.stream(QUARANTINE, Rejected):
         outcomes[rejected.task][rejected.reason] += 1
     _refuse_without_images(pools, outcomes)
     total = sum(outcomes.values(), Counter[str]())
-    artefact.finish(
+    artifact.finish(
         total,
         by_task={task: dict(counts) for task, counts in outcomes.items()},
         noted=dict(noted),

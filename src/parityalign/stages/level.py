@@ -9,11 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from parityalign.records import Pair, Verdict, VerdictKind
-from parityalign.seams import Leveller, LevelResult
-from parityalign.stages._steps import sample
-from parityalign.store import Artefact
-from parityalign.tuning import LevelSettings
+from parityalign.config import LevelSettings
+from parityalign.core import Artifact, Leveller, LevelResult, Pair, Verdict, VerdictKind, sample
 
 NO_GAPS = "no_gaps"
 LEVELLED = "levelled"
@@ -32,8 +29,8 @@ class Choice(NamedTuple):
     """How many of both are replay."""
 
 
-def level(
-    artefact: Artefact,
+def level_on_gaps(
+    artifact: Artifact,
     pairs: Sequence[Pair],
     verdicts: Sequence[Verdict],
     leveller: Leveller,
@@ -45,7 +42,7 @@ def level(
     """Has the student trained on what `choose` takes; where that is nothing, leaves the student as it is.
 
     Args:
-        artefact: Where the levelled student goes.
+        artifact: Where the levelled student goes.
         pairs: All pairs.
         verdicts: The verdict on each, in the same order.
         leveller: Trains and saves.
@@ -53,26 +50,26 @@ def level(
         seed: Decides what is drawn.
         held_out: See `choose`.
     """
-    if artefact.finished:
+    if artifact.finished:
         return
-    choice = choose(pairs, verdicts, settings, seed, held_out)
+    choice = choose_pairs(pairs, verdicts, settings, seed, held_out)
     gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for verdict in verdicts)
     counts = {"gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
     if not choice.training:
-        artefact.finish(counts, outcome=NO_GAPS, note="Nothing to train on: the student is left as it is.")
+        artifact.finish(counts, outcome=NO_GAPS, note="Nothing to train on: the student is left as it is.")
         return
-    result = leveller(choice.training, choice.held_out, artefact.path)
+    result = leveller(choice.training, choice.held_out, artifact.path)
     by_task = Counter(pair.task for pair in choice.training)
     facts = {"training_by_task": by_task, "result": dict(vars(result)), **_memory_note(result, settings)}
-    artefact.finish(counts, outcome=LEVELLED, **facts)
+    artifact.finish(counts, outcome=LEVELLED, **facts)
 
 
-def was_levelled(artefact: Artefact) -> bool:
-    """Whether the finished artefact holds a student; if not, the student before is also the student after."""
-    return bool(artefact.manifest["outcome"] == LEVELLED)
+def was_levelled(artifact: Artifact) -> bool:
+    """Whether the finished artifact holds a student; if not, the student before is also the student after."""
+    return bool(artifact.manifest["outcome"] == LEVELLED)
 
 
-def choose(
+def choose_pairs(
     pairs: Sequence[Pair],
     verdicts: Sequence[Verdict],
     settings: LevelSettings,
@@ -104,10 +101,10 @@ def choose(
     if held_out is not None:
         images = {pair.image_id for pair in held_out}
         return Choice([pair for pair in chosen if pair.image_id not in images], list(held_out), replayed)
-    return split(chosen, settings.held_out, seed)._replace(replayed=replayed)
+    return split_by_image(chosen, settings.held_out, seed)._replace(replayed=replayed)
 
 
-def split(pairs: Sequence[Pair], share: float, seed: int) -> Choice:
+def split_by_image(pairs: Sequence[Pair], share: float, seed: int) -> Choice:
     """Training and held-out pairs, `replayed` left at 0; at least one image is held out where there are two.
 
     Args:

@@ -12,20 +12,25 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import rel_entr
 
-from parityalign.evidence import (
+from parityalign.core import (
     EXPLANATIONS,
     PATHS,
+    PROFILES,
     STUDENT,
     TEACHER,
     Array,
+    Artifact,
+    Explanation,
+    Measure,
     Observed,
-    observations,
+    Pair,
+    Profile,
+    Verdict,
+    VerdictKind,
     read_index,
+    read_observations,
+    write_all,
 )
-from parityalign.profiles import PROFILES, Measure, Profile
-from parityalign.records import Explanation, Pair, Verdict, VerdictKind
-from parityalign.stages._steps import write_all
-from parityalign.store import Artefact
 
 NOT_OBSERVED = "not_observed"
 NO_MAP = "no_map"
@@ -48,11 +53,11 @@ _RIGHT: Mapping[VerdictKind, tuple[bool | None, bool | None]] = {
 """Whether teacher and student are right, as far as a verdict tells."""
 
 
-def write_profile(artefact: Artefact, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> dict[str, int]:
+def write_profile(artifact: Artifact, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> dict[str, int]:
     """Writes `profile.jsonl`, one line a pair in their order, beside the evidence that it is read from.
 
     Args:
-        artefact: The evidence, all of it there but not yet finished.
+        artifact: The evidence, all of it there but not yet finished.
         pairs: The pairs that were observed.
         verdicts: Theirs; others may be among them.
 
@@ -63,13 +68,13 @@ def write_profile(artefact: Artefact, pairs: Sequence[Pair], verdicts: Sequence[
         UserError: The evidence is damaged.
     """
     kinds = {verdict.pair_id: verdict.verdict for verdict in verdicts}
-    teacher, student = (_Side.read(artefact.path, who) for who in (TEACHER, STUDENT))
-    why_not = {each.pair_id: each.why_not for each in artefact.stream(EXPLANATIONS, Explanation)}
+    teacher, student = (_Side.read(artifact.path, who) for who in (TEACHER, STUDENT))
+    why_not = {each.pair_id: each.why_not for each in artifact.stream(EXPLANATIONS, Explanation)}
     profiles = [
         _profile(pair, kinds[pair.pair_id], teacher, student, why_not.get(pair.pair_id, NOT_EXPLAINED))
         for pair in pairs
     ]
-    write_all(artefact.stream(PROFILES, Profile), profiles, lambda profile: profile.pair_id)
+    write_all(artifact.stream(PROFILES, Profile), profiles, lambda profile: profile.pair_id)
     return _counts(profiles)
 
 
@@ -96,7 +101,7 @@ class _Side(NamedTuple):
             who,
             {line.pair_id: line for line in index},
             {line.pair_id: line for line in read_index(folder, who + PATHS)},
-            {line.pair_id: seen.places for line, seen in observations(folder, index) if line.has_places},
+            {line.pair_id: seen.places for line, seen in read_observations(folder, index) if line.has_places},
         )
 
 

@@ -1,1 +1,5 @@
-"""The tasks: one file is one skill with its prompts, metric and benchmark reader."""
+"""What is asked of pictures, and how benchmarks are read."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from parityalign.rows import Row, refuse_repeated
+from parityalign.core import Row, refuse_repeated
 
 
 def by_id(rows: Sequence[Row], key: str) -> dict[str, Row]:

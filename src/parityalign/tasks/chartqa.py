@@ -16,11 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from parityalign.errors import UserError
-from parityalign.matching import chartqa_relaxed_accuracy
-from parityalign.records import Question
-from parityalign.rows import Row, names, read_rows
-from parityalign.seams import Task
+from parityalign.core import Question, Row, Task, UserError, quoted_names, read_rows
+from parityalign.metrics import find_metric
 from parityalign.tasks._files import image_path
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
@@ -53,13 +50,13 @@ def read_row(row: Row) -> Question:
         return _question(row, _part(row, "human_or_machine"), "query", "label")
     if "type" in row.values:
         return _question(row, _part(row, "type"), "question", "answer")
-    raise UserError(f"{row.where} has neither 'human_or_machine' nor 'type'; its keys are {names(row.values)}")
+    raise UserError(f"{row.where} has neither 'human_or_machine' nor 'type'; its keys are {quoted_names(row.values)}")
 
 
 def _part(row: Row, key: str) -> str:
     said = row.text(key)
     if said not in _TYPES:
-        raise UserError(f"{row.where}: {key!r} is {said!r}; known are {names(_TYPES)}")
+        raise UserError(f"{row.where}: {key!r} is {said!r}; known are {quoted_names(_TYPES)}")
     return _TYPES[said]
 
 
@@ -75,8 +72,7 @@ def _question(row: Row, subset: str, asked: str, label: str, image: str = "") ->
 
 TASK = Task(
     name="chartqa",
-    metric_name="chartqa_relaxed_accuracy",
-    metric=chartqa_relaxed_accuracy,
+    metric=find_metric("chartqa_relaxed_accuracy"),
     annotate_prompt=annotate_prompt(
         "Write one question about the data in this chart, and its answer as a number, a word or yes or no."
     ),

@@ -15,11 +15,8 @@ all ten agree (13 % of the questions) it compares raw texts, and "Tennis" or "te
 
 from pathlib import Path
 
-from parityalign.errors import UserError
-from parityalign.matching import vqa_accuracy_official
-from parityalign.records import Question
-from parityalign.rows import Row, read_rows
-from parityalign.seams import Task
+from parityalign.core import Question, Row, Task, UserError, read_rows
+from parityalign.metrics import find_metric
 from parityalign.tasks._files import by_id, image_name, image_path
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
@@ -83,8 +80,7 @@ def _coco_name(row: Row) -> str:
 
 TASK = Task(
     name="okvqa",
-    metric_name="vqa_accuracy_official",
-    metric=vqa_accuracy_official,
+    metric=find_metric("vqa_accuracy_official"),
     annotate_prompt=annotate_prompt(
         "Write one question about this image that needs knowledge from outside the picture, "
         "and its answer in a single word or phrase."

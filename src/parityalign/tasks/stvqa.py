@@ -18,10 +18,8 @@ Metric: ANLS with threshold 0.5, the measure of the challenge.
 import hashlib
 from pathlib import Path, PurePosixPath
 
-from parityalign.matching import anls
-from parityalign.records import Question
-from parityalign.rows import Row, read_rows
-from parityalign.seams import Task
+from parityalign.core import Question, Row, Task, read_rows
+from parityalign.metrics import find_metric
 from parityalign.tasks._files import image_name, image_path
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
@@ -66,8 +64,7 @@ def is_held_out(question: Question) -> bool:
 
 TASK = Task(
     name="stvqa",
-    metric_name="anls",
-    metric=anls,
+    metric=find_metric("anls"),
     annotate_prompt=annotate_prompt(
         "Write one question that can only be answered by reading the text in this scene, "
         "such as a sign, a shop or a vehicle, and its answer in a single word or phrase."

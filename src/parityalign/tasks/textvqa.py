@@ -13,10 +13,8 @@ Metric: VQA accuracy with the EvalAI processor, as papers report it on the valid
 
 from pathlib import Path
 
-from parityalign.matching import textvqa_accuracy
-from parityalign.records import Question
-from parityalign.rows import Row, read_rows
-from parityalign.seams import Task
+from parityalign.core import Question, Row, Task, read_rows
+from parityalign.metrics import find_metric
 from parityalign.tasks._files import image_name, image_path
 from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
@@ -47,8 +45,7 @@ def _question(row: Row, image: str) -> Question:
 
 TASK = Task(
     name="textvqa",
-    metric_name="textvqa_accuracy",
-    metric=textvqa_accuracy,
+    metric=find_metric("textvqa_accuracy"),
     annotate_prompt=annotate_prompt(
         "Write one question about the words or numbers that can be read in this image, "
         "and its answer in a single word or phrase."

@@ -13,14 +13,12 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from parityalign.answering import NO_LABEL
-from parityalign.loading import LoadingSettings
-from parityalign.prompting import Processor
-from parityalign.seams import Progress
-from parityalign.training.batches import AnswerBatches, Example, Join
-from parityalign.training.fitting import Fit, empty_memory
-from parityalign.training.parts import grouped, rates_by_part
-from parityalign.tuning import LevelSettings
+from parityalign.config import LevelSettings, LoadingSettings
+from parityalign.core import Progress
+from parityalign.models import NO_LABEL, Processor
+from parityalign.training.collator import AnswerBatches, Example, Join
+from parityalign.training.modules import grouped, rates_by_part
+from parityalign.training.oom import Fit, empty_memory
 
 Batch = dict[str, Any]
 

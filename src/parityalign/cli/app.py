@@ -1,0 +1,334 @@
+"""The command line: the only module that prints or exits.
+
+Exit status: 0 done, 1 the work failed (what was computed is kept), 2 the request was wrong, 130 interrupted.
+The faces of packages load their modules when they are used, so help, scoring and judging answers that were made
+elsewhere stay quick and need no torch.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+from rich.console import Console
+
+from parityalign import demo, export, metrics, pipeline, planning, report, stages, tasks
+from parityalign.cli import progress as terminal
+from parityalign.cli import show
+from parityalign.cli.options import PublicOption, PushOption, Rule, RunArgument, What
+from parityalign.config import IdentifySettings, RunConfig, config_in, load_config, read_config, with_teacher
+from parityalign.core import CONFIG, Measure, RunFolder, UserError, VerdictKind, write_whole
+
+P = ParamSpec("P")
+
+DEMO_CONFIG = Path(__file__).parent.parent / "demo" / "demo.yaml"
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Bring a small vision-language model to parity with a large one on your own images, without labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The entry point of the command `parityalign`."""
+    app()
+
+
+def _command(name: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Makes a function a command that ends with one message and an exit status, not with a traceback."""
+
+    def made(command: Callable[P, None]) -> Callable[P, None]:
+        @wraps(command)
+        def ended(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                command(*args, **kwargs)
+            except UserError as problem:
+                print(f"parityalign: {problem}", file=sys.stderr)
+                raise typer.Exit(problem.exit_status) from problem
+            except KeyboardInterrupt as interrupt:
+                print("parityalign: interrupted. Resume with the same command.", file=sys.stderr)
+                raise typer.Exit(INTERRUPTED) from interrupt
+
+        app.command(name)(ended)
+        return ended
+
+    return made
+
+
+@_command("demo")
+def demo_command(
+    run: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
+    controls: Annotated[bool, typer.Option("--controls", help="Also train on other things, to compare.")] = False,
+    teacher: Annotated[
+        str | None, typer.Option(help="Another teacher, such as hf:./folder or http://HOST:PORT/v1#NAME.")
+    ] = None,
+) -> None:
+    """Run everything on the bundled teacher, student and pictures."""
+
+    def chosen(config: RunConfig) -> RunConfig:
+        return with_teacher(config, teacher, Path.cwd()) if teacher else config
+
+    pipeline.refuse_foreign_folder(run)
+    config = chosen(read_config(DEMO_CONFIG, run))
+    with terminal.progress(_console()) as progress, RunFolder(run):
+        if (run / CONFIG).exists():  # drawing clears `data`, which may be somebody's own
+            pipeline.refuse_other_run(read_config(run / CONFIG), config)
+        demo.write_demo_data(run / "data", config.seed, progress)
+    _align(chosen(load_config(DEMO_CONFIG, run)), controls=controls)
+
+
+@_command("run")
+def run_command(
+    config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
+    redo: Annotated[bool, typer.Option("--redo", help="Work over a run folder of another configuration.")] = False,
+    push: PushOption = None,
+    public: PublicOption = False,
+) -> None:
+    """Run everything on your images and models; resumes, and redoes only what a change touches."""
+
+    export.check_push(push, public=public)
+    _align(load_config(config), redo=redo)
+    _push(load_config(config).run, push, public=public)
+
+
+@_command("plan")
+def plan_command(  # noqa: PLR0913 - an option is a parameter
+    config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
+    device: Annotated[str | None, typer.Option(help="Such as a100-80gb; by default this machine.")] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Pictures of each task that are opened.")] = 32,
+    images: Annotated[int | None, typer.Option(min=1, help="Images of each task, where they are not counted.")] = None,
+    picture: Annotated[str, typer.Option(help="Size of a picture in pixels, where none is opened.")] = "1024x768",
+    failures: Annotated[float, typer.Option(min=0, max=1, help="Share of the pairs that the student has wrong.")] = 0.5,
+    measure: Annotated[
+        bool | None, typer.Option(help="Time local models on the sample; by default the bundled ones on this machine.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the model hub.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Project tokens, time, memory and money of a run before it begins, and say what was assumed."""
+
+    ask = planning.SamplingOptions(sample, planning.size_of_picture(picture), images, offline)
+    found = planning.project_run(load_config(config), planning.PlanOptions(ask, device, failures, measure))
+    if as_json:
+        print(found.as_json())
+    else:
+        show.show_projection(_console(), found)
+
+
+@_command("doctor")
+def doctor_command(
+    config: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Also look at this run's models.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+) -> None:
+    """Show what this machine has, and whether and how a run's models would be loaded on it; loads no weights."""
+
+    here = planning.inspect_machine()
+    patients = planning.examine_models(load_config(config), here) if config else []
+    told = (
+        [json.dumps(planning.doctor_record(here, patients), indent=1)]
+        if as_json
+        else planning.doctor_lines(here, patients)
+    )
+    print("\n".join(told))
+    if any(patient.problem or patient.fits is False for patient in patients):
+        raise typer.Exit(1)
+
+
+@_command("intake")
+def intake_command(run: RunArgument) -> None:
+    """Sort the image folders into sound images and quarantine."""
+    _align(config_in(run), only="intake")
+
+
+@_command("annotate")
+def annotate_command(run: RunArgument) -> None:
+    """Have the teacher write questions and answers for the images."""
+    _align(config_in(run), only="annotate")
+
+
+@_command("identify")
+def identify_command(  # noqa: PLR0913 - an option is a parameter
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run that was begun.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="Pairs made elsewhere; see docs/interchange.md.")] = None,
+    teacher_answers: Annotated[Path | None, typer.Option(help="The teacher's answers to them.")] = None,
+    student_answers: Annotated[Path | None, typer.Option(help="The student's answers to them.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task that the pairs belong to.")] = None,
+    rule: Annotated[Rule | None, typer.Option(help="The task's own metric (default), or the paper's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the verdicts go, as JSON lines.")] = None,
+    pairs_format: Annotated[
+        str | None, typer.Option(help="pairs, sharegpt, first-release or parquet; else the file tells.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of a Parquet file, such as question=q,answer=a,pair_id=id.")
+    ] = None,
+) -> None:
+    """Find the gaps: pairs that the teacher has right and the student wrong.
+
+    Works on a run folder, or with the options on pairs and answers made elsewhere; then no model is loaded.
+    """
+
+    needed = {
+        "--pairs": pairs,
+        "--teacher-answers": teacher_answers,
+        "--student-answers": student_answers,
+        "--task": task,
+        "--out": out,
+    }
+    others = {"--rule": rule, "--pairs-format": pairs_format, "--columns": columns}
+    given = [name for name, value in {**needed, **others}.items() if value]
+    if run and given:
+        raise UserError(f"{', '.join(given)} cannot go with the run folder {run}: its run.yaml has the settings")
+    if run:
+        _align(config_in(run), only="identify")
+    elif pairs and teacher_answers and student_answers and task and out:
+        verdicts = stages.identify_from_files(
+            pairs,
+            teacher_answers=teacher_answers,
+            student_answers=student_answers,
+            task=tasks.load_task(task),
+            settings=IdentifySettings(rule=(rule or Rule.METRIC).value),
+            form=pairs_format,
+            columns=stages.named_columns(columns),
+        )
+        _write_lines([verdict.model_dump_json() for verdict in verdicts], out)
+        print(terminal.counted(Counter(verdict.verdict for verdict in verdicts)))
+    else:
+        missing = [name for name, value in needed.items() if not value]
+        raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
+
+
+@_command("observe")
+def observe_command(run: RunArgument) -> None:
+    """Keep what both models show of the pairs: how sure they are, where they look, how the teacher gets there."""
+    config = config_in(run)
+    if not config.wants_evidence:
+        raise UserError(
+            f"no term of level.objective needs to know what the models of {run} show.\n"
+            f"To observe them all the same, write `evidence: {{always: true}}` into {run / 'run.yaml'}."
+        )
+    _align(config, only="observe")
+
+
+@_command("level")
+def level_command(run: RunArgument, push: PushOption = None, public: PublicOption = False) -> None:
+    """Train the student on the gaps, with a share of what it had right."""
+
+    export.check_push(push, public=public)
+    _align(config_in(run), only="level")
+    _push(run, push, public=public)
+
+
+@_command("evaluate")
+def evaluate_command(run: RunArgument) -> None:
+    """Score the student before, the student after and the teacher on the labelled test splits."""
+    _align(config_in(run), only="evaluate")
+
+
+@_command("profile")
+def profile_command(  # noqa: PLR0913 - an option is a parameter
+    run: RunArgument,
+    task: Annotated[str | None, typer.Option(help="Only the pairs of this task.")] = None,
+    verdict: Annotated[
+        VerdictKind, typer.Option(help="The list's pairs: by default the gaps.")
+    ] = VerdictKind.TEACHER_ONLY,
+    sort: Annotated[Measure, typer.Option(help="What orders the list.")] = Measure.CONFIDENCE_GAP,
+    top: Annotated[int | None, typer.Option(min=1, help="Pairs of the list; by default 10, in a file all.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Where the list goes.")] = None,
+) -> None:
+    """Show how, and how much, the two models differ on the pairs, and list those where they differ most."""
+
+    config = config_in(run)
+    everything = report.read_profiles(run)
+    profiles = report.of_one_task(everything, task)
+    wanted = report.ListOptions(verdict, sort, top if out else top or report.LISTED_BY_DEFAULT)
+    chosen = report.listed_pairs(profiles, wanted)
+    tables = report.difference_tables(profiles, list(config.tasks), seed=config.seed)
+    show.show_tables(_console(), tables if out else [*tables, report.list_table(run, chosen, wanted)])
+    if out:
+        weights = stages.pair_weights(everything, config.evidence)
+        _write_lines([json.dumps(row) for row in report.listed_rows(run, chosen, weights)], out)
+        print(f"list: {out} ({len(chosen):,} pairs)")
+
+
+@_command("report")
+def report_command(run: RunArgument) -> None:
+    """Write report.html from what the run has so far."""
+
+    print(f"report: {report.write_report(run)}")
+
+
+@_command("export")
+def export_command(
+    run: RunArgument,
+    form: Annotated[str, typer.Option("--format", help="Such as llava, messages, trl, hf-dataset, evaluation-log.")],
+    what: Annotated[What, typer.Option(help="The gaps, or all pairs with their verdicts.")] = What.GAPS,
+    prompted: Annotated[
+        bool,
+        typer.Option("--prompted", help="Write questions inside the task's answer prompt, as the models saw them."),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; by default RUN/exports/FORMAT.")] = None,
+) -> None:
+    """Write what a run found in a form that other tools read; see docs/interchange.md."""
+
+    done = export.export_run(config_in(run), form, everything=what == What.ALL, prompted=prompted, out=out)
+    print(f"{'export' if done.made else 'up to date'}: {done.path} ({terminal.counted(done.counts)})")
+
+
+@_command("score")
+def score_command(
+    metric: Annotated[str, typer.Argument(metavar="METRIC", help="Such as anls or textvqa_accuracy.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="Lines with prediction and answers.")],
+    out: Annotated[Path | None, typer.Option(help="Write the scored lines here, not to the terminal.")] = None,
+) -> None:
+    """Score predictions made anywhere: one JSON line a case, then the mean with its count."""
+
+    scores, lines = [], []
+    for row in metrics.score_file(metric, file):
+        scores.append(row["score"])
+        lines.append(json.dumps(row))
+    _write_lines(lines, out)
+    print(json.dumps({"metric": metric, "mean": sum(scores) / len(scores), "count": len(scores)}))
+
+
+def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, controls: bool = False) -> None:
+    """Runs the pipeline, or the one stage of it that `only` names, and shows what came of it."""
+
+    with (
+        terminal.progress(_console()) as progress,
+        pipeline.open_run_folder(config, progress, only=only, redo=redo) as run,
+    ):
+        for stage in pipeline.align(run):
+            if stage == only:
+                break
+        if controls:
+            demo.run_controls(run)
+    show.show_outcomes(_console(), run.outcomes)
+    if only is None:
+        show.show_result(_console(), run.folder.path, list(run.tasks))
+
+
+def _push(run: Path, repo: str | None, *, public: bool) -> None:
+    if repo is not None:
+        print(f"pushed: {export.push_student(run, repo, public=public)}")
+
+
+def _write_lines(lines: list[str], out: Path | None) -> None:
+    if out is None:
+        print("\n".join(lines))
+    elif not out.parent.is_dir():
+        raise UserError(f"cannot write {out}: the folder {out.parent} does not exist")
+    else:
+        write_whole(out, "".join(f"{line}\n" for line in lines))
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    # A log file has no width; nothing should be cut off or folded in it.
+    return console if console.is_terminal else Console(highlight=False, width=200)

@@ -1,0 +1,88 @@
+"""What a command has found, on the console that `cli.py` hands in.
+
+Reports and plans are loaded when there is one to show.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from parityalign import planning, report
+from parityalign.cli.progress import counted, show_table, table
+from parityalign.core import CONTROLS, REPORT, SCORES
+
+if TYPE_CHECKING:
+    from parityalign.pipeline import Outcome
+
+
+def show_outcomes(console: Console, outcomes: "Sequence[Outcome]") -> None:
+    """What was done in each stage, and why."""
+    for outcome in outcomes:
+        _say(console, f"{outcome.stage}: {outcome.why} ({counted(outcome.counts)})")
+        if outcome.note:
+            _say(console, f"  {outcome.note}")
+
+
+def show_result(console: Console, run: Path, tasks: Sequence[str]) -> None:
+    """What a whole run came to: its verdicts, scores and controls, as far as there are any.
+
+    Args:
+        console: Where it is shown.
+        run: The run folder.
+        tasks: The tasks, in the order in which they are shown.
+    """
+    _show_verdicts(console, run, tasks)
+    scores = report.read_record(run / SCORES, report.Scores)
+    console.print()
+    if scores and scores.tasks:
+        _show_scores(console, scores)
+    else:
+        console.print("No task of this run has a test split, so there are no scores.")
+    if controls := report.read_record(run / CONTROLS, report.Controls):
+        compared = report.control_table(controls)
+        console.print()
+        console.print(table(compared.headings, compared.rows, texts=2))
+        _say(console, compared.precision)
+    _say(console, f"report: {run / REPORT}")
+
+
+def show_projection(console: Console, found: "planning.Projection") -> None:
+    """What a run would take, and below it what was assumed."""
+    console.print(table(planning.PROJECTION_HEADINGS, found.table(), texts=2))
+    console.print("", *found.lines(), sep="\n", markup=False, soft_wrap=True)
+
+
+def show_tables(console: Console, tables: "Iterable[report.Table]") -> None:
+    """Tables below their captions."""
+    for told in tables:
+        show_table(console, told.caption, told.headings, told.rows, texts=told.words)
+
+
+def _show_verdicts(console: Console, run: Path, tasks: Sequence[str]) -> None:
+    verdicts = report.verdicts_by_task(run, tasks)
+    kinds = list(next(iter(verdicts.values()), {}))
+    rows = [[task, *(f"{counts[kind]:,}" for kind in kinds)] for task, counts in verdicts.items()]
+    console.print()
+    console.print(table(["pairs", *(report.VERDICT_WORDS[kind] for kind in kinds)], rows))
+
+
+def _show_scores(console: Console, scores: "report.Scores") -> None:
+    console.print(table(report.SCORE_HEADINGS, report.score_table(scores), texts=2))
+    tables = (
+        (report.PART_HEADINGS, report.part_table(scores), 1),
+        (report.COVERAGE_HEADINGS, report.coverage_table(scores), 2),
+        (report.FORGOTTEN_HEADINGS, report.forgotten_table(scores.forgotten), 1),
+    )
+    for headings, rows, texts in tables:
+        if rows:
+            console.print()
+            console.print(table(headings, rows, texts=texts))
+    _say(console, f"\n{report.headline(scores)}")
+    if said := report.speed_line(scores.speed):
+        _say(console, said)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)

@@ -1,0 +1,5 @@
+"""The configuration of a run: its sections, its YAML file, what models and data are called."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,110 @@
+"""What `images` of a task may name: KIND:LOCATION, or a path whose ending says the kind.
+
+A folder is read as `folder`, `list.txt` as `txt`, `shards/*.tar` as `tar`, `hf:OWNER/NAME` as `hf`: kinds are the files
+in `sources/`.
+"""
+
+import glob
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from parityalign.core import did_you_mean, has_part, part_names
+
+_FOLDER, _HUB = "folder", "hf"
+_ROOM = "sources"
+
+
+def full_source(spec: str, folder: Path) -> str:
+    """The same source with a full path, if it has one; relative ones are relative to `folder`."""
+    return _with_location(spec, lambda place: os.path.abspath(folder / Path(place).expanduser()), folder)
+
+
+def relative_source(spec: str, folder: Path) -> str:
+    """The same source with a path that is relative to the folder, if it has one."""
+    return _with_location(spec, lambda place: os.path.relpath(place, folder), folder)
+
+
+def folder_of(spec: str) -> Path | None:
+    """The folder whose files a source offers one by one; None for other kinds."""
+    kind, location = split_source(spec)
+    return Path(location) if kind == _FOLDER else None
+
+
+def problem_of(spec: str) -> str | None:
+    """What is wrong with a source (with full path), in words; opens nothing."""
+    kind, location = split_source(spec)
+    path = Path(location)
+    if _is_unknown_kind(spec):
+        return f"is {spec!r}, but there is no kind of image source {spec.partition(':')[0]!r}. {_near(spec)}"
+    if not location:
+        return f"is {spec!r}, which does not say where the images are"
+    if kind == _HUB:
+        return None
+    if path.is_dir() if kind == _FOLDER else any(map(os.path.isfile, glob.iglob(location, recursive=True))):
+        return None
+    if not path.exists():
+        return f"is {location}, which does not exist"
+    if kind == _FOLDER:
+        return f"is {location}, which is not a folder, and its ending is none of {_endings()}"
+    return f"is {location}, a folder; {kind!r} needs a file, or a pattern such as {path / f'*.{kind}'}"
+
+
+def split_source(spec: str) -> tuple[str, str]:
+    """A source's (kind, location)."""
+    kind, colon, location = spec.partition(":")
+    if colon and has_part(_ROOM, kind):
+        return kind, location
+    path = Path(spec)
+    ending = path.suffix.lower().removeprefix(".")
+    return (ending if ending and has_part(_ROOM, ending) and not path.is_dir() else _FOLDER), spec
+
+
+def _with_location(spec: str, change: Callable[[str], str], folder: Path) -> str:
+    """The source with its location changed where that is a path; `hf:OWNER/NAME` is none, `hf:./folder` is."""
+    kind, colon, location = spec.partition(":")
+    if not (colon and has_part(_ROOM, kind)):
+        return spec if _is_unknown_kind(spec) else change(spec)
+    if not location or (kind == _HUB and not location.startswith((".", "/", "~")) and not (folder / location).exists()):
+        return spec
+    place = change(location)
+    return f"{kind}:{place if place.startswith(('.', '/')) else f'./{place}'}"
+
+
+def _is_unknown_kind(spec: str) -> bool:
+    kind, colon, _ = spec.partition(":")
+    return bool(colon) and kind.isalnum() and not has_part(_ROOM, kind)
+
+
+def _near(spec: str) -> str:
+    return did_you_mean(spec.partition(":")[0], part_names(_ROOM))
+
+
+def _endings() -> str:
+    return ", ".join(f".{name}" for name in part_names(_ROOM) if name not in (_FOLDER, _HUB))
+
+
+PREFIX = "hf:"
+"""Begins what names a data set: `hf:OWNER/NAME`, `hf:OWNER/NAME:SPLIT` or `hf:./folder`."""
+
+
+SAVED = ("dataset_dict.json", "state.json")
+"""What `save_to_disk` leaves in a folder."""
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file or folder holds the rows of a data set: Parquet files, or what `save_to_disk` left."""
+    if path.is_file():
+        return path.suffix == ".parquet"
+    return any((path / name).is_file() for name in SAVED) or next(path.rglob("*.parquet"), None) is not None
+
+
+def divided(name: str) -> tuple[str, str | None]:
+    """What is named, and the split that may stand behind it."""
+    place, colon, split = name.rpartition(":")
+    return (place, split) if colon and not Path(name).exists() else (name, None)
+
+
+def is_own(test: str) -> bool:
+    """Whether a split is a single file of somebody's own, which follows no benchmark's rules."""
+    return Path(test).suffix in (".jsonl", ".json")

@@ -1,0 +1,46 @@
+"""How models are loaded, as settings; `config.py` has the others and joins them all."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from parityalign.config.base import Settings
+
+
+class LoadingSettings(Settings):
+    """How a model that runs in this process is loaded."""
+
+    revision: str | None = Field(default=None, min_length=1)
+    """Branch, tag or commit on the hub. None: the newest when the run begins."""
+    commit: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
+    """What `revision` was when the run began; found then, written into the run's own `run.yaml`, and kept to."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto`: bfloat16 on a GPU that multiplies it in hardware, else float32."""
+    device_map: Literal["auto"] | None = None
+    """`auto` spreads a model over all GPUs and, where they are full, the memory. None: one GPU if there is one, else
+    the CPU."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """`auto`: what transformers takes for the family, `sdpa` for nearly all."""
+    quantise: Literal["4bit", "8bit"] | None = None
+    """Weights in fewer bits while the model is asked (needs bitsandbytes). None: as they are."""
+    pixels: int | None = Field(default=None, ge=1)
+    """At most so many pixels of an image are looked at. None: what the model's processor takes."""
+    remote_code: bool = False
+    """Whether Python code that lies beside the weights may be run."""
+
+    @property
+    def pinned(self) -> str | None:
+        """The commit, where it is known, else the branch or tag."""
+        return self.commit or self.revision
+
+    def numbers(self) -> dict[str, object]:
+        """The settings that a model's answers hang on, as far as they differ from the defaults."""
+        return self.model_dump(include={"dtype", "quantise", "pixels", "remote_code"}, exclude_defaults=True)
+
+
+class Loadings(Settings):
+    """How the two models are loaded."""
+
+    teacher: LoadingSettings = LoadingSettings()
+    student: LoadingSettings = LoadingSettings()
+    """Before and after levelling alike."""

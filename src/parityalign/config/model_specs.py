@@ -1,0 +1,58 @@
+"""What `teacher` and `student` may name: KIND:LOCATION, a bundled model, or the address of a server."""
+
+from urllib.parse import urlsplit
+
+from parityalign.core import EMBEDDED_MODELS, UserError, did_you_mean, has_part, part_names
+
+_SERVED = "openai"
+"""The kind of model that is named by a URL, `https` too."""
+
+
+def is_served(spec: str) -> bool:
+    """Whether a model lies behind a server: its spec is a URL."""
+    return spec.startswith(("http://", "https://"))
+
+
+def _check_address(spec: str) -> None:
+    try:
+        address = urlsplit(spec)
+        found = bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        found = False
+    if not found:
+        raise UserError("a model's address names no server: write it like http://HOST:PORT/v1#NAME.")
+    # Neither is shown: what stands there is likely to be a secret, and the address goes into files.
+    if address.username or address.password or address.query:
+        raise UserError(
+            f"the address of a model at {address.hostname} holds a user name, password or query. Give the address "
+            "alone; the key comes from an environment variable (server.key_variable)."
+        )
+
+
+def split_model(spec: str) -> tuple[str, str]:
+    """A model's (kind, location), with `embedded:NAME` resolved to `hf` on the bundled folder; a URL is `http`.
+
+    Raises:
+        UserError: It is not KIND:LOCATION, the kind is unknown, or there is no such embedded model.
+    """
+    kind, _, location = spec.partition(":")
+    if is_served(spec) or kind == _SERVED:
+        _check_address(spec)
+        return _SERVED, spec
+    if not location:
+        raise UserError(
+            f"{spec!r} does not say where the model is: write KIND:LOCATION, "
+            f"such as embedded:teacher or hf:./folder, or a server's address. Kinds: {', '.join(_kinds())}."
+        )
+    if kind != "embedded":
+        if not has_part("models", kind):
+            raise UserError(f"there is no kind of model {kind!r} (in {spec!r}). {did_you_mean(kind, _kinds())}")
+        return kind, location
+    bundled = sorted(path.name for path in EMBEDDED_MODELS.glob("*") if path.is_dir())
+    if location not in bundled:
+        raise UserError(f"there is no embedded model {location!r}. {did_you_mean(location, bundled)}")
+    return "hf", str(EMBEDDED_MODELS / location)
+
+
+def _kinds() -> list[str]:
+    return sorted([*part_names("models"), "embedded"])

@@ -1,0 +1,213 @@
+"""A run's configuration as a YAML file: read, refused with all its problems at once, written with relative paths."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from parityalign.config.base import Settings
+from parityalign.config.data_specs import PREFIX, folder_of, full_source, is_own, is_table, problem_of, relative_source
+from parityalign.config.model_specs import is_served, split_model
+from parityalign.config.schema import RunConfig, TaskData, listed, unlisted
+from parityalign.core import UserError, did_you_mean
+
+
+def load_config(path: Path, folder: Path | None = None) -> RunConfig:
+    """Reads and checks a configuration file.
+
+    Args:
+        path: The YAML file.
+        folder: What relative paths in it are relative to; None: the folder of the file.
+
+    Raises:
+        UserError: The file is missing or not YAML, or anything in it is wrong; all problems are listed.
+    """
+    raw, folder = _read_yaml(path), Path(os.path.abspath(folder or path.parent))
+    missing = list(_missing_folders(raw, folder))
+    try:
+        config = _with_full_paths(RunConfig.model_validate(raw), folder)
+    except ValidationError as error:
+        raise _refusal(path, [*map(_in_words, error.errors()), *missing]) from error
+    problems = [*missing, *_inside_images(config)]
+    if problems:
+        raise _refusal(path, problems)
+    return config
+
+
+def read_config(path: Path, folder: Path | None = None) -> RunConfig:
+    """Like `load_config`, but does not look whether the folders exist."""
+    try:
+        config = RunConfig.model_validate(_read_yaml(path))
+    except ValidationError as error:
+        raise _refusal(path, [*map(_in_words, error.errors())]) from error
+    return _with_full_paths(config, Path(os.path.abspath(folder or path.parent)))
+
+
+def config_in(run: Path) -> RunConfig:
+    """The configuration that lies in a run folder.
+
+    Raises:
+        UserError: There is none, or it is wrong.
+    """
+    path = run / "run.yaml"
+    if not path.is_file():
+        raise UserError(f"{run} is no run folder: it has no run.yaml. Begin with: parityalign run RUN.yaml")
+    # The folder may have been moved since its run.yaml was written.
+    return load_config(path).model_copy(update={"run": Path(os.path.abspath(run))})
+
+
+def with_teacher(config: RunConfig, spec: str, folder: Path) -> RunConfig:
+    """The same with another teacher, whose path, if it is one, is relative to the folder.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    split_model(spec)
+    return config.model_copy(update={"teacher": _full_spec(spec, folder)})
+
+
+def as_yaml(config: RunConfig, folder: Path) -> str:
+    """The complete configuration as the text of a YAML file in `folder`, with paths relative to it."""
+    raw = config.model_dump(mode="json")
+    raw["run"] = os.path.relpath(config.run, folder)
+    for data in raw["tasks"].values():
+        data["images"] = unlisted(tuple(relative_source(spec, folder) for spec in listed(data["images"])))
+        if data["test"]:
+            in_hub = data["test"].startswith(PREFIX)
+            data["test"] = _relative_spec(data["test"], folder) if in_hub else os.path.relpath(data["test"], folder)
+    for role in ("teacher", "student"):
+        raw[role] = _relative_spec(raw[role], folder)
+    text: str = yaml.safe_dump(raw, sort_keys=False)
+    return text
+
+
+def _relative_spec(spec: str, folder: Path) -> str:
+    """A KIND:LOCATION with a path that is relative to the folder, if its location is a path at all."""
+    kind, _, location = spec.partition(":")
+    if not os.path.isabs(location) or is_served(spec):
+        return spec
+    place = os.path.relpath(location, folder)
+    return f"{kind}:{place if place.startswith('.') else f'./{place}'}"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, where plain YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+    except IsADirectoryError as problem:
+        raise UserError(f"{path} is a folder; name the configuration in it, such as {path / 'run.yaml'}") from problem
+    except OSError as problem:
+        raise UserError(f"cannot read the configuration {path}: {problem.strerror}") from problem
+    except (yaml.YAMLError, ValueError) as problem:  # ValueError: no UTF-8, or a date such as 2024-13-45
+        raise UserError(f"{path} is not YAML: {problem}") from problem
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} holds no settings but {type(raw).__name__}; it needs at least run, teacher, ...")
+    return raw
+
+
+def _refusal(path: Path, problems: list[str]) -> UserError:
+    lines = "\n".join(f"  - {problem}" for problem in problems)
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return UserError(f"{path}: {count}\n{lines}")
+
+
+def _in_words(problem: ErrorDetails) -> str:
+    """One of pydantic's findings as a sentence: the key, what was given, what to write instead."""
+    place = [str(part) for part in problem["loc"]]
+    key = ".".join(place)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown setting {key!r}. {did_you_mean(place[-1], _known_keys(place[:-1]))}"
+    if problem["type"] == "missing":
+        return f"{key!r} is missing"
+    if problem["type"] == "value_error":
+        return f"{key.removesuffix('.[key]')!r}: {problem['ctx']['error']}"
+    return f"{key!r} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _known_keys(place: list[str]) -> list[str]:
+    """The settings that may stand at a place such as ["level"], ["loading", "student"] or ["tasks", "textvqa"]."""
+    part: type[Settings] = RunConfig
+    for key in place:
+        below = part.model_fields[key].annotation if key in part.model_fields else None
+        part = below if isinstance(below, type) and issubclass(below, Settings) else TaskData
+    return list(part.model_fields)
+
+
+def _full(path: str | Path, folder: Path) -> Path:
+    return Path(os.path.abspath(folder / Path(path).expanduser()))
+
+
+def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
+    """Records and later commands must not depend on where the first command was given."""
+
+    tasks = {
+        name: data.model_copy(
+            update={
+                "images": tuple(full_source(spec, folder) for spec in data.images),
+                "test": data.test and _full_test(data.test, folder),
+            }
+        )
+        for name, data in config.tasks.items()
+    }
+    update = {
+        "run": _full(config.run, folder),
+        "tasks": tasks,
+        "teacher": _full_spec(config.teacher, folder),
+        "student": _full_spec(config.student, folder),
+    }
+    return config.model_copy(update=update)
+
+
+def _full_spec(spec: str, folder: Path) -> str:
+    """A KIND:LOCATION with a full path, if its location is a path at all."""
+    kind, _, location = spec.partition(":")
+    is_path = location.startswith((".", "/", "~")) or (folder / location).exists()
+    named = kind == "embedded" or is_served(spec)
+    return f"{kind}:{_full(location, folder)}" if location and is_path and not named else spec
+
+
+def _full_test(test: str, folder: Path) -> str:
+    return _full_spec(test, folder) if test.startswith(PREFIX) else str(_full(test, folder))
+
+
+def _missing_folders(raw: dict[str, Any], folder: Path) -> Iterator[str]:
+    """Looks at the file as it was read, so that a problem of form elsewhere does not hide these."""
+    tasks = raw.get("tasks")
+    for name, data in tasks.items() if isinstance(tasks, dict) else ():
+        said = data if isinstance(data, dict) else {}
+        for spec in listed(said.get("images", ())):
+            problem = problem_of(full_source(spec, folder)) if isinstance(spec, str) else None
+            if problem:
+                yield f"'tasks.{name}.images' {problem}"
+        test = said.get("test")
+        place = _full(test, folder) if isinstance(test, str) and not test.startswith(PREFIX) else None
+        if place and not place.is_dir() and not (place.is_file() and (is_own(str(place)) or is_table(place))):
+            what = "is not a folder" if place.exists() else "does not exist"
+            yield f"'tasks.{name}.test' is {place}, which {what}"
+
+
+def _inside_images(config: RunConfig) -> Iterator[str]:
+    """Folders whose files would get into a pool."""
+    for name, data in config.tasks.items():
+        local = data.test and not data.test.startswith(PREFIX)
+        for key, folder in (("run", config.run), (f"tasks.{name}.test", Path(data.test or "") if local else None)):
+            for pool in filter(None, map(folder_of, data.images)):
+                if folder and folder.is_relative_to(pool):
+                    yield (
+                        f"{key!r} ({folder}) lies inside 'tasks.{name}.images' ({pool}), so its files "
+                        "would be taken for unlabelled images. Move one of them"
+                    )

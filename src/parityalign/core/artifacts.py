@@ -1,0 +1,289 @@
+"""A run folder: append-only streams of records, manifests written last, one process at a time.
+
+What a kill at any moment may leave behind, and why it does no harm:
+an artifact without `manifest.json` is unfinished and is continued; a torn last line is cut off before the
+next append; `manifest.json` itself is moved into place whole. What made an artifact (inputs, settings,
+version, and what was remembered of the work) stands in `begun.json` until it is finished and in `manifest.json` from
+then on.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from parityalign import __version__
+from parityalign.core.errors import UserError
+from parityalign.core.files import cut_torn_line, digest_of_files, file_digest, folder_files, write_whole, writing
+from parityalign.core.jsonl import Stream
+from parityalign.core.records import Record, content_id
+
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+MANIFEST = "manifest.json"
+BEGUN = "begun.json"
+REMEMBERED = "remembered"
+BY_CONTENT = "files"
+"""Folder of an artifact for files that are named by their content; they are as many as the images, so the manifest
+does not list them. A record that names one holds its digest too."""
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """Identity of the content of the files that a manifest lists."""
+    return digest_of_files({name: entry["sha256"] for name, entry in manifest["files"].items()})
+
+
+class Artifact:
+    """One folder of a run: streams or files, and a manifest that is written last.
+
+    Attributes:
+        path: The folder.
+        finished: Its manifest is there, made from the same inputs and settings.
+        redone_because: What changed, in words, if an artifact of other inputs or settings was thrown away for
+            this one; else None.
+        also: More facts for the manifest, from around the stage; asked for when it finishes.
+        remembered: Facts for the manifest that the process which finishes it need not know.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        inputs: Mapping[str, str],
+        settings: Mapping[str, object],
+        version: int,
+    ) -> None:
+        self.path = path
+        self.also: Callable[[], Mapping[str, object]] = dict
+        plan = {"inputs": dict(inputs), "settings": dict(settings), "version": version}
+        self._plan: dict[str, Any] = json.loads(json.dumps(plan))  # as it will be read back: lists for tuples
+        manifest = _read_json(path / MANIFEST)
+        before = manifest or _read_json(path / BEGUN)
+        self.redone_because = _difference(before, self._plan) if before else None
+        if manifest and not self.redone_because:
+            self.redone_because = _damage(path, manifest)
+        self.finished = manifest is not None and self.redone_because is None
+        self._manifest = manifest if self.finished else None
+        self._continues = before is not None and self.redone_because is None
+        self.remembered: dict[str, Any] = (before or {}).get(REMEMBERED, {}) if self._continues else {}
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What `finish` wrote: counts, facts, inputs, settings, versions, hash and size of each file."""
+        if self._manifest is None:
+            raise ValueError(f"{self.path} is not finished")
+        return self._manifest
+
+    @property
+    def digest(self) -> str:
+        """Identity of the files' content: the same whenever the same files come out."""
+        return manifest_digest(self.manifest)
+
+    def begin(self) -> None:
+        """Makes the folder ready to be worked on: continued where it matches, else emptied."""
+        if self._continues:
+            return
+        discarded = self.path.with_name(f".{self.path.name}.discarded")
+        with writing(self.path):
+            shutil.rmtree(discarded, ignore_errors=True)
+            if self.path.exists():
+                # Moved away at once: a kill while deleting must not leave half of it in place.
+                self.path.replace(discarded)
+                shutil.rmtree(discarded)
+            self.path.mkdir(parents=True)
+        self._continues = True
+        self._write_begun()
+
+    def remember(self, **facts: object) -> None:
+        """Keeps facts for the manifest, on the disk at once: a kill loses none of them.
+
+        Args:
+            facts: JSON values; one of the same name is replaced.
+
+        Raises:
+            ValueError: The artifact is finished.
+        """
+        if self.finished:
+            raise ValueError(f"{self.path} is finished and takes no more facts")
+        self.remembered |= facts
+        self._write_begun()
+
+    def _write_begun(self) -> None:
+        remembered = {REMEMBERED: self.remembered} if self.remembered else {}
+        write_whole(self.path / BEGUN, _as_json({**self._plan, **remembered}))
+
+    def stream(self, file: str, record_type: type[R]) -> Stream[R]:
+        """The stream in `file` (such as `pairs.jsonl`), to read and, while unfinished, to append to."""
+        return Stream(self.path / file, record_type, read_only=self.finished)
+
+    def finish(self, counts: Mapping[str, int], **facts: object) -> None:
+        """Writes the manifest. From now on the artifact is taken as it is.
+
+        Args:
+            counts: How many of what, for people and for the report.
+            facts: Anything else worth keeping, JSON values only.
+        """
+        names = [name for name in folder_files(self.path, but=BY_CONTENT) if name not in (MANIFEST, BEGUN)]
+        files = {
+            name: {"sha256": file_digest(self.path / name), "bytes": (self.path / name).stat().st_size}
+            for name in names
+        }
+        around = dict(self.also())
+        notes = [str(said["note"]) for said in (around, facts) if said.get("note")]
+        manifest = {
+            "counts": dict(counts),
+            **self.remembered,
+            **around,
+            **facts,
+            **({"note": " ".join(notes)} if notes else {}),
+            **self._plan,
+            "fingerprint": content_id(_as_json(self._plan)),
+            "parityalign": __version__,
+            "files": files,
+        }
+        write_whole(self.path / MANIFEST, _as_json(manifest))
+        (self.path / BEGUN).unlink(missing_ok=True)
+        self._manifest = json.loads(_as_json(manifest))
+        self.finished = True
+
+
+class RunFolder:
+    """A folder that holds everything one alignment produced; a `with` takes its lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        """Takes the lock.
+
+        Raises:
+            UserError: Another process works in this folder, or the folder cannot be made.
+        """
+        lock_file = self.path / ".lock"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as problem:
+            raise UserError(f"cannot use {self.path} as a run folder: {problem.strerror}") from problem
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            pid = lock_file.read_text().strip() or "unknown"
+            raise UserError(
+                f"the run folder {self.path} is in use by another process (pid {pid}).\n"
+                "Wait for it to end, or name another folder as the run."
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        self._lock = lock
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Gives the lock back; the system does so too when the process dies."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def artifact(
+        self, name: str, *, inputs: Mapping[str, str], settings: Mapping[str, object], version: int = 1
+    ) -> Artifact:
+        """The artifact in the folder `name`, ready to be read (if finished) or worked on.
+
+        Args:
+            name: Folder below the run folder, such as `pairs`.
+            inputs: What it is made from: {artifact, model or file: digest}.
+            settings: The settings that matter to it, under the names that the user knows (`level.epochs`).
+            version: Raised when the code makes something else of the same inputs and settings.
+
+        An artifact of other inputs, settings or version is thrown away; `redone_because` says what changed.
+        """
+        artifact = self.peek(name, inputs=inputs, settings=settings, version=version)
+        if artifact.redone_because:
+            self.event("redone", artifact=name, because=artifact.redone_because)
+        if artifact.finished:
+            (artifact.path / BEGUN).unlink(missing_ok=True)  # a kill may have come between the two files
+        else:
+            artifact.begin()
+        return artifact
+
+    def peek(
+        self, name: str, *, inputs: Mapping[str, str], settings: Mapping[str, object], version: int = 1
+    ) -> Artifact:
+        """Like `artifact`, but changes nothing on the disk."""
+        return Artifact(self.path / name, inputs=inputs, settings=settings, version=version)
+
+    def event(self, kind: str, **fields: object) -> None:
+        """Adds a line with a UTC time stamp to `events.jsonl`."""
+        path = self.path / "events.jsonl"
+        row = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **fields}
+        with writing(path):
+            cut_torn_line(path)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What made the two plans differ, in words; None if they are the same."""
+    old, new = before["settings"], now["settings"]
+    either = {**old, **new}
+    found = [
+        f"{key} was {_short(old[key])}, is {_short(new[key])}"
+        for key in sorted(old.keys() & new.keys())
+        if old[key] != new[key]
+    ]
+    found += [
+        f"{key} ({_short(either[key])}) " + ("matters now" if key in new else "no longer matters")
+        for key in sorted(old.keys() ^ new.keys())
+        if either[key] is not None
+    ]
+    found += [
+        f"its input {key} " + ("changed" if key in before["inputs"] and key in now["inputs"] else "came or went")
+        for key in sorted({*before["inputs"], *now["inputs"]})
+        if before["inputs"].get(key) != now["inputs"].get(key)
+    ]
+    if before["version"] != now["version"]:
+        found.append(f"parityalign makes version {now['version']} of it, this was {before['version']}")
+    return "; ".join(found) or None
+
+
+def _damage(folder: Path, manifest: Mapping[str, Any]) -> str | None:
+    """Which file of a finished artifact is gone or has another size; None if all are in place."""
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"its file {name} is missing"
+        if path.stat().st_size != entry["bytes"]:
+            return f"its file {name} was changed by hand"
+    return None
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise UserError(
+            f"{path} is damaged: {problem}\n"
+            f"Delete the folder {path.parent} and run the same command: it will be made again."
+        ) from problem
+    return content

@@ -1,0 +1,135 @@
+"""Small pieces that every file on the disk is made with: digests, whole writes, whole lines."""
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from parityalign.core.errors import UserError, WorkFailed
+from parityalign.core.records import content_id
+
+HALF_WRITTEN = ".part"
+"""Suffix of a file that `write_whole` has not moved into place; a kill may leave one behind."""
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_files(folder: Path, *, but: str | None = None) -> list[str]:
+    """The files below a folder as sorted relative paths with forward slashes; half-written ones are none.
+
+    Args:
+        folder: The folder.
+        but: Name of a folder in it that is left out.
+    """
+    whole = (path for path in folder.rglob("*") if path.suffix != HALF_WRITTEN and path.is_file())
+    names = (path.relative_to(folder) for path in whole)
+    return sorted(name.as_posix() for name in names if name.parts[0] != but)
+
+
+def digest_of_files(sha256: Mapping[str, str]) -> str:
+    """One digest of many files, given as {relative path: SHA-256} in any order."""
+    return content_id(*(part for item in sorted(sha256.items()) for part in item))
+
+
+def folder_digest(folder: Path) -> str:
+    """A digest of the names and contents of all files below a folder, wherever the folder lies."""
+    return digest_of_files({name: file_digest(folder / name) for name in folder_files(folder)})
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Everything below a folder that is no folder, sorted by path; links to folders are listed but not entered.
+
+    The names are sorted in a temporary database, so a million of them take no memory.
+
+    Raises:
+        UserError: A folder cannot be read.
+    """
+    with closing(sqlite3.connect("")) as names:
+        names.execute("CREATE TABLE names (name BLOB PRIMARY KEY) WITHOUT ROWID")
+        # With 0 between its parts a path sorts as the list of its parts does.
+        found = ((path.replace(b"/", b"\0"),) for path in _walk(os.fsencode(folder)))
+        names.executemany("INSERT INTO names VALUES (?)", found)
+        for (name,) in names.execute("SELECT name FROM names ORDER BY name"):
+            yield Path(os.fsdecode(name.replace(b"\0", b"/")))
+
+
+def _walk(folder: bytes) -> Iterator[bytes]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _walk(entry.path)
+                else:
+                    yield entry.path
+    except OSError as problem:
+        raise UserError(f"cannot read the folder {os.fsdecode(folder)}: {problem.strerror}") from problem
+
+
+def listing_digest(paths: Iterable[Path]) -> str:
+    """Changes when one of the files comes, goes or is written; opens none of them."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = path.lstat()
+            size, written = status.st_size, status.st_mtime_ns
+        except (OSError, ValueError):  # a list may name what is not there, or what no file can be called
+            size, written = -1, -1
+        digest.update(f"{printable_path(path)}\0{size}\0{written}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+def printable_path(path: Path) -> str:
+    """The path as text that a file can hold, whatever bytes are in its name."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a small file so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        WorkFailed: The disk refused (full, read-only).
+    """
+    part = path.with_name(path.name + HALF_WRITTEN)
+    with writing(path):
+        with part.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cuts off what follows the last line end: a write that was killed halfway."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        keep = end
+        while keep:  # backwards in blocks: the file may be large, the torn line is short
+            start = max(0, keep - 65536)
+            file.seek(start)
+            line_end = file.read(keep - start).rfind(b"\n")
+            if line_end >= 0:
+                keep = start + line_end + 1
+                break
+            keep = start
+        if keep < end:
+            file.truncate(keep)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a refusal of the disk into the one error that is meant for the user."""
+    try:
+        yield
+    except OSError as problem:
+        raise WorkFailed(
+            f"cannot write {path}: {problem.strerror}\n"
+            "What was computed so far is kept: make room, then run the same command."
+        ) from problem

@@ -1,0 +1,18 @@
+"""Names of what lies in a run folder, and where the bundled models lie."""
+
+from pathlib import Path
+from typing import Final
+
+CONFIG: Final = "run.yaml"
+SCORES: Final = "scores.json"
+CONTROLS: Final = "controls.json"
+REPORT: Final = "report.html"
+TESTS: Final = "tests"
+"""Folder of the test splits, as they are scored."""
+SERVER: Final = "server"
+"""Folder of the ledger of what servers were asked."""
+PROFILES: Final = "profile.jsonl"
+"""In the artifact `evidence`: how the two models differ on each pair."""
+
+EMBEDDED_MODELS = Path(__file__).parent.parent / "demo" / "models"
+"""The folder of the bundled models; `embedded:NAME` is `hf:` on the folder NAME in it."""

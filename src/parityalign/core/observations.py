@@ -1,0 +1,136 @@
+"""What a model showed while it was given a pair's answer: small arrays, kept by the shard, found by the pair.
+
+A shard is one safetensors file for one batch of pairs. A line of the index (`Observed`) says where in which shard a
+pair's arrays lie. With the 16 likeliest tokens and an 8 x 8 map a pair of four tokens takes about 600 bytes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from parityalign.core.errors import UserError
+from parityalign.core.files import write_whole
+from parityalign.core.jsonl import Stream
+from parityalign.core.records import Record
+
+Array = NDArray[Any]
+
+TEACHER, STUDENT = "teacher", "student"
+"""Who is observed; each has an index of that name."""
+PATHS = "_paths"
+"""Follows the model's name where it is observed while it is given the teacher's explanation."""
+EXPLANATIONS = "explanations.jsonl"
+
+TOP = 16
+"""Alternatives that are kept for each token."""
+_PER_TOKEN = ("ids", "ends", "logprobs", "top_ids", "top_logprobs", "tail")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One model, given one answer token by token, its end token included. Log-probabilities are natural ones."""
+
+    ids: Array
+    """(tokens,) int32: the answer in the model's own tokens."""
+    ends: Array
+    """(tokens,) int32: where in the answer's text each token ends, in characters."""
+    logprobs: Array
+    """(tokens,) float16, each given the image, the question and the tokens before it."""
+    top_ids: Array
+    """(tokens, k) int32: the likeliest tokens at each place, the likeliest first."""
+    top_logprobs: Array
+    """(tokens, k) float16."""
+    tail: Array
+    """(tokens,) float16: the logarithm of the mass of all other tokens; -inf where nothing is left."""
+    places: Array
+    """(cells,) float16: how much the answer's positions look at each cell of the picture (`placing.py`), row by row
+    from the upper left corner, sums to 1; empty where that cannot be known."""
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean over the tokens."""
+        return float(self.logprobs.astype(np.float64).mean())
+
+
+class Observed(Record):
+    """One line of the index of observations."""
+
+    pair_id: str
+    shard: str | None = None
+    """Name of the file; None where nothing but the mean was kept."""
+    row: int = 0
+    tokens: int = 0
+    mean_logprob: float | None = None
+    """Of the answer's tokens."""
+    has_places: bool = False
+    why_not: str | None = None
+    """Why there is no observation: a reason code."""
+
+
+def write_shard(path: Path, observations: Sequence[Observation]) -> None:
+    """Writes a batch of observations into one file, whole or not at all.
+
+    Raises:
+        WorkFailed: The disk refused.
+    """
+    arrays = {name: np.concatenate([getattr(each, name) for each in observations]) for name in _PER_TOKEN}
+    arrays["lengths"] = np.array([len(each.ids) for each in observations], dtype=np.int32)
+    arrays["cells"] = np.array([len(each.places) for each in observations], dtype=np.int32)
+    arrays["places"] = np.concatenate([each.places for each in observations])
+    write_whole(path, save(arrays))
+
+
+def read_shard(path: Path) -> list[Observation]:
+    """The observations of a file, in the order in which they were written.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    try:
+        arrays = load_file(path)
+        tokens, cells = np.cumsum(arrays["lengths"])[:-1], np.cumsum(arrays["cells"])[:-1]
+        columns = [np.split(arrays[name], tokens) for name in _PER_TOKEN]
+        places = np.split(arrays["places"], cells)
+    except (OSError, SafetensorError, KeyError, ValueError) as problem:
+        raise UserError(
+            f"the observations in {path} cannot be read: {problem}\n"
+            f"Delete the folder {path.parent} and run the same command: it will be made again."
+        ) from problem
+    return [Observation(*row) for row in zip(*columns, places, strict=True)]
+
+
+def read_index(folder: Path, who: str) -> list[Observed]:
+    """What there is of one model: `TEACHER` or `STUDENT`, with `PATHS` behind it of the explanations.
+
+    Raises:
+        UserError: A line is no such record.
+    """
+    return list(Stream(folder / f"{who}.jsonl", Observed, read_only=True))
+
+
+def read_observations(folder: Path, index: Iterable[Observed]) -> Iterator[tuple[Observed, Observation]]:
+    """Each line of an index that has an observation, with it; one shard at a time is in memory.
+
+    Args:
+        folder: Where the shards lie.
+        index: The lines, those of one shard next to each other.
+
+    Raises:
+        UserError: A shard is missing, damaged, or not the one that the index speaks of.
+    """
+    name: str | None = None
+    shard: list[Observation] = []
+    for line in index:
+        if line.shard is None:
+            continue
+        if line.shard != name:
+            name, shard = line.shard, read_shard(folder / line.shard)
+        if line.row >= len(shard) or len(shard[line.row].ids) != line.tokens:
+            raise UserError(f"{folder / line.shard} does not hold the observation of the pair {line.pair_id}")
+        yield line, shard[line.row]

@@ -1,0 +1,94 @@
+"""Rows of Hugging Face data sets, from the hub or from a folder, as a stream; their images stay the bytes they are."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from parityalign.config import SAVED, divided
+from parityalign.core import UserError, did_you_mean, missing_package
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class Table(NamedTuple):
+    """One split of a data set."""
+
+    rows: Iterator[Mapping[str, object]]
+    """In order; an image is `{"bytes": ..., "path": ...}`, never decoded."""
+    total: int | None
+    """How many rows there are, where the data set says so."""
+
+
+def open_table(name: str, *, prefer: Sequence[str] = ()) -> Table:
+    """The rows of one split.
+
+    Args:
+        name: `OWNER/NAME` on the hub, or the path of a folder or of a Parquet file, each with `:SPLIT` behind it
+            where it has several.
+        prefer: Splits to take where none is named and there are several, the best first.
+
+    Raises:
+        UserError: The package `datasets` is missing, or there is no such data set or split, or no network.
+    """
+    if find_spec("datasets") is None:
+        raise missing_package(f"reading {name}", "datasets", "'parityalign[datasets]'")
+    place, split = divided(name)
+    with _readable(name):
+        table = _opened(place, split, prefer)
+        for column, kind in (table.features or {}).items():
+            if type(kind).__name__ == "Image":
+                table = table.cast_column(column, _undecoded())
+    known = (table.info.splits or {}).get(str(table.split))
+    return Table(_rows(name, table), known.num_examples if known else None)
+
+
+def _rows(name: str, table: "datasets.IterableDataset") -> Iterator[Mapping[str, object]]:
+    with _readable(name):
+        yield from table
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as problem:  # no network, no such set, broken files
+        raise UserError(
+            f"cannot read the data set {name}: {(str(problem) or repr(problem)).splitlines()[0]}.\n"
+            "Look at its name and at the network; or download it and name the folder: hf:./folder"
+        ) from problem
+
+
+def _undecoded() -> "datasets.Image":
+    import datasets
+
+    return datasets.Image(decode=False)
+
+
+def _opened(place: str, split: str | None, prefer: Sequence[str]) -> "datasets.IterableDataset":
+    import datasets
+
+    path = Path(place)
+    if any((path / name).is_file() for name in SAVED):
+        saved = datasets.load_from_disk(place)
+        parts = saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+        return parts[_chosen(place, list(parts), split, prefer)].to_iterable_dataset()
+    if path.is_file():
+        return datasets.load_dataset("parquet", data_files=place, split=split or "train", streaming=True)
+    known = datasets.get_dataset_split_names(place)
+    return datasets.load_dataset(place, split=_chosen(place, known, split, prefer), streaming=True)
+
+
+def _chosen(place: str, known: Sequence[str], split: str | None, prefer: Sequence[str]) -> str:
+    if split is not None:
+        if split not in known:
+            raise UserError(f"{place} has no split {split!r}. {did_you_mean(split, list(known))}")
+        return split
+    if len(known) == 1:
+        return known[0]
+    liked = [name for name in prefer if name in known]
+    if not liked:
+        raise UserError(f"{place} has the splits {', '.join(known)}; say which: hf:{place}:{known[0]}")
+    return liked[0]

@@ -1,0 +1,127 @@
+"""Where labelled questions come from: the benchmark's files as released, a Hugging Face copy, or a file of one's own.
+
+test: ./TextVQA             a folder with the files as released
+test: hf:lmms-lab/textvqa   a Hugging Face copy, or a local folder with its Parquet files
+test: ./mine.jsonl          lines such as {"image": "a.png", "question": "Sold?", "answers": ["tea"]}
+test: ./okvqa_val_combine.json   a combined file of the method's first release
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from parityalign.config import PREFIX, divided, is_table
+from parityalign.core import Question, Row, Task, UserError, content_id, first_few, folder_files, read_lines
+from parityalign.data.hf_datasets import open_table
+from parityalign.data.mpa_release import read_combined
+
+
+class Labelled(NamedTuple):
+    """A question as its file has it."""
+
+    question: Question
+    picture: bytes | None = None
+    """The image's bytes, where it is no file yet."""
+
+
+def open_questions(task: Task, test: str) -> tuple[Iterable[Labelled], int | None]:
+    """The rows of the split, and how many there are where they take long to read.
+
+    Raises:
+        UserError: There is no such split, or it holds something else.
+    """
+    path = Path(test.removeprefix(PREFIX))
+    if test.startswith(PREFIX) or is_table(path):
+        return _of_table(task, test.removeprefix(PREFIX))
+    if path.suffix == ".jsonl":
+        questions = [_plain(row, path.parent) for row in read_lines(path)]
+    else:
+        questions = _of_first_release(path) if path.suffix == ".json" else task.read_test(path)
+    return map(Labelled, questions), None
+
+
+def _of_table(task: Task, name: str) -> tuple[Iterable[Labelled], int | None]:
+    if task.read_row is None:
+        raise UserError(f"the task {task.name} reads no Hugging Face copies; give its files as released, not {name}")
+    table, read = open_table(name, prefer=task.splits), task.read_row
+    place = Path(divided(name)[0])
+    folder = place if place.is_dir() else place.parent
+    rows = (Row(f"{name}, row {place}", values, place) for place, values in enumerate(table.rows))
+    return (_with_picture(read(row), row, folder) for row in rows), table.total
+
+
+def _with_picture(question: Question, row: Row, folder: Path) -> Labelled:
+    """A row's picture is under `image`: bytes, or where in the data set's folder its file lies."""
+    picture = row.value("image")
+    if not isinstance(picture, dict):
+        return Labelled(question)
+    data, file = picture.get("bytes"), picture.get("path")
+    if isinstance(data, bytes) and data:
+        return Labelled(question, data)
+    # The row's own name for the picture decides on the subset, so it stays unless there is a file.
+    if isinstance(file, str) and file and is_file(folder / file):
+        return Labelled(question.model_copy(update={"image": str(folder / file)}))
+    return Labelled(question)
+
+
+def _of_first_release(path: Path) -> list[Question]:
+    """Its files name images by base name; they are looked for in and below the folder of the file."""
+    questions: list[Question] = []
+    places: dict[str, list[Path]] = {}
+    for file in sorted(path.parent.rglob("*")):
+        places.setdefault(file.name, []).append(file)
+    for question in read_combined(path):
+        if not question.image:
+            questions.append(question)
+            continue
+        found = places.get(question.image, [])
+        if len(found) > 1:
+            raise UserError(
+                f"{path}: which {question.image} is meant? There are {first_few([str(each) for each in found])}"
+            )
+        image = str(found[0] if found else path.parent / question.image)
+        questions.append(question.model_copy(update={"image": image}))
+    return questions
+
+
+def _plain(row: Row, folder: Path) -> Question:
+    """A line of the user's own test set; its place is its id where it has none."""
+    image = row.text_or_none("image")
+    return Question(
+        question_id=row.text("question_id") if "question_id" in row.values else str(row.place),
+        image=str(folder / image) if image else "",
+        question=row.text_or_empty("question"),
+        answers=row.texts("answers"),
+        subset=row.text("subset") if "subset" in row.values else "",
+    )
+
+
+def split_state(task: Task, test: str) -> str:
+    """Changes when a question of the split does or an image file comes, goes or is written; a name on the hub stays.
+
+    Raises:
+        UserError: The split cannot be read.
+    """
+    path = Path(test.removeprefix(PREFIX))
+    if test.startswith(PREFIX) or is_table(path):
+        place = Path(divided(test.removeprefix(PREFIX))[0])
+        files = [place / each for each in folder_files(place)] if place.is_dir() else [place]
+        return content_id(test, *map(_file_state, files))
+    questions = [found.question for found in open_questions(task, test)[0]]
+    images = (_file_state(Path(image)) for image in sorted({question.image for question in questions}))
+    return content_id(*(question.model_dump_json() for question in questions), *images)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for a path that no file can have, such as one of 5,000 characters."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _file_state(path: Path) -> str:
+    if not is_file(path):
+        return "missing"
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"

@@ -1,0 +1,27 @@
+"""Images that are files of their own."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+from parityalign.core import Found, printable_path
+from parityalign.data.images import Unfit, read_bytes
+
+
+def found_file(path: Path, inside: Path | None = None) -> Found:
+    """A file as something that a source offers; links that lead out of the folder `inside` are not followed."""
+    return Found(name=printable_path(path), read=partial(_read, path, inside), path=path)
+
+
+def _read(path: Path, inside: Path | None) -> bytes:
+    if printable_path(path) != str(path):
+        raise Unfit("unreadable_name", "the file name is not valid text; rename the file")
+    if inside and path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(inside)):
+        raise Unfit("outside_folder", "a link that leads out of the folder is not followed")
+    try:
+        is_file = path.is_file()
+    except OSError as problem:  # a name that is too long, or a folder that may not be entered
+        raise Unfit("unreadable", problem.strerror) from problem
+    if not is_file and "\0" not in str(path):  # with a NUL, `read_bytes` says what is wrong
+        raise Unfit("not_a_file")
+    return read_bytes(path)

@@ -1,0 +1,40 @@
+"""Files that name one image in each line."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from parityalign.core import Source, UserError, listing_digest
+from parityalign.data.sources._files import found_file
+
+
+def listed(location: str, named: Callable[[str, str], str]) -> Source:
+    """The images that the lines of a file name, relative to its folder; blank lines are passed over.
+
+    Args:
+        location: The file.
+        named: (line, where it stands) -> the path in it.
+    """
+    file = Path(location)
+
+    def paths() -> Iterator[Path]:
+        for where, line in _lines(file):
+            yield file.parent / named(line, where)
+
+    return Source(
+        where=location,
+        digest=lambda: listing_digest(path for of in ((file,), paths()) for path in of),
+        count=lambda: sum(1 for _ in _lines(file)),
+        images=lambda: map(found_file, paths()),
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path}, line {number}", line.strip()
+    except OSError as problem:
+        raise UserError(f"cannot read the list of images {path}: {problem.strerror}") from problem
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{path} is no UTF-8 text: {problem}. A list holds one path in each line") from problem

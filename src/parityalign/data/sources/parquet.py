@@ -1,0 +1,81 @@
+"""A Parquet file with the bytes of images in a column, or a pattern such as `data/train-*.parquet` of several.
+
+The column is `image`, or the only one that holds bytes; it holds them as they are or, as Hugging Face data sets do,
+as `{"bytes": ..., "path": ...}`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parityalign.core import Found, Source, UserError, missing_package
+from parityalign.data.sources._shards import found_bytes, shards
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_COLUMN = "image"
+_ROWS = 64
+"""Rows that are in memory at a time."""
+_BUFFER_BYTES = 1 << 20
+
+
+def open_source(location: str) -> Source:
+    """The images in Parquet files.
+
+    Raises:
+        UserError: The package pyarrow is missing.
+    """
+    if find_spec("pyarrow") is None:
+        raise missing_package(f"reading {location}", "pyarrow", "'parityalign[datasets]'")
+    return shards(location, _images, lambda path: _opened(path).metadata.num_rows)
+
+
+def _opened(path: Path) -> "pq.ParquetFile":
+    import pyarrow.parquet as pq
+
+    with _readable(path):
+        # Else a row group is loaded whole, and all images may lie in one.
+        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException) as problem:
+        raise UserError(f"cannot read the Parquet file {path}: {problem}") from problem
+
+
+def _images(path: Path) -> Iterator[Found]:
+    file = _opened(path)
+    column = _column(file.schema_arrow, path)
+    row = 0
+    with _readable(path):
+        for batch in file.iter_batches(batch_size=_ROWS, columns=[column]):
+            for value in batch.column(0):
+                content = value.as_py()
+                yield found_bytes(f"{path}#{row}", content.get("bytes") if isinstance(content, dict) else content)
+                row += 1
+
+
+def _column(schema: "pa.Schema", path: Path) -> str:
+    import pyarrow.types as kinds
+
+    def holds_bytes(kind: "pa.DataType") -> bool:
+        if kinds.is_struct(kind):
+            return bool(kind.get_field_index("bytes") >= 0)
+        return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind))
+
+    found = [field.name for field in schema if holds_bytes(field.type)]
+    if _COLUMN in found or len(found) == 1:
+        return _COLUMN if _COLUMN in found else found[0]
+    raise UserError(
+        f"{path}: expected a column {_COLUMN!r}, or one column, with the bytes of images; "
+        f"found {', '.join(found) or 'none'} among {', '.join(schema.names)}"
+    )

@@ -1,0 +1,13 @@
+"""A text file with a path in each line, relative to the file's folder:
+
+photos/0001.jpg
+photos/0002.png
+"""
+
+from parityalign.core import Source
+from parityalign.data.sources._lists import listed
+
+
+def open_source(location: str) -> Source:
+    """The images that a text file names."""
+    return listed(location, lambda line, _: line)

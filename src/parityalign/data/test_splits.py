@@ -1,0 +1,189 @@
+"""A task's labelled test split, from wherever the configuration says that it lies, and what in it cannot be scored.
+
+Every question of the file ends up either among the questions or among those left out, with the reason.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from parityalign.config import TaskData, is_own
+from parityalign.core import (
+    Artifact,
+    LeftOut,
+    Progress,
+    Question,
+    Task,
+    UserError,
+    first_few,
+    refuse_repeated,
+    write_whole,
+)
+from parityalign.data.images import Unfit, image_id, open_picture, read_picture
+from parityalign.data.questions import Labelled, is_file, open_questions
+
+QUESTIONS = "questions.jsonl"
+LEFT_OUT = "left_out.jsonl"
+
+MISSING_IMAGE = "missing_image"
+NOT_AN_IMAGE = "not_an_image"
+NO_QUESTION = "no_question"
+NO_ANSWERS = "no_answers"
+LONE_ANSWER = "lone_answer"
+OUTSIDE_SUBSET = "outside_subset"
+OVER_LIMIT = "over_limit"
+
+
+class Split(NamedTuple):
+    """What a file of labelled questions came to."""
+
+    questions: list[Question]
+    left_out: list[LeftOut]
+
+
+def keep_split(artifact: Artifact, task: Task, data: TaskData, progress: Progress) -> None:
+    """Reads the split into an artifact, once; images that are no files become files there.
+
+    Args:
+        artifact: Where `questions.jsonl`, `left_out.jsonl` and such images go.
+        task: Whose split it is; its metric decides how many answers a question needs.
+        data: Where the split lies, which part of it is taken, and what share may be missing.
+        progress: Told of every row, where it is known how many there are.
+
+    Raises:
+        UserError: The split cannot be read, an id is given twice, or too many questions cannot be scored.
+    """
+    if artifact.finished:
+        return
+    for file in (QUESTIONS, LEFT_OUT):  # of a process that was killed while it wrote them
+        (artifact.path / file).unlink(missing_ok=True)
+    split = read_split(task, data, artifact.path / "images", progress)
+    artifact.stream(QUESTIONS, Question).append(split.questions)
+    artifact.stream(LEFT_OUT, LeftOut).append(split.left_out)
+    artifact.finish({"questions": len(split.questions), **Counter(each.reason for each in split.left_out)})
+
+
+def kept_questions(artifact: Artifact) -> list[Question]:
+    """The questions that are scored."""
+    return list(artifact.stream(QUESTIONS, Question))
+
+
+def kept_left_out(artifact: Artifact) -> dict[str, int]:
+    """How many questions are not scored, by reason."""
+    return dict(Counter(each.reason for each in artifact.stream(LEFT_OUT, LeftOut)))
+
+
+def read_split(task: Task, data: TaskData, images: Path, progress: Progress) -> Split:
+    """The questions of a split that can be scored, and the others with their reasons.
+
+    Args:
+        task: Whose split it is.
+        data: Where the split lies, which part of it is taken, and what share may be missing.
+        images: Folder for the images that are no files yet.
+        progress: Told of every row, where it is known how many there are.
+
+    Raises:
+        UserError: The split cannot be read, an id is given twice, or too many questions cannot be scored.
+    """
+    inside, reason_of = _subset(task, data), _reasons(task, data)
+    questions, left_out, ids = [], [], []
+    rows, total = open_questions(task, str(data.test))
+    for count, found in enumerate(rows, 1):
+        ids.append(found.question.question_id)
+        why = reason_of(found) if inside(found.question) else (OUTSIDE_SUBSET, found.question.image)
+        if why is None:
+            questions.append(_with_file(found, images))
+        else:
+            left_out.append(LeftOut(question_id=ids[-1], reason=why[0], detail=why[1]))
+        if total:
+            progress(f"read the test of {task.name}", count, total)
+    refuse_repeated(ids, str(data.test))
+    _refuse_share(task, data, questions, left_out)
+    return Split(questions, left_out)
+
+
+def _subset(task: Task, data: TaskData) -> Callable[[Question], bool]:
+    """Whether a question is in the part that was chosen; a file of the user's own is taken whole by default."""
+    if data.subset is not None:
+        return task.subsets[data.subset]
+    if not task.subsets or is_own(str(data.test)):
+        return lambda question: True
+    return next(iter(task.subsets.values()))
+
+
+def _reasons(task: Task, data: TaskData) -> Callable[[Labelled], tuple[str, str] | None]:
+    """Says of a question why it cannot be scored, as a reason and a detail; None where it can."""
+    wanted = None if is_own(str(data.test)) else task.annotators
+    several = task.metric.needs_several
+    fault_of_file = cache(_fault_of_file)  # an image has several questions
+
+    def reason(found: Labelled) -> tuple[str, str] | None:
+        question, count = found.question, len(found.question.answers)
+        if not question.question:
+            return NO_QUESTION, "null or empty"
+        if not count:
+            return NO_ANSWERS, "null, empty, or with a null among them"
+        if wanted and count != wanted:
+            return f"not_{wanted}_answers", f"{count} answers"
+        if several and count == 1:
+            return LONE_ANSWER, "1 answers"
+        return _fault(found.picture) if found.picture else fault_of_file(question.image)
+
+    return reason
+
+
+def _fault_of_file(image: str) -> tuple[str, str] | None:
+    return _fault(Path(image)) if image and is_file(Path(image)) else (MISSING_IMAGE, image or "no image is named")
+
+
+def _fault(picture: Path | bytes) -> tuple[str, str] | None:
+    """What is wrong with a picture; it is opened as models open it, since they would stop at it."""
+    try:
+        open_picture(picture) if isinstance(picture, bytes) else read_picture(picture)
+    except Unfit as unfit:
+        return NOT_AN_IMAGE, str(unfit) if isinstance(picture, bytes) else f"{picture}: {unfit}"
+    return None
+
+
+def _with_file(found: Labelled, folder: Path) -> Question:
+    """The question with the path of an image file; bytes are written once, under the hash of their content."""
+    if found.picture is None:
+        return found.question
+    with Image.open(io.BytesIO(found.picture)) as opened:
+        path = folder / f"{image_id(found.picture)}.{(opened.format or 'image').lower()}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, found.picture)
+    return found.question.model_copy(update={"image": str(path)})
+
+
+def _refuse_share(task: Task, data: TaskData, questions: Sequence[Question], left_out: Sequence[LeftOut]) -> None:
+    """A split of which too much cannot be scored gives a number that nobody can compare."""
+    reasons: dict[str, list[str]] = {}
+    for each in left_out:
+        if each.reason != OUTSIDE_SUBSET:
+            reasons.setdefault(each.reason, []).append(f"{each.question_id} ({each.detail})")
+    bad = sum(map(len, reasons.values()))
+    total = len(questions) + bad
+    if total == 0:
+        raise UserError(f"{data.test} has no question in the subset {data.subset!r} of {task.name}; take another")
+    if bad and (not questions or bad / total > data.missing):
+        raise UserError(_too_many(task, data, total, reasons))
+
+
+def _too_many(task: Task, data: TaskData, total: int, reasons: Mapping[str, Sequence[str]]) -> str:
+    listed = "\n".join(f"  - {reason}: {len(ids):,}: {first_few(ids)}" for reason, ids in reasons.items())
+    bad = sum(map(len, reasons.values()))
+    advice = (
+        f"Complete the files, or set 'tasks.{task.name}.missing' to the share that may be left out "
+        f"(it is {data.missing:g})."
+        if bad < total
+        else "Take a labelled split with its images."
+    )
+    lone = "\nFor one answer a question set 'metric', such as anls." if LONE_ANSWER in reasons else ""
+    return f"{data.test}: {bad:,} of {total:,} questions cannot be scored:\n{listed}\n{advice}{lone}"

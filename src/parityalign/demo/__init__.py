@@ -1,0 +1,5 @@
+"""The bundled models and pictures, and what only drawn pictures can tell."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,229 @@
+"""The demo's controls: what as many optimiser steps on something else would have made of the same student.
+
+    without replay   the gaps and nothing else, the paper's way
+    all pairs        annotate without identify
+    random pairs     as many as the run trained on, whatever their verdict
+    true labels      as many, drawn with the pictures instead of written by the teacher
+    format only      the teacher's questions with the student's own answers: short answers, no new content
+
+Like `pipeline.py` this module joins rooms. It needs pictures whose truth is known, so it works on the demo only.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from parityalign.core import (
+    CONTROLS,
+    Answer,
+    Artifact,
+    ImageRef,
+    Pair,
+    Stream,
+    Task,
+    Verdict,
+    WorkFailed,
+    content_id,
+    write_whole,
+)
+from parityalign.demo.canvas import Fact, one_of_each_kind
+from parityalign.demo.generate import truth
+from parityalign.pipeline import EVIDENCE, Run, leveller
+from parityalign.report import Control, Controls, Estimate, GapPrecision, write_report
+from parityalign.stages import (
+    AFTER_FILE,
+    BEFORE_FILE,
+    GAPS,
+    STUDENT_ANSWERS,
+    TEACHER_FILE,
+    Choice,
+    RunScores,
+    accepted_images,
+    answer_tests,
+    choose_pairs,
+    score_answers,
+    split_by_image,
+    verdicts_of,
+    was_levelled,
+)
+
+ENDLESS = 1_000_000
+"""Patience of a control: it takes all its steps, and the best of its measurements counts."""
+
+
+class Lesson(NamedTuple):
+    """What one control trains on."""
+
+    name: str
+    description: str
+    choice: Choice
+    of_the_teacher: bool = True
+    """Whether what the teacher showed of the pairs belongs to them; else only answers are learnt."""
+
+
+class Aligned(NamedTuple):
+    """What the finished run left, as far as controls need it."""
+
+    images: list[ImageRef]
+    pairs: list[Pair]
+    verdicts: list[Verdict]
+    student_said: Mapping[str, str]
+    """The student's answer before, by pair id."""
+    steps: int
+
+
+def run_controls(run: Run) -> None:
+    """Trains and scores every control of a finished run, writes `controls.json` and the report once more."""
+    aligned = _aligned(run)
+    rows = [_control(run, aligned, lesson) for lesson in _lessons(run, aligned)]
+    gaps = list(run.artifact("verdicts").stream(GAPS, Pair))
+    right = sum(is_true(pair, run.tasks[pair.task]) for pair in gaps)
+    controls = Controls(controls=tuple(rows), gap_precision=GapPrecision(n=len(gaps), right=right))
+    write_whole(run.folder.path / CONTROLS, controls.model_dump_json(indent=1) + "\n")
+    write_report(run.folder.path)
+
+
+def is_true(pair: Pair, task: Task) -> bool:
+    """Whether a pair's question can be asked of the drawn picture and its answer is right, by the task's metric."""
+    asked = pair.question.casefold()
+    answers = [fact.answer for fact in truth(pair.task, Path(pair.image)) if fact.question.casefold() == asked]
+    return any(task.metric.score(pair.answer, [answer.casefold()] * 10).value >= 0.5 for answer in answers)
+
+
+def _aligned(run: Run) -> Aligned:
+    if not was_levelled(run.artifact("student")):
+        raise WorkFailed(f"the run {run.folder.path} trained on nothing, so there is nothing to compare with")
+    verdicts = run.artifact("verdicts")
+    return Aligned(
+        images=accepted_images(run.artifact("images")),
+        pairs=list(run.artifact("pairs").stream("pairs.jsonl", Pair)),
+        verdicts=verdicts_of(verdicts),
+        student_said={answer.item_id: answer.text for answer in verdicts.stream(STUDENT_ANSWERS, Answer)},
+        steps=run.artifact("student").manifest["result"]["steps"],
+    )
+
+
+def _lessons(run: Run, aligned: Aligned) -> Iterator[Lesson]:
+    settings, seed = run.config.level, run.config.seed
+    pairs, verdicts = aligned.pairs, aligned.verdicts
+
+    def chosen(**changes: object) -> Choice:
+        return choose_pairs(pairs, verdicts, settings.model_copy(update=changes), seed)
+
+    trained = [*chosen().training, *chosen().held_out]
+    yield Lesson("without replay", "the gaps alone, the paper's way", chosen(replay=0.0))
+    yield Lesson("all pairs", "annotate without identify", chosen(select="all"))
+    yield Lesson("random pairs", "as many, whatever their verdict", chosen(select="random"))
+    true = true_pairs(aligned.images, Counter(pair.task for pair in trained), seed)
+    yield Lesson(
+        "true labels", "as many, drawn with the pictures", split_by_image(true, settings.held_out, seed), False
+    )
+    own = [
+        pair.model_copy(update={"answer": aligned.student_said[pair.pair_id]})
+        for pair in [*chosen(select="random").training, *chosen(select="random").held_out]
+        if aligned.student_said[pair.pair_id]
+    ]
+    yield Lesson(
+        "format only", "the student's own answers: no new content", split_by_image(own, settings.held_out, seed), False
+    )
+
+
+def true_pairs(images: Sequence[ImageRef], wanted: Mapping[str, int], seed: int) -> list[Pair]:
+    """As many drawn facts of each task as wanted, kinds and pictures evenly as a teacher draws; no fact twice."""
+    pairs: list[Pair] = []
+    for task, count in sorted(wanted.items()):
+        for image, fact in islice(_drawn_facts([image for image in images if image.task == task], Random(seed)), count):
+            pair_id = content_id(image.image_id, task, fact.question, fact.answer, "truth")
+            pairs.append(
+                Pair(
+                    pair_id=pair_id,
+                    image_id=image.image_id,
+                    image=image.path,
+                    task=task,
+                    question=fact.question,
+                    answer=fact.answer,
+                    teacher="truth",
+                )
+            )
+    return pairs
+
+
+def _drawn_facts(images: Sequence[ImageRef], rng: Random) -> Iterator[tuple[ImageRef, Fact]]:
+    """Every fact of every picture, in rounds that hold at most one of each kind a picture, each in random order."""
+    left = [(image, list(dict.fromkeys(truth(image.task, Path(image.path))))) for image in images]
+    while left:
+        taken = [(image, fact) for image, facts in left for fact in one_of_each_kind(facts, rng)]
+        yield from rng.sample(taken, len(taken))
+        gone = {(image.image_id, fact) for image, fact in taken}
+        rest = ((image, [fact for fact in facts if (image.image_id, fact) not in gone]) for image, facts in left)
+        left = [(image, facts) for image, facts in rest if facts]
+
+
+def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
+    """Trains, asks and scores one control; what was finished before is kept."""
+    folder = f"controls/{lesson.name.replace(' ', '-')}"
+    changes: dict[str, object] = {"max_steps": aligned.steps, "patience": ENDLESS}
+    if not lesson.of_the_teacher:
+        changes["objective"] = {"answer": 1.0}
+    settings = run.config.level.model_copy(update=changes)
+    choice = lesson.choice
+    trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in (*choice.training, *choice.held_out)))
+    inputs = {"student model": run.models.student_fingerprint, "pairs": trained}
+    plan = {**settings.model_dump(mode="json"), **settings.stands_for, "seed": run.config.seed}
+    if run.config.evidence.teaches(settings):
+        inputs[EVIDENCE] = run.artifact(EVIDENCE).digest
+        plan["weights"] = run.config.evidence.model_dump(include={"weight_by", "weight_exponent"})
+    student = run.folder.artifact(f"{folder}/student", inputs=inputs, settings=plan)
+    if not student.finished:
+        level = leveller(run, settings, f"level {lesson.name}")
+        level(choice.training, choice.held_out, student.path)
+        student.finish({"pairs": len(choice.training), "steps": aligned.steps})
+    asked = {"student": student.digest, "answers before": run.artifact("answers").digest}
+    answers = run.folder.artifact(f"{folder}/answers", inputs=asked, settings={})
+    if not answers.finished:
+        answer_tests(
+            answers.stream(AFTER_FILE, Answer),
+            run.tests,
+            run.tasks,
+            lambda: run.load_own(student.path),
+            settings=run.config.evaluate,
+            seed=run.config.seed,
+            on_progress=lambda done, total: run.progress(f"evaluate {lesson.name}", done, total),
+        )
+        answers.finish({"answers": sum(1 for _ in answers.stream(AFTER_FILE, Answer))})
+    return scored(run, answers, lesson, aligned.steps)
+
+
+def scored(run: Run, after: Artifact, lesson: Lesson, steps: int) -> Control:
+    """What a control came to, beside the run's student before and after.
+
+    Args:
+        run: Finished.
+        after: The answers of the control's student.
+        lesson: What it was trained on.
+        steps: Optimiser steps.
+    """
+    own, config = run.artifact("answers"), run.config
+    before, run_after, teacher = (own.stream(name, Answer) for name in (BEFORE_FILE, AFTER_FILE, TEACHER_FILE))
+
+    def score(first: Stream[Answer], second: Stream[Answer]) -> RunScores:
+        streams = [first, second, teacher]
+        return score_answers(streams, run.tests, run.tasks, settings=config.evaluate, seed=config.seed)
+
+    scores = score(before, after.stream(AFTER_FILE, Answer))
+    by_task = {task: Estimate(score=found.after.score, ci=found.after.ci) for task, found in scores.tasks.items()}
+    gain, ahead = scores.mean_gain, score(after.stream(AFTER_FILE, Answer), run_after).mean_gain
+    return Control(
+        name=lesson.name,
+        description=lesson.description,
+        pairs=len(lesson.choice.training),
+        steps=steps,
+        tasks=by_task,
+        mean=Estimate(score=sum(found.score for found in by_task.values()) / len(by_task)) if by_task else None,
+        mean_gain=Estimate(score=gain.score, ci=gain.ci) if gain else None,
+        run_ahead=Estimate(score=ahead.score, ci=ahead.ci) if ahead else None,
+        forgotten=scores.forgotten.questions.total,
+    )

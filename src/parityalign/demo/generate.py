@@ -1,0 +1,114 @@
+"""Writes the demo's data: for each world a pool of bare pictures and a labelled test split in its benchmark's files.
+
+    FOLDER/pool/TASK/*.png, *.jpg      no questions, no labels, nothing but pictures
+    FOLDER/test/TASK/...               the official files of the benchmark that the world stands for (`splits.py`)
+
+Pool, test and training pictures come from three ranges of seeds; pool and test are compared by content as well.
+"""
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from shutil import rmtree
+
+from PIL import Image
+
+from parityalign.core import Progress, WorkFailed, write_whole
+from parityalign.demo.canvas import Fact, Picture, one_of_each_kind
+from parityalign.demo.charts import implied
+from parityalign.demo.splits import WRITERS, Asked
+from parityalign.demo.worlds import WORLDS
+
+POOL_SEEDS = range(1_000_000_000, 2_000_000_000)
+TEST_SEEDS = range(2_000_000_000, 3_000_000_000)
+POOL_PICTURES = 1500
+"""Pictures in the pool of each task."""
+TEST_PICTURES = 300
+"""Pictures in the test split of each task, with two questions each."""
+_BLOCK = 1_000_000
+"""Seeds that one task of one demo seed owns; pools and splits are far smaller."""
+_DONE = "drawn.json"
+
+
+def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
+    """Draws pools and test splits into a folder; does nothing where the same demo seed has been drawn whole.
+
+    Raises:
+        WorkFailed: A pool picture and a test picture have the same pixels.
+    """
+    wanted = {"seed": seed, "pool": POOL_PICTURES, "test": TEST_PICTURES, "version": 1}
+    marker, written = folder / _DONE, json.dumps(wanted)
+    if marker.exists() and marker.read_text() == written:
+        return
+    rmtree(folder, ignore_errors=True)
+    total = len(WORLDS) * (POOL_PICTURES + TEST_PICTURES)
+    seen: dict[str, set[str]] = {"pool": set(), "test": set()}
+    done = 0
+    for task in WORLDS:
+        for part, pictures in (
+            ("pool", _write_pool(folder, task, seed)),
+            ("test", write_test(folder, task, seed, TEST_PICTURES)),
+        ):
+            for picture in pictures:
+                seen[part].add(pixel_hash(picture.image))
+                done += 1
+                progress("draw the demo's pictures", done, total)
+    if both := seen["pool"] & seen["test"]:
+        raise WorkFailed(
+            f"{len(both)} pictures are both in the pool and in a test split of {folder}; take another seed"
+        )
+    write_whole(marker, written)
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of a picture's pixels, whatever file they are kept in."""
+    return sha256(image.convert("RGB").tobytes()).hexdigest()
+
+
+def seeds(part: range, task: str, seed: int, count: int) -> range:
+    """The picture seeds of a task's pool or test split."""
+    first = part.start + (seed * len(WORLDS) + tuple(WORLDS).index(task)) * _BLOCK
+    return range(first, first + count)
+
+
+def pool_file(folder: Path, task: str, picture_seed: int) -> Path:
+    """Where a pool picture lies; one half are PNG and one half JPEG files."""
+    suffix = "png" if picture_seed % 2 == 0 else "jpg"
+    return folder / "pool" / task / f"{picture_seed}.{suffix}"
+
+
+def truth(task: str, image: Path) -> tuple[Fact, ...]:
+    """What is true of a pool picture, drawn once more from the seed in its name; for controls only."""
+    facts = WORLDS[task](Random(int(image.stem))).facts
+    if task != "chartqa":
+        return facts
+    drawn = {fact.question for fact in facts}
+    return (*facts, *(fact for fact in implied(facts) if fact.question not in drawn))
+
+
+def _write_pool(folder: Path, task: str, seed: int) -> Iterator[Picture]:
+    (folder / "pool" / task).mkdir(parents=True)
+    for picture_seed in seeds(POOL_SEEDS, task, seed, POOL_PICTURES):
+        picture = WORLDS[task](Random(picture_seed))
+        picture.image.save(pool_file(folder, task, picture_seed), quality=90)
+        yield picture
+
+
+def write_test(folder: Path, task: str, seed: int, pictures: int) -> Iterator[Picture]:
+    """Draws a labelled test split as the task's benchmark would release it, picture by picture.
+
+    Args:
+        folder: Gets the folder `test/TASK`, once the last picture was taken.
+        task: The world.
+        seed: Of the demo whose test pictures these are; other seeds draw others.
+        pictures: How many, with two questions each.
+    """
+    asked: list[Asked] = []
+    for picture_seed in seeds(TEST_SEEDS, task, seed, pictures):
+        rng = Random(picture_seed)
+        picture = WORLDS[task](rng)
+        asked.append(Asked(picture.image, tuple(one_of_each_kind(picture.facts, rng)[:2])))
+        yield picture
+    WRITERS[task](folder / "test" / task, asked, Random(seed))

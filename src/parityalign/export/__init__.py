@@ -1,0 +1,5 @@
+"""What a run has for other tools, and the levelled student for others."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

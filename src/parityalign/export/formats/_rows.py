@@ -1,0 +1,41 @@
+"""What the formats share: the columns of a verdict, and files of JSON that are written row by row."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from parityalign.core import Judged, writing
+
+Row = Mapping[str, Any]
+IMAGE_MARK = "<image>\n"
+"""Where the image stands in a user's turn; the texts of a pair hold no second one."""
+
+
+def verdict_columns(judged: Judged) -> dict[str, Any]:
+    """What a row says beside question and answer. Trainers pass over columns that they do not know."""
+    return {
+        "task": judged.pair.task,
+        **judged.verdict.model_dump(mode="json", exclude={"pair_id"}),
+    }
+
+
+def write_lines(path: Path, rows: Iterable[Row]) -> int:
+    """Writes JSON lines; returns how many."""
+    return _write(path, rows, between="\n", around=("", "\n"))
+
+
+def write_list(path: Path, rows: Iterable[Row]) -> int:
+    """Writes one JSON list with a row a line; returns how many."""
+    return _write(path, rows, between=",\n", around=("[\n", "\n]\n"))
+
+
+def _write(path: Path, rows: Iterable[Row], *, between: str, around: tuple[str, str]) -> int:
+    count = 0
+    with writing(path), path.open("w", encoding="utf-8") as file:
+        file.write(around[0])
+        for row in rows:
+            file.write((between if count else "") + json.dumps(row, ensure_ascii=False))
+            count += 1
+        file.write(around[1])
+    return count

@@ -1,0 +1,45 @@
+"""What each model answered to each question of the test splits, with its score, for other tools to score again.
+
+One file a task and model, such as `textvqa-before.jsonl`, with lines such as
+
+    {"question_id": "34602", "task": "textvqa", "model": "before", "question": "what is the brand?",
+     "image": "/TextVQA/train_images/003a8ae2ef43b901.jpg", "subset": "", "prediction": "nokia",
+     "answers": ["nokia", ...], "metric": "textvqa_accuracy", "score": 1.0, "why": "10 of 10 references match"}
+
+`parityalign score METRIC FILE` reads such a file and comes to the mean of `scores.json`. Texts stand here as the
+models wrote them: a log is no training data.
+"""
+
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from parityalign.core import Exportable, Scored
+from parityalign.export.formats._rows import write_lines
+
+OF = ("answers",)
+
+
+def write(run: Exportable, out: Path) -> dict[str, int]:
+    """Writes one file for each task and model; the answers come model by model and task by task."""
+    return {
+        file: write_lines(out / f"{file}.jsonl", map(_row, scored))
+        for file, scored in groupby(run.scored(), key=lambda scored: f"{scored.task}-{scored.model}")
+    }
+
+
+def _row(scored: Scored) -> dict[str, Any]:
+    question = scored.question
+    return {
+        "question_id": question.question_id,
+        "task": scored.task,
+        "model": scored.model,
+        "question": question.question,
+        "image": question.image,
+        "subset": question.subset,
+        "prediction": scored.prediction,
+        "answers": question.answers,
+        "metric": scored.metric,
+        "score": scored.score.value,
+        "why": scored.score.why,
+    }

@@ -1,0 +1,49 @@
+"""`messages` and `images` as JSON lines: ms-swift reads the file as it is, LLaMA-Factory through its entry.
+
+`data.jsonl` has lines such as
+
+    {"id": "9f…",
+     "messages": [{"role": "user", "content": "<image>\\nWhat is sold?"}, {"role": "assistant", "content": "tea"}],
+     "images": ["/photos/1.jpg"], "task": "textvqa", "verdict": "teacher_only", ...}
+
+and `dataset_info.json` the entry that LLaMA-Factory looks for in its `dataset_dir`.
+Shapes: ms-swift, docs/source_en/Customization/Custom-dataset.md; LLaMA-Factory, data/README.md, where OpenAI's
+form is `sharegpt` with other tags.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from parityalign.core import Exportable, Judged, write_whole
+from parityalign.export.formats._rows import IMAGE_MARK, verdict_columns, write_lines
+
+OF = ("pairs", "verdicts")
+
+_DATA = "data.jsonl"
+
+
+def write(run: Exportable, out: Path) -> dict[str, int]:
+    """Writes `data.jsonl` and `dataset_info.json`."""
+    count = write_lines(out / _DATA, map(_row, run.judged()))
+    entry = {
+        "file_name": _DATA,
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages", "images": "images"},
+        "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+    }
+    info = {f"parityalign_{run.origin().exported}": entry}
+    write_whole(out / "dataset_info.json", json.dumps(info, indent=2) + "\n")
+    return {"rows": count}
+
+
+def _row(judged: Judged) -> dict[str, Any]:
+    return {
+        "id": judged.pair.pair_id,
+        "messages": [
+            {"role": "user", "content": f"{IMAGE_MARK}{judged.asked}"},
+            {"role": "assistant", "content": judged.pair.answer},
+        ],
+        "images": [judged.pair.image],
+        **verdict_columns(judged),
+    }

@@ -1,0 +1,35 @@
+"""TRL's conversational prompt and completion, with images: the loss falls on the completion alone.
+
+`data.jsonl` has lines such as
+
+    {"id": "9f…", "prompt": [{"role": "user", "content": "What is sold?"}],
+     "completion": [{"role": "assistant", "content": "tea"}],
+     "images": ["/photos/1.jpg"], "task": "textvqa", "verdict": "teacher_only", ...}
+
+TRL puts the images before the first user's text itself, so no placeholder is written. It wants pictures, not
+paths: `load_dataset("json", data_files=...).cast_column("images", List(Image()))` opens them.
+Shape: TRL, docs/source/dataset_formats.md (vision datasets).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from parityalign.core import Exportable, Judged
+from parityalign.export.formats._rows import verdict_columns, write_lines
+
+OF = ("pairs", "verdicts")
+
+
+def write(run: Exportable, out: Path) -> dict[str, int]:
+    """Writes `data.jsonl`."""
+    return {"rows": write_lines(out / "data.jsonl", map(_row, run.judged()))}
+
+
+def _row(judged: Judged) -> dict[str, Any]:
+    return {
+        "id": judged.pair.pair_id,
+        "prompt": [{"role": "user", "content": judged.asked}],
+        "completion": [{"role": "assistant", "content": judged.pair.answer}],
+        "images": [judged.pair.image],
+        **verdict_columns(judged),
+    }

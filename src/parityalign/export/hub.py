@@ -1,0 +1,170 @@
+"""The levelled student for others: its card, written from the run as it lies, and its way to the Hugging Face hub."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from httpx2 import TransportError
+
+from parityalign import __version__
+from parityalign.config import RunConfig, split_model
+from parityalign.core import BEGUN, CONFIG, MANIFEST, SCORES, UserError, WorkFailed, write_whole
+from parityalign.export.model_card import Made, card, licence_of
+from parityalign.export.run_export import model_name, source_name
+from parityalign.models import is_path
+from parityalign.report import SCORE_HEADINGS, Scores, headline, read_manifest, read_record, score_table
+from parityalign.stages import LEVELLED
+from parityalign.tasks import load_task
+
+STUDENT = "student"
+CARD = "README.md"
+
+
+def write_card(config: RunConfig) -> None:
+    """Writes the levelled student's README.md, with scores as soon as there are any; where nothing was levelled, none.
+
+    It is no part of the artifact but a view of the run, like the report: no manifest lists it.
+
+    Raises:
+        WorkFailed: The disk refused.
+    """
+    manifest = read_manifest(config.run / STUDENT)
+    if manifest is None or manifest.get("outcome") != LEVELLED:
+        return
+    path, text = config.run / STUDENT / CARD, card(_made(config, manifest))
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_whole(path, text)
+
+
+def check_push(repo: str | None, *, public: bool) -> None:
+    """Refuses an upload that could not work, before hours of work; None: nothing is to be uploaded.
+
+    Raises:
+        UserError: It is no OWNER/NAME, or this machine is not logged in, or nothing is there to be public.
+    """
+    if repo is not None:
+        _check_name(repo)
+    elif public:
+        raise UserError("--public says who may see what --push uploads; give --push OWNER/NAME too")
+
+
+def _check_name(repo: str) -> None:
+    from huggingface_hub import get_token
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo, re.ASCII):
+        raise _no_name(repo)
+    if get_token() is None:
+        raise UserError(
+            f"--push {repo} needs a token of the hub with the right to write, and this machine has none.\n"
+            "Log in: hf auth login   (or set HF_TOKEN)"
+        )
+
+
+def push_student(run: Path, repo: str, *, public: bool) -> str:
+    """Uploads the levelled student, without the run's own files; what else lies in the repository stays.
+
+    Args:
+        run: The run folder.
+        repo: `OWNER/NAME`; made if it is not there.
+        public: Whether everybody may see it. A repository that is there keeps what it is.
+
+    Returns:
+        The page of the student.
+
+    Raises:
+        UserError: Nothing was levelled, the token may not write there, or the repository is public unasked.
+        WorkFailed: The hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    _check_name(repo)
+    manifest = read_manifest(run / STUDENT)
+    if manifest is None or manifest.get("outcome") != LEVELLED:
+        raise UserError(
+            f"{run} has no levelled student to push: level has not finished, or there was nothing to train on.\n"
+            f"First: parityalign run {run / CONFIG}"
+        )
+    api = HfApi()
+    with _told(repo):
+        page = api.create_repo(repo, private=not public, exist_ok=True)
+        if not public and not api.model_info(repo).private:
+            raise UserError(f"{repo} is there and public. Add --public, or name another.")
+        api.upload_folder(
+            repo_id=repo,
+            folder_path=run / STUDENT,
+            ignore_patterns=[MANIFEST, BEGUN],
+            commit_message=f"Levelled with parityalign {__version__}",
+        )
+    return str(page)
+
+
+@contextmanager
+def _told(repo: str) -> Iterator[None]:
+    """Says in words what the hub has against an upload; a token is in none of it."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except HFValidationError as problem:
+        raise _no_name(repo) from problem
+    except HfHubHTTPError as problem:
+        if problem.response.status_code in (401, 403, 404):
+            raise UserError(
+                f"the token of this machine may not write to {repo} ({problem.response.status_code}).\n"
+                "Log in with one that has the right to write: hf auth login   (or set HF_TOKEN)"
+            ) from problem
+        raise WorkFailed(f"the hub refuses {repo}: {str(problem).splitlines()[0]}\nTry again later.") from problem
+    except (TransportError, OfflineModeIsEnabled) as problem:
+        raise WorkFailed(
+            f"cannot reach the hub to push {repo}: {problem}\nThe student is whole in the run; push it later with the "
+            "same command."
+        ) from problem
+
+
+def _no_name(repo: str) -> UserError:
+    return UserError(f"--push {repo!r} is no name on the hub; write it as OWNER/NAME")
+
+
+def _made(config: RunConfig, manifest: Mapping[str, Any]) -> Made:
+    kind, location = split_model(config.student)
+    on_hub = kind == "hf" and not is_path(location)
+    scores = read_record(config.run / SCORES, Scores)
+    scored = scores is not None and bool(scores.tasks)
+    pairs = (read_manifest(config.run / "verdicts") or {}).get("counts", {}).get("pairs", 0)
+    return Made(
+        base=location if on_hub else model_name(config.student),
+        base_on_hub=on_hub,
+        commit=config.loading.student.pinned if on_hub else None,
+        licence=_licence(location, config, on_hub=on_hub),
+        teacher=model_name(config.teacher),
+        sources={name: ", ".join(map(source_name, data.images)) for name, data in config.tasks.items()},
+        prompt=load_task(next(iter(config.tasks))).answer_prompt,
+        counts={"pairs": pairs, **manifest["counts"]},
+        recipe=dict(_flat(manifest["settings"])),
+        result={name: value for name, value in manifest["result"].items() if value is not None},
+        scores=[SCORE_HEADINGS, *score_table(scores)] if scores and scored else [],
+        headline=headline(scores) if scores and scored else "",
+        version=manifest["parityalign"],
+    )
+
+
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for name, value in sorted(settings.items()):
+        if isinstance(value, dict):
+            yield from _flat({f"{name}.{key}": each for key, each in value.items()})
+        else:
+            yield name, "none" if value is None else value
+
+
+def _licence(location: str, config: RunConfig, *, on_hub: bool) -> dict[str, str]:
+    """What the base's card says, where it lies on this machine; nothing is fetched for it."""
+    path: object = Path(location).expanduser() / CARD
+    if on_hub:
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(location, CARD, revision=config.loading.student.pinned)
+    if not isinstance(path, str | Path) or not Path(path).is_file():
+        return {}
+    return licence_of(Path(path).read_text(encoding="utf-8", errors="replace"))

@@ -1,0 +1,285 @@
+"""Joins a run folder, as it lies, with a format of `exports/`: nothing of the run is made or changed.
+
+runs/NAME/exports/llava/        data.json, and a manifest.json that says which pairs and verdicts went in
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from parityalign.config import RunConfig
+from parityalign.core import (
+    BEGUN,
+    CONFIG,
+    MANIFEST,
+    TESTS,
+    Answer,
+    Artifact,
+    Export,
+    Judged,
+    Origin,
+    Pair,
+    Question,
+    Record,
+    Scored,
+    UserError,
+    Verdict,
+    VerdictKind,
+    content_id,
+    find_part,
+    folder_files,
+    manifest_digest,
+)
+from parityalign.data import QUESTIONS
+from parityalign.report import read_manifest, read_records
+from parityalign.stages import AFTER_FILE, BEFORE_FILE, PAIRS, TEACHER_FILE, VERDICTS, without_tags
+from parityalign.tasks import task_of
+
+R = TypeVar("R", bound=Record)
+
+EXPORTS = "exports"
+_TEST_OF = "test of "
+"""Begins what a manifest calls a test split among its inputs."""
+_MADE_BY = {"pairs": "annotate", "verdicts": "identify", "answers": "evaluate"}
+
+
+class Exported(NamedTuple):
+    """What an export left."""
+
+    path: Path
+    counts: Mapping[str, int]
+    made: bool
+    """Whether it was written now; False: it was there and is up to date."""
+
+
+class RunExport:
+    """What a run has for other tools; see `seams.Exportable`."""
+
+    def __init__(self, config: RunConfig, *, everything: bool, prompted: bool) -> None:
+        """Opens a run folder to read.
+
+        Args:
+            config: The run's configuration; its `run` names the folder.
+            everything: All pairs with their verdicts, not the gaps alone.
+            prompted: Questions inside the task's answer prompt, as the models were asked them.
+        """
+        self.everything = everything
+        self.prompted = prompted
+        self._config = config
+        self._tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
+
+    def origin(self) -> Origin:
+        """Where the pairs come from, as the manifests tell it."""
+        pairs, verdicts = self._manifest("pairs"), self._manifest("verdicts")
+        tasks = self._tasks
+        return Origin(
+            teacher=model_name(self._config.teacher),
+            student=model_name(self._config.student),
+            seed=pairs["settings"]["seed"],
+            judged_by=_rule_in_words(verdicts["settings"], {task.metric.name for task in tasks.values()}),
+            exported="all" if self.everything else "gaps",
+            sources={name: ", ".join(map(source_name, data.images)) for name, data in self._config.tasks.items()},
+            annotate_prompts={name: task.annotate_prompt for name, task in tasks.items()},
+            answer_prompts={name: task.answer_prompt for name, task in tasks.items()},
+            pairs=verdicts["counts"]["pairs"],
+            verdicts={
+                name: {kind.value: counts[kind] for kind in VerdictKind if kind in counts}
+                for name, counts in verdicts["by_task"].items()
+            },
+        )
+
+    def judged(self) -> Iterator[Judged]:
+        """The pairs to export with their verdicts.
+
+        Raises:
+            UserError: A line is broken, or an image is gone.
+        """
+        verdicts = self._read("verdicts", VERDICTS, Verdict)
+        for pair, verdict in zip(self._read("pairs", PAIRS, Pair), verdicts, strict=True):
+            if pair.pair_id != verdict.pair_id:
+                raise self._unusable("verdicts", f"do not follow its pairs, at pair {pair.pair_id}")
+            if self.everything or verdict.verdict == VerdictKind.TEACHER_ONLY:
+                yield self._judged(pair, verdict)
+
+    def scored(self) -> Iterator[Scored]:
+        """Every model's answers to the test splits, with their scores.
+
+        Raises:
+            UserError: A line is broken, or a question is gone from its test split.
+        """
+        asked = {f"{task}:{each.question_id}": (task, each) for task, each in self._questions()}
+        for file in (BEFORE_FILE, AFTER_FILE, TEACHER_FILE):
+            for answer in self._read("answers", file, Answer):
+                if answer.item_id not in asked:
+                    raise self._unusable("answers", f"have one to {answer.item_id}, which its test split has not")
+                task, question = asked[answer.item_id]
+                rule = self._tasks[task]
+                score = rule.metric.score(answer.text, question.answers)
+                yield Scored(task, Path(file).stem, question, answer.text, rule.metric.name, score)
+
+    def plan(self, form: str, of: tuple[str, ...]) -> dict[str, Any]:
+        """What an export in this format would be made of, as `Artifact` takes it.
+
+        Raises:
+            UserError: One of the artifacts `of` the run is not finished or out of date, or has nothing to export.
+        """
+        for name in of:
+            self._refuse_unusable(name, self._manifest(name))
+        tasks = self._tasks.values()
+        texts = [text for task in tasks for text in (task.annotate_prompt, task.answer_prompt, task.metric.name)]
+        settings = {
+            "export.format": form,
+            "export.what": "all" if self.everything else "gaps",
+            "export.prompted": self.prompted,
+        }
+        return {"inputs": {**self._digests(of), "tasks": content_id(*texts)}, "settings": settings, "version": 1}
+
+    def _digests(self, of: tuple[str, ...]) -> dict[str, str]:
+        manifests = {name: self._manifest(name) for name in of}
+        digests = {name: content_id(made["fingerprint"], manifest_digest(made)) for name, made in manifests.items()}
+        return {**digests, **(self._tests if "answers" in of else {})}
+
+    def _judged(self, pair: Pair, verdict: Verdict) -> Judged:
+        if not Path(pair.image).is_file():
+            raise UserError(f"the image {pair.image} of pair {pair.pair_id} is gone; put it back where it was")
+        pair, verdict = _untagged(pair, "question", "answer"), _untagged(verdict, *_VERDICT_TEXTS)
+        prompt = self._tasks[pair.task].answer_prompt
+        return Judged(pair, verdict, prompt.format(question=pair.question) if self.prompted else pair.question)
+
+    def _questions(self) -> Iterator[tuple[str, Question]]:
+        for task in self._splits:
+            for question in self._read(f"{TESTS}/{task}", QUESTIONS, Question):
+                yield task, question
+
+    def _read(self, artifact: str, file: str, record_type: type[R]) -> Iterator[R]:
+        return read_records(self._config.run / artifact / file, record_type)
+
+    def _manifest(self, artifact: str) -> dict[str, Any]:
+        return self._manifests[artifact] or self._missing(artifact)
+
+    @cached_property
+    def _manifests(self) -> dict[str, dict[str, Any] | None]:
+        return {name: read_manifest(self._config.run / name) for name in _MADE_BY}
+
+    @cached_property
+    def _splits(self) -> dict[str, dict[str, Any] | None]:
+        """The manifests of the test splits as they lie; None where one is missing."""
+        run, tasks = self._config.run, self._config.tasks
+        return {name: read_manifest(run / TESTS / name) for name, data in tasks.items() if data.test}
+
+    @property
+    def _tests(self) -> dict[str, str]:
+        """The identities of the test splits, as the answers' manifest has them."""
+        return {
+            f"{_TEST_OF}{name}": content_id(manifest_digest(made), made["inputs"]["files"]) if made else ""
+            for name, made in self._splits.items()
+        }
+
+    def _missing(self, artifact: str) -> dict[str, Any]:
+        raise self._unusable(artifact, "are not finished")
+
+    def _refuse_unusable(self, artifact: str, manifest: Mapping[str, Any]) -> None:
+        run, counts = self._config.run, manifest["counts"]
+        if artifact == "answers" and not counts["questions"]:
+            raise UserError(f"no task of {run} has a test split, so there are no answers to export")
+        if artifact == "answers":
+            asked = {label: digest for label, digest in manifest["inputs"].items() if label.startswith(_TEST_OF)}
+            if asked != self._tests:
+                raise self._unusable(artifact, "are to other test questions than it has now")
+        if artifact != "verdicts":
+            return
+        if manifest["inputs"]["pairs"] != manifest_digest(self._manifest("pairs")):
+            raise self._unusable("verdicts", "are of other pairs than it has now")
+        if self.everything and not counts["pairs"]:
+            raise UserError(f"{run} has no pairs, so there is nothing to export")
+        if not self.everything and not counts["gaps"]:
+            raise UserError(f"{run} has no gaps, so there is nothing to export; --what all writes the other pairs")
+
+    def _unusable(self, artifact: str, what: str) -> UserError:
+        run = self._config.run
+        return UserError(
+            f"cannot export from {run}: its {artifact} {what}.\n"
+            f"First: parityalign {_MADE_BY[artifact]} {run}   (or do everything: parityalign run {run / CONFIG})"
+        )
+
+
+_VERDICT_TEXTS = ("reason", "student_text", "teacher_text")
+
+
+def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool, out: Path | None) -> Exported:
+    """Writes what a run has in the format `form`; leaves an export alone that is up to date.
+
+    Args:
+        config: The run's configuration.
+        form: A file in `exports/`, with `-` or `_`.
+        everything: All pairs with their verdicts, not the gaps alone.
+        prompted: Questions inside the task's answer prompt.
+        out: The folder to write; None: `exports/FORMAT` of the run, with `-all` where it is everything.
+
+    Raises:
+        UserError: There is no such format, the run has not come so far, or the folder holds other files.
+    """
+    part = find_part(EXPORTS, form.replace("-", "_"))
+    write: Export = part.write
+    run = RunExport(config, everything=everything, prompted=prompted)
+    plan = run.plan(form, part.OF)
+    target = out or config.run / EXPORTS / f"{form}{'-all' if everything else ''}"
+    _refuse_other_files(target)
+    made = Artifact(target, **plan)
+    if made.finished:
+        return Exported(target, made.manifest["counts"], made=False)
+    made.begin()
+    made.finish(write(run, target))
+    return Exported(target, made.manifest["counts"], made=True)
+
+
+def _untagged(record: R, *fields: str) -> R:
+    texts = {field: getattr(record, field) for field in fields}
+    return record.model_copy(update={field: text and without_tags(text) for field, text in texts.items()})
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """An export is written anew by throwing the old one away, and nothing else must go with it."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file; name a folder for the export")
+    if _tells_of_export(folder / BEGUN):  # cut off
+        return
+    made = read_manifest(folder) if _tells_of_export(folder / MANIFEST) else None
+    ours = {MANIFEST, *made["files"]} if made else set()
+    others = [name for name in folder_files(folder) if name not in ours]
+    if others:
+        raise UserError(f"{folder} holds {others[0]}, which is of no export; name another folder, or an empty one")
+
+
+def _tells_of_export(mark: Path) -> bool:
+    return mark.is_file() and '"export.format"' in mark.read_text(encoding="utf-8", errors="replace")
+
+
+def model_name(spec: str) -> str:
+    """A model as a configuration names it, without the path that leads to it on this machine."""
+    kind, _, location = spec.partition(":")
+    return f"{kind}:{_local_name(location)}"
+
+
+def source_name(spec: str) -> str:
+    """A source of images, likewise."""
+    return _local_name(spec) if Path(spec).is_absolute() else model_name(spec)
+
+
+def _local_name(location: str) -> str:
+    """Where something is, without the path that leads there on this machine."""
+    return Path(location).name if Path(location).is_absolute() else location
+
+
+def _rule_in_words(settings: Mapping[str, Any], metrics: set[str]) -> str:
+    threshold, asked = settings["identify.threshold"], settings["identify.ask_teacher"]
+    rule = f"that scores at least {threshold} by {' or '.join(sorted(metrics))}, whichever is its task's"
+    if settings["identify.rule"] == "paper":
+        rule = "that contains the pair's answer, both squeezed (the paper's rule)"
+    elif len(metrics) == 1:
+        rule = f"that scores at least {threshold} by {metrics.pop()}"
+    teacher = "about all pairs" if asked == "all" else "only where the student failed"
+    return f"one {rule}; the teacher was asked {teacher}"

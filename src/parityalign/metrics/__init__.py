@@ -1,0 +1,18 @@
+"""The official metrics, one file each, and the statistics of scores.
+
+    anls("tea", ["Tea"]).value  ->  1.0
+
+Each metric follows one public implementation to the letter, named in its docstring: public evaluators disagree with
+one another, and a score with a rule of our own would compare with nothing.
+"""
+
+import lazy_loader
+
+# At once, since each has the name of its module, which would otherwise stand in its place once it is loaded.
+from parityalign.metrics.anls import anls
+from parityalign.metrics.chartqa_relaxed_accuracy import chartqa_relaxed_accuracy
+from parityalign.metrics.mpa_substring import mpa_substring
+from parityalign.metrics.textvqa_accuracy import textvqa_accuracy
+from parityalign.metrics.vqa_accuracy_official import vqa_accuracy_official
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,26 @@
+"""VQA accuracy with the EvalAI processor, which papers report on TextVQA.
+
+textvqa_accuracy("Two.", ["2", "2", "two", "3", ...])  ->  Score(0.9, "2", "3 of 10 references match")
+"""
+
+from collections.abc import Sequence
+
+from parityalign.core import Metric, Score
+from parityalign.metrics._references import leave_one_out, nine_of_ten, require_references
+from parityalign.metrics._vqa_text import normalise_evalai
+
+
+def textvqa_accuracy(prediction: str, references: Sequence[str]) -> Score:
+    """VQA accuracy with the EvalAI processor, which papers report on TextVQA (facebookresearch/mmf b0ffc7fb).
+
+    As in lmms-eval, any number of references will do; mmf insists on ten. A prediction of which nothing is
+    left, such as "A", matches the references of which nothing is left.
+
+    Raises:
+        UserError: there is no reference.
+    """
+    require_references(prediction, references)
+    return leave_one_out(normalise_evalai(prediction), [normalise_evalai(answer) for answer in references])
+
+
+METRIC = Metric("textvqa_accuracy", textvqa_accuracy, against_one=nine_of_ten(textvqa_accuracy), needs_several=True)

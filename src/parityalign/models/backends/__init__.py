@@ -1,0 +1,1 @@
+"""Ways to reach a model: one file each, called as the KIND of KIND:LOCATION."""

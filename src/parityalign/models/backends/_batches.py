@@ -1,0 +1,119 @@
+"""Which rows go through the model at once: as many as their tokens and patches allow, fewer once memory ran out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from parityalign.core import Request
+from parityalign.models.backends._reading import image_bytes
+from parityalign.models.encoding import Encoded
+
+CPU_TOKENS = 16384
+"""Tokens and patches at once where there is no GPU; more of them bring no more speed."""
+MOST_TOKENS = 131_072
+"""The same on a GPU, whatever its memory."""
+_SHARE_OF_FREE = 0.5
+"""Of the GPU's free memory; the rest is for what no estimate knows."""
+_HIDDEN_STATES = 24
+"""How many numbers of a layer's width a token has in memory while it goes through that layer."""
+_WINDOW_BYTES = 2**30
+"""Of images that lie in memory while their rows are sorted by length."""
+_PATCH = 16
+"""Pixels along the side of a patch, for towers that have none."""
+
+_learned: dict[str, int] = {}
+"""Of each model that memory ran out for: how many tokens were too many, halved."""
+
+
+class Row(NamedTuple):
+    """One reply to be written."""
+
+    place: int
+    """Among the requests."""
+    request: Request
+    encoded: Encoded
+
+
+class Budget:
+    """How much of one model's work fits into memory.
+
+    Attributes:
+        tokens: Tokens (prompt, padding and reply) and patches that go through the model at once.
+    """
+
+    def __init__(self, name: str, model: PreTrainedModel) -> None:
+        self._name = name
+        self._patch = _patch_side(model.config)
+        self.tokens = min(_tokens_in_memory(model), _learned.get(name, MOST_TOKENS))
+
+    def first(self, rows: Sequence[Row], reply_tokens: int) -> int:
+        """How many of the first rows, sorted by length, go at once; one at least."""
+        images: set[str] = set()
+        seen = 0
+        for count, row in enumerate(rows, 1):
+            if row.request.image not in images:
+                images.add(row.request.image)
+                seen += patches(row.encoded, self._patch)
+            if count > 1 and count * (len(row.encoded.tokens) + reply_tokens) + seen > self.tokens:
+                return count - 1
+        return len(rows)
+
+    def halve(self, rows: Sequence[Row], reply_tokens: int) -> None:
+        """Notes, for the rest of the process, that these rows were too many."""
+        longest = max(len(row.encoded.tokens) for row in rows)
+        images = {row.request.image: patches(row.encoded, self._patch) for row in rows}
+        self.tokens = min(self.tokens, len(rows) * (longest + reply_tokens) + sum(images.values())) // 2
+        _learned[self._name] = self.tokens
+
+
+def windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows in parts whose images may lie in memory together, each sorted by length so that little is padded."""
+    window: list[Row] = []
+    images: set[str] = set()
+    held = 0
+    for row in rows:
+        window.append(row)
+        if row.request.image not in images:
+            images.add(row.request.image)
+            held += image_bytes(row.encoded)
+        if held > _WINDOW_BYTES:
+            yield sorted(window, key=_length)
+            window, images, held = [], set(), 0
+    if window:
+        yield sorted(window, key=_length)
+
+
+def patches(row: Encoded, side: int) -> int:
+    """What the vision tower sees of the row's image: patches, not the fewer tokens that it makes of them."""
+    pixels = row.image.get("pixel_values")
+    if pixels is None:
+        return 0
+    flat = pixels.ndim < 4  # some processors cut patches themselves: (patches, numbers)
+    return int(pixels.shape[-2] if flat else pixels.size // (pixels.shape[-3] * side * side))
+
+
+def _length(row: Row) -> int:
+    return len(row.encoded.tokens)
+
+
+def _patch_side(config: PreTrainedConfig) -> int:
+    side = getattr(getattr(config, "vision_config", None), "patch_size", None)
+    return int(max(side) if isinstance(side, list | tuple) else side or _PATCH)
+
+
+def _tokens_in_memory(model: PreTrainedModel) -> int:
+    if model.device.type != "cuda":
+        return CPU_TOKENS
+    text = model.config.get_text_config(decoder=True)
+    heads = text.num_attention_heads
+    kept = 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * _head_size(text)
+    a_token = (kept + _HIDDEN_STATES * text.hidden_size) * model.dtype.itemsize
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(1, int(free * _SHARE_OF_FREE / a_token))
+
+
+def _head_size(text: PreTrainedConfig) -> int:
+    size: int | None = getattr(text, "head_dim", None)
+    return size or int(text.hidden_size // text.num_attention_heads)

@@ -1,0 +1,50 @@
+"""Images as a server gets them: data URLs of the pixels that a local model sees."""
+
+import base64
+from io import BytesIO
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from parityalign.data import open_picture, read_bytes
+
+_UPRIGHT = 1
+_AS_THEY_ARE = ("PNG", "JPEG")
+
+
+def data_url(path: Path) -> str:
+    """The picture in a file: the file itself if nothing in it has to be interpreted, else its pixels as PNG.
+
+    Raises:
+        Unfit: There is no such file, or it is no sound picture.
+    """
+    content = read_bytes(path)
+    kind = _plain_format(content)
+    return as_url(content, kind) if kind else as_url(as_png(open_picture(content).image), "PNG")
+
+
+def as_png(image: Image.Image) -> bytes:
+    """An image as a PNG file."""
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def as_url(content: bytes, kind: str) -> str:
+    """A file of the given format as a data URL."""
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode()}"
+
+
+def _plain_format(content: bytes) -> str | None:
+    """The file's format if every decoder sees the same pixels: 8-bit RGB, one frame, upright, opaque, no profile."""
+    try:
+        with Image.open(BytesIO(content), formats=_AS_THEY_ARE) as file:
+            plain = (
+                file.mode == "RGB"
+                and getattr(file, "n_frames", 1) == 1
+                and file.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) == _UPRIGHT
+                and not file.info.keys() & {"icc_profile", "transparency"}
+            )
+            return file.format if plain else None
+    except (OSError, ValueError, SyntaxError):  # `open_picture` says what is wrong, or reads it all the same
+        return None

@@ -1,0 +1,246 @@
+"""A model's files, looked at without loading them: in a folder, or on the Hugging Face hub at the commit of a run.
+
+What the hub has is kept in the local cache; once the files of a commit lie there, nothing here needs the network.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from parityalign.config import LoadingSettings
+from parityalign.core import UserError, WorkFailed
+
+INDEX = "model.safetensors.index.json"
+"""Says in which file each weight lies, where there are several."""
+WEIGHTS = "model.safetensors"
+_SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
+"""Everything but the weights: configurations, tokenizer, chat template."""
+_NEEDED = {
+    "config.json": ("config.json",),
+    "a processor (processor_config.json or preprocessor_config.json)": (
+        "processor_config.json",
+        "preprocessor_config.json",
+    ),
+    "a tokenizer (tokenizer.json or tokenizer_config.json)": ("tokenizer.json", "tokenizer_config.json"),
+}
+_EXPECTED = "config.json, *.safetensors, the processor's configuration and the tokenizer"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+
+
+def model_folder(location: str, loading: LoadingSettings, *, weights: bool) -> Path:
+    """Where a model's files lie: its own folder, or its commit in the cache, fetched from the hub if need be.
+
+    Args:
+        location: Folder or `OWNER/NAME` on the hub.
+        loading: Which revision, and whether its code may come along.
+        weights: Whether the weights have to be there too; a download may be many gigabytes.
+
+    Raises:
+        UserError: There is no such model, it may not be read, it lacks files, or the hub is out of reach.
+        WorkFailed: The disk refused.
+    """
+    if is_path(location):
+        check_model_folder(location)
+        return Path(location).expanduser()
+    files = published_files(location, loading)
+    _refuse_incomplete(location, list(files))
+    return fetched(location, loading, weights=weights)
+
+
+def check_model_folder(location: str) -> None:
+    """Refuses a folder that cannot be a vision-language model; anything that is no path may be a hub id.
+
+    Raises:
+        UserError: There is no such folder, or it lacks files; says which.
+    """
+    if not is_path(location):
+        return
+    folder = Path(location).expanduser()
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "missing"
+        raise UserError(f"the model folder {location} is {what}. Give a folder that holds {_EXPECTED}.")
+    _refuse_incomplete(location, [path.name for path in folder.iterdir()])
+    lost = [name for name in weight_files(folder) if not (folder / name).is_file()]
+    if (folder / INDEX).is_file() and lost:
+        raise UserError(
+            f"the model {location} lacks {len(lost)} of its files with weights, such as {lost[0]}.\n"
+            "Copy or download it again; its index is whole."
+        )
+
+
+def _refuse_incomplete(location: str, names: list[str]) -> None:
+    lacking = [words for words, files in _NEEDED.items() if not set(files) & set(names)]
+    if not any(name.endswith(".safetensors") for name in names):
+        lacking.append("weights (*.safetensors)")
+        pickled = [name for name in names if name.endswith(_PICKLED)]
+        if pickled:
+            raise UserError(
+                f"the model {location} lacks safetensors: its weights are pickled only ({pickled[0]}), and opening "
+                "such a file may run any code.\nName a revision with *.safetensors, or convert it where you trust it: "
+                "load it with transformers and save_pretrained."
+            )
+    if lacking:
+        raise UserError(f"{location} is no model folder: it lacks {' and '.join(lacking)}.\nExpected: {_EXPECTED}.")
+
+
+def is_path(location: str) -> bool:
+    """Whether a location is a folder, there or not; else it is taken for a name on the hub."""
+    return location.startswith((".", "/", "~")) or location.count("/") > 1 or Path(location).expanduser().exists()
+
+
+def commit_of(name: str, loading: LoadingSettings) -> str:
+    """The commit that a model's branch, tag or newest state is; from the hub, or as last seen if it is out of reach.
+
+    Raises:
+        UserError: There is no such model or revision, or the hub is out of reach and nothing was seen before.
+    """
+    if loading.commit:
+        return loading.commit
+    from huggingface_hub import HfApi
+
+    with _answers(name, loading.revision):
+        found: str = HfApi().resolve_revision(name, revision=loading.revision).resolved
+    return found
+
+
+def fetched(name: str, loading: LoadingSettings, *, weights: bool) -> Path:
+    """The folder of the cache with a model's files, downloaded if they are not there.
+
+    Args:
+        name: `OWNER/NAME` on the hub.
+        loading: Which revision, and whether its code may come along.
+        weights: Whether the weights too, which may be many gigabytes.
+
+    Raises:
+        UserError: There is no such model, it may not be read, or the hub is out of reach.
+        WorkFailed: The disk refused.
+    """
+    commit = commit_of(name, loading)
+    folder = _snapshot(name, commit, [*_SMALL, "*.py"] if loading.remote_code else [*_SMALL])
+    return _snapshot(name, commit, weight_files(folder)) if weights else folder
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The files that hold a model's weights, as its index names them, there or not.
+
+    Raises:
+        UserError: The index is damaged.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        return [WEIGHTS]
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise _broken(index, "'weight_map' does not name the file of each weight")
+    return sorted(set(names.values()))
+
+
+def refuse_damaged(location: str, folder: Path) -> None:
+    """Refuses weights that are cut off or none at all, as the heads of their files show; those not there are passed by.
+
+    Args:
+        location: What the user calls the model.
+        folder: Where its files lie.
+
+    Raises:
+        UserError: Some are damaged; names their files.
+    """
+    damaged = ", ".join(_damaged(folder))
+    if damaged:
+        raise UserError(f"cannot load the weights of {location}: damaged: {damaged}.\nCopy or download it again.")
+
+
+def _damaged(folder: Path) -> Iterator[str]:
+    from safetensors import SafetensorError, safe_open
+
+    for path in filter(Path.is_file, (folder / name for name in weight_files(folder))):
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except (SafetensorError, OSError) as problem:
+            yield f"{path.name} ({problem})"
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that one of a model's files holds.
+
+    Raises:
+        UserError: The file cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:  # broken JSON, broken UTF-8, absurd nesting
+        raise _broken(path, str(problem)) from problem
+    if not isinstance(content, dict):
+        raise _broken(path, f"it should hold a JSON object, but holds a {type(content).__name__}")
+    return content
+
+
+def _broken(path: Path, why: str) -> UserError:
+    return UserError(f"the model's file {path} is damaged: {why}.\nCopy or download it again.")
+
+
+def published_files(name: str, loading: LoadingSettings) -> dict[str, int]:
+    """The names and sizes (bytes) of a model's files on the hub; as last seen if the hub is out of reach.
+
+    Raises:
+        UserError: As `fetched`.
+    """
+    from huggingface_hub import get_cached_repo_tree
+
+    fetched(name, loading, weights=False)  # notes the list
+    return {file.path: file.size for file in get_cached_repo_tree(name, revision=commit_of(name, loading))}
+
+
+def _snapshot(name: str, commit: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    with _answers(name, commit):
+        # Folders below hold copies for other programs (ONNX, the original format), often as large again.
+        return Path(snapshot_download(name, revision=commit, allow_patterns=patterns, ignore_patterns=["*/*"]))
+
+
+@contextmanager
+def _answers(name: str, revision: str | None) -> Iterator[None]:
+    """Says in words what is wrong with a model on the hub, or with the way there."""
+    from httpx2 import TransportError
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{name}"
+    try:
+        yield
+    except errors.GatedRepoError as problem:
+        raise UserError(
+            f"the model {name} is gated: its licence has to be accepted first.\n"
+            f"Accept it at {page}, then log in on this machine: hf auth login"
+        ) from problem
+    except errors.RepositoryNotFoundError as problem:
+        raise UserError(
+            f"there is no model {name} on the hub ({page}), or it is private.\nLook at its name; for a private one log "
+            "in: hf auth login; a folder is written with a dot or a slash in front: hf:./folder"
+        ) from problem
+    except errors.RevisionNotFoundError as problem:
+        raise UserError(f"the model {name} has no revision {revision!r}; its branches and tags: {page}") from problem
+    except errors.HFValidationError as problem:
+        raise UserError(
+            f"{name!r} is no name of a model on the hub, which is OWNER/NAME, such as Qwen/Qwen2-VL-2B-Instruct."
+        ) from problem
+    except (
+        errors.RevisionResolutionError,
+        errors.LocalEntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        TransportError,
+    ) as problem:
+        raise UserError(
+            f"the model {name} is not, or not whole, in this machine's cache ({constants.HF_HUB_CACHE}), and the hub "
+            "cannot be reached.\nLook at the network and at HF_HUB_OFFLINE; or download it elsewhere and name the "
+            f"folder: hf:./folder (there: hf download {name} --local-dir folder)"
+        ) from problem
+    except errors.HfHubHTTPError as problem:
+        raise WorkFailed(
+            f"the hub refuses the model {name}: {str(problem).splitlines()[0]}\nTry again later."
+        ) from problem
+    except OSError as problem:
+        raise WorkFailed(f"cannot keep the files of {name} in {constants.HF_HUB_CACHE}: {problem}") from problem

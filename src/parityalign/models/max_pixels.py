@@ -1,0 +1,85 @@
+"""Limits how many pixels of an image a model looks at, whatever its family calls that.
+
+Counted are the pixels that go into the vision tower, since they decide how many tokens an image takes: all tiles, and
+the small copy of the whole image beside them where the family adds one.
+"""
+
+from math import isqrt
+from typing import Any
+
+from parityalign.core import UserError
+
+
+def limit_pixels(image_processor: Any, pixels: int) -> None:  # noqa: ANN401 - each family has its own, untyped
+    """Changes an image processor so that no image costs more than so many pixels; never raises what it takes.
+
+    Raises:
+        UserError: It always looks at more, or in a way that is not known here.
+    """
+    kind, size = type(image_processor).__name__, dict(image_processor.size or {})
+    if hasattr(image_processor, "merge_size"):
+        _limit_area(image_processor, size, pixels)
+    elif hasattr(image_processor, "max_image_size"):
+        _limit_tiles_a_side(image_processor, size, pixels)
+    elif getattr(image_processor, "image_grid_pinpoints", None):
+        _limit_grids(image_processor, pixels)
+    elif hasattr(image_processor, "max_patches") and "height" in size:
+        _limit_tiles(image_processor, size, pixels)
+    elif getattr(image_processor, "do_center_crop", False) or "height" in size:
+        _refuse_below(kind, _fixed_area(image_processor), pixels)
+    else:
+        raise UserError(
+            f"pixels is {pixels}, but how to limit them in a {kind} with size {size} is not known here. "
+            "Leave the setting out, or make the images smaller."
+        )
+
+
+def shared_grids(image_processor: Any) -> list[list[int]] | None:  # noqa: ANN401
+    """The tilings that a LLaVA-NeXT or LLaVA-OneVision may choose from, which its model has to know as well."""
+    return getattr(image_processor, "image_grid_pinpoints", None) or None
+
+
+def _refuse_below(kind: str, least: int, pixels: int) -> None:
+    if pixels < least:
+        raise UserError(f"pixels is {pixels}, but a {kind} always looks at {least} or more. Set that many, or none.")
+
+
+def _limit_area(image_processor: Any, size: dict[str, int], pixels: int) -> None:  # noqa: ANN401
+    """Qwen-VL, GLM-V: width times height, whatever the edges are called; GLM-V counts both frames of a still."""
+    times = image_processor.temporal_patch_size if "Glm" in type(image_processor).__name__ else 1
+    least = (image_processor.patch_size * image_processor.merge_size) ** 2
+    _refuse_below(type(image_processor).__name__, least, pixels)
+    most = min(pixels * times, size["longest_edge"])
+    # Small pictures are blown up to the lower bound and then rounded up, to twice the width and height at most.
+    image_processor.size = {**size, "longest_edge": most, "shortest_edge": min(size["shortest_edge"], most // 4)}
+
+
+def _limit_tiles_a_side(image_processor: Any, size: dict[str, int], pixels: int) -> None:  # noqa: ANN401
+    """Idefics3, SmolVLM: the longer edge in tiles, at most that many squared, and one more of the whole image."""
+    tile = image_processor.max_image_size["longest_edge"]
+    _refuse_below(type(image_processor).__name__, tile**2, pixels)
+    tiles = pixels // tile**2
+    image_processor.size = {**size, "longest_edge": min(size["longest_edge"], max(1, isqrt(tiles - 1)) * tile)}
+
+
+def _limit_tiles(image_processor: Any, size: dict[str, int], pixels: int) -> None:  # noqa: ANN401
+    """InternVL: the number of tiles; where there are several, one more of the whole image."""
+    tile = size["height"] * size["width"]
+    _refuse_below(type(image_processor).__name__, tile, pixels)
+    image_processor.max_patches = min(image_processor.max_patches, max(1, pixels // tile - 1))
+    image_processor.min_patches = min(image_processor.min_patches, image_processor.max_patches)
+
+
+def _limit_grids(image_processor: Any, pixels: int) -> None:  # noqa: ANN401
+    """LLaVA-NeXT, LLaVA-OneVision: tilings that a model chooses from, and one tile of the whole image."""
+    tile, grids = _fixed_area(image_processor), image_processor.image_grid_pinpoints
+    _refuse_below(type(image_processor).__name__, min(height * width for height, width in grids) + tile, pixels)
+    image_processor.image_grid_pinpoints = [[h, w] for h, w in grids if h * w + tile <= pixels]
+
+
+def _fixed_area(image_processor: Any) -> int:  # noqa: ANN401
+    """What a whole image, or a tile, is resized and perhaps cut to."""
+    cut = getattr(image_processor, "do_center_crop", False)
+    sides = dict(image_processor.crop_size if cut else image_processor.size)
+    area: int = sides["height"] * sides["width"]
+    return area

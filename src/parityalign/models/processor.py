@@ -1,0 +1,85 @@
+"""Reads a model's processor for pictures alone, the same way whether torchvision is installed or not.
+
+`AutoProcessor` also opens a processor's video part, which needs torchvision in Qwen2-VL, Qwen2.5-VL, Qwen3-VL,
+SmolVLM, InternVL, LLaVA-OneVision and GLM-4V. No video is ever shown here, so that part stays closed; its settings
+are kept and written again with the others. Pictures are resized by Pillow on every machine: torchvision's resizing
+gives slightly different pixels, and answers made on one machine are compared with answers made on another.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import PROCESSOR_MAPPING, AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
+from transformers.models.auto.processing_auto import processor_class_from_name
+from transformers.video_processing_utils import BaseVideoProcessor
+
+from parityalign.core import UserError
+
+BACKEND = "pil"
+_VIDEO = "video_processor"
+_NAMES_THE_CLASS = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+
+
+def read_processor(folder: Path, *, remote_code: bool) -> Any:  # noqa: ANN401 - one of a hundred untyped classes
+    """The processor in a model's folder; whatever is wrong with it is an exception of transformers."""
+    kind = None if remote_code else _kind(folder)
+    if kind is None or not {*kind.get_attributes()} <= {"image_processor", "tokenizer", _VIDEO}:
+        auto: Any = AutoProcessor
+        return auto.from_pretrained(folder, trust_remote_code=remote_code)
+    settings, _ = kind.get_processor_dict(folder)
+    settings.pop(_VIDEO, None)
+    pictures: Any = AutoImageProcessor
+    parts = {
+        "image_processor": pictures.from_pretrained(folder, backend=BACKEND, trust_remote_code=False),
+        "tokenizer": AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+        _VIDEO: None,
+    }
+    given = [parts[name] for name in kind.get_attributes()]
+    made = _without_video(kind, folder) if _VIDEO in kind.get_attributes() else kind
+    try:
+        return made.from_args_and_dict(given, settings)
+    except (AttributeError, TypeError) as problem:
+        raise UserError(
+            f"transformers {transformers.__version__} builds {kind.__name__} in a way that this version of parityalign "
+            f"does not know ({problem}).\nInstall a version from 5.20 to 5.23: pip install 'transformers<5.24'"
+        ) from problem
+
+
+class _NoVideo:
+    """Stands where a processor looks for its video part; SmolVLM's does so even while it writes a chat."""
+
+    fps = num_frames = None
+    model_input_names: tuple[str, ...] = ()
+
+
+def _without_video(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - a class made of an untyped one
+    """The same class of processor, under the same name, that has an image processor and a tokenizer only."""
+    settings, _ = BaseVideoProcessor.get_video_processor_dict(folder)
+
+    def get_attributes(_: type[ProcessorMixin]) -> list[str]:
+        return [name for name in kind.get_attributes() if name != _VIDEO]
+
+    def to_dict(processor: ProcessorMixin) -> dict[str, Any]:
+        return {**kind.to_dict(processor), _VIDEO: settings}
+
+    changed = {"get_attributes": classmethod(get_attributes), "to_dict": to_dict, _VIDEO: _NoVideo()}
+    return type(kind.__name__, (kind,), {**changed, "__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+def _kind(folder: Path) -> Any:  # noqa: ANN401 - a class
+    """The class that the folder's files name, else the one of the model's configuration; None if there is none."""
+    for file in _NAMES_THE_CLASS:
+        named = _read(folder / file).get("processor_class")
+        if named:
+            return processor_class_from_name(named)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return PROCESSOR_MAPPING.get(type(config), None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,5 @@
+"""Joins the stages with models and training into a run."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,79 @@
+"""What levelling must keep, measured on a run: the student's speed, and what it had right.
+
+Like `pipeline.py` this module joins rooms. Both measurements are artifacts of their own, so that neither is done again
+for the sake of the other or of the answers; what they come to is computed anew each time, as scores are.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from parityalign.core import LostByTask, Pair, Speed, Stream, Verdict
+from parityalign.pipeline.level import Plan
+from parityalign.pipeline.run import Run
+from parityalign.stages import (
+    VERDICTS,
+    RunScores,
+    ask_again,
+    choose_pairs,
+    known_before,
+    lost_pairs,
+    measured_speed,
+    speed_questions,
+    time_students,
+    was_levelled,
+)
+
+
+class Checkup(NamedTuple):
+    """What was measured."""
+
+    pairs: LostByTask
+    speed: Speed
+
+    def beside(self, scores: RunScores) -> RunScores:
+        """The scores with it."""
+        forgotten = scores.forgotten.model_copy(update={"pairs": self.pairs})
+        return scores.model_copy(update={"forgotten": forgotten, "speed": self.speed})
+
+
+def checkup(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> Checkup:
+    """Measures the levelled student of a run beside the one before, as far as that is not done."""
+    return Checkup(_lost(run, pairs, verdicts), _speed(run))
+
+
+def _lost(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> LostByTask:
+    config = run.config
+    of = ["pairs", "verdicts", "student", "answer prompt"]
+    chosen_by = ["level.select", "level.replay", "level.held_out", "evaluate.forgotten_pairs", "seed"]
+    asked_by = ["identify.max_new_tokens"]
+    settings = [*chosen_by, *asked_by]
+    with run.stage("evaluate", "forgotten", of=of, settings=settings, called="evaluate, forgotten") as asked:
+        if not asked.finished:
+            levelled = was_levelled(run.artifact("student"))
+            trained = trained_on(run, pairs, verdicts) if levelled else set()
+            known = known_before(pairs, verdicts, trained, settings=config.evaluate, seed=config.seed)
+            after = run.load_levelled if levelled else None
+            ask_again(asked, known, run.tasks, after, settings=config.identify, progress=run.progress)
+    return lost_pairs(asked, pairs, run.tasks, settings=config.identify)
+
+
+def trained_on(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> set[str]:
+    """The pairs that the student was trained on, in any round."""
+    plan = Plan(run.config.level, run.config.seed)
+    rounds = len(run.artifact("student").manifest.get("rounds", ()))
+    again = (run.folder.path / plan.verdicts(number) / VERDICTS for number in range(2, rounds + 1))
+    first = choose_pairs(pairs, verdicts, plan.settings, plan.seed)
+    judged = (list(Stream(path, Verdict, read_only=True)) for path in again)
+    later = (choose_pairs(pairs, each, plan.settings, plan.seed, first.held_out) for each in judged)
+    return {pair.pair_id for choice in (first, *later) for pair in choice.training}
+
+
+def _speed(run: Run) -> Speed:
+    settings, seed = run.config.evaluate, run.config.seed
+    questions = speed_questions(run.tests, run.tasks, settings=settings, seed=seed)
+    of = ["tests", "student model", "student", "answer prompt"]
+    plan = ["evaluate.speed_questions", "evaluate.limit", "evaluate.max_new_tokens", "seed"]
+    with run.stage("evaluate", "speed", of=of, settings=plan, called="evaluate, speed") as timed:
+        after = run.load_levelled if was_levelled(run.artifact("student")) else None
+        time_students(timed, questions, run.load_student, after, settings=settings, progress=run.progress)
+    return measured_speed(timed, resamples=settings.resamples, seed=seed)

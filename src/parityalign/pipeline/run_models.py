@@ -1,0 +1,101 @@
+"""The models of a run: loaded when a stage asks for them, and what the stage's manifest then says of them."""
+
+import gc
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from parityalign import models
+from parityalign.config import LoadingSettings, RunConfig, is_served
+from parityalign.core import Artifact, Model
+from parityalign.models import fingerprint, load_model
+
+_THEN = ", then "
+
+
+class Servers(Protocol):
+    """What is needed of `models/http.py`: models by URL, and what they were asked in a stage."""
+
+    def model(self, location: str, stage: str) -> Model:
+        """The model at a URL, whose requests are noted under the stage."""
+
+    def facts(self, stage: str) -> Mapping[str, object]:
+        """What a stage's manifest says about them; empty if nothing was asked."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A model that can say how it runs in this process."""
+
+    facts: Mapping[str, str]
+    """What its numbers hang on besides its files, such as the precision; for manifests."""
+
+
+class RunModels:
+    """Loads the models of one run."""
+
+    def __init__(self, config: RunConfig, ledger: Path) -> None:
+        """Loads nothing yet.
+
+        Args:
+            config: The configuration.
+            ledger: The folder where it is kept what servers were asked.
+        """
+        self._config = config
+        self._ledger = ledger
+        self._stage = ""
+        self._artifact: Artifact | None = None
+
+    @cached_property
+    def teacher_fingerprint(self) -> str:
+        """Changes whenever the teacher does; read once, since a model may be large."""
+        return fingerprint(self._config.teacher, self._config.loading.teacher)
+
+    @cached_property
+    def student_fingerprint(self) -> str:
+        """Changes whenever the student before does."""
+        return fingerprint(self._config.student, self._config.loading.student)
+
+    def begin(self, stage: str, artifact: Artifact) -> None:
+        """What is loaded from now on is loaded for this stage, and its artifact's manifest will say how it ran."""
+        self._stage, self._artifact = stage, artifact
+        artifact.also = lambda: self._asked_of_servers(stage)
+
+    def load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
+        """Loads a model, after what the one before left behind is gone: two need not fit into memory.
+
+        Args:
+            spec: Where it is.
+            loading: How it is loaded.
+            role: What the stage's manifest calls it: `teacher`, `before` or `after`.
+        """
+        gc.collect()
+        if is_served(spec):
+            return self._servers.model(spec, self._stage)
+        model = load_model(spec, loading)
+        if isinstance(model, Described):
+            self._remember(role, {**({"commit": loading.commit} if loading.commit else {}), **model.facts})
+        return model
+
+    def _remember(self, role: str, facts: Mapping[str, str]) -> None:
+        if self._artifact is None or self._artifact.finished:
+            return
+        known = self._artifact.remembered.get("models", {})
+        self._artifact.remember(models={**known, role: _in_turn(known.get(role, {}), facts)})
+
+    def _asked_of_servers(self, stage: str) -> Mapping[str, object]:
+        served = any(map(is_served, (self._config.teacher, self._config.student)))
+        return self._servers.facts(stage) if served else {}
+
+    @cached_property
+    def _servers(self) -> Servers:
+        """What the run asks over the network, and what it has spent there."""
+        made: Servers = models.Servers(self._config.server, self._ledger)
+        return made
+
+
+def _in_turn(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """Both; where they differ, as when a run is continued on another machine, every value in its turn."""
+    turns = {key: [*before[key].split(_THEN), now[key]] for key in before.keys() & now.keys()}
+    return {**before, **now, **{key: _THEN.join(dict.fromkeys(values)) for key, values in turns.items()}}

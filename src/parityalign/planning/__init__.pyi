@@ -1,0 +1,10 @@
+from .doctor import doctor_lines as doctor_lines
+from .doctor import doctor_record as doctor_record
+from .doctor import examine_models as examine_models
+from .doctor import inspect_machine as inspect_machine
+from .planner import PlanOptions as PlanOptions
+from .planner import project_run as project_run
+from .projection import PROJECTION_HEADINGS as PROJECTION_HEADINGS
+from .projection import Projection as Projection
+from .sampling import SamplingOptions as SamplingOptions
+from .sampling import size_of_picture as size_of_picture

@@ -1,0 +1,233 @@
+"""What this machine has, what follows for the models of a run, and what would stand in their way; loads no weights."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from httpx2 import HTTPError
+from huggingface_hub import constants, get_session
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
+
+from parityalign import training
+from parityalign.config import LoadingSettings, RunConfig, split_model
+from parityalign.core import UserError
+from parityalign.models import (
+    check_model,
+    dtype_of,
+    is_path,
+    model_folder,
+    open_config,
+    open_processor,
+    published_files,
+    refuse_damaged,
+    this_device,
+    weight_files,
+)
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "torchvision",
+    "accelerate",
+    "peft",
+    "bitsandbytes",
+    "flash-attn",
+    "liger-kernel",
+    "datasets",
+)
+"""Whose versions are shown; those from torchvision on may be missing."""
+_PATIENCE = 3.0
+"""Seconds in which the hub has to answer."""
+_BITS = {"4bit": 4.5, "8bit": 8.5}
+"""Of a quantised weight, with its share of the scales."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to compute with."""
+
+    cores: int
+    memory: int
+    """Bytes."""
+    gpus: list[dict[str, Any]]
+    """Of each: name, memory (bytes), and whether it multiplies bfloat16 in hardware."""
+    packages: dict[str, str | None]
+    """Version, None where it is not installed."""
+    hub: str
+    hub_reachable: bool
+    cache: str
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One model of a run, as it would be loaded here."""
+
+    role: str
+    model: str
+    problem: str | None = None
+    """Why it cannot be loaded or levelled, and what to do; None: nothing is in the way."""
+    family: str | None = None
+    commit: str | None = None
+    dtype: str | None = None
+    attention: str | None = None
+    device: str | None = None
+    image_processor: str | None = None
+    files: int | None = None
+    """Bytes of its weights as they are published."""
+    missing: int | None = None
+    """Bytes of them that have to be downloaded yet."""
+    needs: int | None = None
+    """Bytes that its weights take once loaded; pictures and replies come on top."""
+    has: int | None = None
+    """Bytes of the memory that they go into."""
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the weights have room; None if it is not known."""
+        return None if self.needs is None or self.has is None else self.needs < self.has
+
+
+def inspect_machine() -> Machine:
+    """Looks at this machine."""
+    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    fast = bool(gpus) and torch.cuda.is_bf16_supported(including_emulation=False)
+    return Machine(
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        gpus=[{"name": gpu.name, "memory": gpu.total_memory, "bfloat16": fast} for gpu in gpus],
+        packages={name: _version(name) for name in PACKAGES},
+        hub=constants.ENDPOINT,
+        hub_reachable=_hub_answers(),
+        cache=constants.HF_HUB_CACHE,
+    )
+
+
+def examine_models(config: RunConfig, here: Machine) -> list[Patient]:
+    """Looks at the models of a run, and whether the student can be levelled here by the method that was chosen."""
+    teacher = _examined("teacher", config.teacher, config.loading.teacher, here)
+    student = _examined("student", config.student, config.loading.student, here)
+    found = [problem for problem in (student.problem, _problem_of_method(config.level.method)) if problem]
+    return [teacher, replace(student, problem="\n".join(found) or None)]
+
+
+def doctor_record(here: Machine, patients: list[Patient]) -> dict[str, Any]:
+    """Everything, for programs."""
+    return {"machine": asdict(here), "models": [{**asdict(patient), "fits": patient.fits} for patient in patients]}
+
+
+def doctor_lines(here: Machine, patients: list[Patient]) -> Iterator[str]:
+    """The same for people."""
+    gpus = [f"{gpu['name']} ({_size(gpu['memory'])}, bfloat16 {_yes(gpu['bfloat16'])})" for gpu in here.gpus]
+    yield f"machine: {here.cores} cores, {_size(here.memory)} of memory, {', '.join(gpus) or 'no GPU'}"
+    yield "packages: " + ", ".join(f"{name} {found or 'none'}" for name, found in here.packages.items())
+    yield f"hub: {here.hub} is {'in' if here.hub_reachable else 'out of'} reach; cache: {here.cache}"
+    for patient in patients:
+        yield f"{patient.role}: {patient.model}"
+        yield from (f"  {line}" for line in _told(patient))
+
+
+def _told(patient: Patient) -> Iterator[str]:
+    if patient.family:
+        at = f" at {patient.commit[:12]}" if patient.commit else ""
+        pictures = f", pictures by {patient.image_processor}" if patient.image_processor else ""
+        yield f"{patient.family}{at}: {patient.dtype} on {patient.device}, attention {patient.attention}{pictures}"
+    if patient.files is not None and patient.needs is not None and patient.has is not None:
+        there = f"{_size(patient.missing)} to download" if patient.missing else "all here"
+        fits = "fits" if patient.fits else "does NOT fit: try dtype: bfloat16, quantise: 4bit or device_map: auto"
+        room = f"{_size(patient.needs)} of {_size(patient.has)} once loaded"
+        yield f"weights: {_size(patient.files)} ({there}); {room}: {fits}"
+    if patient.problem:
+        yield from ("problem: " + patient.problem).splitlines()
+
+
+def _problem_of_method(method: str) -> str | None:
+    try:
+        training.refuse_method(method)
+    except UserError as problem:
+        return str(problem)
+    return None
+
+
+def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> Patient:
+    kind, location = split_model(spec)
+    if kind != "hf":
+        return Patient(role, spec)
+    facts: dict[str, Any] = {}
+    try:
+        folder = model_folder(location, loading, weights=False)
+        if not is_path(location):
+            facts["commit"] = folder.name
+        config = open_config(location, loading)
+        facts |= _loaded_as(config, loading)
+        refuse_damaged(location, folder)  # of such files no size says anything
+        facts |= _room(location, folder, config, loading, here)
+        check_model(location, loading)
+        processor: Any = open_processor(location, loading)
+        facts["image_processor"] = type(processor.image_processor).__name__
+    except UserError as problem:
+        facts["problem"] = str(problem)
+    return Patient(role, spec, **facts)
+
+
+def _loaded_as(config: PreTrainedConfig, loading: LoadingSettings) -> dict[str, str]:
+    kind: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
+    usual = "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
+    precision = str(dtype_of(loading)).removeprefix("torch.")
+    return {
+        "family": kind.__name__ if kind else config.model_type,
+        "dtype": f"{loading.quantise} and {precision}" if loading.quantise else precision,
+        "attention": usual if loading.attention == "auto" else loading.attention,
+        "device": "all devices" if loading.device_map else this_device(),
+    }
+
+
+def _room(
+    location: str, folder: Path, config: PreTrainedConfig, loading: LoadingSettings, here: Machine
+) -> dict[str, int]:
+    """Sizes of the weights: published, still to be downloaded, loaded; and of what they are loaded into."""
+    names = weight_files(folder)
+    if is_path(location):
+        sizes = {path.name: path.stat().st_size for path in folder.glob("*.safetensors")}
+    else:
+        sizes = published_files(location, loading)
+    files = sum(sizes.get(name, 0) for name in names)
+    stored = getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
+    bits = _BITS[loading.quantise] if loading.quantise else 8 * dtype_of(loading).itemsize
+    gpus = [int(gpu["memory"]) for gpu in here.gpus]
+    has = sum(gpus) + here.memory if loading.device_map else gpus[0] if gpus else here.memory
+    return {
+        "files": files,
+        "missing": sum(sizes.get(name, 0) for name in names if not (folder / name).is_file()),
+        "needs": round(files / (stored or torch.float32).itemsize * bits / 8),
+        "has": has,
+    }
+
+
+def _hub_answers() -> bool:
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+    except (HTTPError, OSError):
+        return False
+    return True
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _size(size: int | None) -> str:
+    gigabytes = (size or 0) / 1e9
+    return f"{gigabytes:.1f} GB" if gigabytes >= 0.1 else f"{gigabytes * 1000:.1f} MB"
+
+
+def _yes(fact: bool) -> str:
+    return "yes" if fact else "no"

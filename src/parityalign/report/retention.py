@@ -1,0 +1,97 @@
+"""What levelling left the student of its speed and of what it had right, as rows and sentences of plain text."""
+
+from typing import NamedTuple
+
+from parityalign.core import Forgotten, Lost, LostByTask, Speed, Usage
+from parityalign.report.tables import ABSENT, counted
+
+_WHY_NOT = {
+    "not_wanted": "evaluate.speed_questions is 0",
+    "no_questions": "there is no test question to time the students on",
+    "not_levelled": "the student was left as it is",
+    "not_in_this_process": "the student does not run in this process",
+}
+_GIGA, _MEGA = 1e9, 1e6
+
+
+class ForgottenRow(NamedTuple):
+    """One line of the table of what was lost; every cell is text."""
+
+    task: str
+    pairs: str
+    pairs_lost: str
+    pairs_share: str
+    questions: str
+    questions_lost: str
+    questions_share: str
+
+
+class SpeedRow(NamedTuple):
+    """One line of the table of what the students take."""
+
+    what: str
+    before: str
+    after: str
+
+
+FORGOTTEN_HEADINGS = ForgottenRow(
+    "task", "pairs it had right", "lost", "lost, %", "test questions it had right", "lost", "lost, %"
+)
+SPEED_HEADINGS = SpeedRow("the student", "before", "after")
+
+
+def forgotten_table(forgotten: Forgotten | None) -> list[ForgottenRow]:
+    """One row a task and one for all where there are several; none where nothing was asked."""
+    if forgotten is None:
+        return []
+    pairs = forgotten.pairs.tasks if forgotten.pairs else {}
+    names = list(dict.fromkeys([*pairs, *forgotten.questions.tasks]))
+    rows = [_forgotten_row(name, pairs.get(name), forgotten.questions.tasks.get(name)) for name in names]
+    if len(rows) < 2:
+        return rows
+    return [*rows, _forgotten_row("all", _total(forgotten.pairs), _total(forgotten.questions))]
+
+
+def speed_line(speed: Speed | None) -> str:
+    """How fast the student is beside what it was, in one line; empty where nobody has looked."""
+    if speed is None:
+        return ""
+    if speed.ratio is None:
+        return f"speed: not measured, since {_WHY_NOT.get(speed.not_measured or '', speed.not_measured)}"
+    interval = f" [{speed.ratio.ci[0]:.2f}, {speed.ratio.ci[1]:.2f}]" if speed.ratio.ci else ""
+    asked = f"{counted(speed.questions, 'question')}, {counted(speed.turns, 'turn')}"
+    return f"speed: {speed.ratio.value:.2f} times as fast as before{interval} ({asked})"
+
+
+def speed_table(speed: Speed | None) -> list[SpeedRow]:
+    """What the student takes before and after; no rows where that was not measured."""
+    if speed is None or speed.before is None or speed.after is None:
+        return []
+    cells = zip(_cells(speed.before), _cells(speed.after), strict=True)
+    return [SpeedRow(what, before, after) for (what, before), (_, after) in cells]
+
+
+def _cells(usage: Usage) -> list[tuple[str, str]]:
+    return [
+        ("parameters, millions", f"{usage.parameters / _MEGA:,.2f}"),
+        ("answers per second", f"{usage.answers_per_second:,.2f}"),
+        ("time to first token, ms", f"{1000 * usage.first_token_seconds:,.1f}"),
+        ("peak memory, GB", ABSENT if usage.peak_bytes is None else f"{usage.peak_bytes / _GIGA:,.3f}"),
+        ("words in an answer", f"{usage.words:.2f}"),
+    ]
+
+
+def _total(lost: LostByTask | None) -> Lost | None:
+    return lost.total if lost else None
+
+
+def _forgotten_row(name: str, pairs: Lost | None, questions: Lost | None) -> ForgottenRow:
+    return ForgottenRow(name, *lost_cells(pairs), *lost_cells(questions))
+
+
+def lost_cells(lost: Lost | None) -> tuple[str, str, str]:
+    """How many it had right, how many of these it lost, and their share in per cent with its interval."""
+    if lost is None or lost.share is None:
+        return (ABSENT, ABSENT, ABSENT)
+    interval = f" [{100 * lost.ci[0]:.1f}, {100 * lost.ci[1]:.1f}]" if lost.ci else ""
+    return f"{lost.had_right:,}", f"{lost.lost:,}", f"{100 * lost.share:.1f}{interval}"

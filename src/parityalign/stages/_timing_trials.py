@@ -1,0 +1,144 @@
+"""Two students answer the same questions in turns, with a clock beside them.
+
+A part of the questions is asked of the one and then of the other; who goes first alternates, so what the machine does
+besides falls on both alike. Students that are quick go through all parts again, since short times are noisy.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+from parityalign.core import Decoding, Local, Model, Record
+from parityalign.engines import Asked, LoadModel, askable, model_replies, request_of
+
+BEFORE, AFTER = "before", "after"
+MOST_PARTS = 16
+"""Of the questions."""
+MOST_PASSES = 8
+"""Through all parts."""
+ENOUGH_SECONDS = 10.0
+"""Of both students' answers, after which no other pass begins."""
+VISITS = 2
+"""How often each student is loaded, where there is no room for both."""
+_FIRST_TOKEN = Decoding(max_new_tokens=1)
+
+Clock = Callable[[], float]
+"""Seconds since whenever."""
+
+
+class Turn(Record):
+    """What one student took for one part of the questions."""
+
+    who: str
+    part: int
+    again: int
+    """How often this part was asked before."""
+    questions: int
+    seconds: float
+    """For all of them together."""
+    first_token_seconds: float
+    """For the first of them alone, until its first token is there."""
+    words: int
+    """In all answers."""
+
+
+class Student(Record):
+    """What is known of one student besides its turns."""
+
+    who: str
+    parameters: int
+    peak_bytes: int | None
+    together: bool
+    """Whether the other one was in memory as well."""
+
+
+class Students:
+    """The student before and after, both in memory if they fit, else one at a time.
+
+    Attributes:
+        are_local: Whether they run in this process.
+        parts: The questions that are asked in one turn.
+        known: What was found out about each so far, besides its turns.
+    """
+
+    def __init__(
+        self, loads: Mapping[str, LoadModel], questions: Sequence[Asked], *, decoding: Decoding, clock: Clock
+    ) -> None:
+        """Loads the student before.
+
+        Args:
+            loads: Load `BEFORE` and `AFTER`.
+            questions: For both; those that a model would not read as plain text are left out.
+            decoding: How long answers may be.
+            clock: What times are read from.
+        """
+        self._loads, self._decoding, self._clock = loads, decoding, clock
+        first = loads[BEFORE]()
+        self._models: dict[str, Model] = {BEFORE: first}
+        self._warm: set[str] = set()
+        self.are_local = isinstance(first, Local)
+        self._together = isinstance(first, Local) and first.fits_twice()
+        self.known: dict[str, Student] = {}
+        asked = askable(questions, first)
+        count = min(MOST_PARTS, len(asked))
+        self.parts = [asked[number::count] for number in range(count)]  # each has something of every task
+
+    def turns(self) -> Iterator[Turn]:
+        """Every turn of both, in the order in which they are taken."""
+        seconds = 0.0
+        for again in range(MOST_PASSES if self._together else 1):
+            for turn in self._pass(again):
+                seconds += turn.seconds
+                yield turn
+            if seconds >= ENOUGH_SECONDS:
+                return
+
+    def _pass(self, again: int) -> Iterator[Turn]:
+        visits = len(self.parts) if self._together else min(VISITS, len(self.parts))
+        for visit in range(visits):
+            begin, end = (len(self.parts) * edge // visits for edge in (visit, visit + 1))
+            for who in (BEFORE, AFTER) if (visit + again) % 2 == 0 else (AFTER, BEFORE):
+                for part in range(begin, end):
+                    yield self._turn(who, part, again)
+
+    def _turn(self, who: str, number: int, again: int) -> Turn:
+        model, part = self._ready(who), self.parts[number]
+        first, _ = self._timed(partial(model.generate, [request_of(part[0])], _FIRST_TOKEN))
+        seconds, texts = self._timed(partial(self._answers, model, part))
+        return Turn(
+            who=who,
+            part=number,
+            again=again,
+            questions=len(part),
+            seconds=seconds,
+            first_token_seconds=first,
+            words=sum(len(text.split()) for text in texts),
+        )
+
+    def _timed(self, work: Callable[[], list[str]]) -> tuple[float, list[str]]:
+        began = self._clock()
+        texts = work()
+        return self._clock() - began, texts
+
+    def _answers(self, model: Model, part: Sequence[Asked]) -> list[str]:
+        return model_replies(model, [request_of(question) for question in part], self._decoding)
+
+    def _ready(self, who: str) -> Model:
+        """The student, in memory and warm: first calls make caches and pick kernels."""
+        if who not in self._models:
+            if not self._together:
+                self._models.clear()
+                self._warm.clear()
+            self._models[who] = self._loads[who]()
+        model = self._models[who]
+        if who not in self._warm:
+            self._warm_up(who, model)
+        return model
+
+    def _warm_up(self, who: str, model: Model) -> None:
+        answers = partial(self._answers, model, self.parts[0])
+        answers()
+        model.generate([request_of(self.parts[0][0])], _FIRST_TOKEN)
+        self._warm.add(who)
+        if isinstance(model, Local) and who not in self.known:
+            peak = model.peak_bytes(answers)
+            self.known[who] = Student(who=who, parameters=model.parameters(), peak_bytes=peak, together=self._together)

@@ -1,0 +1,114 @@
+"""Identify for answers that were made elsewhere: files in, verdicts out, no model is loaded.
+
+    pairs     {"pair_id": "7", "image": "a.png", "question": "What is sold?", "answer": "tea"}
+    answers   {"pair_id": "7", "text": "Tea."}
+
+One object a line, or one of the other forms in `_given_pairs.py`; answers may also be the predictions of the
+method's first release. Ids may be numbers, texts may be null, other keys are ignored.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from parityalign.config import IdentifySettings
+from parityalign.core import Record, Row, Task, UserError, Verdict, quoted_names
+from parityalign.data import GivenPair, json_rows, kind_of_item, read_given_pairs, read_item
+from parityalign.stages.judging import EMPTY_QUESTION, NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, Given, dropped, judge_of
+
+_ANSWER_KEYS = ("pair_id", "text")
+_NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+
+
+class _GivenAnswer(Record):
+    pair_id: str
+    where: str
+    text: str | None
+
+
+R = TypeVar("R", GivenPair, _GivenAnswer)
+
+
+def identify_from_files(
+    pairs: Path,
+    *,
+    teacher_answers: Path,
+    student_answers: Path,
+    task: Task,
+    settings: IdentifySettings,
+    form: str | None = None,
+    columns: Mapping[str, str] = _NO_COLUMNS,
+) -> list[Verdict]:
+    """One verdict a pair, in the order of the pairs' file.
+
+    By default a pair that the student has right needs no teacher's answer, and a given one is not looked at;
+    `settings.ask_teacher` of `all` fills all four cells. A pair without a question, an answer or a needed answer
+    of a model is dropped.
+
+    Args:
+        pairs: The pairs; `form` and `columns` say how they are written, see `read_given_pairs`.
+        teacher_answers: The teacher's answers to them.
+        student_answers: The student's.
+        task: The task that the pairs belong to.
+        settings: The rule and its threshold.
+        form: None: told by the file.
+        columns: The names of a Parquet file's columns.
+
+    Raises:
+        UserError: A file is missing, a row is broken or repeats an id, or an answer belongs to no pair; the
+            message names file and place.
+    """
+    known = _by_id(read_given_pairs(pairs, task=task.name, form=form, columns=columns))
+    student = _answers(student_answers, known, pairs)
+    teacher = _answers(teacher_answers, known, pairs)
+    judge = judge_of(task, settings)
+
+    def verdict(pair: GivenPair) -> Verdict:
+        of_student = Given(student.get(pair.pair_id), NO_STUDENT_ANSWER)
+        of_teacher = Given(teacher.get(pair.pair_id), NO_TEACHER_ANSWER)
+        if not (pair.question or "").strip():
+            return dropped(pair.pair_id, EMPTY_QUESTION, of_student, of_teacher)
+        return judge.verdict(pair.pair_id, pair.answer or "", student=of_student, teacher=of_teacher)
+
+    return [verdict(pair) for pair in known.values()]
+
+
+def named_columns(columns: str | None) -> dict[str, str]:
+    """{our name: the file's name} from `question=q,answer=a`.
+
+    Raises:
+        UserError: It is not written like this.
+    """
+    named = dict(part.split("=", 1) for part in columns.split(",") if "=" in part) if columns else {}
+    if columns and len(named) < columns.count(",") + 1:
+        raise UserError(f"--columns is {columns!r}; write it like question=q,answer=a,image=img,pair_id=id")
+    return named
+
+
+def _answers(path: Path, known: Mapping[str, GivenPair], pairs: Path) -> dict[str, str | None]:
+    rows = json_rows(path, f"JSON lines with {quoted_names(_ANSWER_KEYS)}")
+    answers = _by_id(map(_answer, rows))
+    for answer in answers.values():
+        if answer.pair_id not in known:
+            raise UserError(
+                f"{answer.where}: the pair_id {answer.pair_id!r} is not in {pairs}; take answers to these pairs"
+            )
+    return {pair_id: answer.text for pair_id, answer in answers.items()}
+
+
+def _answer(row: Row) -> _GivenAnswer:
+    if kind_of_item(row.values) == "pi":
+        item = read_item(row)
+        return _GivenAnswer(pair_id=item.item_id, where=row.where, text=item.prediction)
+    return _GivenAnswer(pair_id=row.text("pair_id"), where=row.where, text=row.text_or_none("text"))
+
+
+def _by_id(rows: Iterable[R]) -> dict[str, R]:
+    found: dict[str, R] = {}
+    for row in rows:
+        if row.pair_id in found:
+            before = found[row.pair_id].where
+            raise UserError(f"{row.where}: the pair_id {row.pair_id!r} was given before, in {before}")
+        found[row.pair_id] = row
+    return found

@@ -1,0 +1,128 @@
+"""Training rows and batches: the prompt exactly as in inference, the loss on the answer and its end token only."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from parityalign.models import Answered, Answerer, Array, Processor, read_image, stack
+from parityalign.training.augment import other_view
+
+CACHE_BYTES = 2**30
+"""Memory for images that were decoded before."""
+
+Join = Callable[[Sequence[str], Sequence[Answered]], dict[str, torch.Tensor]]
+"""(ids of pairs, their rows) -> what is known of them besides their answers, for terms of the loss."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the student is to learn from one pair."""
+
+    image: str
+    """Path of the image file."""
+    prompt: str
+    """The task's answer prompt with the question in it."""
+    answer: str
+    pair_id: str = ""
+    explain_prompt: str = ""
+    """The prompt of the explanation."""
+    explanation: str = ""
+    """How the teacher gets to the answer; empty where that is not known or not asked for."""
+
+
+class AnswerBatches:
+    """Collates examples into batches padded at the right, for a data loader."""
+
+    def __init__(
+        self,
+        processor: Processor,
+        stop: Collection[int],
+        *,
+        join: Join | None = None,
+        views: bool = False,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        """Batches for one student.
+
+        Args:
+            processor: The student's.
+            stop: The ids that stop its generation.
+            join: Gives what terms of the loss need besides the model's inputs.
+            views: Whether a batch also has another view of each picture, under `view`; another one at each visit.
+            cache_bytes: Memory for images that were decoded before.
+
+        Raises:
+            UserError: Nothing stops the student, so it could not learn to end an answer.
+        """
+        self._answerer = Answerer(processor, stop)
+        self._join = join
+        self._views = views
+        self._cache_left = cache_bytes
+        self._images: dict[str, dict[str, Array]] = {}
+        self._rows: dict[Example, Answered] = {}
+
+    def __call__(self, examples: Sequence[Example], visit: int = 0) -> dict[str, Any]:
+        """The model's inputs and `labels` (rows, tokens): the answer's tokens and the end token, else -100.
+
+        Besides these: what was joined, `view` and, for examples that are explained, `explained`, batches of their own.
+
+        Args:
+            examples: The rows.
+            visit: Decides which other view of a picture is shown.
+        """
+        rows = [self.answered(example) for example in examples]
+        batch: dict[str, Any] = self._inputs(rows)
+        if self._join:
+            batch |= self._join([example.pair_id for example in examples], rows)
+        if self._views:
+            batch["view"] = self._inputs([self._other_view(example, visit) for example in examples])
+        told = [row for row, example in enumerate(examples) if example.explanation]
+        if told:
+            explanations = [self.answered(_explained(examples[row])) for row in told]
+            batch["explained"] = {**self._inputs(explanations), "explains": torch.tensor(told)}
+        return batch
+
+    def plain(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """The model's inputs and `labels` alone."""
+        return self._inputs([self.answered(example) for example in examples])
+
+    def answered(self, example: Example) -> Answered:
+        """One row, its pixels in half precision: they come from 8 bits, and twice as many fit into memory."""
+        image, row = self._images.get(example.image), self._rows.get(example)
+        if image is None or row is None:
+            prompt = self._answerer.prompter.encode(read_image(example.image), example.prompt)
+            image = {key: _halved(array) for key, array in prompt.image.items()}
+            row = self._answerer.answered(replace(prompt, image={}), example.prompt, example.answer)
+            self._rows[example] = row
+            self._keep(example.image, image)
+        return replace(row, encoded=replace(row.encoded, image=image))
+
+    def _other_view(self, example: Example, visit: int) -> Answered:
+        """The same row with a view of its picture that hardly ever comes again: it would be learnt by heart too."""
+        picture = other_view(read_image(example.image), f"{example.pair_id} {visit}")
+        prompt = self._answerer.prompter.encode(picture, example.prompt)
+        return self._answerer.answered(prompt, example.prompt, example.answer)
+
+    def _inputs(self, rows: Sequence[Answered]) -> dict[str, torch.Tensor]:
+        batch = stack([row.encoded for row in rows], pad_token=self._answerer.pad_token, side="right")
+        tensors = {key: torch.from_numpy(array) for key, array in batch.items()}
+        return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+
+    def _keep(self, path: str, image: dict[str, Array]) -> None:
+        """Keeps an image if there is room; none makes way, since in a shuffled epoch all are as likely to be next."""
+        size = sum(array.nbytes for array in image.values())
+        if path not in self._images and size <= self._cache_left:
+            self._images[path] = image
+            self._cache_left -= size
+
+
+def _explained(example: Example) -> Example:
+    """The explanation of an example as an example."""
+    return Example(example.image, example.explain_prompt, example.explanation)
+
+
+def _halved(array: Array) -> Array:
+    return array.astype(np.float16) if array.dtype == np.float32 else array

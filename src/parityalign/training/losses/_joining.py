@@ -1,0 +1,174 @@
+"""What is stored of the teacher, joined to the student's batches: its distributions and maps in the student's terms."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from parityalign.core import Observation
+from parityalign.models import GRID, NO_LABEL, Answered, Placer, Processor, spread_over_cells
+from parityalign.training.losses._alignment import (
+    align,
+    group_evidence,
+    is_aligned,
+    member_table,
+    same_tokens,
+    translated,
+)
+from parityalign.training.losses._divergences import TopTokens
+from parityalign.training.losses._vocabulary import token_map, token_texts
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the pairs beside their answers."""
+
+    observations: Mapping[str, Observation]
+    """Of the teacher, by pair."""
+    weights: Mapping[str, float]
+    """How much a pair counts; 1 where nothing is said."""
+    explanations: Mapping[str, tuple[str, str]]
+    """A prompt and the teacher's reply to it that leads to the answer, by pair."""
+    digest: str
+    """Changes with all of this."""
+    open_teacher: Callable[[], Processor] | None
+    """Opens the teacher's processor, whose tokens the observations speak of. None: they hold no token ids."""
+
+
+class _Told(NamedTuple):
+    """What the teacher's observation says of a student's answer."""
+
+    top: TopTokens
+    """Of each of the student's tokens."""
+    groups: torch.Tensor
+    """(groups, longest) of the student's tokens."""
+    group_logprobs: torch.Tensor
+    """(groups, 2)"""
+    whole: float
+    """Log-probability of the answer, where nothing within it compares."""
+    characters: int
+    """0 where something does."""
+
+
+class Joiner:
+    """Makes the tensors that terms need of what is stored."""
+
+    def __init__(self, evidence: Evidence, processor: Processor, needs: frozenset[str]) -> None:
+        """Looks at the two models' tokens and at the student's image tokens.
+
+        Args:
+            evidence: What is stored.
+            processor: The student's.
+            needs: Of which terms.
+
+        Raises:
+            UserError: The order of the student's image tokens is not known, but its attention is needed.
+        """
+        self._evidence = evidence
+        self._needs = needs
+        self._placer = Placer(processor) if "attention" in needs else None
+        self._processor = processor
+        self._map: torch.Tensor | None = None
+
+    def __call__(self, pair_ids: Sequence[str], rows: Sequence[Answered]) -> dict[str, torch.Tensor]:
+        """What belongs to a batch of these pairs, besides the model's inputs; see `_passes.py`."""
+        weights = [self._evidence.weights.get(pair_id, 1.0) for pair_id in pair_ids]
+        found = {"weight": torch.tensor(weights)}
+        if "distribution" in self._needs:
+            found |= _stacked([self._of(pair_id, row) for pair_id, row in zip(pair_ids, rows, strict=True)])
+        if self._placer:
+            found |= self._maps(pair_ids, rows, self._placer)
+        return found
+
+    def _of(self, pair_id: str, row: Answered) -> _Told:
+        seen = self._evidence.observations.get(pair_id)
+        return _told(row, seen, self._tokens(row, seen)) if seen else _nothing(len(row.ends))
+
+    def _tokens(self, row: Answered, seen: Observation) -> torch.Tensor:
+        """The student's id of each of the teacher's tokens; empty where the teacher's are not known."""
+        if self._map is None:
+            ends = int(seen.ids[-1]), row.encoded.per_token["labels"][-1]
+            self._map = _map_of_tokens(self._evidence, self._processor, ends)
+        return self._map
+
+    def _maps(self, pair_ids: Sequence[str], rows: Sequence[Answered], placer: Placer) -> dict[str, torch.Tensor]:
+        placed = [placer.place(row.encoded.size, row.encoded.tokens) for row in rows]
+        longest = max(len(each.positions) for each in placed)
+        tokens = np.zeros((len(rows), longest), dtype=np.int64)
+        shares = np.zeros((len(rows), longest, GRID * GRID), dtype=np.float32)
+        places = np.zeros((len(rows), GRID * GRID), dtype=np.float32)
+        for i, (pair_id, each) in enumerate(zip(pair_ids, placed, strict=True)):
+            tokens[i, : len(each.positions)] = each.positions
+            shares[i, : len(each.positions)] = spread_over_cells(each.boxes)
+            seen = self._evidence.observations.get(pair_id)
+            if seen is not None and len(seen.places):
+                places[i] = seen.places
+        arrays = {"image_tokens": tokens, "spread": shares, "places": places}
+        return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+
+def _map_of_tokens(evidence: Evidence, processor: Processor, ends: tuple[int, int]) -> torch.Tensor:
+    if evidence.open_teacher is None:
+        return torch.zeros(0, dtype=torch.long)
+    teacher: Any = evidence.open_teacher().tokenizer
+    student: Any = processor.tokenizer
+    if teacher.get_vocab() == student.get_vocab() and ends[0] == ends[1]:
+        return torch.arange(1 + max(student.get_vocab().values()))
+    return token_map(token_texts(teacher), token_texts(student), ends=ends)
+
+
+def _told(row: Answered, seen: Observation, tokens: torch.Tensor) -> _Told:
+    """The teacher's observation in the student's tokens: alike where both have the same token, else by groups."""
+    ids = [label for label in row.encoded.per_token["labels"] if label != NO_LABEL]
+    seen_ids = torch.from_numpy(seen.ids).long()
+    logprobs, tail = (torch.from_numpy(array).float() for array in (seen.top_logprobs, seen.tail))
+    top = TopTokens(torch.from_numpy(seen.top_ids).long(), logprobs, tail)
+    if len(tokens) and tokens[seen_ids].tolist() == ids:
+        return _nothing(0)._replace(top=translated(top, tokens))
+    known = _nothing(len(ids), top.ids.shape[1])
+    groups = align(row.ends, seen.ends.tolist())
+    if not is_aligned(groups):
+        return known._replace(whole=float(seen.logprobs.astype(np.float64).sum()), characters=row.ends[-1])
+    alike = same_tokens(groups, ids, seen.ids.tolist(), tokens) if len(tokens) else [False] * len(groups)
+    for group, found in zip(groups, alike, strict=True):
+        if found:
+            translation = translated(top[torch.tensor(group.teacher)], tokens)
+            for mine, theirs in zip(vars(known.top).values(), vars(translation).values(), strict=True):
+                mine[group.student[0]] = theirs[0]
+    other = [group for group, found in zip(groups, alike, strict=True) if not found]
+    evidence = group_evidence(torch.from_numpy(seen.logprobs), member_table([group.teacher for group in other]))
+    return known._replace(groups=member_table([group.student for group in other]), group_logprobs=evidence)
+
+
+def _nothing(tokens: int, top: int = 1) -> _Told:
+    """No evidence, which costs nothing."""
+    unlisted = TopTokens(
+        torch.full((tokens, top), -1), torch.full((tokens, top), -torch.inf), torch.full((tokens,), -torch.inf)
+    )
+    return _Told(unlisted, member_table([]), torch.zeros(0, 2), 0.0, 0)
+
+
+def _stacked(told: Sequence[_Told]) -> dict[str, torch.Tensor]:
+    """Of the rows of a batch, one after the other; numbers of tokens then count from the batch's first."""
+    widest = max(each.top.ids.shape[1] for each in told)
+    longest = max(each.groups.shape[1] for each in told)
+    members, before = [], 0
+    for each in told:
+        moved = torch.where(each.groups >= 0, each.groups + before, -1)
+        members.append(_widened(moved, longest, -1))
+        before += len(each.top.tail)
+    return {
+        "top_ids": torch.cat([_widened(each.top.ids, widest, -1) for each in told]),
+        "top_logprobs": torch.cat([_widened(each.top.logprobs, widest, -torch.inf) for each in told]),
+        "tail": torch.cat([each.top.tail for each in told]),
+        "members": torch.cat(members),
+        "member_logprobs": torch.cat([each.group_logprobs.float() for each in told]),
+        "whole_logprob": torch.tensor([each.whole for each in told]),
+        "characters": torch.tensor([each.characters for each in told]),
+    }
+
+
+def _widened(rows: torch.Tensor, width: int, fill: float) -> torch.Tensor:
+    return torch.nn.functional.pad(rows, (0, width - rows.shape[1]), value=fill)

@@ -1,0 +1,143 @@
+"""The student's passes over one batch: each is made once, however many terms of a loss ask for what comes of it.
+
+A batch is a mapping of tensors: what the model takes, `labels` (rows, tokens), and what terms need besides (`EXTRAS`):
+
+| key | shape | holds |
+|---|---|---|
+| `weight` | (rows,) | how much a pair counts; left out: 1 |
+| `top_ids`, `top_logprobs`, `tail` | (N, k), (N, k), (N,) | the teacher's distribution, in the student's ids |
+| `members`, `member_logprobs` | (groups, longest), (groups, 2) | texts that the two tokenizers cut differently |
+| `whole_logprob`, `characters` | (rows,) | of answers that compare as a whole only; 0 characters elsewhere |
+| `places` | (rows, cells) | the teacher's map of the picture; all zeros where there is none |
+| `image_tokens`, `spread` | (rows, places), (rows, places, cells) | the student's image tokens, and the cells of each |
+| `view` | mapping | the student's inputs for another view of the same pictures |
+| `explained` | mapping | inputs and `labels` of explanations; `explains` (its rows,) says of which row each is |
+
+N counts the labelled tokens row by row.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from parityalign.models import NO_LABEL, Watch, before_answers
+from parityalign.training.losses._chunks import over_chunks
+from parityalign.training.losses._states import asked_for, states_before_head
+
+EXTRAS = frozenset(
+    (
+        "weight",
+        "top_ids",
+        "top_logprobs",
+        "tail",
+        "members",
+        "member_logprobs",
+        "whole_logprob",
+        "characters",
+        "places",
+        "image_tokens",
+        "spread",
+        "view",
+        "explained",
+        "explains",
+    )
+)
+WHOLE = 2**25
+"""Logits that may be in memory at once; more are computed for the labelled tokens alone, and in chunks."""
+
+TokenLoss = Callable[[torch.Tensor, slice], torch.Tensor]
+"""(logits (n, vocabulary), their place among the labelled tokens) -> (n, ...)."""
+
+
+class Passes:
+    """One batch on its way through a student.
+
+    Attributes:
+        batch: What there is to learn from.
+        labels: (N,) the answers' tokens, row by row.
+        rows: (N,) the row of each.
+        lengths: (rows,) how many of them each row has.
+    """
+
+    def __init__(
+        self, model: nn.Module, batch: Mapping[str, Any], watch: Watch | None = None, *, watched: bool = True
+    ) -> None:
+        """A batch of which nothing was computed yet.
+
+        Args:
+            model: A vision-language model of transformers.
+            batch: See the module.
+            watch: Sees what the model attends to; None: no term asks.
+            watched: Whether it does so in this pass.
+        """
+        self.batch = batch
+        self._model = model
+        self._watch = watch
+        self._watched = watched and watch is not None
+        self._seen: torch.Tensor | None = None
+        self._parts: dict[str, Passes] = {}
+        labelled = batch["labels"] != NO_LABEL
+        self.labels: torch.Tensor = batch["labels"][labelled]
+        self.rows: torch.Tensor = labelled.nonzero()[:, 0]
+        self.lengths: torch.Tensor = labelled.sum(dim=1)
+
+    def part(self, key: str) -> "Passes":
+        """The passes over a batch within this one: `view` or `explained`."""
+        if key not in self._parts:
+            self._parts[key] = Passes(self._model, self.batch[key], self._watch, watched=False)
+        return self._parts[key]
+
+    def each_token(self, loss_of: TokenLoss, chosen: torch.Tensor | None = None) -> torch.Tensor:
+        """What `loss_of` makes of the logits that belong to each labelled token: (N, ...).
+
+        Logits that are too many for memory are made in chunks, once for each term that asks.
+
+        Args:
+            loss_of: Of logits, and their place among those that are asked for.
+            chosen: (n,) the labelled tokens that are asked for; None: all.
+        """
+        known = self._outputs
+        if isinstance(known, tuple):
+            states, head = known
+            states = states if chosen is None else states[chosen]
+            return over_chunks(states, head, loss_of, max(1, WHOLE // head.out_features))
+        known = known if chosen is None else known[chosen]
+        return loss_of(known, slice(0, len(known)))
+
+    @property
+    def attention(self) -> torch.Tensor:
+        """(rows, tokens): how much the answer's own tokens attend to each token of their row; see `Watch.by`."""
+        _ = self._outputs
+        if self._seen is None:
+            raise ValueError("no term said that it needs attention")
+        return self._seen
+
+    @cached_property
+    def _outputs(self) -> torch.Tensor | tuple[torch.Tensor, nn.Linear]:
+        """Logits (N, vocabulary) in float32; where they are too many, states (N, H) and the head they go through."""
+        inputs = {key: value for key, value in self.batch.items() if key not in EXTRAS}
+        if self._watch is not None:
+            self._watch.at(before_answers(self.batch["labels"]) if self._watched else None)
+        asked, head = asked_for(inputs), _head(self._model)
+        if head is not None and asked.labelled.numel() * head.out_features > WHOLE:
+            states = states_before_head(self._model, head, asked)
+            if states is not None:
+                self._note_attention()
+                return states, head
+        logits: torch.Tensor = self._model(**asked.inputs).logits[:, -asked.columns - 1 : -1]
+        self._note_attention()
+        return logits[asked.labelled].float()
+
+    def _note_attention(self) -> None:
+        """Takes what was seen in this pass, before another one is made."""
+        if self._watch is not None and self._watched:
+            self._seen = self._watch.by(self.lengths)
+
+
+def _head(model: nn.Module) -> nn.Linear | None:
+    """The output head, where it is a linear layer whose work can be put off."""
+    found = getattr(model, "get_output_embeddings", lambda: None)()
+    return found if isinstance(found, nn.Linear) else None

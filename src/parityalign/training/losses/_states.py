@@ -1,0 +1,60 @@
+"""What a model knows of each labelled token just before its output head: the head's work, put off or done in chunks."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from parityalign.models import NO_LABEL, unwrapped
+
+
+class Asked(NamedTuple):
+    """What a model is asked of a batch: the logits of few columns, since prompts are much longer than answers."""
+
+    inputs: dict[str, Any]
+    """For the model: it gives the logits of the last `columns + 1` tokens of each row."""
+    columns: int
+    """Columns from the first answer's first token on. The token in column i is foretold by the logits of i - 1."""
+    labelled: torch.Tensor
+    """(rows, columns), where loss is taken."""
+
+
+class _PassedOn(nn.Module):
+    """Stands for the output head: what goes in comes out, and is kept."""
+
+    seen: torch.Tensor | None = None
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        self.seen = states
+        return states
+
+
+def asked_for(batch: Mapping[str, torch.Tensor]) -> Asked:
+    """The model's inputs of a batch, and which of its outputs matter.
+
+    Args:
+        batch: The model's inputs and `labels` (rows, tokens), `NO_LABEL` wherever no loss is taken.
+    """
+    inputs: dict[str, Any] = {key: value for key, value in batch.items() if key != "labels"}
+    labelled = batch["labels"] != NO_LABEL
+    columns = batch["labels"].shape[1] - int(labelled.any(dim=0).int().argmax())
+    inputs |= {"use_cache": False, "logits_to_keep": columns + 1}
+    return Asked(inputs, columns, labelled[:, -columns:])
+
+
+def states_before_head(model: nn.Module, head: nn.Linear, asked: Asked) -> torch.Tensor | None:
+    """(labelled tokens, H): what the output head makes the logits of the labelled tokens of, in the head's precision.
+
+    None where the family does more to logits than its head does (a soft cap, a scale), since then the head alone does
+    not tell the loss.
+    """
+    stand_in, owner = _PassedOn(), unwrapped(model)
+    owner.set_output_embeddings(stand_in)
+    try:
+        out = model(**asked.inputs).logits
+    finally:
+        owner.set_output_embeddings(head)
+    if stand_in.seen is None or not torch.equal(out, stand_in.seen.to(out.dtype)):
+        return None
+    return stand_in.seen[:, -asked.columns - 1 : -1][asked.labelled].to(head.weight.dtype)

@@ -1,0 +1,27 @@
+"""How the teacher gets to its answer: the negative log-likelihood of its explanation, under a prompt of its own.
+
+The answer prompt stays as short as before: what is learnt here is shared through the weights only. Formula, source and
+checks: docs/objectives.md.
+"""
+
+import torch
+from torch.nn import functional
+
+from parityalign.training.losses._passes import Passes
+from parityalign.training.losses._reductions import pair_means
+
+NEEDS = frozenset({"explanation"})
+
+
+def losses(passes: Passes) -> torch.Tensor:
+    """(N,) mean over a row's explanation of -log p(token), in nats, at each of its tokens; 0 where it has none."""
+    if "explained" not in passes.batch:
+        return torch.zeros(len(passes.labels), device=passes.labels.device)
+    explained = passes.part("explained")
+
+    def loss_of(logits: torch.Tensor, place: slice) -> torch.Tensor:
+        return functional.cross_entropy(logits.float(), explained.labels[place], reduction="none")
+
+    row_of = passes.batch["explained"]["explains"][explained.rows]
+    means, _ = pair_means(explained.each_token(loss_of), row_of, len(passes.lengths))
+    return means[passes.rows]

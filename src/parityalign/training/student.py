@@ -1,0 +1,207 @@
+"""The student's weights: opened for training, given an adapter, merged, saved as an ordinary folder, and read back."""
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForImageTextToText, PreTrainedConfig
+
+from parityalign.config import LevelSettings, LoadingSettings
+from parityalign.core import UserError, folder_files, writing
+from parityalign.models import AS_IT_IS, Placer, open_config, open_model, open_processor, readable_layers
+from parityalign.training.modules import freeze, linear_layers, parts_of, rates_by_part
+
+
+def open_student(location: str, loading: LoadingSettings = AS_IT_IS, *, weights: Path | None = None) -> nn.Module:
+    """The student in float32 and not quantised: what full training and merging work on.
+
+    Args:
+        location: Hugging Face folder or hub id.
+        loading: Its revision, and where its weights are put.
+        weights: A checkpoint with other weights of the same architecture; the configuration stays the student's,
+            since a trainer writes its own habits (such as no cache) into the checkpoint's.
+
+    Raises:
+        UserError: The location holds no model.
+    """
+    whole = loading.model_copy(update={"quantise": None})
+    return open_model(location, whole, weights=weights, dtype=torch.float32)
+
+
+def open_trainable(location: str, loading: LoadingSettings, settings: LevelSettings, *, half: bool) -> nn.Module:
+    """The student as its method trains it, adapter and frozen parts included; draws an adapter's first weights.
+
+    Args:
+        location: Hugging Face folder or hub id.
+        loading: Its revision, and where its weights are put.
+        settings: The method and what it trains.
+        half: Whether weights that only stand below an adapter may be in bfloat16.
+
+    Raises:
+        UserError: It cannot be trained so: a package is missing, or its parts cannot be told apart.
+    """
+    refuse_method(settings.method)
+    if settings.method == "qlora":
+        model = _in_4_bits(location, loading, half=half)
+    elif settings.method == "lora" and half:
+        model = open_model(location, loading.model_copy(update={"quantise": None}), dtype=torch.bfloat16)
+    else:
+        model = open_student(location, loading)
+    return _prepared(model, settings)
+
+
+def refuse_method(method: str) -> None:
+    """Refuses a method that this machine cannot train by, before a large model is read.
+
+    Raises:
+        UserError: Says what is missing.
+    """
+    if method != "full":
+        _peft()
+    if method == "qlora" and find_spec("bitsandbytes") is None:
+        raise UserError(
+            "levelling with the method 'qlora' needs the package bitsandbytes, which is not installed.\n"
+            "Install it: pip install 'parityalign[lora,quantised]', or set level.method: lora"
+        )
+    if method == "qlora" and not torch.cuda.is_available():
+        # On a CPU bitsandbytes packs weights for answering, and nothing can be learnt through these.
+        raise UserError("level.method is qlora, which needs a GPU, and this machine has none. Set level.method: lora")
+
+
+def refuse_student(location: str, loading: LoadingSettings, settings: LevelSettings) -> None:
+    """Refuses a student whose family cannot be trained as the settings ask, without reading its weights.
+
+    Raises:
+        UserError: Its parts cannot be told apart, or its attention cannot be read or placed on pictures.
+    """
+    rates, attends = rates_by_part(settings.parts), "attention" in settings.weights
+    if rates is None and not attends:
+        return
+    build: Any = AutoModelForImageTextToText.from_config
+    with torch.device("meta"):
+        model = build(open_config(location, loading), trust_remote_code=loading.remote_code)
+    if rates:
+        parts_of(model)
+    if attends:
+        readable_layers(model)
+        Placer(open_processor(location, loading))
+
+
+def _prepared(model: nn.Module, settings: LevelSettings) -> nn.Module:
+    rates = rates_by_part(settings.parts)
+    if settings.gradient_checkpointing:
+        # Not re-entrant: below an adapter nothing that goes into the first layer asks for a gradient.
+        checkpointing: Any = model
+        checkpointing.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if settings.method == "full":
+        if rates:
+            freeze(model, rates)
+        return model
+    layers = linear_layers(model, rates) if rates else "all-linear"
+    alpha, dropout = settings.lora_alpha, settings.lora_dropout
+    return with_adapter(model, settings.lora_rank, alpha=alpha, dropout=dropout, layers=layers)
+
+
+def with_adapter(
+    model: nn.Module,
+    rank: int,
+    *,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    layers: str | list[str] = "all-linear",
+) -> nn.Module:
+    """The model frozen, with LoRA (Hu et al. 2021, arXiv:2106.09685) beside linear layers.
+
+    Args:
+        model: The student.
+        rank: Of the adapters.
+        alpha: What they learn is scaled by alpha / rank. None: twice the rank, so that the scale is the same for all.
+        dropout: Share of an adapter's inputs left out at random in training.
+        layers: Names of the layers; or all, but the output head.
+
+    Raises:
+        UserError: The package peft is not installed.
+    """
+    peft = _peft()
+    alpha = 2 * rank if alpha is None else alpha
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
+    adapted: nn.Module = peft.get_peft_model(model, config)
+    return adapted
+
+
+def open_trained(location: str, checkpoint: Path, *, adapter: bool, loading: LoadingSettings = AS_IT_IS) -> nn.Module:
+    """The student as it was at a checkpoint of its training, in float32; an adapter still stands beside its weights."""
+    if not adapter:
+        return open_student(location, loading, weights=checkpoint)
+    adapted: nn.Module = _peft().PeftModel.from_pretrained(open_student(location, loading), checkpoint)
+    return adapted.eval()
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """The model with its adapter added to its weights; a model without one as it is."""
+    merge: Any = getattr(model, "merge_and_unload", None)
+    whole: nn.Module = merge() if merge else model
+    return whole
+
+
+def save_like(location: str, model: nn.Module, out: Path, *, loading: LoadingSettings = AS_IT_IS) -> torch.dtype:
+    """Writes an ordinary Hugging Face folder with the precision, configuration and processor of the student.
+
+    Nothing is written in place: files are moved into the folder when all are there, the weights last, so that a folder
+    with weights is a whole one.
+
+    Args:
+        location: Where the student is.
+        model: The levelled student; changed to the stored precision.
+        out: The folder to write to; may exist.
+        loading: How the student was loaded; a limit on its pixels is the levelled student's, too.
+
+    Returns:
+        The stored precision.
+
+    Raises:
+        WorkFailed: The disk refused.
+    """
+    part = out.with_name(f".{out.name}.part")
+    config = open_config(location, loading)
+    stored = _stored_dtype(config)
+    student: Any = model.to(dtype=stored)
+    student.config = config
+    with writing(out):
+        shutil.rmtree(part, ignore_errors=True)
+        student.save_pretrained(part)
+        open_processor(location, loading).save_pretrained(part)
+        for name in sorted(folder_files(part), key=lambda name: name.endswith(".safetensors")):
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (part / name).replace(out / name)
+        shutil.rmtree(part)
+    return stored
+
+
+def _stored_dtype(config: PreTrainedConfig) -> torch.dtype:
+    """The precision that a folder's weights are in; float32 where its configuration names none."""
+    found = getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
+    return found if isinstance(found, torch.dtype) else torch.float32
+
+
+def _in_4_bits(location: str, loading: LoadingSettings, *, half: bool) -> nn.Module:
+    """The student in 4 bits (Dettmers et al. 2023, arXiv:2305.14314), the rest of it ready for an adapter."""
+    quantised = loading.model_copy(update={"quantise": "4bit"})
+    model = open_model(location, quantised, dtype=torch.bfloat16 if half else torch.float32)
+    ready: nn.Module = _peft().prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return ready
+
+
+def _peft() -> ModuleType:
+    try:
+        import peft
+    except ImportError as problem:
+        raise UserError(
+            "levelling with the methods 'lora' and 'qlora' needs the package peft, which is not installed.\n"
+            "Install it: pip install 'parityalign[lora]'"
+        ) from problem
+    return peft

@@ -1,0 +1,188 @@
+"""Levels the student: trains it, keeps the best of it, and resumes so that nothing changes."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from transformers import TrainerState, set_seed
+
+from parityalign.config import LevelSettings, LoadingSettings
+from parityalign.core import Leveller, LevelResult, Pair, Progress, content_id, folder_digest, write_whole
+from parityalign.models import AS_IT_IS, open_processor, quieten, stop_tokens
+from parityalign.training.collator import AnswerBatches, Example
+from parityalign.training.student import merged, open_student, open_trainable, open_trained, save_like
+from parityalign.training.trainer import (
+    COMPLETE,
+    LevelTrainer,
+    Objective,
+    Training,
+    bf16_is_fast,
+    checkpoint,
+    out_of_patience,
+    rows_at_once,
+    skipped_steps,
+)
+from parityalign.training.verify_saved import answers_said, refuse_difference
+
+PLAN = "plan"
+"""File in the folder of checkpoints that says what training they are of."""
+SPEED_ONLY = {"rows_at_once": None, "gradient_checkpointing": False, "liger": False}
+"""Settings that may change between a kill and going on: they decide how much memory and time training takes."""
+
+
+class Best(NamedTuple):
+    """The best that a training came to."""
+
+    step: int
+    """0: nothing that was learnt is better than what came in."""
+    model: nn.Module
+    """In float32; with an adapter beside its weights, where one was trained."""
+    before: float
+    """The held-out loss of the student that came in."""
+    after: float
+
+
+def make_leveller(
+    student: str,
+    answer_prompts: Mapping[str, str],
+    *,
+    settings: LevelSettings,
+    objective: Objective,
+    seed: int,
+    progress: Progress,
+    loading: LoadingSettings = AS_IT_IS,
+) -> Leveller:
+    """A leveller for the student at `student`, a Hugging Face folder or hub id.
+
+    While it trains, its checkpoints lie beside the result. Called again with the same pairs after a kill, it goes on
+    from the last of them and ends with the same weights.
+
+    Args:
+        student: Where the student is.
+        answer_prompts: Task name -> format string with `{question}`, the same as in identify and evaluate.
+        settings: How to train.
+        objective: What to minimise.
+        seed: Decides the order of the pairs and an adapter's first weights.
+        progress: Told the optimiser steps done and in all.
+        loading: How the student is loaded elsewhere: its revision and limit on pixels hold in training, too.
+    """
+
+    def examples(pairs: Sequence[Pair]) -> list[Example]:
+        return [
+            Example(
+                pair.image,
+                answer_prompts[pair.task].format(question=pair.question),
+                pair.answer,
+                pair.pair_id,
+                *objective.explanation(pair.pair_id),
+            )
+            for pair in pairs
+        ]
+
+    def level(pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
+        quieten()
+        # Pairs of a single image cannot be split; then the training pairs are what there is to judge by.
+        data = examples(pairs), examples(held_out or pairs)
+        return _level(Training(student, loading, settings, objective, seed, progress, *data), out)
+
+    return level
+
+
+def _level(training: Training, out: Path) -> LevelResult:
+    work = _work_folder(out, training)
+    trainer = _trainer(training, work)
+    before = trainer.held_out_loss()
+    state = _train(trainer, work, training.settings.patience)
+    trainer.release()
+    best = _best(training, trainer, work, state, before)
+    _save(training, best.model, trainer.batches, out)
+    (work / PLAN).unlink()  # first: what a kill leaves of the folder must not be gone on from
+    shutil.rmtree(work)
+    told = skipped_steps(state), rows_at_once(state)
+    return LevelResult(state.global_step, best.step, best.before, best.after, *told)
+
+
+def _best(training: Training, trainer: LevelTrainer, work: Path, state: TrainerState, before: float) -> Best:
+    location, loading, method = training.student, training.loading, training.settings.method
+    step, after = state.best_global_step, state.best_metric
+    if step and after is not None and after < before:
+        model = open_trained(location, checkpoint(work, step), adapter=method != "full", loading=loading)
+        if method == "qlora":  # trained on 4-bit weights, merged into whole ones: only how it does there counts
+            after = trainer.held_out_loss(model)
+            before = _without_adapter(trainer, model)
+        if after < before:
+            return Best(step, model, before, after)
+        del model
+    return Best(0, open_student(location, loading), before, before)
+
+
+def _without_adapter(trainer: LevelTrainer, model: Any) -> float:  # noqa: ANN401 - a class of peft
+    with model.disable_adapter():
+        return trainer.held_out_loss(model)
+
+
+def _save(training: Training, model: nn.Module, batches: AnswerBatches, out: Path) -> None:
+    """Saves the student, reads it back and compares: merging and saving can change a model without a word."""
+    said = answers_said(model, batches, training.held_out)
+    whole = merged(model)
+    stored = save_like(training.student, whole, out, loading=training.loading)
+    whole.to("meta")  # its memory is needed for the next
+    # Its own folder now has no revision; whether code beside weights may run was decided for the student before.
+    own = training.loading.model_copy(update={"revision": None, "commit": None})
+    saved = answers_said(open_student(str(out), own), batches, training.held_out)
+    refuse_difference(said, saved, stored, str(out))
+
+
+def _trainer(training: Training, work: Path) -> LevelTrainer:
+    location, loading, settings = training.student, training.loading, training.settings
+    processor = open_processor(location, loading)
+    set_seed(training.seed)  # before an adapter draws its first weights
+    half = torch.cuda.is_available() and bf16_is_fast(on_gpu=True)
+    student: Any = open_trainable(location, loading, settings, half=half)
+    stop = stop_tokens(processor.tokenizer, student.generation_config)
+    views = "view" in training.objective.needs
+    batches = AnswerBatches(processor, stop, join=training.objective.joiner(processor), views=views)
+    return LevelTrainer(training, student, batches, work)
+
+
+def _train(trainer: LevelTrainer, work: Path, patience: int) -> TrainerState:
+    """Trains from the start or the last complete checkpoint; does nothing if that one was the end."""
+    last = _last_checkpoint(work)
+    if last:
+        state: TrainerState = TrainerState.load_from_json(str(last / "trainer_state.json"))
+        if state.global_step >= trainer.args.max_steps or out_of_patience(state, patience):
+            return state
+    with trainer.watched():
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return trainer.state
+
+
+def _work_folder(out: Path, training: Training) -> Path:
+    """The folder of checkpoints beside `out`; emptied if they are of another training."""
+    folder = Path(training.student).expanduser()
+    student = folder_digest(folder) if folder.is_dir() else training.student
+    settings = training.settings.model_copy(update=SPEED_ONLY)
+    loading = training.loading.numbers(), training.loading.pinned
+    data = training.seed, training.train, training.held_out
+    plan = content_id(student, training.objective.evidence_digest, repr((settings, settings.weights, loading, *data)))
+    work = out.with_name(f".{out.name}.training")
+    note = work / PLAN
+    if not note.is_file() or note.read_text(encoding="utf-8") != plan:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        write_whole(note, plan)
+    return work
+
+
+def _last_checkpoint(work: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; what a kill left behind is removed."""
+    complete = []
+    for folder in work.glob("checkpoint-*"):
+        if (folder / COMPLETE).exists():
+            complete.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)

@@ -1,0 +1,64 @@
+"""Whether the student that was saved says what the trained one said, before it counts as done."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from parityalign.core import WorkFailed
+from parityalign.models import NO_LABEL
+from parityalign.training.collator import AnswerBatches, Example
+
+ASKED = 4
+"""Pairs that both are shown."""
+TOLERANCE: Mapping[torch.dtype, float] = MappingProxyType(
+    {torch.float32: 0.005, torch.float16: 0.02, torch.bfloat16: 0.1}
+)
+"""By stored precision: what rounding the weights to it may change. See `difference`."""
+
+
+def answers_said(model: nn.Module, batches: AnswerBatches, examples: Sequence[Example]) -> torch.Tensor:
+    """Log-probability of each token of the first few examples' answers, end tokens included, in nats."""
+    model.eval()
+    return torch.cat([_said(model, batches.plain([example])) for example in examples[:ASKED]])
+
+
+def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Mean distance of two rows of log-probabilities, each relative to 1 + its size: far down, little is much."""
+    return float(((one - other).abs() / (1 + one.abs())).mean())
+
+
+def refuse_difference(trained: torch.Tensor, saved: torch.Tensor, stored: torch.dtype, where: str) -> None:
+    """Refuses a saved student that does not say what the trained one says.
+
+    Raises:
+        WorkFailed: They differ by more than the rounding to the stored precision explains.
+    """
+    found, most = difference(trained, saved), TOLERANCE.get(stored, max(TOLERANCE.values()))
+    if not found <= most:  # so that nan is refused, too
+        name = str(stored).removeprefix("torch.")
+        raise WorkFailed(
+            f"the student saved in {where} does not say what the trained one says: on {len(trained)} tokens of "
+            f"held-out answers the log-probabilities differ by {found:.3g}, where {name} explains {most:g} at most "
+            f"({_row(trained)} became {_row(saved)}).\n"
+            "It is not used, and the checkpoints are kept. Try level.method: full, or another version of peft or "
+            "transformers, and run the same command."
+        )
+
+
+def _said(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    device = next(model.parameters()).device
+    labels = batch["labels"][0]
+    inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+    answer = labels != NO_LABEL
+    kept = int(answer.sum())  # a row's labels are its end
+    asked: Any = model
+    with torch.no_grad():
+        logits: torch.Tensor = asked(**inputs, use_cache=False, logits_to_keep=kept + 1).logits[0, -kept - 1 : -1]
+    return logits.float().cpu().log_softmax(dim=-1).gather(1, labels[answer][:, None])[:, 0]
+
+
+def _row(values: torch.Tensor) -> str:
+    return " ".join(f"{value:.2f}" for value in values[:3].tolist())

@@ -1,0 +1,1 @@
+"""What made the embedded models; not part of the installed package."""
