@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from makers import artefact, mute, task
-from parityalign.checkup import trained_on
 from parityalign.config import EvaluateSettings, IdentifySettings
 from parityalign.footprint import fits_twice, peak_bytes
 from parityalign.intervals import share_interval
@@ -426,26 +425,6 @@ def test_which_are_asked_hangs_on_their_identity_not_on_their_place(chance, coun
     assert len(here) == count
 
 
-def test_what_any_round_trained_on_was_not_kept_out(tmp_path):
-    pairs, first = judged(80)
-    gaps = [each.model_copy(update={"verdict": VerdictKind.TEACHER_ONLY}) for each in first]  # all of them, by then
-    again = tmp_path / "rounds" / "2" / "verdicts"
-    again.mkdir(parents=True)
-    (again / "verdicts.jsonl").write_text("".join(f"{each.model_dump_json()}\n" for each in gaps))
-    config, manifest = SimpleNamespace(level=LevelSettings(), seed=0), {"rounds": [{}, {}]}
-    run = SimpleNamespace(
-        config=config, folder=SimpleNamespace(path=tmp_path), artefact=lambda name: SimpleNamespace(manifest=manifest)
-    )
-    both = trained_on(run, pairs, first)
-    manifest["rounds"] = [{}]
-    once = trained_on(run, pairs, first)
-    begun = choose(pairs, first, config.level, 0)
-    choice = choose(pairs, gaps, config.level, 0, begun.held_out)  # as the second round chooses
-    assert once == {each.pair_id for each in begun.training}
-    assert both == once | {each.pair_id for each in choice.training} and once < both
-    assert not both & {each.pair_id for each in begun.held_out}
-
-
 def forget(folder, known, tasks, load, **options):
     made, rules = artefact(folder, "forgotten"), IdentifySettings(batch_size=4, **options)
     ask_again(made, known, tasks, load, settings=rules, progress=mute)
@@ -543,6 +522,18 @@ def test_a_run_says_what_was_forgotten_and_why_speed_was_not_measured(project, t
     assert "test questions it had right" in output
     page = (project / "runs" / "a" / "report.html").read_text()
     assert "What levelling kept" in page and "does not run in this process" in page
+
+
+def test_what_the_run_trained_on_is_not_asked_again(project, trainable):
+    done("run", configure(project, level={"held_out": 0.3}))
+    run = project / "runs" / "a"
+    pairs = [json.loads(line) for line in (run / "pairs" / "pairs.jsonl").read_text().splitlines()]
+    verdicts = [Verdict.model_validate_json(line) for line in (run / "verdicts" / "verdicts.jsonl").open()]
+    choice = choose([*map(Pair.model_validate, pairs)], verdicts, LevelSettings(held_out=0.3), 0)
+    asked = {json.loads(line)["item_id"] for line in (run / "forgotten" / "after.jsonl").open()}
+    right = {verdict.pair_id for verdict in verdicts if verdict.verdict == VerdictKind.STUDENT_RIGHT}
+    assert asked == right - {pair.pair_id for pair in choice.training}
+    assert 0 < len(asked) < len(right)
 
 
 def test_a_changed_setting_redoes_what_it_touches(project, trainable):

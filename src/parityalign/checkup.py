@@ -9,15 +9,12 @@ from typing import NamedTuple
 
 from parityalign.joinery import Run
 from parityalign.kept import LostByTask, Speed
-from parityalign.levelling import Plan
 from parityalign.records import Pair, Verdict
 from parityalign.stages._forgetting import ask_again, known_before, lost_pairs
 from parityalign.stages._scores import RunScores
 from parityalign.stages._speed import speed_of, time_students
 from parityalign.stages.evaluate import speed_questions
-from parityalign.stages.identify import VERDICTS
 from parityalign.stages.level import choose, was_levelled
-from parityalign.store import Stream
 
 
 class Checkup(NamedTuple):
@@ -45,23 +42,11 @@ def _lost(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> LostB
     settings = [*chosen_by, *asked_by]
     with run.stage("evaluate", "forgotten", of=of, settings=settings, called="evaluate, forgotten") as asked:
         if not asked.finished:
-            levelled = was_levelled(run.artefact("student"))
-            trained = trained_on(run, pairs, verdicts) if levelled else set()
+            trained = {pair.pair_id for pair in choose(pairs, verdicts, config.level, config.seed).training}
             known = known_before(pairs, verdicts, trained, settings=config.evaluate, seed=config.seed)
-            after = run.load_levelled if levelled else None
+            after = run.load_levelled if was_levelled(run.artefact("student")) else None
             ask_again(asked, known, run.tasks, after, settings=config.identify, progress=run.progress)
     return lost_pairs(asked, pairs, run.tasks, settings=config.identify)
-
-
-def trained_on(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> set[str]:
-    """The pairs that the student was trained on, in any round."""
-    plan = Plan(run.config.level, run.config.seed)
-    rounds = len(run.artefact("student").manifest.get("rounds", ()))
-    again = (run.folder.path / plan.verdicts(number) / VERDICTS for number in range(2, rounds + 1))
-    first = choose(pairs, verdicts, plan.settings, plan.seed)
-    judged = (list(Stream(path, Verdict, read_only=True)) for path in again)
-    later = (choose(pairs, each, plan.settings, plan.seed, first.held_out) for each in judged)
-    return {pair.pair_id for choice in (first, *later) for pair in choice.training}
 
 
 def _speed(run: Run) -> Speed:
