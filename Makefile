@@ -21,7 +21,7 @@ demo: setup
 demo-controls: demo
 	$(BIN)/parityalign demo --run runs/demo --controls
 
-# What each term of the objective is worth: 24 trainings on the demo's pairs; writes docs/results-objectives.md.
+# What each term of the objective is worth: 21 trainings on the demo's pairs; writes docs/results-objectives.md.
 demo-objectives: demo
 	$(BIN)/python benchmarks/objectives.py runs/demo
 

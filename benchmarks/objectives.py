@@ -21,6 +21,7 @@ from random import Random
 from typing import NamedTuple
 
 import numpy as np
+from parityalign.tasks.load import load_task
 
 from parityalign.config.run_yaml import load_config
 from parityalign.config.schema import RunConfig
@@ -33,13 +34,12 @@ from parityalign.core.records import Answer, Pair, Question
 from parityalign.demo.generate import POOL_PICTURES, POOL_SEEDS, pixel_hash, seeds, write_test
 from parityalign.demo.worlds import WORLDS
 from parityalign.metrics._statistics import Floats, cluster_sums, percentile_interval, resampled_means, sign_flip_p
-from parityalign.pipeline.level import Plan, level_student
+from parityalign.pipeline.level import level_student
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
 from parityalign.pipeline.run import Run
 from parityalign.stages.evaluate import AFTER_FILE, answer_tests
 from parityalign.stages.identify import verdicts_of
-from parityalign.tasks import load_task
 
 ARMS: Mapping[str, Mapping[str, object]] = {
     "answer": {"objective": {"answer": 1.0}},
@@ -49,7 +49,6 @@ ARMS: Mapping[str, Mapping[str, object]] = {
     "answer + consistency": {"objective": {"answer": 1.0, "consistency": 1.0}},
     "answer + coherence": {"objective": {"answer": 1.0, "coherence": 1.0}},
     "discrepancy": {"objective": {"discrepancy": 1.0}},
-    "answer, two rounds": {"objective": {"answer": 1.0}, "rounds": 2},
 }
 COMMON: Mapping[str, object] = {"parts": {"vision": 0.0}, "patience": 10**6}
 """Settings of every levelling, besides the demo's: trained to the end, the tower left as it is."""
@@ -101,34 +100,32 @@ def do(config: RunConfig, arm: str, seed: int, steps: int) -> None:
     with open_run_folder(prepared(config), lambda *_: None) as run:
         for _ in align(run):
             pass
-        plan = plan_of(config, arm, seed, steps)
-        student = student_of(run, plan, arm, run.folder.artifact)
+        settings = settings_of(config, arm, steps)
+        student = student_of(run, settings, arm, seed, run.folder.artifact)
         if not student.finished:
             began = time.monotonic()
             student.also = lambda: {"seconds": time.monotonic() - began, "peak_bytes": peak_bytes()}
             pairs = list(run.artifact("pairs").stream("pairs.jsonl", Pair))
-            level_student(run, student, pairs, verdicts_of(run.artifact("verdicts")), plan)
+            level_student(run, student, pairs, verdicts_of(run.artifact("verdicts")), settings=settings, seed=seed)
         answers = answers_of(folder_of(arm, seed), student.digest, run.folder.artifact)
         ask(run, answers, lambda: run.load_own(student.path))
 
 
-def plan_of(config: RunConfig, arm: str, seed: int, steps: int) -> Plan:
-    """How a student is levelled; rounds share the steps between them."""
-    chosen = config.level.model_dump() | {**COMMON, **ARMS[arm]}
-    settings = LevelSettings.model_validate(chosen | {"max_steps": steps // int(chosen["rounds"])})
-    return Plan(settings, seed, f"{folder_of(arm, seed)}/rounds")
+def settings_of(config: RunConfig, arm: str, steps: int) -> LevelSettings:
+    """How a student is levelled."""
+    return LevelSettings.model_validate(config.level.model_dump() | {**COMMON, **ARMS[arm], "max_steps": steps})
 
 
 def folder_of(arm: str, seed: int) -> str:
     """Where in the run folder a levelling is."""
-    return f"objectives/{arm.replace(' + ', '-').replace(', ', '-').replace(' ', '-')}/{seed}"
+    return f"objectives/{arm.replace(' + ', '-')}/{seed}"
 
 
-def student_of(run: Run, plan: Plan, arm: str, found: Callable[..., Artifact]) -> Artifact:
+def student_of(run: Run, settings: LevelSettings, arm: str, seed: int, found: Callable[..., Artifact]) -> Artifact:
     """The artifact of a levelled student, looked at (`run.folder.peek`) or to be worked on (`run.folder.artifact`)."""
     inputs = {name: run.artifact(name).digest for name in ("pairs", "verdicts", "evidence")}
-    settings = {**plan.settings.model_dump(mode="json"), **plan.settings.stands_for, "seed": plan.seed}
-    return found(f"{folder_of(arm, plan.seed)}/student", inputs=inputs, settings=settings)
+    plan = {**settings.model_dump(mode="json"), **settings.stands_for, "seed": seed}
+    return found(f"{folder_of(arm, seed)}/student", inputs=inputs, settings=plan)
 
 
 def answers_of(folder: str, student: str, found: Callable[..., Artifact]) -> Artifact:
@@ -170,8 +167,7 @@ def collected(
         for _ in align(run):
             pass
         tests = questions_of(run)
-        plans = {arm: [plan_of(config, arm, seed, steps) for seed in range(count)] for arm in ARMS}
-        found = {arm: [each for plan in plans[arm] if (each := levelling(run, plan, arm, tests))] for arm in ARMS}
+        found = {arm: levellings(run, settings_of(config, arm, steps), arm, count, tests) for arm in ARMS}
         untrained = answers_of("objectives/before", run.models.student_fingerprint, run.folder.artifact)
         ask(run, untrained, run.load_student)
         before = scored(run, untrained, tests)
@@ -179,17 +175,21 @@ def collected(
     return {arm: rows for arm, rows in found.items() if rows}, before, images
 
 
-def levelling(run: Run, plan: Plan, arm: str, tests: Mapping[str, Sequence[Question]]) -> Levelling | None:
-    """One levelling as it lies in the run folder, if it is finished and up to date."""
-    student = student_of(run, plan, arm, run.folder.peek)
-    if not student.finished:
-        return None
-    answers = answers_of(folder_of(arm, plan.seed), student.digest, run.folder.peek)
-    if not answers.finished:
-        return None
-    manifest = student.manifest
-    steps = sum(each["result"]["steps"] for each in manifest.get("rounds", [manifest]))
-    return Levelling(scored(run, answers, tests), steps, manifest["seconds"], manifest["peak_bytes"])
+def levellings(
+    run: Run, settings: LevelSettings, arm: str, count: int, tests: Mapping[str, Sequence[Question]]
+) -> list[Levelling]:
+    """Those of one arm, by seed, that are finished and up to date in the run folder."""
+    found = []
+    for seed in range(count):
+        student = student_of(run, settings, arm, seed, run.folder.peek)
+        if not student.finished:
+            continue
+        answers = answers_of(folder_of(arm, seed), student.digest, run.folder.peek)
+        if answers.finished:
+            facts = student.manifest
+            steps = facts["result"]["steps"]
+            found.append(Levelling(scored(run, answers, tests), steps, facts["seconds"], facts["peak_bytes"]))
+    return found
 
 
 def mean_scores(levellings: Sequence[Mapping[str, Sequence[float]]]) -> Floats:
@@ -263,8 +263,8 @@ student had right before, those that it has wrong after, as a mean over the seed
 |---|---|---|---|---|---|---|
 {costs}
 
-A step's time is that of the whole levelling over its steps: reading, the held-out looks and checkpoints, and in two
-rounds also the judging in between. `spread` is the standard deviation of the mean score over the seeds.
+A step's time is that of the whole levelling over its steps, with reading, the held-out looks and checkpoints. `spread`
+is the standard deviation of the mean score over the seeds.
 """
 
 

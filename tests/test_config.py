@@ -9,7 +9,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from parityalign.config.base import Settings
-from parityalign.config.run_yaml import as_yaml, load_config
+from parityalign.config.run_yaml import REMOVED, as_yaml, load_config
 from parityalign.config.schema import RunConfig, TaskData
 from parityalign.config.training import NEED_EXPLANATIONS
 from parityalign.core.errors import UserError
@@ -249,6 +249,22 @@ def test_an_unknown_key_two_levels_down_is_answered_with_the_near_one(folder):
     text = refusal(folder, good(loading={"student": {"dtpe": "float16"}, "techer": {}}))
     assert "unknown setting 'loading.student.dtpe'. Did you mean dtype?" in text
     assert "unknown setting 'loading.techer'. Did you mean teacher?" in text
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_setting_of_an_earlier_version_is_refused_with_what_became_of_it(folder, name):
+    said: object = 1
+    for key in reversed(name.split(".")):
+        said = {key: said}
+    text = refusal(folder, {**good(sede=1), **said})
+    assert "2 problems\n" in text
+    assert f"  - {name!r} {REMOVED[name]}" in text
+    assert "unknown setting 'sede'. Did you mean seed" in text
+
+
+def test_rounds_of_levelling_were_removed_since_they_did_harm(folder):
+    text = refusal(folder, good(level={"rounds": 2}))
+    assert "'level.rounds' was removed: two rounds scored 2.7 points below one" in text and "Delete the line" in text
 
 
 @pytest.mark.parametrize("term", NEED_EXPLANATIONS)

@@ -490,10 +490,10 @@ def test_what_a_server_refused_is_told_by_the_process_that_goes_on_too_and_of_th
 def test_a_stage_tells_of_what_its_parts_asked_too(picture):
     with serving(well) as served:
         servers = Servers(ServerSettings(**QUICK), None)
-        for stage, count in (("level, round 2", 3), ("level", 5), ("level, round 3", 7), ("level of another", 9)):
+        for stage, count in (("evaluate, speed", 3), ("evaluate", 5), ("evaluate, forgotten", 7), ("evaluate more", 9)):
             servers.model(f"{served.url}#m", stage).generate(questions(picture, count), GREEDY)
     answers = lambda stage: [each["answers"] for each in servers.facts(stage)["servers"].values()]  # noqa: E731
-    (part,), (whole,) = answers("level, round 2"), answers("level")
+    (part,), (whole,) = answers("evaluate, speed"), answers("evaluate")
     assert (part, whole) == (3 + PROBES, 7 + PROBES)  # what was answered before is not asked again
 
 

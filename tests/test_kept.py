@@ -22,7 +22,6 @@ from parityalign.metrics._statistics import share_interval
 from parityalign.models.backends import hf
 from parityalign.models.backends.fake import FakeModel
 from parityalign.models.memory import fits_twice, peak_bytes
-from parityalign.pipeline.retention import trained_on
 from parityalign.report.controls import Control, Controls, control_table
 from parityalign.report.retention import forgotten_table, speed_line, speed_table
 from parityalign.stages._forgetting import Case, ask_again, known_before, lost_by_task, lost_pairs
@@ -342,7 +341,7 @@ def test_peak_memory_is_the_weights_and_what_was_taken_besides(weighed):
 
 
 def test_where_the_system_does_not_tell_the_peak_it_is_not_known(weighed, monkeypatch, tmp_path):
-    monkeypatch.setattr("parityalign.models.memory._CLEAR", tmp_path / "no" / "such")
+    monkeypatch.setattr("parityalign.footprint._CLEAR", tmp_path / "no" / "such")
     done_it = []
     assert peak_bytes(weighed._model, lambda: done_it.append(1)) is None and done_it == [1]
 
@@ -373,7 +372,7 @@ def test_another_model_fits_where_there_is_room_for_its_weights_and_more(monkeyp
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free, 10**9))
     assert fits_twice(OnGpus()) is fits
     weights = weighed._model.get_memory_footprint()
-    monkeypatch.setattr("parityalign.models.memory._kilobytes", lambda *_: weights * free // 1000 // 1024)
+    monkeypatch.setattr("parityalign.footprint._kilobytes", lambda *_: weights * free // 1000 // 1024)
     assert fits_twice(weighed._model) is fits
 
 
@@ -424,26 +423,6 @@ def test_which_are_asked_hangs_on_their_identity_not_on_their_place(chance, coun
     here = chosen_of(pairs, verdicts, forgotten_pairs=count)
     assert {known.pair.pair_id for known in moved} == {known.pair.pair_id for known in here}
     assert len(here) == count
-
-
-def test_what_any_round_trained_on_was_not_kept_out(tmp_path):
-    pairs, first = judged(80)
-    gaps = [each.model_copy(update={"verdict": VerdictKind.TEACHER_ONLY}) for each in first]  # all of them, by then
-    again = tmp_path / "rounds" / "2" / "verdicts"
-    again.mkdir(parents=True)
-    (again / "verdicts.jsonl").write_text("".join(f"{each.model_dump_json()}\n" for each in gaps))
-    config, manifest = SimpleNamespace(level=LevelSettings(), seed=0), {"rounds": [{}, {}]}
-    run = SimpleNamespace(
-        config=config, folder=SimpleNamespace(path=tmp_path), artifact=lambda name: SimpleNamespace(manifest=manifest)
-    )
-    both = trained_on(run, pairs, first)
-    manifest["rounds"] = [{}]
-    once = trained_on(run, pairs, first)
-    begun = choose_pairs(pairs, first, config.level, 0)
-    choice = choose_pairs(pairs, gaps, config.level, 0, begun.held_out)  # as the second round chooses
-    assert once == {each.pair_id for each in begun.training}
-    assert both == once | {each.pair_id for each in choice.training} and once < both
-    assert not both & {each.pair_id for each in begun.held_out}
 
 
 def forget(folder, known, tasks, load, **options):
@@ -543,6 +522,18 @@ def test_a_run_says_what_was_forgotten_and_why_speed_was_not_measured(project, t
     assert "test questions it had right" in output
     page = (project / "runs" / "a" / "report.html").read_text()
     assert "What levelling kept" in page and "does not run in this process" in page
+
+
+def test_what_the_run_trained_on_is_not_asked_again(project, trainable):
+    done("run", configure(project, level={"held_out": 0.3}))
+    run = project / "runs" / "a"
+    pairs = [json.loads(line) for line in (run / "pairs" / "pairs.jsonl").read_text().splitlines()]
+    verdicts = [Verdict.model_validate_json(line) for line in (run / "verdicts" / "verdicts.jsonl").open()]
+    choice = choose_pairs([*map(Pair.model_validate, pairs)], verdicts, LevelSettings(held_out=0.3), 0)
+    asked = {json.loads(line)["item_id"] for line in (run / "forgotten" / "after.jsonl").open()}
+    right = {verdict.pair_id for verdict in verdicts if verdict.verdict == VerdictKind.STUDENT_RIGHT}
+    assert asked == right - {pair.pair_id for pair in choice.training}
+    assert 0 < len(asked) < len(right)
 
 
 def test_a_changed_setting_redoes_what_it_touches(project, trainable):

@@ -310,18 +310,6 @@ def test_reading_a_given_reply_takes_less_time_than_writing_it_and_more_memory()
     assert costs.asking_memory(few[0], size, AS_IT_IS, device) > costs.asking_memory(few[1], size, AS_IT_IS, device)
 
 
-def test_each_further_round_judges_all_pairs_and_trains_again():
-    once, thrice = planned(), planned(level={"rounds": 3})
-    assert thrice["level round 3", "student"]._replace(stage="level") == once["level", "student"]
-    assert thrice["identify round 2", "student"].requests == once["identify", "student"].requests
-    more = {(f"{stage} round {number}", "student") for stage in ("identify", "level") for number in (2, 3)}
-    assert thrice.keys() - once.keys() == more
-    small = published.device("t4")
-    known = {role: Known(READINGS[role], "", size=published_size("Qwen/Qwen2-VL-2B-Instruct")) for role in READINGS}
-    told = problems(run_of(level={"rounds": 3}), [*thrice.values()], known, small)
-    assert len([problem for problem in told if problem.startswith("training the student")]) == 1
-
-
 def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
     (size, device) = (
         size_of(place_of("Qwen/Qwen2-VL-2B-Instruct", AS_IT_IS, offline=True), AS_IT_IS),

@@ -1,8 +1,9 @@
 """A run's configuration as a YAML file: read, refused with all its problems at once, written with relative paths."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -14,6 +15,11 @@ from parityalign.config.data_specs import PREFIX, folder_of, full_source, is_own
 from parityalign.config.model_specs import is_served, split_model
 from parityalign.config.schema import RunConfig, TaskData, listed, unlisted
 from parityalign.core import UserError, did_you_mean
+
+REMOVED: Mapping[str, str] = MappingProxyType(
+    {"level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line"}
+)
+"""Settings that earlier versions had, by their dotted names: what is said where a file still gives one."""
 
 
 def load_config(path: Path, folder: Path | None = None) -> RunConfig:
@@ -129,6 +135,8 @@ def _in_words(problem: ErrorDetails) -> str:
     """One of pydantic's findings as a sentence: the key, what was given, what to write instead."""
     place = [str(part) for part in problem["loc"]]
     key = ".".join(place)
+    if problem["type"] == "extra_forbidden" and key in REMOVED:
+        return f"{key!r} {REMOVED[key]}"
     if problem["type"] == "extra_forbidden":
         return f"unknown setting {key!r}. {did_you_mean(place[-1], _known_keys(place[:-1]))}"
     if problem["type"] == "missing":

@@ -74,7 +74,7 @@ class LevelSettings(Settings):
     parts: PartRates = PartRates()
     epochs: int = Field(default=3, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps, of each round, instead of `epochs`: fewer or more."""
+    """Optimiser steps instead of `epochs`: fewer or more."""
     learning_rate: float = Field(default=2e-4, gt=0)
     batch_size: int = Field(default=64, ge=1)
     """Pairs in an optimiser step, however many of them fit into memory."""
@@ -93,9 +93,6 @@ class LevelSettings(Settings):
     """Share of the pairs kept out of training, for early stopping."""
     patience: int = Field(default=3, ge=1)
     """Looks at the held-out loss without a new best after which training stops."""
-    rounds: int = Field(default=1, ge=1)
-    """Times at most that gaps are identified and levelled, each time with the student of the time before; it ends as
-    soon as a round gains nothing on the held-out pairs."""
     skipped_steps: int = Field(default=100, ge=1)
     """Steps whose loss or gradient is not finite, and which change nothing, after which training stops."""
     lora_rank: int = Field(default=16, ge=1)

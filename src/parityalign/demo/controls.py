@@ -178,7 +178,7 @@ def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
         plan["weights"] = run.config.evidence.model_dump(include={"weight_by", "weight_exponent"})
     student = run.folder.artifact(f"{folder}/student", inputs=inputs, settings=plan)
     if not student.finished:
-        level = leveller(run, settings, f"level {lesson.name}")
+        level = leveller(run, settings, run.config.seed, f"level {lesson.name}")
         level(choice.training, choice.held_out, student.path)
         student.finish({"pairs": len(choice.training), "steps": aligned.steps})
     asked = {"student": student.digest, "answers before": run.artifact("answers").digest}

@@ -53,7 +53,7 @@ def align(run: Run) -> Iterator[str]:
 
     of = ["pairs", "verdicts", *evidence, "student model", "answer prompt"]
     with run.stage("level", "student", of=of, settings=["level", "seed", *evidence]) as levelled:
-        level_student(run, levelled, pairs, verdicts_of(verdicts))
+        level_student(run, levelled, pairs, verdicts_of(verdicts), settings=config.level, seed=seed)
     write_card(config)
     yield "level"
 

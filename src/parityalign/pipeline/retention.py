@@ -7,11 +7,9 @@ for the sake of the other or of the answers; what they come to is computed anew 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from parityalign.core import LostByTask, Pair, Speed, Stream, Verdict
-from parityalign.pipeline.level import Plan
+from parityalign.core import LostByTask, Pair, Speed, Verdict
 from parityalign.pipeline.run import Run
 from parityalign.stages import (
-    VERDICTS,
     RunScores,
     ask_again,
     choose_pairs,
@@ -49,23 +47,11 @@ def _lost(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> LostB
     settings = [*chosen_by, *asked_by]
     with run.stage("evaluate", "forgotten", of=of, settings=settings, called="evaluate, forgotten") as asked:
         if not asked.finished:
-            levelled = was_levelled(run.artifact("student"))
-            trained = trained_on(run, pairs, verdicts) if levelled else set()
+            trained = {pair.pair_id for pair in choose_pairs(pairs, verdicts, config.level, config.seed).training}
             known = known_before(pairs, verdicts, trained, settings=config.evaluate, seed=config.seed)
-            after = run.load_levelled if levelled else None
+            after = run.load_levelled if was_levelled(run.artifact("student")) else None
             ask_again(asked, known, run.tasks, after, settings=config.identify, progress=run.progress)
     return lost_pairs(asked, pairs, run.tasks, settings=config.identify)
-
-
-def trained_on(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> set[str]:
-    """The pairs that the student was trained on, in any round."""
-    plan = Plan(run.config.level, run.config.seed)
-    rounds = len(run.artifact("student").manifest.get("rounds", ()))
-    again = (run.folder.path / plan.verdicts(number) / VERDICTS for number in range(2, rounds + 1))
-    first = choose_pairs(pairs, verdicts, plan.settings, plan.seed)
-    judged = (list(Stream(path, Verdict, read_only=True)) for path in again)
-    later = (choose_pairs(pairs, each, plan.settings, plan.seed, first.held_out) for each in judged)
-    return {pair.pair_id for choice in (first, *later) for pair in choice.training}
 
 
 def _speed(run: Run) -> Speed:

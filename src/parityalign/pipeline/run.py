@@ -202,7 +202,7 @@ class Run:
     ) -> tuple[dict[str, str], dict[str, object]]:
         inputs = {label: digest for part in of for label, digest in self._digests(part).items()}
         plan = {key: value for part in settings for key, value in self._flat(part).items()}
-        plan |= {key: value for key, value in chosen.items() if key not in _SPEED_ONLY}
+        plan |= chosen
         if "level" in settings:
             plan |= self.config.level.stands_for
         return inputs, plan

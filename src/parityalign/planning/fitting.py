@@ -25,7 +25,7 @@ def problems(config: RunConfig, work: Sequence[Work], known: Mapping[Role, Known
             asked[each.role] = max(asked.get(each.role, (0.0, "")), problem)
     if known["student"].served:
         found.append(f"the student {config.student} is behind a server: it can be judged but not trained")
-    return [*(text for _, text in asked.values()), *dict.fromkeys(found), *_budgets(config.server, work, known)]
+    return [*(text for _, text in asked.values()), *found, *_budgets(config.server, work, known)]
 
 
 def _asking(work: Work, size: Size, loading: LoadingSettings, device: Device) -> tuple[float, str] | None:

@@ -198,13 +198,6 @@ def _assumed(
     if config.level.needs_observations and is_served(config.teacher):
         left_out = " and ".join(config.level.needs_observations)
         said.append(f"without {left_out}: a teacher behind a server shows nothing but its words")
-    if config.level.rounds > 1:
-        said.append("every round is gone through and has as many gaps as the first")
-        if config.identify.ask_teacher == "failures":
-            said.append(
-                "what the teacher is asked in later rounds is not counted: pairs that the student has wrong for the "
-                "first time"
-            )
     for role, each in known.items():
         said.extend(f"{role}: {how}" for how in {reading.assumed for reading in each.readings.values()} if how)
         if each.pace:

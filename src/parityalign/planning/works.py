@@ -89,7 +89,7 @@ def works(
             the run costs less.
     """
     run = _Run(config, amounts, readings, failures)
-    return [run.annotate(), *run.identify(), *run.observe(), *run.level(), *run.evaluate()]
+    return [run.annotate(), *run.identify(), *run.observe(), run.level(), *run.evaluate()]
 
 
 def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
@@ -161,40 +161,7 @@ class _Run:
             if explains:
                 yield self._asked("observe paths", role, self.pairs, reply, "explain")._replace(given=True)
 
-    def level(self) -> Iterator[Work]:
-        """All rounds take as many steps; what the teacher has answered in one is kept for the next."""
-        first = self._levelling()
-        yield first
-        for number in range(2, self.config.level.rounds + 1):
-            yield self._asked(f"identify round {number}", "student", self.pairs, self._judged)
-            yield first._replace(stage=f"level round {number}")
-
-    def evaluate(self) -> Iterator[Work]:
-        questions = {task: each.questions for task, each in self.amounts.items()}
-        reply = min(ANSWER_TOKENS, self.config.evaluate.max_new_tokens)
-        yield self._asked("evaluate before", "student", questions, reply)
-        yield self._asked("evaluate after", "student", questions, reply)
-        yield self._asked("evaluate", "teacher", questions, reply)
-        yield self._asked("evaluate forgotten", "student", self._known_before(), self._judged)
-
-    @property
-    def _judged(self) -> int:
-        return min(ANSWER_TOKENS, self.config.identify.max_new_tokens)
-
-    def _asked(self, stage: str, role: Role, counts: Mapping[str, int], reply: int, prompt: Prompt = "answer") -> Work:
-        seen: dict[str, Seen] = {task: getattr(reading, prompt) for task, reading in self.readings[role].items()}
-        requests = sum(counts.values())
-        return Work(
-            stage,
-            role,
-            requests=requests,
-            prompt_tokens=round(sum(count * seen[task].tokens for task, count in counts.items())),
-            reply_tokens=requests * reply,
-            patches=round(sum(count * seen[task].patches for task, count in counts.items())),
-            prompt=prompt,
-        )
-
-    def _levelling(self) -> Work:
+    def level(self) -> Work:
         """Training: `requests` are examples gone through, those that are only looked at for early stopping apart.
 
         In a step an example goes through the student once with its answer, once more under another view of its picture
@@ -222,6 +189,31 @@ class _Run:
             steps=steps,
             looked=(LOOKS + 1) * picked.held_out if steps else 0,
             passes=views + explains,
+        )
+
+    def evaluate(self) -> Iterator[Work]:
+        questions = {task: each.questions for task, each in self.amounts.items()}
+        reply = min(ANSWER_TOKENS, self.config.evaluate.max_new_tokens)
+        yield self._asked("evaluate before", "student", questions, reply)
+        yield self._asked("evaluate after", "student", questions, reply)
+        yield self._asked("evaluate", "teacher", questions, reply)
+        yield self._asked("evaluate forgotten", "student", self._known_before(), self._judged)
+
+    @property
+    def _judged(self) -> int:
+        return min(ANSWER_TOKENS, self.config.identify.max_new_tokens)
+
+    def _asked(self, stage: str, role: Role, counts: Mapping[str, int], reply: int, prompt: Prompt = "answer") -> Work:
+        seen: dict[str, Seen] = {task: getattr(reading, prompt) for task, reading in self.readings[role].items()}
+        requests = sum(counts.values())
+        return Work(
+            stage,
+            role,
+            requests=requests,
+            prompt_tokens=round(sum(count * seen[task].tokens for task, count in counts.items())),
+            reply_tokens=requests * reply,
+            patches=round(sum(count * seen[task].patches for task, count in counts.items())),
+            prompt=prompt,
         )
 
     def _chosen(self) -> Chosen:

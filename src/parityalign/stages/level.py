@@ -37,7 +37,6 @@ def level_on_gaps(
     *,
     settings: LevelSettings,
     seed: int,
-    held_out: Sequence[Pair] | None = None,
 ) -> None:
     """Has the student trained on what `choose` takes; where that is nothing, leaves the student as it is.
 
@@ -48,11 +47,10 @@ def level_on_gaps(
         leveller: Trains and saves.
         settings: What to train on; how to train is the leveller's affair.
         seed: Decides what is drawn.
-        held_out: See `choose`.
     """
     if artifact.finished:
         return
-    choice = choose_pairs(pairs, verdicts, settings, seed, held_out)
+    choice = choose_pairs(pairs, verdicts, settings, seed)
     gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for verdict in verdicts)
     counts = {"gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
     if not choice.training:
@@ -69,13 +67,7 @@ def was_levelled(artifact: Artifact) -> bool:
     return bool(artifact.manifest["outcome"] == LEVELLED)
 
 
-def choose_pairs(
-    pairs: Sequence[Pair],
-    verdicts: Sequence[Verdict],
-    settings: LevelSettings,
-    seed: int,
-    held_out: Sequence[Pair] | None = None,
-) -> Choice:
+def choose_pairs(pairs: Sequence[Pair], verdicts: Sequence[Verdict], settings: LevelSettings, seed: int) -> Choice:
     """Gaps and replay, or what a control asks for, split by image into training and held-out pairs.
 
     Args:
@@ -83,7 +75,6 @@ def choose_pairs(
         verdicts: The verdict on each, in the same order.
         settings: What to choose.
         seed: Decides what is drawn.
-        held_out: What is judged by instead of pairs that are drawn here; none on their images is trained on.
     """
     judged = list(zip(pairs, verdicts, strict=True))
     # Pairs are dropped for what would break training, so no control may bring them back.
@@ -98,9 +89,6 @@ def choose_pairs(
         "random": sample(usable, len(gaps) + len(replay), f"random {seed}", _pair_id),
     }[settings.select]
     replayed = len(replay) if settings.select == "gaps" else 0
-    if held_out is not None:
-        images = {pair.image_id for pair in held_out}
-        return Choice([pair for pair in chosen if pair.image_id not in images], list(held_out), replayed)
     return split_by_image(chosen, settings.held_out, seed)._replace(replayed=replayed)
 
 
