@@ -409,6 +409,7 @@ def small_demo(project, monkeypatch):
             if not target.exists():
                 target.parent.mkdir(parents=True)
                 (project / source).rename(target)
+        (folder / "drawn.json").write_text("{}")
 
     generate = type("Generate", (), {"write_demo_data": staticmethod(write_demo_data)})
     monkeypatch.setattr(cli, "find", lambda room, name: generate)
@@ -419,6 +420,19 @@ def test_the_demo_draws_its_data_into_the_run_folder_and_runs(project, trainable
     assert "textvqa_accuracy" in done("demo", "--run", "runs/demo")
     assert (project / "runs" / "demo" / "scores.json").exists()
     assert "up to date" in said_of("level", done("demo", "--run", "runs/demo"))
+
+
+def test_the_demo_s_run_is_resumed_from_the_configuration_in_its_folder(project, trainable, small_demo):
+    done("demo", "--run", project / "demo")
+    output = done("run", project / "demo" / "run.yaml")
+    assert "up to date: nothing changed" in said_of("intake", output)
+
+
+def test_the_demo_draws_nothing_into_the_folder_of_its_teacher(project, small_demo):
+    before = content(project)
+    message = refusal("demo", "--run", project / "pool" / "demo", "--teacher", f"hf:{project / 'pool'}")
+    assert f"it lies in 'teacher': {project / 'pool'}" in message
+    assert content(project) == before
 
 
 def test_the_demo_shows_its_controls_on_request(project, trainable, small_demo, monkeypatch):

@@ -73,17 +73,18 @@ def demo(
 ) -> None:
     """Run everything on the bundled teacher, student and pictures."""
     from parityalign.joinery import CONFIG
-    from parityalign.starting import refuse_foreign_folder, refuse_other_run
+    from parityalign.starting import DEMO_DATA, refuse_foreign_folder, refuse_other_run, refuse_shared_folder
 
     def chosen(config: RunConfig) -> RunConfig:
         return with_teacher(config, teacher, Path.cwd()) if teacher else config
 
-    refuse_foreign_folder(run)
     config = chosen(read_config(DEMO_CONFIG, run))
+    refuse_shared_folder(config, drawn=config.run / DEMO_DATA)
+    refuse_foreign_folder(run)
     with terminal.progress(_console()) as progress, RunFolder(run):
         if (run / CONFIG).exists():  # drawing clears `data`, which may be somebody's own
             refuse_other_run(read_config(run / CONFIG), config)
-        find("embedded", "generate").write_demo_data(run / "data", config.seed, progress)
+        find("embedded", "generate").write_demo_data(run / DEMO_DATA, config.seed, progress)
     _align(chosen(load_config(DEMO_CONFIG, run)), controls=controls)
 
 

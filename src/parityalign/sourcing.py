@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from parityalign.errors import UserError
+from parityalign.hub import divided
+from parityalign.modelfiles import is_path
 from parityalign.plugins import find, has, names, near
 from parityalign.seams import Source
 
@@ -31,6 +33,17 @@ def folder_of(spec: str) -> Path | None:
     """The folder whose files a source offers one by one; None for other kinds."""
     kind, location = _split(spec)
     return Path(location) if kind == _FOLDER else None
+
+
+def places_of(spec: str) -> list[Path]:
+    """The files and folders on this machine that a source (with full path) names; none for a name on the hub."""
+    kind, location = _split(spec)
+    if kind == _HUB:
+        place = divided(location)[0]
+        return [Path(place).expanduser()] if is_path(place) else []
+    if kind == _FOLDER or os.path.exists(location):
+        return [Path(location)]
+    return sorted(map(Path, glob.iglob(location, recursive=True)))
 
 
 def problem_of(spec: str) -> str | None:
