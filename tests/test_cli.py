@@ -300,7 +300,7 @@ def test_identify_judges_answers_that_were_made_elsewhere(tmp_path, rule):
 
 
 def test_identify_from_files_loads_no_torch(tmp_path):
-    code = "import sys; from parityalign.cli import app; app(sys.argv[1:], standalone_mode=False); "
+    code = "import sys; from parityalign.cli.app import app; app(sys.argv[1:], standalone_mode=False); "
     code += "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     arguments = [str(argument) for argument in elsewhere(tmp_path)]
     assert subprocess.run([sys.executable, "-c", code, *arguments]).returncode == 0
@@ -410,6 +410,7 @@ def small_demo(project, monkeypatch):
             if not target.exists():
                 target.parent.mkdir(parents=True)
                 (project / source).rename(target)
+        (folder / "drawn.json").write_text("{}")
 
     monkeypatch.setattr(demo, "write_demo_data", write_demo_data)
 
@@ -419,6 +420,19 @@ def test_the_demo_draws_its_data_into_the_run_folder_and_runs(project, trainable
     assert "textvqa_accuracy" in done("demo", "--run", "runs/demo")
     assert (project / "runs" / "demo" / "scores.json").exists()
     assert "up to date" in said_of("level", done("demo", "--run", "runs/demo"))
+
+
+def test_the_demo_s_run_is_resumed_from_the_configuration_in_its_folder(project, trainable, small_demo):
+    done("demo", "--run", project / "demo")
+    output = done("run", project / "demo" / "run.yaml")
+    assert "up to date: nothing changed" in said_of("intake", output)
+
+
+def test_the_demo_draws_nothing_into_the_folder_of_its_teacher(project, small_demo):
+    before = content(project)
+    message = refusal("demo", "--run", project / "pool" / "demo", "--teacher", f"hf:{project / 'pool'}")
+    assert f"it lies in 'teacher': {project / 'pool'}" in message
+    assert content(project) == before
 
 
 def test_the_demo_shows_its_controls_on_request(project, trainable, small_demo, monkeypatch):

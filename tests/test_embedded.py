@@ -4,6 +4,8 @@ from random import Random
 
 import pytest
 import torch
+from parityalign.metrics._matching import textvqa_accuracy
+from parityalign.tasks.load import load_task
 from PIL import Image
 
 from demo_models import apart
@@ -22,18 +24,17 @@ from demo_models.schooling import (
     visible,
     world_of,
 )
-from makers import mute
+from makers import content, mute
+from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.core.layout import EMBEDDED_MODELS
 from parityalign.demo import generate
 from parityalign.demo.canvas import SIDE, Fact
 from parityalign.demo.splits import ten_answers
 from parityalign.demo.worlds import WORLDS
-from parityalign.metrics import textvqa_accuracy
 from parityalign.models.loading import open_processor
 from parityalign.models.open import load_model
 from parityalign.stages.parsing import ParsedPair, read_explanation, read_pair
-from parityalign.tasks import load_task
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,31 @@ def test_data_that_is_there_is_not_drawn_again(data, monkeypatch):
     before = {file: file.stat().st_mtime_ns for file in data.rglob("*.*")}
     generate.write_demo_data(data, 0, mute)
     assert before == {file: file.stat().st_mtime_ns for file in data.rglob("*.*")}
+
+
+def test_the_demo_draws_over_nothing_that_it_has_not_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "POOL_PICTURES", 1)
+    monkeypatch.setattr(generate, "TEST_PICTURES", 1)
+    photo = tmp_path / "data" / "pool" / "photo.png"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(b"mine")
+    with pytest.raises(UserError, match="holds pool, which the demo has not drawn"):
+        generate.write_demo_data(tmp_path / "data", 0, mute)
+    assert photo.read_bytes() == b"mine"
+
+
+def test_drawing_that_was_cut_off_is_begun_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "POOL_PICTURES", 1)
+    monkeypatch.setattr(generate, "TEST_PICTURES", 1)
+
+    def interrupt(step, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate.write_demo_data(tmp_path / "cut", 0, interrupt)
+    for folder in ("cut", "whole"):
+        generate.write_demo_data(tmp_path / folder, 0, mute)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
 def test_annotators_disagree_yet_the_true_answer_nearly_always_makes_the_full_score():

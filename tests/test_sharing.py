@@ -2,6 +2,7 @@
 
 import builtins
 import re
+import shutil
 from types import SimpleNamespace
 
 import httpx2
@@ -116,7 +117,7 @@ def test_the_card_comes_with_levelling_and_gets_its_scores_from_evaluate(project
     done("run", project / "run.yaml")
     run = project / "runs" / "a"
     for stale in ("student", "answers"):
-        (run / stale / "manifest.json").unlink()
+        shutil.rmtree(run / stale)
     done("level", run)
     assert "It has not been scored" in (run / "student" / "README.md").read_text()
     done("evaluate", run)

@@ -217,6 +217,24 @@ def test_a_kill_while_an_old_artifact_is_thrown_away_leaves_a_usable_folder(run)
     assert not (run.path / ".pairs.discarded").exists()
 
 
+@pytest.mark.parametrize("name", ["pairs/photo.png", "pairs/2024/photo.png", "pairs"])
+def test_what_no_run_has_made_is_refused_and_stays(run, name):
+    mine = run.path / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(UserError, match="is in the way, and no run has made it"):
+        pairs_artifact(run)
+    assert mine.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("left", [[], ["begun.json.part"]])
+def test_a_kill_before_the_first_mark_is_whole_leaves_a_usable_folder(run, left):
+    (run.path / "pairs").mkdir()
+    for name in left:
+        (run.path / "pairs" / name).write_text("{")
+    assert not pairs_artifact(run).finished
+
+
 # Resuming
 
 

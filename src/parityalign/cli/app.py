@@ -21,7 +21,7 @@ from parityalign.cli import progress as terminal
 from parityalign.cli import show
 from parityalign.cli.options import PublicOption, PushOption, Rule, RunArgument, What
 from parityalign.config import IdentifySettings, RunConfig, config_in, load_config, read_config, with_teacher
-from parityalign.core import CONFIG, Measure, RunFolder, UserError, VerdictKind, write_whole
+from parityalign.core import CONFIG, DEMO_DATA, Measure, RunFolder, UserError, VerdictKind, write_whole
 
 P = ParamSpec("P")
 
@@ -75,12 +75,13 @@ def demo_command(
     def chosen(config: RunConfig) -> RunConfig:
         return with_teacher(config, teacher, Path.cwd()) if teacher else config
 
-    pipeline.refuse_foreign_folder(run)
     config = chosen(read_config(DEMO_CONFIG, run))
+    pipeline.refuse_shared_folder(config, drawn=config.run / DEMO_DATA)
+    pipeline.refuse_foreign_folder(run)
     with terminal.progress(_console()) as progress, RunFolder(run):
         if (run / CONFIG).exists():  # drawing clears `data`, which may be somebody's own
             pipeline.refuse_other_run(read_config(run / CONFIG), config)
-        demo.write_demo_data(run / "data", config.seed, progress)
+        demo.write_demo_data(run / DEMO_DATA, config.seed, progress)
     _align(chosen(load_config(DEMO_CONFIG, run)), controls=controls)
 
 

@@ -4,9 +4,11 @@ from .data_specs import SAVED as SAVED
 from .data_specs import divided as divided
 from .data_specs import is_own as is_own
 from .data_specs import is_table as is_table
+from .data_specs import places_of as places_of
 from .data_specs import problem_of as problem_of
 from .data_specs import split_source as split_source
 from .loading import LoadingSettings as LoadingSettings
+from .model_specs import is_path as is_path
 from .model_specs import is_served as is_served
 from .model_specs import split_model as split_model
 from .rates import PartRates as PartRates

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from parityalign.config.model_specs import is_path
 from parityalign.core import did_you_mean, has_part, part_names
 
 _FOLDER, _HUB = "folder", "hf"
@@ -29,6 +30,17 @@ def folder_of(spec: str) -> Path | None:
     """The folder whose files a source offers one by one; None for other kinds."""
     kind, location = split_source(spec)
     return Path(location) if kind == _FOLDER else None
+
+
+def places_of(spec: str) -> list[Path]:
+    """The files and folders on this machine that a source (with full path) names; none for a name on the hub."""
+    kind, location = split_source(spec)
+    if kind == _HUB:
+        place = divided(location)[0]
+        return [Path(place).expanduser()] if is_path(place) else []
+    if kind == _FOLDER or os.path.exists(location):
+        return [Path(location)]
+    return sorted(map(Path, glob.iglob(location, recursive=True)))
 
 
 def problem_of(spec: str) -> str | None:

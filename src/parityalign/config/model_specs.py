@@ -1,5 +1,6 @@
 """What `teacher` and `student` may name: KIND:LOCATION, a bundled model, or the address of a server."""
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from parityalign.core import EMBEDDED_MODELS, UserError, did_you_mean, has_part, part_names
@@ -56,3 +57,8 @@ def split_model(spec: str) -> tuple[str, str]:
 
 def _kinds() -> list[str]:
     return sorted([*part_names("models"), "embedded"])
+
+
+def is_path(location: str) -> bool:
+    """Whether a location is a folder, there or not; else it is taken for a name on the hub."""
+    return location.startswith((".", "/", "~")) or location.count("/") > 1 or Path(location).expanduser().exists()

@@ -19,7 +19,15 @@ from typing import Any, Self, TypeVar
 
 from parityalign import __version__
 from parityalign.core.errors import UserError
-from parityalign.core.files import cut_torn_line, digest_of_files, file_digest, folder_files, write_whole, writing
+from parityalign.core.files import (
+    HALF_WRITTEN,
+    cut_torn_line,
+    digest_of_files,
+    file_digest,
+    folder_files,
+    write_whole,
+    writing,
+)
 from parityalign.core.jsonl import Stream
 from parityalign.core.records import Record, content_id
 
@@ -86,9 +94,14 @@ class Artifact:
         return manifest_digest(self.manifest)
 
     def begin(self) -> None:
-        """Makes the folder ready to be worked on: continued where it matches, else emptied."""
+        """Makes the folder ready to be worked on: continued where it matches, else emptied.
+
+        Raises:
+            UserError: Something lies there that no run has made.
+        """
         if self._continues:
             return
+        self._refuse_unmarked()
         discarded = self.path.with_name(f".{self.path.name}.discarded")
         with writing(self.path):
             shutil.rmtree(discarded, ignore_errors=True)
@@ -99,6 +112,17 @@ class Artifact:
             self.path.mkdir(parents=True)
         self._continues = True
         self._write_begun()
+
+    def _refuse_unmarked(self) -> None:
+        if not self.path.exists() or any((self.path / mark).exists() for mark in (MANIFEST, BEGUN)):
+            return
+        # A kill may come before the first mark is whole.
+        others = [path for path in _entries(self.path) if path.name != BEGUN + HALF_WRITTEN]
+        if others:
+            raise UserError(
+                f"{others[0]} is in the way, and no run has made it: {self.path} has neither {MANIFEST} nor {BEGUN}.\n"
+                "It was left as it is. Name another folder as the run, or move it away."
+            )
 
     def remember(self, **facts: object) -> None:
         """Keeps facts for the manifest, on the disk at once: a kill loses none of them.
@@ -265,6 +289,11 @@ def _damage(folder: Path, manifest: Mapping[str, Any]) -> str | None:
         if path.stat().st_size != entry["bytes"]:
             return f"its file {name} was changed by hand"
     return None
+
+
+def _entries(path: Path) -> list[Path]:
+    """What lies in a folder; a file itself."""
+    return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
 def _short(value: object) -> str:

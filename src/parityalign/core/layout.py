@@ -14,5 +14,10 @@ SERVER: Final = "server"
 PROFILES: Final = "profile.jsonl"
 """In the artifact `evidence`: how the two models differ on each pair."""
 
+DEMO_DATA: Final = "data"
+"""Folder of a run that `parityalign demo` draws its pictures into; no stage writes there."""
+DRAWN: Final = "drawn.json"
+"""Marks a folder that the demo has drawn into."""
+
 EMBEDDED_MODELS = Path(__file__).parent.parent / "demo" / "models"
 """The folder of the bundled models; `embedded:NAME` is `hf:` on the folder NAME in it."""

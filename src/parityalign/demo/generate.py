@@ -15,7 +15,7 @@ from shutil import rmtree
 
 from PIL import Image
 
-from parityalign.core import Progress, WorkFailed, write_whole
+from parityalign.core import DRAWN, HALF_WRITTEN, Progress, UserError, WorkFailed, write_whole
 from parityalign.demo.canvas import Fact, Picture, one_of_each_kind
 from parityalign.demo.charts import implied
 from parityalign.demo.splits import WRITERS, Asked
@@ -29,20 +29,28 @@ TEST_PICTURES = 300
 """Pictures in the test split of each task, with two questions each."""
 _BLOCK = 1_000_000
 """Seeds that one task of one demo seed owns; pools and splits are far smaller."""
-_DONE = "drawn.json"
+_PARTS = ("pool", "test")
+_DONE = DRAWN
+"""Says what was drawn; until all is, it says `_BEGUN`."""
+_BEGUN = "{}"
 
 
 def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
     """Draws pools and test splits into a folder; does nothing where the same demo seed has been drawn whole.
 
     Raises:
+        UserError: The folder holds files that the demo has not drawn.
         WorkFailed: A pool picture and a test picture have the same pixels.
     """
     wanted = {"seed": seed, "pool": POOL_PICTURES, "test": TEST_PICTURES, "version": 1}
     marker, written = folder / _DONE, json.dumps(wanted)
     if marker.exists() and marker.read_text() == written:
         return
-    rmtree(folder, ignore_errors=True)
+    _refuse_other_files(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(marker, _BEGUN)
+    for part in _PARTS:
+        rmtree(folder / part, ignore_errors=True)
     total = len(WORLDS) * (POOL_PICTURES + TEST_PICTURES)
     seen: dict[str, set[str]] = {"pool": set(), "test": set()}
     done = 0
@@ -60,6 +68,21 @@ def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
             f"{len(both)} pictures are both in the pool and in a test split of {folder}; take another seed"
         )
     write_whole(marker, written)
+
+
+def is_drawn(folder: Path) -> bool:
+    """Whether the pictures in a folder are the demo's own, if not yet all of them."""
+    return (folder / _DONE).is_file()
+
+
+def _refuse_other_files(folder: Path) -> None:
+    # A kill may come before the first marker is whole.
+    others = [path for path in folder.glob("*") if path.name != _DONE + HALF_WRITTEN]
+    if others and not is_drawn(folder):
+        raise UserError(
+            f"{folder} holds {others[0].name}, which the demo has not drawn. Name another folder: "
+            "parityalign demo --run RUN"
+        )
 
 
 def pixel_hash(image: Image.Image) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from parityalign.config import LoadingSettings
+from parityalign.config import LoadingSettings, is_path
 from parityalign.core import UserError, WorkFailed
 
 INDEX = "model.safetensors.index.json"
@@ -83,11 +83,6 @@ def _refuse_incomplete(location: str, names: list[str]) -> None:
             )
     if lacking:
         raise UserError(f"{location} is no model folder: it lacks {' and '.join(lacking)}.\nExpected: {_EXPECTED}.")
-
-
-def is_path(location: str) -> bool:
-    """Whether a location is a folder, there or not; else it is taken for a name on the hub."""
-    return location.startswith((".", "/", "~")) or location.count("/") > 1 or Path(location).expanduser().exists()
 
 
 def commit_of(name: str, loading: LoadingSettings) -> str:

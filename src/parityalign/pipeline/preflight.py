@@ -3,15 +3,28 @@
 Like `pipeline.py` this module joins rooms.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 from parityalign import models, training
-from parityalign.config import LoadingSettings, RunConfig, as_yaml, read_config, split_model
-from parityalign.core import CONFIG, Progress, RunFolder, UserError, missing_package, write_whole
-from parityalign.models import check_model_folder, commit_of, is_path
+from parityalign.config import (
+    PREFIX,
+    LoadingSettings,
+    RunConfig,
+    as_yaml,
+    divided,
+    is_path,
+    is_served,
+    places_of,
+    read_config,
+    split_model,
+)
+from parityalign.core import CONFIG, DEMO_DATA, DRAWN, Progress, RunFolder, UserError, missing_package, write_whole
+from parityalign.models import check_model_folder, commit_of
 from parityalign.pipeline.run import Run
 
 _ROLES = ("teacher", "student")
@@ -31,8 +44,10 @@ def open_run_folder(
         redo: Whether the results of another configuration may be worked over.
 
     Raises:
-        UserError: The folder is in use, is no run folder, or holds a run of another configuration.
+        UserError: The folder is in use, is no run folder, is shared with what was given to the run, or holds a run
+            of another configuration.
     """
+    refuse_shared_folder(config, drawn=_drawn_by_demo(config.run))
     refuse_foreign_folder(config.run)
     path = config.run / CONFIG
     before = read_config(path) if path.exists() else None
@@ -77,6 +92,75 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
         training.refuse_student(location, config.loading.student, config.level)
     if config.level.method == "qlora" and (not before or before.level.method != "qlora"):
         training.refuse_method("qlora")
+
+
+def refuse_shared_folder(config: RunConfig, *, drawn: Path | None = None) -> None:
+    """Keeps the run folder apart from the pools, test splits and models that the user gave.
+
+    Args:
+        config: The configuration, with full paths.
+        drawn: The folder whose pools and test splits the demo draws itself, so that they may lie in the run folder.
+
+    Raises:
+        UserError: The run folder is, contains or lies in one of them, by its name or by where links lead.
+    """
+    found = []
+    for setting, places in _given(config):
+        own = [place for place in places if not (drawn and _relation(drawn, place) in ("is", "contains"))]
+        first = next((place for place in own if _relation(config.run, place)), None)
+        if first:
+            found.append(f"  - it {_relation(config.run, first)} {setting!r}: {_with_target(first)}")
+    if found:
+        told = "\n".join(found)
+        raise UserError(
+            f"the run folder {_with_target(config.run)} is not the run's alone:\n{told}\n"
+            "A run deletes and makes anew what lies in its folder. "
+            "Name a folder of its own as `run`, such as runs/NAME."
+        )
+
+
+def _drawn_by_demo(run: Path) -> Path | None:
+    data = run / DEMO_DATA
+    return data if (data / DRAWN).is_file() else None
+
+
+def _given(config: RunConfig) -> Iterator[tuple[str, Sequence[Path]]]:
+    """The settings that name files or folders of the user, with their places on this machine."""
+    for name, data in config.tasks.items():
+        for spec in data.images:
+            yield f"tasks.{name}.images", places_of(spec)
+        if data.test and data.test.startswith(PREFIX):
+            yield f"tasks.{name}.test", _local(divided(data.test.removeprefix(PREFIX))[0])
+        elif data.test:
+            yield f"tasks.{name}.test", [Path(data.test)]
+    for role in _ROLES:
+        kind, _, location = getattr(config, role).partition(":")
+        if kind != "embedded" and not is_served(getattr(config, role)):
+            yield role, _local(location)
+
+
+def _local(location: str) -> list[Path]:
+    return [Path(location).expanduser()] if is_path(location) else []
+
+
+def _relation(folder: Path, thing: Path) -> str | None:
+    """What a folder is to a thing, in a word; None if the two are apart. Neither needs to exist."""
+    pairs = list(product(_names(folder), _names(thing)))
+    if any(one == other for one, other in pairs):
+        return "is"
+    if any(other.is_relative_to(one) for one, other in pairs):
+        return "contains"
+    return "lies in" if any(one.is_relative_to(other) for one, other in pairs) else None
+
+
+def _names(path: Path) -> set[Path]:
+    """As it is called, since a link is lost with the folder that it lies in, and where it leads."""
+    return {Path(os.path.abspath(path)), Path(os.path.realpath(path))}
+
+
+def _with_target(path: Path) -> str:
+    target = Path(os.path.realpath(path))
+    return str(path) if target == path else f"{path} (which leads to {target})"
 
 
 def refuse_foreign_folder(folder: Path) -> None:

@@ -13,12 +13,11 @@ from huggingface_hub import constants, get_session
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 
 from parityalign import training
-from parityalign.config import LoadingSettings, RunConfig, split_model
+from parityalign.config import LoadingSettings, RunConfig, is_path, split_model
 from parityalign.core import UserError
 from parityalign.models import (
     check_model,
     dtype_of,
-    is_path,
     model_folder,
     open_config,
     open_processor,

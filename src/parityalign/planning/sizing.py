@@ -18,9 +18,9 @@ from PIL.Image import Image, new
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, PreTrainedConfig
 
-from parityalign.config import LoadingSettings
+from parityalign.config import LoadingSettings, is_path
 from parityalign.core import UserError
-from parityalign.models import BACKEND, Prompter, is_path, limit_pixels, open_config, open_processor, quieten
+from parityalign.models import BACKEND, Prompter, limit_pixels, open_config, open_processor, quieten
 from parityalign.planning.published import architecture, models
 from parityalign.planning.sizes import Prompts, Reading, Seen, Size, Stack
 

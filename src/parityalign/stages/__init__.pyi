@@ -1,7 +1,6 @@
 from ._forgetting import ask_again as ask_again
 from ._forgetting import known_before as known_before
 from ._forgetting import lost_pairs as lost_pairs
-from ._remembering import remembering as remembering
 from ._scores import RunScores as RunScores
 from ._speed import measured_speed as measured_speed
 from ._speed import time_students as time_students
@@ -13,8 +12,8 @@ from .discrepancy import explanations_of as explanations_of
 from .discrepancy import observe_models as observe_models
 from .evaluate import AFTER_FILE as AFTER_FILE
 from .evaluate import BEFORE_FILE as BEFORE_FILE
-from .evaluate import TEACHER_FILE as TEACHER_FILE
 from .evaluate import Models as Models
+from .evaluate import TEACHER_FILE as TEACHER_FILE
 from .evaluate import answer_tests as answer_tests
 from .evaluate import evaluate_models as evaluate_models
 from .evaluate import score_answers as score_answers
@@ -32,8 +31,8 @@ from .identify_files import identify_from_files as identify_from_files
 from .identify_files import named_columns as named_columns
 from .intake import accepted_images as accepted_images
 from .intake import sort_images as sort_images
-from .level import LEVELLED as LEVELLED
 from .level import Choice as Choice
+from .level import LEVELLED as LEVELLED
 from .level import choose_pairs as choose_pairs
 from .level import level_on_gaps as level_on_gaps
 from .level import split_by_image as split_by_image
