@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 import torch
-from parityalign.metrics._matching import textvqa_accuracy
+from parityalign.metrics import textvqa_accuracy
 from parityalign.tasks.load import load_task
 from PIL import Image
 
