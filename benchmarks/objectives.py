@@ -21,7 +21,6 @@ from random import Random
 from typing import NamedTuple
 
 import numpy as np
-from parityalign.tasks.load import load_task
 
 from parityalign.config.run_yaml import load_config
 from parityalign.config.schema import RunConfig
@@ -40,6 +39,7 @@ from parityalign.pipeline.preflight import open_run_folder
 from parityalign.pipeline.run import Run
 from parityalign.stages.evaluate import AFTER_FILE, answer_tests
 from parityalign.stages.identify import verdicts_of
+from parityalign.tasks import load_task
 
 ARMS: Mapping[str, Mapping[str, object]] = {
     "answer": {"objective": {"answer": 1.0}},

@@ -4,8 +4,6 @@ from random import Random
 
 import pytest
 import torch
-from parityalign.metrics import textvqa_accuracy
-from parityalign.tasks.load import load_task
 from PIL import Image
 
 from demo_models import apart
@@ -32,9 +30,11 @@ from parityalign.demo import generate
 from parityalign.demo.canvas import SIDE, Fact
 from parityalign.demo.splits import ten_answers
 from parityalign.demo.worlds import WORLDS
+from parityalign.metrics import textvqa_accuracy
 from parityalign.models.loading import open_processor
 from parityalign.models.open import load_model
 from parityalign.stages.parsing import ParsedPair, read_explanation, read_pair
+from parityalign.tasks import load_task
 
 
 @pytest.fixture(scope="module")
