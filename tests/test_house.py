@@ -43,6 +43,7 @@ MAY_BE_HEAVY = {
     "models.hf",
     "models._batches",
     "models._decoding",
+    "models._generate",
     "models._observing",
 }
 """What may import the heavy packages, besides the rooms that train."""

@@ -20,6 +20,7 @@ from parityalign.loading import LoadingSettings
 from parityalign.machine import SMALLER, is_out_of_memory
 from parityalign.models._batches import Budget, Row, windows
 from parityalign.models._decoding import GumbelNoise, can_choose_rows, decode
+from parityalign.models._generate import refuse_unknown_generate
 from parityalign.models._observing import Observing
 from parityalign.models._reading import Reader
 from parityalign.opening import AS_IT_IS, described, open_model, open_processor
@@ -43,8 +44,10 @@ def load(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
     """The model in a folder or on the hub, ready to be asked.
 
     Raises:
-        UserError: It is missing or no vision-language model with safetensors, processor and chat template.
+        UserError: It is missing or no vision-language model with safetensors, processor and chat template; or the
+            installed transformers generates in a way that is not known.
     """
+    refuse_unknown_generate()
     processor = open_processor(location, loading)
     return HFModel(location, open_model(location, loading), processor)
 
