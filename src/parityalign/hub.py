@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from parityalign.errors import UserError, missing_package
+from parityalign.modelfiles import out_of_reach
 from parityalign.plugins import near
 
 if TYPE_CHECKING:
@@ -64,9 +65,11 @@ def _rows(name: str, table: "datasets.IterableDataset") -> Iterator[Mapping[str,
 
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
+    # No network, no such set, broken files.
+    unreadable: tuple[type[Exception], ...] = (*out_of_reach(), OSError, ValueError, RuntimeError)
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as problem:  # no network, no such set, broken files
+    except unreadable as problem:
         raise UserError(
             f"cannot read the data set {name}: {(str(problem) or repr(problem)).splitlines()[0]}.\n"
             "Look at its name and at the network; or download it and name the folder: hf:./folder"

@@ -191,7 +191,9 @@ def published_files(name: str, loading: LoadingSettings) -> dict[str, int]:
     from huggingface_hub import get_cached_repo_tree
 
     fetched(name, loading, weights=False)  # notes the list
-    return {file.path: file.size for file in get_cached_repo_tree(name, revision=commit_of(name, loading))}
+    commit = commit_of(name, loading)
+    with _answers(name, commit):
+        return {file.path: file.size for file in get_cached_repo_tree(name, revision=commit)}
 
 
 def _snapshot(name: str, commit: str, patterns: list[str]) -> Path:
@@ -202,10 +204,27 @@ def _snapshot(name: str, commit: str, patterns: list[str]) -> Path:
         return Path(snapshot_download(name, revision=commit, allow_patterns=patterns, ignore_patterns=["*/*"]))
 
 
+def out_of_reach() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where there is no way to the hub and the cache does not do instead.
+
+    Its own answers (`HfHubHTTPError`) are none of these.
+    """
+    from httpx2 import RequestError
+    from huggingface_hub import errors
+
+    return (
+        RequestError,
+        ConnectionError,  # OfflineModeIsEnabled among them
+        TimeoutError,
+        errors.CachedRepoTreeNotFoundError,
+        errors.LocalEntryNotFoundError,
+        errors.RevisionResolutionError,
+    )
+
+
 @contextmanager
 def _answers(name: str, revision: str | None) -> Iterator[None]:
     """Says in words what is wrong with a model on the hub, or with the way there."""
-    from httpx2 import TransportError
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{name}"
@@ -227,12 +246,7 @@ def _answers(name: str, revision: str | None) -> Iterator[None]:
         raise UserError(
             f"{name!r} is no name of a model on the hub, which is OWNER/NAME, such as Qwen/Qwen2-VL-2B-Instruct."
         ) from problem
-    except (
-        errors.RevisionResolutionError,
-        errors.LocalEntryNotFoundError,
-        errors.OfflineModeIsEnabled,
-        TransportError,
-    ) as problem:
+    except out_of_reach() as problem:
         raise UserError(
             f"the model {name} is not, or not whole, in this machine's cache ({constants.HF_HUB_CACHE}), and the hub "
             "cannot be reached.\nLook at the network and at HF_HUB_OFFLINE; or download it elsewhere and name the "

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from httpx2 import TransportError
-
 from parityalign import __version__
 from parityalign.config import RunConfig
 from parityalign.disk import write_whole
@@ -15,7 +13,7 @@ from parityalign.errors import UserError, WorkFailed
 from parityalign.exporting import model_name, source_name
 from parityalign.joinery import CONFIG, SCORES
 from parityalign.modelcard import Made, card, licence_of
-from parityalign.modelfiles import is_path
+from parityalign.modelfiles import is_path, out_of_reach
 from parityalign.plugins import load_task, split_model
 from parityalign.report.files import read_manifest, read_record
 from parityalign.report.tables import SCORE_HEADINGS, Scores, headline, score_table
@@ -107,7 +105,7 @@ def push(run: Path, repo: str, *, public: bool) -> str:
 @contextmanager
 def _told(repo: str) -> Iterator[None]:
     """Says in words what the hub has against an upload; a token is in none of it."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         yield
@@ -120,7 +118,7 @@ def _told(repo: str) -> Iterator[None]:
                 "Log in with one that has the right to write: hf auth login   (or set HF_TOKEN)"
             ) from problem
         raise WorkFailed(f"the hub refuses {repo}: {str(problem).splitlines()[0]}\nTry again later.") from problem
-    except (TransportError, OfflineModeIsEnabled) as problem:
+    except out_of_reach() as problem:
         raise WorkFailed(
             f"cannot reach the hub to push {repo}: {problem}\nThe student is whole in the run; push it later with the "
             "same command."
