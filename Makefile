@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: setup demo demo-controls demo-objectives demo-http test search lint types embedded-models embedded-models-apart bench-intake bench-loop
-.PHONY: conformance conformance-torchvision
+.PHONY: conformance conformance-torchvision test-newest
 
 setup: .venv/set-up
 
@@ -33,6 +33,19 @@ demo-http: setup
 # One thread: the models of the tests are so small that threads mostly wait for each other.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# The suite with what pip would install today: the newest of every dependency, in an environment of its own.
+# torch alone stays as in constraints.txt, since a newer one is a build of several GB on machines that have no build of
+# it for CPUs; `make test-newest TORCH=` takes the newest of that too.
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+NEWEST := .venv-newest/bin
+SHOWN := accelerate|datasets|httpx2|huggingface_hub|numpy|peft|pydantic|tokenizers|torch|transformers
+
+test-newest:
+	test -x $(NEWEST)/python || $(PYTHON) -m venv .venv-newest
+	$(NEWEST)/python -m pip install --upgrade --upgrade-strategy eager -e '.[dev,lora,embedded]' $(TORCH)
+	$(NEWEST)/python -m pip list | grep -E '^($(SHOWN)) '
+	OMP_NUM_THREADS=1 $(NEWEST)/python -m pytest
 
 # Properties on examples that nobody has drawn before.
 search: setup

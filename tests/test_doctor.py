@@ -120,3 +120,14 @@ def test_a_model_that_does_not_fit_is_told_what_would_help():
 def test_without_a_run_the_machine_alone_is_shown(folder):
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0 and done.output.startswith("machine: ") and len(done.output.splitlines()) == 3
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_model_on_a_hub_out_of_reach_is_a_problem_in_words(folder, monkeypatch, offline):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    done = asked(folder, student="hf:someone/tiny")
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert "is out of reach" in done.output
+    assert "problem: the model someone/tiny is not, or not whole, in this machine's cache" in done.output

@@ -1,15 +1,18 @@
 """Where a model's files lie: its own folder, or a commit on the hub that is kept to."""
 
+import httpx2
+import huggingface_hub
 import pytest
 import yaml
-from huggingface_hub import constants
+from huggingface_hub import constants, errors
 from PIL import Image
 
 import tiny
 from makers import mute
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config, read_config
-from parityalign.core.errors import UserError
+from parityalign.core.errors import UserError, WorkFailed
+from parityalign.data.hf_datasets import open_table
 from parityalign.models.checkpoint import INDEX, check_model_folder, commit_of, model_folder, published_files
 from parityalign.models.open import fingerprint
 from parityalign.pipeline import preflight
@@ -122,6 +125,60 @@ def test_no_network_and_nothing_in_the_cache_says_how_to_do_without(hub, monkeyp
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     text = refusal()
     assert "cannot be reached" in text and "hf download someone/tiny --local-dir" in text
+
+
+def of_status(kind, status):
+    request = httpx2.Request("GET", f"https://hub/{NAME}")
+    return kind(f"{status} of the hub", response=httpx2.Response(status, request=request))
+
+
+NO_WAY = [
+    httpx2.ConnectError("no route"),
+    httpx2.ConnectTimeout("slow"),
+    httpx2.ReadError("cut off"),
+    httpx2.ProxyError("407"),
+    httpx2.TooManyRedirects("a portal"),
+    httpx2.DecodingError("a portal's page"),
+    ConnectionResetError("cut off"),
+    TimeoutError("slow"),
+    errors.OfflineModeIsEnabled("offline"),
+    errors.RevisionResolutionError("nothing was seen"),
+    errors.LocalEntryNotFoundError("not here"),
+    errors.IncompleteSnapshotError("not whole", "/cache"),
+    errors.CachedRepoTreeNotFoundError("no list"),
+]
+"""What huggingface_hub raises, from 2.0 on, where there is no way to the hub."""
+
+
+def raising(problem):
+    def call(*_, **__):
+        raise problem
+
+    return call
+
+
+@pytest.mark.parametrize("problem", NO_WAY, ids=lambda problem: type(problem).__name__)
+@pytest.mark.parametrize("call", ["HfApi.resolve_revision", "snapshot_download", "get_cached_repo_tree"])
+def test_whatever_says_that_there_is_no_way_to_the_hub_is_one_error_in_words(hub, monkeypatch, call, problem):
+    monkeypatch.setattr(f"huggingface_hub.{call}", raising(problem))
+    with pytest.raises(UserError, match="the hub cannot be reached") as refused:
+        published_files(NAME, AS_IT_IS)
+    assert refused.value.exit_status == 2
+
+
+@pytest.mark.parametrize("problem", NO_WAY, ids=lambda problem: type(problem).__name__)
+def test_a_data_set_without_a_way_to_the_hub_is_one_error_in_words(monkeypatch, problem):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "get_dataset_split_names", raising(problem))
+    with pytest.raises(UserError, match="cannot read the data set someone/pictures"):
+        open_table("someone/pictures")
+
+
+@pytest.mark.parametrize("kind", [errors.HfHubHTTPError, errors.DisabledRepoError, errors.RemoteEntryNotFoundError])
+def test_what_the_hub_itself_refuses_is_told_in_its_words(hub, monkeypatch, kind):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", raising(of_status(kind, 503)))
+    with pytest.raises(WorkFailed, match=f"the hub refuses the model {NAME}: 503 of the hub"):
+        published_files(NAME, AS_IT_IS)
 
 
 def test_a_download_that_was_cut_off_is_noticed_without_network(hub, monkeypatch):

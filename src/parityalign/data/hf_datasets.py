@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from parityalign.config import SAVED, divided
-from parityalign.core import UserError, did_you_mean, missing_package
+from parityalign.core import UserError, did_you_mean, missing_package, out_of_reach
 
 if TYPE_CHECKING:
     import datasets
@@ -52,9 +52,11 @@ def _rows(name: str, table: "datasets.IterableDataset") -> Iterator[Mapping[str,
 
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
+    # No network, no such set, broken files.
+    unreadable: tuple[type[Exception], ...] = (*out_of_reach(), OSError, ValueError, RuntimeError)
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as problem:  # no network, no such set, broken files
+    except unreadable as problem:
         raise UserError(
             f"cannot read the data set {name}: {(str(problem) or repr(problem)).splitlines()[0]}.\n"
             "Look at its name and at the network; or download it and name the folder: hf:./folder"

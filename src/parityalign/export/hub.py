@@ -6,11 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from httpx2 import TransportError
-
 from parityalign import __version__
 from parityalign.config import RunConfig, is_path, split_model
-from parityalign.core import BEGUN, CONFIG, MANIFEST, SCORES, UserError, WorkFailed, write_whole
+from parityalign.core import BEGUN, CONFIG, MANIFEST, SCORES, UserError, WorkFailed, out_of_reach, write_whole
 from parityalign.export.model_card import Made, card, licence_of
 from parityalign.export.run_export import model_name, source_name
 from parityalign.report import SCORE_HEADINGS, Scores, headline, read_manifest, read_record, score_table
@@ -102,7 +100,7 @@ def push_student(run: Path, repo: str, *, public: bool) -> str:
 @contextmanager
 def _told(repo: str) -> Iterator[None]:
     """Says in words what the hub has against an upload; a token is in none of it."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         yield
@@ -115,7 +113,7 @@ def _told(repo: str) -> Iterator[None]:
                 "Log in with one that has the right to write: hf auth login   (or set HF_TOKEN)"
             ) from problem
         raise WorkFailed(f"the hub refuses {repo}: {str(problem).splitlines()[0]}\nTry again later.") from problem
-    except (TransportError, OfflineModeIsEnabled) as problem:
+    except out_of_reach() as problem:
         raise WorkFailed(
             f"cannot reach the hub to push {repo}: {problem}\nThe student is whole in the run; push it later with the "
             "same command."

@@ -19,9 +19,9 @@ from .encoding import Prompter as Prompter
 from .encoding import read_image as read_image
 from .encoding import stack as stack
 from .encoding import stop_tokens as stop_tokens
+from .labels import NO_LABEL as NO_LABEL
 from .labels import Answered as Answered
 from .labels import Answerer as Answerer
-from .labels import NO_LABEL as NO_LABEL
 from .loading import AS_IT_IS as AS_IT_IS
 from .loading import check_model as check_model
 from .loading import open_config as open_config

@@ -17,9 +17,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from parityalign.core import UserError
 from parityalign.models.labels import NO_LABEL
+from parityalign.models.versions import unknown_transformers
 
 _WATCHED = "parityalign_watched"
 """Name of the wrapped attention in transformers' tables, while one is there."""
+_CHOICE = "_attn_implementation_internal"
+"""Where a configuration keeps the name of its attention function; the setter beside it would change those below too."""
 
 
 class Watch:
@@ -122,8 +125,13 @@ def watching(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Watch]:
     Args:
         model: A vision-language model of transformers.
         layers: Which layers, such as `readable_layers(model)`.
+
+    Raises:
+        UserError: The installed transformers chooses its attention function in a way that is not known.
     """
     config: Any = _decoder(model).config
+    if not hasattr(config, _CHOICE):
+        raise unknown_transformers("chooses its attention function")
     watch, usual = Watch(frozenset(layers)), config._attn_implementation
     modules = _text_layers(model)
     # The family's plain function has no name in the table; the fused one computes the same from the same mask.
@@ -157,11 +165,11 @@ def watching(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Watch]:
     ]
     AttentionInterface.register(_WATCHED, watched)
     AttentionMaskInterface.register(_WATCHED, ALL_MASK_ATTENTION_FUNCTIONS[usual])
-    config._attn_implementation_internal = _WATCHED
+    setattr(config, _CHOICE, _WATCHED)
     try:
         yield watch
     finally:
-        config._attn_implementation_internal = usual
+        setattr(config, _CHOICE, usual)
         for hook in hooks:
             hook.remove()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from parityalign.config import LoadingSettings, is_path
-from parityalign.core import UserError, WorkFailed
+from parityalign.core import UserError, WorkFailed, out_of_reach
 
 INDEX = "model.safetensors.index.json"
 """Says in which file each weight lies, where there are several."""
@@ -186,7 +186,9 @@ def published_files(name: str, loading: LoadingSettings) -> dict[str, int]:
     from huggingface_hub import get_cached_repo_tree
 
     fetched(name, loading, weights=False)  # notes the list
-    return {file.path: file.size for file in get_cached_repo_tree(name, revision=commit_of(name, loading))}
+    commit = commit_of(name, loading)
+    with _answers(name, commit):
+        return {file.path: file.size for file in get_cached_repo_tree(name, revision=commit)}
 
 
 def _snapshot(name: str, commit: str, patterns: list[str]) -> Path:
@@ -200,7 +202,6 @@ def _snapshot(name: str, commit: str, patterns: list[str]) -> Path:
 @contextmanager
 def _answers(name: str, revision: str | None) -> Iterator[None]:
     """Says in words what is wrong with a model on the hub, or with the way there."""
-    from httpx2 import TransportError
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{name}"
@@ -222,12 +223,7 @@ def _answers(name: str, revision: str | None) -> Iterator[None]:
         raise UserError(
             f"{name!r} is no name of a model on the hub, which is OWNER/NAME, such as Qwen/Qwen2-VL-2B-Instruct."
         ) from problem
-    except (
-        errors.RevisionResolutionError,
-        errors.LocalEntryNotFoundError,
-        errors.OfflineModeIsEnabled,
-        TransportError,
-    ) as problem:
+    except out_of_reach() as problem:
         raise UserError(
             f"the model {name} is not, or not whole, in this machine's cache ({constants.HF_HUB_CACHE}), and the hub "
             "cannot be reached.\nLook at the network and at HF_HUB_OFFLINE; or download it elsewhere and name the "

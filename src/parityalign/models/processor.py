@@ -10,12 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import transformers
 from transformers import PROCESSOR_MAPPING, AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
 from transformers.models.auto.processing_auto import processor_class_from_name
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from parityalign.core import UserError
+from parityalign.models.versions import unknown_transformers
 
 BACKEND = "pil"
 _VIDEO = "video_processor"
@@ -41,10 +40,7 @@ def read_processor(folder: Path, *, remote_code: bool) -> Any:  # noqa: ANN401 -
     try:
         return made.from_args_and_dict(given, settings)
     except (AttributeError, TypeError) as problem:
-        raise UserError(
-            f"transformers {transformers.__version__} builds {kind.__name__} in a way that this version of parityalign "
-            f"does not know ({problem}).\nInstall a version from 5.20 to 5.23: pip install 'transformers<5.24'"
-        ) from problem
+        raise unknown_transformers(f"builds {kind.__name__} ({problem})") from problem
 
 
 class _NoVideo:

@@ -21,9 +21,9 @@ from .retention import FORGOTTEN_HEADINGS as FORGOTTEN_HEADINGS
 from .retention import forgotten_table as forgotten_table
 from .retention import speed_line as speed_line
 from .tables import COVERAGE_HEADINGS as COVERAGE_HEADINGS
-from .tables import Estimate as Estimate
 from .tables import PART_HEADINGS as PART_HEADINGS
 from .tables import SCORE_HEADINGS as SCORE_HEADINGS
+from .tables import Estimate as Estimate
 from .tables import Scores as Scores
 from .tables import coverage_table as coverage_table
 from .tables import headline as headline

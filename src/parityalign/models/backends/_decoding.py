@@ -12,8 +12,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.generation.logits_process import LogitsProcessor
 
-_PER_TOKEN = ("attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids")
-"""What `generate` carries from step to step beside the cache, a row for each row of the batch."""
+from parityalign.models.backends._generate import Passes
 
 
 class GumbelNoise(LogitsProcessor):
@@ -69,14 +68,13 @@ def decode(
         The tokens of each reply; what follows an end token means nothing.
     """
     for unused in ("logits_processor", "stopping_criteria"):  # `noise` and the end tokens say it all
-        state.pop(unused)
+        state.pop(unused, None)
     ends = torch.tensor(generation_config.eos_token_id or [], device=input_ids.device)
-    choosing = can_choose_rows(model)
-    outputs = model._prefill(input_ids, generation_config, state)
-    state = model._update_model_kwargs_for_generation(outputs, state)
-    logits, rows = outputs.logits[:, -1].float(), torch.tensor(prompts, device=input_ids.device)
+    choosing, passes = can_choose_rows(model), Passes(model, state)
+    logits, rows = passes.first(input_ids, generation_config), torch.tensor(prompts, device=input_ids.device)
     if choosing:
-        logits, state = logits[rows], _chosen(state, rows)
+        logits = logits[rows]
+        passes.choose(rows)
     written: list[list[int]] = [[] for _ in prompts]
     live, ended = list(range(len(prompts))), torch.zeros_like(rows, dtype=torch.bool)
     for left in reversed(range(generation_config.max_length - input_ids.shape[1])):
@@ -89,19 +87,9 @@ def decode(
         if choosing and ended.any():
             rows = (~ended).nonzero()[:, 0]
             going = rows.tolist()
-            live, ended, tokens, state = [live[row] for row in going], ended[rows], tokens[rows], _chosen(state, rows)
+            live, ended, tokens = [live[row] for row in going], ended[rows], tokens[rows]
+            passes.choose(rows)
             if noise:
                 noise.keep(going)
-        inputs = model.prepare_inputs_for_generation(tokens[:, None], next_sequence_length=1, **state)
-        outputs = model(**inputs, return_dict=True)
-        state = model._update_model_kwargs_for_generation(outputs, state)
-        logits = outputs.logits[:, -1].float()
+        logits = passes.next(tokens)
     return written
-
-
-def _chosen(state: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
-    """What is carried along, of these rows of the batch; the cache is changed in place."""
-    state["past_key_values"].batch_select_indices(rows)
-    carried = {key: state[key] for key in _PER_TOKEN if state.get(key) is not None}
-    # Positions in time, height and width stand in front of the rows.
-    return state | {key: value.index_select(value.ndim - 2, rows) for key, value in carried.items()}

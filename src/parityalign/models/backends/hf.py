@@ -17,6 +17,7 @@ from parityalign.core import EMBEDDED_MODELS, Decoding, Observation, Request, Us
 from parityalign.models import memory
 from parityalign.models.backends._batches import Budget, Row, windows
 from parityalign.models.backends._decoding import GumbelNoise, can_choose_rows, decode
+from parityalign.models.backends._generate import refuse_unknown_generate
 from parityalign.models.backends._observing import Observing
 from parityalign.models.backends._reading import Reader
 from parityalign.models.device import SMALLER, is_out_of_memory
@@ -33,8 +34,10 @@ def load(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
     """The model in a folder or on the hub, ready to be asked.
 
     Raises:
-        UserError: It is missing or no vision-language model with safetensors, processor and chat template.
+        UserError: It is missing or no vision-language model with safetensors, processor and chat template; or the
+            installed transformers generates in a way that is not known.
     """
+    refuse_unknown_generate()
     processor = open_processor(location, loading)
     return HFModel(location, open_model(location, loading), processor)
 

@@ -1,0 +1,91 @@
+"""What the decoding loop takes from the inside of transformers' `generate`, whatever a version calls it.
+
+None of it is promised by transformers, so it is all here: a version that does it in another way is met in this module
+and nowhere else.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, GenerationMixin
+
+from parityalign.models.versions import unknown_transformers
+
+_CACHE_NAMES = ("cache", "past_key_values")
+"""What the cache is called among what `generate` carries along: since transformers 5.24, and before."""
+_PER_TOKEN = ("attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids")
+"""What `generate` carries along beside the cache, a row for each row of the batch."""
+_TAKEN = {
+    "_prefill": {"input_ids", "generation_config", "model_kwargs"},
+    "_update_model_kwargs_for_generation": {"outputs", "model_kwargs"},
+    "prepare_inputs_for_generation": {"input_ids", "next_sequence_length"},
+}
+"""The methods that are called here, with the arguments that they are given."""
+
+
+def refuse_unknown_generate() -> None:
+    """Refuses a transformers whose `generate` is made of other parts, before any work.
+
+    Raises:
+        UserError: It is; says which versions are known.
+    """
+    for name, arguments in _TAKEN.items():
+        method = getattr(GenerationMixin, name, None)
+        if method is None or not arguments <= inspect.signature(method).parameters.keys():
+            raise unknown_transformers(f"generates text (GenerationMixin.{name})")
+
+
+class Passes:
+    """The forward passes of one generation, and what is carried from each to the next."""
+
+    def __init__(self, model: Any, state: dict[str, Any]) -> None:  # noqa: ANN401 - its own methods are on no public type
+        self._model = model
+        self._state = state
+
+    def first(self, input_ids: torch.Tensor, generation_config: GenerationConfig) -> torch.Tensor:
+        """Takes the prompts in.
+
+        Args:
+            input_ids: (prompts, tokens), padded at the left.
+            generation_config: As `generate` made it.
+
+        Returns:
+            (prompts, vocabulary): what comes next after each, in float32.
+        """
+        return self._after(self._model._prefill(input_ids, generation_config, self._state))
+
+    def next(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Takes one more token of each row in.
+
+        Args:
+            tokens: (rows,)
+
+        Returns:
+            (rows, vocabulary): what comes next after each, in float32.
+        """
+        inputs = self._model.prepare_inputs_for_generation(tokens[:, None], next_sequence_length=1, **self._state)
+        return self._after(self._model(**inputs, return_dict=True))
+
+    def choose(self, rows: torch.Tensor) -> None:
+        """Goes on with these rows of the batch, some of them several times perhaps; changes the cache in place.
+
+        Raises:
+            UserError: This transformers carries its cache in another way.
+        """
+        self._cache().batch_select_indices(rows)
+        for key in _PER_TOKEN:
+            if (value := self._state.get(key)) is not None:
+                # Positions in time, height and width stand in front of the rows.
+                self._state[key] = value.index_select(value.ndim - 2, rows)
+
+    def _cache(self) -> Any:  # noqa: ANN401 - one of the family's choice
+        for name in _CACHE_NAMES:
+            if self._state.get(name) is not None:
+                return self._state[name]
+        raise unknown_transformers("carries its cache through `generate`")
+
+    def _after(self, outputs: Any) -> torch.Tensor:  # noqa: ANN401 - the family's own
+        self._state = self._model._update_model_kwargs_for_generation(outputs, self._state)
+        logits: torch.Tensor = outputs.logits[:, -1].float()
+        return logits
