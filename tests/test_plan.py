@@ -40,7 +40,7 @@ from parityalign.planning.sampling import SamplingOptions, size_of_picture
 from parityalign.planning.sizes import Known, Reading, Seen, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
 from parityalign.planning.works import Amount, chosen, steps_of, works
-from parityalign.stages._forgetting import known_before
+from parityalign.stages._regressions import previously_right
 from parityalign.stages.level import choose_pairs
 from parityalign.tasks import load_task
 from parityalign.training import trainer
@@ -145,8 +145,8 @@ def test_about_as_many_pairs_are_asked_again_as_the_student_knew_untrained(count
     level, gaps = LevelSettings(select=select, replay=replay, held_out=0.1), round(count * wrong)
     pairs, verdicts = pairs_with_verdicts(count, gaps)
     trained = {pair.pair_id for pair in choose_pairs(pairs, verdicts, level, seed=0).training}
-    known = known_before(pairs, verdicts, trained, settings=EvaluateSettings(), seed=0)
-    assert planning.known_before(count, gaps, level) == pytest.approx(len(known), abs=0.08 * count)
+    known = previously_right(pairs, verdicts, trained, settings=EvaluateSettings(), seed=0)
+    assert planning.previously_right(count, gaps, level) == pytest.approx(len(known), abs=0.08 * count)
 
 
 @pytest.mark.parametrize("level", [LevelSettings(epochs=3, batch_size=8), LevelSettings(max_steps=7)])

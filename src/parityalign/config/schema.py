@@ -131,7 +131,7 @@ class EvaluateSettings(Settings):
     forgotten_pairs: int = Field(default=1000, ge=0)
     """Pairs at most that the student had right and was not trained on, and is asked again after levelling; 0: none."""
     speed_questions: int = Field(default=128, ge=0)
-    """Questions at most that the student before and after are timed on, in turns; 0: neither is timed."""
+    """Questions at most that the student before and after are timed on, alternating; 0: neither is timed."""
 
 
 class RunConfig(Settings):

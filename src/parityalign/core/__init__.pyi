@@ -90,9 +90,9 @@ from .registry import known_part as known_part
 from .registry import load_part as load_part
 from .registry import part_names as part_names
 from .results import Forgotten as Forgotten
-from .results import Lost as Lost
-from .results import LostByTask as LostByTask
 from .results import Ratio as Ratio
+from .results import Regressions as Regressions
+from .results import RegressionsByTask as RegressionsByTask
 from .results import Speed as Speed
 from .results import Usage as Usage
 from .sampling import sample as sample

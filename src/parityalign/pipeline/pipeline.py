@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from parityalign.core import SCORES
 from parityalign.export import write_card
 from parityalign.pipeline.level import gather_evidence, level_student
-from parityalign.pipeline.retention import checkup
+from parityalign.pipeline.retention import measure_retention
 from parityalign.pipeline.run import Run
 from parityalign.report import write_report
 from parityalign.stages import (
@@ -62,7 +62,7 @@ def align(run: Run) -> Iterator[str]:
         models = Models(student, run.load_levelled if was_levelled(levelled) else None, teacher)
         evaluate_models(answers, run.tests, tasks, models, settings=config.evaluate, seed=seed, progress=progress)
     scores = score_run_answers(answers, run.tests, tasks, settings=config.evaluate, seed=seed, left_out=run.left_out)
-    write_scores(run.folder.path / SCORES, checkup(run, pairs, verdicts_of(verdicts)).beside(scores))
+    write_scores(run.folder.path / SCORES, measure_retention(run, pairs, verdicts_of(verdicts)).beside(scores))
     write_card(config)
     yield "evaluate"
 

@@ -1,45 +1,45 @@
-"""What levelling must keep, measured on a run: the student's speed, and what it had right.
+"""Retention, measured on a run: whether levelling cost the student speed, or answers that it had right.
 
-Like `pipeline.py` this module joins rooms. Both measurements are artifacts of their own, so that neither is done again
-for the sake of the other or of the answers; what they come to is computed anew each time, as scores are.
+Like `pipeline.py` this module joins packages. Both measurements are artifacts of their own, so that neither is repeated
+when the other or the answers change; the summaries are computed each time, as scores are.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from parityalign.core import LostByTask, Pair, Speed, Verdict
+from parityalign.core import Pair, RegressionsByTask, Speed, Verdict
 from parityalign.pipeline.run import Run
 from parityalign.stages import (
     RunScores,
     ask_again,
     choose_pairs,
-    known_before,
-    lost_pairs,
     measured_speed,
+    pair_regressions,
+    previously_right,
     speed_questions,
     time_students,
     was_levelled,
 )
 
 
-class Checkup(NamedTuple):
+class Retention(NamedTuple):
     """What was measured."""
 
-    pairs: LostByTask
+    pairs: RegressionsByTask
     speed: Speed
 
     def beside(self, scores: RunScores) -> RunScores:
-        """The scores with it."""
+        """The scores with both measurements added."""
         forgotten = scores.forgotten.model_copy(update={"pairs": self.pairs})
         return scores.model_copy(update={"forgotten": forgotten, "speed": self.speed})
 
 
-def checkup(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> Checkup:
-    """Measures the levelled student of a run beside the one before, as far as that is not done."""
-    return Checkup(_lost(run, pairs, verdicts), _speed(run))
+def measure_retention(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> Retention:
+    """Measures the levelled student of a run beside the one before, unless that is done."""
+    return Retention(_pair_regressions(run, pairs, verdicts), _speed(run))
 
 
-def _lost(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> LostByTask:
+def _pair_regressions(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> RegressionsByTask:
     config = run.config
     of = ["pairs", "verdicts", "student", "answer prompt"]
     chosen_by = ["level.select", "level.replay", "level.held_out", "evaluate.forgotten_pairs", "seed"]
@@ -48,10 +48,10 @@ def _lost(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> LostB
     with run.stage("evaluate", "forgotten", of=of, settings=settings, called="evaluate, forgotten") as asked:
         if not asked.finished:
             trained = {pair.pair_id for pair in choose_pairs(pairs, verdicts, config.level, config.seed).training}
-            known = known_before(pairs, verdicts, trained, settings=config.evaluate, seed=config.seed)
+            known = previously_right(pairs, verdicts, trained, settings=config.evaluate, seed=config.seed)
             after = run.load_levelled if was_levelled(run.artifact("student")) else None
             ask_again(asked, known, run.tasks, after, settings=config.identify, progress=run.progress)
-    return lost_pairs(asked, pairs, run.tasks, settings=config.identify)
+    return pair_regressions(asked, pairs, run.tasks, settings=config.identify)
 
 
 def _speed(run: Run) -> Speed:

@@ -41,12 +41,12 @@ _SPEED_ONLY = frozenset(
 """Settings that no result hangs on: changing one must not throw work away."""
 _IN_SCORES = frozenset({"evaluate.resamples"})
 """Settings that matter to the scores only, which are computed anew from the answers."""
-_IN_CHECKUP = frozenset({"evaluate.forgotten_pairs", "evaluate.speed_questions"})
-"""Settings that matter to what `checkup.py` measures, and not to the answers."""
+_IN_RETENTION = frozenset({"evaluate.forgotten_pairs", "evaluate.speed_questions"})
+"""Settings that matter to what `retention.py` measures, and not to the answers."""
 
 _IN_EVIDENCE = frozenset({"evidence.explain", "evidence.max_new_tokens"})
 """Settings that matter to what the models show, which levelling takes by its content."""
-_NOT_IN_SECTIONS = _SPEED_ONLY | _IN_SCORES | _IN_CHECKUP | _IN_EVIDENCE
+_NOT_IN_SECTIONS = _SPEED_ONLY | _IN_SCORES | _IN_RETENTION | _IN_EVIDENCE
 """Of a section that a stage takes whole; a stage may still take one of them by its name."""
 
 

@@ -100,8 +100,8 @@ def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
     return Chosen(taken - held_out, held_out, replay if level.select == "gaps" else 0)
 
 
-def known_before(pairs: int, gaps: int, level: LevelSettings) -> int:
-    """How many pairs the student had right and is not trained on; see `stages/_forgetting.py`."""
+def previously_right(pairs: int, gaps: int, level: LevelSettings) -> int:
+    """How many pairs the student had right and is not trained on; see `stages/_regressions.py`."""
     right, found = pairs - gaps, chosen(pairs, gaps, level)
     if level.select == "gaps":
         return right - round(found.replayed * (1 - level.held_out))
@@ -197,7 +197,7 @@ class _Run:
         yield self._asked("evaluate before", "student", questions, reply)
         yield self._asked("evaluate after", "student", questions, reply)
         yield self._asked("evaluate", "teacher", questions, reply)
-        yield self._asked("evaluate forgotten", "student", self._known_before(), self._judged)
+        yield self._asked("evaluate forgotten", "student", self._previously_right(), self._judged)
 
     @property
     def _judged(self) -> int:
@@ -219,9 +219,9 @@ class _Run:
     def _chosen(self) -> Chosen:
         return chosen(sum(self.pairs.values()), sum(self.failed.values()), self.config.level)
 
-    def _known_before(self) -> dict[str, int]:
+    def _previously_right(self) -> dict[str, int]:
         """Pairs of each task that the student had right, is not trained on and is asked again after levelling."""
         every, gaps = sum(self.pairs.values()), sum(self.failed.values())
-        known = known_before(every, gaps, self.config.level) if gaps else 0
+        known = previously_right(every, gaps, self.config.level) if gaps else 0
         asked = min(self.config.evaluate.forgotten_pairs, known)
         return {task: math.ceil(asked * count / max(1, every)) for task, count in self.pairs.items()}

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from parityalign.core import Lost, Record
-from parityalign.report.retention import lost_cells
+from parityalign.core import Record, Regressions
+from parityalign.report.retention import regression_cells
 from parityalign.report.tables import ABSENT, Bare, estimate_cell, percent
 
 
@@ -22,7 +22,7 @@ class Control(Record):
     mean_gain: Bare | None = None
     run_ahead: Bare | None = None
     """How much the run's own student scores above this one on average, question by question."""
-    forgotten: Lost | None = None
+    forgotten: Regressions | None = None
     """Of the test questions."""
 
 
@@ -72,7 +72,7 @@ def _row(control: Control, tasks: tuple[str, ...]) -> tuple[str, ...]:
     scores = [estimate_cell(control.tasks.get(task)) for task in tasks]
     mean = estimate_cell(control.mean)
     gain, ahead = (estimate_cell(found, signed=True) for found in (control.mean_gain, control.run_ahead))
-    *_, forgotten = lost_cells(control.forgotten)
+    *_, forgotten = regression_cells(control.forgotten)
     return (control.name, control.description, *counts, *scores, mean, gain, ahead, forgotten)
 
 

@@ -1,6 +1,6 @@
-from ._forgetting import ask_again as ask_again
-from ._forgetting import known_before as known_before
-from ._forgetting import lost_pairs as lost_pairs
+from ._regressions import ask_again as ask_again
+from ._regressions import pair_regressions as pair_regressions
+from ._regressions import previously_right as previously_right
 from ._scores import RunScores as RunScores
 from ._speed import measured_speed as measured_speed
 from ._speed import time_students as time_students

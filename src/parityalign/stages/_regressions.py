@@ -1,10 +1,21 @@
-"""What the student had right before levelling, and has wrong after: pairs that are asked again, questions, counts."""
+"""Regressions: what the student had right before levelling, and has wrong after."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from parityalign.config import EvaluateSettings, IdentifySettings
-from parityalign.core import Answer, Artifact, Lost, LostByTask, Pair, Progress, Task, Verdict, sample, write_all
+from parityalign.core import (
+    Answer,
+    Artifact,
+    Pair,
+    Progress,
+    Regressions,
+    RegressionsByTask,
+    Task,
+    Verdict,
+    sample,
+    write_all,
+)
 from parityalign.engines import LoadModel, answer_all
 from parityalign.metrics import share_interval
 from parityalign.stages.identify import as_asked
@@ -14,7 +25,7 @@ from parityalign.stages.level import HAD_RIGHT
 AFTER = "after.jsonl"
 
 
-class Known(NamedTuple):
+class PreviouslyRight(NamedTuple):
     """A pair that the student had right before."""
 
     pair: Pair
@@ -31,15 +42,15 @@ class Case(NamedTuple):
     """Whether it has it wrong after."""
 
 
-def known_before(
+def previously_right(
     pairs: Sequence[Pair],
     verdicts: Sequence[Verdict],
     trained: Collection[str],
     *,
     settings: EvaluateSettings,
     seed: int,
-) -> list[Known]:
-    """The pairs that the student had right and was not trained on; of many, a part that hangs on their identities.
+) -> list[PreviouslyRight]:
+    """The pairs that the student had right and was not trained on; of many, a part that depends on their identities.
 
     Args:
         pairs: All pairs.
@@ -50,7 +61,7 @@ def known_before(
     """
     judged = zip(pairs, verdicts, strict=True)
     known = [
-        Known(pair, verdict.student_text or "")
+        PreviouslyRight(pair, verdict.student_text or "")
         for pair, verdict in judged
         if verdict.verdict in HAD_RIGHT and pair.pair_id not in trained
     ]
@@ -59,18 +70,18 @@ def known_before(
 
 def ask_again(
     artifact: Artifact,
-    known: Sequence[Known],
+    known: Sequence[PreviouslyRight],
     tasks: Mapping[str, Task],
     load_after: LoadModel | None,
     *,
     settings: IdentifySettings,
     progress: Progress,
 ) -> None:
-    """Asks the levelled student what it knew before, as identify asked.
+    """Asks the levelled student again what it had right before, the way identify asked.
 
     Args:
         artifact: Where its answers go.
-        known: See `known_before`.
+        known: What `previously_right` found.
         tasks: The tasks of the pairs, by name.
         load_after: Called only if something is left to ask. None: the student was left as it is.
         settings: How identify asks.
@@ -94,32 +105,33 @@ def ask_again(
     artifact.finish({"pairs asked again": len(known)})
 
 
-def lost_pairs(
+def pair_regressions(
     artifact: Artifact, pairs: Sequence[Pair], tasks: Mapping[str, Task], *, settings: IdentifySettings
-) -> LostByTask:
+) -> RegressionsByTask:
     """How many of the pairs that `ask_again` asked the student has wrong now, by the judge of identify."""
     judges = {name: judge_of(task, settings) for name, task in tasks.items()}
     after = {answer.item_id: answer.text for answer in artifact.stream(AFTER, Answer)}
-    return lost_by_task(
+    return regressions_by_task(
         Case(pair.task, pair.image_id, not judges[pair.task].agrees(after[pair.pair_id], pair.answer))
         for pair in pairs
         if pair.pair_id in after
     )
 
 
-def lost_by_task(cases: Iterable[Case]) -> LostByTask:
+def regressions_by_task(cases: Iterable[Case]) -> RegressionsByTask:
     """Counts and intervals, in the order in which the tasks come."""
     listed = list(cases)
     tasks = dict.fromkeys(case.task for case in listed)
-    return LostByTask(
-        tasks={task: _lost([case for case in listed if case.task == task]) for task in tasks}, total=_lost(listed)
+    return RegressionsByTask(
+        tasks={task: _regressions([case for case in listed if case.task == task]) for task in tasks},
+        total=_regressions(listed),
     )
 
 
-def _lost(cases: Sequence[Case]) -> Lost:
+def _regressions(cases: Sequence[Case]) -> Regressions:
     flags, images = [case.lost for case in cases], [case.image for case in cases]
     low, high = share_interval(flags, images) if cases else (0.0, 0.0)
-    return Lost(
+    return Regressions(
         had_right=len(cases),
         images=len(set(images)),
         lost=sum(flags),
