@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from parityalign.config.base import Settings
 from parityalign.config.run_yaml import REMOVED, as_yaml, load_config
 from parityalign.config.schema import RunConfig, TaskData
-from parityalign.config.training import NEED_EXPLANATIONS
+from parityalign.config.training import NEED_RATIONALES
 from parityalign.core.errors import UserError
 
 SHIPPED = sorted(Path(__file__).parent.parent.glob("src/parityalign/demo/*.yaml"))
@@ -267,14 +267,14 @@ def test_rounds_of_levelling_were_removed_since_they_did_harm(folder):
     assert "'level.rounds' was removed: two rounds scored 2.7 points below one" in text and "Delete the line" in text
 
 
-@pytest.mark.parametrize("term", NEED_EXPLANATIONS)
-def test_explanations_are_asked_for_where_a_term_needs_them(folder, term):
+@pytest.mark.parametrize("term", NEED_RATIONALES)
+def test_rationales_are_asked_for_where_a_term_needs_them(folder, term):
     config = load(folder, good(level={"objective": {"answer": 1, term: 1}}))
-    assert config.wants_explanations
-    assert config.wants_evidence
-    assert not load(folder, good()).wants_explanations
-    asked = load(folder, good(evidence={"explain": True}))
-    assert asked.wants_explanations and asked.wants_evidence
+    assert config.wants_rationales
+    assert config.wants_discrepancy
+    assert not load(folder, good()).wants_rationales
+    asked = load(folder, good(discrepancy={"rationales": True}))
+    assert asked.wants_rationales and asked.wants_discrepancy
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_explanations_are_asked_for_where_a_term_needs_them(folder, term):
     [
         ({"level": {"objective": {"answer": 1, "attention": 1}}}, "level.objective has the term 'attention'"),
         ({"level": {"objective": "confidence"}}, "level.objective has the term 'confidence'"),
-        ({"evidence": {"weight_by": "confidence_gap"}}, "evidence.weight_by is confidence_gap"),
+        ({"discrepancy": {"weight_by": "confidence_gap"}}, "discrepancy.weight_by is confidence_gap"),
     ],
 )
 def test_what_a_served_teacher_can_never_show_is_refused_before_it_is_asked_anything(folder, said, lacking):
@@ -291,5 +291,5 @@ def test_what_a_served_teacher_can_never_show_is_refused_before_it_is_asked_anyt
 
 
 @pytest.mark.parametrize("objective", ["discrepancy", {"answer": 1, "reasoning": 1, "consistency": 1, "coherence": 1}])
-def test_what_a_served_teacher_can_explain_is_taken(folder, objective):
-    assert load(folder, good(teacher="http://localhost:1/v1#large", level={"objective": objective})).wants_explanations
+def test_what_a_served_teacher_can_say_is_taken(folder, objective):
+    assert load(folder, good(teacher="http://localhost:1/v1#large", level={"objective": objective})).wants_rationales

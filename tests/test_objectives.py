@@ -10,10 +10,10 @@ from torch.nn import functional
 
 import tiny
 from makers import mute
-from parityalign.config.training import NEED_EXPLANATIONS, NEED_OBSERVATIONS, NEED_VIEWS, LevelSettings
-from parityalign.core.observations import read_shard, write_shard
+from parityalign.config.training import NEED_OBSERVATIONS, NEED_RATIONALES, NEED_VIEWS, LevelSettings
 from parityalign.core.records import Pair
 from parityalign.core.registry import find_part, part_names
+from parityalign.core.signals import read_shard, write_shard
 from parityalign.models.backends._observing import Observing
 from parityalign.models.encoding import read_image, stack
 from parityalign.models.labels import NO_LABEL, Answerer
@@ -185,11 +185,11 @@ def coherence_of(student, asked, ids, model=None):
     told = {name: ("why?", text) for name, text in TOLD.items()}
     objective = WeightedLoss({"coherence": (1, 1)}, evidence=Evidence({}, {}, told, "", None))
     batches = AnswerBatches(open_processor(student), STOP)
-    examples = [Example(*asked[int(name)], name, *objective.explanation(name)) for name in ids]
+    examples = [Example(*asked[int(name)], name, *objective.rationale(name)) for name in ids]
     return objective(model or open_model(student), batches(examples))
 
 
-def test_coherence_compares_each_answer_with_the_same_answer_behind_its_explanation(student, asked):
+def test_coherence_compares_each_answer_with_the_same_answer_behind_its_rationale(student, asked):
     model, total, tokens = open_model(student), 0.0, 0
     for name, (image, prompt, answer) in zip("0123", asked, strict=True):
         (row,) = rows_of(student, [(image, prompt, answer)])
@@ -204,12 +204,12 @@ def test_coherence_compares_each_answer_with_the_same_answer_behind_its_explanat
     assert coherence_of(student, asked, "0123").item() == pytest.approx(total / tokens, rel=1e-4)
 
 
-def test_coherence_costs_nothing_without_an_explanation(student, asked):
+def test_coherence_costs_nothing_without_a_rationale(student, asked):
     assert coherence_of(student, asked, "1").item() == 0
     assert coherence_of(student, asked, "13").item() == 0
 
 
-def test_an_answer_whose_beginning_is_cut_differently_behind_an_explanation_is_compared_from_where_it_is_cut_alike():
+def test_an_answer_whose_beginning_is_cut_differently_behind_a_rationale_is_compared_from_where_it_is_cut_alike():
     answers = SimpleNamespace(labels=torch.tensor([5, 6, 1, 7, 1]), lengths=torch.tensor([3, 2]))
     explained = SimpleNamespace(labels=torch.tensor([9, 9, 15, 6, 1, 9, 7, 1]), lengths=torch.tensor([5, 3]))
     here, there = coherence._same_tokens(answers, explained, torch.tensor([0, 1]))
@@ -252,7 +252,7 @@ def test_long_vocabularies_in_chunks_give_the_same_loss_and_gradient(student, te
 
 @pytest.mark.parametrize(
     ("needs", "terms"),
-    [({"explanation"}, NEED_EXPLANATIONS), ({"view"}, NEED_VIEWS), ({"distribution", "attention"}, NEED_OBSERVATIONS)],
+    [({"rationale"}, NEED_RATIONALES), ({"view"}, NEED_VIEWS), ({"distribution", "attention"}, NEED_OBSERVATIONS)],
 )
 def test_what_settings_know_of_the_terms_needs_is_what_the_terms_say(needs, terms):
     said = {name: getattr(find_part("objectives", name), "NEEDS", frozenset()) for name in part_names("objectives")}
@@ -277,7 +277,7 @@ def test_checkpointing_changes_no_gradient_though_several_passes_are_run_again(s
     objective, gradients = WeightedLoss(weights, evidence=evidence), []
     processor = open_processor(student)
     batches = AnswerBatches(processor, STOP, join=objective.joiner(processor), views=True)
-    examples = [Example(*one, name, *objective.explanation(name)) for name, one in zip("0123", asked, strict=True)]
+    examples = [Example(*one, name, *objective.rationale(name)) for name, one in zip("0123", asked, strict=True)]
     for checkpointed in (False, True):
         model = open_model(student)
         if checkpointed:

@@ -37,8 +37,8 @@ PRESET = "discrepancy"
 DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence": 1.0, "reasoning": 1.0})
 """What `objective: discrepancy` stands for: what helped on the embedded benchmarks (docs/results-objectives.md). What
 the teacher shows nothing for is left out."""
-NEED_EXPLANATIONS = ("reasoning", "coherence")
-"""Terms that make use of the teacher's explanations."""
+NEED_RATIONALES = ("reasoning", "coherence")
+"""Terms that make use of the teacher's rationales."""
 NEED_OBSERVATIONS = ("confidence", "attention")
 """Terms that compare the student with more than the teacher's words."""
 NEED_VIEWS = ("consistency",)
@@ -123,9 +123,9 @@ class LevelSettings(Settings):
         return {"level.discrepancy": dict(DISCREPANCY)} if "discrepancy" in self.objective else {}
 
     @property
-    def needs_explanations(self) -> bool:
-        """Whether a term makes use of the teacher's explanations."""
-        return not self.weights.keys().isdisjoint(NEED_EXPLANATIONS)
+    def needs_rationales(self) -> bool:
+        """Whether a term makes use of the teacher's rationales."""
+        return not self.weights.keys().isdisjoint(NEED_RATIONALES)
 
     @property
     def needs_views(self) -> bool:
@@ -138,6 +138,6 @@ class LevelSettings(Settings):
         return [name for name in self.weights if name in NEED_OBSERVATIONS]
 
     @property
-    def needs_evidence(self) -> bool:
+    def needs_signals(self) -> bool:
         """Whether a term compares the student with what the teacher showed."""
         return not self.weights.keys() <= {"answer", *NEED_VIEWS}

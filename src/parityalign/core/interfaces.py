@@ -28,13 +28,13 @@ class Metric:
 
 
 if TYPE_CHECKING:  # it brings NumPy along, which the command line can do without
-    from parityalign.core.observations import Observation
+    from parityalign.core.signals import Observation
 
-EXPLAIN = (
+RATIONALE_PROMPT = (
     "Explain in one short sentence how the image shows the answer, then answer using a single word or phrase.\n"
     "Reply in this form only. Explanation: <your explanation> Answer: <your answer>"
 )
-"""Asks any model for the way to its answer."""
+"""Asks any model for a rationale, then for its answer. The bundled models were trained on these words."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -87,9 +87,9 @@ class Task:
     """Reads the labelled test split from a folder that holds the benchmark's files as released.
 
     A question comes with the path of its image, there or not, and with no answers where the file has none."""
-    explain_prompt: str = "{question}\n" + EXPLAIN
-    """A format string with `{question}`; asks for the way to the answer first, in the form that
-    `parsing.read_explanation` reads."""
+    rationale_prompt: str = "{question}\n" + RATIONALE_PROMPT
+    """A format string with `{question}`; asks for the rationale first, in the form that
+    `parsing.read_rationale` reads."""
     read_row: Callable[[Row], Question] | None = None
     """Reads a row of the benchmark's Hugging Face copies; the question's image is the name that the row has for it."""
     splits: tuple[str, ...] = ()
@@ -137,16 +137,16 @@ class Model(Protocol):
 
 @runtime_checkable
 class Observer(Protocol):
-    """A model that shows more than its text; most that run in this process are one."""
+    """A model whose log-probabilities and attention can be read; most that run in this process are one."""
 
     @property
     def special_tokens(self) -> frozenset[str]:
         """As in `Model`."""
 
     def observe(self, told: Sequence[tuple[Request, str]]) -> "list[Observation | None]":
-        """What the model shows when each request is followed by the given text as if it were its own reply.
+        """Scores each request teacher-forced: followed by the given text as if it were the model's own reply.
 
-        None where nothing is known of a text. The arrays hold the end token too."""
+        None where a text cannot be scored. The arrays hold the end token too."""
 
 
 @runtime_checkable

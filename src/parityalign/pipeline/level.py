@@ -1,6 +1,6 @@
-"""Levelling as a run needs it: on what evidence, with which objective.
+"""The stages `discrepancy` and `level` of a run: teacher-forced scores, then training on them.
 
-Like `pipeline.py` this module joins rooms.
+Like `pipeline.py` this module joins packages.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,29 +8,29 @@ from pathlib import Path
 
 from parityalign import training
 from parityalign.config import LevelSettings, split_model
-from parityalign.core import Artifact, Leveller, LevelResult, Pair, UserError, Verdict
-from parityalign.pipeline.objective import EVIDENCE, note_left_out, objective_of
+from parityalign.core import DISCREPANCY_FOLDER, Artifact, Leveller, LevelResult, Pair, UserError, Verdict
+from parityalign.pipeline.objective import note_left_out, objective_of
 from parityalign.pipeline.run import Run
-from parityalign.stages import Both, level_on_gaps, observe_models
+from parityalign.stages import ModelLoaders, level_on_gaps, score_teacher_forced
 
 
-def gather_evidence(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[str]:
-    """The stage `observe`: what both models show of every pair that was not dropped, and how they differ.
+def measure_discrepancy(run: Run, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> list[str]:
+    """The stage `discrepancy`: both models scored teacher-forced on every pair that was not dropped.
 
     Returns:
         The name of the artifact, if the objective or the weights of pairs need it.
     """
-    if not run.config.wants_evidence:
+    if not run.config.wants_discrepancy and run.only != "discrepancy":
         return []
-    of = ["pairs", "verdicts", "teacher model", "student model", "answer prompt", "explain prompt"]
-    plan, name = ["evidence.max_new_tokens"], "evidence.explain"
-    # Explanations that are there stay, even if no term asks for them any more.
-    explain = run.config.wants_explanations or run.holds(EVIDENCE, of=of, settings=plan, chosen={name: True})
-    with run.stage("observe", EVIDENCE, of=of, settings=plan, chosen={name: explain}) as made:
-        models = Both(run.load_student, run.load_teacher)
-        settings = run.config.evidence.model_copy(update={"explain": explain})
-        observe_models(made, pairs, verdicts, run.tasks, models, settings=settings, progress=run.progress)
-    return [EVIDENCE] if run.config.evidence.teaches(run.config.level) else []
+    of = ["pairs", "verdicts", "teacher model", "student model", "answer prompt", "rationale prompt"]
+    plan, name = ["discrepancy.max_new_tokens"], "discrepancy.rationales"
+    # Rationales that are there stay, even if no term asks for them any more.
+    rationales = run.config.wants_rationales or run.holds(DISCREPANCY_FOLDER, of=of, settings=plan, chosen={name: True})
+    with run.stage("discrepancy", DISCREPANCY_FOLDER, of=of, settings=plan, chosen={name: rationales}) as made:
+        models = ModelLoaders(run.load_student, run.load_teacher)
+        settings = run.config.discrepancy.model_copy(update={"rationales": rationales})
+        score_teacher_forced(made, pairs, verdicts, run.tasks, models, settings=settings, progress=run.progress)
+    return [DISCREPANCY_FOLDER] if run.config.discrepancy.used_in_training(run.config.level) else []
 
 
 def level_student(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from parityalign.core import SCORES
 from parityalign.export import write_card
-from parityalign.pipeline.level import gather_evidence, level_student
+from parityalign.pipeline.level import level_student, measure_discrepancy
 from parityalign.pipeline.retention import measure_retention
 from parityalign.pipeline.run import Run
 from parityalign.report import write_report
@@ -48,11 +48,11 @@ def align(run: Run) -> Iterator[str]:
         identify_gaps(verdicts, pairs, tasks, student, teacher, settings=config.identify, progress=progress)
     yield "identify"
 
-    evidence = gather_evidence(run, pairs, verdicts_of(verdicts))
-    yield "observe"
+    discrepancy = measure_discrepancy(run, pairs, verdicts_of(verdicts))
+    yield "discrepancy"
 
-    of = ["pairs", "verdicts", *evidence, "student model", "answer prompt"]
-    with run.stage("level", "student", of=of, settings=["level", "seed", *evidence]) as levelled:
+    of = ["pairs", "verdicts", *discrepancy, "student model", "answer prompt"]
+    with run.stage("level", "student", of=of, settings=["level", "seed", *discrepancy]) as levelled:
         level_student(run, levelled, pairs, verdicts_of(verdicts), settings=config.level, seed=seed)
     write_card(config)
     yield "level"

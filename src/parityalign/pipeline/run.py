@@ -12,6 +12,7 @@ from parityalign.config import RunConfig, Settings, TaskData
 from parityalign.core import (
     CONFIG,
     CONTROLS,
+    DISCREPANCY_FOLDER,
     REPORT,
     SCORES,
     SERVER,
@@ -33,8 +34,8 @@ from parityalign.tasks import task_of
 
 _SPEED_ONLY = frozenset(
     {
-        *("annotate.batch_size", "identify.batch_size", "evaluate.batch_size", "evidence.batch_size"),
-        "evidence.always",
+        *("annotate.batch_size", "identify.batch_size", "evaluate.batch_size", "discrepancy.batch_size"),
+        "discrepancy.always",
         *("level.rows_at_once", "level.gradient_checkpointing", "level.liger"),
     }
 )
@@ -44,9 +45,9 @@ _IN_SCORES = frozenset({"evaluate.resamples"})
 _IN_RETENTION = frozenset({"evaluate.forgotten_pairs", "evaluate.speed_questions"})
 """Settings that matter to what `retention.py` measures, and not to the answers."""
 
-_IN_EVIDENCE = frozenset({"evidence.explain", "evidence.max_new_tokens"})
-"""Settings that matter to what the models show, which levelling takes by its content."""
-_NOT_IN_SECTIONS = _SPEED_ONLY | _IN_SCORES | _IN_RETENTION | _IN_EVIDENCE
+_IN_DISCREPANCY = frozenset({"discrepancy.rationales", "discrepancy.max_new_tokens"})
+"""Settings that matter to the stored signals, which levelling takes by their content."""
+_NOT_IN_SECTIONS = _SPEED_ONLY | _IN_SCORES | _IN_RETENTION | _IN_DISCREPANCY
 """Of a section that a stage takes whole; a stage may still take one of them by its name."""
 
 
@@ -70,6 +71,7 @@ class Run:
         progress: Told of every step.
         tasks: The tasks by name, in the order of the configuration.
         outcomes: What became of each stage so far.
+        only: The one stage that may work in this process; None: any may.
         models: Loads the models, and knows what to say of them.
     """
 
@@ -88,7 +90,7 @@ class Run:
         self.tasks: dict[str, Task] = {name: task_of(name, data) for name, data in config.tasks.items()}
         self.outcomes: list[Outcome] = []
         self.models = RunModels(config, folder.path / SERVER)
-        self._only = only
+        self.only = only
         self._artifacts: dict[str, Artifact] = {}
 
     @property
@@ -182,7 +184,8 @@ class Run:
             yield made
             self._note(called or name, "up to date: nothing changed", made)
             return
-        for stale in (SCORES, CONTROLS, REPORT):  # they tell of what is about to change
+        # They tell of what is about to change; no score hangs on the discrepancy alone.
+        for stale in (REPORT,) if artifact == DISCREPANCY_FOLDER else (SCORES, CONTROLS, REPORT):
             (self.folder.path / stale).unlink(missing_ok=True)
         self.folder.event("began", stage=name)
         began = time.monotonic()
@@ -212,12 +215,12 @@ class Run:
         self.outcomes.append(Outcome(stage, why, manifest["counts"], manifest.get("note", "")))
 
     def _refuse_unless_allowed(self, stage: str, found: Artifact) -> None:
-        if found.finished or self._only in (None, stage):
+        if found.finished or self.only in (None, stage):
             return
         folder = self.folder.path
         state = f"is out of date: {found.redone_because}" if found.redone_because else "is not finished"
         raise UserError(
-            f"{self._only} builds on {found.path}, which {state}.\n"
+            f"{self.only} builds on {found.path}, which {state}.\n"
             f"First: parityalign {stage} {folder}   (or do everything: parityalign run {folder / CONFIG})"
         )
 
@@ -238,8 +241,8 @@ class Run:
                 return {f"test of {name}": content_id(made.digest, self._split_states[name]) for name, made in splits}
             case "annotate prompt":
                 return {f"{part} of {task.name}": content_id(task.annotate_prompt) for task in tasks}
-            case "explain prompt":
-                return {f"{part} of {task.name}": content_id(task.explain_prompt) for task in tasks}
+            case "rationale prompt":
+                return {f"{part} of {task.name}": content_id(task.rationale_prompt) for task in tasks}
             case "answer prompt":
                 return {f"{part} of {task.name}": content_id(task.answer_prompt) for task in tasks}
             case "metric":

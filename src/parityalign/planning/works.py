@@ -13,14 +13,14 @@ from parityalign.config import LevelSettings, RunConfig, is_served
 from parityalign.planning.sizes import Reading, Seen
 
 Role = Literal["teacher", "student"]
-Prompt = Literal["annotate", "answer", "explain"]
+Prompt = Literal["annotate", "answer", "rationale"]
 ROLES: tuple[Role, Role] = ("teacher", "student")
 PAIR_TOKENS = 30
 """Of a question and its answer as a teacher writes them."""
 ANSWER_TOKENS = 5
 """Of an answer in a word or a phrase, with its end."""
-EXPLANATION_TOKENS = 50
-"""Of an explanation in one sentence, with the answer behind it."""
+RATIONALE_TOKENS = 50
+"""Of a rationale in one sentence, with the answer behind it."""
 LOOKS = 8
 """Times that the held-out pairs are looked at in a training; `training/trainer.py` has the same number."""
 
@@ -89,7 +89,7 @@ def works(
             the run costs less.
     """
     run = _Run(config, amounts, readings, failures)
-    return [run.annotate(), *run.identify(), *run.observe(), run.level(), *run.evaluate()]
+    return [run.annotate(), *run.identify(), *run.discrepancy(), run.level(), *run.evaluate()]
 
 
 def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
@@ -113,9 +113,9 @@ def steps_of(training: int, level: LevelSettings) -> int:
     return level.max_steps or level.epochs * math.ceil(training / level.batch_size)
 
 
-def explanation_tokens(config: RunConfig) -> int:
-    """Of an explanation in one sentence, with the answer behind it, as far as the run allows."""
-    return min(EXPLANATION_TOKENS, config.evidence.max_new_tokens)
+def rationale_tokens(config: RunConfig) -> int:
+    """Of a rationale in one sentence, with the answer behind it, as far as the run allows."""
+    return min(RATIONALE_TOKENS, config.discrepancy.max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -147,34 +147,36 @@ class _Run:
         again = self.pairs if self.config.identify.ask_teacher == "all" else self.failed
         yield self._asked("identify", "teacher", again, self._judged)
 
-    def observe(self) -> Iterator[Work]:
-        """Explanations are written; then both models are given the answers, and the explanations."""
-        explains, reply = self.config.wants_explanations, explanation_tokens(self.config)
-        if not self.config.wants_evidence:
+    def discrepancy(self) -> Iterator[Work]:
+        """Rationales are written; then both models are scored on the answers, and on the rationales."""
+        rationales, reply = self.config.wants_rationales, rationale_tokens(self.config)
+        if not self.config.wants_discrepancy:
             return
-        if explains:
-            yield self._asked("observe explanations", "teacher", self.pairs, reply, "explain")
+        if rationales:
+            yield self._asked("discrepancy rationales", "teacher", self.pairs, reply, "rationale")
         for role in ROLES:
-            if is_served(getattr(self.config, role)):  # shows nothing but its text
+            if is_served(getattr(self.config, role)):  # gives nothing but text
                 continue
-            yield self._asked("observe", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
-            if explains:
-                yield self._asked("observe paths", role, self.pairs, reply, "explain")._replace(given=True)
+            yield self._asked("discrepancy", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
+            if rationales:
+                yield self._asked("discrepancy on rationales", role, self.pairs, reply, "rationale")._replace(
+                    given=True
+                )
 
     def level(self) -> Work:
         """Training: `requests` are examples gone through, those that are only looked at for early stopping apart.
 
         In a step an example goes through the student once with its answer, once more under another view of its picture
-        if `consistency` asks, and once more with its explanation if a term asks for that.
+        if `consistency` asks, and once more with its rationale if a term asks for that.
         """
         level, picked = self.config.level, self._chosen()
         steps = steps_of(picked.training, level)
         examples = steps * level.batch_size if level.max_steps else level.epochs * picked.training
-        views, explains = 1 + level.needs_views, level.needs_explanations
+        views, rationales = 1 + level.needs_views, level.needs_rationales
 
         def mean(number: Callable[[Seen], float]) -> float:
             each = {
-                task: views * number(reading.answer) + explains * number(reading.explain)
+                task: views * number(reading.answer) + rationales * number(reading.rationale)
                 for task, reading in self.readings["student"].items()
             }
             return sum(count * each[task] for task, count in self.pairs.items()) / max(1, sum(self.pairs.values()))
@@ -184,11 +186,11 @@ class _Run:
             role="student",
             requests=examples,
             prompt_tokens=round(examples * mean(lambda seen: seen.tokens)),
-            reply_tokens=examples * (views * ANSWER_TOKENS + explains * explanation_tokens(self.config)),
+            reply_tokens=examples * (views * ANSWER_TOKENS + rationales * rationale_tokens(self.config)),
             patches=round(examples * mean(lambda seen: seen.patches)),
             steps=steps,
             looked=(LOOKS + 1) * picked.held_out if steps else 0,
-            passes=views + explains,
+            passes=views + rationales,
         )
 
     def evaluate(self) -> Iterator[Work]:

@@ -2,8 +2,8 @@ from .controls import Control as Control
 from .controls import Controls as Controls
 from .controls import GapPrecision as GapPrecision
 from .controls import control_table as control_table
-from .differences import Table as Table
-from .differences import difference_tables as difference_tables
+from .discrepancy import Table as Table
+from .discrepancy import discrepancy_tables as discrepancy_tables
 from .files import read_manifest as read_manifest
 from .files import read_record as read_record
 from .files import read_records as read_records
@@ -11,11 +11,12 @@ from .flow import VERDICT_WORDS as VERDICT_WORDS
 from .flow import verdicts_by_task as verdicts_by_task
 from .listing import LISTED_BY_DEFAULT as LISTED_BY_DEFAULT
 from .listing import ListOptions as ListOptions
+from .listing import holds_discrepancy as holds_discrepancy
 from .listing import list_table as list_table
 from .listing import listed_pairs as listed_pairs
 from .listing import listed_rows as listed_rows
 from .listing import of_one_task as of_one_task
-from .listing import read_profiles as read_profiles
+from .listing import read_pair_discrepancies as read_pair_discrepancies
 from .page import write_report as write_report
 from .retention import FORGOTTEN_HEADINGS as FORGOTTEN_HEADINGS
 from .retention import forgotten_table as forgotten_table

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from parityalign.core import MANIFEST, Record, Stream, UserError, manifest_digest
+from parityalign.core import DISCREPANCY_FOLDER, MANIFEST, Record, Stream, UserError, manifest_digest
 
 R = TypeVar("R", bound=Record)
 
@@ -54,9 +54,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def evidence_is_current(run: Path) -> bool:
-    """Whether what the models show is finished, and of the pairs and verdicts that lie in the run now."""
-    manifest = read_manifest(run / "evidence")
+def discrepancy_is_current(run: Path) -> bool:
+    """Whether the discrepancies are finished, and of the pairs and verdicts that lie in the run now."""
+    manifest = read_manifest(run / DISCREPANCY_FOLDER)
     if manifest is None:
         return False
     others = {name: read_manifest(run / name) for name in ("pairs", "verdicts")}

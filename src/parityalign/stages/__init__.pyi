@@ -7,9 +7,9 @@ from ._speed import time_students as time_students
 from .annotate import PAIRS as PAIRS
 from .annotate import annotate_images as annotate_images
 from .annotate import written_pairs as written_pairs
-from .discrepancy import Both as Both
-from .discrepancy import explanations_of as explanations_of
-from .discrepancy import observe_models as observe_models
+from .discrepancy import ModelLoaders as ModelLoaders
+from .discrepancy import rationales_of as rationales_of
+from .discrepancy import score_teacher_forced as score_teacher_forced
 from .evaluate import AFTER_FILE as AFTER_FILE
 from .evaluate import BEFORE_FILE as BEFORE_FILE
 from .evaluate import TEACHER_FILE as TEACHER_FILE
@@ -40,4 +40,3 @@ from .level import was_levelled as was_levelled
 from .parsing import without_tags as without_tags
 from .weighting import most_discrepant_first as most_discrepant_first
 from .weighting import pair_weights as pair_weights
-from .weighting import signed_measure as signed_measure

@@ -8,7 +8,7 @@ import torch
 from parityalign.training.losses._divergences import view_divergence
 from parityalign.training.losses._passes import Passes
 
-NEEDS = frozenset({"explanation"})
+NEEDS = frozenset({"rationale"})
 
 
 def losses(passes: Passes) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from parityalign.training.losses._passes import Passes
 from parityalign.training.losses._reductions import pair_means
 
-NEEDS = frozenset({"explanation"})
+NEEDS = frozenset({"rationale"})
 
 
 def losses(passes: Passes) -> torch.Tensor:
