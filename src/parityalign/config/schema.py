@@ -118,6 +118,12 @@ class EvidenceSettings(Settings):
         """Whether such a training makes use of what the models show, for a term or for the weights of pairs."""
         return level.needs_evidence or self.weight_by != "none"
 
+    def in_levelling(self, level: LevelSettings) -> dict[str, object]:
+        """The settings here that such a training hangs on, under their dotted names."""
+        if not self.teaches(level):
+            return {}
+        return {"evidence.weight_by": self.weight_by, "evidence.weight_exponent": self.weight_exponent}
+
 
 class EvaluateSettings(Settings):
     """How the models are scored on the test splits."""
@@ -144,6 +150,10 @@ class RunConfig(Settings):
     """KIND:LOCATION, such as `embedded:teacher` or `hf:./folder`, or `http://HOST:PORT/v1#NAME`."""
     student: Annotated[str, AfterValidator(_known_model)]
     tasks: dict[Annotated[str, AfterValidator(known_part("tasks"))], TaskData] = Field(min_length=1)
+    stages: tuple[Annotated[str, AfterValidator(known_part("stages"))], ...] = ()
+    """Stages of other packages that the run has besides its own."""
+    filters: tuple[Annotated[str, AfterValidator(known_part("filters"))], ...] = ()
+    """Filters of pairs, in their order: what one of them gives a reason against is neither asked nor trained on."""
     loading: Loadings = Loadings()
     intake: IntakeSettings = IntakeSettings()
     annotate: AnnotateSettings = AnnotateSettings()

@@ -24,7 +24,7 @@ class Room(NamedTuple):
     """A kind of part."""
 
     package: str
-    """Where the parts lie that come with parityalign."""
+    """Where the parts lie that come with parityalign; empty: none do."""
     word: str
     """What a part is called in messages."""
     defines: str = ""
@@ -39,6 +39,8 @@ ROOMS: Mapping[str, Room] = MappingProxyType(
         "objectives": Room("training.losses", "objective"),
         "exports": Room("export.formats", "export format"),
         "sources": Room("data.sources", "kind of image source"),
+        "stages": Room("", "stage of another package", "STAGE"),
+        "filters": Room("", "filter of pairs", "FILTER"),
     }
 )
 
@@ -113,5 +115,7 @@ def _unknown(room: str, name: str) -> str:
 
 
 def _own(room: str) -> set[str]:
+    if not ROOMS[room].package:
+        return set()
     modules = pkgutil.iter_modules([str(_PACKAGE / ROOMS[room].package.replace(".", "/"))])
     return {module.name for module in modules if not (module.name.startswith("_") or module.ispkg)}
