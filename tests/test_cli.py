@@ -436,7 +436,13 @@ def test_the_demo_draws_nothing_into_the_folder_of_its_teacher(project, small_de
 
 
 def test_the_demo_shows_its_controls_on_request(project, trainable, small_demo, monkeypatch):
-    row = {"name": "random pairs", "pairs": 8, "steps": 4, "tasks": {"textvqa": 55.5}, "mean_gain": 5.5}
+    row = {
+        "name": "random pairs",
+        "pairs": 8,
+        "steps": 4,
+        "tasks": {"textvqa": {"score": 55.5}},
+        "mean_gain": {"score": 5.5},
+    }
     said = {"controls": [row], "gap_precision": {"n": 4, "right": 3}}
     write = lambda run: write_whole(run.folder.path / "controls.json", json.dumps(said))  # noqa: E731
     monkeypatch.setattr(demo, "run_controls", write)

@@ -16,13 +16,13 @@ from makers import artifact, mute, task
 from parityalign.config.schema import EvaluateSettings, IdentifySettings
 from parityalign.config.training import LevelSettings
 from parityalign.core.records import Judged, Pair, Question, Verdict, VerdictKind
-from parityalign.core.results import Forgotten, Speed
+from parityalign.core.results import Control, Controls, Forgotten, Speed
 from parityalign.engines.asking import Asked
 from parityalign.metrics._statistics import share_interval
 from parityalign.models.backends import hf
 from parityalign.models.backends.fake import FakeModel
 from parityalign.models.memory import fits_twice, peak_bytes
-from parityalign.report.controls import Control, Controls, control_table
+from parityalign.report.controls import control_table
 from parityalign.report.retention import forgotten_table, speed_line, speed_table
 from parityalign.stages._timing_trials import ENOUGH_SECONDS, MOST_PARTS, MOST_PASSES
 from parityalign.stages.evaluate import speed_questions

@@ -20,9 +20,14 @@ from parityalign.core import (
     CONTROLS,
     Answer,
     Artifact,
+    Control,
+    Controls,
+    Estimate,
+    GapPrecision,
     ImageRef,
     Judged,
     Pair,
+    Scores,
     Stream,
     Task,
     WorkFailed,
@@ -32,7 +37,7 @@ from parityalign.core import (
 from parityalign.demo.canvas import Fact, one_of_each_kind
 from parityalign.demo.generate import truth
 from parityalign.pipeline import EVIDENCE, Run, leveller
-from parityalign.report import Control, Controls, Estimate, GapPrecision, write_report
+from parityalign.report import write_report
 from parityalign.stages import (
     AFTER_FILE,
     BEFORE_FILE,
@@ -40,7 +45,6 @@ from parityalign.stages import (
     STUDENT_ANSWERS,
     TEACHER_FILE,
     Choice,
-    RunScores,
     accepted_images,
     answer_tests,
     choose_pairs,
@@ -205,7 +209,7 @@ def scored(run: Run, after: Artifact, lesson: Lesson, steps: int) -> Control:
     own, config = run.artifact("answers"), run.config
     before, run_after, teacher = (own.stream(name, Answer) for name in (BEFORE_FILE, AFTER_FILE, TEACHER_FILE))
 
-    def score(first: Stream[Answer], second: Stream[Answer]) -> RunScores:
+    def score(first: Stream[Answer], second: Stream[Answer]) -> Scores:
         streams = [first, second, teacher]
         return score_answers(streams, run.tests, run.tasks, settings=config.evaluate, seed=config.seed)
 

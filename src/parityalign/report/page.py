@@ -12,9 +12,21 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from parityalign.core import PROFILES, Measure, Pair, Profile, Rejected, UserError, Verdict, VerdictKind, write_whole
+from parityalign.core import (
+    PROFILES,
+    Controls,
+    Measure,
+    Pair,
+    Profile,
+    Rejected,
+    Scores,
+    UserError,
+    Verdict,
+    VerdictKind,
+    write_whole,
+)
 from parityalign.report.charts import score_chart, verdict_chart
-from parityalign.report.controls import Controls, control_table
+from parityalign.report.controls import control_table
 from parityalign.report.differences import MEASURE_WORDS, measure_table, relation_tables, spreads
 from parityalign.report.files import evidence_is_current, read_manifest, read_record, read_records, read_settings
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
@@ -27,7 +39,6 @@ from parityalign.report.tables import (
     PAPER_HEADINGS,
     PART_HEADINGS,
     SCORE_HEADINGS,
-    Scores,
     coverage_table,
     headline,
     paper_table,

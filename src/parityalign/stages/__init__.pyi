@@ -1,5 +1,5 @@
+from ._list import STAGES as STAGES
 from ._list import stages_of as stages_of
-from ._scores import RunScores as RunScores
 from ._stage import Stage as Stage
 from ._stage import StageRun as StageRun
 from .annotate import PAIRS as PAIRS

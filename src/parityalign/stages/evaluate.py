@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import EvaluateSettings
-from parityalign.core import Answer, Artifact, Progress, Question, Stream, Task, sample, write_all, write_whole
+from parityalign.core import Answer, Artifact, Progress, Question, Scores, Stream, Task, sample, write_all, write_whole
 from parityalign.data import OVER_LIMIT
 from parityalign.engines import Asked, LoadModel, answer_all
-from parityalign.stages._scores import RunScores, Said, score_run
+from parityalign.stages._scores import Said, score_run
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.level import was_levelled
 
@@ -125,7 +125,7 @@ def score_run_answers(
     settings: EvaluateSettings,
     seed: int,
     left_out: Mapping[str, Mapping[str, int]] = _NOTHING,
-) -> RunScores:
+) -> Scores:
     """The scores of the answers that `evaluate` collected with the same arguments.
 
     `left_out` says how many questions of each task's file cannot be scored, by reason.
@@ -142,7 +142,7 @@ def score_answers(
     settings: EvaluateSettings,
     seed: int,
     left_out: Mapping[str, Mapping[str, int]] = _NOTHING,
-) -> RunScores:
+) -> Scores:
     """The scores of three models' answers to the same test splits: before, after and teacher, in this order."""
     texts = [{answer.item_id: answer.text for answer in answers} for answers in by_model]
     chosen = _chosen(tests, settings, seed)
@@ -161,7 +161,7 @@ def score_answers(
     return score_run(said, tasks, not_scored=not_scored, resamples=settings.resamples, seed=seed)
 
 
-def write_scores(path: Path, scores: RunScores) -> None:
+def write_scores(path: Path, scores: Scores) -> None:
     """Writes `scores.json`; a file that says the same already is left alone.
 
     Raises:

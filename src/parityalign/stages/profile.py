@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import rel_entr
 
 from parityalign.core import (
     EXPLANATIONS,
@@ -79,6 +78,8 @@ def write_profile(artifact: Artifact, judged: Sequence[Judged]) -> dict[str, int
 
 def attention_divergence(one: Array, other: Array) -> float:
     """Jensen-Shannon divergence of two maps on the same grid, each divided by its sum first; in nats."""
+    from scipy.special import rel_entr  # it takes long to import, and every command imports the stages
+
     p, q = (cells.astype(np.float64) / cells.sum(dtype=np.float64) for cells in (one, other))
     middle = (p + q) / 2
     # Rounding may leave a little less than 0 of two maps that are nearly the same.
