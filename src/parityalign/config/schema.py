@@ -91,7 +91,7 @@ class TaskData(Settings):
     """Asks the teacher how it gets to its answer to `{question}`. None: the skill's."""
     kinds: tuple[_Kind, ...] = ()
     """Kinds of questions, in a few words each; each draw is asked for one of them, in the place of `{kind}` in the
-    annotate prompt. None: the skill's."""
+    annotate prompt. Empty: the skill's."""
     metric: Annotated[str, AfterValidator(known_part("metrics"))] | None = None
     """A file in `metrics/`, for the scores and for identify. None: the benchmark's, else the skill's."""
     subset: str | None = None
