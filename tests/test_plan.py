@@ -24,7 +24,7 @@ from parityalign.config.serving import ServerSettings
 from parityalign.config.training import LevelSettings
 from parityalign.core.errors import UserError
 from parityalign.core.layout import EMBEDDED_MODELS
-from parityalign.core.records import Pair, Verdict, VerdictKind
+from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
 from parityalign.data import hf_datasets
 from parityalign.data.open_source import open_source
 from parityalign.data.sources import hf as hub_source
@@ -40,7 +40,7 @@ from parityalign.planning.sampling import SamplingOptions, size_of_picture
 from parityalign.planning.sizes import Known, Reading, Seen, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
 from parityalign.planning.works import Amount, chosen, steps_of, works
-from parityalign.stages._forgetting import known_before
+from parityalign.stages.forgotten import known_before
 from parityalign.stages.level import choose_pairs
 from parityalign.tasks import load_task
 from parityalign.training import trainer
@@ -110,7 +110,7 @@ def test_no_weight_is_needed(tmp_path):
     assert with_weights.origin == "its folder"
 
 
-def pairs_with_verdicts(count: int, gaps: int) -> tuple[list[Pair], list[Verdict]]:
+def pairs_with_verdicts(count: int, gaps: int) -> list[Judged]:
     pairs = [
         Pair(
             pair_id=str(i), image_id=str(i), image=f"{i}.png", task="t", question="q", answer="a", teacher="fake:t.json"
@@ -118,7 +118,8 @@ def pairs_with_verdicts(count: int, gaps: int) -> tuple[list[Pair], list[Verdict
         for i in range(count)
     ]
     kinds = [VerdictKind.TEACHER_ONLY if i < gaps else VerdictKind.STUDENT_RIGHT for i in range(count)]
-    return pairs, [Verdict(pair_id=str(i), verdict=kind, rule="exact", reason="") for i, kind in enumerate(kinds)]
+    verdicts = [Verdict(pair_id=str(i), verdict=kind, reason="") for i, kind in enumerate(kinds)]
+    return [*map(Judged, pairs, verdicts)]
 
 
 @settings(deadline=None, max_examples=40)
@@ -131,7 +132,7 @@ def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
     count, gaps = counts
     level = LevelSettings(select=select, replay=replay, held_out=0.1)
     found = chosen(count, gaps, level)
-    made = choose_pairs(*pairs_with_verdicts(count, gaps), level, seed=0)
+    made = choose_pairs(pairs_with_verdicts(count, gaps), level, seed=0)
     assert found.replayed == made.replayed
     assert found.training + found.held_out == len(made.training) + len(made.held_out)
     assert abs(found.held_out - len(made.held_out)) <= 1  # level holds out an image at least
@@ -143,9 +144,9 @@ def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
 )
 def test_about_as_many_pairs_are_asked_again_as_the_student_knew_untrained(count, wrong, select, replay):
     level, gaps = LevelSettings(select=select, replay=replay, held_out=0.1), round(count * wrong)
-    pairs, verdicts = pairs_with_verdicts(count, gaps)
-    trained = {pair.pair_id for pair in choose_pairs(pairs, verdicts, level, seed=0).training}
-    known = known_before(pairs, verdicts, trained, settings=EvaluateSettings(), seed=0)
+    judged = pairs_with_verdicts(count, gaps)
+    trained = {pair.pair_id for pair in choose_pairs(judged, level, seed=0).training}
+    known = known_before(judged, trained, settings=EvaluateSettings(), seed=0)
     assert planning.known_before(count, gaps, level) == pytest.approx(len(known), abs=0.08 * count)
 
 

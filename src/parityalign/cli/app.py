@@ -305,9 +305,8 @@ def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, co
         terminal.progress(_console()) as progress,
         pipeline.open_run_folder(config, progress, only=only, redo=redo) as run,
     ):
-        for stage in pipeline.align(run):
-            if stage == only:
-                break
+        for _ in pipeline.align(run, upto=only):
+            pass
         if controls:
             demo.run_controls(run)
     show.show_outcomes(_console(), run.outcomes)

@@ -189,6 +189,12 @@ class EvidenceSettings(Settings):
         """Whether such a training makes use of what the models show, for a term or for the weights of pairs."""
         return level.needs_evidence or self.weight_by != "none"
 
+    def in_levelling(self, level: LevelSettings) -> dict[str, object]:
+        """The settings here that such a training hangs on, under their dotted names."""
+        if not self.teaches(level):
+            return {}
+        return {"evidence.weight_by": self.weight_by, "evidence.weight_exponent": self.weight_exponent}
+
 
 class EvaluateSettings(Settings):
     """How the models are scored on the test splits."""
@@ -216,6 +222,10 @@ class RunConfig(Settings):
     student: Annotated[str, AfterValidator(_known_model)]
     tasks: dict[str, TaskData] = Field(min_length=1)
     """A skill or a benchmark that there is, or any other name for a task of one's own."""
+    stages: tuple[Annotated[str, AfterValidator(known_part("stages"))], ...] = ()
+    """Stages of other packages that the run has besides its own."""
+    filters: tuple[Annotated[str, AfterValidator(known_part("filters"))], ...] = ()
+    """Filters of pairs, in their order: what one of them gives a reason against is neither asked nor trained on."""
     loading: Loadings = Loadings()
     intake: IntakeSettings = IntakeSettings()
     annotate: AnnotateSettings = AnnotateSettings()

@@ -21,8 +21,8 @@ from .interfaces import Benchmark as Benchmark
 from .interfaces import Decoding as Decoding
 from .interfaces import Export as Export
 from .interfaces import Exportable as Exportable
+from .interfaces import ExportedPair as ExportedPair
 from .interfaces import Found as Found
-from .interfaces import Judged as Judged
 from .interfaces import Leveller as Leveller
 from .interfaces import LevelResult as LevelResult
 from .interfaces import Local as Local
@@ -31,6 +31,7 @@ from .interfaces import Metric as Metric
 from .interfaces import Model as Model
 from .interfaces import Observer as Observer
 from .interfaces import Origin as Origin
+from .interfaces import PairFilter as PairFilter
 from .interfaces import Progress as Progress
 from .interfaces import Request as Request
 from .interfaces import Scored as Scored
@@ -76,6 +77,7 @@ from .prompts import fault_of_answer_prompt as fault_of_answer_prompt
 from .records import Answer as Answer
 from .records import Explanation as Explanation
 from .records import ImageRef as ImageRef
+from .records import Judged as Judged
 from .records import LeftOut as LeftOut
 from .records import Measure as Measure
 from .records import Pair as Pair

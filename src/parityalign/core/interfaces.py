@@ -256,6 +256,14 @@ class LevelResult:
     """Pairs that went through the student together, where memory ran out with more. None: it never did."""
 
 
+@dataclass(frozen=True)
+class PairFilter:
+    """Marks pairs that are not to be used. Another package's module defines one as `FILTER`."""
+
+    keep: Callable[[Pair], str | None]
+    """None: the pair is kept; else the reason why it is not. It stays in all files, marked with the reason."""
+
+
 class Leveller(Protocol):
     """Fine-tunes the student on pairs and saves an ordinary Hugging Face folder."""
 
@@ -264,7 +272,7 @@ class Leveller(Protocol):
 
 
 @dataclass(frozen=True)
-class Judged:
+class ExportedPair:
     """A pair with its verdict, on its way to another tool: none of its texts holds a tag such as `<image>`."""
 
     pair: Pair
@@ -312,7 +320,7 @@ class Exportable(Protocol):
     def origin(self) -> Origin:
         """Where the pairs come from."""
 
-    def judged(self) -> Iterator[Judged]:
+    def judged(self) -> Iterator[ExportedPair]:
         """The pairs to export, gaps or all, in the order of the run."""
 
     def scored(self) -> Iterator[Scored]:

@@ -153,6 +153,13 @@ class Verdict(Record):
     teacher_score: float | None = None
 
 
+class Judged(NamedTuple):
+    """A pair and what identify says of it."""
+
+    pair: Pair
+    verdict: Verdict
+
+
 class Score(NamedTuple):
     """What a metric says of one prediction. A tuple, since metrics make them by the hundred thousand."""
 

@@ -11,19 +11,20 @@ from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from parityalign.core.errors import UserError, missing_package
 
 
-class Part(Protocol):
-    """What `load_part` gives."""
+@runtime_checkable
+class Checked(Protocol):
+    """What a part may have as well: it says itself whether it can be used."""
 
     def lacking(self) -> str:
         """What keeps the part from being used, in words; empty: nothing."""
 
 
-P = TypeVar("P", bound=Part)
+T = TypeVar("T")
 
 _PACKAGE = Path(__file__).parent.parent
 _BROKEN = (ImportError, AttributeError, NameError, SyntaxError, TypeError, ValueError, UserError)
@@ -34,7 +35,7 @@ class Room(NamedTuple):
     """A kind of part."""
 
     package: str
-    """Where the parts lie that come with parityalign."""
+    """Where the parts lie that come with parityalign; empty: none do."""
     word: str
     """What a part is called in messages."""
     defines: str = ""
@@ -50,6 +51,8 @@ ROOMS: Mapping[str, Room] = MappingProxyType(
         "objectives": Room("training.losses", "objective"),
         "exports": Room("export.formats", "export format"),
         "sources": Room("data.sources", "kind of image source"),
+        "stages": Room("", "stage of another package", "STAGE"),
+        "filters": Room("", "filter of pairs", "FILTER"),
     }
 )
 
@@ -104,7 +107,7 @@ def find_part(room: str, name: str) -> ModuleType:
         raise _unusable(room, name, f"cannot be imported: {type(problem).__name__}: {problem}") from problem
 
 
-def load_part(room: str, name: str, kind: type[P]) -> P:
+def load_part(room: str, name: str, kind: type[T]) -> T:
     """What the module of a part defines.
 
     Raises:
@@ -116,7 +119,7 @@ def load_part(room: str, name: str, kind: type[P]) -> P:
     if not isinstance(found, kind):
         instead = "does not" if found is None else f"defines it as {found!r}"
         raise _unusable(room, name, f"has to define {expected}, a parityalign.core.{kind.__name__}, and {instead}")
-    lacking = found.lacking()
+    lacking = found.lacking() if isinstance(found, Checked) else ""
     if lacking:
         raise _unusable(room, name, f"cannot be used: {lacking}")
     return found
@@ -141,5 +144,7 @@ def _entry(room: str, name: str) -> EntryPoint | None:
 
 
 def _own(room: str) -> set[str]:
+    if not ROOMS[room].package:
+        return set()
     modules = pkgutil.iter_modules([str(_PACKAGE / ROOMS[room].package.replace(".", "/"))])
     return {module.name for module in modules if not (module.name.startswith("_") or module.ispkg)}

@@ -21,10 +21,10 @@ from parityalign.core import (
     Answer,
     Artifact,
     ImageRef,
+    Judged,
     Pair,
     Stream,
     Task,
-    Verdict,
     WorkFailed,
     content_id,
     write_whole,
@@ -46,7 +46,6 @@ from parityalign.stages import (
     choose_pairs,
     score_answers,
     split_by_image,
-    verdicts_of,
     was_levelled,
 )
 
@@ -68,8 +67,7 @@ class Aligned(NamedTuple):
     """What the finished run left, as far as controls need it."""
 
     images: list[ImageRef]
-    pairs: list[Pair]
-    verdicts: list[Verdict]
+    judged: list[Judged]
     student_said: Mapping[str, str]
     """The student's answer before, by pair id."""
     steps: int
@@ -99,8 +97,7 @@ def _aligned(run: Run) -> Aligned:
     verdicts = run.artifact("verdicts")
     return Aligned(
         images=accepted_images(run.artifact("images")),
-        pairs=list(run.artifact("pairs").stream("pairs.jsonl", Pair)),
-        verdicts=verdicts_of(verdicts),
+        judged=run.judged,
         student_said={answer.item_id: answer.text for answer in verdicts.stream(STUDENT_ANSWERS, Answer)},
         steps=run.artifact("student").manifest["result"]["steps"],
     )
@@ -108,10 +105,9 @@ def _aligned(run: Run) -> Aligned:
 
 def _lessons(run: Run, aligned: Aligned) -> Iterator[Lesson]:
     settings, seed = run.config.level, run.config.seed
-    pairs, verdicts = aligned.pairs, aligned.verdicts
 
     def chosen(**changes: object) -> Choice:
-        return choose_pairs(pairs, verdicts, settings.model_copy(update=changes), seed)
+        return choose_pairs(aligned.judged, settings.model_copy(update=changes), seed)
 
     trained = [*chosen().training, *chosen().held_out]
     yield Lesson("without replay", "the gaps alone, the paper's way", chosen(replay=0.0))

@@ -1,5 +1,6 @@
 from .asking import SPECIAL_TOKEN as SPECIAL_TOKEN
 from .asking import Asked as Asked
+from .asking import Both as Both
 from .asking import LoadModel as LoadModel
 from .asking import announce as announce
 from .asking import answer_all as answer_all

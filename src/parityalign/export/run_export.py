@@ -17,7 +17,7 @@ from parityalign.core import (
     Answer,
     Artifact,
     Export,
-    Judged,
+    ExportedPair,
     Origin,
     Pair,
     Question,
@@ -90,7 +90,7 @@ class RunExport:
             },
         )
 
-    def judged(self) -> Iterator[Judged]:
+    def judged(self) -> Iterator[ExportedPair]:
         """The pairs to export with their verdicts.
 
         Raises:
@@ -141,12 +141,12 @@ class RunExport:
         digests = {name: content_id(made["fingerprint"], manifest_digest(made)) for name, made in manifests.items()}
         return {**digests, **(self._tests if "answers" in of else {})}
 
-    def _judged(self, pair: Pair, verdict: Verdict) -> Judged:
+    def _judged(self, pair: Pair, verdict: Verdict) -> ExportedPair:
         if not Path(pair.image).is_file():
             raise UserError(f"the image {pair.image} of pair {pair.pair_id} is gone; put it back where it was")
         pair, verdict = _untagged(pair, "question", "answer"), _untagged(verdict, *_VERDICT_TEXTS)
         prompt = self._tasks[pair.task].answer_prompt
-        return Judged(pair, verdict, prompt.format(question=pair.question) if self.prompted else pair.question)
+        return ExportedPair(pair, verdict, prompt.format(question=pair.question) if self.prompted else pair.question)
 
     def _questions(self) -> Iterator[tuple[str, Question]]:
         for task in self._splits:

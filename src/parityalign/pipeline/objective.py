@@ -16,8 +16,7 @@ from parityalign.core import (
     read_observations,
 )
 from parityalign.models import Processor
-from parityalign.pipeline.run import Run
-from parityalign.stages import explanations_of, pair_weights
+from parityalign.stages import StageRun, explanations_of, pair_weights
 
 EVIDENCE = "evidence"
 """The artifact of what both models show of the pairs."""
@@ -25,7 +24,7 @@ _OBSERVED = frozenset({"distribution", "attention"})
 """What terms may need that lies in the shards of observations."""
 
 
-def objective_of(run: Run, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
+def objective_of(run: StageRun, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
     """What is minimised on these pairs, with what is stored of the teacher if a term or the weights of pairs need it.
 
     Raises:
@@ -43,7 +42,7 @@ def objective_of(run: Run, settings: LevelSettings, pairs: Sequence[Pair]) -> ob
     return training.WeightedLoss(weights, divergence=settings.divergence, evidence=evidence)
 
 
-def note_left_out(run: Run, artifact: Artifact, settings: LevelSettings) -> None:
+def note_left_out(run: StageRun, artifact: Artifact, settings: LevelSettings) -> None:
     """Has the artifact's manifest say which terms of `objective: discrepancy` the teacher shows nothing for."""
     lacking, facts = _lacking(run, settings), artifact.also
     if lacking:
@@ -51,7 +50,7 @@ def note_left_out(run: Run, artifact: Artifact, settings: LevelSettings) -> None
         artifact.also = lambda: {**facts(), "note": note}
 
 
-def _lacking(run: Run, settings: LevelSettings) -> list[str]:
+def _lacking(run: StageRun, settings: LevelSettings) -> list[str]:
     """The terms that no pair has anything for: their share of the training would be for nothing."""
     if not settings.needs_evidence:
         return []
@@ -71,7 +70,7 @@ def _needs(term: str) -> frozenset[str]:
     return needs
 
 
-def _evidence(run: Run, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Evidence":
+def _evidence(run: StageRun, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Evidence":
     stored = run.artifact(EVIDENCE)
     wanted = {pair.pair_id for pair in pairs} if any(_needs(name) & _OBSERVED for name in terms) else set()
     index = [line for line in read_index(stored.path, TEACHER) if line.pair_id in wanted]
@@ -90,7 +89,7 @@ def _evidence(run: Run, terms: Collection[str], pairs: Sequence[Pair]) -> "train
     )
 
 
-def _weights(run: Run, stored: Artifact) -> dict[str, float]:
+def _weights(run: StageRun, stored: Artifact) -> dict[str, float]:
     profiles, settings = list(stored.stream(PROFILES, Profile)), run.config.evidence
     measure = {"teacher_confidence": "teacher_logprob", "confidence_gap": "confidence_gap"}.get(settings.weight_by)
     if measure and profiles and all(getattr(profile, measure) is None for profile in profiles):
@@ -98,12 +97,12 @@ def _weights(run: Run, stored: Artifact) -> dict[str, float]:
     return pair_weights(profiles, settings)
 
 
-def _nothing_for(run: Run, what: str, instead: str) -> str:
+def _nothing_for(run: StageRun, what: str, instead: str) -> str:
     return (
         f"{what}, but the teacher {run.config.teacher} showed nothing for it on any pair: see "
         f"{run.artifact(EVIDENCE).path / 'manifest.json'}.\n{instead}, or take another teacher."
     )
 
 
-def _teacher_processor(run: Run) -> Processor:
+def _teacher_processor(run: StageRun) -> Processor:
     return models.open_processor(split_model(run.config.teacher)[1], run.config.loading.teacher)

@@ -44,7 +44,7 @@ EVENT_TIME = re.compile(r'^{"time": "(\d{4}-\d\d-\d\d)T(\d\d:\d\d)', re.MULTILIN
 
 
 def write_report(run: Path) -> Path:
-    """Writes RUN/report.html from whatever the run has so far and returns its path.
+    """Writes RUN/report.html from whatever the run has so far; a file that says the same already is left alone.
 
     Raises:
         UserError: there is no run folder, or one of its files cannot be read.
@@ -54,7 +54,9 @@ def write_report(run: Path) -> Path:
     page = _environment().get_template("page.html").render(_facts(run))
     path = run / "report.html"
     # What has no UTF-8 form, such as half of a file name in another encoding, becomes a question mark.
-    write_whole(path, page.encode("utf-8", "replace").decode("utf-8"))
+    content = page.encode("utf-8", "replace")
+    if not path.is_file() or path.read_bytes() != content:
+        write_whole(path, content)
     return path
 
 

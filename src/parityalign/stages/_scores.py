@@ -7,7 +7,7 @@ import numpy as np
 
 from parityalign.core import Forgotten, Metric, Question, Record, Speed, Task, content_id
 from parityalign.metrics import Floats, cluster_sums, find_metric, percentile_interval, resampled_means, sign_flip_p
-from parityalign.stages._forgetting import Case, lost_by_task
+from parityalign.stages.forgotten import Case, lost_by_task
 
 PERMUTATIONS = 10_000
 """Draws of the paired test: its p value is never below 1 / 10,001."""

@@ -28,6 +28,8 @@ from parityalign.core import (
     write_all,
 )
 from parityalign.engines import LoadModel, announce, model_replies, next_batch_after
+from parityalign.stages._stage import Stage, StageRun
+from parityalign.stages.intake import accepted_images
 from parityalign.stages.parsing import NoPair, ParsedPair, read_pair
 
 REPLIES = "replies.jsonl"
@@ -44,6 +46,22 @@ _PATIENCE_BATCHES = 3
 _pair_in = lru_cache(4096)(read_pair)  # the replies on one image are compared with each other
 _SHOWN_REPLIES = 3
 _SHOWN_CHARACTERS = 200
+
+
+def _work(run: StageRun, artifact: Artifact) -> None:
+    images, config = accepted_images(run.artifact("images")), run.config
+    settings, seed, progress = config.annotate, config.seed, run.progress
+    annotate_images(artifact, images, run.tasks, run.load_teacher, settings=settings, seed=seed, progress=progress)
+
+
+STAGE = Stage(
+    "annotate",
+    artifact="pairs",
+    of=("images", "teacher model", "annotate prompt"),
+    settings=("annotate", "seed"),
+    work=_work,
+    help="Have the teacher write questions and answers for the images.",
+)
 
 
 def annotate_images(

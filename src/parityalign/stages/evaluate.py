@@ -13,10 +13,28 @@ from parityalign.core import Answer, Artifact, Progress, Question, Stream, Task,
 from parityalign.data import OVER_LIMIT
 from parityalign.engines import Asked, LoadModel, answer_all
 from parityalign.stages._scores import RunScores, Said, score_run
+from parityalign.stages._stage import Stage, StageRun
+from parityalign.stages.level import was_levelled
 
 BEFORE_FILE, AFTER_FILE, TEACHER_FILE = "before.jsonl", "after.jsonl", "teacher.jsonl"
 
 _NOTHING: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+
+
+def _work(run: StageRun, artifact: Artifact) -> None:
+    after = run.load_levelled if was_levelled(run.artifact("student")) else None
+    models, settings, seed = Models(run.load_student, after, run.load_teacher), run.config.evaluate, run.config.seed
+    evaluate_models(artifact, run.tests, run.tasks, models, settings=settings, seed=seed, progress=run.progress)
+
+
+STAGE = Stage(
+    "evaluate",
+    artifact="answers",
+    of=("tests", "student model", "student", "teacher model", "answer prompt"),
+    settings=("evaluate.limit", "evaluate.max_new_tokens", "seed"),
+    work=_work,
+    help="Score the student before, the student after and the teacher on the labelled test splits.",
+)
 
 
 class Models(NamedTuple):
