@@ -92,7 +92,7 @@ def questions_of(run: Run) -> dict[str, list[Question]]:
         if both := sum(pixel_hash(picture.image) in tests for picture in pool):
             raise WorkFailed(f"{both} pictures of the pool are among those of the test; take another TEST_SEED")
         write_whole(drawn, json.dumps({"seed": TEST_SEED, "pictures": PICTURES}))
-    return {name: load_task(name).read_test(folder / "test" / name) for name in TASKS}
+    return {name: load_task(name).benchmark.read_test(folder / "test" / name) for name in TASKS}
 
 
 def do(config: RunConfig, arm: str, seed: int, steps: int) -> None:

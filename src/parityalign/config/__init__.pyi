@@ -25,4 +25,6 @@ from .schema import IntakeSettings as IntakeSettings
 from .schema import RunConfig as RunConfig
 from .schema import TaskData as TaskData
 from .serving import ServerSettings as ServerSettings
+from .task_parts import parts_of_task as parts_of_task
+from .task_parts import refuse_unknown_task as refuse_unknown_task
 from .training import LevelSettings as LevelSettings

@@ -17,6 +17,7 @@ from .files import printable_path as printable_path
 from .files import write_whole as write_whole
 from .files import writing as writing
 from .hub import out_of_reach as out_of_reach
+from .interfaces import Benchmark as Benchmark
 from .interfaces import Decoding as Decoding
 from .interfaces import Export as Export
 from .interfaces import Exportable as Exportable
@@ -34,6 +35,7 @@ from .interfaces import PairFilter as PairFilter
 from .interfaces import Progress as Progress
 from .interfaces import Request as Request
 from .interfaces import Scored as Scored
+from .interfaces import Skill as Skill
 from .interfaces import Source as Source
 from .interfaces import Task as Task
 from .json_rows import Row as Row
@@ -69,6 +71,9 @@ from .observations import Observed as Observed
 from .observations import read_index as read_index
 from .observations import read_observations as read_observations
 from .observations import write_shard as write_shard
+from .prompts import KIND_FIELD as KIND_FIELD
+from .prompts import fault_of_annotate_prompt as fault_of_annotate_prompt
+from .prompts import fault_of_answer_prompt as fault_of_answer_prompt
 from .records import Answer as Answer
 from .records import Explanation as Explanation
 from .records import ImageRef as ImageRef

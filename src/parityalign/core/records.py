@@ -68,6 +68,8 @@ class Reply(Record):
     """`ok`, or the reason why there is no pair: see `parsing.py`."""
     pair_id: str | None = None
     """The pair that was read from it; a repeat of an earlier pair has none and the outcome `duplicate`."""
+    kind: str = ""
+    """The kind of question that was asked for; empty where the task has none."""
 
 
 class Pair(Record):

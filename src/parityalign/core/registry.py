@@ -8,16 +8,27 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from parityalign.core.errors import UserError, missing_package
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """What a part may have as well: it says itself whether it can be used."""
+
+    def lacking(self) -> str:
+        """What keeps the part from being used, in words; empty: nothing."""
+
 
 T = TypeVar("T")
 
 _PACKAGE = Path(__file__).parent.parent
+_BROKEN = (ImportError, AttributeError, NameError, SyntaxError, TypeError, ValueError, UserError)
+"""What goes wrong while the module of a guest is imported, and is told in words instead of a traceback."""
 
 
 class Room(NamedTuple):
@@ -33,7 +44,8 @@ class Room(NamedTuple):
 
 ROOMS: Mapping[str, Room] = MappingProxyType(
     {
-        "tasks": Room("tasks", "task", "TASK"),
+        "skills": Room("tasks.skills", "skill", "SKILL"),
+        "benchmarks": Room("tasks.benchmarks", "benchmark", "BENCHMARK"),
         "metrics": Room("metrics", "metric", "METRIC"),
         "models": Room("models.backends", "kind of model"),
         "objectives": Room("training.losses", "objective"),
@@ -78,40 +90,57 @@ def find_part(room: str, name: str) -> ModuleType:
     """Imports the part `name` of a room.
 
     Raises:
-        UserError: There is no such part, or a package that it needs is not installed.
+        UserError: There is no such part, a package that it needs is not installed, or it is a guest that cannot be
+            imported.
     """
     if not has_part(room, name):
         raise UserError(_unknown(room, name))
+    entry = _entry(room, name)
     try:
-        if name in _own(room):
-            return importlib.import_module(f"parityalign.{ROOMS[room].package}.{name}")
-        (entry, *_) = entry_points(group=f"parityalign.{room}", name=name)
-        return importlib.import_module(entry.module)
-    except ModuleNotFoundError as problem:
-        package = (problem.name or "").partition(".")[0]
-        if package in ("", "parityalign"):
+        return importlib.import_module(entry.module if entry else f"parityalign.{ROOMS[room].package}.{name}")
+    except _BROKEN as problem:
+        package = (problem.name or "").partition(".")[0] if isinstance(problem, ModuleNotFoundError) else ""
+        if package not in ("", "parityalign"):
+            raise missing_package(f"the {ROOMS[room].word} {name!r}", package, package) from problem
+        if entry is None:
             raise
-        raise missing_package(f"the {ROOMS[room].word} {name!r}", package, package) from problem
+        raise _unusable(room, name, f"cannot be imported: {type(problem).__name__}: {problem}") from problem
 
 
 def load_part(room: str, name: str, kind: type[T]) -> T:
     """What the module of a part defines.
 
     Raises:
-        UserError: There is no such part, or its module defines something else.
+        UserError: There is no such part, or its module defines something else or something that cannot be used; the
+            message names the package that it comes from and what was expected.
     """
-    module, expected = find_part(room, name), ROOMS[room].defines
-    found = getattr(module, expected, None)
+    expected = ROOMS[room].defines
+    found = getattr(find_part(room, name), expected, None)
     if not isinstance(found, kind):
-        raise UserError(
-            f"the module {module.__name__} of the {ROOMS[room].word} {name!r} does not define {expected}, "
-            f"a {kind.__name__}"
-        )
+        instead = "does not" if found is None else f"defines it as {found!r}"
+        raise _unusable(room, name, f"has to define {expected}, a parityalign.core.{kind.__name__}, and {instead}")
+    lacking = found.lacking() if isinstance(found, Checked) else ""
+    if lacking:
+        raise _unusable(room, name, f"cannot be used: {lacking}")
     return found
 
 
 def _unknown(room: str, name: str) -> str:
     return f"there is no {ROOMS[room].word} {name!r}. {did_you_mean(name, part_names(room))}"
+
+
+def _unusable(room: str, name: str, why: str) -> UserError:
+    entry = _entry(room, name)
+    module = entry.module if entry else f"parityalign.{ROOMS[room].package}.{name}"
+    package = f"package {entry.dist.name!r}" if entry and entry.dist else "package 'parityalign'"
+    return UserError(f"the {ROOMS[room].word} {name!r} of the {package} (module {module}) {why}")
+
+
+def _entry(room: str, name: str) -> EntryPoint | None:
+    """The entry point of a guest; None of a part of our own."""
+    if name in _own(room):
+        return None
+    return next(iter(entry_points(group=f"parityalign.{room}", name=name)), None)
 
 
 def _own(room: str) -> set[str]:

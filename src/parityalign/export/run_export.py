@@ -23,6 +23,7 @@ from parityalign.core import (
     Question,
     Record,
     Scored,
+    Task,
     UserError,
     Verdict,
     VerdictKind,
@@ -80,7 +81,7 @@ class RunExport:
             judged_by=_rule_in_words(verdicts["settings"], {task.metric.name for task in tasks.values()}),
             exported="all" if self.everything else "gaps",
             sources={name: ", ".join(map(source_name, data.images)) for name, data in self._config.tasks.items()},
-            annotate_prompts={name: task.annotate_prompt for name, task in tasks.items()},
+            annotate_prompts={name: _asked_for(task) for name, task in tasks.items()},
             answer_prompts={name: task.answer_prompt for name, task in tasks.items()},
             pairs=verdicts["counts"]["pairs"],
             verdicts={
@@ -127,7 +128,7 @@ class RunExport:
         for name in of:
             self._refuse_unusable(name, self._manifest(name))
         tasks = self._tasks.values()
-        texts = [text for task in tasks for text in (task.annotate_prompt, task.answer_prompt, task.metric.name)]
+        texts = [text for task in tasks for text in (_asked_for(task), task.answer_prompt, task.metric.name)]
         settings = {
             "export.format": form,
             "export.what": "all" if self.everything else "gaps",
@@ -232,6 +233,11 @@ def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool
     made.begin()
     made.finish(write(run, target))
     return Exported(target, made.manifest["counts"], made=True)
+
+
+def _asked_for(task: Task) -> str:
+    """The annotate prompt, with what may take the place of `{kind}` in it."""
+    return f"{task.annotate_prompt}\n({{kind}}: one of {', '.join(task.kinds)})" if task.kinds else task.annotate_prompt
 
 
 def _untagged(record: R, *fields: str) -> R:

@@ -110,7 +110,9 @@ class Run:
 
     def _split(self, name: str, data: TaskData) -> Artifact:
         task = self.tasks[name]
-        plan = {f"tasks.{name}.{key}": getattr(data, key) for key in ("subset", "missing", "metric")}
+        benchmark = task.benchmark.name if task.benchmark else None
+        said = {"subset": data.subset, "missing": data.missing, "metric": task.metric.name, "benchmark": benchmark}
+        plan = {f"tasks.{name}.{key}": value for key, value in said.items()}
         made = self.folder.artifact(f"{TESTS}/{name}", inputs={"files": self._split_states[name]}, settings=plan)
         keep_split(made, task, data, self.progress)
         return made
@@ -223,7 +225,7 @@ class Run:
                 splits = self._splits.items()
                 return {f"test of {name}": content_id(made.digest, self._split_states[name]) for name, made in splits}
             case "annotate prompt":
-                return {f"{part} of {task.name}": content_id(task.annotate_prompt) for task in tasks}
+                return {f"{part} of {task.name}": content_id(task.annotate_prompt, *task.kinds) for task in tasks}
             case "explain prompt":
                 return {f"{part} of {task.name}": content_id(task.explain_prompt) for task in tasks}
             case "answer prompt":
