@@ -1,5 +1,6 @@
 """Fixtures that several tests share, and where the tests compute: on the CPU, unless a GPU is asked for."""
 
+import gc
 import os
 
 import pytest
@@ -34,6 +35,18 @@ def pytest_collection(session):
 
     if not torch.cuda.is_available():
         pytest.exit("this machine has no GPU that torch can use, so nothing was tested on one", returncode=0)
+
+
+def pytest_collection_finish(session):
+    """Spares the collector torch's and pytest's many objects: stages call it, in every run of every test."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    """Waits for no disk: what a test writes need not outlast a power failure."""
+    monkeypatch.setattr("os.fsync", lambda file: None)
 
 
 @pytest.fixture(autouse=True)
