@@ -283,8 +283,7 @@ def test_the_same_seed_gives_the_same_weights(levelled, student, pairs, tmp_path
     assert same(weights_of(levelled[0]), weights_of(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("kills", [[7], [1, 5, 12]])
+@pytest.mark.parametrize(("method", "kills"), [("full", [1, 5, 12]), ("lora", [7])])
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student, pairs, tmp_path, method, kills):
     whole = level(student, pairs, tmp_path / "whole", method=method)
 

@@ -1,7 +1,7 @@
 """A run's configuration as a YAML file: read, refused with all its problems at once, written with relative paths."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +14,7 @@ from parityalign.config.base import Settings
 from parityalign.config.data_specs import PREFIX, folder_of, full_source, is_own, is_table, problem_of, relative_source
 from parityalign.config.model_specs import is_served, split_model
 from parityalign.config.schema import RunConfig, TaskData, listed, unlisted
-from parityalign.core import UserError, did_you_mean
+from parityalign.core import MANIFEST, UserError, did_you_mean
 
 REMOVED: Mapping[str, str] = MappingProxyType(
     {"level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line"}
@@ -37,7 +37,7 @@ def load_config(path: Path, folder: Path | None = None) -> RunConfig:
     try:
         config = _with_full_paths(RunConfig.model_validate(raw), folder)
     except ValidationError as error:
-        raise _refusal(path, [*map(_in_words, error.errors()), *missing]) from error
+        raise _unfit(path, error, missing) from error
     problems = [*missing, *_inside_images(config)]
     if problems:
         raise _refusal(path, problems)
@@ -49,7 +49,7 @@ def read_config(path: Path, folder: Path | None = None) -> RunConfig:
     try:
         config = RunConfig.model_validate(_read_yaml(path))
     except ValidationError as error:
-        raise _refusal(path, [*map(_in_words, error.errors())]) from error
+        raise _unfit(path, error) from error
     return _with_full_paths(config, Path(os.path.abspath(folder or path.parent)))
 
 
@@ -125,6 +125,25 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
+def _unfit(path: Path, error: ValidationError, missing: Sequence[str] = ()) -> UserError:
+    """What is wrong with a configuration; of a run folder's own, whether an earlier version made the folder."""
+    refusal = _refusal(path, [*map(_in_words, error.errors()), *missing])
+    old = [problem["loc"] for problem in error.errors() if _is_old(problem)]
+    if not old or not any(path.parent.glob(f"*/{MANIFEST}")):
+        return refusal
+    sections = ", ".join(dict.fromkeys(str(place[0]) for place in old))
+    return UserError(
+        f"{refusal}\n"
+        f"An earlier version of parityalign made this run folder. Nothing was changed in it.\n"
+        f"Change the settings above in {path} and give the command again: what depends on settings of {sections} "
+        "may be done again, everything else is kept. To keep the folder as it is, name another as `run`."
+    )
+
+
+def _is_old(problem: ErrorDetails) -> bool:
+    return problem["type"] == "extra_forbidden" and ".".join(map(str, problem["loc"])) in REMOVED
+
+
 def _refusal(path: Path, problems: list[str]) -> UserError:
     lines = "\n".join(f"  - {problem}" for problem in problems)
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -135,7 +154,7 @@ def _in_words(problem: ErrorDetails) -> str:
     """One of pydantic's findings as a sentence: the key, what was given, what to write instead."""
     place = [str(part) for part in problem["loc"]]
     key = ".".join(place)
-    if problem["type"] == "extra_forbidden" and key in REMOVED:
+    if _is_old(problem):
         return f"{key!r} {REMOVED[key]}"
     if problem["type"] == "extra_forbidden":
         return f"unknown setting {key!r}. {did_you_mean(place[-1], _known_keys(place[:-1]))}"
