@@ -26,7 +26,7 @@ def test_each_task_is_a_module_that_defines_it(name):
 
 
 def test_helper_modules_are_no_parts():
-    for room in ("tasks", "models", "objectives"):
+    for room in ("tasks", "models", "losses"):
         assert not [name for name in registry.part_names(room) if name.startswith("_")]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from parityalign.config import RunConfig, Settings, TaskData
+from parityalign.config import RunConfig, Settings, TaskData, speed_only
 from parityalign.core import (
     CONFIG,
     CONTROLS,
@@ -31,14 +31,6 @@ from parityalign.metrics import find_metric as find_metric
 from parityalign.pipeline.run_models import RunModels
 from parityalign.tasks import task_of
 
-_SPEED_ONLY = frozenset(
-    {
-        *("annotate.batch_size", "identify.batch_size", "evaluate.batch_size", "evidence.batch_size"),
-        "evidence.always",
-        *("level.rows_at_once", "level.gradient_checkpointing", "level.liger"),
-    }
-)
-"""Settings that no result hangs on: changing one must not throw work away."""
 _IN_SCORES = frozenset({"evaluate.resamples"})
 """Settings that matter to the scores only, which are computed anew from the answers."""
 _IN_CHECKUP = frozenset({"evaluate.forgotten_pairs", "evaluate.speed_questions"})
@@ -46,8 +38,8 @@ _IN_CHECKUP = frozenset({"evaluate.forgotten_pairs", "evaluate.speed_questions"}
 
 _IN_EVIDENCE = frozenset({"evidence.explain", "evidence.max_new_tokens"})
 """Settings that matter to what the models show, which levelling takes by its content."""
-_NOT_IN_SECTIONS = _SPEED_ONLY | _IN_SCORES | _IN_CHECKUP | _IN_EVIDENCE
-"""Of a section that a stage takes whole; a stage may still take one of them by its name."""
+_NOT_IN_SECTIONS = _IN_SCORES | _IN_CHECKUP | _IN_EVIDENCE
+"""Of a section that a stage takes whole, as are `SpeedOnly` ones; a stage may still take one of them by its name."""
 
 
 class Outcome(NamedTuple):
@@ -260,4 +252,5 @@ class Run:
         values = {f"{section}.{name}": item for name, item in value.model_dump(mode="json").items()}
         if key:
             return {part: values[part]}
-        return {name: item for name, item in values.items() if name not in _NOT_IN_SECTIONS}
+        left_out = _NOT_IN_SECTIONS | {f"{section}.{name}" for name in speed_only(type(value))}
+        return {name: item for name, item in values.items() if name not in left_out}
