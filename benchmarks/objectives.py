@@ -50,7 +50,7 @@ ARMS: Mapping[str, Mapping[str, object]] = {
     "answer + coherence": {"objective": {"answer": 1.0, "coherence": 1.0}},
     "discrepancy": {"objective": {"discrepancy": 1.0}},
 }
-COMMON: Mapping[str, object] = {"parts": {"vision": 0.0}, "patience": 10**6}
+COMMON: Mapping[str, object] = {"lr_multipliers": {"vision": 0.0}, "patience": 10**6}
 """Settings of every levelling, besides the demo's: trained to the end, the tower left as it is."""
 REFERENCE = "answer"
 TASKS = ("textvqa", "stvqa", "chartqa", "okvqa")

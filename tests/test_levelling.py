@@ -51,7 +51,7 @@ def test_asking_for_explanations_gathers_evidence(project, trainable):
 @pytest.mark.parametrize("weight_by", ["none", "confidence_gap"])
 def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, trainable, monkeypatch, weight_by):
     made = []
-    monkeypatch.setattr(training, "WeightedLoss", lambda weights, *, divergence, evidence: made.append(evidence))
+    monkeypatch.setattr(training, "WeightedLoss", lambda weights, *, settings, evidence: made.append(evidence))
     monkeypatch.setattr(objective, "_weights", lambda run, stored: {"a": 2.0})
 
     plain = pipeline_run.leveller

@@ -45,7 +45,7 @@ from parityalign.stages.level import choose_pairs
 from parityalign.tasks import load_task
 from parityalign.training import trainer
 from parityalign.training.losses import _passes
-from parityalign.training.student import with_adapter
+from parityalign.training.student import add_lora
 from projects import configure, done, refusal
 
 AS_IT_IS = LoadingSettings()
@@ -97,7 +97,7 @@ def test_parameters_and_those_of_adapters_are_counted_as_the_loaded_model_has_th
         size.cached
         == 2 * text.num_hidden_layers * text.num_key_value_heads * text.hidden_size // text.num_attention_heads
     )
-    adapted = with_adapter(model, 3)
+    adapted = add_lora(model, 3)
     learning = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
     assert learning == 3 * size.adapter
 
@@ -167,7 +167,7 @@ def test_the_projected_steps_are_those_that_training_does(tmp_path, level, examp
 
 
 def test_numbers_that_stand_elsewhere_too_are_the_same_there():
-    assert planning.LOOKS == trainer.LOOKS
+    assert planning.EVALUATIONS == trainer.EVALUATIONS
     mine = costs.CPU_TOKENS, costs.MOST_TOKENS, costs.SHARE_OF_FREE, costs.HIDDEN_STATES
     assert mine == (_batches.CPU_TOKENS, _batches.MOST_TOKENS, _batches._SHARE_OF_FREE, _batches._HIDDEN_STATES)
     assert costs.MOST_LOGITS == _passes.WHOLE
@@ -319,13 +319,13 @@ def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
     work = planning.Work("level", "student", 100, 100_000, 500, 400_000, steps=10)
 
     def memory(**changes) -> float:
-        level = LevelSettings(rows_at_once=2, **changes)
+        level = LevelSettings(micro_batch_size=2, **changes)
         return costs.levelling_memory(work, size, costs.way_of(level, device, work, size), level, device)
 
     full, lora, qlora = (memory(method=method) for method in ("full", "lora", "qlora"))
     assert full > lora > qlora > memory(method="qlora", gradient_checkpointing=True)
     assert full > size.parameters * 16
-    assert memory(parts={"vision": 0}) < full
+    assert memory(lr_multipliers={"vision": 0}) < full
     shrunk = [
         costs.weights(size, LoadingSettings(**said), device)
         for said in ({"dtype": "float32"}, {}, {"quantise": "8bit"}, {"quantise": "4bit"})
@@ -389,7 +389,7 @@ def test_fewer_pixels_cost_fewer_tokens(pool):
         draw(pool / "pool" / f"{number}.png", size=(1200, 900))
     tokens = {}
     for pixels in (None, 200_000):
-        config = run_of(loading={"teacher": {"pixels": pixels}}).model_copy(
+        config = run_of(loading={"teacher": {"max_pixels": pixels}}).model_copy(
             update={"tasks": load_config(configured(pool)).tasks}
         )
         tokens[pixels] = (

@@ -27,7 +27,7 @@ def test_each_skill_and_each_benchmark_is_a_module_that_defines_it(name):
 
 
 def test_helper_modules_are_no_parts():
-    for room in ("skills", "benchmarks", "metrics", "models", "objectives"):
+    for room in ("skills", "benchmarks", "metrics", "models", "losses"):
         assert not [name for name in registry.part_names(room) if name.startswith("_")]
 
 

@@ -17,7 +17,15 @@ from parityalign.config.schema import RunConfig, TaskData, listed, unlisted
 from parityalign.core import MANIFEST, UserError, did_you_mean
 
 REMOVED: Mapping[str, str] = MappingProxyType(
-    {"level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line"}
+    {
+        "level.divergence": "is a setting of the term: write objective: {confidence: {weight: 1, divergence: ...}}",
+        "level.parts": "is called level.lr_multipliers",
+        "level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line",
+        "level.rows_at_once": "is called level.micro_batch_size",
+        "level.warmup": "is called level.warmup_ratio",
+        "loading.student.pixels": "is called loading.student.max_pixels",
+        "loading.teacher.pixels": "is called loading.teacher.max_pixels",
+    }
 )
 """Settings that earlier versions had, by their dotted names: what is said where a file still gives one."""
 
@@ -150,14 +158,29 @@ def _refusal(path: Path, problems: list[str]) -> UserError:
     return UserError(f"{path}: {count}\n{lines}")
 
 
-def _in_words(problem: ErrorDetails) -> str:
+def problems_with(kind: type[Settings], given: Mapping[str, object], place: str) -> list[str]:
+    """What is wrong with settings that only a part knows, such as a term of the loss, a sentence for each problem.
+
+    Args:
+        kind: What the part takes.
+        given: What a configuration says.
+        place: Where it says so, such as `level.objective.confidence`.
+    """
+    try:
+        kind.model_validate(given)
+    except ValidationError as error:
+        return [_in_words(problem, kind, f"{place}.") for problem in error.errors()]
+    return []
+
+
+def _in_words(problem: ErrorDetails, kind: type[Settings] = RunConfig, before: str = "") -> str:
     """One of pydantic's findings as a sentence: the key, what was given, what to write instead."""
     place = [str(part) for part in problem["loc"]]
-    key = ".".join(place)
-    if _is_old(problem):
+    key = before + ".".join(place)
+    if not before and _is_old(problem):
         return f"{key!r} {REMOVED[key]}"
     if problem["type"] == "extra_forbidden":
-        return f"unknown setting {key!r}. {did_you_mean(place[-1], _known_keys(place[:-1]))}"
+        return f"unknown setting {key!r}. {did_you_mean(place[-1], _known_keys(place[:-1], kind))}"
     if problem["type"] == "missing":
         return f"{key!r} is missing"
     if problem["type"] == "value_error":
@@ -165,9 +188,8 @@ def _in_words(problem: ErrorDetails) -> str:
     return f"{key!r} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
-def _known_keys(place: list[str]) -> list[str]:
+def _known_keys(place: list[str], part: type[Settings]) -> list[str]:
     """The settings that may stand at a place such as ["level"], ["loading", "student"] or ["tasks", "textvqa"]."""
-    part: type[Settings] = RunConfig
     for key in place:
         below = part.model_fields[key].annotation if key in part.model_fields else None
         part = below if isinstance(below, type) and issubclass(below, Settings) else TaskData

@@ -1,4 +1,4 @@
-"""The configuration of a run: typed and frozen; `runfile.py` reads and writes it."""
+"""The configuration of a run: typed and frozen; `run_yaml.py` reads and writes it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from pydantic import (
     model_validator,
 )
 
-from parityalign.config.base import Settings
+from parityalign.config.base import Settings, SpeedOnly
 from parityalign.config.data_specs import is_own
 from parityalign.config.loading import Loadings
 from parityalign.config.model_specs import is_served, split_model
 from parityalign.config.serving import ServerSettings
 from parityalign.config.task_parts import parts_of_task, problems_of_name
-from parityalign.config.training import LevelSettings
+from parityalign.config.training import PRESET, LevelSettings
 from parityalign.core import (
     KIND_FIELD,
     UserError,
@@ -145,7 +145,7 @@ class AnnotateSettings(Settings):
     temperature: float = Field(default=1.0, ge=0)
     """0 is greedy: the same pair on every draw."""
     max_new_tokens: int = Field(default=96, ge=1)
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
 
     @model_validator(mode="after")
     def _draws_differ(self) -> Self:
@@ -167,20 +167,20 @@ class IdentifySettings(Settings):
     threshold: float = Field(default=0.5, gt=0, le=1)
     """Score from which an answer counts as right."""
     max_new_tokens: int = Field(default=32, ge=1)
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
 
 
 class EvidenceSettings(Settings):
     """What both models show of themselves while they are given the pairs' answers, for the discrepancy objectives."""
 
-    always: bool = False
+    always: Annotated[bool, SpeedOnly] = False
     """Whether it is gathered even if nothing else here, nor the objective, needs it, for `parityalign profile`."""
     explain: bool = False
     """Whether the teacher is asked how it gets to each answer even if no term of the objective needs that; both models
     are then observed, on the explanations too."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Of an explanation."""
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
     weight_by: Literal["none", "teacher_confidence", "confidence_gap"] = "none"
     """What a pair's weight in levelling follows; see `profiles.pair_weights`."""
     weight_exponent: float = Field(default=1.0, gt=0)
@@ -204,7 +204,7 @@ class EvaluateSettings(Settings):
     resamples: int = Field(default=2000, ge=100)
     """Bootstrap resamples of the images."""
     max_new_tokens: int = Field(default=32, ge=1)
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
     forgotten_pairs: int = Field(default=1000, ge=0)
     """Pairs at most that the student had right and was not trained on, and is asked again after levelling; 0: none."""
     speed_questions: int = Field(default=128, ge=0)
@@ -248,7 +248,7 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _teacher_shows_enough(self) -> Self:
         # `discrepancy` leaves out what there is nothing for.
-        named = [] if "discrepancy" in self.level.objective else self.level.needs_observations
+        named = [] if PRESET in self.level.objective else self.level.needs_observations
         wanted = [f"level.objective has the term {name!r}" for name in named]
         if self.evidence.weight_by != "none":
             wanted.append(f"evidence.weight_by is {self.evidence.weight_by}")

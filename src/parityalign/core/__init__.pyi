@@ -90,6 +90,8 @@ from .records import Score as Score
 from .records import Verdict as Verdict
 from .records import VerdictKind as VerdictKind
 from .records import content_id as content_id
+from .registry import declared as declared
+from .registry import described as described
 from .registry import did_you_mean as did_you_mean
 from .registry import find_part as find_part
 from .registry import has_part as has_part

@@ -252,7 +252,7 @@ class LevelResult:
     held_out_loss_before: float
     held_out_loss_after: float
     skipped_steps: int = 0
-    rows_at_once: int | None = None
+    micro_batch_size: int | None = None
     """Pairs that went through the student together, where memory ran out with more. None: it never did."""
 
 

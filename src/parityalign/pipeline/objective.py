@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from parityalign import models, training
-from parityalign.config import LevelSettings, is_served, split_model
+from parityalign.config import OBSERVED, PRESET, LevelSettings, is_served, needs_of, split_model
 from parityalign.core import (
     PROFILES,
     TEACHER,
@@ -11,7 +11,6 @@ from parityalign.core import (
     Pair,
     Profile,
     UserError,
-    find_part,
     read_index,
     read_observations,
 )
@@ -20,8 +19,6 @@ from parityalign.stages import StageRun, explanations_of, pair_weights
 
 EVIDENCE = "evidence"
 """The artifact of what both models show of the pairs."""
-_OBSERVED = frozenset({"distribution", "attention"})
-"""What terms may need that lies in the shards of observations."""
 
 
 def objective_of(run: StageRun, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
@@ -31,7 +28,7 @@ def objective_of(run: StageRun, settings: LevelSettings, pairs: Sequence[Pair]) 
         UserError: There is nothing for a term that was asked for by its name, or for the weights.
     """
     lacking = _lacking(run, settings)
-    if lacking and "discrepancy" not in settings.objective:
+    if lacking and PRESET not in settings.objective:
         term = repr(lacking[0])
         raise UserError(
             _nothing_for(run, f"level.objective has the term {term}", f"Leave {term} out of level.objective")
@@ -39,7 +36,7 @@ def objective_of(run: StageRun, settings: LevelSettings, pairs: Sequence[Pair]) 
     weights = {name: ends for name, ends in settings.weights.items() if name not in lacking}
     teaches = run.config.evidence.teaches(settings)
     evidence = _evidence(run, weights, pairs) if teaches else None
-    return training.WeightedLoss(weights, divergence=settings.divergence, evidence=evidence)
+    return training.WeightedLoss(weights, settings=settings.own_settings, evidence=evidence)
 
 
 def note_left_out(run: StageRun, artifact: Artifact, settings: LevelSettings) -> None:
@@ -62,17 +59,12 @@ def _lacking(run: StageRun, settings: LevelSettings) -> list[str]:
         "explanation": explained,
     }
     missing = {need for need, found in there.items() if index and not found}
-    return [name for name in settings.weights if _needs(name) & missing]
-
-
-def _needs(term: str) -> frozenset[str]:
-    needs: frozenset[str] = getattr(find_part("objectives", term), "NEEDS", frozenset())
-    return needs
+    return [name for name in settings.weights if needs_of(name) & missing]
 
 
 def _evidence(run: StageRun, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Evidence":
     stored = run.artifact(EVIDENCE)
-    wanted = {pair.pair_id for pair in pairs} if any(_needs(name) & _OBSERVED for name in terms) else set()
+    wanted = {pair.pair_id for pair in pairs} if any(needs_of(name) & OBSERVED for name in terms) else set()
     index = [line for line in read_index(stored.path, TEACHER) if line.pair_id in wanted]
     texts = explanations_of(stored)
     prompts = {name: task.explain_prompt for name, task in run.tasks.items()}

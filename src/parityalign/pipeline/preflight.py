@@ -88,8 +88,11 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
         if find_spec(package) is None:
             raise missing_package(f"level.method: {config.level.method}", package, package)
     kind, location = split_model(config.student)
-    if kind == "hf" and (not before or before.level != config.level):
-        training.refuse_student(location, config.loading.student, config.level)
+    if not before or before.level != config.level:
+        if kind == "hf" or config.level.own_settings:
+            training.refuse_terms(config.level.weights, config.level.own_settings)
+        if kind == "hf":
+            training.refuse_student(location, config.loading.student, config.level)
     if config.level.method == "qlora" and (not before or before.level.method != "qlora"):
         training.refuse_method("qlora")
 

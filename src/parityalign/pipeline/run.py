@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from parityalign.config import RunConfig, Settings, TaskData
+from parityalign.config import RunConfig, Settings, TaskData, speed_only
 from parityalign.core import (
     CONFIG,
     CONTROLS,
@@ -34,15 +34,6 @@ from parityalign.pipeline.objective import note_left_out
 from parityalign.pipeline.run_models import RunModels
 from parityalign.stages import Stage, judged_pairs, stages_of, written_pairs
 from parityalign.tasks import task_of
-
-_SPEED_ONLY = frozenset(
-    {
-        *("annotate.batch_size", "identify.batch_size", "evaluate.batch_size", "evidence.batch_size"),
-        "evidence.always",
-        *("level.rows_at_once", "level.gradient_checkpointing", "level.liger"),
-    }
-)
-"""Settings that no result hangs on: changing one must not throw work away."""
 
 
 class Outcome(NamedTuple):
@@ -248,4 +239,5 @@ class Run:
         values = {f"{section}.{name}": item for name, item in value.model_dump(mode="json").items()}
         if key:
             return {part: values[part]}
-        return {name: item for name, item in values.items() if name not in _SPEED_ONLY}
+        fast = {f"{section}.{name}" for name in speed_only(type(value))}
+        return {name: item for name, item in values.items() if name not in fast}

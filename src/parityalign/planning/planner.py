@@ -159,7 +159,7 @@ def _row(config: RunConfig, work: Work, known: Known, where: Device) -> Row:
         seconds = costs.levelling_seconds(work, known.size, way, where)
         memory = costs.levelling_memory(work, known.size, way, config.level, where)
     elif known.size:
-        at_once = costs.rows_at_once(work, known.size, loading, where)
+        at_once = costs.rows_per_batch(work, known.size, loading, where)
         seconds = costs.asking_seconds(work, known.size, loading, where)
         memory = costs.asking_memory(work, known.size, loading, where)
     if known.pace:

@@ -21,7 +21,7 @@ ANSWER_TOKENS = 5
 """Of an answer in a word or a phrase, with its end."""
 EXPLANATION_TOKENS = 50
 """Of an explanation in one sentence, with the answer behind it."""
-LOOKS = 8
+EVALUATIONS = 8
 """Times that the held-out pairs are looked at in a training; `training/trainer.py` has the same number."""
 
 
@@ -187,7 +187,7 @@ class _Run:
             reply_tokens=examples * (views * ANSWER_TOKENS + explains * explanation_tokens(self.config)),
             patches=round(examples * mean(lambda seen: seen.patches)),
             steps=steps,
-            looked=(LOOKS + 1) * picked.held_out if steps else 0,
+            looked=(EVALUATIONS + 1) * picked.held_out if steps else 0,
             passes=views + explains,
         )
 

@@ -129,7 +129,7 @@ def _sizes(choice: Choice) -> dict[str, int]:
 
 
 def _memory_note(result: LevelResult, settings: LevelSettings) -> dict[str, str]:
-    rows = result.rows_at_once
+    rows = result.micro_batch_size
     if rows is None:
         return {}
     note = f"Memory ran out, so the {settings.batch_size} pairs of a step went through the student {rows} at a time."
