@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-objectives demo-http test search lint types embedded-models embedded-models-apart bench-intake bench-loop
+.PHONY: setup demo demo-controls demo-objectives demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-loop
 .PHONY: conformance conformance-torchvision test-newest
 
 setup: .venv/set-up
@@ -30,9 +30,22 @@ demo-http: setup
 	$(BIN)/python -m pip install -c constraints.txt -e '.[serving]'
 	$(BIN)/python -m pytest -m served tests/test_served.py
 
-# One thread: the models of the tests are so small that threads mostly wait for each other.
+# One thread a process: the models of the tests are so small that threads mostly wait for each other.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+# Whoever has nothing left to do takes tests of the other; until then a file's tests, and what they share, stay together.
+SPREAD := -n $(WORKERS) --dist worksteal
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	$(PYTEST) $(SPREAD)
+
+# What takes under a minute: everything but the tests marked slow.
+test-fast: setup
+	$(PYTEST) $(SPREAD) -m 'not served and not slow'
+
+# Models, training, losses, decoding and discrepancy on the GPU, which every other target hides; one process.
+test-gpu: setup
+	PARITYALIGN_TEST_GPU=1 $(PYTEST) -m gpu
 
 # The suite with what pip would install today: the newest of every dependency, in an environment of its own.
 # torch alone stays as in constraints.txt, since a newer one is a build of several GB on machines that have no build of
@@ -45,11 +58,11 @@ test-newest:
 	test -x $(NEWEST)/python || $(PYTHON) -m venv .venv-newest
 	$(NEWEST)/python -m pip install --upgrade --upgrade-strategy eager -e '.[dev,lora,embedded]' $(TORCH)
 	$(NEWEST)/python -m pip list | grep -E '^($(SHOWN)) '
-	OMP_NUM_THREADS=1 $(NEWEST)/python -m pytest
+	OMP_NUM_THREADS=1 $(NEWEST)/python -m pytest -q $(SPREAD)
 
 # Properties on examples that nobody has drawn before.
 search: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --hypothesis-profile=search
+	$(PYTEST) $(SPREAD) --hypothesis-profile=search
 
 lint: setup
 	$(BIN)/ruff check src tests benchmarks tools

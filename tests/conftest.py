@@ -1,11 +1,14 @@
-"""Fixtures that several tests share."""
+"""Fixtures that several tests share, and where the tests compute: on the CPU, unless a GPU is asked for."""
+
+import gc
+import os
 
 import pytest
 from hypothesis import settings
 
 from parityalign.core.interfaces import LevelResult
 from parityalign.models.backends import fake
-from parityalign.pipeline import level, run
+from parityalign.pipeline import run
 from projects import WORDS, make_project, table
 
 # A busy machine breaks no deadline, and every run draws the same examples: whether a change may land must not hang on
@@ -14,7 +17,36 @@ settings.register_profile("suite", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None)
 settings.load_profile("suite")
 
+ON_GPU = os.environ.get("PARITYALIGN_TEST_GPU") == "1"
+"""Whether the tests may see a GPU (`make test-gpu`)."""
+if not ON_GPU:
+    # Before torch looks, here and in the processes that tests start. The package asks torch for CUDA and nothing else,
+    # and ROCm goes by that name too; of other accelerators it uses none.
+    os.environ.update(CUDA_VISIBLE_DEVICES="", HIP_VISIBLE_DEVICES="")
+
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+
+
+def pytest_collection(session):
+    """Says in a line that there is no GPU to test on, where one was asked for."""
+    if not ON_GPU:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.exit("this machine has no GPU that torch can use, so nothing was tested on one", returncode=0)
+
+
+def pytest_collection_finish(session):
+    """Spares the collector torch's and pytest's many objects: stages call it, in every run of every test."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    """Waits for no disk: what a test writes need not outlast a power failure."""
+    monkeypatch.setattr("os.fsync", lambda file: None)
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +71,6 @@ def trainable(monkeypatch):
         table(out / "replies.json", WORDS[:4] + [pair.answer for pair in (*pairs, *held_out)])
         return LevelResult(1, 1, 2.0, 1.0)
 
-    monkeypatch.setattr(level, "leveller", lambda *_, **__: learn)
-    replies = lambda run: fake.load(str(run.folder.path / "student" / "replies.json"))  # noqa: E731
+    monkeypatch.setattr(run, "leveller", lambda *_, **__: learn)
+    replies = lambda this: fake.load(str(this.folder.path / "student" / "replies.json"))  # noqa: E731
     monkeypatch.setattr(run.Run, "load_levelled", replies)

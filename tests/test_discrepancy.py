@@ -7,10 +7,11 @@ import pytest
 
 from makers import artifact, content, mute, task
 from parityalign.config.schema import DiscrepancySettings
-from parityalign.core.records import Pair, Verdict, VerdictKind
+from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
 from parityalign.core.signals import ON_RATIONALES, STUDENT, TEACHER, Observation, read_index, read_observations
+from parityalign.engines.asking import ModelLoaders
 from parityalign.models.backends.fake import FakeModel
-from parityalign.stages.discrepancy import ModelLoaders, rationales_of, score_teacher_forced
+from parityalign.stages.discrepancy import rationales_of, score_teacher_forced
 from parityalign.stages.parsing import RationaleReply, read_rationale
 
 TASKS = {"toy": task()}
@@ -62,8 +63,8 @@ def right(pairs):
 def scored(folder, pairs, *, student=None, teacher=None, settings=SETTINGS, kinds=None):
     made = artifact(folder)
     models = student or Open(with_rationale), teacher or Open(with_rationale)
-    both = ModelLoaders(lambda: models[0], lambda: models[1])
-    score_teacher_forced(made, pairs, kinds or right(pairs), TASKS, both, settings=settings, progress=mute)
+    both, judged = ModelLoaders(lambda: models[0], lambda: models[1]), [*map(Judged, pairs, kinds or right(pairs))]
+    score_teacher_forced(made, judged, TASKS, both, settings=settings, progress=mute)
     return made
 
 

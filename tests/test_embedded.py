@@ -92,7 +92,7 @@ def test_the_pool_is_nothing_but_pictures(data, task):
 
 @pytest.mark.parametrize("task", WORLDS)
 def test_the_benchmark_s_own_reader_reads_the_test_split(data, task):
-    questions = load_task(task).read_test(data / "test" / task)
+    questions = load_task(task).benchmark.read_test(data / "test" / task)
     assert len(questions) == 24
     assert len({question.image for question in questions}) == 12
     if task in ("textvqa", "okvqa"):

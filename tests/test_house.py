@@ -32,7 +32,7 @@ HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "liger_k
 LIGHT = """
 import sys
 import {module}
-heavy = {{"torch", "transformers", "peft", "accelerate", "numpy", "scipy", "matplotlib"}} & set(sys.modules)
+heavy = {{"torch", "transformers", "peft", "accelerate", "scipy", "matplotlib"}} & set(sys.modules)
 sys.exit(f"loaded {{heavy}}" if heavy else 0)
 """
 

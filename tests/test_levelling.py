@@ -6,6 +6,7 @@ import pytest
 
 from parityalign import training
 from parityalign.pipeline import level, objective
+from parityalign.pipeline import run as pipeline_run
 from projects import configure, done, refusal
 
 
@@ -52,16 +53,16 @@ def test_asking_for_rationales_compares_the_models(project, trainable):
 @pytest.mark.parametrize("weight_by", ["none", "confidence_gap"])
 def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, trainable, monkeypatch, weight_by):
     made = []
-    monkeypatch.setattr(training, "WeightedLoss", lambda weights, *, divergence, evidence: made.append(evidence))
+    monkeypatch.setattr(training, "WeightedLoss", lambda weights, *, settings, evidence: made.append(evidence))
     monkeypatch.setattr(objective, "_weights", lambda run, stored: {"a": 2.0})
 
-    plain = level.leveller
+    plain = pipeline_run.leveller
 
     def leveller(run, *told):
         objective.objective_of(run, run.config.level, [])
         return plain(run, *told)
 
-    monkeypatch.setattr(level, "leveller", leveller)
+    monkeypatch.setattr(pipeline_run, "leveller", leveller)
     done("run", configure(project, discrepancy={"weight_by": weight_by}))
     assert [evidence and evidence.weights for evidence in made] == [None if weight_by == "none" else {"a": 2.0}]
     inputs = json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["inputs"]

@@ -16,7 +16,7 @@ from makers import artifact, content, draw
 from parityalign.config.schema import DiscrepancySettings
 from parityalign.core.artifacts import RunFolder, manifest_digest
 from parityalign.core.layout import PAIR_DISCREPANCIES
-from parityalign.core.records import Measure, Pair, PairDiscrepancy, Rationale, Verdict, VerdictKind
+from parityalign.core.records import Judged, Measure, Pair, PairDiscrepancy, Rationale, Verdict, VerdictKind
 from parityalign.core.signals import (
     ON_RATIONALES,
     RATIONALES,
@@ -106,7 +106,7 @@ def compared(folder, teacher, student, *, kinds=None, rationales=(), scored=None
         write_signals(made, who, seen, ON_RATIONALES)
     pairs = list(teacher)
     verdicts = [verdict(each, (kinds or {}).get(each, VerdictKind.TEACHER_ONLY)) for each in pairs]
-    counts = write_pair_discrepancies(made, pairs, verdicts)
+    counts = write_pair_discrepancies(made, [*map(Judged, pairs, verdicts)])
     return list(made.stream(PAIR_DISCREPANCIES, PairDiscrepancy)), counts
 
 
@@ -155,7 +155,6 @@ def test_a_pair_is_compared_by_the_signals_of_both_models(tmp_path):
         (VerdictKind.STUDENT_RIGHT, None, True),
         (VerdictKind.BOTH, True, True),
         (VerdictKind.STUDENT_ONLY, False, True),
-        (VerdictKind.DROPPED, None, None),
     ],
 )
 def test_who_is_right_is_known_as_far_as_the_verdict_tells(tmp_path, kind, teacher, student):
@@ -197,7 +196,7 @@ def test_a_comparison_that_was_cut_off_is_continued_to_the_same_bytes(tmp_path):
     path = tmp_path / "again" / "made" / PAIR_DISCREPANCIES
     path.write_bytes(path.read_bytes()[:-70])
     verdicts = [verdict(each, VerdictKind.TEACHER_ONLY) for each in pairs]
-    write_pair_discrepancies(artifact(tmp_path / "again"), list(pairs), verdicts)
+    write_pair_discrepancies(artifact(tmp_path / "again"), [*map(Judged, pairs, verdicts)])
     assert content(tmp_path / "again" / "made") == whole
 
 
@@ -435,7 +434,7 @@ def run(tmp_path):
         made = folder.artifact("discrepancy", inputs=of, settings=plan)
         write_signals(made, TEACHER, {each: shown(-0.1, spot(3)) for each in pairs})
         write_signals(made, STUDENT, {each: shown(-number, spot(number)) for number, each in enumerate(pairs)})
-        write_pair_discrepancies(made, pairs, verdicts)
+        write_pair_discrepancies(made, [*map(Judged, pairs, verdicts)])
         made.finish({})
     (tmp_path / "run" / "run.yaml").write_text(
         "run: .\nseed: 3\nteacher: fake:t.json\nstudent: fake:s.json\n"

@@ -24,7 +24,7 @@ from parityalign.config.serving import ServerSettings
 from parityalign.config.training import LevelSettings
 from parityalign.core.errors import UserError
 from parityalign.core.layout import EMBEDDED_MODELS
-from parityalign.core.records import Pair, Verdict, VerdictKind
+from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
 from parityalign.data import hf_datasets
 from parityalign.data.open_source import open_source
 from parityalign.data.sources import hf as hub_source
@@ -40,12 +40,12 @@ from parityalign.planning.sampling import SamplingOptions, size_of_picture
 from parityalign.planning.sizes import Known, Reading, Seen, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
 from parityalign.planning.works import Amount, chosen, steps_of, works
-from parityalign.stages._regressions import previously_right
+from parityalign.stages.forgotten import previously_right
 from parityalign.stages.level import choose_pairs
 from parityalign.tasks import load_task
 from parityalign.training import trainer
 from parityalign.training.losses import _passes
-from parityalign.training.student import with_adapter
+from parityalign.training.student import add_lora
 from projects import configure, done, refusal
 
 AS_IT_IS = LoadingSettings()
@@ -97,7 +97,7 @@ def test_parameters_and_those_of_adapters_are_counted_as_the_loaded_model_has_th
         size.cached
         == 2 * text.num_hidden_layers * text.num_key_value_heads * text.hidden_size // text.num_attention_heads
     )
-    adapted = with_adapter(model, 3)
+    adapted = add_lora(model, 3)
     learning = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
     assert learning == 3 * size.adapter
 
@@ -110,7 +110,7 @@ def test_no_weight_is_needed(tmp_path):
     assert with_weights.origin == "its folder"
 
 
-def pairs_with_verdicts(count: int, gaps: int) -> tuple[list[Pair], list[Verdict]]:
+def pairs_with_verdicts(count: int, gaps: int) -> list[Judged]:
     pairs = [
         Pair(
             pair_id=str(i), image_id=str(i), image=f"{i}.png", task="t", question="q", answer="a", teacher="fake:t.json"
@@ -118,7 +118,8 @@ def pairs_with_verdicts(count: int, gaps: int) -> tuple[list[Pair], list[Verdict
         for i in range(count)
     ]
     kinds = [VerdictKind.TEACHER_ONLY if i < gaps else VerdictKind.STUDENT_RIGHT for i in range(count)]
-    return pairs, [Verdict(pair_id=str(i), verdict=kind, rule="exact", reason="") for i, kind in enumerate(kinds)]
+    verdicts = [Verdict(pair_id=str(i), verdict=kind, reason="") for i, kind in enumerate(kinds)]
+    return [*map(Judged, pairs, verdicts)]
 
 
 @settings(deadline=None, max_examples=40)
@@ -131,7 +132,7 @@ def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
     count, gaps = counts
     level = LevelSettings(select=select, replay=replay, held_out=0.1)
     found = chosen(count, gaps, level)
-    made = choose_pairs(*pairs_with_verdicts(count, gaps), level, seed=0)
+    made = choose_pairs(pairs_with_verdicts(count, gaps), level, seed=0)
     assert found.replayed == made.replayed
     assert found.training + found.held_out == len(made.training) + len(made.held_out)
     assert abs(found.held_out - len(made.held_out)) <= 1  # level holds out an image at least
@@ -143,9 +144,9 @@ def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
 )
 def test_about_as_many_pairs_are_asked_again_as_the_student_knew_untrained(count, wrong, select, replay):
     level, gaps = LevelSettings(select=select, replay=replay, held_out=0.1), round(count * wrong)
-    pairs, verdicts = pairs_with_verdicts(count, gaps)
-    trained = {pair.pair_id for pair in choose_pairs(pairs, verdicts, level, seed=0).training}
-    known = previously_right(pairs, verdicts, trained, settings=EvaluateSettings(), seed=0)
+    judged = pairs_with_verdicts(count, gaps)
+    trained = {pair.pair_id for pair in choose_pairs(judged, level, seed=0).training}
+    known = previously_right(judged, trained, settings=EvaluateSettings(), seed=0)
     assert planning.previously_right(count, gaps, level) == pytest.approx(len(known), abs=0.08 * count)
 
 
@@ -166,7 +167,7 @@ def test_the_projected_steps_are_those_that_training_does(tmp_path, level, examp
 
 
 def test_numbers_that_stand_elsewhere_too_are_the_same_there():
-    assert planning.LOOKS == trainer.LOOKS
+    assert planning.EVALUATIONS == trainer.EVALUATIONS
     mine = costs.CPU_TOKENS, costs.MOST_TOKENS, costs.SHARE_OF_FREE, costs.HIDDEN_STATES
     assert mine == (_batches.CPU_TOKENS, _batches.MOST_TOKENS, _batches._SHARE_OF_FREE, _batches._HIDDEN_STATES)
     assert costs.MOST_LOGITS == _passes.WHOLE
@@ -318,13 +319,13 @@ def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
     work = planning.Work("level", "student", 100, 100_000, 500, 400_000, steps=10)
 
     def memory(**changes) -> float:
-        level = LevelSettings(rows_at_once=2, **changes)
+        level = LevelSettings(micro_batch_size=2, **changes)
         return costs.levelling_memory(work, size, costs.way_of(level, device, work, size), level, device)
 
     full, lora, qlora = (memory(method=method) for method in ("full", "lora", "qlora"))
     assert full > lora > qlora > memory(method="qlora", gradient_checkpointing=True)
     assert full > size.parameters * 16
-    assert memory(parts={"vision": 0}) < full
+    assert memory(lr_multipliers={"vision": 0}) < full
     shrunk = [
         costs.weights(size, LoadingSettings(**said), device)
         for said in ({"dtype": "float32"}, {}, {"quantise": "8bit"}, {"quantise": "4bit"})
@@ -388,7 +389,7 @@ def test_fewer_pixels_cost_fewer_tokens(pool):
         draw(pool / "pool" / f"{number}.png", size=(1200, 900))
     tokens = {}
     for pixels in (None, 200_000):
-        config = run_of(loading={"teacher": {"pixels": pixels}}).model_copy(
+        config = run_of(loading={"teacher": {"max_pixels": pixels}}).model_copy(
             update={"tasks": load_config(configured(pool)).tasks}
         )
         tokens[pixels] = (

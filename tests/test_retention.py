@@ -15,20 +15,20 @@ from scipy import stats
 from makers import artifact, mute, task
 from parityalign.config.schema import EvaluateSettings, IdentifySettings
 from parityalign.config.training import LevelSettings
-from parityalign.core.records import Pair, Question, Verdict, VerdictKind
-from parityalign.core.results import Forgotten, Speed
+from parityalign.core.records import Judged, Pair, Question, Verdict, VerdictKind
+from parityalign.core.results import Control, Controls, Forgotten, Speed
 from parityalign.engines.asking import Asked
 from parityalign.metrics._statistics import share_interval
 from parityalign.models.backends import hf
 from parityalign.models.backends.fake import FakeModel
 from parityalign.models.memory import fits_twice, peak_bytes
-from parityalign.report.controls import Control, Controls, control_table
+from parityalign.report.controls import control_table
 from parityalign.report.retention import forgotten_table, speed_line, speed_table
-from parityalign.stages._regressions import Case, ask_again, pair_regressions, previously_right, regressions_by_task
-from parityalign.stages._speed import measured_speed, time_students, times_as_fast
 from parityalign.stages._timing_trials import ENOUGH_SECONDS, MOST_PARTS, MOST_PASSES
 from parityalign.stages.evaluate import speed_questions
+from parityalign.stages.forgotten import Case, ask_again, pair_regressions, previously_right, regressions_by_task
 from parityalign.stages.level import choose_pairs
+from parityalign.stages.speed import measured_speed, time_students, times_as_fast
 from projects import configure, done
 from tiny import drawn, fast_vlm
 
@@ -404,7 +404,9 @@ def judged(count, name="toy"):
 
 
 def chosen_of(pairs, verdicts, trained=(), seed=0, **options):
-    return previously_right(pairs, verdicts, set(trained), settings=EvaluateSettings(**options), seed=seed)
+    return previously_right(
+        [*map(Judged, pairs, verdicts)], set(trained), settings=EvaluateSettings(**options), seed=seed
+    )
 
 
 def test_what_was_right_and_not_trained_on_is_asked_again():
@@ -529,7 +531,7 @@ def test_what_the_run_trained_on_is_not_asked_again(project, trainable):
     run = project / "runs" / "a"
     pairs = [json.loads(line) for line in (run / "pairs" / "pairs.jsonl").read_text().splitlines()]
     verdicts = [Verdict.model_validate_json(line) for line in (run / "verdicts" / "verdicts.jsonl").open()]
-    choice = choose_pairs([*map(Pair.model_validate, pairs)], verdicts, LevelSettings(held_out=0.3), 0)
+    choice = choose_pairs([*map(Judged, map(Pair.model_validate, pairs), verdicts)], LevelSettings(held_out=0.3), 0)
     asked = {json.loads(line)["item_id"] for line in (run / "forgotten" / "after.jsonl").open()}
     right = {verdict.pair_id for verdict in verdicts if verdict.verdict == VerdictKind.STUDENT_RIGHT}
     assert asked == right - {pair.pair_id for pair in choice.training}

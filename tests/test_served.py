@@ -74,7 +74,7 @@ def test_greedy_replies_are_those_of_the_local_model_token_for_token(address, tm
     draw(tmp_path, 3, monkeypatch)
     requests = [
         Request(str(path), prompt)
-        for name in part_names("tasks")
+        for name in part_names("benchmarks")
         for path in sorted((tmp_path / "pool" / name).iterdir())
         for task in [load_task(name)]
         for prompt in (task.annotate_prompt, task.answer_prompt.format(question="What is it?"))

@@ -19,7 +19,7 @@ from parityalign.data.questions import split_state
 from parityalign.data.test_splits import keep_split, kept_left_out, kept_questions, read_split
 from parityalign.metrics import textvqa_accuracy, vqa_accuracy_official
 from parityalign.tasks import load_task
-from parityalign.tasks.stvqa import is_held_out
+from parityalign.tasks.benchmarks.stvqa import is_held_out
 from projects import WORDS, configure, done, refusal
 
 datasets = pytest.importorskip("datasets")
@@ -118,7 +118,7 @@ def test_a_copy_with_its_published_columns_gives_the_questions_of_the_release(na
     folder = parquet(tmp_path / "copy", COPIES[name])
     questions, left_out = read(task, folder, tmp_path, **whole(task))
     assert [(q.question_id, q.question, q.answers[0], q.subset) for q in questions] == EXPECTED[task]
-    assert {len(q.answers) for q in questions} <= ({10} if load_task(task).annotators else {1, 2})
+    assert {len(q.answers) for q in questions} <= ({10} if load_task(task).benchmark.annotators else {1, 2})
     assert not left_out
 
 

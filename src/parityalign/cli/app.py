@@ -21,7 +21,7 @@ from parityalign.cli import progress as terminal
 from parityalign.cli import show
 from parityalign.cli.options import PublicOption, PushOption, Rule, RunArgument, What
 from parityalign.config import IdentifySettings, RunConfig, config_in, load_config, read_config, with_teacher
-from parityalign.core import CONFIG, DEMO_DATA, Measure, RunFolder, UserError, VerdictKind, write_whole
+from parityalign.core import CONFIG, DEMO_DATA, Measure, RunFolder, UserError, VerdictKind, part_names, write_whole
 
 P = ParamSpec("P")
 
@@ -41,8 +41,13 @@ def main() -> None:
     app()
 
 
-def _command(name: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Makes a function a command that ends with one message and an exit status, not with a traceback."""
+def _command(name: str, help: str | None = None) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Makes a function a command that ends with one message and an exit status, not with a traceback.
+
+    Args:
+        name: What it is called.
+        help: What it does; None: the function's docstring says it.
+    """
 
     def made(command: Callable[P, None]) -> Callable[P, None]:
         @wraps(command)
@@ -56,7 +61,7 @@ def _command(name: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
                 print("parityalign: interrupted. Resume with the same command.", file=sys.stderr)
                 raise typer.Exit(INTERRUPTED) from interrupt
 
-        app.command(name)(ended)
+        app.command(name, help=help)(ended)
         return ended
 
     return made
@@ -140,18 +145,6 @@ def doctor_command(
     print("\n".join(told))
     if any(patient.problem or patient.fits is False for patient in patients):
         raise typer.Exit(1)
-
-
-@_command("intake")
-def intake_command(run: RunArgument) -> None:
-    """Sort the image folders into sound images and quarantine."""
-    _align(config_in(run), only="intake")
-
-
-@_command("annotate")
-def annotate_command(run: RunArgument) -> None:
-    """Have the teacher write questions and answers for the images."""
-    _align(config_in(run), only="annotate")
 
 
 @_command("identify")
@@ -247,10 +240,21 @@ def level_command(run: RunArgument, push: PushOption = None, public: PublicOptio
     _push(run, push, public=public)
 
 
-@_command("evaluate")
-def evaluate_command(run: RunArgument) -> None:
-    """Score the student before, the student after and the teacher on the labelled test splits."""
-    _align(config_in(run), only="evaluate")
+def _add_stage_commands() -> None:
+    """A command for each stage that has none of its own above; those of other packages are found by their name."""
+    own = {command.name for command in app.registered_commands}
+    told = {stage.name: stage.help for stage in stages.STAGES if stage.asked_by == stage.name}
+    told |= {name: f"Do the stage {name} of another package." for name in part_names("stages")}
+    for name, sentence in told.items():
+        if name not in own:
+            _command(name, sentence)(_stage_command(name))
+
+
+def _stage_command(name: str) -> Callable[[Path], None]:
+    def command(run: RunArgument) -> None:
+        _align(config_in(run), only=name)
+
+    return command
 
 
 @_command("report")
@@ -300,9 +304,8 @@ def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, co
         terminal.progress(_console()) as progress,
         pipeline.open_run_folder(config, progress, only=only, redo=redo) as run,
     ):
-        for stage in pipeline.align(run):
-            if stage == only:
-                break
+        for _ in pipeline.align(run, upto=only):
+            pass
         if controls:
             demo.run_controls(run)
     show.show_outcomes(_console(), run.outcomes)
@@ -328,3 +331,6 @@ def _console() -> Console:
     console = Console(highlight=False)
     # A log file has no width; nothing should be cut off or folded in it.
     return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+_add_stage_commands()

@@ -1,7 +1,7 @@
 """A run's configuration as a YAML file: read, refused with all its problems at once, written with relative paths."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,13 +14,19 @@ from parityalign.config.base import Settings
 from parityalign.config.data_specs import PREFIX, folder_of, full_source, is_own, is_table, problem_of, relative_source
 from parityalign.config.model_specs import is_served, split_model
 from parityalign.config.schema import RunConfig, TaskData, listed, unlisted
-from parityalign.core import UserError, did_you_mean
+from parityalign.core import MANIFEST, UserError, did_you_mean
 
 REMOVED: Mapping[str, str] = MappingProxyType(
     {
-        "level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line",
         "evidence": "is now 'discrepancy', and explain in it is rationales",
         "discrepancy.explain": "is now 'discrepancy.rationales'",
+        "level.divergence": "is a setting of the term: write objective: {confidence: {weight: 1, divergence: ...}}",
+        "level.parts": "is called level.lr_multipliers",
+        "level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line",
+        "level.rows_at_once": "is called level.micro_batch_size",
+        "level.warmup": "is called level.warmup_ratio",
+        "loading.student.pixels": "is called loading.student.max_pixels",
+        "loading.teacher.pixels": "is called loading.teacher.max_pixels",
     }
 )
 """Settings that earlier versions had, by their dotted names: what is said where a file still gives one."""
@@ -41,7 +47,7 @@ def load_config(path: Path, folder: Path | None = None) -> RunConfig:
     try:
         config = _with_full_paths(RunConfig.model_validate(raw), folder)
     except ValidationError as error:
-        raise _refusal(path, [*map(_in_words, error.errors()), *missing]) from error
+        raise _unfit(path, error, missing) from error
     problems = [*missing, *_inside_images(config)]
     if problems:
         raise _refusal(path, problems)
@@ -53,7 +59,7 @@ def read_config(path: Path, folder: Path | None = None) -> RunConfig:
     try:
         config = RunConfig.model_validate(_read_yaml(path))
     except ValidationError as error:
-        raise _refusal(path, [*map(_in_words, error.errors())]) from error
+        raise _unfit(path, error) from error
     return _with_full_paths(config, Path(os.path.abspath(folder or path.parent)))
 
 
@@ -129,20 +135,54 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
+def _unfit(path: Path, error: ValidationError, missing: Sequence[str] = ()) -> UserError:
+    """What is wrong with a configuration; of a run folder's own, whether an earlier version made the folder."""
+    refusal = _refusal(path, [*map(_in_words, error.errors()), *missing])
+    old = [problem["loc"] for problem in error.errors() if _is_old(problem)]
+    if not old or not any(path.parent.glob(f"*/{MANIFEST}")):
+        return refusal
+    sections = ", ".join(dict.fromkeys(str(place[0]) for place in old))
+    return UserError(
+        f"{refusal}\n"
+        f"An earlier version of parityalign made this run folder. Nothing was changed in it.\n"
+        f"Change the settings above in {path} and give the command again: what depends on settings of {sections} "
+        "may be done again, everything else is kept. To keep the folder as it is, name another as `run`."
+    )
+
+
+def _is_old(problem: ErrorDetails) -> bool:
+    return problem["type"] == "extra_forbidden" and ".".join(map(str, problem["loc"])) in REMOVED
+
+
 def _refusal(path: Path, problems: list[str]) -> UserError:
     lines = "\n".join(f"  - {problem}" for problem in problems)
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return UserError(f"{path}: {count}\n{lines}")
 
 
-def _in_words(problem: ErrorDetails) -> str:
+def problems_with(kind: type[Settings], given: Mapping[str, object], place: str) -> list[str]:
+    """What is wrong with settings that only a part knows, such as a term of the loss, a sentence for each problem.
+
+    Args:
+        kind: What the part takes.
+        given: What a configuration says.
+        place: Where it says so, such as `level.objective.confidence`.
+    """
+    try:
+        kind.model_validate(given)
+    except ValidationError as error:
+        return [_in_words(problem, kind, f"{place}.") for problem in error.errors()]
+    return []
+
+
+def _in_words(problem: ErrorDetails, kind: type[Settings] = RunConfig, before: str = "") -> str:
     """One of pydantic's findings as a sentence: the key, what was given, what to write instead."""
     place = [str(part) for part in problem["loc"]]
-    key = ".".join(place)
-    if problem["type"] == "extra_forbidden" and key in REMOVED:
+    key = before + ".".join(place)
+    if not before and _is_old(problem):
         return f"{key!r} {REMOVED[key]}"
     if problem["type"] == "extra_forbidden":
-        return f"unknown setting {key!r}. {did_you_mean(place[-1], _known_keys(place[:-1]))}"
+        return f"unknown setting {key!r}. {did_you_mean(place[-1], _known_keys(place[:-1], kind))}"
     if problem["type"] == "missing":
         return f"{key!r} is missing"
     if problem["type"] == "value_error":
@@ -150,9 +190,8 @@ def _in_words(problem: ErrorDetails) -> str:
     return f"{key!r} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
-def _known_keys(place: list[str]) -> list[str]:
+def _known_keys(place: list[str], part: type[Settings]) -> list[str]:
     """The settings that may stand at a place such as ["level"], ["loading", "student"] or ["tasks", "textvqa"]."""
-    part: type[Settings] = RunConfig
     for key in place:
         below = part.model_fields[key].annotation if key in part.model_fields else None
         part = below if isinstance(below, type) and issubclass(below, Settings) else TaskData

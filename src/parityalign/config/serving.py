@@ -1,4 +1,4 @@
-"""How models behind a server are asked, as settings; `config.py` joins them with the others."""
+"""How models behind a server are asked, as settings; `schema.py` joins them with the others."""
 
 import re
 from typing import Annotated, Self

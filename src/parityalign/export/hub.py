@@ -8,12 +8,12 @@ from typing import Any
 
 from parityalign import __version__
 from parityalign.config import RunConfig, is_path, split_model
-from parityalign.core import BEGUN, CONFIG, MANIFEST, SCORES, UserError, WorkFailed, out_of_reach, write_whole
+from parityalign.core import BEGUN, CONFIG, MANIFEST, SCORES, Scores, UserError, WorkFailed, out_of_reach, write_whole
 from parityalign.export.model_card import Made, card, licence_of
 from parityalign.export.run_export import model_name, source_name
-from parityalign.report import SCORE_HEADINGS, Scores, headline, read_manifest, read_record, score_table
+from parityalign.report import SCORE_HEADINGS, headline, read_manifest, read_record, score_table
 from parityalign.stages import LEVELLED
-from parityalign.tasks import load_task
+from parityalign.tasks import task_of
 
 STUDENT = "student"
 CARD = "README.md"
@@ -137,7 +137,7 @@ def _made(config: RunConfig, manifest: Mapping[str, Any]) -> Made:
         licence=_licence(location, config, on_hub=on_hub),
         teacher=model_name(config.teacher),
         sources={name: ", ".join(map(source_name, data.images)) for name, data in config.tasks.items()},
-        prompt=load_task(next(iter(config.tasks))).answer_prompt,
+        prompt=task_of(*next(iter(config.tasks.items()))).answer_prompt,
         counts={"pairs": pairs, **manifest["counts"]},
         recipe=dict(_flat(manifest["settings"])),
         result={name: value for name, value in manifest["result"].items() if value is not None},

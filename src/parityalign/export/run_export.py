@@ -17,12 +17,13 @@ from parityalign.core import (
     Answer,
     Artifact,
     Export,
-    Judged,
+    ExportedPair,
     Origin,
     Pair,
     Question,
     Record,
     Scored,
+    Task,
     UserError,
     Verdict,
     VerdictKind,
@@ -80,7 +81,7 @@ class RunExport:
             judged_by=_rule_in_words(verdicts["settings"], {task.metric.name for task in tasks.values()}),
             exported="all" if self.everything else "gaps",
             sources={name: ", ".join(map(source_name, data.images)) for name, data in self._config.tasks.items()},
-            annotate_prompts={name: task.annotate_prompt for name, task in tasks.items()},
+            annotate_prompts={name: _asked_for(task) for name, task in tasks.items()},
             answer_prompts={name: task.answer_prompt for name, task in tasks.items()},
             pairs=verdicts["counts"]["pairs"],
             verdicts={
@@ -89,7 +90,7 @@ class RunExport:
             },
         )
 
-    def judged(self) -> Iterator[Judged]:
+    def judged(self) -> Iterator[ExportedPair]:
         """The pairs to export with their verdicts.
 
         Raises:
@@ -127,7 +128,7 @@ class RunExport:
         for name in of:
             self._refuse_unusable(name, self._manifest(name))
         tasks = self._tasks.values()
-        texts = [text for task in tasks for text in (task.annotate_prompt, task.answer_prompt, task.metric.name)]
+        texts = [text for task in tasks for text in (_asked_for(task), task.answer_prompt, task.metric.name)]
         settings = {
             "export.format": form,
             "export.what": "all" if self.everything else "gaps",
@@ -140,12 +141,12 @@ class RunExport:
         digests = {name: content_id(made["fingerprint"], manifest_digest(made)) for name, made in manifests.items()}
         return {**digests, **(self._tests if "answers" in of else {})}
 
-    def _judged(self, pair: Pair, verdict: Verdict) -> Judged:
+    def _judged(self, pair: Pair, verdict: Verdict) -> ExportedPair:
         if not Path(pair.image).is_file():
             raise UserError(f"the image {pair.image} of pair {pair.pair_id} is gone; put it back where it was")
         pair, verdict = _untagged(pair, "question", "answer"), _untagged(verdict, *_VERDICT_TEXTS)
         prompt = self._tasks[pair.task].answer_prompt
-        return Judged(pair, verdict, prompt.format(question=pair.question) if self.prompted else pair.question)
+        return ExportedPair(pair, verdict, prompt.format(question=pair.question) if self.prompted else pair.question)
 
     def _questions(self) -> Iterator[tuple[str, Question]]:
         for task in self._splits:
@@ -232,6 +233,11 @@ def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool
     made.begin()
     made.finish(write(run, target))
     return Exported(target, made.manifest["counts"], made=True)
+
+
+def _asked_for(task: Task) -> str:
+    """The annotate prompt, with what may take the place of `{kind}` in it."""
+    return f"{task.annotate_prompt}\n({{kind}}: one of {', '.join(task.kinds)})" if task.kinds else task.annotate_prompt
 
 
 def _untagged(record: R, *fields: str) -> R:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from parityalign import models, training
-from parityalign.config import LevelSettings, is_served, split_model
+from parityalign.config import OBSERVED, PRESET, LevelSettings, is_served, needs_of, split_model
 from parityalign.core import (
     DISCREPANCY_FOLDER,
     PAIR_DISCREPANCIES,
@@ -12,26 +12,21 @@ from parityalign.core import (
     Pair,
     PairDiscrepancy,
     UserError,
-    find_part,
     read_index,
     read_observations,
 )
 from parityalign.models import Processor
-from parityalign.pipeline.run import Run
-from parityalign.stages import pair_weights, rationales_of
-
-_IN_SHARDS = frozenset({"distribution", "attention"})
-"""Needs of terms that are read from the shards."""
+from parityalign.stages import StageRun, pair_weights, rationales_of
 
 
-def objective_of(run: Run, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
+def objective_of(run: StageRun, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
     """What is minimised on these pairs, with the teacher's signals if a term or the weights of pairs need them.
 
     Raises:
         UserError: There is nothing for a term that was asked for by its name, or for the weights.
     """
     lacking = _lacking(run, settings)
-    if lacking and "discrepancy" not in settings.objective:
+    if lacking and PRESET not in settings.objective:
         term = repr(lacking[0])
         raise UserError(
             _nothing_for(run, f"level.objective has the term {term}", f"Leave {term} out of level.objective")
@@ -39,10 +34,10 @@ def objective_of(run: Run, settings: LevelSettings, pairs: Sequence[Pair]) -> ob
     weights = {name: ends for name, ends in settings.weights.items() if name not in lacking}
     needed = run.config.discrepancy.used_in_training(settings)
     signals = _teacher_signals(run, weights, pairs) if needed else None
-    return training.WeightedLoss(weights, divergence=settings.divergence, evidence=signals)
+    return training.WeightedLoss(weights, settings=settings.own_settings, evidence=signals)
 
 
-def note_left_out(run: Run, artifact: Artifact, settings: LevelSettings) -> None:
+def note_left_out(run: StageRun, artifact: Artifact, settings: LevelSettings) -> None:
     """Has the artifact's manifest say which terms of `objective: discrepancy` the teacher shows nothing for."""
     lacking, facts = _lacking(run, settings), artifact.also
     if lacking:
@@ -50,7 +45,7 @@ def note_left_out(run: Run, artifact: Artifact, settings: LevelSettings) -> None
         artifact.also = lambda: {**facts(), "note": note}
 
 
-def _lacking(run: Run, settings: LevelSettings) -> list[str]:
+def _lacking(run: StageRun, settings: LevelSettings) -> list[str]:
     """The terms that no pair has anything for: their share of the training would be for nothing."""
     if not settings.needs_signals:
         return []
@@ -62,17 +57,12 @@ def _lacking(run: Run, settings: LevelSettings) -> list[str]:
         "rationale": written,
     }
     missing = {need for need, found in there.items() if index and not found}
-    return [name for name in settings.weights if _needs(name) & missing]
+    return [name for name in settings.weights if needs_of(name) & missing]
 
 
-def _needs(term: str) -> frozenset[str]:
-    needs: frozenset[str] = getattr(find_part("objectives", term), "NEEDS", frozenset())
-    return needs
-
-
-def _teacher_signals(run: Run, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Evidence":
+def _teacher_signals(run: StageRun, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Evidence":
     stored = run.artifact(DISCREPANCY_FOLDER)
-    wanted = {pair.pair_id for pair in pairs} if any(_needs(name) & _IN_SHARDS for name in terms) else set()
+    wanted = {pair.pair_id for pair in pairs} if any(needs_of(name) & OBSERVED for name in terms) else set()
     index = [line for line in read_index(stored.path, TEACHER) if line.pair_id in wanted]
     texts = rationales_of(stored)
     prompts = {name: task.rationale_prompt for name, task in run.tasks.items()}
@@ -89,7 +79,7 @@ def _teacher_signals(run: Run, terms: Collection[str], pairs: Sequence[Pair]) ->
     )
 
 
-def _weights(run: Run, stored: Artifact) -> dict[str, float]:
+def _weights(run: StageRun, stored: Artifact) -> dict[str, float]:
     pairs, settings = list(stored.stream(PAIR_DISCREPANCIES, PairDiscrepancy)), run.config.discrepancy
     measure = {"teacher_confidence": "teacher_logprob", "confidence_gap": "confidence_gap"}.get(settings.weight_by)
     if measure and pairs and all(getattr(pair, measure) is None for pair in pairs):
@@ -97,12 +87,12 @@ def _weights(run: Run, stored: Artifact) -> dict[str, float]:
     return pair_weights(pairs, settings)
 
 
-def _nothing_for(run: Run, what: str, instead: str) -> str:
+def _nothing_for(run: StageRun, what: str, instead: str) -> str:
     return (
         f"{what}, but the teacher {run.config.teacher} showed nothing for it on any pair: see "
         f"{run.artifact(DISCREPANCY_FOLDER).path / 'manifest.json'}.\n{instead}, or take another teacher."
     )
 
 
-def _teacher_processor(run: Run) -> Processor:
+def _teacher_processor(run: StageRun) -> Processor:
     return models.open_processor(split_model(run.config.teacher)[1], run.config.loading.teacher)

@@ -58,7 +58,15 @@ def open_run_folder(
     with RunFolder(config.run) as folder:
         if before != config:
             write_whole(path, as_yaml(config, folder.path))
-        yield Run(folder, config, progress, only=only)
+        yield Run(folder, _asked_for(config, only), progress, only=only)
+
+
+def _asked_for(config: RunConfig, only: str | None) -> RunConfig:
+    """The configuration for this call: who asks for the discrepancy by its name has it, whatever the folder's says."""
+    if only != "discrepancy":
+        return config
+    always = config.discrepancy.model_copy(update={"always": True})
+    return config.model_copy(update={"discrepancy": always})
 
 
 def _pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:
@@ -88,8 +96,11 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
         if find_spec(package) is None:
             raise missing_package(f"level.method: {config.level.method}", package, package)
     kind, location = split_model(config.student)
-    if kind == "hf" and (not before or before.level != config.level):
-        training.refuse_student(location, config.loading.student, config.level)
+    if not before or before.level != config.level:
+        if kind == "hf" or config.level.own_settings:
+            training.refuse_terms(config.level.weights, config.level.own_settings)
+        if kind == "hf":
+            training.refuse_student(location, config.loading.student, config.level)
     if config.level.method == "qlora" and (not before or before.level.method != "qlora"):
         training.refuse_method("qlora")
 

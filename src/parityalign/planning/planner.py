@@ -20,7 +20,7 @@ from parityalign.planning.sampling import Sample, SamplingOptions, sample
 from parityalign.planning.sizes import Known, Pace, Prompts, Reading, Seen
 from parityalign.planning.sizing import CHARACTERS_PER_TOKEN, CHAT_TOKENS, place_of, reading_of, size_of
 from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, ROLES, Amount, Role, Work, rationale_tokens, works
-from parityalign.tasks import load_task
+from parityalign.tasks import task_of
 
 QUESTION = "What is written on the sign beside the door?"
 """Stands for the questions that nobody has written yet."""
@@ -50,7 +50,7 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     if options.device and options.measure:
         raise UserError("--measure times this machine and --device plans for another one. Give one of them.")
     where = device(options.device) if options.device else this_machine()
-    tasks = {name: load_task(name) for name in config.tasks}
+    tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
     limit = config.evaluate.limit
     samples = {name: sample(task, config.tasks[name], options.ask, limit=limit) for name, task in tasks.items()}
     known = {role: _known(config, role, tasks, samples, options) for role in ROLES}
@@ -121,7 +121,8 @@ def _guessed(tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> dict[s
 
 def _prompts(task: Task) -> Prompts:
     answer, rationale = (form.format(question=QUESTION) for form in (task.answer_prompt, task.rationale_prompt))
-    return Prompts(task.annotate_prompt, answer, rationale)
+    longest = max(task.kinds, key=len, default="")
+    return Prompts(task.annotate_prompt_for(longest), answer, rationale)
 
 
 def _is_measured(location: str, options: PlanOptions) -> bool:
@@ -158,7 +159,7 @@ def _row(config: RunConfig, work: Work, known: Known, where: Device) -> Row:
         seconds = costs.levelling_seconds(work, known.size, way, where)
         memory = costs.levelling_memory(work, known.size, way, config.level, where)
     elif known.size:
-        at_once = costs.rows_at_once(work, known.size, loading, where)
+        at_once = costs.rows_per_batch(work, known.size, loading, where)
         seconds = costs.asking_seconds(work, known.size, loading, where)
         memory = costs.asking_memory(work, known.size, loading, where)
     if known.pace:

@@ -21,7 +21,7 @@ ANSWER_TOKENS = 5
 """Of an answer in a word or a phrase, with its end."""
 RATIONALE_TOKENS = 50
 """Of a rationale in one sentence, with the answer behind it."""
-LOOKS = 8
+EVALUATIONS = 8
 """Times that the held-out pairs are looked at in a training; `training/trainer.py` has the same number."""
 
 
@@ -101,7 +101,7 @@ def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
 
 
 def previously_right(pairs: int, gaps: int, level: LevelSettings) -> int:
-    """How many pairs the student had right and is not trained on; see `stages/_regressions.py`."""
+    """How many pairs the student had right and is not trained on; see `stages/forgotten.py`."""
     right, found = pairs - gaps, chosen(pairs, gaps, level)
     if level.select == "gaps":
         return right - round(found.replayed * (1 - level.held_out))
@@ -189,7 +189,7 @@ class _Run:
             reply_tokens=examples * (views * ANSWER_TOKENS + rationales * rationale_tokens(self.config)),
             patches=round(examples * mean(lambda seen: seen.patches)),
             steps=steps,
-            looked=(LOOKS + 1) * picked.held_out if steps else 0,
+            looked=(EVALUATIONS + 1) * picked.held_out if steps else 0,
             passes=views + rationales,
         )
 

@@ -1,6 +1,3 @@
-from .controls import Control as Control
-from .controls import Controls as Controls
-from .controls import GapPrecision as GapPrecision
 from .controls import control_table as control_table
 from .discrepancy import Table as Table
 from .discrepancy import discrepancy_tables as discrepancy_tables
@@ -24,8 +21,6 @@ from .retention import speed_line as speed_line
 from .tables import COVERAGE_HEADINGS as COVERAGE_HEADINGS
 from .tables import PART_HEADINGS as PART_HEADINGS
 from .tables import SCORE_HEADINGS as SCORE_HEADINGS
-from .tables import Estimate as Estimate
-from .tables import Scores as Scores
 from .tables import coverage_table as coverage_table
 from .tables import headline as headline
 from .tables import part_table as part_table

@@ -10,9 +10,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import Answer, ImageRef, LevelResult, Pair, Rejected, Reply, Verdict, VerdictKind
+from parityalign.core import Answer, ImageRef, LevelResult, Pair, Rejected, Reply, Scores, Verdict, VerdictKind
 from parityalign.report.files import read_manifest, read_records
-from parityalign.report.tables import Scores
 
 VERDICT_WORDS = {
     VerdictKind.TEACHER_ONLY: "gap (only the teacher is right)",

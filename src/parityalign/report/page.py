@@ -14,9 +14,11 @@ from markupsafe import Markup, escape
 
 from parityalign.core import (
     DISCREPANCY_FOLDER,
+    Controls,
     Measure,
     Pair,
     Rejected,
+    Scores,
     UserError,
     Verdict,
     VerdictKind,
@@ -24,7 +26,7 @@ from parityalign.core import (
 )
 from parityalign.report.attention_maps import maps_by_pair
 from parityalign.report.charts import score_chart, verdict_chart
-from parityalign.report.controls import Controls, control_table
+from parityalign.report.controls import control_table
 from parityalign.report.discrepancy import MEASURE_WORDS, measure_table, relation_tables, spreads
 from parityalign.report.files import discrepancy_is_current, read_manifest, read_record, read_records, read_settings
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
@@ -37,7 +39,6 @@ from parityalign.report.tables import (
     PAPER_HEADINGS,
     PART_HEADINGS,
     SCORE_HEADINGS,
-    Scores,
     coverage_table,
     headline,
     paper_table,
@@ -54,7 +55,7 @@ EVENT_TIME = re.compile(r'^{"time": "(\d{4}-\d\d-\d\d)T(\d\d:\d\d)', re.MULTILIN
 
 
 def write_report(run: Path) -> Path:
-    """Writes RUN/report.html from whatever the run has so far and returns its path.
+    """Writes RUN/report.html from whatever the run has so far; a file that says the same already is left alone.
 
     Raises:
         UserError: there is no run folder, or one of its files cannot be read.
@@ -64,7 +65,9 @@ def write_report(run: Path) -> Path:
     page = _environment().get_template("page.html").render(_facts(run))
     path = run / "report.html"
     # What has no UTF-8 form, such as half of a file name in another encoding, becomes a question mark.
-    write_whole(path, page.encode("utf-8", "replace").decode("utf-8"))
+    content = page.encode("utf-8", "replace")
+    if not path.is_file() or path.read_bytes() != content:
+        write_whole(path, content)
     return path
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import rel_entr
 
 from parityalign.core import (
     ON_RATIONALES,
@@ -20,12 +19,12 @@ from parityalign.core import (
     TEACHER,
     Array,
     Artifact,
+    Judged,
     Measure,
     ObservationRef,
     Pair,
     PairDiscrepancy,
     Rationale,
-    Verdict,
     VerdictKind,
     read_index,
     read_observations,
@@ -53,13 +52,12 @@ _RIGHT: Mapping[VerdictKind, tuple[bool | None, bool | None]] = {
 """Whether teacher and student are right, as far as a verdict tells."""
 
 
-def write_pair_discrepancies(artifact: Artifact, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> dict[str, int]:
+def write_pair_discrepancies(artifact: Artifact, judged: Sequence[Judged]) -> dict[str, int]:
     """Writes `pairs.jsonl`, one line a pair in their order, beside the signals that it is computed from.
 
     Args:
         artifact: The signals, all of them written but the artifact not yet finished.
-        pairs: The pairs that were scored.
-        verdicts: Theirs; others may be among them.
+        judged: The pairs, with their verdicts; those that were dropped were not scored.
 
     Returns:
         How many values there are of each measure, and how many are missing for which reason.
@@ -67,12 +65,12 @@ def write_pair_discrepancies(artifact: Artifact, pairs: Sequence[Pair], verdicts
     Raises:
         UserError: The signals are damaged.
     """
-    kinds = {verdict.pair_id: verdict.verdict for verdict in verdicts}
     teacher, student = (_Side.read(artifact.path, who) for who in (TEACHER, STUDENT))
     why_not = {each.pair_id: each.why_not for each in artifact.stream(RATIONALES, Rationale)}
     found = [
-        _pair_discrepancy(pair, kinds[pair.pair_id], teacher, student, why_not.get(pair.pair_id, NOT_ASKED_FOR))
-        for pair in pairs
+        _pair_discrepancy(pair, verdict.verdict, teacher, student, why_not.get(pair.pair_id, NOT_ASKED_FOR))
+        for pair, verdict in judged
+        if verdict.verdict != VerdictKind.DROPPED
     ]
     write_all(artifact.stream(PAIR_DISCREPANCIES, PairDiscrepancy), found, lambda each: each.pair_id)
     return _counts(found)
@@ -80,6 +78,8 @@ def write_pair_discrepancies(artifact: Artifact, pairs: Sequence[Pair], verdicts
 
 def attention_divergence(one: Array, other: Array) -> float:
     """Jensen-Shannon divergence of two maps on the same grid, each divided by its sum first; in nats."""
+    from scipy.special import rel_entr  # it takes long to import, and every command imports the stages
+
     p, q = (cells.astype(np.float64) / cells.sum(dtype=np.float64) for cells in (one, other))
     middle = (p + q) / 2
     # Rounding may leave a little less than 0 of two maps that are nearly the same.

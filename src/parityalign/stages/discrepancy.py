@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 from parityalign.config import DiscrepancySettings, IdentifySettings
 from parityalign.core import (
+    DISCREPANCY_FOLDER,
     ON_RATIONALES,
     RATIONALES,
     STUDENT,
     TEACHER,
     Answer,
     Artifact,
+    Judged,
     ObservationRef,
     Observer,
     Pair,
@@ -26,15 +28,15 @@ from parityalign.core import (
     Rationale,
     Request,
     Task,
-    Verdict,
     VerdictKind,
     read_index,
     resume_in_batches,
     write_all,
     write_shard,
 )
-from parityalign.engines import SPECIAL_TOKEN, Asked, LoadModel, answer_all, holds_special_token
+from parityalign.engines import SPECIAL_TOKEN, Asked, LoadModel, ModelLoaders, answer_all, holds_special_token
 from parityalign.stages._measures import write_pair_discrepancies
+from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.judging import judge_of
 from parityalign.stages.parsing import read_rationale
 
@@ -49,18 +51,32 @@ OTHER_ANSWER = "other_answer"
 """The rationale leads to another answer than the pair's."""
 
 
-class ModelLoaders(NamedTuple):
-    """The two models of a run."""
+def _work(run: StageRun, artifact: Artifact) -> None:
+    models = ModelLoaders(run.load_student, run.load_teacher)
+    settings = run.config.discrepancy.model_copy(update={"rationales": _with_rationales(run)})
+    score_teacher_forced(artifact, run.judged, run.tasks, models, settings=settings, progress=run.progress)
 
-    student: LoadModel
-    """As it was before levelling."""
-    teacher: LoadModel
+
+def _with_rationales(run: StageRun) -> bool:
+    # Rationales that are there stay, even if no term asks for them any more.
+    return run.config.wants_rationales or run.holds(DISCREPANCY_FOLDER, {"discrepancy.rationales": True})
+
+
+STAGE = Stage(
+    "discrepancy",
+    artifact=DISCREPANCY_FOLDER,
+    of=("pairs", "verdicts", "teacher model", "student model", "answer prompt", "rationale prompt"),
+    settings=("discrepancy.max_new_tokens",),
+    derived=lambda run: {"discrepancy.rationales": _with_rationales(run)},
+    wanted=lambda config: config.wants_discrepancy,
+    work=_work,
+    help="Score both models teacher-forced on the pairs' answers: log-probabilities, attention, rationales.",
+)
 
 
 def score_teacher_forced(
     artifact: Artifact,
-    pairs: Sequence[Pair],
-    verdicts: Sequence[Verdict],
+    judged: Sequence[Judged],
     tasks: Mapping[str, Task],
     models: ModelLoaders,
     *,
@@ -71,8 +87,7 @@ def score_teacher_forced(
 
     Args:
         artifact: Where the signals, the rationales and the comparison go.
-        pairs: What the teacher wrote.
-        verdicts: The verdict on each, in the same order.
+        judged: What the teacher wrote, with the verdicts.
         tasks: The tasks of the pairs, by name.
         models: Each is loaded only if something is left to score; the teacher is freed before the student is loaded.
         settings: Whether rationales are asked for, and the batch size.
@@ -80,7 +95,6 @@ def score_teacher_forced(
     """
     if artifact.finished:
         return
-    judged = zip(pairs, verdicts, strict=True)
     pairs = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
     answers = [_Forced(pair, _prompt(tasks[pair.task].answer_prompt, pair), pair.answer) for pair in pairs]
     teacher = _Scorer(artifact, TEACHER, cache(models.teacher), settings, progress)
@@ -98,7 +112,7 @@ def score_teacher_forced(
     student = _Scorer(artifact, STUDENT, cache(models.student), settings, progress)
     student.score(answers)
     student.score(rationales, ON_RATIONALES)
-    _finish(artifact, write_pair_discrepancies(artifact, pairs, verdicts))
+    _finish(artifact, write_pair_discrepancies(artifact, judged))
 
 
 def rationales_of(artifact: Artifact) -> dict[str, str]:

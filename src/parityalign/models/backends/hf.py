@@ -22,7 +22,7 @@ from parityalign.models.backends._observing import Observing
 from parityalign.models.backends._reading import Reader
 from parityalign.models.device import SMALLER, is_out_of_memory
 from parityalign.models.encoding import Encoded, Processor, Prompter, stack, stack_images, stop_tokens
-from parityalign.models.labels import Answerer
+from parityalign.models.labels import LabelEncoder
 from parityalign.models.loading import AS_IT_IS, described, open_model, open_processor
 
 T = TypeVar("T")
@@ -109,15 +109,15 @@ class HFModel:
         longest = max((len(text) for _, text in told), default=0)  # in characters; tokens are fewer
 
         def work(rows: Sequence[Row]) -> list[Observation | None]:
-            answered = [self._answerer.answered(row.encoded, row.request.prompt, told[row.place][1]) for row in rows]
+            answered = [self._encoder.encode(row.encoded, row.request.prompt, told[row.place][1]) for row in rows]
             inputs = stack([row.encoded for row in answered], pad_token=self._pad, side="right")
             return [*self._observing.observe(answered, self._on_device(inputs))]
 
         return self._each([request for request, _ in told], longest, work)
 
     @cached_property
-    def _answerer(self) -> Answerer:
-        return Answerer(self._processor, self._stop)
+    def _encoder(self) -> LabelEncoder:
+        return LabelEncoder(self._processor, self._stop)
 
     @cached_property
     def _observing(self) -> Observing:

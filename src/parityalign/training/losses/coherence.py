@@ -1,4 +1,4 @@
-"""The student agrees with itself: the divergence of its answers with and without the teacher's explanation before them.
+"""The student agrees with itself: the divergence of its answers with and without the teacher's rationale before them.
 
 Formula, source and checks: docs/objectives.md.
 """

@@ -7,22 +7,45 @@ from parityalign.config import EvaluateSettings, IdentifySettings
 from parityalign.core import (
     Answer,
     Artifact,
+    Judged,
     Pair,
     Progress,
     Regressions,
     RegressionsByTask,
     Task,
-    Verdict,
     sample,
     write_all,
 )
 from parityalign.engines import LoadModel, answer_all
 from parityalign.metrics import share_interval
+from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.identify import as_asked
 from parityalign.stages.judging import judge_of
-from parityalign.stages.level import HAD_RIGHT
+from parityalign.stages.level import HAD_RIGHT, choose_pairs, was_levelled
 
 AFTER = "after.jsonl"
+
+
+def _work(run: StageRun, artifact: Artifact) -> None:
+    config = run.config
+    trained = {pair.pair_id for pair in choose_pairs(run.judged, config.level, config.seed).training}
+    known = previously_right(run.judged, trained, settings=config.evaluate, seed=config.seed)
+    after = run.load_levelled if was_levelled(run.artifact("student")) else None
+    ask_again(artifact, known, run.tasks, after, settings=config.identify, progress=run.progress)
+
+
+STAGE = Stage(
+    "forgotten",
+    command="evaluate",
+    artifact="forgotten",
+    of=("pairs", "verdicts", "student", "answer prompt"),
+    settings=(
+        *("level.select", "level.replay", "level.held_out", "evaluate.forgotten_pairs", "seed"),
+        "identify.max_new_tokens",
+    ),
+    work=_work,
+    help="Ask the levelled student again what it had right before.",
+)
 
 
 class PreviouslyRight(NamedTuple):
@@ -43,8 +66,7 @@ class Case(NamedTuple):
 
 
 def previously_right(
-    pairs: Sequence[Pair],
-    verdicts: Sequence[Verdict],
+    judged: Sequence[Judged],
     trained: Collection[str],
     *,
     settings: EvaluateSettings,
@@ -53,13 +75,11 @@ def previously_right(
     """The pairs that the student had right and was not trained on; of many, a part that depends on their identities.
 
     Args:
-        pairs: All pairs.
-        verdicts: The verdict on each, in the same order.
+        judged: All pairs.
         trained: The `pair_id` of what the student was trained on.
         settings: How many at most.
         seed: Decides which, where they are too many.
     """
-    judged = zip(pairs, verdicts, strict=True)
     known = [
         PreviouslyRight(pair, verdict.student_text or "")
         for pair, verdict in judged

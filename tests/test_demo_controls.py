@@ -1,0 +1,49 @@
+"""The controls that fill the README's table, end to end: bundled models, drawn pictures, two optimiser steps."""
+
+import json
+
+import pytest
+import yaml
+
+from parityalign.cli import app
+from parityalign.core import CONTROLS, DEMO_DATA
+from parityalign.demo import generate
+from projects import done
+
+CONTROLS_OF_THE_TABLE = ["without replay", "all pairs", "random pairs", "true labels", "format only"]
+
+
+@pytest.fixture
+def tiny_demo(tmp_path, monkeypatch):
+    """The demo with six pool pictures and two test pictures of two of its tasks."""
+    said = yaml.safe_load(app.DEMO_CONFIG.read_text())
+    said["tasks"] = {name: said["tasks"][name] for name in ("textvqa", "chartqa")}
+    said["level"] |= {"epochs": 1, "max_steps": 2, "batch_size": 4}
+    said["annotate"]["pairs_per_image"] = 2
+    said["evaluate"] |= {"resamples": 100, "speed_questions": 0}
+    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(said))
+    monkeypatch.setattr(app, "DEMO_CONFIG", tmp_path / "demo.yaml")
+    monkeypatch.setattr(generate, "POOL_PICTURES", 6)
+    monkeypatch.setattr(generate, "TEST_PICTURES", 2)
+    return tmp_path / "run"
+
+
+@pytest.mark.slow
+def test_the_demo_trains_and_scores_every_control_of_the_table(tiny_demo):
+    output = done("demo", "--run", tiny_demo, "--controls")
+    found = json.loads((tiny_demo / CONTROLS).read_text())
+    assert [row["name"] for row in found["controls"]] == CONTROLS_OF_THE_TABLE
+    steps = json.loads((tiny_demo / "student" / "manifest.json").read_text())["result"]["steps"]
+    for row in found["controls"]:
+        assert row["steps"] == steps == 2, "as many steps as the run took"
+        assert row["pairs"] > 0
+        assert sorted(row["tasks"]) == ["chartqa", "textvqa"]
+        assert row["name"] in output
+        assert (tiny_demo / "controls" / row["name"].replace(" ", "-") / "student" / "model.safetensors").is_file()
+    precision = found["gap_precision"]
+    assert 0 <= precision["right"] <= precision["n"] and precision["n"] > 0
+    assert "true labels" in (tiny_demo / "report.html").read_text()
+    before = {path: path.stat().st_mtime_ns for path in (tiny_demo / "controls").rglob("*") if path.is_file()}
+    done("demo", "--run", tiny_demo, "--controls")
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "finished controls are not made again"
+    assert (tiny_demo / DEMO_DATA).is_dir()
