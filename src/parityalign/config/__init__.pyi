@@ -28,8 +28,8 @@ from .schema import TaskData as TaskData
 from .serving import ServerSettings as ServerSettings
 from .task_parts import parts_of_task as parts_of_task
 from .task_parts import refuse_unknown_task as refuse_unknown_task
-from .training import OBSERVED as OBSERVED
-from .training import PRESET as PRESET
 from .training import LevelSettings as LevelSettings
 from .training import LrMultipliers as LrMultipliers
+from .training import OBSERVED as OBSERVED
+from .training import PRESET as PRESET
 from .training import needs_of as needs_of
