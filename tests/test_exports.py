@@ -263,7 +263,7 @@ def test_a_log_reads_the_questions_that_were_asked_and_touches_no_test_split(who
     for damage in (lambda: manifest.write_text(json.dumps(said)), manifest.unlink):
         damage()
         message = refusal("export", whole, "--format", "evaluation-log")
-        assert "other test questions" in message and f"First: parityalign evaluate {whole}" in message
+        assert "were made of other tests/textvqa" in message and f"First: parityalign evaluate {whole}" in message
 
 
 def test_without_a_test_split_there_is_no_log(project, trainable):

@@ -143,7 +143,7 @@ def test_a_broken_part_is_one_error_with_its_package_its_name_and_what_was_expec
     with pytest.raises(UserError) as refused:
         task_of("theirs", configured(**{kind: "odd"}).tasks["theirs"])
     message = str(refused.value)
-    assert message.startswith(f"the {kind} 'odd' of the package 'foreign' (module ") and told in message
+    assert message.startswith(f"the {kind} 'odd' (module ") and told in message
     assert "\n" not in message or "SyntaxError" in message
 
 

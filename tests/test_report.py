@@ -329,7 +329,7 @@ def test_a_run_yaml_that_is_no_yaml_is_named(run):
 def test_a_manifest_that_is_no_object_is_named(run):
     for content in ("[]", "{"):
         (run / "student" / "manifest.json").write_text(content)
-        with pytest.raises(UserError, match=r"manifest\.json: cannot be read"):
+        with pytest.raises(UserError, match=r"manifest\.json is damaged"):
             write_report(run)
 
 

@@ -140,4 +140,4 @@ def test_other_own_settings_are_another_training_and_the_same_are_not(offer, pro
 def test_a_module_that_defines_no_losses_is_named_before_anything_runs(offer, project):
     offer("def loss(passes): ...\n", importable=True)
     said = refusal("run", configure(project, level={"objective": {"answer": 1, "toy": {"weight": 1, "power": 2}}}))
-    assert "foreign_terms.toy of the term of the loss 'toy' does not define losses" in said
+    assert "the term of the loss 'toy' (module foreign_terms.toy" in said and "define losses" in said

@@ -3,7 +3,10 @@ from .artifacts import BY_CONTENT as BY_CONTENT
 from .artifacts import MANIFEST as MANIFEST
 from .artifacts import Artifact as Artifact
 from .artifacts import RunFolder as RunFolder
+from .artifacts import input_digest as input_digest
 from .artifacts import manifest_digest as manifest_digest
+from .artifacts import read_manifest as read_manifest
+from .artifacts import stale_inputs as stale_inputs
 from .errors import UserError as UserError
 from .errors import WorkFailed as WorkFailed
 from .errors import missing_package as missing_package

@@ -8,10 +8,21 @@ from typing import Any
 
 from parityalign import __version__
 from parityalign.config import RunConfig, is_path, split_model
-from parityalign.core import BEGUN, CONFIG, MANIFEST, SCORES, Scores, UserError, WorkFailed, out_of_reach, write_whole
+from parityalign.core import (
+    BEGUN,
+    CONFIG,
+    MANIFEST,
+    SCORES,
+    Scores,
+    UserError,
+    WorkFailed,
+    out_of_reach,
+    read_manifest,
+    write_whole,
+)
 from parityalign.export.model_card import Made, card, licence_of
 from parityalign.export.run_export import model_name, source_name
-from parityalign.report import SCORE_HEADINGS, headline, read_manifest, read_record, score_table
+from parityalign.report import SCORE_HEADINGS, headline, read_record, score_table
 from parityalign.stages import LEVELLED
 from parityalign.tasks import task_of
 

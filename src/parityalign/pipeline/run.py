@@ -27,6 +27,7 @@ from parityalign.core import (
     Task,
     UserError,
     content_id,
+    input_digest,
 )
 from parityalign.data import keep_split, kept_left_out, kept_questions, open_source, split_state
 from parityalign.metrics import find_metric as find_metric
@@ -216,7 +217,7 @@ class Run:
                 return {f"images of {name}": self._digest_of(sources) for name, sources in self.pools.items()}
             case "tests":
                 splits = self._splits.items()
-                return {f"test of {name}": content_id(made.digest, self._split_states[name]) for name, made in splits}
+                return {f"{TESTS}/{name}": input_digest(made.manifest) for name, made in splits}
             case "annotate prompt":
                 return {f"{part} of {task.name}": content_id(task.annotate_prompt, *task.kinds) for task in tasks}
             case "rationale prompt":

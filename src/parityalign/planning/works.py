@@ -5,12 +5,13 @@ and memory from `costs.py`.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from parityalign.config import LevelSettings, RunConfig, is_served
 from parityalign.planning.sizes import Reading, Seen
+from parityalign.stages import PlannedAmounts, Stage, stages_of
 
 Role = Literal["teacher", "student"]
 Prompt = Literal["annotate", "answer", "rationale"]
@@ -89,7 +90,16 @@ def works(
             the run costs less.
     """
     run = _Run(config, amounts, readings, failures)
-    return [run.annotate(), *run.identify(), *run.discrepancy(), run.level(), *run.evaluate()]
+    own: dict[str, Callable[[], Iterable[Work]]] = {
+        "annotate": lambda: [run.annotate()],
+        "identify": run.identify,
+        "discrepancy": run.discrepancy,
+        "level": lambda: [run.level()],
+        "evaluate": run.evaluate,
+        "forgotten": run.forgotten,
+    }
+    stages = stages_of(config)
+    return [work for stage in stages for work in (own[stage.name]() if stage.name in own else run.added(stage))]
 
 
 def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
@@ -199,7 +209,18 @@ class _Run:
         yield self._asked("evaluate before", "student", questions, reply)
         yield self._asked("evaluate after", "student", questions, reply)
         yield self._asked("evaluate", "teacher", questions, reply)
+
+    def forgotten(self) -> Iterator[Work]:
         yield self._asked("evaluate forgotten", "student", self._previously_right(), self._judged)
+
+    def added(self, stage: Stage) -> Iterator[Work]:
+        """What a stage that is not known here says that it will ask."""
+        amounts = {
+            task: PlannedAmounts(each.images, self.pairs[task], self.failed[task], each.questions)
+            for task, each in self.amounts.items()
+        }
+        for asked in stage.planned(self.config, amounts) if stage.planned else ():
+            yield self._asked(stage.name, asked.role, asked.requests, asked.reply_tokens)
 
     @property
     def _judged(self) -> int:

@@ -1,7 +1,6 @@
 from .controls import control_table as control_table
 from .discrepancy import Table as Table
 from .discrepancy import discrepancy_tables as discrepancy_tables
-from .files import read_manifest as read_manifest
 from .files import read_record as read_record
 from .files import read_records as read_records
 from .flow import VERDICT_WORDS as VERDICT_WORDS

@@ -14,9 +14,10 @@ from parityalign.core import (
     UserError,
     VerdictKind,
     did_you_mean,
+    read_manifest,
 )
 from parityalign.report.discrepancy import MEASURE_WORDS, Table
-from parityalign.report.files import discrepancy_is_current, read_manifest, read_records
+from parityalign.report.files import is_current, read_records
 from parityalign.report.flow import VERDICT_WORDS
 from parityalign.report.tables import ABSENT, counted
 from parityalign.stages import most_discrepant_first
@@ -41,7 +42,7 @@ def holds_discrepancy(config: RunConfig) -> bool:
     Only manifests are looked at, so that a list can be had where neither model is.
     """
     folder = config.run / DISCREPANCY_FOLDER
-    manifest = read_manifest(folder) if discrepancy_is_current(config.run) else None
+    manifest = read_manifest(folder) if is_current(config.run, DISCREPANCY_FOLDER) else None
     if manifest is None or not (folder / PAIR_DISCREPANCIES).is_file():
         return False
     made, wanted = manifest["settings"], config.discrepancy

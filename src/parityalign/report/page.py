@@ -22,13 +22,14 @@ from parityalign.core import (
     UserError,
     Verdict,
     VerdictKind,
+    read_manifest,
     write_whole,
 )
 from parityalign.report.attention_maps import maps_by_pair
 from parityalign.report.charts import score_chart, verdict_chart
 from parityalign.report.controls import control_table
 from parityalign.report.discrepancy import MEASURE_WORDS, measure_table, relation_tables, spreads
-from parityalign.report.files import discrepancy_is_current, read_manifest, read_record, read_records, read_settings
+from parityalign.report.files import is_current, read_record, read_records, read_settings
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
 from parityalign.report.gallery import Exhibit, choose_gaps, exhibit
 from parityalign.report.listing import read_pair_discrepancies
@@ -45,6 +46,7 @@ from parityalign.report.tables import (
     part_table,
     score_table,
 )
+from parityalign.stages import with_added
 
 GAPS_SHOWN = 24
 QUARANTINED_SHOWN = 50
@@ -94,7 +96,7 @@ def _facts(run: Path) -> dict[str, object]:
         "settings": settings,
         "models": _models(said),
         "result": _result(scores, verdicts),
-        "flow": flow(run, tasks, verdicts, scores),
+        "flow": flow(run, tasks, verdicts, scores, with_added(said.get("stages") or ())),
         **_score_facts(scores),
         **_kept_facts(scores),
         **_verdict_facts(verdicts),
@@ -156,7 +158,7 @@ def _control_facts(run: Path) -> dict[str, object]:
 
 def _discrepancy_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
     """How the two models differ, where they were compared."""
-    pairs = read_pair_discrepancies(run) if discrepancy_is_current(run) else []
+    pairs = read_pair_discrepancies(run) if is_current(run, DISCREPANCY_FOLDER) else []
     if not pairs:
         return {"differences": [], "relations": []}
     differences = []
@@ -181,7 +183,7 @@ def _exhibits(run: Path, chosen: Iterable[Pair]) -> list[Exhibit]:
         for verdict in read_records(run / "verdicts" / "verdicts.jsonl", Verdict)
         if verdict.pair_id in wanted
     }
-    maps = maps_by_pair(run / DISCREPANCY_FOLDER, wanted) if discrepancy_is_current(run) else {}
+    maps = maps_by_pair(run / DISCREPANCY_FOLDER, wanted) if is_current(run, DISCREPANCY_FOLDER) else {}
     return [exhibit(pair, known.get(pair_id), maps.get(pair_id, {})) for pair_id, pair in wanted.items()]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from parityalign.config import RunConfig
 from parityalign.core import Artifact, Judged, Leveller, Model, Pair, Progress, Question, Source, Task
@@ -69,11 +69,11 @@ class PlannedAmounts(NamedTuple):
 
 
 class PlannedRequests(NamedTuple):
-    """Questions that a stage will ask of one model about one task."""
+    """Questions that a stage will ask of one model, about as long as those of pairs."""
 
-    role: str
-    """`teacher` or `student`."""
-    requests: int
+    role: Literal["teacher", "student"]
+    requests: Mapping[str, int]
+    """By task."""
     reply_tokens: int
     """Of each reply."""
 
