@@ -26,7 +26,7 @@ from parityalign.core.errors import UserError
 from parityalign.core.layout import EMBEDDED_MODELS
 from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
 from parityalign.data import hf_datasets
-from parityalign.data.open_source import open_source
+from parityalign.data.open import open_source
 from parityalign.data.sources import hf as hub_source
 from parityalign.models.backends import _batches
 from parityalign.models.encoding import Prompter, read_image

@@ -14,6 +14,7 @@ from .model_specs import is_served as is_served
 from .model_specs import split_model as split_model
 from .run_yaml import as_yaml as as_yaml
 from .run_yaml import config_in as config_in
+from .run_yaml import config_of as config_of
 from .run_yaml import load_config as load_config
 from .run_yaml import problems_with as problems_with
 from .run_yaml import read_config as read_config
@@ -28,8 +29,8 @@ from .schema import TaskData as TaskData
 from .serving import ServerSettings as ServerSettings
 from .task_parts import parts_of_task as parts_of_task
 from .task_parts import refuse_unknown_task as refuse_unknown_task
-from .training import LevelSettings as LevelSettings
-from .training import LrMultipliers as LrMultipliers
 from .training import OBSERVED as OBSERVED
 from .training import PRESET as PRESET
+from .training import LevelSettings as LevelSettings
+from .training import LrMultipliers as LrMultipliers
 from .training import needs_of as needs_of

@@ -40,7 +40,10 @@ def load_config(path: Path, folder: Path | None = None) -> RunConfig:
     Raises:
         UserError: The file is missing or not YAML, or anything in it is wrong; all problems are listed.
     """
-    raw, folder = _read_yaml(path), Path(os.path.abspath(folder or path.parent))
+    return _checked(_read_yaml(path), path, Path(os.path.abspath(folder or path.parent)))
+
+
+def _checked(raw: dict[str, Any], path: Path, folder: Path) -> RunConfig:
     missing = list(_missing_folders(raw, folder))
     try:
         config = _with_full_paths(RunConfig.model_validate(raw), folder)
@@ -59,6 +62,15 @@ def read_config(path: Path, folder: Path | None = None) -> RunConfig:
     except ValidationError as error:
         raise _unfit(path, error) from error
     return _with_full_paths(config, Path(os.path.abspath(folder or path.parent)))
+
+
+def config_of(settings: Mapping[str, object]) -> RunConfig:
+    """A configuration from what a YAML file would say; relative paths are relative to the working directory.
+
+    Raises:
+        UserError: Anything in it is wrong; all problems are listed.
+    """
+    return _checked(dict(settings), Path("the settings"), Path.cwd())
 
 
 def config_in(run: Path) -> RunConfig:

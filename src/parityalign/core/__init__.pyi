@@ -1,7 +1,7 @@
-from .artifacts import Artifact as Artifact
 from .artifacts import BEGUN as BEGUN
 from .artifacts import BY_CONTENT as BY_CONTENT
 from .artifacts import MANIFEST as MANIFEST
+from .artifacts import Artifact as Artifact
 from .artifacts import RunFolder as RunFolder
 from .artifacts import input_digest as input_digest
 from .artifacts import manifest_digest as manifest_digest
@@ -26,8 +26,8 @@ from .interfaces import Export as Export
 from .interfaces import Exportable as Exportable
 from .interfaces import ExportedPair as ExportedPair
 from .interfaces import Found as Found
-from .interfaces import LevelResult as LevelResult
 from .interfaces import Leveller as Leveller
+from .interfaces import LevelResult as LevelResult
 from .interfaces import Local as Local
 from .interfaces import LooksAhead as LooksAhead
 from .interfaces import Metric as Metric
@@ -63,14 +63,14 @@ from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES
 from .layout import SERVER as SERVER
 from .layout import TESTS as TESTS
-from .observations import Array as Array
 from .observations import EXPLANATIONS as EXPLANATIONS
-from .observations import Observation as Observation
-from .observations import Observed as Observed
 from .observations import PATHS as PATHS
 from .observations import STUDENT as STUDENT
 from .observations import TEACHER as TEACHER
 from .observations import TOP as TOP
+from .observations import Array as Array
+from .observations import Observation as Observation
+from .observations import Observed as Observed
 from .observations import read_index as read_index
 from .observations import read_observations as read_observations
 from .observations import write_shard as write_shard

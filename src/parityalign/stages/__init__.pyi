@@ -12,8 +12,8 @@ from .discrepancy import explanations_of as explanations_of
 from .discrepancy import observe_models as observe_models
 from .evaluate import AFTER_FILE as AFTER_FILE
 from .evaluate import BEFORE_FILE as BEFORE_FILE
-from .evaluate import Models as Models
 from .evaluate import TEACHER_FILE as TEACHER_FILE
+from .evaluate import Models as Models
 from .evaluate import answer_tests as answer_tests
 from .evaluate import evaluate_models as evaluate_models
 from .evaluate import score_answers as score_answers
@@ -31,11 +31,12 @@ from .identify import as_asked as as_asked
 from .identify import identify_gaps as identify_gaps
 from .identify import judged_pairs as judged_pairs
 from .identify_files import identify_from_files as identify_from_files
+from .identify_files import judge_answers as judge_answers
 from .identify_files import named_columns as named_columns
 from .intake import accepted_images as accepted_images
 from .intake import sort_images as sort_images
-from .level import Choice as Choice
 from .level import LEVELLED as LEVELLED
+from .level import Choice as Choice
 from .level import choose_pairs as choose_pairs
 from .level import level_on_gaps as level_on_gaps
 from .level import split_by_image as split_by_image
