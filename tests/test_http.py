@@ -36,7 +36,7 @@ from serving import Served, answer, image_of, prompt_of, reply, serving
 
 GREEDY = Decoding(max_new_tokens=8)
 KEY = "sk-not-to-be-seen-1234567890"
-QUICK = {"wait": 0.001, "deadline": 5.0, "attempts": 6}
+QUICK = {"backoff": 0.001, "timeout": 5.0, "max_attempts": 6}
 PROBES = 2
 
 
@@ -171,7 +171,7 @@ class Faults:
 def test_two_thousand_questions_are_answered_once_each_through_every_kind_of_fault(picture, tmp_path, quick_switches):
     faults = Faults(2000)
     with serving(faults) as served:
-        asking = model(served, tmp_path / "server", in_flight=24, deadline=3)
+        asking = model(served, tmp_path / "server", max_concurrency=24, timeout=3)
         requests = questions(picture, 2000)
         texts = asking.generate(requests, GREEDY)
     length = len(image_of(served.asked[-1]))
@@ -222,7 +222,7 @@ def test_retry_after_holds_back_all_questions(picture):
         return await well(body, before)
 
     with serving(script) as served:
-        model(served, in_flight=2).generate(questions(picture, 12), GREEDY)
+        model(served, max_concurrency=2).generate(questions(picture, 12), GREEDY)
     held = next(when for when, prompt in times if prompt == "question 0")
     assert Counter(prompt for _, prompt in times)["question 0"] == 2
     # One more question was in flight already, and one may have been on its way.
@@ -252,7 +252,7 @@ def test_waits_grow_and_differ_but_not_beyond_a_minute(picture, monkeypatch):
 
     monkeypatch.setattr(_asking, "rest", rest)
     with serving(never) as served, pytest.raises(WorkFailed):
-        model(served, wait=1.0, attempts=9).generate(questions(picture, 1), GREEDY)
+        model(served, backoff=1.0, max_attempts=9).generate(questions(picture, 1), GREEDY)
     expected = [min(60, 2**step) for step in range(8)]
     assert len(waits) == 8 and all(most / 2 <= wait <= most for wait, most in zip(waits, expected, strict=True))
     assert len({round(wait / most, 6) for wait, most in zip(waits, expected, strict=True)}) > 1
@@ -269,7 +269,7 @@ def test_after_a_failure_only_what_has_no_answer_is_asked_again(picture, tmp_pat
 
     with serving(script) as served:
         with pytest.raises(WorkFailed, match="no answer to a question about .*red.png in 6 attempts") as failure:
-            model(served, tmp_path / "server", in_flight=4).generate(questions(picture, 12), GREEDY)
+            model(served, tmp_path / "server", max_concurrency=4).generate(questions(picture, 12), GREEDY)
         assert "HTTP 500" in str(failure.value) and served.url in str(failure.value)
         first = Counter(asked(served))
         answered = {prompt for prompt in first if prompt not in broken}
@@ -312,7 +312,7 @@ def test_an_interrupt_keeps_what_was_answered(picture, tmp_path):
         return await well(body, before)
 
     with serving(script) as served, pytest.raises(KeyboardInterrupt):
-        model(served, tmp_path / "server", in_flight=2).generate(questions(picture, 9), GREEDY)
+        model(served, tmp_path / "server", max_concurrency=2).generate(questions(picture, 9), GREEDY)
     written = [line for line in lines(tmp_path / "server") if line["key"] != PROBE]
     # The other worker's last question may have been in flight, sent but not arrived.
     assert len([line for line in written if line["text"]]) >= 5
@@ -329,7 +329,7 @@ def test_a_budget_of_requests_is_kept_to_the_request(picture, tmp_path, budget, 
         return answer("", "500 Oh") if faults and not before else await well(body, before)
 
     with serving(script) as served:
-        asking = model(served, tmp_path / "server", budget_requests=budget, in_flight=7)
+        asking = model(served, tmp_path / "server", budget_requests=budget, max_concurrency=7)
         with pytest.raises(WorkFailed, match=f"server.budget_requests is {budget}.*{budget} requests took") as stop:
             asking.generate(questions(picture, 50), GREEDY)
         assert (
@@ -358,7 +358,7 @@ def test_a_budget_of_requests_is_kept_to_the_request(picture, tmp_path, budget, 
 def test_a_budget_of_tokens_or_money_is_never_exceeded_and_well_used(picture, limits, spent):
     with serving(well) as served:
         with pytest.raises(WorkFailed, match="is used up"):
-            model(served, in_flight=8, **limits).generate(questions(picture, 500), GREEDY)
+            model(served, max_concurrency=8, **limits).generate(questions(picture, 500), GREEDY)
         limit = next(iter(limits.values()))
         # One more request of full length (10 + 8 tokens) would not have fitted.
         assert spent(len(served.asked)) <= limit
@@ -410,7 +410,7 @@ def test_a_server_that_is_down_is_named(picture):
     with serving(well) as served:
         pass
     with pytest.raises(WorkFailed, match="gave no answer.*in 2 attempts. The last brought ConnectError"):
-        model(served, attempts=2).generate(questions(picture, 1), GREEDY)
+        model(served, max_attempts=2).generate(questions(picture, 1), GREEDY)
 
 
 def test_a_stall_ends_at_the_deadline_even_if_a_byte_comes_now_and_then(picture):
@@ -418,7 +418,7 @@ def test_a_stall_ends_at_the_deadline_even_if_a_byte_comes_now_and_then(picture)
         await asyncio.sleep(30)
 
     with serving(script) as served, pytest.raises(WorkFailed, match="no whole answer within 0.5 s"):
-        model(served, deadline=0.5, attempts=2).generate(questions(picture, 1), GREEDY)
+        model(served, timeout=0.5, max_attempts=2).generate(questions(picture, 1), GREEDY)
     assert len(served.asked) == 2
 
 
@@ -639,7 +639,7 @@ def test_a_finished_run_asks_no_server(project, served_run):
 def test_other_settings_of_the_server_redo_nothing(project, served_run):
     served, _, configured = served_run
     done("run", configured())
-    assert done("run", configured(in_flight=3, logprobs=True, budget_requests=1)).count("up to date") == 7
+    assert done("run", configured(max_concurrency=3, logprobs=True, budget_requests=1)).count("up to date") == 7
 
 
 @pytest.mark.parametrize("budget", range(1, 22, 4))
@@ -660,7 +660,7 @@ def test_a_run_whose_server_went_down_goes_on_where_it_was_with_the_same_result(
     (project / "runs/a").rename(project / "whole")
     refusal("run", configured(budget_requests=7), status=1)
     teacher.down = True
-    assert "HTTP 503" in refusal("run", configured(attempts=2), status=1)
+    assert "HTTP 503" in refusal("run", configured(max_attempts=2), status=1)
     teacher.down = False
     done("run", configured())
     assert (project / "runs/a/verdicts/verdicts.jsonl").read_bytes() == whole
@@ -691,7 +691,8 @@ def test_an_address_survives_the_configuration_unchanged(project, served_run):
         ({"key_variable": KEY}, "is no name of an environment variable"),
         ({"budget_money": 3}, "no price is given"),
         ({"budget_request": 3}, "Did you mean budget_requests"),
-        ({"deadline": 0}, "server.deadline"),
+        ({"timeout": 0}, "server.timeout"),
+        ({"in_flight": 3}, "'server.in_flight' is called max_concurrency now"),
     ],
 )
 def test_a_wrong_server_setting_is_refused_and_no_key_shown(project, server, said):

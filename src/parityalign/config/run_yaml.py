@@ -17,7 +17,13 @@ from parityalign.config.schema import RunConfig, TaskData, listed, unlisted
 from parityalign.core import UserError, did_you_mean
 
 REMOVED: Mapping[str, str] = MappingProxyType(
-    {"level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line"}
+    {
+        "level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line",
+        "server.in_flight": "is called max_concurrency now",
+        "server.deadline": "is called timeout now",
+        "server.attempts": "is called max_attempts now",
+        "server.wait": "is called backoff now",
+    }
 )
 """Settings that earlier versions had, by their dotted names: what is said where a file still gives one."""
 

@@ -82,7 +82,7 @@ class Line:
                 failures += 1
                 if not problem.again or (problem.wait or 0) > LONGEST_WAIT:
                     raise self._refusal(problem, f"a question about {question.about}") from None
-                if failures >= self._settings.attempts:
+                if failures >= self._settings.max_attempts:
                     raise self._exhausted(problem, question, failures) from None
                 await self._pause(problem, failures)
 
@@ -107,10 +107,10 @@ class Line:
     async def _within_deadline(self, request: Callable[[], Any], read: Callable[[httpx2.Response], T]) -> T:
         """Makes a request and reads what comes; whatever goes wrong on the way is a `NoReply`."""
         try:
-            async with asyncio.timeout(self._settings.deadline):
+            async with asyncio.timeout(self._settings.timeout):
                 response = await request()
         except TimeoutError:
-            raise NoReply(f"no whole answer within {self._settings.deadline:g} s", again=True) from None
+            raise NoReply(f"no whole answer within {self._settings.timeout:g} s", again=True) from None
         except (httpx2.TransportError, httpx2.DecodingError) as problem:
             raise NoReply(f"{type(problem).__name__}: {problem or 'the connection broke'}", again=True) from None
         return read(response)
@@ -118,12 +118,12 @@ class Line:
     async def _pause(self, problem: NoReply, failures: int) -> None:
         """Waits before the next attempt, longer each time and never all questions in step."""
         if problem.wait is None:
-            longest = min(_LONGEST_BACKOFF, self._settings.wait * 2 ** (failures - 1))
+            longest = min(_LONGEST_BACKOFF, self._settings.backoff * 2 ** (failures - 1))
             await rest(self._stopped, longest * random.uniform(0.5, 1))
             return
         # The server means everybody: whoever sends next waits until then.
         self._not_before = max(self._not_before, time.monotonic() + problem.wait)
-        await rest(self._stopped, problem.wait + random.uniform(0, self._settings.wait))
+        await rest(self._stopped, problem.wait + random.uniform(0, self._settings.backoff))
 
     def _gives_way(self, problem: NoReply, sent: dict[str, Any]) -> bool:
         """Whether the server has refused an optional field by name; from now on it is left out."""
@@ -175,7 +175,7 @@ async def opened(url: str, settings: ServerSettings, budget: Budget, refused: se
     Raises:
         UserError: The key in the environment cannot be one.
     """
-    key, many = _key(settings), settings.in_flight
+    key, many = _key(settings), settings.max_concurrency
     async with httpx2.AsyncClient(
         headers={"Authorization": f"Bearer {key}"} if key else {},
         limits=httpx2.Limits(max_connections=many, max_keepalive_connections=many),

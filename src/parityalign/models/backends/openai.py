@@ -147,14 +147,14 @@ class HTTPModel:
                     return
 
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(self._settings.in_flight, len(missing))):
+            for _ in range(min(self._settings.max_concurrency, len(missing))):
                 workers.create_task(work())
 
     async def _picture(self, path: str) -> str:
         """The image as it is sent; the last few are kept, as the draws on an image come one after another."""
         picture = self._recent.pop(path, "") or await asyncio.to_thread(_data_url, path)
         self._recent[path] = picture
-        while len(self._recent) > self._settings.in_flight:
+        while len(self._recent) > self._settings.max_concurrency:
             del self._recent[next(iter(self._recent))]
         return picture
 
