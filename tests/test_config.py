@@ -79,9 +79,9 @@ def test_a_model_folder_beside_the_file_is_found_without_dots(folder):
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
 def test_numbers_have_to_be_finite(folder, number):
     level = {"learning_rate": number, "parts": {"vision": number}}
-    text = refusal(folder, good(level=level, annotate={"temperature": number}, server={"deadline": number}))
+    text = refusal(folder, good(level=level, annotate={"temperature": number}, server={"timeout": number}))
     assert "4 problems\n" in text
-    for key in ("level.learning_rate", "level.parts.vision", "annotate.temperature", "server.deadline"):
+    for key in ("level.learning_rate", "level.parts.vision", "annotate.temperature", "server.timeout"):
         assert f"'{key}' is {number}: input should be a finite number" in text
 
 
