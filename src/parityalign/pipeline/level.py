@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from parityalign import training
-from parityalign.config import LevelSettings, split_model
+from parityalign.config import LevelSettings, backend_of, split_model
 from parityalign.core import Artifact, Leveller, LevelResult, Pair, UserError, Verdict
 from parityalign.pipeline.objective import EVIDENCE, note_left_out, objective_of
 from parityalign.pipeline.run import Run
@@ -69,8 +69,11 @@ def leveller(run: Run, settings: LevelSettings, seed: int, step: str = "level") 
 
     def level(pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
         kind, location = split_model(run.config.student)
-        if kind != "hf":
-            raise UserError(f"the student {run.config.student} cannot be trained: only hf and embedded models can")
+        if not backend_of(run.config.student).trainable:
+            raise UserError(
+                f"the student {run.config.student} cannot be trained: the backend {kind!r} makes models that only "
+                "answer.\nTake a Hugging Face folder or a name on the hub (hf:...), or an embedded student."
+            )
         make: Callable[..., Leveller] = training.make_leveller
         return make(
             location,
