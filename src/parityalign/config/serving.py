@@ -1,4 +1,4 @@
-"""How models behind a server are asked, as settings; `config.py` joins them with the others."""
+"""How remote models are asked, as settings; `schema.py` joins them with the others."""
 
 import re
 from typing import Annotated, Self
@@ -16,7 +16,7 @@ def _variable(name: str) -> str:
 
 
 class ServerSettings(Settings):
-    """How models behind a server (`http://...`) are asked, and what may be spent on them. No result hangs on these."""
+    """How remote models (`http://...`) are asked, and what may be spent on them. No result hangs on these."""
 
     key_variable: Annotated[str, AfterValidator(_variable)] = "PARITYALIGN_API_KEY"
     """Environment variable that holds the key, never the key itself; unset: the server is asked without one."""
