@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from parityalign.config import LevelSettings, RunConfig, is_served
+from parityalign.config import LevelSettings, RunConfig, backend_of
 from parityalign.planning.sizes import Reading, Seen
 from parityalign.stages import PlannedAmounts, Stage, stages_of
 
@@ -165,7 +165,7 @@ class _Run:
         if explains:
             yield self._asked("observe explanations", "teacher", self.pairs, reply, "explain")
         for role in ROLES:
-            if is_served(getattr(self.config, role)):  # shows nothing but its text
+            if not backend_of(getattr(self.config, role)).shows:
                 continue
             yield self._asked("observe", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
             if explains:
