@@ -164,7 +164,7 @@ def test_a_stage_command_on_no_run_folder_is_refused_and_makes_none(project):
 
 
 def test_a_student_that_cannot_be_trained_is_named(project):
-    assert "only hf and embedded models can" in refusal("run", project / "run.yaml")
+    assert "the backend 'fake' makes models that only answer" in refusal("run", project / "run.yaml")
 
 
 # Run folders that are not free

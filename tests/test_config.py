@@ -86,9 +86,9 @@ def test_a_model_folder_beside_the_file_is_found_without_dots(folder):
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
 def test_numbers_have_to_be_finite(folder, number):
     level = {"learning_rate": number, "lr_multipliers": {"vision": number}}
-    text = refusal(folder, good(level=level, annotate={"temperature": number}, server={"deadline": number}))
+    text = refusal(folder, good(level=level, annotate={"temperature": number}, server={"timeout": number}))
     assert "4 problems\n" in text
-    for key in ("level.learning_rate", "level.lr_multipliers.vision", "annotate.temperature", "server.deadline"):
+    for key in ("level.learning_rate", "level.lr_multipliers.vision", "annotate.temperature", "server.timeout"):
         assert f"'{key}' is {number}: input should be a finite number" in text
 
 
@@ -329,7 +329,8 @@ def test_rationales_are_asked_for_where_a_term_needs_them(folder, term):
 )
 def test_what_a_served_teacher_can_never_show_is_refused_before_it_is_asked_anything(folder, said, lacking):
     problem = refusal(folder, good(teacher="http://localhost:1/v1#large", **said))
-    assert f"{lacking}, but a teacher behind a server" in problem and "Leave that out" in problem
+    assert f"{lacking}, but the teacher http://localhost:1/v1#large shows nothing but its words" in problem
+    assert "Leave that out" in problem
 
 
 @pytest.mark.parametrize("objective", ["discrepancy", {"answer": 1, "reasoning": 1, "consistency": 1, "coherence": 1}])

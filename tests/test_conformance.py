@@ -17,7 +17,7 @@ from families import FAMILIES, write
 from parityalign.config.loading import LoadingSettings
 from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
-from parityalign.models.backends import hf
+from parityalign.models.backends import _hf_model, hf
 from parityalign.models.encoding import Encoded, Prompter, read_image, stack, stop_tokens
 from parityalign.models.loading import open_model, open_processor
 from parityalign.training.collator import AnswerCollator, Example
@@ -53,7 +53,7 @@ def model(folder):
     processor = open_processor(folder)
     spell = processor.tokenizer.convert_ids_to_tokens
     processor.tokenizer.decode = lambda tokens, **_: " ".join(spell(tokens))
-    return hf.HFModel(folder, open_model(folder), processor)
+    return _hf_model.HFModel(folder, open_model(folder), processor)
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,22 @@ import json
 import pytest
 
 from parityalign import training
+from parityalign.config.backend import Backend
+from parityalign.models.backends import fake
 from parityalign.pipeline import level, objective
 from parityalign.pipeline import run as pipeline_run
 from projects import configure, done, refusal
 
 
+def pretend(monkeypatch) -> None:
+    """Fake models that are said to show more than text and to be trainable, so that it is found out later."""
+    monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))
+    monkeypatch.setattr(level, "backend_of", lambda spec: Backend(load=fake.load, trainable=True))
+
+
 @pytest.mark.parametrize("term", ["confidence", "attention"])
 def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, monkeypatch, term):
-    monkeypatch.setattr(level, "split_model", lambda spec: ("hf", spec))  # a fake student, but one to be trained
+    pretend(monkeypatch)
     config = configure(project, level={"objective": {"answer": 1, term: 1}})
     said = refusal("run", config)
     assert f"has the term '{term}', but the teacher fake:" in said
@@ -53,6 +61,7 @@ def test_asking_for_rationales_compares_the_models(project, trainable):
 @pytest.mark.parametrize("weight_by", ["none", "confidence_gap"])
 def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, trainable, monkeypatch, weight_by):
     made = []
+    monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))
     monkeypatch.setattr(training, "WeightedLoss", lambda weights, *, settings, evidence: made.append(evidence))
     monkeypatch.setattr(objective, "_weights", lambda run, stored: {"a": 2.0})
 
@@ -70,7 +79,7 @@ def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, tr
 
 
 def test_weights_that_nothing_is_known_for_are_refused_by_name(project, monkeypatch):
-    monkeypatch.setattr(level, "split_model", lambda spec: ("hf", spec))
+    pretend(monkeypatch)
     said = refusal("run", configure(project, discrepancy={"weight_by": "confidence_gap"}))
     assert "discrepancy.weight_by is confidence_gap, but the teacher fake:" in said
     assert "Set it to none" in said

@@ -13,6 +13,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import mannwhitneyu
 
 from makers import artifact, content, draw
+from parityalign.config.backend import Backend
 from parityalign.config.schema import DiscrepancySettings
 from parityalign.core.artifacts import RunFolder, manifest_digest
 from parityalign.core.layout import PAIR_DISCREPANCIES
@@ -27,6 +28,7 @@ from parityalign.core.signals import (
     write_shard,
 )
 from parityalign.metrics._comparisons import Item, calibration, rank_correlation, separation, spread
+from parityalign.models.backends import fake
 from parityalign.report.discrepancy import discrepancy_tables, measure_table, spreads
 from parityalign.report.page import write_report
 from parityalign.report.spreads import _ticks, spread_chart
@@ -414,8 +416,9 @@ MADE_OF = ("pairs", "verdicts")
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch):
     """A run whose models were compared: eight pairs of two tasks, two gaps each."""
+    monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))
     picture = draw(tmp_path / "pool" / "1.png", size=(40, 20))
     pairs = [pair(n, ["textvqa", "chartqa"][n // 4], str(picture), HOSTILE if n == 0 else "tea") for n in range(8)]
     kinds = [KINDS[number % 4] if number != 5 else VerdictKind.TEACHER_ONLY for number in range(8)]

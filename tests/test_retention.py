@@ -19,7 +19,7 @@ from parityalign.core.records import Judged, Pair, Question, Verdict, VerdictKin
 from parityalign.core.results import Control, Controls, Forgotten, Speed
 from parityalign.engines.asking import Asked
 from parityalign.metrics._statistics import share_interval
-from parityalign.models.backends import hf
+from parityalign.models.backends import _hf_model, hf
 from parityalign.models.backends.fake import FakeModel
 from parityalign.models.memory import fits_twice, peak_bytes
 from parityalign.report.controls import control_table
@@ -296,7 +296,7 @@ def test_the_questions_are_a_seeded_part_of_those_that_are_scored():
 # A real model
 
 
-class Weighed(hf.HFModel):
+class Weighed(_hf_model.HFModel):
     """A model of transformers that says what it takes."""
 
     def parameters(self):

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Annotated, ParamSpec
 
 import typer
-from rich.console import Console
 
 from parityalign import demo, export, metrics, pipeline, planning, report, stages, tasks
-from parityalign.cli import progress as terminal
 from parityalign.cli import show
 from parityalign.cli.options import PublicOption, PushOption, Rule, RunArgument, What
+from parityalign.cli.tables import counted
 from parityalign.config import IdentifySettings, RunConfig, config_in, load_config, read_config, with_teacher
 from parityalign.core import CONFIG, DEMO_DATA, Measure, RunFolder, UserError, VerdictKind, part_names, write_whole
 
@@ -83,7 +82,7 @@ def demo_command(
     config = chosen(read_config(DEMO_CONFIG, run))
     pipeline.refuse_shared_folder(config, drawn=config.run / DEMO_DATA)
     pipeline.refuse_foreign_folder(run)
-    with terminal.progress(_console()) as progress, RunFolder(run):
+    with pipeline.shown_progress() as progress, RunFolder(run):
         if (run / CONFIG).exists():  # drawing clears `data`, which may be somebody's own
             pipeline.refuse_other_run(read_config(run / CONFIG), config)
         demo.write_demo_data(run / DEMO_DATA, config.seed, progress)
@@ -125,7 +124,7 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
     if as_json:
         print(found.as_json())
     else:
-        show.show_projection(_console(), found)
+        show.show_projection(pipeline.plain_console(), found)
 
 
 @_command("doctor")
@@ -192,7 +191,7 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
             columns=stages.named_columns(columns),
         )
         _write_lines([verdict.model_dump_json() for verdict in verdicts], out)
-        print(terminal.counted(Counter(verdict.verdict for verdict in verdicts)))
+        print(counted(Counter(verdict.verdict for verdict in verdicts)))
     else:
         missing = [name for name, value in needed.items() if not value]
         raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
@@ -224,7 +223,7 @@ def discrepancy_command(  # noqa: PLR0913 - an option is a parameter
     wanted = report.ListOptions(verdict, sort, top if out else top or report.LISTED_BY_DEFAULT)
     chosen = report.listed_pairs(pairs, wanted)
     tables = report.discrepancy_tables(pairs, list(config.tasks), seed=config.seed)
-    show.show_tables(_console(), tables if out else [*tables, report.list_table(run, chosen, wanted)])
+    show.show_tables(pipeline.plain_console(), tables if out else [*tables, report.list_table(run, chosen, wanted)])
     if out:
         weights = stages.pair_weights(everything, config.discrepancy)
         _write_lines([json.dumps(row) for row in report.listed_rows(run, chosen, weights)], out)
@@ -278,7 +277,7 @@ def export_command(
     """Write what a run found in a form that other tools read; see docs/interchange.md."""
 
     done = export.export_run(config_in(run), form, everything=what == What.ALL, prompted=prompted, out=out)
-    print(f"{'export' if done.made else 'up to date'}: {done.path} ({terminal.counted(done.counts)})")
+    print(f"{'export' if done.made else 'up to date'}: {done.path} ({counted(done.counts)})")
 
 
 @_command("score")
@@ -299,18 +298,13 @@ def score_command(
 
 def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, controls: bool = False) -> None:
     """Runs the pipeline, or the one stage of it that `only` names, and shows what came of it."""
-
-    with (
-        terminal.progress(_console()) as progress,
-        pipeline.open_run_folder(config, progress, only=only, redo=redo) as run,
-    ):
-        for _ in pipeline.align(run, upto=only):
-            pass
-        if controls:
-            demo.run_controls(run)
-    show.show_outcomes(_console(), run.outcomes)
+    run = pipeline.open_run(config)
+    run.upto(only, alone=only is not None, redo=redo)
+    if controls:
+        run.work(demo.run_controls)
+    show.show_outcomes(pipeline.plain_console(), run.outcomes)
     if only is None:
-        show.show_result(_console(), run.folder.path, list(run.tasks))
+        show.show_result(pipeline.plain_console(), run.path, list(config.tasks))
 
 
 def _push(run: Path, repo: str | None, *, public: bool) -> None:
@@ -325,12 +319,6 @@ def _write_lines(lines: list[str], out: Path | None) -> None:
         raise UserError(f"cannot write {out}: the folder {out.parent} does not exist")
     else:
         write_whole(out, "".join(f"{line}\n" for line in lines))
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    # A log file has no width; nothing should be cut off or folded in it.
-    return console if console.is_terminal else Console(highlight=False, width=200)
 
 
 _add_stage_commands()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from parityalign import planning, report
-from parityalign.cli.progress import counted, show_table, table
+from parityalign.cli.tables import counted, show_table, table
 from parityalign.core import CONTROLS, REPORT, SCORES, Controls, Scores
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from parityalign.config.base import Settings
 from parityalign.config.data_specs import PREFIX, folder_of, full_source, is_own, is_table, problem_of, relative_source
-from parityalign.config.model_specs import is_served, split_model
+from parityalign.config.model_specs import is_address, split_model
 from parityalign.config.schema import RunConfig, TaskData, listed, unlisted
 from parityalign.core import MANIFEST, UserError, did_you_mean
 
@@ -27,6 +27,10 @@ REMOVED: Mapping[str, str] = MappingProxyType(
         "level.warmup": "is called level.warmup_ratio",
         "loading.student.pixels": "is called loading.student.max_pixels",
         "loading.teacher.pixels": "is called loading.teacher.max_pixels",
+        "server.attempts": "is called server.max_attempts",
+        "server.deadline": "is called server.timeout",
+        "server.in_flight": "is called server.max_concurrency",
+        "server.wait": "is called server.backoff",
     }
 )
 """Settings that earlier versions had, by their dotted names: what is said where a file still gives one."""
@@ -42,7 +46,10 @@ def load_config(path: Path, folder: Path | None = None) -> RunConfig:
     Raises:
         UserError: The file is missing or not YAML, or anything in it is wrong; all problems are listed.
     """
-    raw, folder = _read_yaml(path), Path(os.path.abspath(folder or path.parent))
+    return _checked(_read_yaml(path), path, Path(os.path.abspath(folder or path.parent)))
+
+
+def _checked(raw: dict[str, Any], path: Path, folder: Path) -> RunConfig:
     missing = list(_missing_folders(raw, folder))
     try:
         config = _with_full_paths(RunConfig.model_validate(raw), folder)
@@ -61,6 +68,15 @@ def read_config(path: Path, folder: Path | None = None) -> RunConfig:
     except ValidationError as error:
         raise _unfit(path, error) from error
     return _with_full_paths(config, Path(os.path.abspath(folder or path.parent)))
+
+
+def config_of(settings: Mapping[str, object]) -> RunConfig:
+    """A configuration from what a YAML file would say; relative paths are relative to the working directory.
+
+    Raises:
+        UserError: Anything in it is wrong; all problems are listed.
+    """
+    return _checked(dict(settings), Path("the settings"), Path.cwd())
 
 
 def config_in(run: Path) -> RunConfig:
@@ -104,7 +120,7 @@ def as_yaml(config: RunConfig, folder: Path) -> str:
 def _relative_spec(spec: str, folder: Path) -> str:
     """A KIND:LOCATION with a path that is relative to the folder, if its location is a path at all."""
     kind, _, location = spec.partition(":")
-    if not os.path.isabs(location) or is_served(spec):
+    if not os.path.isabs(location) or is_address(spec):
         return spec
     place = os.path.relpath(location, folder)
     return f"{kind}:{place if place.startswith('.') else f'./{place}'}"
@@ -227,7 +243,7 @@ def _full_spec(spec: str, folder: Path) -> str:
     """A KIND:LOCATION with a full path, if its location is a path at all."""
     kind, _, location = spec.partition(":")
     is_path = location.startswith((".", "/", "~")) or (folder / location).exists()
-    named = kind == "embedded" or is_served(spec)
+    named = kind == "embedded" or is_address(spec)
     return f"{kind}:{_full(location, folder)}" if location and is_path and not named else spec
 
 

@@ -14,10 +14,11 @@ from pydantic import (
     model_validator,
 )
 
+from parityalign.config.backend import backend_of
 from parityalign.config.base import Settings, SpeedOnly
 from parityalign.config.data_specs import is_own
 from parityalign.config.loading import Loadings
-from parityalign.config.model_specs import is_served, split_model
+from parityalign.config.model_specs import split_model
 from parityalign.config.serving import ServerSettings
 from parityalign.config.task_parts import parts_of_task, problems_of_name
 from parityalign.config.training import PRESET, LevelSettings
@@ -253,10 +254,10 @@ class RunConfig(Settings):
         wanted = [f"level.objective has the term {name!r}" for name in named]
         if self.discrepancy.weight_by != "none":
             wanted.append(f"discrepancy.weight_by is {self.discrepancy.weight_by}")
-        if is_served(self.teacher) and wanted:
+        if wanted and not backend_of(self.teacher).shows:
             raise ValueError(
-                f"{wanted[0]}, but a teacher behind a server ({self.teacher}) shows nothing but its words. Leave that "
-                "out, or take a teacher that runs in this process"
+                f"{wanted[0]}, but the teacher {self.teacher} shows nothing but its words. Leave that out, or take a "
+                "teacher that runs in this process"
             )
         return self
 

@@ -90,7 +90,12 @@ from .registry import find_part as find_part
 from .registry import has_part as has_part
 from .registry import known_part as known_part
 from .registry import load_part as load_part
+from .registry import offered_by as offered_by
 from .registry import part_names as part_names
+from .remote import Connected as Connected
+from .remote import NoReply as NoReply
+from .remote import Remote as Remote
+from .remote import Said as Said
 from .results import Comparison as Comparison
 from .results import Control as Control
 from .results import Controls as Controls

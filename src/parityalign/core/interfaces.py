@@ -184,14 +184,14 @@ class Request:
     """One image and one prompt for a model."""
 
     image: str
-    """Path of the image file."""
+    """Path of the image file; empty where a `Remote` is asked without one."""
     prompt: str
     seed: int = 0
     """Decides the draw where the temperature is above 0; the same request gives the same text in any batch."""
 
 
 class Model(Protocol):
-    """Text from images. Implementations in `models/` are built by `load(location, loading) -> Model`."""
+    """Text from images: what the `load` of a `Backend` makes, or `engines` of a `Remote`."""
 
     @property
     def name(self) -> str:

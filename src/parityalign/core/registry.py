@@ -50,7 +50,7 @@ ROOMS: Mapping[str, Room] = MappingProxyType(
         "skills": Room("tasks.skills", "skill", "SKILL"),
         "benchmarks": Room("tasks.benchmarks", "benchmark", "BENCHMARK"),
         "metrics": Room("metrics", "metric", "METRIC"),
-        "models": Room("models.backends", "kind of model"),
+        "backends": Room("models.backends", "kind of model", "BACKEND"),
         "losses": Room("training.losses", "term of the loss", "losses"),
         "exports": Room("export.formats", "export format"),
         "sources": Room("data.sources", "kind of image source"),
@@ -69,6 +69,14 @@ def part_names(room: str) -> list[str]:
 def has_part(room: str, name: str) -> bool:
     """Whether a room has the part `name`; imports nothing."""
     return name in _own(room) or bool(entry_points(group=f"parityalign.{room}", name=name))
+
+
+def offered_by(room: str, name: str) -> str:
+    """The package that offers the part `name` of a room."""
+    if name in _own(room):
+        return "parityalign"
+    (entry, *_) = entry_points(group=f"parityalign.{room}", name=name)
+    return entry.dist.name if entry.dist else entry.module
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -9,3 +9,4 @@ from .asking import holds_special_token as holds_special_token
 from .asking import model_replies as model_replies
 from .asking import next_batch_after as next_batch_after
 from .asking import request_of as request_of
+from .remote import Remotes as Remotes

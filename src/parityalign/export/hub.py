@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from parityalign import __version__
-from parityalign.config import RunConfig, is_path, split_model
+from parityalign.config import RunConfig, backend_of, is_path, split_model
 from parityalign.core import (
     BEGUN,
     CONFIG,
@@ -136,8 +136,8 @@ def _no_name(repo: str) -> UserError:
 
 
 def _made(config: RunConfig, manifest: Mapping[str, Any]) -> Made:
-    kind, location = split_model(config.student)
-    on_hub = kind == "hf" and not is_path(location)
+    _, location = split_model(config.student)
+    on_hub = backend_of(config.student).hub and not is_path(location)
     scores = read_record(config.run / SCORES, Scores)
     scored = scores is not None and bool(scores.tasks)
     pairs = (read_manifest(config.run / "verdicts") or {}).get("counts", {}).get("pairs", 0)

@@ -3,7 +3,7 @@ from .attention import before_answers as before_answers
 from .attention import readable_layers as readable_layers
 from .attention import recording_attention as recording_attention
 from .attention import unwrapped as unwrapped
-from .backends.openai import Servers as Servers
+from .backends._hf_model import load_hf as load_hf
 from .checkpoint import check_model_folder as check_model_folder
 from .checkpoint import commit_of as commit_of
 from .checkpoint import model_folder as model_folder

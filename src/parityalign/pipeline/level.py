@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from parityalign import training
-from parityalign.config import LevelSettings, split_model
+from parityalign.config import LevelSettings, backend_of, split_model
 from parityalign.core import Leveller, LevelResult, Pair, UserError
 from parityalign.pipeline.objective import objective_of
 from parityalign.stages import StageRun
@@ -22,8 +22,11 @@ def leveller(run: StageRun, settings: LevelSettings, seed: int, step: str = "lev
 
     def level(pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
         kind, location = split_model(run.config.student)
-        if kind != "hf":
-            raise UserError(f"the student {run.config.student} cannot be trained: only hf and embedded models can")
+        if not backend_of(run.config.student).trainable:
+            raise UserError(
+                f"the student {run.config.student} cannot be trained: the backend {kind!r} makes models that only "
+                "answer.\nTake a Hugging Face folder or a name on the hub (hf:...), or an embedded student."
+            )
         make: Callable[..., Leveller] = training.make_leveller
         return make(
             location,

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from parityalign import models, training
-from parityalign.config import OBSERVED, PRESET, LevelSettings, is_served, needs_of, split_model
+from parityalign.config import OBSERVED, PRESET, LevelSettings, backend_of, needs_of, split_model
 from parityalign.core import (
     DISCREPANCY_FOLDER,
     PAIR_DISCREPANCIES,
@@ -75,7 +75,7 @@ def _teacher_signals(run: StageRun, terms: Collection[str], pairs: Sequence[Pair
             if pair.pair_id in texts
         },
         digest=stored.digest,
-        open_teacher=None if is_served(run.config.teacher) else lambda: _teacher_processor(run),
+        open_teacher=(lambda: _teacher_processor(run)) if backend_of(run.config.teacher).hub else None,
     )
 
 

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from PIL.Image import Image
 
-from parityalign.config import LoadingSettings, RunConfig, is_served, split_model
+from parityalign.config import LoadingSettings, RunConfig, backend_of, split_model
 from parityalign.core import EMBEDDED_MODELS, Task, UserError
 from parityalign.models import load_model
 from parityalign.planning import costs
@@ -69,10 +69,10 @@ def _known(
 ) -> Known:
     """What can be known of one of the two models without loading it, or by asking it a little."""
     spec = getattr(config, role)
-    kind, location = split_model(spec)
-    if is_served(spec):
+    backend, (_, location) = backend_of(spec), split_model(spec)
+    if backend.remote:
         return _served(location.partition("#")[2], tasks, samples, options)
-    if kind != "hf":
+    if not backend.hub:
         return Known(_guessed(tasks, samples), "which has no configuration")
     known = _configured(location, getattr(config.loading, role), tasks, samples, options)
     return replace(known, pace=_pace(config, role, tasks, samples)) if _is_measured(location, options) else known
@@ -196,9 +196,9 @@ def _assumed(
     )
     if config.wants_rationales:
         said.append(f"rationales of {rationale_tokens(config)} tokens with their answers, all of them kept")
-    if config.level.needs_observations and is_served(config.teacher):
+    if config.level.needs_observations and not backend_of(config.teacher).shows:
         left_out = " and ".join(config.level.needs_observations)
-        said.append(f"without {left_out}: a teacher behind a server shows nothing but its words")
+        said.append(f"without {left_out}: this teacher shows nothing but its words")
     for role, each in known.items():
         said.extend(f"{role}: {how}" for how in {reading.assumed for reading in each.readings.values()} if how)
         if each.pace:

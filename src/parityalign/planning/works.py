@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from parityalign.config import LevelSettings, RunConfig, is_served
+from parityalign.config import LevelSettings, RunConfig, backend_of
 from parityalign.planning.sizes import Reading, Seen
 from parityalign.stages import PlannedAmounts, Stage, stages_of
 
@@ -165,7 +165,7 @@ class _Run:
         if rationales:
             yield self._asked("discrepancy rationales", "teacher", self.pairs, reply, "rationale")
         for role in ROLES:
-            if is_served(getattr(self.config, role)):  # gives nothing but text
+            if not backend_of(getattr(self.config, role)).shows:  # gives nothing but text
                 continue
             yield self._asked("discrepancy", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
             if rationales:

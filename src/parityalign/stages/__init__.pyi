@@ -31,6 +31,7 @@ from .identify import as_asked as as_asked
 from .identify import identify_gaps as identify_gaps
 from .identify import judged_pairs as judged_pairs
 from .identify_files import identify_from_files as identify_from_files
+from .identify_files import judge_answers as judge_answers
 from .identify_files import named_columns as named_columns
 from .intake import accepted_images as accepted_images
 from .intake import sort_images as sort_images
