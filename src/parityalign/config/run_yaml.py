@@ -19,8 +19,8 @@ from parityalign.core import UserError, did_you_mean
 REMOVED: Mapping[str, str] = MappingProxyType(
     {
         "level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line",
-        "evidence": "is now 'discrepancy', and explain in it is rationales",
-        "discrepancy.explain": "is now 'discrepancy.rationales'",
+        "evidence": "is called 'discrepancy' now, and 'explain' in it is called 'rationales'",
+        "discrepancy.explain": "is called 'discrepancy.rationales' now",
     }
 )
 """Settings that earlier versions had, by their dotted names: what is said where a file still gives one."""
