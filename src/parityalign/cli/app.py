@@ -210,9 +210,9 @@ def discrepancy_command(  # noqa: PLR0913 - an option is a parameter
 ) -> None:
     """Show how, and how much, the two models differ on the pairs, and list those where they differ most.
 
-    Where that is missing or out of date, both models are first scored teacher-forced on the pairs' answers, whether
-    run.yaml asks for it or not. Rationales are compared only where `discrepancy: {rationales: true}` or the objective
-    asks for them.
+    Scores both models teacher-forced first, where that is missing or out of date, even if run.yaml does not ask for it.
+
+    Compares rationales only where `discrepancy: {rationales: true}` or the objective asks for them.
     """
 
     config = config_in(run)
