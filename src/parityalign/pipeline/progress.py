@@ -88,6 +88,9 @@ def _clock(seconds: float) -> str:
 
 
 def plain_console() -> Console:
-    """A console without colours for numbers; a log file has no width, so nothing is cut off or folded in it."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    """A console without colours for numbers; a log file has no width, so nothing is cut off or folded in it.
+
+    A notebook is written to like a log file: rich would make an output of its own of every line.
+    """
+    console = Console(highlight=False, force_jupyter=False)
+    return console if console.is_terminal else Console(highlight=False, force_jupyter=False, width=200)
