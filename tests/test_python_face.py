@@ -46,7 +46,7 @@ def test_a_run_is_opened_by_settings_as_a_file_would_give_them(project, monkeypa
         "runs/b",
         teacher="fake:teacher.json",
         student="fake:student.json",
-        tasks={"textvqa": {"images": "pool"}},
+        tasks={"textvqa": {"images": ["pool"], "test": project / "test"}},
         progress=mute,
     )
     assert len(run.upto("annotate").pairs) == 8

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from parityalign.cli.tables import table
-from parityalign.pipeline.progress import plain_console, shown_progress
+from parityalign.pipeline.progress import shown_progress
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_table_loses_nothing_where_there_is_little_room(width):
 
 def test_a_notebook_gets_lines_of_text(monkeypatch, capsys):
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a kernel does
     with shown_progress() as progress:
         progress("annotate", 10, 10)
     assert capsys.readouterr().out == "annotate: 10 of 10\n"
-    assert not plain_console().is_jupyter

@@ -64,7 +64,7 @@ def open_run(run: str | Path | RunConfig, *, progress: Progress | None = None, *
     Args:
         run: A RUN.yaml, the folder of a run that was begun, or a configuration. With `settings`: the run folder,
             begun or not.
-        progress: Told (step, items done, items in all). None: bars on a terminal, lines elsewhere.
+        progress: Told (step, items done, items in all). None: bars on a terminal, lines elsewhere, as in notebooks.
         settings: In the place of a RUN.yaml, what it would say: `teacher`, `student`, `tasks`, ... (docs/settings.md).
             Relative paths start at the working directory.
 
@@ -72,7 +72,7 @@ def open_run(run: str | Path | RunConfig, *, progress: Progress | None = None, *
         UserError: There is no such file or run, or a setting is wrong.
     """
     if settings:
-        return OpenRun(config_of({"run": _folder_of(run, settings), **settings}), progress)
+        return OpenRun(config_of({"run": _folder_of(run, settings), **_written(settings)}), progress)
     if isinstance(run, RunConfig):
         return OpenRun(run, progress)
     path = Path(run)
@@ -87,6 +87,19 @@ def _folder_of(run: str | Path | RunConfig, settings: Mapping[str, object]) -> s
             "RUN.yaml: name a run folder with them, or change the file"
         )
     return str(run)
+
+
+def _written(settings: Mapping[str, object]) -> dict[str, object]:
+    """As a file would have them: paths are text there."""
+    return {key: _as_text(value) for key, value in settings.items()}
+
+
+def _as_text(value: object) -> object:
+    if isinstance(value, Mapping):
+        return _written(value)
+    if isinstance(value, list | tuple):
+        return [_as_text(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 class OpenRun:

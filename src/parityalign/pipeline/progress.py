@@ -90,7 +90,9 @@ def _clock(seconds: float) -> str:
 def plain_console() -> Console:
     """A console without colours for numbers; a log file has no width, so nothing is cut off or folded in it.
 
-    A notebook is written to like a log file: rich would make an output of its own of every line.
+    A notebook is written to like a log file, although its kernel sets FORCE_COLOR: it shows no moving bars.
     """
-    console = Console(highlight=False, force_jupyter=False)
-    return console if console.is_terminal else Console(highlight=False, force_jupyter=False, width=200)
+    console = Console(highlight=False)
+    if console.is_terminal and not console.is_jupyter:
+        return console
+    return Console(highlight=False, force_terminal=False, force_jupyter=False, width=200)
