@@ -120,10 +120,8 @@ def test_a_term_gets_its_own_settings_by_name(offer):
 
 
 def test_own_settings_are_looked_at_before_anything_runs(offer, project, trainable):
-    config = configure(
-        project, level={"objective": {"answer": 1, "confidence": {"weight": 1, "divergense": "reverse"}}}
-    )
-    said = refusal("run", config)
+    objective = {"answer": 1, "confidence": {"weight": 1, "divergense": "reverse"}}
+    said = refusal("run", configure(project, teacher="embedded:teacher", level={"objective": objective}))
     assert "unknown setting 'level.objective.confidence.divergense'. Did you mean divergence?" in said
     assert not (project / "runs" / "a").exists()
 
