@@ -3,10 +3,9 @@
 from io import StringIO
 
 import pytest
-from rich.console import Console
-
 from parityalign.cli.progress import progress as shown_progress
 from parityalign.cli.progress import table
+from rich.console import Console
 
 
 @pytest.fixture

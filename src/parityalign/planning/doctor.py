@@ -61,7 +61,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Patient:
+class ModelCheck:
     """One model of a run, as it would be loaded here."""
 
     role: str
@@ -104,7 +104,7 @@ def inspect_machine() -> Machine:
     )
 
 
-def examine_models(config: RunConfig, here: Machine) -> list[Patient]:
+def examine_models(config: RunConfig, here: Machine) -> list[ModelCheck]:
     """Looks at the models of a run, and whether the student can be levelled here by the method that was chosen."""
     teacher = _examined("teacher", config.teacher, config.loading.teacher, here)
     student = _examined("student", config.student, config.loading.student, here)
@@ -112,34 +112,34 @@ def examine_models(config: RunConfig, here: Machine) -> list[Patient]:
     return [teacher, replace(student, problem="\n".join(found) or None)]
 
 
-def doctor_record(here: Machine, patients: list[Patient]) -> dict[str, Any]:
+def doctor_record(here: Machine, checks: list[ModelCheck]) -> dict[str, Any]:
     """Everything, for programs."""
-    return {"machine": asdict(here), "models": [{**asdict(patient), "fits": patient.fits} for patient in patients]}
+    return {"machine": asdict(here), "models": [{**asdict(check), "fits": check.fits} for check in checks]}
 
 
-def doctor_lines(here: Machine, patients: list[Patient]) -> Iterator[str]:
+def doctor_lines(here: Machine, checks: list[ModelCheck]) -> Iterator[str]:
     """The same for people."""
     gpus = [f"{gpu['name']} ({_size(gpu['memory'])}, bfloat16 {_yes(gpu['bfloat16'])})" for gpu in here.gpus]
     yield f"machine: {here.cores} cores, {_size(here.memory)} of memory, {', '.join(gpus) or 'no GPU'}"
     yield "packages: " + ", ".join(f"{name} {found or 'none'}" for name, found in here.packages.items())
     yield f"hub: {here.hub} is {'in' if here.hub_reachable else 'out of'} reach; cache: {here.cache}"
-    for patient in patients:
-        yield f"{patient.role}: {patient.model}"
-        yield from (f"  {line}" for line in _told(patient))
+    for check in checks:
+        yield f"{check.role}: {check.model}"
+        yield from (f"  {line}" for line in _told(check))
 
 
-def _told(patient: Patient) -> Iterator[str]:
-    if patient.family:
-        at = f" at {patient.commit[:12]}" if patient.commit else ""
-        pictures = f", pictures by {patient.image_processor}" if patient.image_processor else ""
-        yield f"{patient.family}{at}: {patient.dtype} on {patient.device}, attention {patient.attention}{pictures}"
-    if patient.files is not None and patient.needs is not None and patient.has is not None:
-        there = f"{_size(patient.missing)} to download" if patient.missing else "all here"
-        fits = "fits" if patient.fits else "does NOT fit: try dtype: bfloat16, quantise: 4bit or device_map: auto"
-        room = f"{_size(patient.needs)} of {_size(patient.has)} once loaded"
-        yield f"weights: {_size(patient.files)} ({there}); {room}: {fits}"
-    if patient.problem:
-        yield from ("problem: " + patient.problem).splitlines()
+def _told(check: ModelCheck) -> Iterator[str]:
+    if check.family:
+        at = f" at {check.commit[:12]}" if check.commit else ""
+        pictures = f", pictures by {check.image_processor}" if check.image_processor else ""
+        yield f"{check.family}{at}: {check.dtype} on {check.device}, attention {check.attention}{pictures}"
+    if check.files is not None and check.needs is not None and check.has is not None:
+        there = f"{_size(check.missing)} to download" if check.missing else "all here"
+        fits = "fits" if check.fits else "does NOT fit: try dtype: bfloat16, quantise: 4bit or device_map: auto"
+        room = f"{_size(check.needs)} of {_size(check.has)} once loaded"
+        yield f"weights: {_size(check.files)} ({there}); {room}: {fits}"
+    if check.problem:
+        yield from ("problem: " + check.problem).splitlines()
 
 
 def _problem_of_method(method: str) -> str | None:
@@ -150,13 +150,13 @@ def _problem_of_method(method: str) -> str | None:
     return None
 
 
-def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> Patient:
+def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> ModelCheck:
     backend, (_, location) = backend_of(spec), split_model(spec)
     facts: dict[str, Any] = {}
     try:
         if not backend.hub:
             backend.check(location, loading)
-            return Patient(role, spec)
+            return ModelCheck(role, spec)
         folder = model_folder(location, loading, weights=False)
         if not is_path(location):
             facts["commit"] = folder.name
@@ -169,7 +169,7 @@ def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> 
         facts["image_processor"] = type(processor.image_processor).__name__
     except UserError as problem:
         facts["problem"] = str(problem)
-    return Patient(role, spec, **facts)
+    return ModelCheck(role, spec, **facts)
 
 
 def _loaded_as(config: PreTrainedConfig, loading: LoadingSettings) -> dict[str, str]:

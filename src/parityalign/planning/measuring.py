@@ -9,7 +9,7 @@ import torch
 from parityalign.core import Decoding, Model, Request
 from parityalign.planning.costs import USED
 from parityalign.planning.published import Device, device_called
-from parityalign.planning.sizes import Pace, Prompts
+from parityalign.planning.sizes import Prompts, Throughput
 
 _SIDE = 1024
 """Of the matrices that are multiplied."""
@@ -29,7 +29,9 @@ def this_machine() -> Device:
     return known or _measured(found.name, float(found.total_memory), torch.device("cuda"))
 
 
-def pace(model: Model, images: Sequence[str], prompts: Prompts, tokens: tuple[int, int, int], draws: int) -> Pace:
+def measured_throughput(
+    model: Model, images: Sequence[str], prompts: Prompts, tokens: tuple[int, int, int], draws: int
+) -> Throughput:
     """Asks a model for real.
 
     Args:
@@ -47,7 +49,7 @@ def pace(model: Model, images: Sequence[str], prompts: Prompts, tokens: tuple[in
         return (time.monotonic() - began) / len(requests)
 
     timed(prompts.answer, 1)  # the first call makes caches and picks kernels
-    return Pace(
+    return Throughput(
         annotate=timed(prompts.annotate, tokens[0], draws),
         answer=timed(prompts.answer, tokens[1]),
         explain=timed(prompts.explain, tokens[2]) if tokens[2] else 0.0,

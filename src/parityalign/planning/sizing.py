@@ -22,7 +22,7 @@ from parityalign.config import LoadingSettings, is_path
 from parityalign.core import UserError
 from parityalign.models import BACKEND, Prompter, limit_pixels, open_config, open_processor, quieten
 from parityalign.planning.published import architecture, models
-from parityalign.planning.sizes import Prompts, Reading, Seen, Size, Stack
+from parityalign.planning.sizes import Prompts, PromptSize, PromptSizes, Size, Stack
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text, where no tokenizer is at hand."""
@@ -116,7 +116,7 @@ def size_of(place: Place, loading: LoadingSettings) -> Size:
     )
 
 
-def reading_of(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> Reading:
+def prompt_sizes_of(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> PromptSizes:
     """How many tokens and patches a model makes of pictures with each prompt.
 
     Args:
@@ -135,23 +135,23 @@ def reading_of(place: Place, loading: LoadingSettings, pictures: Sequence[Image]
     patches = _mean([_patches(row.image, config) for row in encoded])
     tokens = _mean([len(row.tokens) for row in encoded])
 
-    def seen(prompt: str) -> Seen:
+    def seen(prompt: str) -> PromptSize:
         # What a prompt adds does not hang on the picture, so one picture tells the difference.
         more = len(prompter.encode(pictures[0], prompt).tokens) - len(encoded[0].tokens)
-        return Seen(tokens + more, patches)
+        return PromptSize(tokens + more, patches)
 
-    return Reading.of(prompts, seen, len(pictures))
+    return PromptSizes.of(prompts, seen, len(pictures))
 
 
-def _estimated(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> Reading:
+def _estimated(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> PromptSizes:
     """The picture's part from the image processor, which needs no tokenizer; the text's from its length."""
     patches = _mean([_patches_of_size(place, loading, picture.size) for picture in pictures])
     placeholders = patches / _patches_per_token(_config(place, loading))
 
-    def seen(prompt: str) -> Seen:
-        return Seen(placeholders + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, patches)
+    def seen(prompt: str) -> PromptSize:
+        return PromptSize(placeholders + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, patches)
 
-    return Reading.of(prompts, seen, len(pictures), _ESTIMATE)
+    return PromptSizes.of(prompts, seen, len(pictures), _ESTIMATE)
 
 
 @cache

@@ -29,7 +29,7 @@ class Match(NamedTuple):
     path: str
 
 
-class Seen:
+class SeenImages:
     """Pictures in the order in which they were seen.
 
     Paths and identities lie in a temporary database that the system deletes, whatever happens.

@@ -27,7 +27,7 @@ _learned: dict[str, int] = {}
 """Of each model that memory ran out for: how many tokens were too many, halved."""
 
 
-class Row(NamedTuple):
+class BatchRow(NamedTuple):
     """One reply to be written."""
 
     place: int
@@ -36,7 +36,7 @@ class Row(NamedTuple):
     encoded: Encoded
 
 
-class Budget:
+class TokenBudget:
     """How much of one model's work fits into memory.
 
     Attributes:
@@ -48,7 +48,7 @@ class Budget:
         self._patch = _patch_side(model.config)
         self.tokens = min(_tokens_in_memory(model), _learned.get(name, MOST_TOKENS))
 
-    def first(self, rows: Sequence[Row], reply_tokens: int) -> int:
+    def first(self, rows: Sequence[BatchRow], reply_tokens: int) -> int:
         """How many of the first rows, sorted by length, go at once; one at least."""
         images: set[str] = set()
         seen = 0
@@ -60,7 +60,7 @@ class Budget:
                 return count - 1
         return len(rows)
 
-    def halve(self, rows: Sequence[Row], reply_tokens: int) -> None:
+    def halve(self, rows: Sequence[BatchRow], reply_tokens: int) -> None:
         """Notes, for the rest of the process, that these rows were too many."""
         longest = max(len(row.encoded.tokens) for row in rows)
         images = {row.request.image: patches(row.encoded, self._patch) for row in rows}
@@ -68,9 +68,9 @@ class Budget:
         _learned[self._name] = self.tokens
 
 
-def windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def windows(rows: Iterable[BatchRow]) -> Iterator[list[BatchRow]]:
     """The rows in parts whose images may lie in memory together, each sorted by length so that little is padded."""
-    window: list[Row] = []
+    window: list[BatchRow] = []
     images: set[str] = set()
     held = 0
     for row in rows:
@@ -94,7 +94,7 @@ def patches(row: Encoded, side: int) -> int:
     return int(pixels.shape[-2] if flat else pixels.size // (pixels.shape[-3] * side * side))
 
 
-def _length(row: Row) -> int:
+def _length(row: BatchRow) -> int:
     return len(row.encoded.tokens)
 
 
