@@ -1,12 +1,12 @@
 """What this machine has, what follows for the models of a run, and what would stand in their way; loads no weights."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from httpx2 import HTTPError
 from huggingface_hub import constants, get_session
@@ -14,7 +14,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 
 from parityalign import training
 from parityalign.config import LoadingSettings, RunConfig, backend_of, is_path, split_model
-from parityalign.core import UserError
+from parityalign.core import UserError, usable_cores
 from parityalign.models import (
     dtype_of,
     model_folder,
@@ -94,8 +94,8 @@ def inspect_machine() -> Machine:
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     fast = bool(gpus) and torch.cuda.is_bf16_supported(including_emulation=False)
     return Machine(
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        cores=usable_cores(),
+        memory=psutil.virtual_memory().total,
         gpus=[{"name": gpu.name, "memory": gpu.total_memory, "bfloat16": fast} for gpu in gpus],
         packages={name: _version(name) for name in PACKAGES},
         hub=constants.ENDPOINT,

@@ -1,9 +1,9 @@
 """How fast this machine is: what it is, how fast it multiplies, and how long models take for a few real requests."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 
+import psutil
 import torch
 
 from parityalign.core import Decoding, Model, Request
@@ -22,7 +22,7 @@ _OF_MATRICES = 0.6
 def this_machine() -> Device:
     """The machine's GPU as the table has it, else what is measured of GPU or processor."""
     if not torch.cuda.is_available():
-        memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        memory = float(psutil.virtual_memory().total)
         return _measured(f"this processor, {torch.get_num_threads()} threads", memory, torch.device("cpu"))
     found = torch.cuda.get_device_properties(0)
     known = device_called(found.name, found.total_memory)
