@@ -155,7 +155,7 @@ def test_every_term_of_the_loss_is_learnt_and_leaves_a_student_that_opens_on_the
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("choices", [{"method": "lora"}, {"gradient_checkpointing": True}, {"rows_at_once": 1}])
+@pytest.mark.parametrize("choices", [{"method": "lora"}, {"gradient_checkpointing": True}, {"micro_batch_size": 1}])
 def test_ways_of_training_come_to_a_better_student(choices, student, pairs, tmp_path):
     result = level(student, pairs, tmp_path / "out", tiny.ANSWER, **choices)
     assert result.held_out_loss_after < result.held_out_loss_before

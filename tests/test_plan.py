@@ -29,23 +29,20 @@ from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
 from parityalign.data import hf_datasets
 from parityalign.data.open import open_source
 from parityalign.data.sources import hf as hub_source
-from parityalign.models.backends import _batches, fake
+from parityalign.models.backends import fake
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_model, open_processor
 from parityalign.planning import costs, published, sampling
-from parityalign.planning import works as planning
 from parityalign.planning.fitting import problems
 from parityalign.planning.planner import QUESTION, PlanOptions
 from parityalign.planning.planner import project_run as projected
 from parityalign.planning.sampling import SamplingOptions, size_of_picture
 from parityalign.planning.sizes import ModelFacts, PromptSize, PromptSizes, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
-from parityalign.planning.works import Counts, chosen, steps_of, workloads
+from parityalign.planning.works import Counts, Workload, workloads
 from parityalign.stages.forgotten import known_before
-from parityalign.stages.level import choose_pairs
+from parityalign.stages.level import choice_counts, choose_pairs
 from parityalign.tasks import load_task
-from parityalign.training import trainer
-from parityalign.training.losses import _passes
 from parityalign.training.student import add_lora
 from projects import configure, done, refusal
 
@@ -132,7 +129,7 @@ def pairs_with_verdicts(count: int, gaps: int) -> list[Judged]:
 def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
     count, gaps = counts
     level = LevelSettings(select=select, replay=replay, held_out=0.1)
-    found = chosen(count, gaps, level)
+    found = choice_counts(count, gaps, level)
     made = choose_pairs(pairs_with_verdicts(count, gaps), level, seed=0)
     assert found.replayed == made.replayed
     assert found.training + found.held_out == len(made.training) + len(made.held_out)
@@ -148,30 +145,7 @@ def test_about_as_many_pairs_are_asked_again_as_the_student_knew_untrained(count
     judged = pairs_with_verdicts(count, gaps)
     trained = {pair.pair_id for pair in choose_pairs(judged, level, seed=0).training}
     known = known_before(judged, trained, settings=EvaluateSettings(), seed=0)
-    assert planning.known_before(count, gaps, level) == pytest.approx(len(known), abs=0.08 * count)
-
-
-@pytest.mark.parametrize("level", [LevelSettings(epochs=3, batch_size=8), LevelSettings(max_steps=7)])
-@pytest.mark.parametrize("examples", [1, 8, 9, 100])
-def test_the_projected_steps_are_those_that_training_does(tmp_path, level, examples):
-    training = trainer.Training(
-        student="",
-        loading=AS_IT_IS,
-        settings=level,
-        objective=None,
-        seed=0,
-        progress=None,
-        train=[None] * examples,
-        held_out=[],
-    )
-    assert steps_of(examples, level) == trainer._arguments(training, tmp_path).max_steps
-
-
-def test_numbers_that_stand_elsewhere_too_are_the_same_there():
-    assert planning.EVALUATIONS == trainer.EVALUATIONS
-    mine = costs.CPU_TOKENS, costs.MOST_TOKENS, costs.SHARE_OF_FREE, costs.HIDDEN_STATES
-    assert mine == (_batches.CPU_TOKENS, _batches.MOST_TOKENS, _batches._SHARE_OF_FREE, _batches._HIDDEN_STATES)
-    assert costs.MOST_LOGITS == _passes.WHOLE
+    assert choice_counts(count, gaps, level).known_untrained == pytest.approx(len(known), abs=0.08 * count)
 
 
 @pytest.mark.parametrize(("hidden", "inner"), [(256, 768), (256, 2048), (512, 512)])
@@ -242,7 +216,7 @@ def test_more_images_never_cost_less(images, more, gap_rate, draws, replay, sele
         assert all(a <= b * (1 + 1e-9) for a, b in zip(fewer, larger, strict=True))
 
 
-def planned(**changes) -> dict[tuple[str, str], planning.Workload]:
+def planned(**changes) -> dict[tuple[str, str], Workload]:
     """What is to be done with 100 images, by stage and model."""
     found = workloads(run_of(**changes), {"textvqa": Counts(100, 10)}, READINGS, gap_rate=0.5)
     return {(work.stage, work.role): work for work in found}
@@ -318,7 +292,7 @@ def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
         size_of(place_of("Qwen/Qwen2-VL-2B-Instruct", AS_IT_IS, offline=True), AS_IT_IS),
         published.device("h200"),
     )
-    work = planning.Workload("level", "student", 100, 100_000, 500, 400_000, steps=10)
+    work = Workload("level", "student", 100, 100_000, 500, 400_000, steps=10)
 
     def memory(**changes) -> float:
         level = LevelSettings(micro_batch_size=2, **changes)

@@ -9,9 +9,11 @@ import math
 from typing import NamedTuple
 
 from parityalign.config import LevelSettings, LoadingSettings, ServerSettings
+from parityalign.models import CPU_TOKENS, MOST_TOKENS, tokens_in_memory
 from parityalign.planning.published import Device
 from parityalign.planning.sizes import Size, Stack, Throughput
 from parityalign.planning.works import Workload
+from parityalign.training import MOST_LOGITS
 
 USED = 0.4
 """Share of a device's peak operations that is reached where many tokens go through a model at once."""
@@ -21,10 +23,6 @@ STEP_SECONDS = {True: 0.025, False: 0.002}
 """What one step of `generate` takes at least, on a GPU (where launching the work is what takes long) and on a CPU."""
 RUNTIME_BYTES = {True: 1.0e9, False: 0.5e9}
 """What PyTorch and the device's libraries take before a model is loaded."""
-CPU_TOKENS, MOST_TOKENS, SHARE_OF_FREE, HIDDEN_STATES = 16384, 131_072, 0.5, 24
-"""How many tokens and patches go through a model at once; `models/_batches.py` has the same numbers and says why."""
-MOST_LOGITS = 2**25
-"""In training, of one pass; more are made in chunks, as `losses/_passes.py` says, which has the same number."""
 FLOAT32, HALF = 4, 2
 _QUANTISED = {"8bit": 1.0, "4bit": 0.516}
 """Bytes of a weight; in 4 bits with its share of the scales, quantised again (Dettmers et al. 2023, section 3)."""
@@ -104,10 +102,10 @@ def asking_memory(work: Workload, size: Size, loading: LoadingSettings, device: 
 
 
 def rows_per_batch(work: Workload, size: Size, loading: LoadingSettings, device: Device) -> int:
-    """Requests in a batch of local generation: as many as `models/_batches.py` takes, halved where memory runs out."""
-    token = (size.cached + HIDDEN_STATES * size.language.hidden) * _number(loading, device)
+    """Requests in a batch of local generation: as many as the model takes, halved where memory runs out."""
     free = device.memory - RUNTIME_BYTES[device.is_gpu] - weights(size, loading, device)
-    budget = min(MOST_TOKENS, int(free * SHARE_OF_FREE) // token) if device.is_gpu else CPU_TOKENS
+    fitting = tokens_in_memory(free, size.cached, size.language.hidden, _number(loading, device))
+    budget = min(MOST_TOKENS, fitting) if device.is_gpu else CPU_TOKENS
     rows = max(1, min(work.requests, budget * work.requests // (work.tokens + work.patches)))
     while rows > 1 and _asking_memory(work, size, loading, device, rows) > device.memory:
         rows //= 2

@@ -8,15 +8,16 @@ from typing import Any
 
 import psutil
 import torch
-from httpx2 import HTTPError
-from huggingface_hub import constants, get_session
+from huggingface_hub import constants
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 
 from parityalign import training
 from parityalign.config import LoadingSettings, RunConfig, backend_of, is_path, split_model
 from parityalign.core import UserError, usable_cores
 from parityalign.models import (
+    bf16_is_fast,
     dtype_of,
+    hub_answers,
     model_folder,
     open_config,
     open_processor,
@@ -38,8 +39,6 @@ PACKAGES = (
     "datasets",
 )
 """Whose versions are shown; those from torchvision on may be missing."""
-_PATIENCE = 3.0
-"""Seconds in which the hub has to answer."""
 _BITS = {"4bit": 4.5, "8bit": 8.5}
 """Of a quantised weight, with its share of the scales."""
 
@@ -92,14 +91,14 @@ class ModelCheck:
 def inspect_machine() -> Machine:
     """Looks at this machine."""
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    fast = bool(gpus) and torch.cuda.is_bf16_supported(including_emulation=False)
+    fast = bool(gpus) and bf16_is_fast(on_gpu=True)
     return Machine(
         cores=usable_cores(),
         memory=psutil.virtual_memory().total,
         gpus=[{"name": gpu.name, "memory": gpu.total_memory, "bfloat16": fast} for gpu in gpus],
         packages={name: _version(name) for name in PACKAGES},
         hub=constants.ENDPOINT,
-        hub_reachable=_hub_answers(),
+        hub_reachable=hub_answers(),
         cache=constants.HF_HUB_CACHE,
     )
 
@@ -204,16 +203,6 @@ def _room(
         "needs": round(files / (stored or torch.float32).itemsize * bits / 8),
         "has": has,
     }
-
-
-def _hub_answers() -> bool:
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
-    except (HTTPError, OSError):
-        return False
-    return True
 
 
 def _version(package: str) -> str | None:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from parityalign.config import LevelSettings, RunConfig, backend_of
+from parityalign.config import RunConfig, backend_of
 from parityalign.planning.sizes import PromptSize, PromptSizes
-from parityalign.stages import PlannedAmounts, Stage, stages_of
+from parityalign.stages import ChoiceCounts, PlannedAmounts, Stage, choice_counts, stages_of
+from parityalign.training import EVALUATIONS
 
 Role = Literal["teacher", "student"]
 Prompt = Literal["annotate", "answer", "explain"]
@@ -22,8 +23,6 @@ ANSWER_TOKENS = 5
 """Of an answer in a word or a phrase, with its end."""
 EXPLANATION_TOKENS = 50
 """Of an explanation in one sentence, with the answer behind it."""
-EVALUATIONS = 8
-"""Times that the held-out pairs are looked at in a training; `training/trainer.py` has the same number."""
 
 
 class Counts(NamedTuple):
@@ -64,15 +63,6 @@ class Workload(NamedTuple):
         return self.prompt_tokens + self.reply_tokens
 
 
-class Chosen(NamedTuple):
-    """How many pairs levelling takes."""
-
-    training: int
-    held_out: int
-    replayed: int
-    """Of both: what the student had right, beside the gaps."""
-
-
 def workloads(
     config: RunConfig,
     amounts: Mapping[str, Counts],
@@ -100,27 +90,6 @@ def workloads(
     }
     stages = stages_of(config)
     return [work for stage in stages for work in (own[stage.name]() if stage.name in own else run.added(stage))]
-
-
-def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
-    """How many pairs levelling trains on and how many it holds out; see `stages/level.py`, whose split is by image."""
-    replay = min(round(gaps * level.replay / (1 - level.replay)), pairs - gaps)
-    taken = pairs if level.select == "all" else gaps + replay
-    held_out = round(taken * level.held_out)
-    return Chosen(taken - held_out, held_out, replay if level.select == "gaps" else 0)
-
-
-def known_before(pairs: int, gaps: int, level: LevelSettings) -> int:
-    """How many pairs the student had right and is not trained on; see `stages/_forgetting.py`."""
-    right, found = pairs - gaps, chosen(pairs, gaps, level)
-    if level.select == "gaps":
-        return right - round(found.replayed * (1 - level.held_out))
-    return round(right * (1 - found.training / pairs))
-
-
-def steps_of(training: int, level: LevelSettings) -> int:
-    """Optimiser steps for so many training pairs, unless training stops early."""
-    return level.max_steps or level.epochs * math.ceil(training / level.batch_size)
 
 
 def explanation_tokens(config: RunConfig) -> int:
@@ -179,8 +148,8 @@ class _Workloads:
         In a step an example goes through the student once with its answer, once more under another view of its picture
         if `consistency` asks, and once more with its explanation if a term asks for that.
         """
-        level, picked = self.config.level, self._chosen()
-        steps = steps_of(picked.training, level)
+        level, picked = self.config.level, self._choice()
+        steps = level.steps(picked.training)
         examples = steps * level.batch_size if level.max_steps else level.epochs * picked.training
         views, explains = 1 + level.needs_views, level.needs_explanations
 
@@ -241,12 +210,12 @@ class _Workloads:
             prompt=prompt,
         )
 
-    def _chosen(self) -> Chosen:
-        return chosen(sum(self.pairs.values()), sum(self.failed.values()), self.config.level)
+    def _choice(self) -> ChoiceCounts:
+        return choice_counts(sum(self.pairs.values()), sum(self.failed.values()), self.config.level)
 
     def _known_before(self) -> dict[str, int]:
         """Pairs of each task that the student had right, is not trained on and is asked again after levelling."""
         every, gaps = sum(self.pairs.values()), sum(self.failed.values())
-        known = known_before(every, gaps, self.config.level) if gaps else 0
+        known = self._choice().known_untrained if gaps else 0
         asked = min(self.config.evaluate.forgotten_pairs, known)
         return {task: math.ceil(asked * count / max(1, every)) for task, count in self.pairs.items()}

@@ -4,20 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from parityalign.core import Request
 from parityalign.models.backends._reading import image_bytes
 from parityalign.models.encoding import Encoded
+from parityalign.models.limits import CPU_TOKENS, MOST_TOKENS, cached_numbers, patch_side, tokens_in_memory
 
-CPU_TOKENS = 16384
-"""Tokens and patches at once where there is no GPU; more of them bring no more speed."""
-MOST_TOKENS = 131_072
-"""The same on a GPU, whatever its memory."""
-_SHARE_OF_FREE = 0.5
-"""Of the GPU's free memory; the rest is for what no estimate knows."""
-_HIDDEN_STATES = 24
-"""How many numbers of a layer's width a token has in memory while it goes through that layer."""
 _WINDOW_BYTES = 2**30
 """Of images that lie in memory while their rows are sorted by length."""
 _PATCH = 16
@@ -45,7 +38,7 @@ class TokenBudget:
 
     def __init__(self, name: str, model: PreTrainedModel) -> None:
         self._name = name
-        self._patch = _patch_side(model.config)
+        self._patch = patch_side(model.config) or _PATCH
         self.tokens = min(_tokens_in_memory(model), _learned.get(name, MOST_TOKENS))
 
     def first(self, rows: Sequence[BatchRow], reply_tokens: int) -> int:
@@ -98,22 +91,9 @@ def _length(row: BatchRow) -> int:
     return len(row.encoded.tokens)
 
 
-def _patch_side(config: PreTrainedConfig) -> int:
-    side = getattr(getattr(config, "vision_config", None), "patch_size", None)
-    return int(max(side) if isinstance(side, list | tuple) else side or _PATCH)
-
-
 def _tokens_in_memory(model: PreTrainedModel) -> int:
     if model.device.type != "cuda":
         return CPU_TOKENS
     text = model.config.get_text_config(decoder=True)
-    heads = text.num_attention_heads
-    kept = 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * _head_size(text)
-    a_token = (kept + _HIDDEN_STATES * text.hidden_size) * model.dtype.itemsize
     free, _ = torch.cuda.mem_get_info(model.device)
-    return max(1, int(free * _SHARE_OF_FREE / a_token))
-
-
-def _head_size(text: PreTrainedConfig) -> int:
-    size: int | None = getattr(text, "head_dim", None)
-    return size or int(text.hidden_size // text.num_attention_heads)
+    return tokens_in_memory(free, cached_numbers(text), text.hidden_size, model.dtype.itemsize)

@@ -1,6 +1,5 @@
 """Any vision-language model of transformers, from a Hugging Face folder or hub id, run in this process."""
 
-import gc
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -147,9 +147,7 @@ class HFModel:
 
     def _take_fewer(self, rows: Sequence[BatchRow], size: int) -> None:
         """Halves the batches from now on; what the failed one held is free by now, as its error is gone."""
-        gc.collect()
-        if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        clear_device_cache(garbage_collection=True)
         self._budget.halve(rows, size)
         if len(rows) == 1:
             raise UserError(
