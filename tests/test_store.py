@@ -317,6 +317,18 @@ with RunFolder(Path(sys.argv[1])) as run:
 """
 
 
+def test_notes_are_told_once_and_in_order_whichever_process_told_them(run):
+    pairs_artifact(run).note("One thing.")
+    resumed = pairs_artifact(run)
+    resumed.also = lambda: {"note": "Three servers.", "servers": 3}
+    for text in ("Another.", "One thing."):
+        resumed.note(text)
+    resumed.finish({}, outcome="fine")
+    manifest = pairs_artifact(run).manifest
+    assert manifest["note"] == "Three servers. One thing. Another."
+    assert (manifest["servers"], manifest["outcome"], "notes" in manifest) == (3, "fine", False)
+
+
 def test_a_process_killed_while_it_writes_is_continued_to_the_same_bytes(tmp_path):
     def start(run: Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", KILLED_WRITER, str(run)]

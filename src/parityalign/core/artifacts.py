@@ -38,6 +38,7 @@ T = TypeVar("T")
 MANIFEST = "manifest.json"
 BEGUN = "begun.json"
 REMEMBERED = "remembered"
+_NOTES = "notes"
 LOCK = ".lock"
 OWNER = ".lock.pid"
 """Which process holds the lock, for messages. A file of its own: a locked one cannot be read on Windows."""
@@ -59,7 +60,7 @@ class Artifact:
         finished: Its manifest is there, made from the same inputs and settings.
         redone_because: What changed, in words, if an artifact of other inputs or settings was thrown away for
             this one; else None.
-        also: More facts for the manifest, from around the stage; asked for when it finishes.
+        also: Facts for the manifest, and a note, that are known only when it finishes: what servers have been asked.
         remembered: Facts for the manifest that the process which finishes it need not know.
     """
 
@@ -142,6 +143,12 @@ class Artifact:
         self.remembered |= facts
         self._write_begun()
 
+    def note(self, text: str) -> None:
+        """Keeps a sentence for people, on the disk at once; the manifest has each once, in the order of telling."""
+        notes = self.remembered.get(_NOTES, [])
+        if text not in notes:
+            self.remember(**{_NOTES: [*notes, text]})
+
     def _write_begun(self) -> None:
         remembered = {REMEMBERED: self.remembered} if self.remembered else {}
         write_whole(self.path / BEGUN, _as_json({**self._plan, **remembered}))
@@ -162,14 +169,12 @@ class Artifact:
             name: {"sha256": file_digest(self.path / name), "bytes": (self.path / name).stat().st_size}
             for name in names
         }
-        around = dict(self.also())
-        notes = [str(said["note"]) for said in (around, facts) if said.get("note")]
+        known = {**self.remembered, **self.also(), **facts}
+        notes = [known.pop("note", ""), *known.pop(_NOTES, [])]
         manifest = {
             "counts": dict(counts),
-            **self.remembered,
-            **around,
-            **facts,
-            **({"note": " ".join(notes)} if notes else {}),
+            **known,
+            **({"note": " ".join(filter(None, notes))} if any(notes) else {}),
             **self._plan,
             "fingerprint": content_id(_as_json(self._plan)),
             "parityalign": __version__,

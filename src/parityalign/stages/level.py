@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from parityalign.config import LevelSettings
-from parityalign.core import Artifact, Judged, Leveller, LevelResult, Pair, VerdictKind, sample
+from parityalign.core import Artifact, Judged, Leveller, Pair, VerdictKind, sample
 from parityalign.stages._stage import Stage, StageRun
 
 NO_GAPS = "no_gaps"
@@ -80,12 +80,17 @@ def level_on_gaps(
     gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for _, verdict in judged)
     counts = {"gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
     if not choice.training:
-        artifact.finish(counts, outcome=NO_GAPS, note="Nothing to train on: the student is left as it is.")
+        artifact.note("Nothing to train on: the student is left as it is.")
+        artifact.finish(counts, outcome=NO_GAPS)
         return
     result = leveller(choice.training, choice.held_out, artifact.path)
     by_task = Counter(pair.task for pair in choice.training)
-    facts = {"training_by_task": by_task, "result": dict(vars(result)), **_memory_note(result, settings)}
-    artifact.finish(counts, outcome=LEVELLED, **facts)
+    rows = result.micro_batch_size
+    if rows is not None:
+        artifact.note(
+            f"Memory ran out, so the {settings.batch_size} pairs of a step went through the student {rows} at a time."
+        )
+    artifact.finish(counts, outcome=LEVELLED, training_by_task=by_task, result=dict(vars(result)))
 
 
 def was_levelled(artifact: Artifact) -> bool:
@@ -152,11 +157,3 @@ def _pair_id(pair: Pair) -> str:
 
 def _sizes(choice: Choice) -> dict[str, int]:
     return {"training": len(choice.training), "held_out": len(choice.held_out)}
-
-
-def _memory_note(result: LevelResult, settings: LevelSettings) -> dict[str, str]:
-    rows = result.micro_batch_size
-    if rows is None:
-        return {}
-    note = f"Memory ran out, so the {settings.batch_size} pairs of a step went through the student {rows} at a time."
-    return {"note": note}
