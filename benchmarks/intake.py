@@ -1,4 +1,4 @@
-"""How fast intake is, and whether its memory grows with the number of images.
+"""How fast intake is, and how its memory grows with the number of images.
 
 Draws small pictures once, then takes in a small and a large pool, each in a fresh process:
 

@@ -7,7 +7,7 @@ import pytest
 from makers import mute
 from parityalign.config.run_yaml import load_config
 from parityalign.core.records import Answer, ImageRef
-from parityalign.demo.controls import Lesson, is_true, scored, true_pairs
+from parityalign.demo.controls import Arm, is_true, scored, true_pairs
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
 from parityalign.stages.evaluate import AFTER_FILE
@@ -44,13 +44,13 @@ def test_true_labels_follow_the_seed(images):
 def test_a_control_says_how_far_the_run_is_ahead_of_it_question_by_question(project, trainable):
     with open_run_folder(load_config(project / "run.yaml"), mute) as run:
         assert list(align(run))[-1] == "report"
-        lesson, own = Lesson("any", "", Choice([], [], 0)), list(run.artifact("answers").stream(AFTER_FILE, Answer))
+        arm, own = Arm("any", "", Choice([], [], 0)), list(run.artifact("answers").stream(AFTER_FILE, Answer))
         found = []
         for name, wrong in (("same", 0), ("worse", 2)):
             control = run.folder.artifact(name, inputs={}, settings={})
             said = [each.model_copy(update={"text": "no"}) if place < wrong else each for place, each in enumerate(own)]
             control.stream(AFTER_FILE, Answer).append(said)
-            found.append(scored(run, control, lesson, steps=1))
+            found.append(scored(run, control, arm, steps=1))
     same, worse = found
     assert (same.run_ahead.score, same.run_ahead.ci) == (0, (0, 0)) and same.mean.score == 100
     assert worse.run_ahead.score == same.mean.score - worse.mean.score == 25

@@ -8,7 +8,7 @@ import tiny
 from families import FAMILIES, write
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.models.backends import _batches, _hf_model, hf
-from parityalign.models.backends._batches import Budget, Row, patches, windows
+from parityalign.models.backends._batches import BatchRow, TokenBudget, patches, windows
 from parityalign.models.backends._decoding import GumbelNoise, can_choose_rows
 from parityalign.models.backends._reading import Reader, with_other_prompt
 from parityalign.models.encoding import Encoded, Prompter, read_image, stack
@@ -91,13 +91,13 @@ def test_what_cannot_be_told_is_left_to_the_processor():
 @pytest.fixture
 def budget(model, monkeypatch):
     monkeypatch.setattr(_batches, "_learned", {})
-    return Budget("hf:here", model._model)
+    return TokenBudget("hf:here", model._model)
 
 
-def rows_of(model, images) -> list[Row]:
+def rows_of(model, images) -> list[BatchRow]:
     requests = [Request(image, prompt) for prompt in PROMPTS for image in images]
     return [
-        Row(place, request, model._prompter.encode(read_image(request.image), request.prompt))
+        BatchRow(place, request, model._prompter.encode(read_image(request.image), request.prompt))
         for place, request in enumerate(requests)
     ]
 

@@ -111,7 +111,7 @@ def test_what_hinders_the_method_is_told_beside_what_hinders_the_model(folder, m
 
 def test_a_model_that_does_not_fit_is_told_what_would_help():
     sizes = {"dtype": "float32", "device": "cpu", "attention": "sdpa", "files": 3 * GIGABYTE, "needs": 3 * GIGABYTE}
-    large = doctor.Patient("student", "hf:./student", family="Llava", **sizes, missing=0, has=GIGABYTE)
+    large = doctor.ModelCheck("student", "hf:./student", family="Llava", **sizes, missing=0, has=GIGABYTE)
     assert large.fits is False
     told = "\n".join(doctor.doctor_lines(SMALL, [large]))
     assert "3.0 GB of 1.0 GB once loaded: does NOT fit: try dtype: bfloat16, quantise: 4bit" in told

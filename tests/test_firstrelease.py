@@ -6,7 +6,7 @@ import pytest
 
 from parityalign.core.errors import UserError
 from parityalign.core.json_rows import read_rows
-from parityalign.data.mpa_release import Item, kind_of_item, read_combined, read_item
+from parityalign.data.mpa_release import ReleaseRow, kind_of_item, read_combined, read_item
 
 IMAGE = "/somewhere/data/okvqa/images/COCO_val2014_000000297147.jpg"
 NAME = "COCO_val2014_000000297147.jpg"
@@ -40,10 +40,18 @@ def read_items(path):
 @pytest.mark.parametrize(
     ("row", "kind", "item"),
     [
-        (PA, "pa", Item(item_id="2971475", image=NAME, question="What is ridden", answer="A bike.")),
-        (PI, "pi", Item(item_id="7", image=NAME, question="What", answer="a bike", prediction="bike")),
-        (EVALUATION, "evaluation", Item(item_id="7", image=NAME, question="What?", answer="race", prediction="bike")),
-        (CONVERSATION, "conversations", Item(item_id="7", image=NAME, question="What is ridden", answer="A bike.")),
+        (PA, "pa", ReleaseRow(item_id="2971475", image=NAME, question="What is ridden", answer="A bike.")),
+        (PI, "pi", ReleaseRow(item_id="7", image=NAME, question="What", answer="a bike", prediction="bike")),
+        (
+            EVALUATION,
+            "evaluation",
+            ReleaseRow(item_id="7", image=NAME, question="What?", answer="race", prediction="bike"),
+        ),
+        (
+            CONVERSATION,
+            "conversations",
+            ReleaseRow(item_id="7", image=NAME, question="What is ridden", answer="A bike."),
+        ),
     ],
 )
 def test_each_stage_s_file_is_known_by_its_keys(tmp_path, row, kind, item):

@@ -29,6 +29,8 @@ PACKAGES = (
 )
 """From the top: each imports only what stands above it."""
 HEAVY = {"torch", "transformers", "peft", "accelerate", "bitsandbytes", "liger_kernel"}
+ONE_SYSTEM = {"fcntl", "grp", "msvcrt", "pwd", "resource", "termios", "winreg"}
+"""Modules that some systems do not have."""
 LIGHT = """
 import sys
 import {module}
@@ -69,6 +71,10 @@ def broken(path: Path) -> Iterator[str]:
 def test_a_package_imports_only_packages_above_it_through_their_faces():
     assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"} == set(PACKAGES)
     assert not [problem for path in modules() for problem in broken(path)]
+
+
+def test_nothing_is_imported_that_only_some_systems_have():
+    assert not [(path, line) for path in modules() for line, name in imports(path) if name.split(".")[0] in ONE_SYSTEM]
 
 
 def test_the_top_level_holds_packages_alone():

@@ -16,7 +16,7 @@ from parityalign.data import images
 from parityalign.data.open import open_source
 from parityalign.stages import intake as intake_module
 from parityalign.stages._likeness import look_at
-from parityalign.stages._seen import Seen
+from parityalign.stages._seen import SeenImages
 from parityalign.stages.intake import accepted_images, sort_images
 
 
@@ -102,7 +102,7 @@ def test_a_picture_too_large_to_decode_safely_is_set_aside(tmp_path, monkeypatch
 
 def test_a_new_picture_is_decoded_once_however_many_it_may_equal(tmp_path):
     image = Image.radial_gradient("L").convert("RGB")
-    look, seen, decoded = look_at(b"new", image), Seen(), []
+    look, seen, decoded = look_at(b"new", image), SeenImages(), []
     for number in range(5):
         seen.add(look._replace(image_id=f"{number}", pixels=f"{number}"), str(tmp_path / "gone.png"))
     assert seen.match(look, lambda: decoded.append(1) or image, near=True) is None

@@ -188,7 +188,7 @@ def test_what_only_saves_memory_may_change_before_a_training_is_gone_on_with(stu
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_loss_over_a_long_vocabulary_in_chunks_is_the_same(trained, monkeypatch, method):
     whole = gradients(trained, method=method)
-    monkeypatch.setattr(_passes, "WHOLE", 700)  # three tokens' logits
+    monkeypatch.setattr(_passes, "MOST_LOGITS", 700)  # three tokens' logits
     close(whole, gradients(trained, method=method))
 
 
@@ -205,7 +205,7 @@ def test_a_family_that_caps_its_logits_is_not_taken_apart_before_the_head(traine
     monkeypatch.setattr(made.model, "forward", capped.__get__(made.model))
     with torch.no_grad():
         whole = tiny.ANSWER(made.model, batch)
-        monkeypatch.setattr(_passes, "WHOLE", 700)
+        monkeypatch.setattr(_passes, "MOST_LOGITS", 700)
         assert tiny.ANSWER(made.model, batch) == whole
     assert made.model.lm_head is head
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from parityalign.data.images import open_picture
 from parityalign.demo.worlds import WORLDS
 from parityalign.stages._likeness import Look, look_at, same_picture
-from parityalign.stages._seen import Names, Seen
+from parityalign.stages._seen import Names, SeenImages
 
 FIRST = 1_500_000_000
 FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
@@ -27,14 +27,14 @@ def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
-def found(seen: Seen, content: bytes) -> str | None:
+def found(seen: SeenImages, content: bytes) -> str | None:
     image = open_picture(content).image
     match = seen.match(look_at(content, image), lambda: image, near=True)
     return match.path if match else None
 
 
-def remembered(folder, images) -> Seen:
-    seen = Seen()
+def remembered(folder, images) -> SeenImages:
+    seen = SeenImages()
     for number, image in enumerate(images):
         content = saved(image)
         assert found(seen, content) is None, f"picture {number} was taken for another"
@@ -116,7 +116,7 @@ def test_a_look_comes_back_from_what_is_kept_of_it():
 def test_a_match_names_the_first_and_prefers_equal_bytes(tmp_path):
     image = chart([10, 60, 30, 40])
     near, pixels = saved(image, "JPEG", quality=90), saved(image, "BMP")
-    seen = Seen()
+    seen = SeenImages()
     for name, content in (("near.jpg", near), ("pixels.bmp", pixels), ("same.png", saved(image))):
         (tmp_path / name).write_bytes(content)
         seen.add(look_at(content, open_picture(content).image), str(tmp_path / name))
@@ -126,7 +126,7 @@ def test_a_match_names_the_first_and_prefers_equal_bytes(tmp_path):
 
 
 def test_a_picture_that_has_gone_equals_nothing(tmp_path):
-    image, seen = chart([10, 60, 30, 40]), Seen()
+    image, seen = chart([10, 60, 30, 40]), SeenImages()
     seen.add(look_at(b"", image), str(tmp_path / "gone.png"))
     assert found(seen, saved(image, "JPEG", quality=60)) is None
 

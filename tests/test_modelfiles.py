@@ -17,7 +17,7 @@ from parityalign.models.checkpoint import INDEX, check_model_folder, commit_of, 
 from parityalign.models.open import fingerprint
 from parityalign.pipeline import preflight
 from parityalign.planning.sizes import Prompts
-from parityalign.planning.sizing import place_of, reading_of, size_of
+from parityalign.planning.sizing import place_of, prompt_sizes_of, size_of
 from standin import serving
 
 NAME, FILES = "someone/tiny", "/{repo_id}/resolve/{revision}/{filename}"
@@ -115,7 +115,7 @@ def test_a_plan_that_is_made_offline_reads_a_model_in_the_cache_without_asking_t
     assert (place.origin, place.published) == ("the hub's local cache", False)
     assert size_of(place, AS_IT_IS).parameters > 0
     picture = Image.new("RGB", (30, 20))
-    assert reading_of(place, AS_IT_IS, [picture], Prompts("a", "b", "c")).pictures == 1
+    assert prompt_sizes_of(place, AS_IT_IS, [picture], Prompts("a", "b", "c")).pictures == 1
     assert not hub.asked
 
 

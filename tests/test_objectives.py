@@ -244,7 +244,7 @@ def test_a_schedule_leads_from_one_weight_to_the_other(student, asked):
 def test_long_vocabularies_in_chunks_give_the_same_loss_and_gradient(student, teacher, asked, monkeypatch):
     found = []
     for whole in (2**25, 300):
-        monkeypatch.setattr(_passes, "WHOLE", whole)
+        monkeypatch.setattr(_passes, "MOST_LOGITS", whole)
         model = open_model(student)
         loss = loss_of(objective_of(ALL, teacher, observed(teacher, asked)), student, asked, model=model)
         loss.backward()

@@ -29,29 +29,26 @@ from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
 from parityalign.data import hf_datasets
 from parityalign.data.open import open_source
 from parityalign.data.sources import hf as hub_source
-from parityalign.models.backends import _batches, fake
+from parityalign.models.backends import fake
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_model, open_processor
 from parityalign.planning import costs, published, sampling
-from parityalign.planning import works as planning
 from parityalign.planning.fitting import problems
 from parityalign.planning.planner import QUESTION, PlanOptions
 from parityalign.planning.planner import project_run as projected
 from parityalign.planning.sampling import SamplingOptions, size_of_picture
-from parityalign.planning.sizes import Known, Reading, Seen, Size, Stack
+from parityalign.planning.sizes import ModelFacts, PromptSize, PromptSizes, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
-from parityalign.planning.works import Amount, chosen, steps_of, works
+from parityalign.planning.works import Counts, Workload, workloads
 from parityalign.stages.forgotten import previously_right
-from parityalign.stages.level import choose_pairs
+from parityalign.stages.level import choice_counts, choose_pairs
 from parityalign.tasks import load_task
-from parityalign.training import trainer
-from parityalign.training.losses import _passes
 from parityalign.training.student import add_lora
 from projects import configure, done, refusal
 
 AS_IT_IS = LoadingSettings()
 SIZES = [(40, 40), (64, 32), (96, 128)]
-NOT_MEASURED = PlanOptions(measure=False)
+NOT_MEASURED = PlanOptions(benchmark=False)
 
 
 @pytest.fixture
@@ -132,7 +129,7 @@ def pairs_with_verdicts(count: int, gaps: int) -> list[Judged]:
 def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
     count, gaps = counts
     level = LevelSettings(select=select, replay=replay, held_out=0.1)
-    found = chosen(count, gaps, level)
+    found = choice_counts(count, gaps, level)
     made = choose_pairs(pairs_with_verdicts(count, gaps), level, seed=0)
     assert found.replayed == made.replayed
     assert found.training + found.held_out == len(made.training) + len(made.held_out)
@@ -148,30 +145,7 @@ def test_about_as_many_pairs_are_asked_again_as_the_student_knew_untrained(count
     judged = pairs_with_verdicts(count, gaps)
     trained = {pair.pair_id for pair in choose_pairs(judged, level, seed=0).training}
     known = previously_right(judged, trained, settings=EvaluateSettings(), seed=0)
-    assert planning.previously_right(count, gaps, level) == pytest.approx(len(known), abs=0.08 * count)
-
-
-@pytest.mark.parametrize("level", [LevelSettings(epochs=3, batch_size=8), LevelSettings(max_steps=7)])
-@pytest.mark.parametrize("examples", [1, 8, 9, 100])
-def test_the_projected_steps_are_those_that_training_does(tmp_path, level, examples):
-    training = trainer.Training(
-        student="",
-        loading=AS_IT_IS,
-        settings=level,
-        objective=None,
-        seed=0,
-        progress=None,
-        train=[None] * examples,
-        held_out=[],
-    )
-    assert steps_of(examples, level) == trainer._arguments(training, tmp_path).max_steps
-
-
-def test_numbers_that_stand_elsewhere_too_are_the_same_there():
-    assert planning.EVALUATIONS == trainer.EVALUATIONS
-    mine = costs.CPU_TOKENS, costs.MOST_TOKENS, costs.SHARE_OF_FREE, costs.HIDDEN_STATES
-    assert mine == (_batches.CPU_TOKENS, _batches.MOST_TOKENS, _batches._SHARE_OF_FREE, _batches._HIDDEN_STATES)
-    assert costs.MOST_LOGITS == _passes.WHOLE
+    assert choice_counts(count, gaps, level).known_untrained == pytest.approx(len(known), abs=0.08 * count)
 
 
 @pytest.mark.parametrize(("hidden", "inner"), [(256, 768), (256, 2048), (512, 512)])
@@ -193,11 +167,11 @@ def test_what_training_keeps_of_a_token_is_about_what_torch_keeps(hidden, inner)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: held.append(t) or pack(t), lambda t: t):
         held.append(model(torch.randint(0, 64, (2, 128))))
     stack = Stack(0, 3, hidden, inner)
-    way = costs.Way("full", False, 1, half=False, tower=True, language=True)
-    assert costs._kept(stack, way) == pytest.approx(sum(kept.values()) / 4 / 256, rel=0.2)
+    mode = costs.TrainingMode("full", False, 1, bf16=False, tower=True, language=True)
+    assert costs._kept(stack, mode) == pytest.approx(sum(kept.values()) / 4 / 256, rel=0.2)
 
 
-READING = Reading(Seen(1000.0, 4000.0), Seen(900.5, 4000.0), Seen(930.5, 4000.0), 1)
+READING = PromptSizes(PromptSize(1000.0, 4000.0), PromptSize(900.5, 4000.0), PromptSize(930.5, 4000.0), 1)
 READINGS = {"teacher": {"textvqa": READING}, "student": {"textvqa": READING}}
 
 
@@ -215,36 +189,36 @@ def published_size(name: str) -> Size:
 @given(
     images=st.integers(0, 3000),
     more=st.integers(0, 3000),
-    failures=st.floats(0, 1),
+    gap_rate=st.floats(0, 1),
     draws=st.integers(1, 4),
     replay=st.sampled_from([0.0, 0.3, 0.5, 0.9]),
     select=st.sampled_from(["gaps", "all", "random"]),
     method=st.sampled_from(["full", "lora"]),
 )
-def test_more_images_never_cost_less(images, more, failures, draws, replay, select, method):
+def test_more_images_never_cost_less(images, more, gap_rate, draws, replay, select, method):
     config = run_of(annotate={"pairs_per_image": draws}, level={"replay": replay, "select": select, "method": method})
     server, device = ServerSettings(prompt_price=1, completion_price=2), published.device("a100-80gb")
     sizes = {role: published_size(getattr(config, role).removeprefix("hf:")) for role in READINGS}
 
     def costs_of(count: int) -> list[tuple[float, ...]]:
-        found = works(config, {"textvqa": Amount(count, 10)}, READINGS, failures=failures)
+        found = workloads(config, {"textvqa": Counts(count, 10)}, READINGS, gap_rate=gap_rate)
         return [(work.requests, work.tokens, seconds(work), costs.money(work, server)) for work in found]
 
     def seconds(work) -> float:
         if not work.requests:
             return 0.0
         if work.steps:
-            way = costs.way_of(config.level, device, work, sizes["student"])
-            return costs.levelling_seconds(work, sizes["student"], way, device)
+            mode = costs.training_mode(config.level, device, work, sizes["student"])
+            return costs.levelling_seconds(work, sizes["student"], mode, device)
         return costs.asking_seconds(work, sizes[work.role], AS_IT_IS, device)
 
     for fewer, larger in zip(costs_of(images), costs_of(images + more), strict=True):
         assert all(a <= b * (1 + 1e-9) for a, b in zip(fewer, larger, strict=True))
 
 
-def planned(**changes) -> dict[tuple[str, str], planning.Work]:
+def planned(**changes) -> dict[tuple[str, str], Workload]:
     """What is to be done with 100 images, by stage and model."""
-    found = works(run_of(**changes), {"textvqa": Amount(100, 10)}, READINGS, failures=0.5)
+    found = workloads(run_of(**changes), {"textvqa": Counts(100, 10)}, READINGS, gap_rate=0.5)
     return {(work.stage, work.role): work for work in found}
 
 
@@ -282,7 +256,7 @@ def test_of_a_served_teacher_only_rationales_are_asked_and_its_budget_covers_the
     found = planned(teacher="http://localhost:1/v1#large", level={"objective": "discrepancy"})
     of_teacher = [stage for stage, role in found if role == "teacher"]
     assert of_teacher == ["annotate", "identify", "discrepancy rationales", "evaluate"]
-    known = {role: Known(READINGS[role], "", served=role == "teacher") for role in READINGS}
+    known = {role: ModelFacts(READINGS[role], "", served=role == "teacher") for role in READINGS}
     asked = sum(work.requests for (_, role), work in found.items() if role == "teacher")
     config = run_of(server={"budget_requests": asked - 1})
     (problem,) = problems(config, [*found.values()], known, published.device("h200"))
@@ -295,7 +269,7 @@ def test_a_step_takes_as_many_passes_as_the_terms_of_its_objective_ask_for():
     def seconds(*terms: str) -> float:
         level = LevelSettings(objective=dict.fromkeys(terms, 1.0))
         work = planned(level=level)["level", "student"]
-        return costs.levelling_seconds(work, size, costs.way_of(level, device, work, size), device)
+        return costs.levelling_seconds(work, size, costs.training_mode(level, device, work, size), device)
 
     answer = seconds("answer")
     assert seconds("answer", "consistency") == pytest.approx(2 * answer)
@@ -318,11 +292,11 @@ def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
         size_of(place_of("Qwen/Qwen2-VL-2B-Instruct", AS_IT_IS, offline=True), AS_IT_IS),
         published.device("h200"),
     )
-    work = planning.Work("level", "student", 100, 100_000, 500, 400_000, steps=10)
+    work = Workload("level", "student", 100, 100_000, 500, 400_000, steps=10)
 
     def memory(**changes) -> float:
         level = LevelSettings(micro_batch_size=2, **changes)
-        return costs.levelling_memory(work, size, costs.way_of(level, device, work, size), level, device)
+        return costs.levelling_memory(work, size, costs.training_mode(level, device, work, size), level, device)
 
     full, lora, qlora = (memory(method=method) for method in ("full", "lora", "qlora"))
     assert full > lora > qlora > memory(method="qlora", gradient_checkpointing=True)
@@ -364,7 +338,7 @@ def test_a_served_teacher_costs_money_and_budgets_are_compared(pool):
 
 def test_a_served_model_with_a_published_name_is_counted_by_its_architecture(pool):
     config = configured(pool, teacher="http://localhost:1/v1#Qwen/Qwen2-VL-7B-Instruct")
-    plan = projected(load_config(config), PlanOptions(SamplingOptions(offline=True), measure=False))
+    plan = projected(load_config(config), PlanOptions(SamplingOptions(offline=True), benchmark=False))
     assert "8,291,375,616 parameters" in plan.models[0]
     assert plan.rows[0].seconds is None
 
@@ -378,7 +352,7 @@ def test_the_embedded_models_are_measured_and_the_run_folder_is_left_alone(pool)
 
 def test_for_programs_the_same_is_printed_as_json(pool):
     config = configured(pool)
-    found = json.loads(done("plan", config, "--no-measure", "--device", "l4", "--json"))
+    found = json.loads(done("plan", config, "--no-benchmark", "--device", "l4", "--json"))
     assert [row["stage"] for row in found["rows"]] == ["annotate", "identify", "identify", "level"]
     for number in ("requests", "prompt_tokens", "steps", "seconds"):
         assert found["total"][number] == pytest.approx(sum(row[number] for row in found["rows"]))
@@ -412,17 +386,19 @@ def test_broken_pictures_are_passed_over_and_counted_as_images(pool):
 def test_offline_no_source_on_the_hub_is_opened_and_that_is_said(pool, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        hub_source, "open_table", lambda name, **_: asked.append(name) or hf_datasets.Table(iter(()), None)
+        hub_source, "open_table", lambda name, **_: asked.append(name) or hf_datasets.SplitRows(iter(()), None)
     )
     mixed = {"textvqa": {"images": ["hf:someone/photos:train", "pool"]}, "okvqa": {"images": "hf:someone/more"}}
     config = load_config(configured(pool, tasks=mixed))
-    said = projected(config, PlanOptions(SamplingOptions(images=60, offline=True), device="l4", measure=False)).assumed
+    said = projected(
+        config, PlanOptions(SamplingOptions(images=60, offline=True), device="l4", benchmark=False)
+    ).assumed
     assert not asked
     (mixed,) = [line for line in said if line.startswith("textvqa: ")]
     assert "hf:someone/photos:train not looked at" in mixed and "--offline" in mixed and "none was opened" not in mixed
     (alone,) = [line for line in said if line.startswith("okvqa: ")]
     assert "hf:someone/more not looked at" in alone and "1024x768 pixels, since none was opened" in alone
-    said = projected(config, PlanOptions(SamplingOptions(images=60), device="l4", measure=False)).assumed
+    said = projected(config, PlanOptions(SamplingOptions(images=60), device="l4", benchmark=False)).assumed
     assert set(asked) == {"someone/photos:train", "someone/more"}
     assert not [line for line in said if "--offline" in line]
 
@@ -432,7 +408,7 @@ def test_offline_a_folder_in_the_form_of_the_hub_is_opened_all_the_same(pool):
     (pool / "copy").mkdir()
     parquet.write_table(pyarrow.Table.from_pylist([{"image": row}] * 3), pool / "copy" / "train-0.parquet")
     config = load_config(configured(pool, tasks={"textvqa": {"images": "hf:./copy:train"}}))
-    said = projected(config, PlanOptions(SamplingOptions(images=3, offline=True), device="l4", measure=False)).assumed
+    said = projected(config, PlanOptions(SamplingOptions(images=3, offline=True), device="l4", benchmark=False)).assumed
     assert not [line for line in said if "not looked at" in line or "none was opened" in line]
 
 
@@ -450,9 +426,9 @@ def test_where_nobody_knows_how_many_images_there_are_the_user_says_it(pool, mon
     ("options", "told"),
     [
         (("--device", "a10o"), "Did you mean a10?"),
-        (("--device", "a10", "--measure"), "Give one of them"),
-        (("--picture", "large"), "1024x768"),
-        (("--picture", "0x9"), "1024x768"),
+        (("--device", "a10", "--benchmark"), "Give one of them"),
+        (("--image-size", "large"), "1024x768"),
+        (("--image-size", "0x9"), "1024x768"),
     ],
 )
 def test_wrong_options_are_refused_with_what_would_be_right(pool, options, told):

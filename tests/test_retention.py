@@ -372,7 +372,8 @@ def test_another_model_fits_where_there_is_room_for_its_weights_and_more(monkeyp
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free, 10**9))
     assert fits_twice(OnGpus()) is fits
     weights = weighed._model.get_memory_footprint()
-    monkeypatch.setattr("parityalign.models.memory._kilobytes", lambda *_: weights * free // 1000 // 1024)
+    memory = SimpleNamespace(available=weights * free // 1000)
+    monkeypatch.setattr("parityalign.models.memory.psutil.virtual_memory", lambda: memory)
     assert fits_twice(weighed._model) is fits
 
 

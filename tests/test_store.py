@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parityalign.core.artifacts import Artifact, RunFolder
+from parityalign.core.artifacts import LOCK, OWNER, Artifact, RunFolder
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.files import file_digest, folder_digest, write_whole
 from parityalign.core.jsonl import Stream, resume_in_batches
@@ -303,8 +303,7 @@ def test_records_that_do_not_belong_to_the_items_are_a_bug(tmp_path, items, made
 KILLED_WRITER = """
 import sys
 from pathlib import Path
-from parityalign.records import Answer
-from parityalign.store import RunFolder, resume_in_batches
+from parityalign.core import Answer, RunFolder, resume_in_batches
 
 with RunFolder(Path(sys.argv[1])) as run:
     artifact = run.artifact("answers", inputs={}, settings={})
@@ -318,6 +317,18 @@ with RunFolder(Path(sys.argv[1])) as run:
 """
 
 
+def test_notes_are_told_once_and_in_order_whichever_process_told_them(run):
+    pairs_artifact(run).note("One thing.")
+    resumed = pairs_artifact(run)
+    resumed.also = lambda: {"note": "Three servers.", "servers": 3}
+    for text in ("Another.", "One thing."):
+        resumed.note(text)
+    resumed.finish({}, outcome="fine")
+    manifest = pairs_artifact(run).manifest
+    assert manifest["note"] == "Three servers. One thing. Another."
+    assert (manifest["servers"], manifest["outcome"], "notes" in manifest) == (3, "fine", False)
+
+
 def test_a_process_killed_while_it_writes_is_continued_to_the_same_bytes(tmp_path):
     def start(run: Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", KILLED_WRITER, str(run)]
@@ -325,12 +336,14 @@ def test_a_process_killed_while_it_writes_is_continued_to_the_same_bytes(tmp_pat
 
     whole = start(tmp_path / "whole")
     whole.communicate()
+    assert whole.returncode == 0
     for kill_after in (1, 20, 55):
         killed = start(tmp_path / "killed")
         for _ in range(kill_after):
             killed.stdout.readline()
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
+        assert (tmp_path / "killed" / "answers" / "a.jsonl").exists()
         assert not (tmp_path / "killed" / "answers" / "manifest.json").exists()
     start(tmp_path / "killed").communicate()
     assert folder_digest(tmp_path / "killed" / "answers") == folder_digest(tmp_path / "whole" / "answers")
@@ -363,6 +376,49 @@ def test_a_second_process_is_refused_with_the_folder_and_the_pid_of_the_first(tm
     assert str(tmp_path / "r") in refusal
     assert str(os.getpid()) in refusal
     assert _from_another_process(tmp_path / "r") == "entered"
+
+
+def test_a_second_run_of_the_same_folder_in_one_process_is_refused_too(tmp_path):
+    with RunFolder(tmp_path / "r"), pytest.raises(UserError, match=f"pid {os.getpid()}"), RunFolder(tmp_path / "r"):
+        pass
+    with RunFolder(tmp_path / "r"):
+        pass
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from parityalign.core import RunFolder
+
+with RunFolder(Path(sys.argv[1])):
+    print("holds", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_lock_of_a_killed_process_is_gone_with_it(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "r")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "holds\n"
+        with pytest.raises(UserError, match=f"pid {holder.pid}"), RunFolder(tmp_path / "r"):
+            pass
+        holder.kill()
+    with RunFolder(tmp_path / "r"):
+        pass
+
+
+@pytest.mark.parametrize("name", [LOCK, OWNER])
+def test_nothing_is_written_through_a_link_in_the_place_of_the_lock(tmp_path, name):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "precious").write_text("of another")
+    (tmp_path / "r" / name).symlink_to(tmp_path / "precious")
+    if name == LOCK:
+        with pytest.raises(UserError, match="is a symbolic link"), RunFolder(tmp_path / "r"):
+            pass
+    else:
+        with RunFolder(tmp_path / "r"):
+            pass
+    assert (tmp_path / "precious").read_text() == "of another"
 
 
 def test_a_file_in_the_place_of_the_run_folder_is_refused(tmp_path):

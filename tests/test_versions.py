@@ -13,7 +13,7 @@ import tiny
 from parityalign.core.errors import UserError
 from parityalign.models.attention import recording_attention
 from parityalign.models.backends import hf
-from parityalign.models.backends._generate import Passes, refuse_unknown_generate
+from parityalign.models.backends._generate import GenerationPasses, refuse_unknown_generate
 from parityalign.models.loading import open_model
 from parityalign.models.versions import NEWEST, OLDEST
 
@@ -51,7 +51,7 @@ def begun(cache_name):
     """A model and its passes, with two prompts of two tokens taken in."""
     model = Counting(cache_name)
     mask = torch.tensor([[0, 1], [1, 1]])
-    passes = Passes(model, {cache_name: DynamicCache(), "attention_mask": mask, "position_ids": None})
+    passes = GenerationPasses(model, {cache_name: DynamicCache(), "attention_mask": mask, "position_ids": None})
     first = passes.first(torch.tensor([[1, 2], [3, 4]]), GenerationConfig())
     assert first.tolist() == [[1, 2], [3, 4]]
     return model, passes

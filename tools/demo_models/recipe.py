@@ -47,7 +47,7 @@ from demo_models.schooling import (
 )
 from parityalign.core.interfaces import RATIONALE_PROMPT
 from parityalign.core.layout import EMBEDDED_MODELS
-from parityalign.demo.canvas import Picture, one_of_each_kind
+from parityalign.demo.canvas import Drawing, one_of_each_kind
 from parityalign.demo.worlds import WORLDS
 from parityalign.tasks import load_task
 
@@ -93,7 +93,7 @@ def sights_of_the_worlds() -> set[str]:
 
 def talk_maker(
     processor: LlavaProcessor, *, student: bool = False, explained: int = 0
-) -> Callable[[str, Picture, Random], list[Talk]]:
+) -> Callable[[str, Drawing, Random], list[Talk]]:
     """Turns a picture into questions with answers, cues and, for the teacher, the task's annotate prompt.
 
     Args:
@@ -115,7 +115,7 @@ def talk_maker(
         chosen = rng.sample(found, min(len(found), CUES_A_PICTURE))
         return [Talk(tokens(cue), tokens(rng.choice(sorted(names)))) for cue, names in chosen]
 
-    def talks(name: str, picture: Picture, rng: Random) -> list[Talk]:
+    def talks(name: str, picture: Drawing, rng: Random) -> list[Talk]:
         known = [fact for fact in picture.facts if not student or student_was_told(fact)]
         sights = [sight for sight in picture.sights if not student or student_was_shown(sight)]
         task = tasks[name]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from parityalign.demo.canvas import Fact, Picture
+from parityalign.demo.canvas import Drawing, Fact
 from parityalign.demo.worlds import WORLDS
 
 TRAINING_SEEDS = range(0, 1_000_000_000)
@@ -51,7 +51,7 @@ def world_of(rng: Random, mix: Mapping[str, float]) -> str:
     return rng.choices(tuple(mix), tuple(mix.values()))[0]
 
 
-def drawn(seed: int, mix: Mapping[str, float] = TOWER_MIX) -> tuple[str, Picture]:
+def drawn(seed: int, mix: Mapping[str, float] = TOWER_MIX) -> tuple[str, Drawing]:
     """The training picture of a seed and the task of its world; a third pass through JPEG, as photographs do."""
     rng = Random(seed)
     task = world_of(rng, mix)
@@ -63,7 +63,7 @@ def drawn(seed: int, mix: Mapping[str, float] = TOWER_MIX) -> tuple[str, Picture
     return task, picture
 
 
-def pixels(pictures: Sequence[Picture]) -> torch.Tensor:
+def pixels(pictures: Sequence[Drawing]) -> torch.Tensor:
     """(pictures, 3, SIDE, SIDE) bytes."""
     return torch.from_numpy(np.stack([np.asarray(picture.image) for picture in pictures])).permute(0, 3, 1, 2)
 
@@ -153,7 +153,7 @@ class TalkLessons:
     def __init__(
         self,
         prefix: list[int],
-        talks: Callable[[str, Picture, Random], list[Talk]],
+        talks: Callable[[str, Drawing, Random], list[Talk]],
         batch_size: int,
         first: int,
     ) -> None:

@@ -109,9 +109,9 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
     device: Annotated[str | None, typer.Option(help="Such as a100-80gb; by default this machine.")] = None,
     sample: Annotated[int, typer.Option(min=0, help="Pictures of each task that are opened.")] = 32,
     images: Annotated[int | None, typer.Option(min=1, help="Images of each task, where they are not counted.")] = None,
-    picture: Annotated[str, typer.Option(help="Size of a picture in pixels, where none is opened.")] = "1024x768",
-    failures: Annotated[float, typer.Option(min=0, max=1, help="Share of the pairs that the student has wrong.")] = 0.5,
-    measure: Annotated[
+    image_size: Annotated[str, typer.Option(help="Size of an image in pixels, where none is opened.")] = "1024x768",
+    gap_rate: Annotated[float, typer.Option(min=0, max=1, help="Share of the pairs that the student has wrong.")] = 0.5,
+    benchmark: Annotated[
         bool | None, typer.Option(help="Time local models on the sample; by default the bundled ones on this machine.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the model hub.")] = False,
@@ -119,8 +119,8 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
 ) -> None:
     """Project tokens, time, memory and money of a run before it begins, and say what was assumed."""
 
-    ask = planning.SamplingOptions(sample, planning.size_of_picture(picture), images, offline)
-    found = planning.project_run(load_config(config), planning.PlanOptions(ask, device, failures, measure))
+    sampling = planning.SamplingOptions(sample, planning.size_of_picture(image_size), images, offline)
+    found = planning.project_run(load_config(config), planning.PlanOptions(sampling, device, gap_rate, benchmark))
     if as_json:
         print(found.as_json())
     else:
@@ -135,14 +135,12 @@ def doctor_command(
     """Show what this machine has, and whether and how a run's models would be loaded on it; loads no weights."""
 
     here = planning.inspect_machine()
-    patients = planning.examine_models(load_config(config), here) if config else []
+    checks = planning.examine_models(load_config(config), here) if config else []
     told = (
-        [json.dumps(planning.doctor_record(here, patients), indent=1)]
-        if as_json
-        else planning.doctor_lines(here, patients)
+        [json.dumps(planning.doctor_record(here, checks), indent=1)] if as_json else planning.doctor_lines(here, checks)
     )
     print("\n".join(told))
-    if any(patient.problem or patient.fits is False for patient in patients):
+    if any(check.problem or check.fits is False for check in checks):
         raise typer.Exit(1)
 
 

@@ -33,6 +33,13 @@ class LoadingSettings(Settings):
         """The commit, where it is known, else the branch or tag."""
         return self.commit or self.revision
 
+    def for_own_folder(self) -> "LoadingSettings":
+        """The same for a student that this run has saved: its folder has no revision.
+
+        Whether code beside the weights may run was decided for the student before.
+        """
+        return self.model_copy(update={"revision": None, "commit": None})
+
     def numbers(self) -> dict[str, object]:
         """The settings that a model's answers hang on, as far as they differ from the defaults."""
         return self.model_dump(include={"dtype", "quantise", "max_pixels", "remote_code"}, exclude_defaults=True)

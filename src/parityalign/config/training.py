@@ -1,5 +1,6 @@
 """How the student is trained, as settings; `schema.py` joins them with the others."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
@@ -164,6 +165,10 @@ class LevelSettings(Settings):
         if not self.weights:
             raise ValueError("objective has no term with a weight above 0")
         return self
+
+    def steps(self, pairs: int) -> int:
+        """Optimiser steps on so many training pairs, unless training stops early."""
+        return self.max_steps or self.epochs * math.ceil(pairs / self.batch_size)
 
     @property
     def weights(self) -> dict[str, tuple[float, float]]:

@@ -7,6 +7,7 @@ from .artifacts import input_digest as input_digest
 from .artifacts import manifest_digest as manifest_digest
 from .artifacts import read_manifest as read_manifest
 from .artifacts import stale_inputs as stale_inputs
+from .cores import usable_cores as usable_cores
 from .errors import UserError as UserError
 from .errors import WorkFailed as WorkFailed
 from .errors import missing_package as missing_package

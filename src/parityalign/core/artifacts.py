@@ -7,7 +7,6 @@ version, and what was remembered of the work) stands in `begun.json` until it is
 then on.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -16,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+from filelock import FileLock, Timeout
 
 from parityalign import __version__
 from parityalign.core.errors import UserError
@@ -37,6 +38,10 @@ T = TypeVar("T")
 MANIFEST = "manifest.json"
 BEGUN = "begun.json"
 REMEMBERED = "remembered"
+_NOTES = "notes"
+LOCK = ".lock"
+OWNER = ".lock.pid"
+"""Which process holds the lock, for messages. A file of its own: a locked one cannot be read on Windows."""
 BY_CONTENT = "files"
 """Folder of an artifact for files that are named by their content; they are as many as the images, so the manifest
 does not list them. A record that names one holds its digest too."""
@@ -55,7 +60,7 @@ class Artifact:
         finished: Its manifest is there, made from the same inputs and settings.
         redone_because: What changed, in words, if an artifact of other inputs or settings was thrown away for
             this one; else None.
-        also: More facts for the manifest, from around the stage; asked for when it finishes.
+        also: Facts for the manifest, and a note, that are known only when it finishes: what servers have been asked.
         remembered: Facts for the manifest that the process which finishes it need not know.
     """
 
@@ -138,6 +143,12 @@ class Artifact:
         self.remembered |= facts
         self._write_begun()
 
+    def note(self, text: str) -> None:
+        """Keeps a sentence for people, on the disk at once; the manifest has each once, in the order of telling."""
+        notes = self.remembered.get(_NOTES, [])
+        if text not in notes:
+            self.remember(**{_NOTES: [*notes, text]})
+
     def _write_begun(self) -> None:
         remembered = {REMEMBERED: self.remembered} if self.remembered else {}
         write_whole(self.path / BEGUN, _as_json({**self._plan, **remembered}))
@@ -158,14 +169,12 @@ class Artifact:
             name: {"sha256": file_digest(self.path / name), "bytes": (self.path / name).stat().st_size}
             for name in names
         }
-        around = dict(self.also())
-        notes = [str(said["note"]) for said in (around, facts) if said.get("note")]
+        known = {**self.remembered, **self.also(), **facts}
+        notes = [known.pop("note", ""), *known.pop(_NOTES, [])]
         manifest = {
             "counts": dict(counts),
-            **self.remembered,
-            **around,
-            **facts,
-            **({"note": " ".join(notes)} if notes else {}),
+            **known,
+            **({"note": " ".join(filter(None, notes))} if any(notes) else {}),
             **self._plan,
             "fingerprint": content_id(_as_json(self._plan)),
             "parityalign": __version__,
@@ -220,7 +229,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: int | None = None
+        # An object holds the lock, whichever of its threads lets go of it.
+        self._lock = FileLock(path / LOCK, thread_local=False)
 
     def __enter__(self) -> Self:
         """Takes the lock.
@@ -228,33 +238,32 @@ class RunFolder:
         Raises:
             UserError: Another process works in this folder, or the folder cannot be made.
         """
-        lock_file = self.path / ".lock"
+        if (self.path / LOCK).is_symlink():
+            raise UserError(f"{self.path / LOCK} is a symbolic link, and a lock is not taken through one. Delete it.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as problem:
-            raise UserError(f"cannot use {self.path} as a run folder: {problem.strerror}") from problem
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            pid = lock_file.read_text().strip() or "unknown"
+            self._lock.acquire(blocking=False)
+            _write_anew(self.path / OWNER, f"{os.getpid()}\n")
+        except Timeout:
             raise UserError(
-                f"the run folder {self.path} is in use by another process (pid {pid}).\n"
+                f"the run folder {self.path} is in use by another process (pid {self._owner()}).\n"
                 "Wait for it to end, or name another folder as the run."
             ) from None
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
-        self._lock = lock
+        except OSError as problem:
+            self._lock.release()
+            raise UserError(f"cannot use {self.path} as a run folder: {problem.strerror}") from problem
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Gives the lock back; the system does so too when the process dies."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
+
+    def _owner(self) -> str:
+        """Who wrote its number last; it may not have done so yet."""
+        file = self.path / OWNER
+        return (file.read_text(encoding="utf-8").strip() if file.is_file() else "") or "unknown"
 
     def artifact(
         self, name: str, *, inputs: Mapping[str, str], settings: Mapping[str, object], version: int = 1
@@ -332,6 +341,13 @@ def _damage(folder: Path, manifest: Mapping[str, Any]) -> str | None:
 def _entries(path: Path) -> list[Path]:
     """What lies in a folder; a file itself."""
     return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def _write_anew(path: Path, text: str) -> None:
+    """Writes a file that was not there before, so that no link leads the writing elsewhere."""
+    path.unlink(missing_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _short(value: object) -> str:

@@ -2,9 +2,8 @@
 
 import hashlib
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from parityalign.core.errors import UserError, WorkFailed
@@ -12,6 +11,7 @@ from parityalign.core.records import content_id
 
 HALF_WRITTEN = ".part"
 """Suffix of a file that `write_whole` has not moved into place; a kill may leave one behind."""
+_SEPARATOR = os.sep.encode()
 
 
 def file_digest(path: Path) -> str:
@@ -45,18 +45,12 @@ def folder_digest(folder: Path) -> str:
 def files_below(folder: Path) -> Iterator[Path]:
     """Everything below a folder that is no folder, sorted by path; links to folders are listed but not entered.
 
-    The names are sorted in a temporary database, so a million of them take no memory.
-
     Raises:
         UserError: A folder cannot be read.
     """
-    with closing(sqlite3.connect("")) as names:
-        names.execute("CREATE TABLE names (name BLOB PRIMARY KEY) WITHOUT ROWID")
-        # With 0 between its parts a path sorts as the list of its parts does.
-        found = ((path.replace(b"/", b"\0"),) for path in _walk(os.fsencode(folder)))
-        names.executemany("INSERT INTO names VALUES (?)", found)
-        for (name,) in names.execute("SELECT name FROM names ORDER BY name"):
-            yield Path(os.fsdecode(name.replace(b"\0", b"/")))
+    # With 0 between its parts a path sorts as the list of its parts does.
+    for name in sorted(path.replace(_SEPARATOR, b"\0") for path in _walk(os.fsencode(folder))):
+        yield Path(os.fsdecode(name.replace(b"\0", _SEPARATOR)))
 
 
 def _walk(folder: bytes) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import datasets
 
 
-class Table(NamedTuple):
+class SplitRows(NamedTuple):
     """One split of a data set."""
 
     rows: Iterator[Mapping[str, object]]
@@ -22,7 +22,7 @@ class Table(NamedTuple):
     """How many rows there are, where the data set says so."""
 
 
-def open_table(name: str, *, prefer: Sequence[str] = ()) -> Table:
+def open_table(name: str, *, prefer: Sequence[str] = ()) -> SplitRows:
     """The rows of one split.
 
     Args:
@@ -42,7 +42,7 @@ def open_table(name: str, *, prefer: Sequence[str] = ()) -> Table:
             if type(kind).__name__ == "Image":
                 table = table.cast_column(column, _undecoded())
     known = (table.info.splits or {}).get(str(table.split))
-    return Table(_rows(name, table), known.num_examples if known else None)
+    return SplitRows(_rows(name, table), known.num_examples if known else None)
 
 
 def _rows(name: str, table: "datasets.IterableDataset") -> Iterator[Mapping[str, object]]:

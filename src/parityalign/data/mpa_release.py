@@ -21,7 +21,7 @@ from parityalign.core import Question, Record, Row, UserError, has_keys, quoted_
 _IMAGE_MARK = "<image>\n"
 
 
-class Item(Record):
+class ReleaseRow(Record):
     """One row of any of these files."""
 
     item_id: str
@@ -38,10 +38,10 @@ class Item(Record):
 class _Shape(NamedTuple):
     keys: tuple[str, ...]
     """Every row of such a file has these."""
-    read: Callable[[Row], Item]
+    read: Callable[[Row], ReleaseRow]
 
 
-def read_item(row: Row) -> Item:
+def read_item(row: Row) -> ReleaseRow:
     """What one row of a PA output, a prediction file or a file of conversations says; its keys tell which one it is.
 
     Raises:
@@ -77,8 +77,8 @@ def base_name(path: str) -> str:
     return PurePosixPath(path.replace("\\", "/")).name
 
 
-def _pair(row: Row, *, question: str, answer: str, prediction: str | None = None) -> Item:
-    return Item(
+def _pair(row: Row, *, question: str, answer: str, prediction: str | None = None) -> ReleaseRow:
+    return ReleaseRow(
         item_id=row.text("question_id"),
         image=base_name(row.text("image_path")),
         question=row.text_or_none(question),
@@ -87,14 +87,14 @@ def _pair(row: Row, *, question: str, answer: str, prediction: str | None = None
     )
 
 
-def _conversation(row: Row) -> Item:
+def _conversation(row: Row) -> ReleaseRow:
     turns = row.rows("conversations")
     said_by = [turn.text("from") for turn in turns]
     if said_by != ["human", "gpt"]:
         told = quoted_names(said_by)
         raise UserError(f"{row.where}: 'conversations' should be one turn of human and one of gpt, has {told}")
     asked, answer = (turn.text_or_none("value") for turn in turns)
-    return Item(
+    return ReleaseRow(
         item_id=row.text("id"),
         image=base_name(row.text("image")),
         question=asked and asked.removeprefix(_IMAGE_MARK),

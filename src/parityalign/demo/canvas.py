@@ -53,7 +53,7 @@ def because(text: str, facts: Iterable[Fact]) -> list[Fact]:
     return [fact if fact.because else fact._replace(because=text) for fact in facts]
 
 
-class Picture(NamedTuple):
+class Drawing(NamedTuple):
     """A drawn image, every fact that is true of it, and what an eye should notice in it."""
 
     image: Image.Image

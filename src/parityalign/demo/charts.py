@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from parityalign.demo.canvas import COLOURS, SIDE, Fact, Picture, because, font, write
+from parityalign.demo.canvas import COLOURS, SIDE, Drawing, Fact, because, font, write
 
 CATEGORIES = "mon tue wed thu fri sat sun usa uk eu tv web may oct".split()
 TITLES = "sales rain visitors prices votes energy tourism exports profit traffic wages growth".split()
@@ -27,7 +27,7 @@ class Series(NamedTuple):
     """The value at the end of the axis: 50 or 100."""
 
 
-def draw_chart(rng: Random) -> Picture:
+def draw_chart(rng: Random) -> Drawing:
     """One chart of a random kind."""
     return rng.choice((_upright, _upright, _lying, _line, _pie))(rng)
 
@@ -48,7 +48,7 @@ def _sheet(rng: Random) -> tuple[Image.Image, ImageDraw.ImageDraw, str]:
     return image, draw, title
 
 
-def _upright(rng: Random) -> Picture:
+def _upright(rng: Random) -> Drawing:
     series = _series(rng, rng.randint(3, 4))
     image, draw, title = _sheet(rng)
     left, floor, ceiling = 26, 110, 30
@@ -72,7 +72,7 @@ def _value_axis(draw: ImageDraw.ImageDraw, top: int, left: int, floor: int, ceil
         write(draw, (left - 2, y), str(round(top * share)), font("DejaVuSans.ttf", 10), fill=_INK, anchor="rm")
 
 
-def _lying(rng: Random) -> Picture:
+def _lying(rng: Random) -> Drawing:
     series = _series(rng, rng.randint(3, 5))
     image, draw, title = _sheet(rng)
     left, right, top, bottom = 36, 122, 20, 114
@@ -89,7 +89,7 @@ def _lying(rng: Random) -> Picture:
     return _picture(image, series, title, "bar", rng)
 
 
-def _line(rng: Random) -> Picture:
+def _line(rng: Random) -> Drawing:
     series = _series(rng, rng.randint(3, 4))
     colour = series.colours[0]
     series = series._replace(colours=(colour,) * len(series.values))
@@ -108,7 +108,7 @@ def _line(rng: Random) -> Picture:
     return _picture(image, series, title, "point", rng)
 
 
-def _pie(rng: Random) -> Picture:
+def _pie(rng: Random) -> Drawing:
     count = rng.randint(2, 4)
     values = _tenths(rng, count)
     series = Series(tuple(rng.sample(CATEGORIES, count)), values, tuple(rng.sample(tuple(COLOURS), count)), 100)
@@ -144,7 +144,7 @@ def _tenths(rng: Random, count: int) -> tuple[int, ...]:
             return (*parts, rest)
 
 
-def _picture(image: Image.Image, series: Series, title: str, mark: str, rng: Random) -> Picture:
+def _picture(image: Image.Image, series: Series, title: str, mark: str, rng: Random) -> Drawing:
     values = " and ".join(f"{label} is {value}" for label, value in zip(series.labels, series.values, strict=True))
     told = [*_lookups(series, mark), *_extremes(series), *_comparisons(series, rng)]
     facts = [
@@ -159,7 +159,7 @@ def _picture(image: Image.Image, series: Series, title: str, mark: str, rng: Ran
     if mark != "point" and len(set(series.colours)) > 1:
         sights += [f"{colour} {mark} {value}" for colour, value in zip(series.colours, series.values, strict=True)]
         sights += [f"{colour} {label}" for colour, label in zip(series.colours, series.labels, strict=True)]
-    return Picture(image, tuple(facts), tuple(sights))
+    return Drawing(image, tuple(facts), tuple(sights))
 
 
 def _lookups(series: Series, mark: str) -> list[Fact]:

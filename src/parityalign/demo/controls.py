@@ -58,7 +58,7 @@ ENDLESS = 1_000_000
 """Patience of a control: it takes all its steps, and the best of its measurements counts."""
 
 
-class Lesson(NamedTuple):
+class Arm(NamedTuple):
     """What one control trains on."""
 
     name: str
@@ -81,7 +81,7 @@ class Aligned(NamedTuple):
 def run_controls(run: Run) -> None:
     """Trains and scores every control of a finished run, writes `controls.json` and the report once more."""
     aligned = _aligned(run)
-    rows = [_control(run, aligned, lesson) for lesson in _lessons(run, aligned)]
+    rows = [_control(run, aligned, arm) for arm in _arms(run, aligned)]
     gaps = list(run.artifact("verdicts").stream(GAPS, Pair))
     right = sum(is_true(pair, run.tasks[pair.task]) for pair in gaps)
     controls = Controls(controls=tuple(rows), gap_precision=GapPrecision(n=len(gaps), right=right))
@@ -108,26 +108,24 @@ def _aligned(run: Run) -> Aligned:
     )
 
 
-def _lessons(run: Run, aligned: Aligned) -> Iterator[Lesson]:
+def _arms(run: Run, aligned: Aligned) -> Iterator[Arm]:
     settings, seed = run.config.level, run.config.seed
 
     def chosen(**changes: object) -> Choice:
         return choose_pairs(aligned.judged, settings.model_copy(update=changes), seed)
 
     trained = [*chosen().training, *chosen().held_out]
-    yield Lesson("without replay", "the gaps alone, the paper's way", chosen(replay=0.0))
-    yield Lesson("all pairs", "annotate without identify", chosen(select="all"))
-    yield Lesson("random pairs", "as many, whatever their verdict", chosen(select="random"))
+    yield Arm("without replay", "the gaps alone, the paper's way", chosen(replay=0.0))
+    yield Arm("all pairs", "annotate without identify", chosen(select="all"))
+    yield Arm("random pairs", "as many, whatever their verdict", chosen(select="random"))
     true = true_pairs(aligned.images, Counter(pair.task for pair in trained), seed)
-    yield Lesson(
-        "true labels", "as many, drawn with the pictures", split_by_image(true, settings.held_out, seed), False
-    )
+    yield Arm("true labels", "as many, drawn with the pictures", split_by_image(true, settings.held_out, seed), False)
     own = [
         pair.model_copy(update={"answer": aligned.student_said[pair.pair_id]})
         for pair in [*chosen(select="random").training, *chosen(select="random").held_out]
         if aligned.student_said[pair.pair_id]
     ]
-    yield Lesson(
+    yield Arm(
         "format only", "the student's own answers: no new content", split_by_image(own, settings.held_out, seed), False
     )
 
@@ -163,14 +161,14 @@ def _drawn_facts(images: Sequence[ImageRef], rng: Random) -> Iterator[tuple[Imag
         left = [(image, facts) for image, facts in rest if facts]
 
 
-def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
+def _control(run: Run, aligned: Aligned, arm: Arm) -> Control:
     """Trains, asks and scores one control; what was finished before is kept."""
-    folder = f"controls/{lesson.name.replace(' ', '-')}"
+    folder = f"controls/{arm.name.replace(' ', '-')}"
     changes: dict[str, object] = {"max_steps": aligned.steps, "patience": ENDLESS}
-    if not lesson.of_the_teacher:
+    if not arm.of_the_teacher:
         changes["objective"] = {"answer": 1.0}
     settings = run.config.level.model_copy(update=changes)
-    choice = lesson.choice
+    choice = arm.choice
     trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in (*choice.training, *choice.held_out)))
     inputs = {"student model": run.models.student_fingerprint, "pairs": trained}
     plan = {**settings.model_dump(mode="json"), **settings.stands_for, "seed": run.config.seed}
@@ -179,7 +177,7 @@ def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
         plan["weights"] = run.config.discrepancy.model_dump(include={"weight_by", "weight_exponent"})
     student = run.folder.artifact(f"{folder}/student", inputs=inputs, settings=plan)
     if not student.finished:
-        level = leveller(run, settings, run.config.seed, f"level {lesson.name}")
+        level = leveller(run, settings, run.config.seed, f"level {arm.name}")
         level(choice.training, choice.held_out, student.path)
         student.finish({"pairs": len(choice.training), "steps": aligned.steps})
     asked = {"student": student.digest, "answers before": run.artifact("answers").digest}
@@ -192,19 +190,19 @@ def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
             lambda: run.load_own(student.path),
             settings=run.config.evaluate,
             seed=run.config.seed,
-            on_progress=lambda done, total: run.progress(f"evaluate {lesson.name}", done, total),
+            on_progress=lambda done, total: run.progress(f"evaluate {arm.name}", done, total),
         )
         answers.finish({"answers": sum(1 for _ in answers.stream(AFTER_FILE, Answer))})
-    return scored(run, answers, lesson, aligned.steps)
+    return scored(run, answers, arm, aligned.steps)
 
 
-def scored(run: Run, after: Artifact, lesson: Lesson, steps: int) -> Control:
+def scored(run: Run, after: Artifact, arm: Arm, steps: int) -> Control:
     """What a control came to, beside the run's student before and after.
 
     Args:
         run: Finished.
         after: The answers of the control's student.
-        lesson: What it was trained on.
+        arm: What it was trained on.
         steps: Optimiser steps.
     """
     own, config = run.artifact("answers"), run.config
@@ -218,9 +216,9 @@ def scored(run: Run, after: Artifact, lesson: Lesson, steps: int) -> Control:
     by_task = {task: Estimate(score=found.after.score, ci=found.after.ci) for task, found in scores.tasks.items()}
     gain, ahead = scores.mean_gain, score(after.stream(AFTER_FILE, Answer), run_after).mean_gain
     return Control(
-        name=lesson.name,
-        description=lesson.description,
-        pairs=len(lesson.choice.training),
+        name=arm.name,
+        description=arm.description,
+        pairs=len(arm.choice.training),
         steps=steps,
         tasks=by_task,
         mean=Estimate(score=sum(found.score for found in by_task.values()) / len(by_task)) if by_task else None,

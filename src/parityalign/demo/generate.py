@@ -16,9 +16,9 @@ from shutil import rmtree
 from PIL import Image
 
 from parityalign.core import DRAWN, HALF_WRITTEN, Progress, UserError, WorkFailed, write_whole
-from parityalign.demo.canvas import Fact, Picture, one_of_each_kind
+from parityalign.demo.canvas import Drawing, Fact, one_of_each_kind
 from parityalign.demo.charts import implied
-from parityalign.demo.splits import WRITERS, Asked
+from parityalign.demo.splits import WRITERS, AskedPicture
 from parityalign.demo.worlds import WORLDS
 
 POOL_SEEDS = range(1_000_000_000, 2_000_000_000)
@@ -111,7 +111,7 @@ def truth(task: str, image: Path) -> tuple[Fact, ...]:
     return (*facts, *(fact for fact in implied(facts) if fact.question not in drawn))
 
 
-def write_pool(folder: Path, task: str, seed: int, pictures: int) -> Iterator[Picture]:
+def write_pool(folder: Path, task: str, seed: int, pictures: int) -> Iterator[Drawing]:
     """Draws unlabelled pictures, picture by picture.
 
     Args:
@@ -127,7 +127,7 @@ def write_pool(folder: Path, task: str, seed: int, pictures: int) -> Iterator[Pi
         yield picture
 
 
-def write_test(folder: Path, task: str, seed: int, pictures: int) -> Iterator[Picture]:
+def write_test(folder: Path, task: str, seed: int, pictures: int) -> Iterator[Drawing]:
     """Draws a labelled test split as the task's benchmark would release it, picture by picture.
 
     Args:
@@ -136,10 +136,10 @@ def write_test(folder: Path, task: str, seed: int, pictures: int) -> Iterator[Pi
         seed: Of the demo whose test pictures these are; other seeds draw others.
         pictures: How many, with two questions each.
     """
-    asked: list[Asked] = []
+    asked: list[AskedPicture] = []
     for picture_seed in seeds(TEST_SEEDS, task, seed, pictures):
         rng = Random(picture_seed)
         picture = WORLDS[task](rng)
-        asked.append(Asked(picture.image, tuple(one_of_each_kind(picture.facts, rng)[:2])))
+        asked.append(AskedPicture(picture.image, tuple(one_of_each_kind(picture.facts, rng)[:2])))
         yield picture
     WRITERS[task](folder / "test" / task, asked, Random(seed))

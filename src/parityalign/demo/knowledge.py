@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from parityalign.demo.canvas import COLOURS, SIDE, Fact, Picture, backdrop, font, weathered
+from parityalign.demo.canvas import COLOURS, SIDE, Drawing, Fact, backdrop, font, weathered
 
 
 class Thing(NamedTuple):
@@ -76,7 +76,7 @@ _QUESTIONS = {
 }
 
 
-def draw_knowledge(rng: Random) -> Picture:
+def draw_knowledge(rng: Random) -> Drawing:
     """One thing, or two side by side."""
     image = backdrop(rng)
     count = rng.choice((1, 1, 2))
@@ -96,7 +96,7 @@ def draw_knowledge(rng: Random) -> Picture:
             known = f"used for {thing.use}" if kind == "name" else f"called {thing.name}"
             facts.append(Fact(kind, ask.format(phrase), getattr(thing, kind), thing.name, f"{phrase} is {known}"))
         sights += [thing.name, f"{('left', 'right')[place] if count == 2 else 'only'} {thing.name}"]
-    return Picture(weathered(image, rng), tuple(facts), tuple(sights))
+    return Drawing(weathered(image, rng), tuple(facts), tuple(sights))
 
 
 def _stamp(image: Image.Image, sign: str, centre: tuple[int, int], size: int, colour: str, rng: Random) -> None:

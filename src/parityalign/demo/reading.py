@@ -9,8 +9,8 @@ from parityalign.demo.canvas import (
     NUMBERS,
     PALE,
     SIDE,
+    Drawing,
     Fact,
-    Picture,
     backdrop,
     because,
     fitting_font,
@@ -26,12 +26,12 @@ WORDS = (
 ).split()
 
 
-def draw_reading(rng: Random) -> Picture:
+def draw_reading(rng: Random) -> Drawing:
     """A sign with one text, a sign with two texts in two colours, or a label with a product and a number."""
     return rng.choice((_one_text, _two_texts, _two_texts, _label))(rng)
 
 
-def _plate(rng: Random, height: int) -> tuple[Picture, ImageDraw.ImageDraw, tuple[int, int, int, int]]:
+def _plate(rng: Random, height: int) -> tuple[Drawing, ImageDraw.ImageDraw, tuple[int, int, int, int]]:
     image = backdrop(rng)
     draw = ImageDraw.Draw(image)
     width = rng.randint(96, 120)
@@ -40,10 +40,10 @@ def _plate(rng: Random, height: int) -> tuple[Picture, ImageDraw.ImageDraw, tupl
     draw.rounded_rectangle(
         box, radius=rng.randint(0, 10), fill=rng.choice(PALE), outline=(90, 90, 90), width=rng.randint(1, 3)
     )
-    return Picture(image, (), ()), draw, box
+    return Drawing(image, (), ()), draw, box
 
 
-def _one_text(rng: Random) -> Picture:
+def _one_text(rng: Random) -> Drawing:
     blank, draw, (left, top, right, bottom) = _plate(rng, rng.randint(40, 70))
     text = rng.choice(WORDS) if rng.random() < 0.7 else rng.choice(NUMBERS)
     colour = rng.choice(tuple(COLOURS))
@@ -58,10 +58,10 @@ def _one_text(rng: Random) -> Picture:
     else:
         facts.append(Fact("read", "What word is written on the sign?", text, text))
     sights = (f"only {text}", text, f"{colour} {text}")
-    return Picture(weathered(blank.image, rng), tuple(because(f"{text} is written in {colour}", facts)), sights)
+    return Drawing(weathered(blank.image, rng), tuple(because(f"{text} is written in {colour}", facts)), sights)
 
 
-def _two_texts(rng: Random) -> Picture:
+def _two_texts(rng: Random) -> Drawing:
     blank, draw, (left, top, right, bottom) = _plate(rng, rng.randint(66, 110))
     upper = rng.choice(WORDS)
     lower = rng.choice([word for word in WORDS if word != upper]) if rng.random() < 0.7 else rng.choice(NUMBERS)
@@ -87,10 +87,10 @@ def _two_texts(rng: Random) -> Picture:
         f"{colours[1]} {lower}",
     )
     seen = f"{upper} is at the top in {colours[0]} and {lower} at the bottom in {colours[1]}"
-    return Picture(weathered(blank.image, rng), tuple(because(seen, facts)), sights)
+    return Drawing(weathered(blank.image, rng), tuple(because(seen, facts)), sights)
 
 
-def _label(rng: Random) -> Picture:
+def _label(rng: Random) -> Drawing:
     blank, draw, (left, top, right, bottom) = _plate(rng, rng.randint(76, 110))
     product, number = rng.choice(WORDS), rng.choice(NUMBERS)
     band = rng.choice(tuple(COLOURS))
@@ -118,7 +118,7 @@ def _label(rng: Random) -> Picture:
         Fact("unit", "What is the unit on the label?", unit, unit),
         Fact("colour", "What color is the band on the label?", band),
     )
-    return Picture(
+    return Drawing(
         weathered(blank.image, rng),
         tuple(because(f"{product} is on the {band} band and {number} {unit} at the bottom", facts)),
         (f"product {product}", product, number, f"amount {number}", f"unit {unit}", f"band {band}"),

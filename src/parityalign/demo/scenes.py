@@ -4,7 +4,7 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from parityalign.demo.canvas import COLOURS, NUMBERS, SIDE, Fact, Picture, because, fitting_font, font, weathered, write
+from parityalign.demo.canvas import COLOURS, NUMBERS, SIDE, Drawing, Fact, because, fitting_font, font, weathered, write
 
 NAMES = (
     "rosa luna bella milo oscar felix nina vera otto emma leo clara hugo ida max lola ruby iris jade amber "
@@ -19,7 +19,7 @@ _SKIES = ((190, 220, 250), (214, 226, 240), (246, 224, 200), (160, 190, 226))
 _WALLS = ((196, 150, 120), (210, 200, 180), (170, 176, 186), (226, 206, 150))
 
 
-def draw_scene(rng: Random) -> Picture:
+def draw_scene(rng: Random) -> Drawing:
     """A shop front, a bus or a road sign, each with its text."""
     return rng.choice((_shop, _bus, _road_sign))(rng)
 
@@ -31,7 +31,7 @@ def _street(rng: Random) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     return image, draw
 
 
-def _shop(rng: Random) -> Picture:
+def _shop(rng: Random) -> Drawing:
     image, draw = _street(rng)
     name, trade, colour = rng.choice(NAMES), rng.choice(TRADES), rng.choice(tuple(COLOURS))
     left, top = rng.randint(2, 12), rng.randint(6, 20)
@@ -50,10 +50,10 @@ def _shop(rng: Random) -> Picture:
     )
     seen = f"{name} is on the {colour} sign above {trade} in the window"
     sights = (name, trade, f"shop {name}", f"sells {trade}", f"front {colour}")
-    return Picture(weathered(image, rng), tuple(because(seen, facts)), sights)
+    return Drawing(weathered(image, rng), tuple(because(seen, facts)), sights)
 
 
-def _bus(rng: Random) -> Picture:
+def _bus(rng: Random) -> Drawing:
     image, draw = _street(rng)
     route, town, colour = rng.choice(NUMBERS), rng.choice(TOWNS), rng.choice(tuple(COLOURS))
     left, top = rng.randint(2, 14), rng.randint(8, 24)
@@ -80,10 +80,10 @@ def _bus(rng: Random) -> Picture:
     )
     seen = f"the {colour} bus has {town} above its window and the number {route}"
     sights = (route, town, f"route {route}", f"bus {town}", f"bus {colour}")
-    return Picture(weathered(image, rng), tuple(because(seen, facts)), sights)
+    return Drawing(weathered(image, rng), tuple(because(seen, facts)), sights)
 
 
-def _road_sign(rng: Random) -> Picture:
+def _road_sign(rng: Random) -> Drawing:
     image, draw = _street(rng)
     towns = rng.sample(TOWNS, 2)
     distances = rng.sample(NUMBERS, 2)
@@ -113,4 +113,4 @@ def _road_sign(rng: Random) -> Picture:
     sights = (*towns, *distances, f"upper {towns[0]}", f"lower {towns[1]}")
     sights += (f"far {distances[0]}", f"low {distances[1]}")
     seen = f"{towns[0]} at the top is {distances[0]} far and {towns[1]} at the bottom is {distances[1]} far"
-    return Picture(weathered(image, rng), tuple(because(seen, facts)), sights)
+    return Drawing(weathered(image, rng), tuple(because(seen, facts)), sights)

@@ -21,7 +21,7 @@ _REASONED = frozenset({"count", "highest", "lowest", "highest_value", "lowest_va
 """Kinds of chart facts that ChartQA's human part would ask; the others go to the augmented part."""
 
 
-class Asked(NamedTuple):
+class AskedPicture(NamedTuple):
     """A test picture and the facts that are asked about it."""
 
     image: Image.Image
@@ -43,7 +43,7 @@ def ten_answers(fact: Fact, others: Sequence[str], rng: Random) -> list[str]:
     return answers
 
 
-def write_textvqa(folder: Path, asked: Sequence[Asked], rng: Random) -> None:
+def write_textvqa(folder: Path, asked: Sequence[AskedPicture], rng: Random) -> None:
     """`TextVQA_0.5.1_val.json` and `train_images/`, where the validation images lie."""
     rows: list[dict[str, object]] = []
     others = _answers(asked)
@@ -70,7 +70,7 @@ def write_textvqa(folder: Path, asked: Sequence[Asked], rng: Random) -> None:
     _write(folder / "TextVQA_0.5.1_val.json", {**head, "data": rows})
 
 
-def write_stvqa(folder: Path, asked: Sequence[Asked], rng: Random) -> None:
+def write_stvqa(folder: Path, asked: Sequence[AskedPicture], rng: Random) -> None:
     """`train_task_1.json`, the only file of the benchmark with answers; one or two answers a question."""
     rows: list[dict[str, object]] = []
     words = _answers(asked)
@@ -94,7 +94,7 @@ def write_stvqa(folder: Path, asked: Sequence[Asked], rng: Random) -> None:
     _write(folder / "train_task_1.json", {"dataset_name": "st_vqa_task_1", "data": rows})
 
 
-def write_chartqa(folder: Path, asked: Sequence[Asked], rng: Random) -> None:
+def write_chartqa(folder: Path, asked: Sequence[AskedPicture], rng: Random) -> None:
     """`test/test_human.json`, `test/test_augmented.json` and `test/png/`."""
     parts: dict[str, list[dict[str, str]]] = {"human": [], "augmented": []}
     for picture in asked:
@@ -107,7 +107,7 @@ def write_chartqa(folder: Path, asked: Sequence[Asked], rng: Random) -> None:
         _write(folder / "test" / f"test_{part}.json", rows)
 
 
-def write_okvqa(folder: Path, asked: Sequence[Asked], rng: Random) -> None:
+def write_okvqa(folder: Path, asked: Sequence[AskedPicture], rng: Random) -> None:
     """The annotations and the questions of val2014; the ten answers are five annotators doubled, as released."""
     annotations: list[dict[str, object]] = []
     questions: list[dict[str, object]] = []
@@ -146,7 +146,7 @@ def _five_doubled(fact: Fact, others: Sequence[str], rng: Random) -> list[dict[s
     ]
 
 
-def _answers(asked: Sequence[Asked]) -> list[str]:
+def _answers(asked: Sequence[AskedPicture]) -> list[str]:
     return sorted({fact.answer for picture in asked for fact in picture.facts})
 
 
@@ -160,6 +160,6 @@ def _write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content))
 
 
-WRITERS: Mapping[str, Callable[[Path, Sequence[Asked], Random], None]] = MappingProxyType(
+WRITERS: Mapping[str, Callable[[Path, Sequence[AskedPicture], Random], None]] = MappingProxyType(
     {"textvqa": write_textvqa, "stvqa": write_stvqa, "chartqa": write_chartqa, "okvqa": write_okvqa}
 )

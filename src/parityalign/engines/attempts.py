@@ -6,7 +6,7 @@ import time
 
 from parityalign.config import ServerSettings
 from parityalign.core import Decoding, NoReply, Remote, Request, Said, UserError, WorkFailed
-from parityalign.engines.ledger import Budget, Usage
+from parityalign.engines.ledger import Budget, Spent
 
 LONGEST_WAIT = 600.0
 """Seconds; a server that asks to be left alone for longer is out of its quota, and the stage stops."""
@@ -33,7 +33,7 @@ class Attempts:
         self.problem = self.problem or problem
         self._stopped.set()
 
-    async def ask(self, request: Request, decoding: Decoding, taken: Usage) -> Said:
+    async def ask(self, request: Request, decoding: Decoding, taken: Spent) -> Said:
         """Sends a question until it is answered; counts every request in `taken`.
 
         Raises:
@@ -53,7 +53,7 @@ class Attempts:
                     raise self._exhausted(problem, request, failures) from None
                 await self._pause(problem, failures)
 
-    async def _send(self, request: Request, decoding: Decoding, taken: Usage) -> Said:
+    async def _send(self, request: Request, decoding: Decoding, taken: Spent) -> Said:
         while (left := self._not_before - time.monotonic()) > 0 and not self.problem:
             await rest(self._stopped, left)
         await self._budget.take(decoding.max_new_tokens)

@@ -38,7 +38,7 @@ class Exchange(Record):
 
 
 @dataclass
-class Usage:
+class Spent:
     """What a number of exchanges took."""
 
     answers: int = 0
@@ -64,9 +64,9 @@ class Usage:
         self.cut_off += exchange.finish == "length"
         self.with_logprob += exchange.logprob is not None
 
-    def __add__(self, other: "Usage") -> "Usage":
+    def __add__(self, other: "Spent") -> "Spent":
         """Both together."""
-        return Usage(**{key: number + getattr(other, key) for key, number in asdict(self).items()})
+        return Spent(**{key: number + getattr(other, key) for key, number in asdict(self).items()})
 
     def as_counts(self) -> dict[str, int | float]:
         """The numbers by their names, for a manifest."""
@@ -78,7 +78,7 @@ def cost(prompt_tokens: int, completion_tokens: int, settings: ServerSettings) -
     return (prompt_tokens * settings.prompt_price + completion_tokens * settings.completion_price) / 1e6
 
 
-def in_words(name: str, usage: Usage, settings: ServerSettings, refused: set[str]) -> str:
+def in_words(name: str, usage: Spent, settings: ServerSettings, refused: set[str]) -> str:
     """What a model was asked in a stage, as a line for the terminal and the report."""
     said = (
         f"{name}: {usage.answers:,} answers, {usage.requests:,} requests ({usage.retries:,} repeated), "
@@ -108,8 +108,8 @@ class Ledger:
 
     def __init__(self, folder: Path | None = None) -> None:
         """Reads what an earlier process left in the folder."""
-        self.total = Usage()
-        self.by_stage: defaultdict[tuple[str, str], Usage] = defaultdict(Usage)
+        self.total = Spent()
+        self.by_stage: defaultdict[tuple[str, str], Spent] = defaultdict(Spent)
         self.longest_prompt = 0
         self.refused: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self._texts: dict[str, str] = {}
@@ -124,13 +124,13 @@ class Ledger:
         """The answer to a question; None where there is none yet."""
         return self._texts.get(key)
 
-    def of_stage(self, stage: str) -> tuple[dict[str, Usage], dict[str, set[str]]]:
+    def of_stage(self, stage: str) -> tuple[dict[str, Spent], dict[str, set[str]]]:
         """What each model was asked in a stage, those parts of it included that are called `STAGE, PART`.
 
         Returns:
             By model: what it took, and the fields that its server refused.
         """
-        used: defaultdict[str, Usage] = defaultdict(Usage)
+        used: defaultdict[str, Spent] = defaultdict(Spent)
         refused: defaultdict[str, set[str]] = defaultdict(set)
         for (of, name), usage in self.by_stage.items():
             if of == stage or of.startswith(f"{stage}, "):

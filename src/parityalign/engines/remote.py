@@ -19,7 +19,7 @@ from parityalign.core import (
 )
 from parityalign.data import Unfit, image_id, read_bytes
 from parityalign.engines.attempts import Attempts, rest
-from parityalign.engines.ledger import Budget, Exchange, Ledger, Usage, in_words
+from parityalign.engines.ledger import Budget, Exchange, Ledger, Spent, in_words
 from parityalign.engines.probe import require_sight
 
 PROBE = "probe"
@@ -146,7 +146,7 @@ class RemoteModel:
 
     async def _ask(self, attempts: Attempts, key: str, request: Request, decoding: Decoding) -> Said:
         """Asks one question and notes what came of it, also where nothing did."""
-        taken, began = Usage(), time.monotonic()
+        taken, began = Spent(), time.monotonic()
         said: Said | None = None
         try:
             said = await attempts.ask(request, decoding, taken)

@@ -6,10 +6,12 @@ from .attention import unwrapped as unwrapped
 from .backends._hf_model import load_hf as load_hf
 from .checkpoint import check_model_folder as check_model_folder
 from .checkpoint import commit_of as commit_of
+from .checkpoint import hub_answers as hub_answers
 from .checkpoint import model_folder as model_folder
 from .checkpoint import published_files as published_files
 from .checkpoint import refuse_damaged as refuse_damaged
 from .checkpoint import weight_files as weight_files
+from .device import bf16_is_fast as bf16_is_fast
 from .device import dtype_of as dtype_of
 from .device import is_out_of_memory as is_out_of_memory
 from .device import this_device as this_device
@@ -22,6 +24,11 @@ from .encoding import stop_tokens as stop_tokens
 from .labels import IGNORE_INDEX as IGNORE_INDEX
 from .labels import LabelEncoder as LabelEncoder
 from .labels import LabelledRow as LabelledRow
+from .limits import CPU_TOKENS as CPU_TOKENS
+from .limits import MOST_TOKENS as MOST_TOKENS
+from .limits import cached_numbers as cached_numbers
+from .limits import patch_side as patch_side
+from .limits import tokens_in_memory as tokens_in_memory
 from .loading import AS_IT_IS as AS_IT_IS
 from .loading import check_model as check_model
 from .loading import open_config as open_config

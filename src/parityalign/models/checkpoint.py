@@ -6,8 +6,12 @@ What the hub has is kept in the local cache; once the files of a commit lie ther
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from httpx2 import HTTPError
+from huggingface_hub import constants, get_session
 
 from parityalign.config import LoadingSettings, is_path
 from parityalign.core import UserError, WorkFailed, out_of_reach
@@ -26,6 +30,8 @@ _NEEDED = {
     "a tokenizer (tokenizer.json or tokenizer_config.json)": ("tokenizer.json", "tokenizer_config.json"),
 }
 _EXPECTED = "config.json, *.safetensors, the processor's configuration and the tokenizer"
+_PATIENCE = 5.0
+"""Seconds in which the hub has to answer."""
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -47,6 +53,20 @@ def model_folder(location: str, loading: LoadingSettings, *, weights: bool) -> P
     files = published_files(location, loading)
     _refuse_incomplete(location, list(files))
     return fetched(location, loading, weights=weights)
+
+
+def hub_answers() -> bool:
+    """Whether the hub is in reach; asked once and briefly, since its own client tries for half a minute."""
+    return not constants.HF_HUB_OFFLINE and _in_reach(constants.ENDPOINT)
+
+
+@cache
+def _in_reach(address: str) -> bool:
+    try:
+        get_session().head(address, timeout=_PATIENCE)
+    except (HTTPError, OSError):
+        return False
+    return True
 
 
 def check_model_folder(location: str) -> None:

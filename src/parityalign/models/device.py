@@ -36,8 +36,16 @@ def dtype_of(loading: LoadingSettings) -> torch.dtype:
     if loading.dtype != "auto":
         found: torch.dtype = getattr(torch, loading.dtype)
         return found
-    fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    fast = torch.cuda.is_available() and bf16_is_fast(on_gpu=True)
     return torch.bfloat16 if fast else torch.float32
+
+
+def bf16_is_fast(on_gpu: bool) -> bool:
+    """Whether the GPU or the processor multiplies bfloat16 in hardware; emulated it is slower than float32."""
+    if on_gpu:
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch allowed
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
 def placement(loading: LoadingSettings, dtype: torch.dtype | None) -> dict[str, Any]:

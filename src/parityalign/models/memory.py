@@ -1,10 +1,12 @@
 """How much memory a model takes while it works: its weights, and what they need at most besides."""
 
 import ctypes
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -20,7 +22,7 @@ def fits_twice(model: PreTrainedModel) -> bool:
     if model.device.type == "cuda":
         free = sum(torch.cuda.mem_get_info(gpu)[0] for gpu in _gpus(model))
     else:
-        free = _kilobytes(Path("/proc/meminfo"), "MemAvailable") * 1024
+        free = psutil.virtual_memory().available
     return free > _ROOM * _weights(model)
 
 
@@ -53,10 +55,10 @@ def _extra_on_gpus(gpus: Sequence[torch.device], work: Callable[[], object]) -> 
 
 def _extra_in_process(work: Callable[[], object]) -> int | None:
     """What the process grew by at most; only Linux says so."""
-    known = _begin_anew()
-    before = _kilobytes(_STATUS, "VmRSS")
+    known = sys.platform == "linux" and _begin_anew()
+    before = psutil.Process().memory_info().rss
     work()
-    return (_kilobytes(_STATUS, "VmHWM") - before) * 1024 if known else None
+    return _peak_resident() - before if known else None
 
 
 def _begin_anew() -> bool:
@@ -64,12 +66,12 @@ def _begin_anew() -> bool:
     try:
         ctypes.CDLL(None).malloc_trim(0)
         _CLEAR.write_text(_FORGET_PEAK)
-    except (OSError, AttributeError):  # another system, or another C library
+    except (OSError, AttributeError):  # not allowed, or another C library
         return False
     return True
 
 
-def _kilobytes(file: Path, name: str) -> int:
-    """A line such as `VmRSS:  8704 kB` of one of the kernel's files; 0 where there is none."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
+def _peak_resident() -> int:
+    """Bytes, from the line `VmHWM:  8704 kB`; psutil does not read it."""
+    lines = _STATUS.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024

@@ -39,10 +39,9 @@ def objective_of(run: StageRun, settings: LevelSettings, pairs: Sequence[Pair]) 
 
 def note_left_out(run: StageRun, artifact: Artifact, settings: LevelSettings) -> None:
     """Has the artifact's manifest say which terms of `objective: discrepancy` the teacher shows nothing for."""
-    lacking, facts = _lacking(run, settings), artifact.also
+    lacking = _lacking(run, settings)
     if lacking:
-        note = f"Without {' and '.join(lacking)}: the teacher shows nothing for it on any pair."
-        artifact.also = lambda: {**facts(), "note": note}
+        artifact.note(f"Without {' and '.join(lacking)}: the teacher shows nothing for it on any pair.")
 
 
 def _lacking(run: StageRun, settings: LevelSettings) -> list[str]:

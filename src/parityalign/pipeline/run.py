@@ -132,8 +132,7 @@ class Run:
 
     def load_own(self, folder: Path) -> Model:
         """Loads a student that this run has trained, in the way of the student before."""
-        loading = self.config.loading.student.model_copy(update={"revision": None, "commit": None})
-        return self.models.load(f"hf:{folder}", loading, "after")
+        return self.models.load(f"hf:{folder}", self.config.loading.student.for_own_folder(), "after")
 
     @property
     def pairs(self) -> list[Pair]:

@@ -9,9 +9,11 @@ import math
 from typing import NamedTuple
 
 from parityalign.config import LevelSettings, LoadingSettings, ServerSettings
+from parityalign.models import CPU_TOKENS, MOST_TOKENS, tokens_in_memory
 from parityalign.planning.published import Device
-from parityalign.planning.sizes import Pace, Size, Stack
-from parityalign.planning.works import Work
+from parityalign.planning.sizes import Size, Stack, Throughput
+from parityalign.planning.works import Workload
+from parityalign.training import MOST_LOGITS
 
 USED = 0.4
 """Share of a device's peak operations that is reached where many tokens go through a model at once."""
@@ -21,10 +23,6 @@ STEP_SECONDS = {True: 0.025, False: 0.002}
 """What one step of `generate` takes at least, on a GPU (where launching the work is what takes long) and on a CPU."""
 RUNTIME_BYTES = {True: 1.0e9, False: 0.5e9}
 """What PyTorch and the device's libraries take before a model is loaded."""
-CPU_TOKENS, MOST_TOKENS, SHARE_OF_FREE, HIDDEN_STATES = 16384, 131_072, 0.5, 24
-"""How many tokens and patches go through a model at once; `models/_batches.py` has the same numbers and says why."""
-MOST_LOGITS = 2**25
-"""In training, of one pass; more are made in chunks, as `losses/_passes.py` says, which has the same number."""
 FLOAT32, HALF = 4, 2
 _QUANTISED = {"8bit": 1.0, "4bit": 0.516}
 """Bytes of a weight; in 4 bits with its share of the scales, quantised again (Dettmers et al. 2023, section 3)."""
@@ -32,7 +30,7 @@ _OPTIMISER = 8
 """Bytes that Adam keeps of each trained parameter: two averages in float32."""
 
 
-class Way(NamedTuple):
+class TrainingMode(NamedTuple):
     """How the student is trained, as far as time and memory hang on it."""
 
     method: str
@@ -41,7 +39,7 @@ class Way(NamedTuple):
     """Whether activations are computed again in the backward pass and not kept."""
     rows: int
     """Examples that are in memory at once."""
-    half: bool
+    bf16: bool
     """Whether it multiplies in bfloat16."""
     tower: bool
     """Whether the vision tower learns."""
@@ -49,28 +47,28 @@ class Way(NamedTuple):
     """Whether the language model learns."""
 
 
-def way_of(level: LevelSettings, device: Device, work: Work, size: Size) -> Way:
+def training_mode(level: LevelSettings, device: Device, work: Workload, size: Size) -> TrainingMode:
     """How `level` trains a student on a device: with as many rows at once as fit, halved as training itself does."""
-    way = _wished(level, device)
-    while way.rows > 1 and levelling_memory(work, size, way, level, device) > device.memory:
-        way = way._replace(rows=way.rows // 2)
-    return way
+    mode = _wished(level, device)
+    while mode.rows > 1 and levelling_memory(work, size, mode, level, device) > device.memory:
+        mode = mode._replace(rows=mode.rows // 2)
+    return mode
 
 
-def _wished(level: LevelSettings, device: Device) -> Way:
-    return Way(
+def _wished(level: LevelSettings, device: Device) -> TrainingMode:
+    return TrainingMode(
         method=level.method,
         checkpointing=level.gradient_checkpointing,
         rows=min(level.batch_size, level.micro_batch_size or level.batch_size),
-        half=device.is_gpu,
+        bf16=device.is_gpu,
         tower=bool(level.lr_multipliers.vision),
         language=bool(level.lr_multipliers.language),
     )
 
 
-def asking_seconds(work: Work, size: Size, loading: LoadingSettings, device: Device) -> float:
+def asking_seconds(work: Workload, size: Size, loading: LoadingSettings, device: Device) -> float:
     """How long it takes to read the prompts and to write or read the replies."""
-    read = _forward(work, size) - 2.0 * work.again * _once(work, size)
+    read = _forward(work, size) - 2.0 * work.shared_prefixes * _once(work, size)
     if work.given:
         return read / (device.operations * USED)
     batches = math.ceil(work.requests / rows_per_batch(work, size, loading, device))
@@ -78,43 +76,43 @@ def asking_seconds(work: Work, size: Size, loading: LoadingSettings, device: Dev
     return read / (device.operations * USED) + batches * work.reply_tokens / work.requests * step
 
 
-def levelling_seconds(work: Work, size: Size, way: Way, device: Device) -> float:
+def levelling_seconds(work: Workload, size: Size, mode: TrainingMode, device: Device) -> float:
     """How long training takes, with the looks at the held-out pairs."""
     once, tower = _forward(work, size), 2.0 * size.vision.parameters * work.patches
-    passes = _passes(way.method, way.checkpointing)
+    passes = _passes(mode.method, mode.checkpointing)
     # A part that stays as it is, before all that learns, needs no backward pass.
-    still = 0.0 if way.tower else tower * (passes - 1)
-    return (once * (passes + work.looked / work.requests) - still) / (device.operations * USED)
+    still = 0.0 if mode.tower else tower * (passes - 1)
+    return (once * (passes + work.eval_examples / work.requests) - still) / (device.operations * USED)
 
 
-def measured_seconds(work: Work, pace: Pace, level: LevelSettings) -> float:
-    """How long it takes at a measured pace; a training step is so many forward passes."""
+def measured_seconds(work: Workload, measured: Throughput, level: LevelSettings) -> float:
+    """How long it takes at a measured throughput; a training step is so many forward passes."""
     if work.steps:
         trained = work.requests * _passes(level.method, level.gradient_checkpointing)
-        return pace.read * work.passes * (trained + work.looked)
+        return measured.read * work.passes * (trained + work.eval_examples)
     if work.given:
-        return pace.read * work.requests
-    seconds: float = getattr(pace, work.prompt)
+        return measured.read * work.requests
+    seconds: float = getattr(measured, work.prompt)
     return work.requests * seconds
 
 
-def asking_memory(work: Work, size: Size, loading: LoadingSettings, device: Device) -> float:
+def asking_memory(work: Workload, size: Size, loading: LoadingSettings, device: Device) -> float:
     """Bytes that a model takes while it is asked: weights, cache, one layer's activations, and its batch's logits."""
     return _asking_memory(work, size, loading, device, rows_per_batch(work, size, loading, device))
 
 
-def rows_per_batch(work: Work, size: Size, loading: LoadingSettings, device: Device) -> int:
-    """Requests in a batch of local generation: as many as `models/_batches.py` takes, halved where memory runs out."""
-    token = (size.cached + HIDDEN_STATES * size.language.hidden) * _number(loading, device)
+def rows_per_batch(work: Workload, size: Size, loading: LoadingSettings, device: Device) -> int:
+    """Requests in a batch of local generation: as many as the model takes, halved where memory runs out."""
     free = device.memory - RUNTIME_BYTES[device.is_gpu] - weights(size, loading, device)
-    budget = min(MOST_TOKENS, int(free * SHARE_OF_FREE) // token) if device.is_gpu else CPU_TOKENS
+    fitting = tokens_in_memory(free, size.cached, size.language.hidden, _number(loading, device))
+    budget = min(MOST_TOKENS, fitting) if device.is_gpu else CPU_TOKENS
     rows = max(1, min(work.requests, budget * work.requests // (work.tokens + work.patches)))
     while rows > 1 and _asking_memory(work, size, loading, device, rows) > device.memory:
         rows //= 2
     return rows
 
 
-def _asking_memory(work: Work, size: Size, loading: LoadingSettings, device: Device, rows: int) -> float:
+def _asking_memory(work: Workload, size: Size, loading: LoadingSettings, device: Device, rows: int) -> float:
     number = _number(loading, device)
     tokens = rows * math.ceil(work.tokens / max(1, work.requests))
     patches = rows * math.ceil(work.patches / max(1, work.requests))
@@ -125,19 +123,19 @@ def _asking_memory(work: Work, size: Size, loading: LoadingSettings, device: Dev
     return RUNTIME_BYTES[device.is_gpu] + weights(size, loading, device) + cache + working + logits
 
 
-def levelling_memory(work: Work, size: Size, way: Way, level: LevelSettings, device: Device) -> float:
+def levelling_memory(work: Workload, size: Size, mode: TrainingMode, level: LevelSettings, device: Device) -> float:
     """Bytes that training takes: weights, gradients and optimiser, activations, and the answers' logits."""
     each = max(1, work.requests)
     tokens, patches = math.ceil(work.tokens / each), math.ceil(work.patches / each)
-    number = HALF if way.half else FLOAT32
+    number = HALF if mode.bf16 else FLOAT32
     kept = (
-        way.rows
+        mode.rows
         * number
-        * (tokens * _kept(size.language, way) + (patches * _kept(size.vision, way) if way.tower else 0))
+        * (tokens * _kept(size.language, mode) + (patches * _kept(size.vision, mode) if mode.tower else 0))
     )
-    learnt = way.rows * (math.ceil(work.reply_tokens / each) + work.passes)
+    learnt = mode.rows * (math.ceil(work.reply_tokens / each) + work.passes)
     logits = min(learnt * size.vocabulary, work.passes * MOST_LOGITS) * 3 * FLOAT32
-    return RUNTIME_BYTES[device.is_gpu] + _held(size, way, level) + kept + logits
+    return RUNTIME_BYTES[device.is_gpu] + _held(size, mode, level) + kept + logits
 
 
 def weights(size: Size, loading: LoadingSettings, device: Device) -> float:
@@ -148,7 +146,7 @@ def weights(size: Size, loading: LoadingSettings, device: Device) -> float:
     return size.adapted * _QUANTISED[loading.quantise] + (size.parameters - size.adapted) * number
 
 
-def money(work: Work, server: ServerSettings) -> float:
+def money(work: Workload, server: ServerSettings) -> float:
     """What a served model's tokens cost at the given prices."""
     return (work.prompt_tokens * server.prompt_price + work.reply_tokens * server.completion_price) / 1e6
 
@@ -158,27 +156,27 @@ def _passes(method: str, checkpointing: bool) -> int:
     return (2 if method != "full" else 3) + checkpointing
 
 
-def _once(work: Work, size: Size) -> float:
+def _once(work: Workload, size: Size) -> float:
     """Multiplications that reading one of the prompts takes."""
     tokens, patches = work.prompt_tokens / work.requests, work.patches / work.requests
     return size.language.parameters * tokens + size.vision.parameters * patches
 
 
-def _forward(work: Work, size: Size) -> float:
+def _forward(work: Workload, size: Size) -> float:
     """Operations of one forward pass of everything: a multiplication and an addition a parameter and token."""
     tower, head = size.vision.parameters * work.patches, size.head * work.reply_tokens
     return 2.0 * (size.language.parameters * work.tokens + tower + head)
 
 
-def _held(size: Size, way: Way, level: LevelSettings) -> float:
+def _held(size: Size, mode: TrainingMode, level: LevelSettings) -> float:
     """Bytes of weights, gradients and what the optimiser keeps."""
     learning = FLOAT32 + _OPTIMISER
-    if way.method == "full":
-        still = (0 if way.tower else size.vision.parameters) + (0 if way.language else size.language.parameters)
+    if mode.method == "full":
+        still = (0 if mode.tower else size.vision.parameters) + (0 if mode.language else size.language.parameters)
         return size.parameters * FLOAT32 + (size.parameters - still) * learning
     adapters = level.lora_rank * size.adapter * (FLOAT32 + learning)
-    if way.method == "lora":
-        return size.parameters * (HALF if way.half else FLOAT32) + adapters
+    if mode.method == "lora":
+        return size.parameters * (HALF if mode.bf16 else FLOAT32) + adapters
     return size.adapted * _QUANTISED["4bit"] + (size.parameters - size.adapted) * HALF + adapters
 
 
@@ -187,7 +185,7 @@ def _working(stack: Stack) -> int:
     return 6 * stack.hidden + 3 * stack.intermediate
 
 
-def _kept(stack: Stack, way: Way) -> int:
+def _kept(stack: Stack, mode: TrainingMode) -> int:
     """Numbers that are kept of each token for the backward pass.
 
     Of a layer without dropout, with fused attention: about 12 of the hidden size (inputs of norms and projections,
@@ -195,7 +193,7 @@ def _kept(stack: Stack, way: Way) -> int:
     With checkpointing: each layer's input, and one layer as it is computed again.
     """
     layer = 12 * stack.hidden + 4 * stack.intermediate
-    return stack.layers * stack.hidden + layer if way.checkpointing else stack.layers * layer
+    return stack.layers * stack.hidden + layer if mode.checkpointing else stack.layers * layer
 
 
 def _number(loading: LoadingSettings, device: Device) -> int:

@@ -1,22 +1,23 @@
 """What this machine has, what follows for the models of a run, and what would stand in their way; loads no weights."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-from httpx2 import HTTPError
-from huggingface_hub import constants, get_session
+from huggingface_hub import constants
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 
 from parityalign import training
 from parityalign.config import LoadingSettings, RunConfig, backend_of, is_path, split_model
-from parityalign.core import UserError
+from parityalign.core import UserError, usable_cores
 from parityalign.models import (
+    bf16_is_fast,
     dtype_of,
+    hub_answers,
     model_folder,
     open_config,
     open_processor,
@@ -38,8 +39,6 @@ PACKAGES = (
     "datasets",
 )
 """Whose versions are shown; those from torchvision on may be missing."""
-_PATIENCE = 3.0
-"""Seconds in which the hub has to answer."""
 _BITS = {"4bit": 4.5, "8bit": 8.5}
 """Of a quantised weight, with its share of the scales."""
 
@@ -61,7 +60,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Patient:
+class ModelCheck:
     """One model of a run, as it would be loaded here."""
 
     role: str
@@ -92,19 +91,19 @@ class Patient:
 def inspect_machine() -> Machine:
     """Looks at this machine."""
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    fast = bool(gpus) and torch.cuda.is_bf16_supported(including_emulation=False)
+    fast = bool(gpus) and bf16_is_fast(on_gpu=True)
     return Machine(
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        cores=usable_cores(),
+        memory=psutil.virtual_memory().total,
         gpus=[{"name": gpu.name, "memory": gpu.total_memory, "bfloat16": fast} for gpu in gpus],
         packages={name: _version(name) for name in PACKAGES},
         hub=constants.ENDPOINT,
-        hub_reachable=_hub_answers(),
+        hub_reachable=hub_answers(),
         cache=constants.HF_HUB_CACHE,
     )
 
 
-def examine_models(config: RunConfig, here: Machine) -> list[Patient]:
+def examine_models(config: RunConfig, here: Machine) -> list[ModelCheck]:
     """Looks at the models of a run, and whether the student can be levelled here by the method that was chosen."""
     teacher = _examined("teacher", config.teacher, config.loading.teacher, here)
     student = _examined("student", config.student, config.loading.student, here)
@@ -112,34 +111,34 @@ def examine_models(config: RunConfig, here: Machine) -> list[Patient]:
     return [teacher, replace(student, problem="\n".join(found) or None)]
 
 
-def doctor_record(here: Machine, patients: list[Patient]) -> dict[str, Any]:
+def doctor_record(here: Machine, checks: list[ModelCheck]) -> dict[str, Any]:
     """Everything, for programs."""
-    return {"machine": asdict(here), "models": [{**asdict(patient), "fits": patient.fits} for patient in patients]}
+    return {"machine": asdict(here), "models": [{**asdict(check), "fits": check.fits} for check in checks]}
 
 
-def doctor_lines(here: Machine, patients: list[Patient]) -> Iterator[str]:
+def doctor_lines(here: Machine, checks: list[ModelCheck]) -> Iterator[str]:
     """The same for people."""
     gpus = [f"{gpu['name']} ({_size(gpu['memory'])}, bfloat16 {_yes(gpu['bfloat16'])})" for gpu in here.gpus]
     yield f"machine: {here.cores} cores, {_size(here.memory)} of memory, {', '.join(gpus) or 'no GPU'}"
     yield "packages: " + ", ".join(f"{name} {found or 'none'}" for name, found in here.packages.items())
     yield f"hub: {here.hub} is {'in' if here.hub_reachable else 'out of'} reach; cache: {here.cache}"
-    for patient in patients:
-        yield f"{patient.role}: {patient.model}"
-        yield from (f"  {line}" for line in _told(patient))
+    for check in checks:
+        yield f"{check.role}: {check.model}"
+        yield from (f"  {line}" for line in _told(check))
 
 
-def _told(patient: Patient) -> Iterator[str]:
-    if patient.family:
-        at = f" at {patient.commit[:12]}" if patient.commit else ""
-        pictures = f", pictures by {patient.image_processor}" if patient.image_processor else ""
-        yield f"{patient.family}{at}: {patient.dtype} on {patient.device}, attention {patient.attention}{pictures}"
-    if patient.files is not None and patient.needs is not None and patient.has is not None:
-        there = f"{_size(patient.missing)} to download" if patient.missing else "all here"
-        fits = "fits" if patient.fits else "does NOT fit: try dtype: bfloat16, quantise: 4bit or device_map: auto"
-        room = f"{_size(patient.needs)} of {_size(patient.has)} once loaded"
-        yield f"weights: {_size(patient.files)} ({there}); {room}: {fits}"
-    if patient.problem:
-        yield from ("problem: " + patient.problem).splitlines()
+def _told(check: ModelCheck) -> Iterator[str]:
+    if check.family:
+        at = f" at {check.commit[:12]}" if check.commit else ""
+        pictures = f", pictures by {check.image_processor}" if check.image_processor else ""
+        yield f"{check.family}{at}: {check.dtype} on {check.device}, attention {check.attention}{pictures}"
+    if check.files is not None and check.needs is not None and check.has is not None:
+        there = f"{_size(check.missing)} to download" if check.missing else "all here"
+        fits = "fits" if check.fits else "does NOT fit: try dtype: bfloat16, quantise: 4bit or device_map: auto"
+        room = f"{_size(check.needs)} of {_size(check.has)} once loaded"
+        yield f"weights: {_size(check.files)} ({there}); {room}: {fits}"
+    if check.problem:
+        yield from ("problem: " + check.problem).splitlines()
 
 
 def _problem_of_method(method: str) -> str | None:
@@ -150,13 +149,13 @@ def _problem_of_method(method: str) -> str | None:
     return None
 
 
-def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> Patient:
+def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> ModelCheck:
     backend, (_, location) = backend_of(spec), split_model(spec)
     facts: dict[str, Any] = {}
     try:
         if not backend.hub:
             backend.check(location, loading)
-            return Patient(role, spec)
+            return ModelCheck(role, spec)
         folder = model_folder(location, loading, weights=False)
         if not is_path(location):
             facts["commit"] = folder.name
@@ -169,7 +168,7 @@ def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> 
         facts["image_processor"] = type(processor.image_processor).__name__
     except UserError as problem:
         facts["problem"] = str(problem)
-    return Patient(role, spec, **facts)
+    return ModelCheck(role, spec, **facts)
 
 
 def _loaded_as(config: PreTrainedConfig, loading: LoadingSettings) -> dict[str, str]:
@@ -204,16 +203,6 @@ def _room(
         "needs": round(files / (stored or torch.float32).itemsize * bits / 8),
         "has": has,
     }
-
-
-def _hub_answers() -> bool:
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
-    except (HTTPError, OSError):
-        return False
-    return True
 
 
 def _version(package: str) -> str | None:

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from parityalign.config import LevelSettings, LoadingSettings, RunConfig, ServerSettings
 from parityalign.planning import costs
 from parityalign.planning.published import Device
-from parityalign.planning.sizes import Known, Size
-from parityalign.planning.works import Role, Work
+from parityalign.planning.sizes import ModelFacts, Size
+from parityalign.planning.works import Role, Workload
 
 _GIGA = 1e9
 
 
-def problems(config: RunConfig, work: Sequence[Work], known: Mapping[Role, Known], device: Device) -> list[str]:
+def problems(
+    config: RunConfig, work: Sequence[Workload], known: Mapping[Role, ModelFacts], device: Device
+) -> list[str]:
     """What exceeds the device's memory or a budget, in words, each with what would fit."""
     asked: dict[Role, tuple[float, str]] = {}
     found: list[str] = []
@@ -28,7 +30,7 @@ def problems(config: RunConfig, work: Sequence[Work], known: Mapping[Role, Known
     return [*(text for _, text in asked.values()), *found, *_budgets(config.server, work, known)]
 
 
-def _asking(work: Work, size: Size, loading: LoadingSettings, device: Device) -> tuple[float, str] | None:
+def _asking(work: Workload, size: Size, loading: LoadingSettings, device: Device) -> tuple[float, str] | None:
     """How much the model takes while it is asked, if that is too much, and what to do about it."""
     needed = costs.asking_memory(work, size, loading, device)
     if needed <= device.memory:
@@ -44,23 +46,23 @@ def _asking(work: Work, size: Size, loading: LoadingSettings, device: Device) ->
     return needed, _in_words(f"asking the {work.role} ({work.stage})", needed, others, fewer, device)
 
 
-def _training(work: Work, size: Size, level: LevelSettings, device: Device) -> Iterator[str]:
+def _training(work: Workload, size: Size, level: LevelSettings, device: Device) -> Iterator[str]:
     """Training that takes too much, and what to do about it."""
-    way = costs.way_of(level, device, work, size)
+    mode = costs.training_mode(level, device, work, size)
 
-    def needed(changed: costs.Way) -> float:
+    def needed(changed: costs.TrainingMode) -> float:
         return costs.levelling_memory(work, size, changed, level, device)
 
-    if needed(way) <= device.memory:
+    if needed(mode) <= device.memory:
         return
-    ways = {
-        "level.gradient_checkpointing: true": way._replace(checkpointing=True),
-        "level.method: lora": way._replace(method="lora"),
-        "level.method: lora and level.gradient_checkpointing: true": way._replace(method="lora", checkpointing=True),
-        "level.method: qlora and level.gradient_checkpointing: true": way._replace(method="qlora", checkpointing=True),
+    modes = {
+        "level.gradient_checkpointing: true": mode._replace(checkpointing=True),
+        "level.method: lora": mode._replace(method="lora"),
+        "level.method: lora and level.gradient_checkpointing: true": mode._replace(method="lora", checkpointing=True),
+        "level.method: qlora and level.gradient_checkpointing: true": mode._replace(method="qlora", checkpointing=True),
     }
-    others = {words: needed(other) for words, other in ways.items() if other != way}
-    yield _in_words("training the student", needed(way), others, "loading.student.max_pixels", device)
+    others = {words: needed(other) for words, other in modes.items() if other != mode}
+    yield _in_words("training the student", needed(mode), others, "loading.student.max_pixels", device)
 
 
 def _in_words(what: str, needed: float, others: Mapping[str, float], fewer: str, device: Device) -> str:
@@ -75,7 +77,7 @@ def _in_words(what: str, needed: float, others: Mapping[str, float], fewer: str,
     )
 
 
-def _budgets(server: ServerSettings, work: Sequence[Work], known: Mapping[Role, Known]) -> Iterator[str]:
+def _budgets(server: ServerSettings, work: Sequence[Workload], known: Mapping[Role, ModelFacts]) -> Iterator[str]:
     """Budgets of the configuration that the plan exceeds."""
     served = [each for each in work if known[each.role].served and not each.steps]
     needs = {

@@ -1,15 +1,15 @@
 """How fast this machine is: what it is, how fast it multiplies, and how long models take for a few real requests."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 
+import psutil
 import torch
 
 from parityalign.core import Decoding, Model, Request
 from parityalign.planning.costs import USED
 from parityalign.planning.published import Device, device_called
-from parityalign.planning.sizes import Pace, Prompts
+from parityalign.planning.sizes import Prompts, Throughput
 
 _SIDE = 1024
 """Of the matrices that are multiplied."""
@@ -22,14 +22,16 @@ _OF_MATRICES = 0.6
 def this_machine() -> Device:
     """The machine's GPU as the table has it, else what is measured of GPU or processor."""
     if not torch.cuda.is_available():
-        memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        memory = float(psutil.virtual_memory().total)
         return _measured(f"this processor, {torch.get_num_threads()} threads", memory, torch.device("cpu"))
     found = torch.cuda.get_device_properties(0)
     known = device_called(found.name, found.total_memory)
     return known or _measured(found.name, float(found.total_memory), torch.device("cuda"))
 
 
-def pace(model: Model, images: Sequence[str], prompts: Prompts, tokens: tuple[int, int, int], draws: int) -> Pace:
+def measured_throughput(
+    model: Model, images: Sequence[str], prompts: Prompts, tokens: tuple[int, int, int], draws: int
+) -> Throughput:
     """Asks a model for real.
 
     Args:
@@ -47,7 +49,7 @@ def pace(model: Model, images: Sequence[str], prompts: Prompts, tokens: tuple[in
         return (time.monotonic() - began) / len(requests)
 
     timed(prompts.answer, 1)  # the first call makes caches and picks kernels
-    return Pace(
+    return Throughput(
         annotate=timed(prompts.annotate, tokens[0], draws),
         answer=timed(prompts.answer, tokens[1]),
         rationale=timed(prompts.rationale, tokens[2]) if tokens[2] else 0.0,

@@ -13,13 +13,22 @@ from parityalign.core import EMBEDDED_MODELS, Task, UserError
 from parityalign.models import load_model
 from parityalign.planning import costs
 from parityalign.planning.fitting import problems
-from parityalign.planning.measuring import pace, this_machine
-from parityalign.planning.projection import Projection, Row
+from parityalign.planning.measuring import measured_throughput, this_machine
+from parityalign.planning.projection import Projection, ProjectionRow
 from parityalign.planning.published import Device, device
 from parityalign.planning.sampling import Sample, SamplingOptions, sample
-from parityalign.planning.sizes import Known, Pace, Prompts, Reading, Seen
-from parityalign.planning.sizing import CHARACTERS_PER_TOKEN, CHAT_TOKENS, place_of, reading_of, size_of
-from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, ROLES, Amount, Role, Work, rationale_tokens, works
+from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes, Throughput
+from parityalign.planning.sizing import CHARACTERS_PER_TOKEN, CHAT_TOKENS, place_of, prompt_sizes_of, size_of
+from parityalign.planning.works import (
+    ANSWER_TOKENS,
+    PAIR_TOKENS,
+    ROLES,
+    Counts,
+    Role,
+    Workload,
+    rationale_tokens,
+    workloads,
+)
 from parityalign.tasks import task_of
 
 QUESTION = "What is written on the sign beside the door?"
@@ -32,12 +41,12 @@ PIXELS_PER_TOKEN = 28 * 28
 class PlanOptions:
     """How a plan is made."""
 
-    ask: SamplingOptions = SamplingOptions()
+    sampling: SamplingOptions = SamplingOptions()
     device: str | None = None
     """Of the table of devices. None: this machine."""
-    failures: float = 0.5
+    gap_rate: float = 0.5
     """Share of the pairs that the student has wrong."""
-    measure: bool | None = None
+    benchmark: bool | None = None
     """Whether local models are timed on real requests. None: the embedded ones are, on this machine."""
 
 
@@ -47,16 +56,16 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     Raises:
         UserError: A model's configuration cannot be read, or nobody knows how many pictures there are.
     """
-    if options.device and options.measure:
-        raise UserError("--measure times this machine and --device plans for another one. Give one of them.")
+    if options.device and options.benchmark:
+        raise UserError("--benchmark times this machine and --device plans for another one. Give one of them.")
     where = device(options.device) if options.device else this_machine()
     tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
     limit = config.evaluate.limit
-    samples = {name: sample(task, config.tasks[name], options.ask, limit=limit) for name, task in tasks.items()}
+    samples = {name: sample(task, config.tasks[name], options.sampling, limit=limit) for name, task in tasks.items()}
     known = {role: _known(config, role, tasks, samples, options) for role in ROLES}
-    amounts = {name: Amount(found.images, found.questions) for name, found in samples.items()}
-    readings = {role: known[role].readings for role in ROLES}
-    work = [each for each in works(config, amounts, readings, failures=options.failures) if each.requests]
+    amounts = {name: Counts(found.images, found.questions) for name, found in samples.items()}
+    prompt_sizes = {role: known[role].prompt_sizes for role in ROLES}
+    work = [each for each in workloads(config, amounts, prompt_sizes, gap_rate=options.gap_rate) if each.requests]
     rows = [_row(config, each, known[each.role], where) for each in work]
     said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in ROLES]
     return Projection(
@@ -66,26 +75,28 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
 
 def _known(
     config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions
-) -> Known:
+) -> ModelFacts:
     """What can be known of one of the two models without loading it, or by asking it a little."""
     spec = getattr(config, role)
     backend, (_, location) = backend_of(spec), split_model(spec)
     if backend.remote:
         return _served(location.partition("#")[2], tasks, samples, options)
     if not backend.hub:
-        return Known(_guessed(tasks, samples), "which has no configuration")
+        return ModelFacts(_guessed(tasks, samples), "which has no configuration")
     known = _configured(location, getattr(config.loading, role), tasks, samples, options)
-    return replace(known, pace=_pace(config, role, tasks, samples)) if _is_measured(location, options) else known
+    if not _is_measured(location, options):
+        return known
+    return replace(known, throughput=_throughput(config, role, tasks, samples))
 
 
-def _served(name: str, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions) -> Known:
+def _served(name: str, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions) -> ModelFacts:
     """A model behind a server: what it makes of pictures, if its name is one on the hub."""
     if name:
         try:
             return replace(_configured(name, LoadingSettings(), tasks, samples, options), size=None, served=True)
         except UserError:  # servers may call their models as they like
             pass
-    return Known(_guessed(tasks, samples), "of which nothing is known but its name", served=True)
+    return ModelFacts(_guessed(tasks, samples), "of which nothing is known but its name", served=True)
 
 
 def _configured(
@@ -94,27 +105,27 @@ def _configured(
     tasks: Mapping[str, Task],
     samples: Mapping[str, Sample],
     options: PlanOptions,
-) -> Known:
+) -> ModelFacts:
     """A model with a configuration, in a folder, on the hub or in the table."""
-    place = place_of(location, loading, offline=options.ask.offline)
+    place = place_of(location, loading, offline=options.sampling.offline)
 
-    readings = {
-        name: reading_of(place, loading, found.pictures, _prompts(tasks[name])) for name, found in samples.items()
+    sizes = {
+        name: prompt_sizes_of(place, loading, found.pictures, _prompts(tasks[name])) for name, found in samples.items()
     }
     size = size_of(place, loading)
-    return Known(readings, f"{size.parameters:,} parameters, configuration from {place.origin}", size)
+    return ModelFacts(sizes, f"{size.parameters:,} parameters, configuration from {place.origin}", size)
 
 
-def _guessed(tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> dict[str, Reading]:
-    """Readings by a model of which nothing is known: so many pixels and characters a token."""
+def _guessed(tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> dict[str, PromptSizes]:
+    """How large prompts are to a model of which nothing is known: so many pixels and characters a token."""
 
-    def seen(found: Sample, prompt: str) -> Seen:
+    def seen(found: Sample, prompt: str) -> PromptSize:
         pixels = sum(picture.width * picture.height for picture in found.pictures) / len(found.pictures)
-        return Seen(pixels / PIXELS_PER_TOKEN + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, 0.0)
+        return PromptSize(pixels / PIXELS_PER_TOKEN + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, 0.0)
 
     how = f"a token for each {PIXELS_PER_TOKEN} pixels and each {CHARACTERS_PER_TOKEN} characters"
     return {
-        name: Reading.of(_prompts(tasks[name]), partial(seen, found), len(found.pictures), how)
+        name: PromptSizes.of(_prompts(tasks[name]), partial(seen, found), len(found.pictures), how)
         for name, found in samples.items()
     }
 
@@ -126,12 +137,12 @@ def _prompts(task: Task) -> Prompts:
 
 
 def _is_measured(location: str, options: PlanOptions) -> bool:
-    if options.measure is None:
+    if options.benchmark is None:
         return options.device is None and Path(location).parent == EMBEDDED_MODELS
-    return options.measure and Path(location).expanduser().is_dir()
+    return options.benchmark and Path(location).expanduser().is_dir()
 
 
-def _pace(config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> Pace:
+def _throughput(config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> Throughput:
     """Asks the model about the sample of the first task; the others' prompts are about as long."""
     name, found = next(iter(samples.items()))
     rationale = config.discrepancy.max_new_tokens if config.wants_rationales and role == "teacher" else 0
@@ -139,7 +150,7 @@ def _pace(config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Map
     model = load_model(getattr(config, role), getattr(config.loading, role))
     with TemporaryDirectory() as folder:
         images = _saved(found.pictures, Path(folder))
-        return pace(model, images, _prompts(tasks[name]), tokens, config.annotate.pairs_per_image)
+        return measured_throughput(model, images, _prompts(tasks[name]), tokens, config.annotate.pairs_per_image)
 
 
 def _saved(pictures: Sequence[Image], folder: Path) -> list[str]:
@@ -150,21 +161,21 @@ def _saved(pictures: Sequence[Image], folder: Path) -> list[str]:
     return [*map(str, paths)]
 
 
-def _row(config: RunConfig, work: Work, known: Known, where: Device) -> Row:
+def _row(config: RunConfig, work: Workload, known: ModelFacts, where: Device) -> ProjectionRow:
     loading: LoadingSettings = getattr(config.loading, work.role)
     seconds = memory = at_once = None
     if known.size and work.steps:
-        way = costs.way_of(config.level, where, work, known.size)
-        at_once = way.rows
-        seconds = costs.levelling_seconds(work, known.size, way, where)
-        memory = costs.levelling_memory(work, known.size, way, config.level, where)
+        mode = costs.training_mode(config.level, where, work, known.size)
+        at_once = mode.rows
+        seconds = costs.levelling_seconds(work, known.size, mode, where)
+        memory = costs.levelling_memory(work, known.size, mode, config.level, where)
     elif known.size:
         at_once = costs.rows_per_batch(work, known.size, loading, where)
         seconds = costs.asking_seconds(work, known.size, loading, where)
         memory = costs.asking_memory(work, known.size, loading, where)
-    if known.pace:
-        seconds = costs.measured_seconds(work, known.pace, config.level)
-    return Row(
+    if known.throughput:
+        seconds = costs.measured_seconds(work, known.throughput, config.level)
+    return ProjectionRow(
         stage=work.stage,
         model=work.role,
         requests=work.requests,
@@ -183,12 +194,12 @@ def _assumed(
     options: PlanOptions,
     where: Device,
     samples: Mapping[str, Sample],
-    known: Mapping[Role, Known],
+    known: Mapping[Role, ModelFacts],
 ) -> list[str]:
     """Everything that the figures hang on and nobody has measured."""
     said = [text for found in samples.values() for text in found.assumed]
     said.append(
-        f"the student has {options.failures:.0%} of the pairs wrong and each of these is a gap; every reply is a pair, "
+        f"the student has {options.gap_rate:.0%} of the pairs wrong and each of these is a gap; every reply is a pair, "
         "no image is set aside, training does not stop early; a model in this process reads a prompt once for all draws"
     )
     said.append(
@@ -200,9 +211,11 @@ def _assumed(
         left_out = " and ".join(config.level.needs_observations)
         said.append(f"without {left_out}: this teacher shows nothing but its words")
     for role, each in known.items():
-        said.extend(f"{role}: {how}" for how in {reading.assumed for reading in each.readings.values()} if how)
-        if each.pace:
-            said.append(f"{role}: seconds a request as measured on {each.pace.requests} requests of each kind here")
+        said.extend(f"{role}: {how}" for how in {sizes.assumed for sizes in each.prompt_sizes.values()} if how)
+        if each.throughput:
+            said.append(
+                f"{role}: seconds a request as measured on {each.throughput.requests} requests of each kind here"
+            )
     said.append(_of_device(where))
     said.append("decoding pictures, intake, loading models and the report are not in the hours")
     said.append(

@@ -22,7 +22,7 @@ _GIGA = 1e9
 
 
 @dataclass(frozen=True)
-class Row:
+class ProjectionRow:
     """What one model does in one stage."""
 
     stage: str
@@ -47,7 +47,7 @@ class Row:
 class Projection:
     """A plan."""
 
-    rows: list[Row]
+    rows: list[ProjectionRow]
     device: Device
     models: list[str]
     """What is known of each model, in words."""
@@ -72,9 +72,9 @@ class Projection:
         return sum(paid) if paid else None
 
     @property
-    def total(self) -> Row:
+    def total(self) -> ProjectionRow:
         """All rows together."""
-        return Row(
+        return ProjectionRow(
             "total",
             "",
             requests=sum(row.requests for row in self.rows),
@@ -113,11 +113,11 @@ def summary(plan: Projection) -> list[str]:
     """The plan in three lines, as recipes carry it."""
     asking, training = [row for row in plan.rows if not row.steps], [row for row in plan.rows if row.steps]
 
-    def time(rows: Sequence[Row]) -> str:
+    def time(rows: Sequence[ProjectionRow]) -> str:
         seconds = sum(row.seconds or 0.0 for row in rows)
         return f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:,.1f} minutes"
 
-    def most(rows: Sequence[Row]) -> str:
+    def most(rows: Sequence[ProjectionRow]) -> str:
         return f"{max((row.memory or 0.0 for row in rows), default=0.0) / _GIGA:,.1f} GB"
 
     requests, steps = sum(row.requests for row in asking), sum(row.steps for row in training)
@@ -129,7 +129,7 @@ def summary(plan: Projection) -> list[str]:
     ]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ProjectionRow) -> list[str]:
     return [
         row.stage,
         row.model,

@@ -47,7 +47,7 @@ def size_of_picture(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if not found:
-        raise UserError(f"{text!r} is no size of a picture; write width and height in pixels, such as 1024x768")
+        raise UserError(f"{text!r} is not the size of an image; write width and height in pixels, such as 1024x768")
     return int(found[1]), int(found[2])
 
 

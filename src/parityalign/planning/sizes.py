@@ -39,7 +39,7 @@ class Size:
     """Where the configuration was read, in words."""
 
 
-class Seen(NamedTuple):
+class PromptSize(NamedTuple):
     """What a model makes of a picture and a prompt, on average over a sample."""
 
     tokens: float
@@ -59,25 +59,25 @@ class Prompts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reading:
+class PromptSizes:
     """How a model reads the prompts of one task."""
 
-    annotate: Seen
-    answer: Seen
-    rationale: Seen
+    annotate: PromptSize
+    answer: PromptSize
+    rationale: PromptSize
     pictures: int
     """How many pictures this is the average of."""
     assumed: str = ""
     """How tokens were estimated, in words; empty where the model's own processor counted."""
 
     @classmethod
-    def of(cls, prompts: Prompts, seen: Callable[[str], Seen], pictures: int, assumed: str = "") -> Self:
+    def of(cls, prompts: Prompts, seen: Callable[[str], PromptSize], pictures: int, assumed: str = "") -> Self:
         """What `seen` makes of each prompt."""
         annotate, answer, rationale = map(seen, prompts)
         return cls(annotate, answer, rationale, pictures, assumed)
 
 
-class Pace(NamedTuple):
+class Throughput(NamedTuple):
     """Seconds that a model takes for one request, measured on this machine."""
 
     annotate: float
@@ -91,15 +91,15 @@ class Pace(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Known:
+class ModelFacts:
     """What is known of one of a run's models before it is loaded."""
 
-    readings: Mapping[str, Reading]
+    prompt_sizes: Mapping[str, PromptSizes]
     """By task."""
     origin: str
     """Where the rest comes from, in words."""
     size: Size | None = None
     """None: nothing but its name is known."""
-    pace: Pace | None = None
+    throughput: Throughput | None = None
     """None: it was not measured."""
     served: bool = False

@@ -10,19 +10,28 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx2
 import numpy as np
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 from PIL.Image import Image, new
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, PreTrainedConfig
 
 from parityalign.config import LoadingSettings, is_path
 from parityalign.core import UserError
-from parityalign.models import BACKEND, Prompter, limit_pixels, open_config, open_processor, quieten
+from parityalign.models import (
+    BACKEND,
+    Prompter,
+    cached_numbers,
+    hub_answers,
+    limit_pixels,
+    open_config,
+    open_processor,
+    patch_side,
+    quieten,
+)
 from parityalign.planning.published import architecture, models
-from parityalign.planning.sizes import Prompts, Reading, Seen, Size, Stack
+from parityalign.planning.sizes import Prompts, PromptSize, PromptSizes, Size, Stack
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text, where no tokenizer is at hand."""
@@ -32,8 +41,6 @@ _ESTIMATE = (
     f"the picture's tokens from the image processor and the text's from its length ({CHARACTERS_PER_TOKEN} characters "
     f"a token, {CHAT_TOKENS} tokens for the chat)"
 )
-_PATIENCE = 5.0
-"""Seconds in which the hub has to answer."""
 _PROBLEMS = (ValueError, LookupError, RuntimeError, ImportError, AttributeError, TypeError)
 
 
@@ -70,7 +77,7 @@ def place_of(location: str, loading: LoadingSettings, *, offline: bool = False) 
         if isinstance(cached, str):
             commit = Path(cached).parent.name if offline else None
             return Place(location, "the hub's local cache", commit=commit)
-        if not offline and _hub_answers():
+        if not offline and hub_answers():
             return Place(location, "the hub")
         why = "the hub was not asked" if offline else "the hub cannot be reached"
     published = architecture(location)
@@ -109,14 +116,14 @@ def size_of(place: Place, loading: LoadingSettings) -> Size:
         ),
         head=head.weight.numel(),
         vocabulary=head.weight.shape[0],
-        cached=2 * text.num_hidden_layers * _key_heads(text) * _head_size(text),
+        cached=cached_numbers(text),
         adapter=sum(layer.in_features + layer.out_features for layer in linear),
         adapted=sum(_count(layer) for layer in linear),
         origin=place.origin,
     )
 
 
-def reading_of(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> Reading:
+def prompt_sizes_of(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> PromptSizes:
     """How many tokens and patches a model makes of pictures with each prompt.
 
     Args:
@@ -135,23 +142,23 @@ def reading_of(place: Place, loading: LoadingSettings, pictures: Sequence[Image]
     patches = _mean([_patches(row.image, config) for row in encoded])
     tokens = _mean([len(row.tokens) for row in encoded])
 
-    def seen(prompt: str) -> Seen:
+    def seen(prompt: str) -> PromptSize:
         # What a prompt adds does not hang on the picture, so one picture tells the difference.
         more = len(prompter.encode(pictures[0], prompt).tokens) - len(encoded[0].tokens)
-        return Seen(tokens + more, patches)
+        return PromptSize(tokens + more, patches)
 
-    return Reading.of(prompts, seen, len(pictures))
+    return PromptSizes.of(prompts, seen, len(pictures))
 
 
-def _estimated(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> Reading:
+def _estimated(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> PromptSizes:
     """The picture's part from the image processor, which needs no tokenizer; the text's from its length."""
     patches = _mean([_patches_of_size(place, loading, picture.size) for picture in pictures])
     placeholders = patches / _patches_per_token(_config(place, loading))
 
-    def seen(prompt: str) -> Seen:
-        return Seen(placeholders + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, patches)
+    def seen(prompt: str) -> PromptSize:
+        return PromptSize(placeholders + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, patches)
 
-    return Reading.of(prompts, seen, len(pictures), _ESTIMATE)
+    return PromptSizes.of(prompts, seen, len(pictures), _ESTIMATE)
 
 
 @cache
@@ -167,7 +174,7 @@ def _patches_of_size(place: Place, loading: LoadingSettings, size: tuple[int, in
 def _patches(arrays: Any, config: PreTrainedConfig) -> int:  # noqa: ANN401 - a dictionary of one of two kinds
     """How many patches of a picture the tower sees: (patches, values), or tiles of (channels, height, width)."""
     pixels: tuple[int, ...] = np.asarray(arrays["pixel_values"]).shape
-    side = _patch_side(config)
+    side = patch_side(config)
     if len(pixels) == 2:
         return pixels[0]
     if not side:  # a convolutional tower has no patches; its tokens are the nearest thing
@@ -175,16 +182,11 @@ def _patches(arrays: Any, config: PreTrainedConfig) -> int:  # noqa: ANN401 - a 
     return prod(pixels[:-3]) * (pixels[-2] // side) * (pixels[-1] // side)
 
 
-def _patch_side(config: PreTrainedConfig) -> int:
-    side = getattr(getattr(config, "vision_config", None), "patch_size", 0) or 0
-    return int(side[0] if isinstance(side, list | tuple) else side)
-
-
 def _patches_per_token(config: PreTrainedConfig) -> float:
     """How many of the tower's patches become one token of the prompt, in the words of the families."""
     tower: Any = getattr(config, "vision_config", None)
     if getattr(config, "mm_tokens_per_image", None):
-        return float((tower.image_size // _patch_side(config)) ** 2 / config.mm_tokens_per_image)
+        return float((tower.image_size // patch_side(config)) ** 2 / config.mm_tokens_per_image)
     merged = getattr(tower, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
     shrunk = getattr(config, "downsample_ratio", None)
     return float(merged**2 if merged else shrunk**-2 if shrunk else 1)
@@ -214,28 +216,8 @@ def _kept_to(place: Place, loading: LoadingSettings) -> LoadingSettings:
     return loading.model_copy(update={"commit": place.commit}) if place.commit else loading
 
 
-@cache
-def _hub_answers() -> bool:
-    """Asked once and briefly: the hub's own client tries for half a minute."""
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        httpx2.head(constants.ENDPOINT, timeout=_PATIENCE)
-    except httpx2.HTTPError:
-        return False
-    return True
-
-
 def _count(module: nn.Module) -> int:
     return sum(weight.numel() for weight in module.parameters())
-
-
-def _key_heads(text: PreTrainedConfig) -> int:
-    return int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)
-
-
-def _head_size(text: PreTrainedConfig) -> int:
-    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
 def _wide(part: PreTrainedConfig | None) -> int:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from parityalign.config import LevelSettings, RunConfig, backend_of
-from parityalign.planning.sizes import Reading, Seen
-from parityalign.stages import PlannedAmounts, Stage, stages_of
+from parityalign.config import RunConfig, backend_of
+from parityalign.planning.sizes import PromptSize, PromptSizes
+from parityalign.stages import ChoiceCounts, PlannedAmounts, Stage, choice_counts, stages_of
+from parityalign.training import EVALUATIONS
 
 Role = Literal["teacher", "student"]
 Prompt = Literal["annotate", "answer", "rationale"]
@@ -22,11 +23,9 @@ ANSWER_TOKENS = 5
 """Of an answer in a word or a phrase, with its end."""
 RATIONALE_TOKENS = 50
 """Of a rationale in one sentence, with the answer behind it."""
-EVALUATIONS = 8
-"""Times that the held-out pairs are looked at in a training; `training/trainer.py` has the same number."""
 
 
-class Amount(NamedTuple):
+class Counts(NamedTuple):
     """How much there is of one task."""
 
     images: int
@@ -34,7 +33,7 @@ class Amount(NamedTuple):
     """Of the test split."""
 
 
-class Work(NamedTuple):
+class Workload(NamedTuple):
     """What one model does in one stage, over all tasks."""
 
     stage: str
@@ -47,14 +46,14 @@ class Work(NamedTuple):
     """That go through the vision tower."""
     steps: int = 0
     """Optimiser steps; 0 where nothing is trained."""
-    looked: int = 0
+    eval_examples: int = 0
     """In training: examples that are only looked at, without learning."""
     passes: int = 1
     """In training: times that an example goes through the student in a step."""
-    again: int = 0
+    shared_prefixes: int = 0
     """Requests whose image and prompt another one has too: a model in this process reads them once."""
     prompt: Prompt = "answer"
-    """What is asked; a field of `Prompts`, `Reading` and `Pace`."""
+    """What is asked; a field of `Prompts`, `PromptSizes` and `Throughput`."""
     given: bool = False
     """Whether the replies are given to the model, which reads them and writes nothing."""
 
@@ -64,33 +63,24 @@ class Work(NamedTuple):
         return self.prompt_tokens + self.reply_tokens
 
 
-class Chosen(NamedTuple):
-    """How many pairs levelling takes."""
-
-    training: int
-    held_out: int
-    replayed: int
-    """Of both: what the student had right, beside the gaps."""
-
-
-def works(
+def workloads(
     config: RunConfig,
-    amounts: Mapping[str, Amount],
-    readings: Mapping[Role, Mapping[str, Reading]],
+    amounts: Mapping[str, Counts],
+    prompt_sizes: Mapping[Role, Mapping[str, PromptSizes]],
     *,
-    failures: float,
-) -> list[Work]:
+    gap_rate: float,
+) -> list[Workload]:
     """What each model has to do, stage by stage in the order of the run.
 
     Args:
         config: The run.
         amounts: Images and questions of each task.
-        readings: For each model and task, what it makes of a picture with a prompt.
-        failures: Share of the pairs that the student has wrong. All of them are taken to be gaps: with fewer of them
+        prompt_sizes: For each model and task, what it makes of a picture with a prompt.
+        gap_rate: Share of the pairs that the student has wrong. All of them are taken to be gaps: with fewer of them
             the run costs less.
     """
-    run = _Run(config, amounts, readings, failures)
-    own: dict[str, Callable[[], Iterable[Work]]] = {
+    run = _Workloads(config, amounts, prompt_sizes, gap_rate)
+    own: dict[str, Callable[[], Iterable[Workload]]] = {
         "annotate": lambda: [run.annotate()],
         "identify": run.identify,
         "discrepancy": run.discrepancy,
@@ -102,40 +92,19 @@ def works(
     return [work for stage in stages for work in (own[stage.name]() if stage.name in own else run.added(stage))]
 
 
-def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
-    """How many pairs levelling trains on and how many it holds out; see `stages/level.py`, whose split is by image."""
-    replay = min(round(gaps * level.replay / (1 - level.replay)), pairs - gaps)
-    taken = pairs if level.select == "all" else gaps + replay
-    held_out = round(taken * level.held_out)
-    return Chosen(taken - held_out, held_out, replay if level.select == "gaps" else 0)
-
-
-def previously_right(pairs: int, gaps: int, level: LevelSettings) -> int:
-    """How many pairs the student had right and is not trained on; see `stages/forgotten.py`."""
-    right, found = pairs - gaps, chosen(pairs, gaps, level)
-    if level.select == "gaps":
-        return right - round(found.replayed * (1 - level.held_out))
-    return round(right * (1 - found.training / pairs))
-
-
-def steps_of(training: int, level: LevelSettings) -> int:
-    """Optimiser steps for so many training pairs, unless training stops early."""
-    return level.max_steps or level.epochs * math.ceil(training / level.batch_size)
-
-
 def rationale_tokens(config: RunConfig) -> int:
     """Of a rationale in one sentence, with the answer behind it, as far as the run allows."""
     return min(RATIONALE_TOKENS, config.discrepancy.max_new_tokens)
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Workloads:
     """What is known of a run; each stage has a method."""
 
     config: RunConfig
-    amounts: Mapping[str, Amount]
-    readings: Mapping[Role, Mapping[str, Reading]]
-    failures: float
+    amounts: Mapping[str, Counts]
+    prompt_sizes: Mapping[Role, Mapping[str, PromptSizes]]
+    gap_rate: float
 
     @property
     def pairs(self) -> dict[str, int]:
@@ -145,19 +114,21 @@ class _Run:
     @property
     def failed(self) -> dict[str, int]:
         """Pairs that the student has wrong."""
-        return {task: math.ceil(count * self.failures) for task, count in self.pairs.items()}
+        return {task: math.ceil(count * self.gap_rate) for task, count in self.pairs.items()}
 
-    def annotate(self) -> Work:
+    def annotate(self) -> Workload:
         pairs, images = sum(self.pairs.values()), sum(each.images for each in self.amounts.values())
         reply = min(PAIR_TOKENS, self.config.annotate.max_new_tokens)
-        return self._asked("annotate", "teacher", self.pairs, reply, "annotate")._replace(again=pairs - images)
+        return self._asked("annotate", "teacher", self.pairs, reply, "annotate")._replace(
+            shared_prefixes=pairs - images
+        )
 
-    def identify(self) -> Iterator[Work]:
+    def identify(self) -> Iterator[Workload]:
         yield self._asked("identify", "student", self.pairs, self._judged)
         again = self.pairs if self.config.identify.ask_teacher == "all" else self.failed
         yield self._asked("identify", "teacher", again, self._judged)
 
-    def discrepancy(self) -> Iterator[Work]:
+    def discrepancy(self) -> Iterator[Workload]:
         """Rationales are written; then both models are scored on the answers, and on the rationales."""
         rationales, reply = self.config.wants_rationales, rationale_tokens(self.config)
         if not self.config.wants_discrepancy:
@@ -173,25 +144,25 @@ class _Run:
                     given=True
                 )
 
-    def level(self) -> Work:
+    def level(self) -> Workload:
         """Training: `requests` are examples gone through, those that are only looked at for early stopping apart.
 
         In a step an example goes through the student once with its answer, once more under another view of its picture
         if `consistency` asks, and once more with its rationale if a term asks for that.
         """
-        level, picked = self.config.level, self._chosen()
-        steps = steps_of(picked.training, level)
+        level, picked = self.config.level, self._choice()
+        steps = level.steps(picked.training)
         examples = steps * level.batch_size if level.max_steps else level.epochs * picked.training
         views, rationales = 1 + level.needs_views, level.needs_rationales
 
-        def mean(number: Callable[[Seen], float]) -> float:
+        def mean(number: Callable[[PromptSize], float]) -> float:
             each = {
-                task: views * number(reading.answer) + rationales * number(reading.rationale)
-                for task, reading in self.readings["student"].items()
+                task: views * number(sizes.answer) + rationales * number(sizes.rationale)
+                for task, sizes in self.prompt_sizes["student"].items()
             }
             return sum(count * each[task] for task, count in self.pairs.items()) / max(1, sum(self.pairs.values()))
 
-        return Work(
+        return Workload(
             stage="level",
             role="student",
             requests=examples,
@@ -199,21 +170,21 @@ class _Run:
             reply_tokens=examples * (views * ANSWER_TOKENS + rationales * rationale_tokens(self.config)),
             patches=round(examples * mean(lambda seen: seen.patches)),
             steps=steps,
-            looked=(EVALUATIONS + 1) * picked.held_out if steps else 0,
+            eval_examples=(EVALUATIONS + 1) * picked.held_out if steps else 0,
             passes=views + rationales,
         )
 
-    def evaluate(self) -> Iterator[Work]:
+    def evaluate(self) -> Iterator[Workload]:
         questions = {task: each.questions for task, each in self.amounts.items()}
         reply = min(ANSWER_TOKENS, self.config.evaluate.max_new_tokens)
         yield self._asked("evaluate before", "student", questions, reply)
         yield self._asked("evaluate after", "student", questions, reply)
         yield self._asked("evaluate", "teacher", questions, reply)
 
-    def forgotten(self) -> Iterator[Work]:
+    def forgotten(self) -> Iterator[Workload]:
         yield self._asked("evaluate forgotten", "student", self._previously_right(), self._judged)
 
-    def added(self, stage: Stage) -> Iterator[Work]:
+    def added(self, stage: Stage) -> Iterator[Workload]:
         """What a stage that is not known here says that it will ask."""
         amounts = {
             task: PlannedAmounts(each.images, self.pairs[task], self.failed[task], each.questions)
@@ -226,10 +197,12 @@ class _Run:
     def _judged(self) -> int:
         return min(ANSWER_TOKENS, self.config.identify.max_new_tokens)
 
-    def _asked(self, stage: str, role: Role, counts: Mapping[str, int], reply: int, prompt: Prompt = "answer") -> Work:
-        seen: dict[str, Seen] = {task: getattr(reading, prompt) for task, reading in self.readings[role].items()}
+    def _asked(
+        self, stage: str, role: Role, counts: Mapping[str, int], reply: int, prompt: Prompt = "answer"
+    ) -> Workload:
+        seen: dict[str, PromptSize] = {task: getattr(sizes, prompt) for task, sizes in self.prompt_sizes[role].items()}
         requests = sum(counts.values())
-        return Work(
+        return Workload(
             stage,
             role,
             requests=requests,
@@ -239,12 +212,12 @@ class _Run:
             prompt=prompt,
         )
 
-    def _chosen(self) -> Chosen:
-        return chosen(sum(self.pairs.values()), sum(self.failed.values()), self.config.level)
+    def _choice(self) -> ChoiceCounts:
+        return choice_counts(sum(self.pairs.values()), sum(self.failed.values()), self.config.level)
 
     def _previously_right(self) -> dict[str, int]:
         """Pairs of each task that the student had right, is not trained on and is asked again after levelling."""
         every, gaps = sum(self.pairs.values()), sum(self.failed.values())
-        known = previously_right(every, gaps, self.config.level) if gaps else 0
+        known = self._choice().known_untrained if gaps else 0
         asked = min(self.config.evaluate.forgotten_pairs, known)
         return {task: math.ceil(asked * count / max(1, every)) for task, count in self.pairs.items()}

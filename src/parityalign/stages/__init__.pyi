@@ -38,6 +38,8 @@ from .intake import accepted_images as accepted_images
 from .intake import sort_images as sort_images
 from .level import LEVELLED as LEVELLED
 from .level import Choice as Choice
+from .level import ChoiceCounts as ChoiceCounts
+from .level import choice_counts as choice_counts
 from .level import choose_pairs as choose_pairs
 from .level import level_on_gaps as level_on_gaps
 from .level import split_by_image as split_by_image

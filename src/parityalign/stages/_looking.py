@@ -1,12 +1,11 @@
 """Looks at what sources offer: each is read, opened as models will see it, and hashed; several at a time."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import PurePath
 from typing import NamedTuple
 
-from parityalign.core import Found
+from parityalign.core import Found, usable_cores
 from parityalign.data import FIRST_FRAME, OTHER_FORMAT, Picture, Unfit, open_picture
 from parityalign.stages._likeness import Look, look_at
 
@@ -40,7 +39,7 @@ class Looked(NamedTuple):
 
 def hands() -> Executor:
     """What looks at several pictures at a time: decoding leaves Python's lock to others."""
-    return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    return ThreadPoolExecutor(max_workers=min(8, usable_cores()))
 
 
 def look_through(offered: Sequence[Found], executor: Executor) -> list[Looked | Unfit]:

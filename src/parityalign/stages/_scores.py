@@ -28,7 +28,7 @@ RIGHT = 0.5
 """Score from which an answer to a test question counts as right, where it has to be right or wrong."""
 
 
-class Said(NamedTuple):
+class AnsweredQuestion(NamedTuple):
     """A question and what the three models answered."""
 
     question: Question
@@ -38,7 +38,7 @@ class Said(NamedTuple):
 
 
 def score_run(
-    said: Mapping[str, Sequence[Said]],
+    said: Mapping[str, Sequence[AnsweredQuestion]],
     tasks: Mapping[str, Task],
     *,
     not_scored: Mapping[str, Mapping[str, int]],
@@ -72,7 +72,7 @@ def score_run(
     )
 
 
-def _previously_right(task: str, answers: Sequence[Said], values: Floats) -> list[Case]:
+def _previously_right(task: str, answers: Sequence[AnsweredQuestion], values: Floats) -> list[Case]:
     """The questions that the student had right before, and whether it lost them."""
     both = zip(answers, values, strict=True)
     return [
@@ -86,7 +86,7 @@ def _coverage(scored: int, not_scored: Mapping[str, int]) -> Coverage:
 
 
 def _score_task(
-    task: Task, answers: Sequence[Said], values: Floats, coverage: Coverage, *, resamples: int, seed: int
+    task: Task, answers: Sequence[AnsweredQuestion], values: Floats, coverage: Coverage, *, resamples: int, seed: int
 ) -> tuple[TaskScores, Floats]:
     """The task's scores and the bootstrap replicates of its gain, shape (resamples,)."""
     paper = _values(answers, find_metric("mpa_substring")).mean(axis=0)
@@ -104,7 +104,9 @@ def _score_task(
     return scores, replicates
 
 
-def _subsets(task: Task, answers: Sequence[Said], values: Floats, resamples: int, seed: int) -> dict[str, Comparison]:
+def _subsets(
+    task: Task, answers: Sequence[AnsweredQuestion], values: Floats, resamples: int, seed: int
+) -> dict[str, Comparison]:
     names = list(dict.fromkeys(said.question.subset for said in answers if said.question.subset))
     subsets = {}
     for name in names:
@@ -114,7 +116,7 @@ def _subsets(task: Task, answers: Sequence[Said], values: Floats, resamples: int
     return subsets
 
 
-def _values(answers: Sequence[Said], metric: Metric) -> Floats:
+def _values(answers: Sequence[AnsweredQuestion], metric: Metric) -> Floats:
     """Scores of shape (questions, 3): before, after, teacher."""
     return np.array(
         [[metric.score(text, said.question.answers).value for text in said[1:]] for said in answers],

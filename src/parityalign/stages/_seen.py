@@ -1,6 +1,6 @@
-"""The pictures seen so far, to be asked for those that equal a new one; takes 24 bytes of memory a picture."""
+"""The images seen so far, to be asked for those that equal a new one."""
 
-import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -29,33 +29,28 @@ class Match(NamedTuple):
     path: str
 
 
-class Seen:
-    """Pictures in the order in which they were seen.
-
-    Paths and identities lie in a temporary database that the system deletes, whatever happens.
-    """
+class SeenImages:
+    """Images in the order in which they were seen."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._paths: list[str] = []
+        self._by_bytes: dict[str, str] = {}  # the path of the first
+        self._by_pixels: dict[str, str] = {}
         self._blocks: list[tuple[Array, Array]] = []  # hashes and gists; blocks, as a growing array is copied
-        self._rows = _scratch()
-        self._rows.execute("CREATE TABLE seen (place INTEGER PRIMARY KEY, image_id TEXT, pixels TEXT, path TEXT)")
-        self._rows.execute("CREATE INDEX by_id ON seen (image_id)")
-        self._rows.execute("CREATE INDEX by_pixels ON seen (pixels)")
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._paths)
 
     def add(self, look: Look, path: str) -> None:
         """Remembers a picture and where its file lies."""
-        row = (len(self), look.image_id, look.pixels, path)
-        self._rows.execute("INSERT INTO seen VALUES (?, ?, ?, ?)", row)
-        block, place = divmod(self._count, _BLOCK)
+        self._by_bytes.setdefault(look.image_id, path)
+        self._by_pixels.setdefault(look.pixels, path)
+        block, place = divmod(len(self), _BLOCK)
         if block == len(self._blocks):
             self._blocks.append((np.zeros(_BLOCK, np.uint64), np.zeros((_BLOCK, GIST_BYTES), np.uint8)))
         hashes, gists = self._blocks[block]
         hashes[place], gists[place] = look.hash, np.frombuffer(look.gist, np.uint8)
-        self._count += 1
+        self._paths.append(path)
 
     def match(self, look: Look, picture: Callable[[], Image.Image], *, near: bool) -> Match | None:
         """The first picture seen that is this one; a match of bytes goes before one of pixels, and that before near.
@@ -65,10 +60,10 @@ class Seen:
             picture: Opens it; called only where the hash proposes another.
             near: Whether re-encoded and resized pictures are looked for.
         """
-        for how, column, identity in ((BYTES, "image_id", look.image_id), (PIXELS, "pixels", look.pixels)):
-            query = f"SELECT path FROM seen WHERE {column} = ? ORDER BY place LIMIT 1"
-            for (path,) in self._rows.execute(query, (identity,)):
-                return Match(how, path)
+        for how, seen, identity in ((BYTES, self._by_bytes, look.image_id), (PIXELS, self._by_pixels, look.pixels)):
+            first = seen.get(identity)
+            if first is not None:
+                return Match(how, first)
         if near:
             opened = cache(picture)  # one decoding, however many are proposed
             for path in self._alike(look):
@@ -81,23 +76,21 @@ class Seen:
         for number, (hashes, gists) in enumerate(self._blocks):
             start = number * _BLOCK
             for place in _places_alike(look, hashes[: len(self) - start], gists):
-                row = self._rows.execute("SELECT path FROM seen WHERE place = ?", (start + place,))
-                yield from (path for (path,) in row)
+                yield self._paths[start + place]
 
 
 class Names:
     """The names of what an earlier process has done, each as often as it was done."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._rows = _scratch()
-        self._rows.execute("CREATE TABLE names (name TEXT PRIMARY KEY, times INTEGER) WITHOUT ROWID")
-        again = "INSERT INTO names VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET times = times + 1"
-        self._rows.executemany(again, ((name,) for name in names))
+        self._times = Counter(names)
 
     def take(self, name: str) -> bool:
         """Whether the name was done before, or done again and not yet taken that often."""
-        took = self._rows.execute("UPDATE names SET times = times - 1 WHERE name = ? AND times > 0", (name,))
-        return took.rowcount > 0
+        if not self._times[name]:
+            return False
+        self._times[name] -= 1
+        return True
 
 
 def _places_alike(look: Look, hashes: Array, gists: Array) -> list[int]:
@@ -106,14 +99,6 @@ def _places_alike(look: Look, hashes: Array, gists: Array) -> list[int]:
     apart = np.abs(gists[near].astype(np.int16) - np.frombuffer(look.gist, np.uint8))
     places: list[int] = near[(apart <= GIST_LEVELS_APART).all(axis=1)].tolist()
     return places
-
-
-def _scratch() -> sqlite3.Connection:
-    """A temporary database of which little stays in memory, and which never rolls back."""
-    rows = sqlite3.connect("")
-    rows.execute("PRAGMA cache_size = -512")  # KiB
-    rows.execute("PRAGMA journal_mode = OFF")
-    return rows
 
 
 def _same(picture: Image.Image, path: str) -> bool:

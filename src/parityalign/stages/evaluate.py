@@ -12,7 +12,7 @@ from parityalign.config import EvaluateSettings
 from parityalign.core import Answer, Artifact, Progress, Question, Scores, Stream, Task, sample, write_all, write_whole
 from parityalign.data import OVER_LIMIT
 from parityalign.engines import Asked, LoadModel, answer_all
-from parityalign.stages._scores import Said, score_run
+from parityalign.stages._scores import AnsweredQuestion, score_run
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.level import was_levelled
 
@@ -152,7 +152,7 @@ def score_answers(
     }
     said = {
         name: [
-            Said(question, *(text[item_id] for text in texts))
+            AnsweredQuestion(question, *(text[item_id] for text in texts))
             for question in questions
             for item_id in [_item_id(name, question)]
         ]

@@ -1,7 +1,7 @@
 """Intake guards the door: every image that the sources offer is looked at once, and what is unfit is set aside.
 
 Nothing that comes later has to fear a broken file. Of pictures that are the same one is kept, and pictures of a test
-split never enter a pool. Of what was seen only hashes stay in memory, so a pool may be of any size.
+split never enter a pool. Of what was seen the paths and hashes stay in memory, about 370 bytes an image.
 """
 
 import warnings
@@ -29,7 +29,7 @@ from parityalign.core import (
 from parityalign.data import Unfit, open_picture, read_bytes
 from parityalign.stages._likeness import Look
 from parityalign.stages._looking import Looked, check_shape, hands, look_through
-from parityalign.stages._seen import BYTES, NEARLY, PIXELS, Match, Names, Seen
+from parityalign.stages._seen import BYTES, NEARLY, PIXELS, Match, Names, SeenImages
 from parityalign.stages._stage import Stage, StageRun
 
 ACCEPTED = "accepted.jsonl"
@@ -93,11 +93,11 @@ def accepted_images(artifact: Artifact) -> list[ImageRef]:
 class _Pool:
     """The images of one task, as far as they are sorted out."""
 
-    def __init__(self, artifact: Artifact, task: str, tested: Seen, settings: IntakeSettings) -> None:
+    def __init__(self, artifact: Artifact, task: str, tested: SeenImages, settings: IntakeSettings) -> None:
         self._artifact, self._task, self._tested, self._settings = artifact, task, tested, settings
         self._good = artifact.stream(ACCEPTED, ImageRef)
         self._bad = artifact.stream(QUARANTINE, Rejected)
-        self._seen = Seen()
+        self._seen = SeenImages()
         self._known = Names(self._resumed())
 
     def take_in(self, sources: Sequence[Source], executor: Executor, progress: Progress) -> None:
@@ -169,7 +169,7 @@ class _Pool:
         return path
 
 
-def _match(seen: Seen, saw: Looked, *, near: bool) -> Match | None:
+def _match(seen: SeenImages, saw: Looked, *, near: bool) -> Match | None:
     return seen.match(saw.look, lambda: open_picture(saw.found.read()).image, near=near)
 
 
@@ -178,9 +178,9 @@ def _chunks(offered: Iterator[Found]) -> Iterator[list[Found]]:
         yield chunk
 
 
-def _seen_in(tests: Mapping[str, Sequence[Question]], executor: Executor, progress: Progress) -> Seen:
+def _seen_in(tests: Mapping[str, Sequence[Question]], executor: Executor, progress: Progress) -> SeenImages:
     """The pictures of the test splits; what cannot be opened there equals nothing."""
-    seen = Seen()
+    seen = SeenImages()
     paths = list(dict.fromkeys(question.image for questions in tests.values() for question in questions))
     done = 0
     for chunk in _chunks(Found(name=path, read=partial(read_bytes, Path(path)), path=Path(path)) for path in paths):
@@ -192,7 +192,7 @@ def _seen_in(tests: Mapping[str, Sequence[Question]], executor: Executor, progre
     return seen
 
 
-def _guard(tested: Seen, tests: Mapping[str, Sequence[Question]], settings: IntakeSettings) -> str:
+def _guard(tested: SeenImages, tests: Mapping[str, Sequence[Question]], settings: IntakeSettings) -> str:
     """What the overlap guard compared the images with, in words."""
     if not tests:
         return "no test split to compare the images with"
@@ -213,12 +213,8 @@ def _finish(artifact: Artifact, pools: Mapping[str, Sequence[Source]], guard: st
         outcomes[rejected.task][rejected.reason] += 1
     _refuse_without_images(pools, outcomes)
     total = sum(outcomes.values(), Counter[str]())
-    artifact.finish(
-        total,
-        by_task={task: dict(counts) for task, counts in outcomes.items()},
-        noted=dict(noted),
-        note=f"overlap guard: {guard}; {total[IN_TEST_SPLIT]:,} of {total.total():,} images left their pool",
-    )
+    artifact.note(f"overlap guard: {guard}; {total[IN_TEST_SPLIT]:,} of {total.total():,} images left their pool")
+    artifact.finish(total, by_task={task: dict(counts) for task, counts in outcomes.items()}, noted=dict(noted))
 
 
 def _refuse_without_images(pools: Mapping[str, Sequence[Source]], outcomes: Mapping[str, Counter[str]]) -> None:

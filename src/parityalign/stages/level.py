@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from parityalign.config import LevelSettings
-from parityalign.core import DISCREPANCY_FOLDER, Artifact, Judged, Leveller, LevelResult, Pair, VerdictKind, sample
+from parityalign.core import DISCREPANCY_FOLDER, Artifact, Judged, Leveller, Pair, VerdictKind, sample
 from parityalign.stages._stage import Stage, StageRun
 
 NO_GAPS = "no_gaps"
@@ -46,6 +46,17 @@ class Choice(NamedTuple):
     """How many of both are replay."""
 
 
+class ChoiceCounts(NamedTuple):
+    """How many pairs a choice will have, before any pair is there."""
+
+    training: int
+    held_out: int
+    replayed: int
+    """Of both."""
+    known_untrained: int
+    """Pairs that the student had right and is not trained on."""
+
+
 def level_on_gaps(
     artifact: Artifact,
     judged: Sequence[Judged],
@@ -69,12 +80,17 @@ def level_on_gaps(
     gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for _, verdict in judged)
     counts = {"gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
     if not choice.training:
-        artifact.finish(counts, outcome=NO_GAPS, note="Nothing to train on: the student is left as it is.")
+        artifact.note("Nothing to train on: the student is left as it is.")
+        artifact.finish(counts, outcome=NO_GAPS)
         return
     result = leveller(choice.training, choice.held_out, artifact.path)
     by_task = Counter(pair.task for pair in choice.training)
-    facts = {"training_by_task": by_task, "result": dict(vars(result)), **_memory_note(result, settings)}
-    artifact.finish(counts, outcome=LEVELLED, **facts)
+    rows = result.micro_batch_size
+    if rows is not None:
+        artifact.note(
+            f"Memory ran out, so the {settings.batch_size} pairs of a step went through the student {rows} at a time."
+        )
+    artifact.finish(counts, outcome=LEVELLED, training_by_task=by_task, result=dict(vars(result)))
 
 
 def was_levelled(artifact: Artifact) -> bool:
@@ -94,8 +110,7 @@ def choose_pairs(judged: Sequence[Judged], settings: LevelSettings, seed: int) -
     usable = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
     gaps = [pair for pair, verdict in judged if verdict.verdict == VerdictKind.TEACHER_ONLY]
     had_right = [pair for pair, verdict in judged if verdict.verdict in HAD_RIGHT]
-    wanted = round(len(gaps) * settings.replay / (1 - settings.replay))
-    replay = sample(had_right, wanted, f"replay {seed}", _pair_id)
+    replay = sample(had_right, _replayed(len(gaps), settings), f"replay {seed}", _pair_id)
     chosen = {
         "gaps": [*gaps, *replay],
         "all": usable,
@@ -103,6 +118,17 @@ def choose_pairs(judged: Sequence[Judged], settings: LevelSettings, seed: int) -
     }[settings.select]
     replayed = len(replay) if settings.select == "gaps" else 0
     return split_by_image(chosen, settings.held_out, seed)._replace(replayed=replayed)
+
+
+def choice_counts(pairs: int, gaps: int, settings: LevelSettings) -> ChoiceCounts:
+    """About what `choose_pairs` will take of so many pairs, if the student has all right that are no gaps."""
+    replay = min(_replayed(gaps, settings), pairs - gaps)
+    taken = pairs if settings.select == "all" else gaps + replay
+    held_out = round(taken * settings.held_out)
+    training, right = taken - held_out, pairs - gaps
+    if settings.select == "gaps":
+        return ChoiceCounts(training, held_out, replay, right - round(replay * (1 - settings.held_out)))
+    return ChoiceCounts(training, held_out, 0, round(right * (1 - training / max(1, pairs))))
 
 
 def split_by_image(pairs: Sequence[Pair], share: float, seed: int) -> Choice:
@@ -120,17 +146,14 @@ def split_by_image(pairs: Sequence[Pair], share: float, seed: int) -> Choice:
     return Choice(training, [pair for pair in pairs if pair.image_id in held_out], replayed=0)
 
 
+def _replayed(gaps: int, settings: LevelSettings) -> int:
+    """How many pairs are replayed beside so many gaps, if there are enough."""
+    return round(gaps * settings.replay / (1 - settings.replay))
+
+
 def _pair_id(pair: Pair) -> str:
     return pair.pair_id
 
 
 def _sizes(choice: Choice) -> dict[str, int]:
     return {"training": len(choice.training), "held_out": len(choice.held_out)}
-
-
-def _memory_note(result: LevelResult, settings: LevelSettings) -> dict[str, str]:
-    rows = result.micro_batch_size
-    if rows is None:
-        return {}
-    note = f"Memory ran out, so the {settings.batch_size} pairs of a step went through the student {rows} at a time."
-    return {"note": note}

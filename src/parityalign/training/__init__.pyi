@@ -1,7 +1,9 @@
 from .losses._joining import Evidence as Evidence
+from .losses._passes import MOST_LOGITS as MOST_LOGITS
 from .losses._passes import Passes as Passes
 from .student import refuse_method as refuse_method
 from .student import refuse_student as refuse_student
 from .train import make_leveller as make_leveller
+from .trainer import EVALUATIONS as EVALUATIONS
 from .weighted_loss import WeightedLoss as WeightedLoss
 from .weighted_loss import refuse_terms as refuse_terms

@@ -11,7 +11,7 @@ from transformers import TrainerState, set_seed
 
 from parityalign.config import LevelSettings, LoadingSettings, speed_only
 from parityalign.core import Leveller, LevelResult, Pair, Progress, content_id, folder_digest, write_whole
-from parityalign.models import AS_IT_IS, open_processor, quieten, stop_tokens
+from parityalign.models import AS_IT_IS, bf16_is_fast, open_processor, quieten, stop_tokens
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.student import merge_adapter, open_checkpoint, open_student, open_trainable, save_student
 from parityalign.training.trainer import (
@@ -19,7 +19,6 @@ from parityalign.training.trainer import (
     LevelTrainer,
     Objective,
     Training,
-    bf16_is_fast,
     checkpoint,
     out_of_patience,
     skipped_steps,
@@ -128,9 +127,7 @@ def _save(training: Training, model: nn.Module, batches: AnswerCollator, out: Pa
     whole = merge_adapter(model)
     stored = save_student(training.student, whole, out, loading=training.loading)
     whole.to("meta")  # its memory is needed for the next
-    # Its own folder now has no revision; whether code beside weights may run was decided for the student before.
-    own = training.loading.model_copy(update={"revision": None, "commit": None})
-    saved = answer_logprobs(open_student(str(out), own), batches, training.held_out)
+    saved = answer_logprobs(open_student(str(out), training.loading.for_own_folder()), batches, training.held_out)
     refuse_difference(said, saved, stored, str(out))
 
 

@@ -16,7 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import Progress
-from parityalign.models import IGNORE_INDEX, Processor
+from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast
 from parityalign.training.collator import AnswerCollator, Example, Join
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
 from parityalign.training.oom import OomBackoff
@@ -239,17 +239,9 @@ def smallest_micro_batch(state: TrainerState) -> int | None:
     )
 
 
-def bf16_is_fast(on_gpu: bool) -> bool:
-    """Whether the processor multiplies bfloat16 in hardware; emulated it is slower than float32."""
-    if on_gpu:
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch allowed
-    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-
-
 def _arguments(training: Training, work: Path) -> TrainingArguments:
     settings = training.settings
-    steps = settings.max_steps or settings.epochs * math.ceil(len(training.train) / settings.batch_size)
+    steps = settings.steps(len(training.train))
     on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(work),

@@ -4,20 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from parityalign.core import Request
 from parityalign.models.backends._reading import image_bytes
 from parityalign.models.encoding import Encoded
+from parityalign.models.limits import CPU_TOKENS, MOST_TOKENS, cached_numbers, patch_side, tokens_in_memory
 
-CPU_TOKENS = 16384
-"""Tokens and patches at once where there is no GPU; more of them bring no more speed."""
-MOST_TOKENS = 131_072
-"""The same on a GPU, whatever its memory."""
-_SHARE_OF_FREE = 0.5
-"""Of the GPU's free memory; the rest is for what no estimate knows."""
-_HIDDEN_STATES = 24
-"""How many numbers of a layer's width a token has in memory while it goes through that layer."""
 _WINDOW_BYTES = 2**30
 """Of images that lie in memory while their rows are sorted by length."""
 _PATCH = 16
@@ -27,7 +20,7 @@ _learned: dict[str, int] = {}
 """Of each model that memory ran out for: how many tokens were too many, halved."""
 
 
-class Row(NamedTuple):
+class BatchRow(NamedTuple):
     """One reply to be written."""
 
     place: int
@@ -36,7 +29,7 @@ class Row(NamedTuple):
     encoded: Encoded
 
 
-class Budget:
+class TokenBudget:
     """How much of one model's work fits into memory.
 
     Attributes:
@@ -45,10 +38,10 @@ class Budget:
 
     def __init__(self, name: str, model: PreTrainedModel) -> None:
         self._name = name
-        self._patch = _patch_side(model.config)
+        self._patch = patch_side(model.config) or _PATCH
         self.tokens = min(_tokens_in_memory(model), _learned.get(name, MOST_TOKENS))
 
-    def first(self, rows: Sequence[Row], reply_tokens: int) -> int:
+    def first(self, rows: Sequence[BatchRow], reply_tokens: int) -> int:
         """How many of the first rows, sorted by length, go at once; one at least."""
         images: set[str] = set()
         seen = 0
@@ -60,7 +53,7 @@ class Budget:
                 return count - 1
         return len(rows)
 
-    def halve(self, rows: Sequence[Row], reply_tokens: int) -> None:
+    def halve(self, rows: Sequence[BatchRow], reply_tokens: int) -> None:
         """Notes, for the rest of the process, that these rows were too many."""
         longest = max(len(row.encoded.tokens) for row in rows)
         images = {row.request.image: patches(row.encoded, self._patch) for row in rows}
@@ -68,9 +61,9 @@ class Budget:
         _learned[self._name] = self.tokens
 
 
-def windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def windows(rows: Iterable[BatchRow]) -> Iterator[list[BatchRow]]:
     """The rows in parts whose images may lie in memory together, each sorted by length so that little is padded."""
-    window: list[Row] = []
+    window: list[BatchRow] = []
     images: set[str] = set()
     held = 0
     for row in rows:
@@ -94,26 +87,13 @@ def patches(row: Encoded, side: int) -> int:
     return int(pixels.shape[-2] if flat else pixels.size // (pixels.shape[-3] * side * side))
 
 
-def _length(row: Row) -> int:
+def _length(row: BatchRow) -> int:
     return len(row.encoded.tokens)
-
-
-def _patch_side(config: PreTrainedConfig) -> int:
-    side = getattr(getattr(config, "vision_config", None), "patch_size", None)
-    return int(max(side) if isinstance(side, list | tuple) else side or _PATCH)
 
 
 def _tokens_in_memory(model: PreTrainedModel) -> int:
     if model.device.type != "cuda":
         return CPU_TOKENS
     text = model.config.get_text_config(decoder=True)
-    heads = text.num_attention_heads
-    kept = 2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * _head_size(text)
-    a_token = (kept + _HIDDEN_STATES * text.hidden_size) * model.dtype.itemsize
     free, _ = torch.cuda.mem_get_info(model.device)
-    return max(1, int(free * _SHARE_OF_FREE / a_token))
-
-
-def _head_size(text: PreTrainedConfig) -> int:
-    size: int | None = getattr(text, "head_dim", None)
-    return size or int(text.hidden_size // text.num_attention_heads)
+    return tokens_in_memory(free, cached_numbers(text), text.hidden_size, model.dtype.itemsize)

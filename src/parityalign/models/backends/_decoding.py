@@ -12,7 +12,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.generation.logits_process import LogitsProcessor
 
-from parityalign.models.backends._generate import Passes
+from parityalign.models.backends._generate import GenerationPasses
 
 
 class GumbelNoise(LogitsProcessor):
@@ -70,7 +70,7 @@ def decode(
     for unused in ("logits_processor", "stopping_criteria"):  # `noise` and the end tokens say it all
         state.pop(unused, None)
     ends = torch.tensor(generation_config.eos_token_id or [], device=input_ids.device)
-    choosing, passes = can_choose_rows(model), Passes(model, state)
+    choosing, passes = can_choose_rows(model), GenerationPasses(model, state)
     logits, rows = passes.first(input_ids, generation_config), torch.tensor(prompts, device=input_ids.device)
     if choosing:
         logits = logits[rows]

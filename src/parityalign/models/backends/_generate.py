@@ -36,7 +36,7 @@ def refuse_unknown_generate() -> None:
             raise unknown_transformers(f"generates text (GenerationMixin.{name})")
 
 
-class Passes:
+class GenerationPasses:
     """The forward passes of one generation, and what is carried from each to the next."""
 
     def __init__(self, model: Any, state: dict[str, Any]) -> None:  # noqa: ANN401 - its own methods are on no public type

@@ -1,6 +1,5 @@
 """Any vision-language model of transformers, from a Hugging Face folder or hub id, run in this process."""
 
-import gc
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,13 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from parityalign.config import LoadingSettings
 from parityalign.core import EMBEDDED_MODELS, Decoding, Observation, Request, UserError
 from parityalign.models import memory
-from parityalign.models.backends._batches import Budget, Row, windows
+from parityalign.models.backends._batches import BatchRow, TokenBudget, windows
 from parityalign.models.backends._decoding import GumbelNoise, can_choose_rows, decode
 from parityalign.models.backends._generate import refuse_unknown_generate
 from parityalign.models.backends._observing import Observing
@@ -66,7 +66,7 @@ class HFModel:
         # Replaced, so that no habit of the folder (temperature, penalties) leaks into what the caller asked for.
         ends = {"eos_token_id": self._stop or None, "pad_token_id": self._pad}
         self._model.generation_config = GenerationConfig.from_dict(ends)
-        self._budget = Budget(self.name, model)
+        self._budget = TokenBudget(self.name, model)
 
     @property
     def special_tokens(self) -> frozenset[str]:
@@ -108,7 +108,7 @@ class HFModel:
         """
         longest = max((len(text) for _, text in told), default=0)  # in characters; tokens are fewer
 
-        def work(rows: Sequence[Row]) -> list[Observation | None]:
+        def work(rows: Sequence[BatchRow]) -> list[Observation | None]:
             answered = [self._encoder.encode(row.encoded, row.request.prompt, told[row.place][1]) for row in rows]
             inputs = stack([row.encoded for row in answered], pad_token=self._pad, side="right")
             return [*self._observing.observe(answered, self._on_device(inputs))]
@@ -123,11 +123,13 @@ class HFModel:
     def _observing(self) -> Observing:
         return Observing(self._model, self._processor)
 
-    def _each(self, requests: Sequence[Request], size: int, work: Callable[[Sequence[Row]], Sequence[T]]) -> list[T]:
+    def _each(
+        self, requests: Sequence[Request], size: int, work: Callable[[Sequence[BatchRow]], Sequence[T]]
+    ) -> list[T]:
         """What `work` makes of each request, in order, as many at a time as memory takes with replies of this size."""
         found: dict[int, T] = {}
         rows = zip(range(len(requests)), requests, self._reader.read(requests), strict=True)
-        for waiting in windows(map(Row._make, rows)):
+        for waiting in windows(map(BatchRow._make, rows)):
             while waiting:
                 batch = waiting[: self._budget.first(waiting, size)]
                 try:
@@ -143,11 +145,9 @@ class HFModel:
                 del waiting[: len(batch)]
         return [found[place] for place in range(len(requests))]
 
-    def _take_fewer(self, rows: Sequence[Row], size: int) -> None:
+    def _take_fewer(self, rows: Sequence[BatchRow], size: int) -> None:
         """Halves the batches from now on; what the failed one held is free by now, as its error is gone."""
-        gc.collect()
-        if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        clear_device_cache(garbage_collection=True)
         self._budget.halve(rows, size)
         if len(rows) == 1:
             raise UserError(
@@ -156,7 +156,7 @@ class HFModel:
                 f"{size}).\n{SMALLER} What was answered before is kept."
             )
 
-    def _write(self, rows: Sequence[Row], decoding: Decoding) -> list[str]:
+    def _write(self, rows: Sequence[BatchRow], decoding: Decoding) -> list[str]:
         prompts, prompt_of = self._prompts(rows)
         noise = None
         if decoding.temperature > 0:
@@ -172,7 +172,7 @@ class HFModel:
             )
         return [self._text(row) for row in tokens]
 
-    def _prompts(self, rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+    def _prompts(self, rows: Sequence[BatchRow]) -> tuple[list[BatchRow], list[int]]:
         """The rows that differ in image or prompt, and for each row its place among them."""
         if not self._shares:
             return list(rows), list(range(len(rows)))
@@ -186,7 +186,7 @@ class HFModel:
         kept = [token for token in tokens[:end] if token != self._pad]
         return self._tokenizer.decode(kept, skip_special_tokens=False).strip()
 
-    def _inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def _inputs(self, rows: Sequence[BatchRow]) -> dict[str, Any]:
         """What `generate` takes: padded at the left; an image with several prompts is encoded once if possible."""
         encoded, features = [row.encoded for row in rows], self._features_of(rows)
         if features is not None:
@@ -196,7 +196,7 @@ class HFModel:
         inputs: dict[str, Any] = self._on_device(stack(encoded, pad_token=self._pad, side="left"))
         return inputs if features is None else inputs | {"mm_encoder_outputs": {"image": features}}
 
-    def _features_of(self, rows: Sequence[Row]) -> BaseModelOutputWithPooling | None:
+    def _features_of(self, rows: Sequence[BatchRow]) -> BaseModelOutputWithPooling | None:
         """Each row's image as the language model takes it in. None: it is the model itself that makes it."""
         distinct = {row.request.image: row.encoded for row in rows}
         if len(distinct) == len(rows):

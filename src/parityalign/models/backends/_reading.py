@@ -4,14 +4,13 @@ An image is opened, resized and taken in once for all the prompts on it: of the 
 the prompt's own tokens differs.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from parityalign.core import Request
+from parityalign.core import Request, usable_cores
 from parityalign.models.encoding import Encoded, Prompter, read_image
 
 _MOST_WORKERS = 8
@@ -36,7 +35,7 @@ class Reader:
         self._prompter = prompter
         self._tokens = lru_cache(_PROMPTS_KEPT)(prompter.tokens)
         self._head = _shared(*map(prompter.tokens, _UNLIKE))
-        self._threads = max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // 2))  # on a CPU the model needs the cores too
+        self._threads = max(1, min(_MOST_WORKERS, usable_cores() // 2))  # on a CPU the model needs the cores too
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="reading")
         self._images: dict[str, Future[_Seen]] = {}
         self._expected: list[Request] = []

@@ -42,7 +42,7 @@ class FakeModel:
         return [self._reply(request, decoding) for request in requests]
 
 
-class Row(Record):
+class ScriptedReply(Record):
     """One line of the table of replies."""
 
     image: str = "*"
@@ -53,10 +53,10 @@ class Row(Record):
     """The reply."""
 
 
-class Table(Record):
+class ReplyTable(Record):
     """The content of a file of replies."""
 
-    replies: tuple[Row, ...]
+    replies: tuple[ScriptedReply, ...]
     special_tokens: frozenset[str] = frozenset()
 
 
@@ -83,9 +83,9 @@ def load(location: str, _loading: LoadingSettings | None = None) -> FakeModel:
 BACKEND = Backend(load=load)
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path) -> ReplyTable:
     try:
-        return Table.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return ReplyTable.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except OSError as problem:
         raise UserError(f"cannot read the fake model {path}: {problem.strerror}") from problem
     except ValidationError as problem:

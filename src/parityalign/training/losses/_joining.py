@@ -37,7 +37,7 @@ class Evidence:
     """Opens the teacher's processor, whose tokens the observations speak of. None: they hold no token ids."""
 
 
-class _Told(NamedTuple):
+class _TeacherLabels(NamedTuple):
     """What the teacher's observation says of a student's answer."""
 
     top: TopTokens
@@ -82,7 +82,7 @@ class Joiner:
             found |= self._maps(pair_ids, rows, self._boxes)
         return found
 
-    def _of(self, pair_id: str, row: LabelledRow) -> _Told:
+    def _of(self, pair_id: str, row: LabelledRow) -> _TeacherLabels:
         seen = self._evidence.observations.get(pair_id)
         return _told(row, seen, self._tokens(row, seen)) if seen else _nothing(len(row.ends))
 
@@ -119,7 +119,7 @@ def _map_of_tokens(evidence: Evidence, processor: Processor, ends: tuple[int, in
     return token_map(token_texts(teacher), token_texts(student), ends=ends)
 
 
-def _told(row: LabelledRow, seen: Observation, tokens: torch.Tensor) -> _Told:
+def _told(row: LabelledRow, seen: Observation, tokens: torch.Tensor) -> _TeacherLabels:
     """The teacher's observation in the student's tokens: alike where both have the same token, else by groups."""
     ids = [label for label in row.encoded.per_token["labels"] if label != IGNORE_INDEX]
     seen_ids = torch.from_numpy(seen.ids).long()
@@ -142,15 +142,15 @@ def _told(row: LabelledRow, seen: Observation, tokens: torch.Tensor) -> _Told:
     return known._replace(groups=member_table([group.student for group in other]), group_logprobs=evidence)
 
 
-def _nothing(tokens: int, top: int = 1) -> _Told:
+def _nothing(tokens: int, top: int = 1) -> _TeacherLabels:
     """No evidence, which costs nothing."""
     unlisted = TopTokens(
         torch.full((tokens, top), -1), torch.full((tokens, top), -torch.inf), torch.full((tokens,), -torch.inf)
     )
-    return _Told(unlisted, member_table([]), torch.zeros(0, 2), 0.0, 0)
+    return _TeacherLabels(unlisted, member_table([]), torch.zeros(0, 2), 0.0, 0)
 
 
-def _stacked(told: Sequence[_Told]) -> dict[str, torch.Tensor]:
+def _stacked(told: Sequence[_TeacherLabels]) -> dict[str, torch.Tensor]:
     """Of the rows of a batch, one after the other; numbers of tokens then count from the batch's first."""
     widest = max(each.top.ids.shape[1] for each in told)
     longest = max(each.groups.shape[1] for each in told)

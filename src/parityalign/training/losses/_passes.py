@@ -45,7 +45,7 @@ EXTRAS = frozenset(
         "explains",
     )
 )
-WHOLE = 2**25
+MOST_LOGITS = 2**25
 """Logits that may be in memory at once; more are computed for the labelled tokens alone, and in chunks."""
 
 TokenLoss = Callable[[torch.Tensor, slice], torch.Tensor]
@@ -108,7 +108,7 @@ class Passes:
         if isinstance(known, tuple):
             states, head = known
             states = states if chosen is None else states[chosen]
-            return over_chunks(states, head, loss_of, max(1, WHOLE // head.out_features))
+            return over_chunks(states, head, loss_of, max(1, MOST_LOGITS // head.out_features))
         known = known if chosen is None else known[chosen]
         return loss_of(known, slice(0, len(known)))
 
@@ -130,7 +130,7 @@ class Passes:
         if self._recorder is not None:
             self._recorder.select(before_answers(self.batch["labels"]) if self._recorded else None)
         asked, head = asked_for(inputs), _head(self._model)
-        if head is not None and asked.labelled.numel() * head.out_features > WHOLE:
+        if head is not None and asked.labelled.numel() * head.out_features > MOST_LOGITS:
             states = states_before_head(self._model, head, asked)
             if states is not None:
                 self._note_attention()

@@ -9,7 +9,7 @@ from torch import nn
 from parityalign.models import IGNORE_INDEX, unwrapped
 
 
-class Asked(NamedTuple):
+class AnswerInputs(NamedTuple):
     """What a model is asked of a batch: the logits of few columns, since prompts are much longer than answers."""
 
     inputs: dict[str, Any]
@@ -30,7 +30,7 @@ class _PassedOn(nn.Module):
         return states
 
 
-def asked_for(batch: Mapping[str, torch.Tensor]) -> Asked:
+def asked_for(batch: Mapping[str, torch.Tensor]) -> AnswerInputs:
     """The model's inputs of a batch, and which of its outputs matter.
 
     Args:
@@ -40,10 +40,10 @@ def asked_for(batch: Mapping[str, torch.Tensor]) -> Asked:
     labelled = batch["labels"] != IGNORE_INDEX
     columns = batch["labels"].shape[1] - int(labelled.any(dim=0).int().argmax())
     inputs |= {"use_cache": False, "logits_to_keep": columns + 1}
-    return Asked(inputs, columns, labelled[:, -columns:])
+    return AnswerInputs(inputs, columns, labelled[:, -columns:])
 
 
-def states_before_head(model: nn.Module, head: nn.Linear, asked: Asked) -> torch.Tensor | None:
+def states_before_head(model: nn.Module, head: nn.Linear, asked: AnswerInputs) -> torch.Tensor | None:
     """(labelled tokens, H): what the output head makes the logits of the labelled tokens of, in the head's precision.
 
     None where the family does more to logits than its head does (a soft cap, a scale), since then the head alone does

@@ -9,7 +9,7 @@ _ANCHOR = "a"
 _DAMAGED = "\ufffd"  # stands for bytes that are no whole character
 
 
-class Tokenizer(Protocol):
+class TextTokenizer(Protocol):
     """What is asked of a tokenizer of transformers."""
 
     def __len__(self) -> int:
@@ -22,7 +22,7 @@ class Tokenizer(Protocol):
         """The texts of ids."""
 
 
-def token_texts(tokenizer: Tokenizer) -> list[str | None]:
+def token_texts(tokenizer: TextTokenizer) -> list[str | None]:
     """What each token writes within a text, white space before it included; None where that is not certain.
 
     Tokens are decoded after a letter, since many tokenizers take white space away from the beginning of a text. Not
