@@ -6,7 +6,7 @@ import pytest
 
 from parityalign import training
 from parityalign.pipeline import level, objective
-from projects import configure, done, refusal
+from projects import WORDS, configure, done, refusal
 
 
 @pytest.mark.parametrize("term", ["confidence", "attention"])
@@ -44,7 +44,11 @@ def test_explanations_that_are_there_stay_where_nobody_asks_for_them_any_more(pr
 
 def test_asking_for_explanations_gathers_evidence(project, trainable):
     done("run", configure(project, evidence={"explain": True}))
-    assert (project / "runs" / "a" / "evidence" / "explanation_replies.jsonl").exists()
+    evidence = project / "runs" / "a" / "evidence"
+    replies = [json.loads(line) for line in (evidence / "explanation_replies.jsonl").read_text().splitlines()]
+    assert sorted(reply["text"] for reply in replies) == sorted(WORDS)  # the fake teacher says what it sees
+    # Which is no explanation.
+    assert json.loads((evidence / "manifest.json").read_text())["counts"]["explanation unreadable"] == len(WORDS)
 
 
 @pytest.mark.parametrize("weight_by", ["none", "confidence_gap"])
