@@ -21,7 +21,7 @@ from PIL import Image
 
 from parityalign.config.schema import IntakeSettings
 from parityalign.core.artifacts import RunFolder
-from parityalign.data.open_source import open_source
+from parityalign.data.open import open_source
 from parityalign.stages.intake import sort_images
 
 SIDE_PIXELS, NOISE_PIXELS = 96, 6

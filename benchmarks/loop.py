@@ -33,8 +33,9 @@ from parityalign.core.records import ImageRef, Pair
 from parityalign.data.images import image_id
 from parityalign.demo.generate import POOL_SEEDS, pool_file, seeds
 from parityalign.demo.worlds import WORLDS
+from parityalign.engines.asking import Both
 from parityalign.models.backends._decoding import GumbelNoise
-from parityalign.models.backends.hf import HFModel, load
+from parityalign.models.backends._hf_model import HFModel, load_hf
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_processor
 from parityalign.stages.annotate import annotate_images, written_pairs
@@ -121,7 +122,7 @@ class Side:
 def main() -> None:
     """Draws, runs both ways in turns and prints what they took."""
     asked = _arguments()
-    teacher, student = (load(str(EMBEDDED_MODELS / name)) for name in ("teacher", "student"))
+    teacher, student = (load_hf(str(EMBEDDED_MODELS / name)) for name in ("teacher", "student"))
     plain = [FirstRelease(model, asked.rows) for model in (teacher, student)]
     forward = Forward()
     for model in (teacher, student):
@@ -180,7 +181,7 @@ def _run(
         began, before = time.perf_counter(), forward.seconds
         annotate_images(pairs, images, tasks, teacher, settings=drawing, seed=0, progress=_mute)
         written = written_pairs(pairs)
-        identify_gaps(verdicts, written, tasks, student, teacher, settings=judging, progress=_mute)
+        identify_gaps(verdicts, written, tasks, Both(student, teacher), settings=judging, progress=_mute)
         side.seconds += time.perf_counter() - began
         side.forward += forward.seconds - before
         side.replies += pairs.manifest["counts"]["replies"]

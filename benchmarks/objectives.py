@@ -29,16 +29,16 @@ from parityalign.core.artifacts import Artifact
 from parityalign.core.errors import WorkFailed
 from parityalign.core.files import write_whole
 from parityalign.core.interfaces import Model
-from parityalign.core.records import Answer, Pair, Question
+from parityalign.core.records import Answer, Question
 from parityalign.demo.generate import POOL_PICTURES, POOL_SEEDS, pixel_hash, seeds, write_test
 from parityalign.demo.worlds import WORLDS
 from parityalign.metrics._statistics import Floats, cluster_sums, percentile_interval, resampled_means, sign_flip_p
-from parityalign.pipeline.level import level_student
+from parityalign.pipeline.level import leveller
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
 from parityalign.pipeline.run import Run
 from parityalign.stages.evaluate import AFTER_FILE, answer_tests
-from parityalign.stages.identify import verdicts_of
+from parityalign.stages.level import level_on_gaps
 from parityalign.tasks import load_task
 
 ARMS: Mapping[str, Mapping[str, object]] = {
@@ -50,7 +50,7 @@ ARMS: Mapping[str, Mapping[str, object]] = {
     "answer + coherence": {"objective": {"answer": 1.0, "coherence": 1.0}},
     "discrepancy": {"objective": {"discrepancy": 1.0}},
 }
-COMMON: Mapping[str, object] = {"parts": {"vision": 0.0}, "patience": 10**6}
+COMMON: Mapping[str, object] = {"lr_multipliers": {"vision": 0.0}, "patience": 10**6}
 """Settings of every levelling, besides the demo's: trained to the end, the tower left as it is."""
 REFERENCE = "answer"
 TASKS = ("textvqa", "stvqa", "chartqa", "okvqa")
@@ -92,7 +92,7 @@ def questions_of(run: Run) -> dict[str, list[Question]]:
         if both := sum(pixel_hash(picture.image) in tests for picture in pool):
             raise WorkFailed(f"{both} pictures of the pool are among those of the test; take another TEST_SEED")
         write_whole(drawn, json.dumps({"seed": TEST_SEED, "pictures": PICTURES}))
-    return {name: load_task(name).read_test(folder / "test" / name) for name in TASKS}
+    return {name: load_task(name).benchmark.read_test(folder / "test" / name) for name in TASKS}
 
 
 def do(config: RunConfig, arm: str, seed: int, steps: int) -> None:
@@ -105,8 +105,7 @@ def do(config: RunConfig, arm: str, seed: int, steps: int) -> None:
         if not student.finished:
             began = time.monotonic()
             student.also = lambda: {"seconds": time.monotonic() - began, "peak_bytes": peak_bytes()}
-            pairs = list(run.artifact("pairs").stream("pairs.jsonl", Pair))
-            level_student(run, student, pairs, verdicts_of(run.artifact("verdicts")), settings=settings, seed=seed)
+            level_on_gaps(student, run.judged, leveller(run, settings, seed), settings=settings, seed=seed)
         answers = answers_of(folder_of(arm, seed), student.digest, run.folder.artifact)
         ask(run, answers, lambda: run.load_own(student.path))
 

@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from parityalign.core.interfaces import LevelResult
 from parityalign.models.backends import fake
-from parityalign.pipeline import level, run
+from parityalign.pipeline import run
 from projects import WORDS, make_project, table
 
 # A busy machine breaks no deadline, and every run draws the same examples: whether a change may land must not hang on
@@ -71,6 +71,6 @@ def trainable(monkeypatch):
         table(out / "replies.json", WORDS[:4] + [pair.answer for pair in (*pairs, *held_out)])
         return LevelResult(1, 1, 2.0, 1.0)
 
-    monkeypatch.setattr(level, "leveller", lambda *_, **__: learn)
-    replies = lambda run: fake.load(str(run.folder.path / "student" / "replies.json"))  # noqa: E731
+    monkeypatch.setattr(run, "leveller", lambda *_, **__: learn)
+    replies = lambda this: fake.load(str(this.folder.path / "student" / "replies.json"))  # noqa: E731
     monkeypatch.setattr(run.Run, "load_levelled", replies)

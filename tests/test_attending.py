@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tiny
-from parityalign.models.attention import readable_layers, watching
+from parityalign.models.attention import readable_layers, recording_attention
 from parityalign.models.encoding import Prompter, read_image, stack
 from parityalign.models.loading import open_model, open_processor
 
@@ -35,17 +35,17 @@ def test_the_watched_weights_are_those_that_the_model_gives_itself(opened, batch
     model.set_attn_implementation({"text_config": "eager"})
     whole = torch.stack(model(**batch, output_attentions=True).attentions).mean(dim=(0, 2))
     model.set_attn_implementation({"text_config": implementation})
-    with watching(model, [0, 1]) as watch:
-        watch.at(places)
+    with recording_attention(model, [0, 1]) as recorder:
+        recorder.select(places)
         model(**batch)
     for row in range(2):
-        assert torch.allclose(watch.weights[row], whole[row, places[row]], atol=1e-6)
+        assert torch.allclose(recorder.weights[row], whole[row, places[row]], atol=1e-6)
 
 
 def test_the_reply_of_a_watched_model_is_the_reply_of_an_unwatched_one(opened, batch):
     model = opened[0]
-    with watching(model, readable_layers(model)) as watch:
-        watch.at(last_two(batch))
+    with recording_attention(model, readable_layers(model)) as recorder:
+        recorder.select(last_two(batch))
         watched = model(**batch).logits
     real = batch["attention_mask"].bool()
     assert torch.allclose(watched[real], model(**batch).logits[real], atol=1e-5)
@@ -55,22 +55,22 @@ def test_the_reply_of_a_watched_model_is_the_reply_of_an_unwatched_one(opened, b
 def test_only_the_chosen_layers_are_watched(opened, batch):
     weights = []
     for layers in ([0], [1], [0, 1]):
-        with watching(opened[0], layers) as watch:
-            watch.at(last_two(batch))
+        with recording_attention(opened[0], layers) as recorder:
+            recorder.select(last_two(batch))
             opened[0](**batch)
-            weights.append(watch.weights)
+            weights.append(recorder.weights)
     assert torch.allclose((weights[0] + weights[1]) / 2, weights[2])
     assert not torch.allclose(weights[0], weights[1])
 
 
 def test_what_is_not_yet_written_and_padding_get_no_attention(opened, batch):
     places = torch.tensor([[0, 3], [5, -1]])
-    with watching(opened[0], [0, 1]) as watch:
-        watch.at(places)
+    with recording_attention(opened[0], [0, 1]) as recorder:
+        recorder.select(places)
         opened[0](**batch)
-    assert torch.allclose(watch.weights.sum(dim=-1), torch.ones(2, 2))
-    assert (watch.weights[0, 1, 4:] == 0).all()
-    assert (watch.weights[1, 0, 6:] == 0).all()
+    assert torch.allclose(recorder.weights.sum(dim=-1), torch.ones(2, 2))
+    assert (recorder.weights[0, 1, 4:] == 0).all()
+    assert (recorder.weights[1, 0, 6:] == 0).all()
 
 
 def test_gradients_flow_from_the_weights_to_the_model_with_checkpointing_too(opened, batch):
@@ -81,10 +81,10 @@ def test_gradients_flow_from_the_weights_to_the_model_with_checkpointing_too(ope
         if checkpointed:
             model.activation_checkpointing_enable()
             model.get_decoder().train()
-        with watching(model, [1]) as watch:
-            watch.at(last_two(batch))
+        with recording_attention(model, [1]) as recorder:
+            recorder.select(last_two(batch))
             model(**batch, use_cache=False)
-            watch.weights[:, :, 0].sum().backward()
+            recorder.weights[:, :, 0].sum().backward()
         gradients.append(query.grad.clone())
         model.zero_grad()
     model.activation_checkpointing_disable()

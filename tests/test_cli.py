@@ -164,7 +164,7 @@ def test_a_stage_command_on_no_run_folder_is_refused_and_makes_none(project):
 
 
 def test_a_student_that_cannot_be_trained_is_named(project):
-    assert "only hf and embedded models can" in refusal("run", project / "run.yaml")
+    assert "the backend 'fake' makes models that only answer" in refusal("run", project / "run.yaml")
 
 
 # Run folders that are not free
@@ -189,6 +189,7 @@ def test_a_folder_of_other_files_is_not_taken_for_a_run_folder(project):
     assert [path.name for path in (project / "runs" / "a").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_a_run_folder_in_use_is_refused_with_the_pid(project):
     with RunFolder(project / "runs" / "a"):
         message = subprocess.run(
@@ -332,6 +333,7 @@ def first_and_last(files: list[str]) -> list[int]:
     return sorted({*first.values(), *last.values()})
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_off_at_any_write_is_resumed_to_the_same_result(project, trainable, monkeypatch):
     monkeypatch.setattr("gc.collect", lambda: 0)  # slow among pytest's many objects
     monkeypatch.setattr(fake.FakeModel, "facts", {"device": "none"}, raising=False)  # told by whoever loaded it
@@ -366,6 +368,7 @@ def test_a_run_that_is_cut_off_at_any_write_is_resumed_to_the_same_result(projec
         subprocess.run(["rm", "-r", project / "runs" / "cut"], check=True)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed_to_the_same_result(project):
     """With a real student that is trained: torch, checkpoints and all."""
     import tiny
@@ -440,7 +443,13 @@ def test_the_demo_draws_nothing_into_the_folder_of_its_teacher(project, small_de
 
 
 def test_the_demo_shows_its_controls_on_request(project, trainable, small_demo, monkeypatch):
-    row = {"name": "random pairs", "pairs": 8, "steps": 4, "tasks": {"textvqa": 55.5}, "mean_gain": 5.5}
+    row = {
+        "name": "random pairs",
+        "pairs": 8,
+        "steps": 4,
+        "tasks": {"textvqa": {"score": 55.5}},
+        "mean_gain": {"score": 5.5},
+    }
     said = {"controls": [row], "gap_precision": {"n": 4, "right": 3}}
     write = lambda run: write_whole(run.folder.path / "controls.json", json.dumps(said))  # noqa: E731
     monkeypatch.setattr(demo, "run_controls", write)

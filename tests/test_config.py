@@ -8,10 +8,17 @@ import pytest
 import yaml
 from pydantic.fields import FieldInfo
 
-from parityalign.config.base import Settings
+from parityalign.config.base import Settings, speed_only
 from parityalign.config.run_yaml import REMOVED, as_yaml, load_config
-from parityalign.config.schema import RunConfig, TaskData
-from parityalign.config.training import NEED_EXPLANATIONS
+from parityalign.config.schema import (
+    AnnotateSettings,
+    EvaluateSettings,
+    EvidenceSettings,
+    IdentifySettings,
+    RunConfig,
+    TaskData,
+)
+from parityalign.config.training import LevelSettings
 from parityalign.core.errors import UserError
 
 SHIPPED = sorted(Path(__file__).parent.parent.glob("src/parityalign/demo/*.yaml"))
@@ -78,10 +85,10 @@ def test_a_model_folder_beside_the_file_is_found_without_dots(folder):
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
 def test_numbers_have_to_be_finite(folder, number):
-    level = {"learning_rate": number, "parts": {"vision": number}}
-    text = refusal(folder, good(level=level, annotate={"temperature": number}, server={"deadline": number}))
+    level = {"learning_rate": number, "lr_multipliers": {"vision": number}}
+    text = refusal(folder, good(level=level, annotate={"temperature": number}, server={"timeout": number}))
     assert "4 problems\n" in text
-    for key in ("level.learning_rate", "level.parts.vision", "annotate.temperature", "server.deadline"):
+    for key in ("level.learning_rate", "level.lr_multipliers.vision", "annotate.temperature", "server.timeout"):
         assert f"'{key}' is {number}: input should be a finite number" in text
 
 
@@ -90,6 +97,41 @@ def test_a_wrong_weight_of_an_objective_is_told_once_with_what_to_write(folder, 
     text = refusal(folder, good(level={"objective": {"answer": weight}}))
     assert "1 problem\n" in text
     assert f"'level.objective.answer': {weight!r} is no weight; write a finite number, 0 or more" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "weights", "own"),
+    [
+        ({"confidence": {"weight": [1, 0.5], "divergence": "reverse"}}, (1, 0.5), {"divergence": "reverse"}),
+        ({"confidence": {"divergence": "reverse"}}, (1, 1), {"divergence": "reverse"}),
+    ],
+)
+def test_a_term_may_have_settings_of_its_own_beside_its_weight(folder, said, weights, own):
+    config = load(folder, good(level={"objective": {"answer": 1, **said}}))
+    assert config.level.weights == {"answer": (1, 1), "confidence": weights}
+    assert config.level.own_settings == {"confidence": own}
+    config.run.mkdir(parents=True)
+    (config.run / "run.yaml").write_text(as_yaml(config, config.run))
+    assert load_config(config.run / "run.yaml") == config
+
+
+def test_a_term_with_no_settings_but_its_weight_is_the_term_with_that_weight(folder):
+    plain, spelt = (load(folder, good(level={"objective": {"answer": said}})) for said in (2, {"weight": 2}))
+    assert plain == spelt
+
+
+def test_settings_beside_a_wrong_weight_or_beside_the_preset_are_refused(folder):
+    said = refusal(folder, good(level={"objective": {"confidence": {"weight": -1, "divergence": "reverse"}}}))
+    assert "1 problem\n" in said and "is no weight; write a finite number, 0 or more" in said
+    said = refusal(folder, good(level={"objective": {"discrepancy": {"divergence": "reverse"}}}))
+    assert "discrepancy is a sum of other terms and stands alone, without settings" in said
+
+
+def test_settings_that_only_change_speed_are_marked():
+    for section in (AnnotateSettings, IdentifySettings, EvaluateSettings):
+        assert speed_only(section) == {"batch_size"}
+    assert speed_only(EvidenceSettings) == {"always", "batch_size"}
+    assert speed_only(LevelSettings) == {"micro_batch_size", "gradient_checkpointing", "liger"}
 
 
 def test_a_run_has_to_have_a_task(folder):
@@ -168,7 +210,7 @@ def test_problems_of_form_and_of_content_are_listed_together(folder):
     assert "6 problems" in text
     assert "'teacher': there is no kind of model 'hff'" in text
     assert "there is no task 'textqva'. Did you mean textvqa" in text
-    assert "no objective 'anser'. Did you mean answer" in text
+    assert "no term of the loss 'anser'. Did you mean answer" in text
     assert f"'tasks.okvqa.images' is {folder / 'pol'}, which does not exist" in text
     assert "at temperature 0 every draw writes the same pair" in text
     assert "unknown setting 'evaluate.limits'. Did you mean limit?" in text
@@ -267,7 +309,7 @@ def test_rounds_of_levelling_were_removed_since_they_did_harm(folder):
     assert "'level.rounds' was removed: two rounds scored 2.7 points below one" in text and "Delete the line" in text
 
 
-@pytest.mark.parametrize("term", NEED_EXPLANATIONS)
+@pytest.mark.parametrize("term", ["reasoning", "coherence"])
 def test_explanations_are_asked_for_where_a_term_needs_them(folder, term):
     config = load(folder, good(level={"objective": {"answer": 1, term: 1}}))
     assert config.wants_explanations
@@ -287,7 +329,8 @@ def test_explanations_are_asked_for_where_a_term_needs_them(folder, term):
 )
 def test_what_a_served_teacher_can_never_show_is_refused_before_it_is_asked_anything(folder, said, lacking):
     problem = refusal(folder, good(teacher="http://localhost:1/v1#large", **said))
-    assert f"{lacking}, but a teacher behind a server" in problem and "Leave that out" in problem
+    assert f"{lacking}, but the teacher http://localhost:1/v1#large shows nothing but its words" in problem
+    assert "Leave that out" in problem
 
 
 @pytest.mark.parametrize("objective", ["discrepancy", {"answer": 1, "reasoning": 1, "consistency": 1, "coherence": 1}])

@@ -17,11 +17,11 @@ from families import FAMILIES, write
 from parityalign.config.loading import LoadingSettings
 from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
-from parityalign.models.backends import hf
+from parityalign.models.backends import _hf_model, hf
 from parityalign.models.encoding import Encoded, Prompter, read_image, stack, stop_tokens
 from parityalign.models.loading import open_model, open_processor
-from parityalign.training.collator import AnswerBatches, Example
-from parityalign.training.student import open_student, save_like, with_adapter
+from parityalign.training.collator import AnswerCollator, Example
+from parityalign.training.student import add_lora, open_student, save_student
 
 SIZES = ((60, 60), (150, 50), (40, 110), (100, 90))
 QUESTIONS = ("what is the colour ?", "shape ?", "what is the shape of the red square é", "is the green square red?")
@@ -53,12 +53,12 @@ def model(folder):
     processor = open_processor(folder)
     spell = processor.tokenizer.convert_ids_to_tokens
     processor.tokenizer.decode = lambda tokens, **_: " ".join(spell(tokens))
-    return hf.HFModel(folder, open_model(folder), processor)
+    return _hf_model.HFModel(folder, open_model(folder), processor)
 
 
 @pytest.fixture(scope="session")
 def rows(folder, model):
-    return AnswerBatches(open_processor(folder), stops(folder))
+    return AnswerCollator(open_processor(folder), stops(folder))
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +73,8 @@ def plain(folders, tmp_path_factory, examples):
     """What a process without any code of ours says of students that were saved by it."""
     root = tmp_path_factory.mktemp("saved")
     for name, folder in folders.items():
-        save_like(folder, open_student(folder), root / name)
-        batch = AnswerBatches(open_processor(folder), stops(folder))(examples[:2])
+        save_student(folder, open_student(folder), root / name)
+        batch = AnswerCollator(open_processor(folder), stops(folder))(examples[:2])
         inputs = {key: value.numpy() for key, value in batch.items() if key != "labels"}
         np.savez(root / name / "inputs.npz", **inputs)
     script = Path(__file__).with_name("plain_transformers.py")
@@ -138,6 +138,7 @@ def asked(example):
     return Request(example.image, example.prompt)
 
 
+@pytest.mark.slow
 @pytest.mark.check("a batch of one writes what a batch of eight writes")
 def test_a_batch_of_one_writes_what_a_batch_of_eight_writes(model, examples):
     requests = [asked(example) for example in examples]
@@ -167,7 +168,7 @@ def test_the_loss_is_on_the_answer_and_its_end_token_only(folder, family, exampl
     if pad_is_end:
         processor.tokenizer.pad_token = family.answer_ends
     ids = processor.tokenizer.convert_tokens_to_ids
-    batch = AnswerBatches(processor, stops(folder))(examples)
+    batch = AnswerCollator(processor, stops(folder))(examples)
     for example, tokens, mask, labels in zip(
         examples, *(batch[key].tolist() for key in ("input_ids", "attention_mask", "labels")), strict=True
     ):
@@ -198,7 +199,7 @@ def test_an_answer_is_as_likely_in_training_as_in_decoding(folder, model, rows, 
     prompter = Prompter(open_processor(folder))
     together = log_probs(model._model, rows(examples))
     for example, found in zip(examples, together, strict=True):
-        trained = rows.answered(example).encoded
+        trained = rows.row_of(example).encoded
         prompt = prompter.encode(read_image(example.image), example.prompt)
         answer = [label for label in trained.per_token["labels"] if label != -100]
         # Pixels as training has them, in half precision, so that nothing but the way through the model differs.
@@ -232,20 +233,21 @@ def test_each_row_sees_its_own_picture_and_no_other(model, rows, examples, tmp_p
     torch.testing.assert_close(log_probs(model._model, rows([third, one]))[1], pair[0], **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.check("saved, opened again and with an adapter merged it says the same")
 def test_saving_and_merging_keep_what_the_student_says(folder, rows, examples, tmp_path):
     batch = rows(examples[:3])
     before = logits(open_student(folder), batch)
-    save_like(folder, open_student(folder), tmp_path / "same")
+    save_student(folder, open_student(folder), tmp_path / "same")
     torch.testing.assert_close(logits(open_student(str(tmp_path / "same")), batch), before, **CLOSE)
-    adapted = with_adapter(open_student(folder), rank=2).eval()
+    adapted = add_lora(open_student(folder), rank=2).eval()
     torch.manual_seed(0)
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
     after = logits(adapted, batch)
     assert (after - before).abs().max() > 1e-2
-    save_like(folder, adapted.merge_and_unload(), tmp_path / "merged")
+    save_student(folder, adapted.merge_and_unload(), tmp_path / "merged")
     torch.testing.assert_close(logits(open_student(str(tmp_path / "merged")), batch), after, **CLOSE)
 
 
@@ -253,25 +255,26 @@ def test_saving_and_merging_keep_what_the_student_says(folder, rows, examples, t
 def test_a_limit_on_pixels_is_kept(folder, family, examples, record_property):
     image = read_image(examples[3].image)
     whole = Prompter(open_processor(folder)).encode(image, "what")
-    loading = LoadingSettings(pixels=seen(whole) * 3 // 4)
+    loading = LoadingSettings(max_pixels=seen(whole) * 3 // 4)
     if family.name in FIXED:
         record_property("note", "Every picture has the same number of pixels and tokens; a lower limit is refused.")
         with pytest.raises(UserError, match="always looks at"):
             open_processor(folder, loading)
         return
     limited = Prompter(open_processor(folder, loading)).encode(image, "what")
-    assert seen(limited) <= loading.pixels
+    assert seen(limited) <= loading.max_pixels
     assert len(limited.tokens) < len(whole.tokens)
     assert len(hf.load(folder, loading).generate([asked(example) for example in examples], Decoding(2))) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.check("plain transformers opens a saved student")
 def test_a_saved_student_opens_with_plain_transformers(folder, family, plain, rows, examples, record_property):
     said = json.loads((plain / family.name / "said.json").read_text())
     expected = logits(open_student(folder), rows(examples[:2]))
     torch.testing.assert_close(torch.tensor(said["logits"]), expected, **CLOSE)
     assert said["template"] == open_processor(folder).chat_template
-    assert said["pixels"] == list(rows.answered(examples[0]).encoded.image["pixel_values"].shape)
+    assert said["pixels"] == list(rows.row_of(examples[0]).encoded.image["pixel_values"].shape)
     if said["refused"]:
         record_property("note", "Its processor as a whole needs torchvision there; tokenizer and image processor open.")
         assert "torchvision" in said["refused"].lower()

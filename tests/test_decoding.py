@@ -7,7 +7,7 @@ from transformers import LogitsProcessorList
 import tiny
 from families import FAMILIES, write
 from parityalign.core.interfaces import Decoding, Request
-from parityalign.models.backends import _batches, hf
+from parityalign.models.backends import _batches, _hf_model, hf
 from parityalign.models.backends._batches import Budget, Row, patches, windows
 from parityalign.models.backends._decoding import GumbelNoise, can_choose_rows
 from parityalign.models.backends._reading import Reader, with_other_prompt
@@ -37,7 +37,7 @@ def images(tmp_path_factory):
     return tiny.drawn(tmp_path_factory.mktemp("images"), 3, sizes=SIZES)
 
 
-def by_plain_generate(model: hf.HFModel, request: Request, decoding: Decoding) -> str:
+def by_plain_generate(model: _hf_model.HFModel, request: Request, decoding: Decoding) -> str:
     """One prompt through the processor and transformers' own loop."""
     row = model._prompter.encode(read_image(request.image), request.prompt)
     inputs = model._on_device(stack([row], pad_token=model._pad, side="left"))
@@ -49,6 +49,7 @@ def by_plain_generate(model: hf.HFModel, request: Request, decoding: Decoding) -
     return model._text(tokens[0, inputs["input_ids"].shape[1] :].tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoding", [Decoding(TOKENS), Decoding(TOKENS, temperature=2.0)], ids=["greedy", "drawn"])
 def test_replies_are_those_of_transformers_own_loop_token_for_token(model, images, decoding):
     requests = [Request(image, prompt, seed) for image in images for prompt in PROMPTS[:2] for seed in range(2)]

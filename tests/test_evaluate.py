@@ -12,9 +12,9 @@ from scipy import stats
 from makers import artifact, content, mute, task
 from parityalign.config.schema import EvaluateSettings
 from parityalign.core.records import Answer, Question
+from parityalign.core.results import Scores
 from parityalign.metrics._statistics import cluster_sums, percentile_interval, resampled_means, sign_flip_p
 from parityalign.models.backends.fake import FakeModel
-from parityalign.report.tables import Scores
 from parityalign.stages.evaluate import Models, evaluate_models, score_run_answers, write_scores
 from parityalign.tasks import load_task
 

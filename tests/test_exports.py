@@ -124,7 +124,7 @@ def test_the_image_of_a_row_is_the_one_of_its_pair(shared, form, tmp_path):
 @pytest.mark.parametrize("form", FORMATS)
 def test_questions_go_out_bare_or_as_the_models_were_asked_them(shared, form, tmp_path):
     assert {row["asked"] for row in rows(shared, form, tmp_path / "out")} == {ASKED}
-    prompt = find_part("tasks", "textvqa").TASK.answer_prompt.format(question=ASKED)
+    prompt = find_part("skills", "textvqa").SKILL.answer_prompt.format(question=ASKED)
     assert {row["asked"] for row in rows(shared, form, tmp_path / "out", "--prompted")} == {prompt}
 
 
@@ -263,7 +263,7 @@ def test_a_log_reads_the_questions_that_were_asked_and_touches_no_test_split(who
     for damage in (lambda: manifest.write_text(json.dumps(said)), manifest.unlink):
         damage()
         message = refusal("export", whole, "--format", "evaluation-log")
-        assert "other test questions" in message and f"First: parityalign evaluate {whole}" in message
+        assert "were made of other tests/textvqa" in message and f"First: parityalign evaluate {whole}" in message
 
 
 def test_without_a_test_split_there_is_no_log(project, trainable):

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import tiny
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.interfaces import Decoding, Request
-from parityalign.models.backends import _batches, _decoding, _reading, hf
+from parityalign.models.backends import _batches, _decoding, _hf_model, _reading, hf
 from parityalign.models.encoding import read_image
 from parityalign.models.open import load_model
 
@@ -43,13 +43,13 @@ def requests(tmp_path_factory):
     ]
 
 
-def make_it_stop(loaded: hf.HFModel) -> None:
+def make_it_stop(loaded: _hf_model.HFModel) -> None:
     """Makes the end token likely, so that rows of a batch end at different places."""
     with torch.no_grad():
         loaded._model.lm_head.weight[1] *= 2.5
 
 
-def always_writes(loaded: hf.HFModel, token: str) -> None:
+def always_writes(loaded: _hf_model.HFModel, token: str) -> None:
     """Makes the model write one token for ever."""
     head = torch.nn.Linear(32, loaded._model.lm_head.out_features)
     torch.nn.init.zeros_(head.weight)
@@ -59,7 +59,7 @@ def always_writes(loaded: hf.HFModel, token: str) -> None:
     loaded._model.lm_head = head
 
 
-def greedy_by_hand(loaded: hf.HFModel, request: Request, steps: int) -> str:
+def greedy_by_hand(loaded: _hf_model.HFModel, request: Request, steps: int) -> str:
     """Greedy search without cache, padding or batch."""
     processor = tiny.processor()
     if loaded._model.config.model_type == "llava":
@@ -125,6 +125,7 @@ def test_replies_that_ended_leave_the_batch(model, requests):
     assert seen == sorted(seen, reverse=True) and seen[-1] < seen[0]
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_halves_the_batches_from_then_on(tmp_path, requests, monkeypatch):
     folder = str(tiny.fast_vlm(tmp_path / "model"))
     expected, sizes = hf.load(folder).generate(requests, GREEDY), []
@@ -273,7 +274,7 @@ def test_a_prompt_with_an_image_place_in_it_is_read_as_text(model, requests):
 
 def test_the_name_says_where_the_model_is(model, tmp_path, monkeypatch):
     assert model.name.startswith("hf:/")
-    monkeypatch.setattr(hf, "EMBEDDED_MODELS", tmp_path)
+    monkeypatch.setattr(_hf_model, "EMBEDDED_MODELS", tmp_path)
     assert hf.load(str(tiny.fast_vlm(tmp_path / "teacher"))).name == "embedded:teacher"
 
 

@@ -10,7 +10,6 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from io import BytesIO
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,25 +17,27 @@ from PIL import Image
 
 from makers import content as content_of
 from makers import draw, speckle
+from parityalign import demo
 from parityalign.cli import app
+from parityalign.config.loading import LoadingSettings
 from parityalign.config.model_specs import split_model
 from parityalign.config.run_yaml import as_yaml, load_config, read_config
 from parityalign.config.serving import ServerSettings
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.data.images import read_picture
-from parityalign.models.backends import _asking
+from parityalign.engines import attempts
+from parityalign.engines.ledger import ANSWERS
+from parityalign.engines.remote import PROBE, RemoteModel, Remotes
 from parityalign.models.backends._images import data_url
-from parityalign.models.backends._ledger import ANSWERS
 from parityalign.models.backends._wire import retry_after
-from parityalign.models.backends.openai import PROBE, HTTPModel, Servers, load
 from parityalign.models.open import fingerprint, load_model
 from projects import WORDS, configure, done, refusal
 from serving import Served, answer, image_of, prompt_of, reply, serving
 
 GREEDY = Decoding(max_new_tokens=8)
 KEY = "sk-not-to-be-seen-1234567890"
-QUICK = {"wait": 0.001, "deadline": 5.0, "attempts": 6}
+QUICK = {"backoff": 0.001, "timeout": 5.0, "max_attempts": 6}
 PROBES = 2
 
 
@@ -50,8 +51,12 @@ def picture(tmp_path):
     return str(draw(tmp_path / "red.png"))
 
 
-def model(served: Served, folder=None, **settings) -> HTTPModel:
-    return Servers(ServerSettings(**QUICK | settings), folder).model(f"{served.url}#m", "stage")
+def model(served: Served, folder=None, **settings) -> RemoteModel:
+    return at(Remotes(ServerSettings(**QUICK | settings), folder), f"{served.url}#m")
+
+
+def at(remotes: Remotes, spec: str, stage: str = "stage") -> RemoteModel:
+    return remotes.model(spec, LoadingSettings(), stage)
 
 
 def questions(picture: str, count: int) -> list[Request]:
@@ -181,10 +186,11 @@ class Faults:
         return answer("<html>bad gateway</html>", "502 Bad Gateway", kind="text/html")
 
 
+@pytest.mark.slow
 def test_hundreds_of_questions_are_answered_once_each_through_every_kind_of_fault(picture, tmp_path, quick_switches):
     faults = Faults(COUNT)
     with serving(faults) as served:
-        asking = model(served, tmp_path / "server", in_flight=24, deadline=3)
+        asking = model(served, tmp_path / "server", max_concurrency=24, timeout=3)
         requests = questions(picture, COUNT)
         texts = asking.generate(requests, GREEDY)
     length = len(image_of(served.asked[-1]))
@@ -201,7 +207,7 @@ def test_hundreds_of_questions_are_answered_once_each_through_every_kind_of_faul
     assert sum(line["requests"] for line in written) == len(served.asked)
     # The server goes on with a request whose asker has given up.
     assert served.most_in_flight <= 24 + sum(plan.count("stall") for plan in faults.plans.values())
-    usage = Servers(ServerSettings(), tmp_path / "server").facts("stage")["servers"][asking.name]
+    usage = Remotes(ServerSettings(), tmp_path / "server").facts("stage")["servers"][asking.name]
     counts = {key: usage[key] for key in ("answers", "requests", "retries", "prompt_tokens", "cut_off")}
     total = COUNT + PROBES
     assert counts == {
@@ -236,7 +242,7 @@ def test_retry_after_holds_back_all_questions(picture):
         return await well(body, before)
 
     with serving(script) as served:
-        model(served, in_flight=2).generate(questions(picture, 12), GREEDY)
+        model(served, max_concurrency=2).generate(questions(picture, 12), GREEDY)
     held = next(when for when, prompt in times if prompt == "question 0")
     assert Counter(prompt for _, prompt in times)["question 0"] == 2
     # One more question was in flight already, and one may have been on its way.
@@ -264,9 +270,9 @@ def test_waits_grow_and_differ_but_not_beyond_a_minute(picture, monkeypatch):
     async def never(body, before):
         return answer("", "503 Service Unavailable")
 
-    monkeypatch.setattr(_asking, "rest", rest)
+    monkeypatch.setattr(attempts, "rest", rest)
     with serving(never) as served, pytest.raises(WorkFailed):
-        model(served, wait=1.0, attempts=9).generate(questions(picture, 1), GREEDY)
+        model(served, backoff=1.0, max_attempts=9).generate(questions(picture, 1), GREEDY)
     expected = [min(60, 2**step) for step in range(8)]
     assert len(waits) == 8 and all(most / 2 <= wait <= most for wait, most in zip(waits, expected, strict=True))
     assert len({round(wait / most, 6) for wait, most in zip(waits, expected, strict=True)}) > 1
@@ -283,7 +289,7 @@ def test_after_a_failure_only_what_has_no_answer_is_asked_again(picture, tmp_pat
 
     with serving(script) as served:
         with pytest.raises(WorkFailed, match="no answer to a question about .*red.png in 6 attempts") as failure:
-            model(served, tmp_path / "server", in_flight=4).generate(questions(picture, 12), GREEDY)
+            model(served, tmp_path / "server", max_concurrency=4).generate(questions(picture, 12), GREEDY)
         assert "HTTP 500" in str(failure.value) and served.url in str(failure.value)
         first = Counter(asked(served))
         answered = {prompt for prompt in first if prompt not in broken}
@@ -326,7 +332,7 @@ def test_an_interrupt_keeps_what_was_answered(picture, tmp_path):
         return await well(body, before)
 
     with serving(script) as served, pytest.raises(KeyboardInterrupt):
-        model(served, tmp_path / "server", in_flight=2).generate(questions(picture, 9), GREEDY)
+        model(served, tmp_path / "server", max_concurrency=2).generate(questions(picture, 9), GREEDY)
     written = [line for line in lines(tmp_path / "server") if line["key"] != PROBE]
     # The other worker's last question may have been in flight, sent but not arrived.
     assert len([line for line in written if line["text"]]) >= 5
@@ -343,7 +349,7 @@ def test_a_budget_of_requests_is_kept_to_the_request(picture, tmp_path, budget, 
         return answer("", "500 Oh") if faults and not before else await well(body, before)
 
     with serving(script) as served:
-        asking = model(served, tmp_path / "server", budget_requests=budget, in_flight=7)
+        asking = model(served, tmp_path / "server", budget_requests=budget, max_concurrency=7)
         with pytest.raises(WorkFailed, match=f"server.budget_requests is {budget}.*{budget} requests took") as stop:
             asking.generate(questions(picture, 50), GREEDY)
         assert (
@@ -372,7 +378,7 @@ def test_a_budget_of_requests_is_kept_to_the_request(picture, tmp_path, budget, 
 def test_a_budget_of_tokens_or_money_is_never_exceeded_and_well_used(picture, limits, spent):
     with serving(well) as served:
         with pytest.raises(WorkFailed, match="is used up"):
-            model(served, in_flight=8, **limits).generate(questions(picture, 500), GREEDY)
+            model(served, max_concurrency=8, **limits).generate(questions(picture, 500), GREEDY)
         limit = next(iter(limits.values()))
         # One more request of full length (10 + 8 tokens) would not have fitted.
         assert spent(len(served.asked)) <= limit
@@ -401,9 +407,9 @@ async def sees(body: dict, before: int) -> bytes:
     ("sent", "said"),
     [
         (answer("<html><h1>Welcome</h1>", kind="text/html"), "a web page, not JSON: '<html><h1>Welcome</h1>'.*/v1"),
-        (answer('{"choices": []}'), "an empty list of choices: .*choices"),
+        (answer('{"choices": []}'), "JSON of another form .choices.0.message: field required.*choices"),
         (answer('{"choices": [{"mess'), "broken JSON: .*mess"),
-        (answer('{"error": "no"}'), "JSON of another form .choices: field required.*error"),
+        (answer('{"error": "no"}'), "JSON of another form .choices.0.message: field required.*error"),
         (answer("no such model", "404 Not Found"), "HTTP 404 Not Found: 'no such model'\nLook at the address"),
         (answer("too long", "400 Bad Request"), "a question about .*red.png brought HTTP 400 Bad Request: 'too long'"),
         (answer("x" * 5000, "400 Bad Request"), "x{300}[.]{3}'"),
@@ -424,7 +430,7 @@ def test_a_server_that_is_down_is_named(picture):
     with serving(well) as served:
         pass
     with pytest.raises(WorkFailed, match="gave no answer.*in 2 attempts. The last brought ConnectError"):
-        model(served, attempts=2).generate(questions(picture, 1), GREEDY)
+        model(served, max_attempts=2).generate(questions(picture, 1), GREEDY)
 
 
 def test_a_stall_ends_at_the_deadline_even_if_a_byte_comes_now_and_then(picture):
@@ -432,7 +438,7 @@ def test_a_stall_ends_at_the_deadline_even_if_a_byte_comes_now_and_then(picture)
         await asyncio.sleep(30)
 
     with serving(script) as served, pytest.raises(WorkFailed, match="no whole answer within 0.5 s"):
-        model(served, deadline=0.5, attempts=2).generate(questions(picture, 1), GREEDY)
+        model(served, timeout=0.5, max_attempts=2).generate(questions(picture, 1), GREEDY)
     assert len(served.asked) == 2
 
 
@@ -467,17 +473,16 @@ def test_a_server_whose_model_says_the_same_of_all_pictures_is_not_blind(picture
 
 
 @pytest.mark.parametrize("field", ["seed", "logprobs", "max_tokens"])
-def test_a_field_that_a_server_refuses_is_left_out_from_then_on(picture, field):
+def test_a_field_that_a_server_refuses_is_left_out_from_then_on(picture, tmp_path, field):
     async def script(body, before):
         if field in body:
             return answer(f"Unsupported parameter: '{field}'", "400 Bad Request")
         return await well(body, before)
 
     with serving(script) as served:
-        servers = Servers(ServerSettings(**QUICK, logprobs=True), None)
-        asking = servers.model(f"{served.url}#m", "stage")
-        asking.generate(questions(picture, 20), Decoding(8, 0.5))
-    assert asking.refused == {field}
+        servers = Remotes(ServerSettings(**QUICK, logprobs=True), tmp_path / "server")
+        at(servers, f"{served.url}#m").generate(questions(picture, 20), Decoding(8, 0.5))
+    assert lines(tmp_path / "server")[-1]["refused"] == [field]
     last = served.asked[-1]
     assert last.get("max_completion_tokens") == (8 if field == "max_tokens" else None)
     note = str(servers.facts("stage")["note"])
@@ -492,20 +497,20 @@ def test_what_a_server_refused_is_told_by_the_process_that_goes_on_too_and_of_th
     notes = []
     with serving(script) as served:
         for count in (5, 5):
-            servers = Servers(ServerSettings(**QUICK), tmp_path / "server")
-            servers.model(f"{served.url}#m", "stage").generate(questions(picture, count), Decoding(8, 0.5))
+            servers = Remotes(ServerSettings(**QUICK), tmp_path / "server")
+            at(servers, f"{served.url}#m").generate(questions(picture, count), Decoding(8, 0.5))
             notes.append(str(servers.facts("stage")["note"]))
-        asking = Servers(ServerSettings(**QUICK), tmp_path / "server")
-        asking.model(f"{served.url}#m", "greedy").generate(questions(picture, 5), GREEDY)
+        asking = Remotes(ServerSettings(**QUICK), tmp_path / "server")
+        at(asking, f"{served.url}#m", "greedy").generate(questions(picture, 5), GREEDY)
     assert all(note.endswith("; the server takes no seeds") for note in notes)
     assert "seeds" not in str(asking.facts("greedy")["note"])
 
 
 def test_a_stage_tells_of_what_its_parts_asked_too(picture):
     with serving(well) as served:
-        servers = Servers(ServerSettings(**QUICK), None)
+        servers = Remotes(ServerSettings(**QUICK), None)
         for stage, count in (("evaluate, speed", 3), ("evaluate", 5), ("evaluate, forgotten", 7), ("evaluate more", 9)):
-            servers.model(f"{served.url}#m", stage).generate(questions(picture, count), GREEDY)
+            at(servers, f"{served.url}#m", stage).generate(questions(picture, count), GREEDY)
     answers = lambda stage: [each["answers"] for each in servers.facts(stage)["servers"].values()]  # noqa: E731
     (part,), (whole,) = answers("evaluate, speed"), answers("evaluate")
     assert (part, whole) == (3 + PROBES, 7 + PROBES)  # what was answered before is not asked again
@@ -523,11 +528,11 @@ def test_log_probabilities_are_kept_where_they_come(picture, tmp_path):
 
 def test_without_a_name_the_only_served_model_is_taken_and_stays_the_one_of_the_run(picture, tmp_path):
     with serving(well, ("one/model",)) as served:
-        first = Servers(ServerSettings(), tmp_path).model(served.url)
-        assert first.name == f"{served.url}#one/model" == load(served.url + "/").name
+        first = at(Remotes(ServerSettings(), tmp_path), served.url)
+        assert first.name == f"{served.url}#one/model" == at(Remotes(ServerSettings(), None), served.url + "/").name
         first.generate(questions(picture, 1), GREEDY)
         served.models = ("other",)
-        assert Servers(ServerSettings(), tmp_path).model(served.url).name == first.name
+        assert at(Remotes(ServerSettings(), tmp_path), served.url).name == first.name
 
 
 @pytest.mark.parametrize(
@@ -535,15 +540,17 @@ def test_without_a_name_the_only_served_model_is_taken_and_stays_the_one_of_the_
 )
 def test_without_a_name_and_without_a_single_model_the_known_ones_are_listed(models, said):
     with serving(well, models) as served, pytest.raises(UserError, match=said):
-        load(served.url)
+        at(Remotes(ServerSettings(), None), served.url)
 
 
 # ---- names and keys ----
 
 
 def test_an_address_is_a_model_spec_and_its_name_is_part_of_the_fingerprint():
-    assert split_model("https://host/v1#a/b") == ("http", "https://host/v1#a/b")
-    assert load_model("http://host/v1#a").name == "http://host/v1#a"  # nothing is asked before it must
+    assert split_model("https://host/v1#a/b") == ("openai", "https://host/v1#a/b")
+    assert at(Remotes(ServerSettings(), None), "http://host/v1#a").name == "http://host/v1#a"  # nothing is asked yet
+    with pytest.raises(UserError, match="answers from elsewhere"):
+        load_model("http://host/v1#a")
     assert fingerprint("http://host/v1#a") != fingerprint("http://host/v1#b")
 
 
@@ -579,7 +586,14 @@ def test_the_key_is_sent_and_stands_nowhere_else(picture, tmp_path, monkeypatch)
     assert all(f"Bearer {KEY}" in head for head in served.headers)
     assert "refuses the key in the environment variable MY_KEY" in str(failure.value)
     assert "[key] is no good" in str(failure.value)
-    seen = [str(failure.value), repr(failure.value), repr(asking), str(vars(asking)), repr(asking._settings)]
+    seen = [
+        str(failure.value),
+        repr(failure.value),
+        repr(asking),
+        str(vars(asking)),
+        str(vars(asking._remote)),
+        repr(asking._settings),
+    ]
     seen += [repr(failure.value.__cause__), repr(failure.value.__context__)] if failure.value.__cause__ else []
     seen += [path.read_text() for path in tmp_path.rglob("*.jsonl")]
     assert not any(KEY[:6] in text for text in seen)
@@ -627,6 +641,7 @@ def served_run(project, trainable, monkeypatch):
         yield served, teacher, configured
 
 
+@pytest.mark.slow
 def test_a_run_with_a_served_teacher_says_what_it_took_and_keeps_the_key_to_itself(project, served_run):
     served, _, configured = served_run
     said = done("run", configured(prompt_price=2.0, completion_price=10.0))
@@ -642,6 +657,7 @@ def test_a_run_with_a_served_teacher_says_what_it_took_and_keeps_the_key_to_itse
     assert f'"teacher": "{served.url}#m"' in pairs
 
 
+@pytest.mark.slow
 def test_a_finished_run_asks_no_server(project, served_run):
     served, teacher, configured = served_run
     path = configured()
@@ -650,12 +666,14 @@ def test_a_finished_run_asks_no_server(project, served_run):
     assert done("run", path).count("up to date") == 7 and len(served.asked) == before
 
 
+@pytest.mark.slow
 def test_other_settings_of_the_server_redo_nothing(project, served_run):
     served, _, configured = served_run
     done("run", configured())
-    assert done("run", configured(in_flight=3, logprobs=True, budget_requests=1)).count("up to date") == 7
+    assert done("run", configured(max_concurrency=3, logprobs=True, budget_requests=1)).count("up to date") == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", range(1, 22, 4))
 def test_a_run_stopped_by_its_budget_goes_on_where_it_was(project, served_run, budget):
     served, _, configured = served_run
@@ -667,6 +685,7 @@ def test_a_run_stopped_by_its_budget_goes_on_where_it_was(project, served_run, b
     )
 
 
+@pytest.mark.slow
 def test_a_run_whose_server_went_down_goes_on_where_it_was_with_the_same_result(project, served_run):
     served, teacher, configured = served_run
     done("run", configured())
@@ -674,7 +693,7 @@ def test_a_run_whose_server_went_down_goes_on_where_it_was_with_the_same_result(
     (project / "runs/a").rename(project / "whole")
     refusal("run", configured(budget_requests=7), status=1)
     teacher.down = True
-    assert "HTTP 503" in refusal("run", configured(attempts=2), status=1)
+    assert "HTTP 503" in refusal("run", configured(max_attempts=2), status=1)
     teacher.down = False
     done("run", configured())
     assert (project / "runs/a/verdicts/verdicts.jsonl").read_bytes() == whole
@@ -705,7 +724,8 @@ def test_an_address_survives_the_configuration_unchanged(project, served_run):
         ({"key_variable": KEY}, "is no name of an environment variable"),
         ({"budget_money": 3}, "no price is given"),
         ({"budget_request": 3}, "Did you mean budget_requests"),
-        ({"deadline": 0}, "server.deadline"),
+        ({"timeout": 0}, "server.timeout"),
+        ({"in_flight": 3}, "'server.in_flight' is called max_concurrency now"),
     ],
 )
 def test_a_wrong_server_setting_is_refused_and_no_key_shown(project, server, said):
@@ -717,7 +737,7 @@ def test_the_demo_takes_another_teacher(tmp_path, monkeypatch):
     taken = []
     monkeypatch.setattr(app, "_align", lambda config, controls: taken.append(config.teacher))
     monkeypatch.setattr(app, "load_config", app.read_config)
-    monkeypatch.setattr(app, "find", lambda *_: SimpleNamespace(write_demo_data=lambda *_: None))
+    monkeypatch.setattr(demo, "write_demo_data", lambda *_: None)
     done("demo", "--run", tmp_path / "run", "--teacher", "http://host/v1#m")
     assert taken == ["http://host/v1#m"]
     assert "no kind of model 'hff'" in refusal("demo", "--run", tmp_path / "run", "--teacher", "hff:x")

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from makers import artifact, content, mute, task
 from parityalign.config.schema import IdentifySettings
 from parityalign.core.errors import UserError
-from parityalign.core.records import Answer, Pair, VerdictKind, content_id
+from parityalign.core.records import Answer, Pair, Verdict, VerdictKind, content_id
+from parityalign.engines.asking import Both
 from parityalign.models.backends.fake import FakeModel
-from parityalign.stages.identify import identify_gaps, verdicts_of
+from parityalign.stages.identify import VERDICTS, identify_gaps
 from parityalign.stages.identify_files import identify_from_files
 from parityalign.stages.judging import Given, judge_of
 from parityalign.tasks import load_task
@@ -139,7 +140,12 @@ def run(folder, pairs, student, teacher, progress=mute, **options):
     tasks = {"toy": task(metric=load_task("textvqa").metric)}
     options = {"batch_size": 2} | options
     identify_gaps(
-        made, pairs, tasks, lambda: student, lambda: teacher, settings=IdentifySettings(**options), progress=progress
+        made,
+        pairs,
+        tasks,
+        Both(lambda: student, lambda: teacher),
+        settings=IdentifySettings(**options),
+        progress=progress,
     )
     return made
 
@@ -150,10 +156,10 @@ def test_by_default_the_teacher_is_asked_only_where_the_student_failed(tmp_path)
     made = run(tmp_path, pairs, student, teacher)
     assert [request.image for request in student.asked] == [f"{number}.png" for number in range(5)]
     assert [request.image for request in teacher.asked] == ["2.png", "3.png", "4.png"]
-    kinds = [verdict.verdict for verdict in verdicts_of(made)]
+    kinds = [verdict.verdict for verdict in made.stream(VERDICTS, Verdict)]
     assert kinds == ["student_right", "student_right", "teacher_only", "neither", "teacher_only"]
     assert [gap for gap in made.stream("gaps.jsonl", Pair)] == [pairs[2], pairs[4]]
-    assert [verdict.pair_id for verdict in verdicts_of(made)] == [each.pair_id for each in pairs]
+    assert [verdict.pair_id for verdict in made.stream(VERDICTS, Verdict)] == [each.pair_id for each in pairs]
 
 
 def test_asking_the_teacher_about_all_finds_the_same_gaps_and_fills_all_cells(tmp_path):
@@ -161,7 +167,7 @@ def test_asking_the_teacher_about_all_finds_the_same_gaps_and_fills_all_cells(tm
     teacher = model(1, "teacher")
     made = run(tmp_path / "all", pairs, model(0, "student"), teacher, ask_teacher="all")
     assert len(teacher.asked) == 5
-    assert Counter(verdict.verdict for verdict in verdicts_of(made)) == {
+    assert Counter(verdict.verdict for verdict in made.stream(VERDICTS, Verdict)) == {
         "both": 1,
         "student_only": 1,
         "teacher_only": 2,
@@ -193,7 +199,7 @@ def test_a_pair_that_holds_a_special_token_of_the_student_reaches_no_model(tmp_p
     odd = pair(2, **{where: "an <image>?"})
     made = run(tmp_path, [pair(3), odd], student, teacher)
     assert [request.image for request in (*student.asked, *teacher.asked)] == ["3.png", "3.png"]
-    verdict = verdicts_of(made)[1]
+    verdict = list(made.stream(VERDICTS, Verdict))[1]
     assert (verdict.verdict, verdict.reason) == (VerdictKind.DROPPED, "special_token")
     assert [answer.not_asked for answer in made.stream("student.jsonl", Answer)] == [None, "special_token"]
 
@@ -211,8 +217,7 @@ def test_only_one_model_is_in_use_at_a_time_and_none_when_all_is_done(tmp_path):
             artifact(tmp_path, "verdicts"),
             pairs,
             {"toy": task(metric=load_task("textvqa").metric)},
-            lambda: load("student", 0),
-            lambda: load("teacher", 1),
+            Both(lambda: load("student", 0), lambda: load("teacher", 1)),
             settings=IdentifySettings(),
             progress=mute,
         )
@@ -225,8 +230,7 @@ def test_the_teacher_is_not_loaded_if_the_student_has_all_right(tmp_path):
         made,
         [pair(0), pair(1)],
         {"toy": task()},
-        lambda: model(0, "student"),
-        lambda: pytest.fail("the teacher was loaded"),
+        Both(lambda: model(0, "student"), lambda: pytest.fail("the teacher was loaded")),
         settings=IdentifySettings(),
         progress=mute,
     )

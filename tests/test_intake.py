@@ -13,7 +13,7 @@ from parityalign.core.errors import UserError
 from parityalign.core.files import files_below, listing_digest
 from parityalign.core.records import ImageRef, Question, Rejected
 from parityalign.data import images
-from parityalign.data.open_source import open_source
+from parityalign.data.open import open_source
 from parityalign.stages import intake as intake_module
 from parityalign.stages._likeness import look_at
 from parityalign.stages._seen import Seen

@@ -15,20 +15,20 @@ from scipy import stats
 from makers import artifact, mute, task
 from parityalign.config.schema import EvaluateSettings, IdentifySettings
 from parityalign.config.training import LevelSettings
-from parityalign.core.records import Pair, Question, Verdict, VerdictKind
-from parityalign.core.results import Forgotten, Speed
+from parityalign.core.records import Judged, Pair, Question, Verdict, VerdictKind
+from parityalign.core.results import Control, Controls, Forgotten, Speed
 from parityalign.engines.asking import Asked
 from parityalign.metrics._statistics import share_interval
-from parityalign.models.backends import hf
+from parityalign.models.backends import _hf_model, hf
 from parityalign.models.backends.fake import FakeModel
 from parityalign.models.memory import fits_twice, peak_bytes
-from parityalign.report.controls import Control, Controls, control_table
+from parityalign.report.controls import control_table
 from parityalign.report.retention import forgotten_table, speed_line, speed_table
-from parityalign.stages._forgetting import Case, ask_again, known_before, lost_by_task, lost_pairs
-from parityalign.stages._speed import measured_speed, time_students, times_as_fast
 from parityalign.stages._timing_trials import ENOUGH_SECONDS, MOST_PARTS, MOST_PASSES
 from parityalign.stages.evaluate import speed_questions
+from parityalign.stages.forgotten import Case, ask_again, known_before, lost_by_task, lost_pairs
 from parityalign.stages.level import choose_pairs
+from parityalign.stages.speed import measured_speed, time_students, times_as_fast
 from projects import configure, done
 from tiny import drawn, fast_vlm
 
@@ -296,7 +296,7 @@ def test_the_questions_are_a_seeded_part_of_those_that_are_scored():
 # A real model
 
 
-class Weighed(hf.HFModel):
+class Weighed(_hf_model.HFModel):
     """A model of transformers that says what it takes."""
 
     def parameters(self):
@@ -316,6 +316,7 @@ def weighed(tmp_path_factory):
     return model
 
 
+@pytest.mark.slow
 def test_a_real_student_beside_itself_is_about_as_fast_and_as_large(tmp_path, weighed):
     paths = drawn(tmp_path / "pictures", 8)
     questions = [Asked(str(number), path, "what is the colour", "") for number, path in enumerate(paths)]
@@ -341,7 +342,7 @@ def test_peak_memory_is_the_weights_and_what_was_taken_besides(weighed):
 
 
 def test_where_the_system_does_not_tell_the_peak_it_is_not_known(weighed, monkeypatch, tmp_path):
-    monkeypatch.setattr("parityalign.footprint._CLEAR", tmp_path / "no" / "such")
+    monkeypatch.setattr("parityalign.models.memory._CLEAR", tmp_path / "no" / "such")
     done_it = []
     assert peak_bytes(weighed._model, lambda: done_it.append(1)) is None and done_it == [1]
 
@@ -372,7 +373,7 @@ def test_another_model_fits_where_there_is_room_for_its_weights_and_more(monkeyp
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free, 10**9))
     assert fits_twice(OnGpus()) is fits
     weights = weighed._model.get_memory_footprint()
-    monkeypatch.setattr("parityalign.footprint._kilobytes", lambda *_: weights * free // 1000 // 1024)
+    monkeypatch.setattr("parityalign.models.memory._kilobytes", lambda *_: weights * free // 1000 // 1024)
     assert fits_twice(weighed._model) is fits
 
 
@@ -404,7 +405,7 @@ def judged(count, name="toy"):
 
 
 def chosen_of(pairs, verdicts, trained=(), seed=0, **options):
-    return known_before(pairs, verdicts, set(trained), settings=EvaluateSettings(**options), seed=seed)
+    return known_before([*map(Judged, pairs, verdicts)], set(trained), settings=EvaluateSettings(**options), seed=seed)
 
 
 def test_what_was_right_and_not_trained_on_is_asked_again():
@@ -512,6 +513,7 @@ def scores_of(project):
     return json.loads((project / "runs" / "a" / "scores.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_says_what_was_forgotten_and_why_speed_was_not_measured(project, trainable):
     output = done("run", project / "run.yaml")
     forgotten = scores_of(project)["forgotten"]
@@ -524,18 +526,20 @@ def test_a_run_says_what_was_forgotten_and_why_speed_was_not_measured(project, t
     assert "What levelling kept" in page and "does not run in this process" in page
 
 
+@pytest.mark.slow
 def test_what_the_run_trained_on_is_not_asked_again(project, trainable):
     done("run", configure(project, level={"held_out": 0.3}))
     run = project / "runs" / "a"
     pairs = [json.loads(line) for line in (run / "pairs" / "pairs.jsonl").read_text().splitlines()]
     verdicts = [Verdict.model_validate_json(line) for line in (run / "verdicts" / "verdicts.jsonl").open()]
-    choice = choose_pairs([*map(Pair.model_validate, pairs)], verdicts, LevelSettings(held_out=0.3), 0)
+    choice = choose_pairs([*map(Judged, map(Pair.model_validate, pairs), verdicts)], LevelSettings(held_out=0.3), 0)
     asked = {json.loads(line)["item_id"] for line in (run / "forgotten" / "after.jsonl").open()}
     right = {verdict.pair_id for verdict in verdicts if verdict.verdict == VerdictKind.STUDENT_RIGHT}
     assert asked == right - {pair.pair_id for pair in choice.training}
     assert 0 < len(asked) < len(right)
 
 
+@pytest.mark.slow
 def test_a_changed_setting_redoes_what_it_touches(project, trainable):
     def manifests():
         return {

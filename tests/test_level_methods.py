@@ -1,4 +1,4 @@
-"""Levelling real models: parts with rates of their own, steps in parts, little memory, adapters, and the check."""
+"""Levelling real models: rates of parts, micro-batches, little memory, adapters, and the check."""
 
 from contextlib import contextmanager
 
@@ -11,15 +11,14 @@ import families
 import tiny
 from makers import mute
 from parityalign.config.loading import LoadingSettings
-from parityalign.config.rates import PartRates
-from parityalign.config.training import LevelSettings
+from parityalign.config.training import LevelSettings, LrMultipliers
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.models import token_boxes
 from parityalign.models.encoding import stop_tokens
 from parityalign.models.loading import open_processor
 from parityalign.training import modules, oom, train, trainer, verify_saved
 from parityalign.training import student as student_module
-from parityalign.training.collator import AnswerBatches, Example
+from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.losses import _passes
 
 AS_IT_IS = LoadingSettings()
@@ -77,12 +76,12 @@ def close(one, other):
         torch.testing.assert_close(other[1][name], gradient, rtol=1e-3, atol=2e-3 * largest, msg=name)
 
 
-# A step in parts
+# A step in micro-batches
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
-def test_a_step_in_parts_has_the_loss_and_gradient_of_the_whole(trained, rows):
-    close(gradients(trained), gradients(trained, rows_at_once=rows))
+def test_a_step_in_micro_batches_has_the_loss_and_gradient_of_the_whole(trained, rows):
+    close(gradients(trained), gradients(trained, micro_batch_size=rows))
 
 
 def test_gradient_checkpointing_changes_neither_loss_nor_gradient(trained):
@@ -99,30 +98,38 @@ def short_of_memory(rows):
     return tiny.Changed(refuse)
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_fewer_rows_go_through_and_the_result_says_so(student, pairs, tmp_path):
     result = level(student, pairs, tmp_path / "out", objective=short_of_memory(1))
-    assert result.rows_at_once == 1 and result.steps == 2
-    asked = level(student, pairs, tmp_path / "asked", rows_at_once=1)
-    assert asked.rows_at_once is None
+    assert result.micro_batch_size == 1 and result.steps == 2
+    asked = level(student, pairs, tmp_path / "asked", micro_batch_size=1)
+    assert asked.micro_batch_size is None
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "asked"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_that_memory_ran_out_is_told_by_the_process_that_goes_on_too(student, pairs, tmp_path, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(train, "save_like", killed)
+        patched.setattr(train, "save_student", killed)
         level(student, pairs, tmp_path / "out", objective=short_of_memory(1))
-    assert level(student, pairs, tmp_path / "out").rows_at_once == 1
+    assert level(student, pairs, tmp_path / "out").micro_batch_size == 1
 
 
 @pytest.mark.parametrize(
-    "what", [torch.OutOfMemoryError("no room"), MemoryError(), RuntimeError("can't allocate memory: you tried")]
+    "what",
+    [
+        torch.OutOfMemoryError("no room"),
+        MemoryError(),
+        RuntimeError("can't allocate memory: you tried"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This may come of too large a batch."),
+    ],
 )
 def test_the_rows_that_fit_are_remembered(what, monkeypatch):
-    monkeypatch.setattr(oom, "empty_memory", lambda: None)  # takes a second each time
+    monkeypatch.setattr(oom, "clear_device_cache", lambda **_: None)  # takes a second each time
     calls = []
 
     def work(rows):
@@ -131,13 +138,13 @@ def test_the_rows_that_fit_are_remembered(what, monkeypatch):
             raise what
         return rows
 
-    fit = oom.Fit(64)
-    assert [fit(work, 20), fit(work, 20), fit(work, 2)] == [2, 2, 2]
-    assert calls == [20, 10, 5, 2, 2, 2] and fit.halved
+    backoff = oom.OomBackoff(64)
+    assert [backoff(work, 20), backoff(work, 20), backoff(work, 2)] == [2, 2, 2]
+    assert calls == [20, 10, 5, 2, 2, 2] and backoff.halved
 
 
 def test_a_row_that_does_not_fit_ends_with_what_would_help(student, pairs, tmp_path):
-    with pytest.raises(WorkFailed, match=r"gradient_checkpointing.*pixels.*qlora"):
+    with pytest.raises(WorkFailed, match=r"gradient_checkpointing.*max_pixels.*qlora"):
         level(student, pairs, tmp_path / "out", objective=short_of_memory(0))
 
 
@@ -149,10 +156,11 @@ def test_another_error_is_no_lack_of_memory():
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        oom.Fit(8)(work, 5)
+        oom.OomBackoff(8)(work, 5)
     assert calls == [5]
 
 
+@pytest.mark.slow
 def test_what_only_saves_memory_may_change_before_a_training_is_gone_on_with(student, pairs, tmp_path):
     def killed_after_3(_, done, __):
         if done == 3:
@@ -169,7 +177,7 @@ def test_what_only_saves_memory_may_change_before_a_training_is_gone_on_with(stu
     second = train.make_leveller(
         student,
         {"toy": "{question}"},
-        settings=LevelSettings(**plan, rows_at_once=2, gradient_checkpointing=True),
+        settings=LevelSettings(**plan, micro_batch_size=2, gradient_checkpointing=True),
         progress=lambda *told: done.append(told[1]),
         **make,
     )
@@ -221,7 +229,7 @@ def family_models(tmp_path_factory):
 @pytest.mark.parametrize("name", [family.name for family in families.FAMILIES])
 def test_every_family_is_told_apart_into_tower_connector_and_language_model(family_models, name):
     model = family_models[name]
-    found = modules.parts_of(model)
+    found = modules.modules_of(model)
     assert set(found.values()) == {"vision", "connector", "language"}
     decoder = {id(weight) for weight in model.get_decoder().parameters()}
     decoder |= {id(weight) for weight in model.get_output_embeddings().parameters()}
@@ -234,22 +242,23 @@ def test_lora_stands_only_in_parts_that_are_trained_and_never_beside_the_head(fa
     layers = modules.linear_layers(family_models[name], {"vision": 0, "connector": 1.0, "language": 0.5})
     kinds = dict(family_models[name].named_modules())
     assert layers and all(isinstance(kinds[layer], nn.Linear) for layer in layers)
-    assert {modules.part_of(layer) for layer in layers} <= {"connector", "language"}
+    assert {modules.module_of(layer) for layer in layers} <= {"connector", "language"}
     assert not [layer for layer in layers if kinds[layer] is family_models[name].get_output_embeddings()]
 
 
+@pytest.mark.slow
 def test_a_frozen_part_stays_as_it_is_and_a_slow_one_moves_less(student, pairs, tmp_path):
-    rates = PartRates(vision=0, connector=1, language=1e-3)
-    level(student, pairs, tmp_path / "out", parts=rates, weight_decay=0.0)
+    rates = LrMultipliers(vision=0, connector=1, language=1e-3)
+    level(student, pairs, tmp_path / "out", lr_multipliers=rates, weight_decay=0.0)
     before, after = load_file(f"{student}/model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     moved = {name: float((before[name] - after[name]).abs().max()) for name in before if "running" not in name}
-    by_part = {part: [moved[name] for name in moved if modules.part_of(name) == part] for part in modules._NAMES}
+    by_part = {part: [moved[name] for name in moved if modules.module_of(name) == part] for part in modules._NAMES}
     assert max(by_part["vision"]) == 0
     assert min(by_part["connector"]) > 100 * max(by_part["language"]) > 0
 
 
 def test_the_rates_are_factors_on_the_learning_rate_with_and_without_decay(trained):
-    made, _ = trained(parts=PartRates(vision=0.1, connector=2, language=1), learning_rate=1e-3)
+    made, _ = trained(lr_multipliers=LrMultipliers(vision=0.1, connector=2, language=1), learning_rate=1e-3)
     groups = made.create_optimizer().param_groups
     assert sorted({round(group["lr"], 6) for group in groups}) == [1e-4, 1e-3, 2e-3]
     assert {group["weight_decay"] for group in groups} == {0.0, 0.01}
@@ -281,12 +290,12 @@ def test_a_family_that_cannot_be_taken_apart_is_refused_with_its_modules(names, 
 
 def test_a_part_without_linear_layers_cannot_have_lora_alone(trained):
     with pytest.raises(UserError, match="no linear layer"):
-        trained(method="lora", parts=PartRates(vision=1, connector=0, language=0))  # a ResNet
+        trained(method="lora", lr_multipliers=LrMultipliers(vision=1, connector=0, language=0))  # a ResNet
 
 
 def test_nothing_to_train_is_refused_in_the_settings():
     with pytest.raises(ValueError, match="all 0"):
-        PartRates(vision=0, connector=0, language=0)
+        LrMultipliers(vision=0, connector=0, language=0)
 
 
 # Adapters
@@ -307,6 +316,7 @@ def test_below_an_adapter_weights_may_be_in_half_precision_while_the_adapter_is_
     assert kinds == {True: torch.float32, False: torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_an_adapter_of_a_student_with_shared_embeddings_merges_and_reloads(pairs, tmp_path):
     family = next(family for family in families.FAMILIES if family.name == "Qwen2-VL")
     student = str(families.write(tmp_path / "student", family))
@@ -357,16 +367,17 @@ def a_bad_merge(monkeypatch):
     with monkeypatch.context() as patched:
 
         def merged(model):
-            whole = student_module.merged(model)
+            whole = student_module.merge_adapter(model)
             with torch.no_grad():
                 for weight in whole.parameters():
                     weight.mul_(1.2)
             return whole
 
-        patched.setattr(train, "merged", merged)
+        patched.setattr(train, "merge_adapter", merged)
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_saved_student_that_says_something_else_is_refused_and_saved_anew(
     student, pairs, tmp_path, monkeypatch, method
@@ -381,12 +392,12 @@ def test_a_saved_student_that_says_something_else_is_refused_and_saved_anew(
 def test_the_check_sees_the_answer_and_takes_rounding_for_what_it_is(student, pairs):
     model = student_module.open_student(student)
     processor = open_processor(student)
-    batches = AnswerBatches(processor, stop_tokens(processor.tokenizer, model.generation_config))
+    batches = AnswerCollator(processor, stop_tokens(processor.tokenizer, model.generation_config))
     examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
-    said = verify_saved.answers_said(model, batches, examples)
-    batch = batches(examples[: verify_saved.ASKED])
+    said = verify_saved.answer_logprobs(model, batches, examples)
+    batch = batches(examples[: verify_saved.PAIRS_COMPARED])
     assert -float(said.mean()) == pytest.approx(float(tiny.ANSWER(model, batch).detach()), abs=1e-4)
-    rounded = verify_saved.answers_said(model.to(torch.float16).float(), batches, examples)
+    rounded = verify_saved.answer_logprobs(model.to(torch.float16).float(), batches, examples)
     verify_saved.refuse_difference(said, rounded, torch.float16, "there")
     with pytest.raises(WorkFailed, match="float16 explains"):
         verify_saved.refuse_difference(said, said * float("nan"), torch.float16, "there")
@@ -396,10 +407,10 @@ def test_a_family_that_cannot_be_trained_as_asked_is_refused_before_anything_is_
     folder = tiny.fast_vlm(tmp_path / "student")
     (folder / "model.safetensors").write_bytes(b"")
     student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
-    student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}))
+    student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(lr_multipliers={"vision": 0.1}))
     monkeypatch.setattr(token_boxes, "_LAYOUTS", {})
     with pytest.raises(UserError, match="attention cannot be placed for Llava"):
         student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
     monkeypatch.setattr(modules, "_PART_OF", {})
     with pytest.raises(UserError, match="FastVlm"):
-        student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(parts={"vision": 0.1}))
+        student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(lr_multipliers={"vision": 0.1}))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from makers import artifact
 from parityalign.config.training import LevelSettings
 from parityalign.core.interfaces import LevelResult
-from parityalign.core.records import Pair, Verdict, VerdictKind
+from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
 from parityalign.stages.level import choose_pairs, level_on_gaps, was_levelled
 
 KINDS = list(VerdictKind)
@@ -35,11 +35,11 @@ def judged(*kinds, images=None):
         for number in range(len(kinds))
     ]
     verdicts = [Verdict(pair_id=pair.pair_id, verdict=kind, reason="") for pair, kind in zip(pairs, kinds, strict=True)]
-    return pairs, verdicts
+    return [*map(Judged, pairs, verdicts)]
 
 
 def chosen(kinds, *, images=None, seed=0, **options):
-    choice = choose_pairs(*judged(*kinds, images=images), LevelSettings(**options), seed)
+    choice = choose_pairs(judged(*kinds, images=images), LevelSettings(**options), seed)
     return choice, {pair.pair_id for pair in (*choice.training, *choice.held_out)}
 
 
@@ -85,9 +85,9 @@ def test_the_controls_take_what_they_say_and_never_a_dropped_pair():
 
 def test_the_draw_hangs_on_the_seed_and_the_pairs_but_not_on_their_order():
     kinds = [GAP] * 10 + [RIGHT] * 40
-    pairs, verdicts = judged(*kinds)
-    there = choose_pairs(pairs, verdicts, LevelSettings(), 0)
-    back = choose_pairs(pairs[::-1], verdicts[::-1], LevelSettings(), 0)
+    pairs = judged(*kinds)
+    there = choose_pairs(pairs, LevelSettings(), 0)
+    back = choose_pairs(pairs[::-1], LevelSettings(), 0)
     for side, reversed_side in zip(there[:2], back[:2], strict=True):
         assert {pair.pair_id for pair in side} == {pair.pair_id for pair in reversed_side}
     assert chosen(kinds, seed=0)[1] != chosen(kinds, seed=1)[1]
@@ -113,7 +113,7 @@ class Trainer:
 
 def run(folder, kinds, trainer, **options):
     made = artifact(folder, "student")
-    level_on_gaps(made, *judged(*kinds), trainer, settings=LevelSettings(**options), seed=0)
+    level_on_gaps(made, judged(*kinds), trainer, settings=LevelSettings(**options), seed=0)
     return made
 
 
@@ -131,10 +131,10 @@ def test_the_leveller_gets_the_choice_and_the_manifest_tells_what_came_of_it(tmp
 
 def test_a_step_that_did_not_fit_is_noted(tmp_path):
     made = artifact(tmp_path, "student")
-    tight = lambda *_: LevelResult(9, 6, 2.0, 1.0, rows_at_once=4)  # noqa: E731
-    level_on_gaps(made, *judged(GAP, GAP), tight, settings=LevelSettings(batch_size=16), seed=0)
+    tight = lambda *_: LevelResult(9, 6, 2.0, 1.0, micro_batch_size=4)  # noqa: E731
+    level_on_gaps(made, judged(GAP, GAP), tight, settings=LevelSettings(batch_size=16), seed=0)
     assert "16 pairs of a step went through the student 4 at a time" in made.manifest["note"]
-    assert made.manifest["result"]["rows_at_once"] == 4
+    assert made.manifest["result"]["micro_batch_size"] == 4
 
 
 @pytest.mark.parametrize("kinds", [[], [RIGHT, NEITHER], [DROPPED]])

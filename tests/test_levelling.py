@@ -5,13 +5,23 @@ import json
 import pytest
 
 from parityalign import training
+from parityalign.config.backend import Backend
+from parityalign.models.backends import fake
 from parityalign.pipeline import level, objective
+from parityalign.pipeline import run as pipeline_run
 from projects import WORDS, configure, done, refusal
 
 
+def pretend(monkeypatch) -> None:
+    """Fake models that are said to show more than text and to be trainable, so that it is found out later."""
+    monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))
+    monkeypatch.setattr(level, "backend_of", lambda spec: Backend(load=fake.load, trainable=True))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["confidence", "attention"])
 def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, monkeypatch, term):
-    monkeypatch.setattr(level, "split_model", lambda spec: ("hf", spec))  # a fake student, but one to be trained
+    pretend(monkeypatch)
     config = configure(project, level={"objective": {"answer": 1, term: 1}})
     said = refusal("run", config)
     assert f"has the term '{term}', but the teacher fake:" in said
@@ -19,6 +29,7 @@ def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, m
     assert (project / "runs" / "a" / "evidence" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_of_the_discrepancy_objective_what_the_teacher_shows_nothing_for_is_left_out_and_told(project, trainable):
     said = done("run", configure(project, level={"objective": "discrepancy"}))
     note = "Without confidence and reasoning: the teacher shows nothing for it on any pair."
@@ -27,6 +38,7 @@ def test_of_the_discrepancy_objective_what_the_teacher_shows_nothing_for_is_left
     assert note in (project / "runs" / "a" / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evidence", [{"explain": True}, {"always": True}])
 def test_asking_for_what_a_term_asks_for_anyway_changes_nothing(project, trainable, evidence):
     done("run", configure(project, level={"objective": "discrepancy"}))
@@ -35,6 +47,7 @@ def test_asking_for_what_a_term_asks_for_anyway_changes_nothing(project, trainab
     assert "done again" not in said
 
 
+@pytest.mark.slow
 def test_explanations_that_are_there_stay_where_nobody_asks_for_them_any_more(project, trainable):
     done("run", configure(project, evidence={"explain": True}))
     said = done("run", configure(project, evidence={"always": True}))
@@ -42,6 +55,7 @@ def test_explanations_that_are_there_stay_where_nobody_asks_for_them_any_more(pr
     assert "observe: done again" in done("run", configure(project, evidence={"always": True, "max_new_tokens": 9}))
 
 
+@pytest.mark.slow
 def test_asking_for_explanations_gathers_evidence(project, trainable):
     done("run", configure(project, evidence={"explain": True}))
     evidence = project / "runs" / "a" / "evidence"
@@ -51,32 +65,36 @@ def test_asking_for_explanations_gathers_evidence(project, trainable):
     assert json.loads((evidence / "manifest.json").read_text())["counts"]["explanation unreadable"] == len(WORDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight_by", ["none", "confidence_gap"])
 def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, trainable, monkeypatch, weight_by):
     made = []
-    monkeypatch.setattr(training, "WeightedLoss", lambda weights, *, divergence, evidence: made.append(evidence))
+    monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))
+    monkeypatch.setattr(training, "WeightedLoss", lambda weights, *, settings, evidence: made.append(evidence))
     monkeypatch.setattr(objective, "_weights", lambda run, stored: {"a": 2.0})
 
-    plain = level.leveller
+    plain = pipeline_run.leveller
 
     def leveller(run, *told):
         objective.objective_of(run, run.config.level, [])
         return plain(run, *told)
 
-    monkeypatch.setattr(level, "leveller", leveller)
+    monkeypatch.setattr(pipeline_run, "leveller", leveller)
     done("run", configure(project, evidence={"weight_by": weight_by}))
     assert [evidence and evidence.weights for evidence in made] == [None if weight_by == "none" else {"a": 2.0}]
     inputs = json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["inputs"]
     assert ("evidence" in inputs) == (weight_by != "none")
 
 
+@pytest.mark.slow
 def test_weights_that_nothing_is_known_for_are_refused_by_name(project, monkeypatch):
-    monkeypatch.setattr(level, "split_model", lambda spec: ("hf", spec))
+    pretend(monkeypatch)
     said = refusal("run", configure(project, evidence={"weight_by": "confidence_gap"}))
     assert "evidence.weight_by is confidence_gap, but the teacher fake:" in said
     assert "Set it to none" in said
 
 
+@pytest.mark.slow
 def test_observing_without_a_reason_is_refused_with_the_way_to_do_it(project, trainable):
     config = configure(project)
     done("run", config)

@@ -278,7 +278,7 @@ def test_a_run_that_was_begun_needs_no_hub(hub, tmp_path, monkeypatch):
 
 def test_the_fingerprint_follows_the_commit_and_what_changes_numbers_and_nothing_else():
     one, two = (LoadingSettings(commit=digit * 40) for digit in "12")
-    numbers = [{"dtype": "float16"}, {"quantise": "4bit"}, {"pixels": 9}]
+    numbers = [{"dtype": "float16"}, {"quantise": "4bit"}, {"max_pixels": 9}]
     speed = [{"device_map": "auto"}, {"attention": "eager"}]
     seen = {fingerprint("hf:a/b", how) for how in (one, two, *(one.model_copy(update=more) for more in numbers))}
     assert len(seen) == 5

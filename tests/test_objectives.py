@@ -10,17 +10,18 @@ from torch.nn import functional
 
 import tiny
 from makers import mute
-from parityalign.config.training import NEED_EXPLANATIONS, NEED_OBSERVATIONS, NEED_VIEWS, LevelSettings
+from parityalign.config.training import LevelSettings, needs_of
+from parityalign.core.errors import UserError
 from parityalign.core.observations import read_shard, write_shard
 from parityalign.core.records import Pair
 from parityalign.core.registry import find_part, part_names
 from parityalign.models.backends._observing import Observing
 from parityalign.models.encoding import read_image, stack
-from parityalign.models.labels import NO_LABEL, Answerer
+from parityalign.models.labels import IGNORE_INDEX, LabelEncoder
 from parityalign.models.loading import open_model, open_processor
-from parityalign.models.token_boxes import Placer, spread_over_cells
+from parityalign.models.token_boxes import TokenBoxes, spread_over_cells
 from parityalign.training import train
-from parityalign.training.collator import AnswerBatches, Example
+from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.losses import _passes, coherence
 from parityalign.training.losses._joining import Evidence
 from parityalign.training.weighted_loss import WeightedLoss
@@ -50,9 +51,9 @@ def asked(tmp_path_factory):
 
 
 def rows_of(folder: str, asked):
-    answerer = Answerer(open_processor(folder), STOP)
+    encoder = LabelEncoder(open_processor(folder), STOP)
     return [
-        answerer.answered(answerer.prompter.encode(read_image(image), prompt), prompt, answer)
+        encoder.encode(encoder.prompter.encode(read_image(image), prompt), prompt, answer)
         for image, prompt, answer in asked
     ]
 
@@ -78,7 +79,7 @@ def objective_of(weights, teacher: str, observations, **options) -> WeightedLoss
 def loss_of(objective: WeightedLoss, folder: str, asked, *, model=None, ids=None):
     rows, model = rows_of(folder, asked), model or open_model(folder)
     joined = objective.joiner(open_processor(folder))(ids or [str(place) for place in range(len(rows))], rows)
-    with objective.watched(model):
+    with objective.recording_attention(model):
         return objective(model, inputs_of(rows) | joined)
 
 
@@ -88,7 +89,7 @@ def live(student: str, teacher: str, asked, weights, model=None) -> torch.Tensor
     total, tokens = 0.0, 0
     for one in asked:
         (row,), (other,) = rows_of(student, [one]), rows_of(teacher, [one])
-        ids = torch.tensor([label for label in row.encoded.per_token["labels"] if label != NO_LABEL])
+        ids = torch.tensor([label for label in row.encoded.per_token["labels"] if label != IGNORE_INDEX])
         logs, map_ = shown(ours, student, row, len(ids))
         wanted, wanted_map = shown(theirs, teacher, other, len(ids))
         wanted = wanted.detach()
@@ -118,7 +119,7 @@ def shown(model, folder, row, count):
     layers = len(out.attentions)
     used = torch.stack(out.attentions[layers // 4 : layers - layers // 4]).mean(dim=(0, 2))[0]
     last = len(row.encoded.tokens) - 1
-    placed = Placer(open_processor(folder)).place(row.encoded.size, row.encoded.tokens)
+    placed = TokenBoxes(open_processor(folder)).locate(row.encoded.size, row.encoded.tokens)
     weights = used[last - count : last - 1].mean(dim=0)[placed.positions]
     cells = weights @ torch.from_numpy(spread_over_cells(placed.boxes)).float()
     return out.logits[0, last - count : last].log_softmax(-1), cells / cells.sum()
@@ -129,10 +130,13 @@ def test_answer_alone_is_the_mean_negative_log_likelihood_of_the_labelled_tokens
     inputs = inputs_of(rows)
     labels = inputs["labels"]
     logits = model(**{key: value for key, value in inputs.items() if key != "labels"}).logits
-    expected = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=NO_LABEL)
+    expected = functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX
+    )
     assert torch.allclose(WeightedLoss({"answer": (1, 1)})(model, inputs), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_levelling_from_stored_evidence_is_levelling_with_the_teacher_live(student, teacher, asked, tmp_path):
     write_shard(tmp_path / "shard", observed(teacher, asked))
     stored = loss_of(objective_of(ALL, teacher, read_shard(tmp_path / "shard")), student, asked)
@@ -184,7 +188,7 @@ def coherence_of(student, asked, ids, model=None):
     """The term on the pairs of these numbers, of which those in `TOLD` are explained."""
     told = {name: ("why?", text) for name, text in TOLD.items()}
     objective = WeightedLoss({"coherence": (1, 1)}, evidence=Evidence({}, {}, told, "", None))
-    batches = AnswerBatches(open_processor(student), STOP)
+    batches = AnswerCollator(open_processor(student), STOP)
     examples = [Example(*asked[int(name)], name, *objective.explanation(name)) for name in ids]
     return objective(model or open_model(student), batches(examples))
 
@@ -250,13 +254,38 @@ def test_long_vocabularies_in_chunks_give_the_same_loss_and_gradient(student, te
     assert torch.allclose(found[0][1], found[1][1], atol=1e-6)
 
 
+@pytest.mark.parametrize("term", part_names("losses"))
+def test_what_settings_read_of_a_terms_needs_is_what_its_module_says(term):
+    assert needs_of(term) == getattr(find_part("losses", term), "NEEDS", frozenset())
+
+
+def test_a_terms_own_settings_change_its_loss(student, teacher, asked):
+    seen = observed(teacher, asked)
+    losses = [
+        loss_of(objective_of({"confidence": (1, 1)}, teacher, seen, settings=own), student, asked).item()
+        for own in ({}, {"confidence": {"divergence": "forward"}}, {"confidence": {"divergence": "reverse"}})
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
 @pytest.mark.parametrize(
-    ("needs", "terms"),
-    [({"explanation"}, NEED_EXPLANATIONS), ({"view"}, NEED_VIEWS), ({"distribution", "attention"}, NEED_OBSERVATIONS)],
+    ("own", "said"),
+    [
+        (
+            {"confidence": {"divergense": "reverse"}},
+            "confidence.divergense'. Did you mean divergence?",
+        ),
+        (
+            {"confidence": {"divergence": "revers"}},
+            "confidence.divergence' is 'revers': input should be 'forward', 'reverse'",
+        ),
+        ({"answer": {"smoothing": 0.1}}, "unknown setting 'level.objective.answer.smoothing'. Known: none."),
+    ],
 )
-def test_what_settings_know_of_the_terms_needs_is_what_the_terms_say(needs, terms):
-    said = {name: getattr(find_part("objectives", name), "NEEDS", frozenset()) for name in part_names("objectives")}
-    assert {name for name, own in said.items() if own & needs} == set(terms)
+def test_settings_that_a_term_does_not_take_are_refused(own, said):
+    with pytest.raises(UserError) as refused:
+        WeightedLoss({"answer": (1, 1), "confidence": (1, 1)}, settings={"answer": {}, **own})
+    assert said in str(refused.value)
 
 
 def test_what_a_model_shows_is_what_it_shows_alone(teacher, asked):
@@ -276,14 +305,14 @@ def test_checkpointing_changes_no_gradient_though_several_passes_are_run_again(s
     weights = {**ALL, "reasoning": (1.0, 1.0), "consistency": (1.0, 1.0), "coherence": (1.0, 1.0)}
     objective, gradients = WeightedLoss(weights, evidence=evidence), []
     processor = open_processor(student)
-    batches = AnswerBatches(processor, STOP, join=objective.joiner(processor), views=True)
+    batches = AnswerCollator(processor, STOP, join=objective.joiner(processor), views=True)
     examples = [Example(*one, name, *objective.explanation(name)) for name, one in zip("0123", asked, strict=True)]
     for checkpointed in (False, True):
         model = open_model(student)
         if checkpointed:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.get_decoder().train()
-        with objective.watched(model):
+        with objective.recording_attention(model):
             for _ in range(2):
                 objective(model, batches(examples)).backward()
         gradients.append(torch.cat([w.grad.flatten() for w in model.get_decoder().parameters() if w.grad is not None]))
@@ -291,6 +320,7 @@ def test_checkpointing_changes_no_gradient_though_several_passes_are_run_again(s
     assert torch.allclose(*gradients, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_levelling_on_all_terms_lowers_their_sum_and_goes_on_after_a_kill_as_if_there_was_none(
     student, teacher, tmp_path, checkpointed

@@ -8,7 +8,7 @@ import pytest
 from makers import artifact, content, mute, task
 from parityalign.config.schema import EvidenceSettings
 from parityalign.core.observations import PATHS, STUDENT, TEACHER, Observation, read_index, read_observations
-from parityalign.core.records import Pair, Verdict, VerdictKind
+from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
 from parityalign.models.backends.fake import FakeModel
 from parityalign.stages.discrepancy import Both, explanations_of, observe_models
 from parityalign.stages.parsing import Explained, read_explanation
@@ -63,7 +63,7 @@ def observed(folder, pairs, *, student=None, teacher=None, settings=SETTINGS, ki
     made = artifact(folder)
     models = student or Open(explains), teacher or Open(explains)
     both = Both(lambda: models[0], lambda: models[1])
-    observe_models(made, pairs, kinds or right(pairs), TASKS, both, settings=settings, progress=mute)
+    observe_models(made, [*map(Judged, pairs, kinds or right(pairs))], TASKS, both, settings=settings, progress=mute)
     return made
 
 

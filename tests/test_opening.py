@@ -336,7 +336,7 @@ def test_a_model_that_chooses_its_tiling_knows_the_limit_too(written, name):
     folder = written(family(name))
     free = open_processor(str(folder))
     limit = max(height * width for height, width in free.image_processor.image_grid_pinpoints)  # too little for all
-    loading = LoadingSettings(pixels=limit)
+    loading = LoadingSettings(max_pixels=limit)
     processor, model = open_processor(str(folder), loading), open_model(str(folder), loading)
     assert model.config.image_grid_pinpoints == processor.image_processor.image_grid_pinpoints
     assert len(model.config.image_grid_pinpoints) < len(free.image_processor.image_grid_pinpoints)

@@ -29,7 +29,7 @@ from parityalign.core.errors import UserError
 from parityalign.core.layout import EMBEDDED_MODELS
 from parityalign.models.encoding import Prompter
 from parityalign.models.loading import open_processor
-from parityalign.models.token_boxes import GRID, Placer, can_place, pooled, spread_over_cells
+from parityalign.models.token_boxes import GRID, TokenBoxes, can_place, pooled, spread_over_cells
 
 EDGE = {"shortest_edge": 96}
 SQUARE = {"height": 96, "width": 96}
@@ -221,7 +221,7 @@ FAMILIES = {
 def family(name):
     torch.manual_seed(0)
     reader, model = FAMILIES[name]()
-    return Placer(reader), reader, model.eval()
+    return TokenBoxes(reader), reader, model.eval()
 
 
 def features(reader, model, picture):
@@ -246,10 +246,10 @@ def marked(size, cell):
 
 def looked_at(name, size, cell):
     """The map of a model that looks at each token as much as the mark changed it."""
-    placer, reader, model = family(name)
+    token_boxes, reader, model = family(name)
     tokens, with_mark = features(reader, model, marked(size, cell))
     _, without = features(reader, model, marked(size, None))
-    positions, boxes = placer.place(size, tokens)
+    positions, boxes = token_boxes.locate(size, tokens)
     assert len(positions) == len(with_mark)
     return pooled((with_mark - without).norm(dim=-1).numpy(), boxes)
 
@@ -263,6 +263,7 @@ def test_the_map_peaks_in_the_cell_that_holds_the_mark(name, size):
         assert np.unravel_index(found.argmax(), found.shape) == cell, found.round(2)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(["llava_next", "idefics3", "internvl"]),
@@ -280,10 +281,10 @@ def test_the_chats_of_each_family_have_a_place_for_each_image_token(kind, tmp_pa
     if kind.name == "SmolVLM":
         pytest.importorskip("num2words")
     reader = open_processor(str(families.write(tmp_path, kind)))
-    placer, prompter = Placer(reader), Prompter(reader)
+    token_boxes, prompter = TokenBoxes(reader), Prompter(reader)
     for size in [(90, 30), (31, 64), (40, 40)]:
         tokens = prompter.encode(Image.new("RGB", size), "what is the colour").tokens
-        positions, boxes = placer.place(size, tokens)
+        positions, boxes = token_boxes.locate(size, tokens)
         assert len({tokens[position] for position in positions}) == 1
         assert spread_over_cells(boxes).sum() > 1
 
@@ -292,7 +293,7 @@ def test_the_chats_of_each_family_have_a_place_for_each_image_token(kind, tmp_pa
 def test_the_bundled_models_see_the_whole_picture_squeezed(name):
     edges = np.linspace(0, 1, 5)
     expected = [(edges[x], edges[y], edges[x + 1], edges[y + 1]) for y in range(4) for x in range(4)]
-    boxes = Placer(open_processor(str(EMBEDDED_MODELS / name))).boxes((200, 90))
+    boxes = TokenBoxes(open_processor(str(EMBEDDED_MODELS / name))).boxes((200, 90))
     np.testing.assert_allclose(boxes, expected, atol=0.003)
 
 
@@ -323,15 +324,15 @@ def test_ends_of_lines_have_no_place():
 
 def test_a_class_token_that_is_kept_has_no_place():
     places = (tiny.SIDE // tiny.PATCH) ** 2
-    boxes = Placer(tiny.processor(extra=1)).boxes((50, 50))
+    boxes = TokenBoxes(tiny.processor(extra=1)).boxes((50, 50))
     assert np.isnan(boxes).all(axis=1).tolist() == [True] + [False] * places
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 60), (3, 200), (2, 2), (90, 2)], ids=str)
 @pytest.mark.parametrize("name", ["llava squeezed", "llava padded", "llava_next", "idefics3", "qwen2_vl", "internvl"])
 def test_a_line_of_pixels_is_placed_too(name, size):
-    placer, reader, _ = family(name)
-    boxes = placer.boxes(size)
+    token_boxes, reader, _ = family(name)
+    boxes = token_boxes.boxes(size)
     map_of_even_attention = pooled(np.ones(len(boxes)), boxes)
     assert map_of_even_attention.sum() == pytest.approx(1)
     assert (map_of_even_attention > 0).all()
@@ -339,12 +340,12 @@ def test_a_line_of_pixels_is_placed_too(name, size):
 
 def test_pictures_of_one_size_are_measured_once():
     reader = tiny.processor()
-    placer, calls = Placer(reader), []
-    placer._processor = CountedCalls(reader, calls)
+    token_boxes, calls = TokenBoxes(reader), []
+    token_boxes._processor = CountedCalls(reader, calls)
     for _ in range(3):
-        placer.boxes((30, 20))
+        token_boxes.boxes((30, 20))
     measured = len(calls)
-    placer.boxes((20, 30))
+    token_boxes.boxes((20, 30))
     assert len(calls) == 2 * measured
 
 
@@ -364,7 +365,7 @@ class CountedCalls:
 
 def test_boxes_that_are_kept_cannot_be_changed():
     with pytest.raises(ValueError, match="read-only"):
-        Placer(tiny.processor()).boxes((30, 20))[0] = 0
+        TokenBoxes(tiny.processor()).boxes((30, 20))[0] = 0
 
 
 def test_an_unknown_family_is_refused_by_name():
@@ -374,14 +375,14 @@ def test_an_unknown_family_is_refused_by_name():
     assert not can_place(FuyuProcessor())
     assert can_place(tiny.processor())
     with pytest.raises(UserError, match=r"cannot be placed for Fuyu(.|\n)*Known:.*LlavaNext"):
-        Placer(FuyuProcessor())
+        TokenBoxes(FuyuProcessor())
 
 
 def test_a_prompt_with_another_number_of_image_tokens_is_refused():
-    placer, reader, model = family("llava_next")
+    token_boxes, reader, model = family("llava_next")
     tokens, _ = features(reader, model, marked((240, 80), None))
     with pytest.raises(UserError, match=f"LlavaNext: the prompt has {tokens.count(tokens[-1])} image tokens.*80x240"):
-        placer.place((80, 240), tokens)
+        token_boxes.locate((80, 240), tokens)
 
 
 inside = st.tuples(*[st.floats(0, 0.9)] * 2, *[st.floats(0.01, 0.1)] * 2).map(

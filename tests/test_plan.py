@@ -17,6 +17,7 @@ from transformers import LlamaConfig, LlamaModel
 
 import tiny
 from makers import draw, speckle
+from parityalign.config.backend import Backend
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config
 from parityalign.config.schema import EvaluateSettings, RunConfig
@@ -24,11 +25,11 @@ from parityalign.config.serving import ServerSettings
 from parityalign.config.training import LevelSettings
 from parityalign.core.errors import UserError
 from parityalign.core.layout import EMBEDDED_MODELS
-from parityalign.core.records import Pair, Verdict, VerdictKind
+from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
 from parityalign.data import hf_datasets
-from parityalign.data.open_source import open_source
+from parityalign.data.open import open_source
 from parityalign.data.sources import hf as hub_source
-from parityalign.models.backends import _batches
+from parityalign.models.backends import _batches, fake
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_model, open_processor
 from parityalign.planning import costs, published, sampling
@@ -40,12 +41,12 @@ from parityalign.planning.sampling import SamplingOptions, size_of_picture
 from parityalign.planning.sizes import Known, Reading, Seen, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
 from parityalign.planning.works import Amount, chosen, steps_of, works
-from parityalign.stages._forgetting import known_before
+from parityalign.stages.forgotten import known_before
 from parityalign.stages.level import choose_pairs
 from parityalign.tasks import load_task
 from parityalign.training import trainer
 from parityalign.training.losses import _passes
-from parityalign.training.student import with_adapter
+from parityalign.training.student import add_lora
 from projects import configure, done, refusal
 
 AS_IT_IS = LoadingSettings()
@@ -97,7 +98,7 @@ def test_parameters_and_those_of_adapters_are_counted_as_the_loaded_model_has_th
         size.cached
         == 2 * text.num_hidden_layers * text.num_key_value_heads * text.hidden_size // text.num_attention_heads
     )
-    adapted = with_adapter(model, 3)
+    adapted = add_lora(model, 3)
     learning = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
     assert learning == 3 * size.adapter
 
@@ -110,7 +111,7 @@ def test_no_weight_is_needed(tmp_path):
     assert with_weights.origin == "its folder"
 
 
-def pairs_with_verdicts(count: int, gaps: int) -> tuple[list[Pair], list[Verdict]]:
+def pairs_with_verdicts(count: int, gaps: int) -> list[Judged]:
     pairs = [
         Pair(
             pair_id=str(i), image_id=str(i), image=f"{i}.png", task="t", question="q", answer="a", teacher="fake:t.json"
@@ -118,7 +119,8 @@ def pairs_with_verdicts(count: int, gaps: int) -> tuple[list[Pair], list[Verdict
         for i in range(count)
     ]
     kinds = [VerdictKind.TEACHER_ONLY if i < gaps else VerdictKind.STUDENT_RIGHT for i in range(count)]
-    return pairs, [Verdict(pair_id=str(i), verdict=kind, rule="exact", reason="") for i, kind in enumerate(kinds)]
+    verdicts = [Verdict(pair_id=str(i), verdict=kind, reason="") for i, kind in enumerate(kinds)]
+    return [*map(Judged, pairs, verdicts)]
 
 
 @settings(deadline=None, max_examples=40)
@@ -131,7 +133,7 @@ def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
     count, gaps = counts
     level = LevelSettings(select=select, replay=replay, held_out=0.1)
     found = chosen(count, gaps, level)
-    made = choose_pairs(*pairs_with_verdicts(count, gaps), level, seed=0)
+    made = choose_pairs(pairs_with_verdicts(count, gaps), level, seed=0)
     assert found.replayed == made.replayed
     assert found.training + found.held_out == len(made.training) + len(made.held_out)
     assert abs(found.held_out - len(made.held_out)) <= 1  # level holds out an image at least
@@ -143,9 +145,9 @@ def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
 )
 def test_about_as_many_pairs_are_asked_again_as_the_student_knew_untrained(count, wrong, select, replay):
     level, gaps = LevelSettings(select=select, replay=replay, held_out=0.1), round(count * wrong)
-    pairs, verdicts = pairs_with_verdicts(count, gaps)
-    trained = {pair.pair_id for pair in choose_pairs(pairs, verdicts, level, seed=0).training}
-    known = known_before(pairs, verdicts, trained, settings=EvaluateSettings(), seed=0)
+    judged = pairs_with_verdicts(count, gaps)
+    trained = {pair.pair_id for pair in choose_pairs(judged, level, seed=0).training}
+    known = known_before(judged, trained, settings=EvaluateSettings(), seed=0)
     assert planning.known_before(count, gaps, level) == pytest.approx(len(known), abs=0.08 * count)
 
 
@@ -166,7 +168,7 @@ def test_the_projected_steps_are_those_that_training_does(tmp_path, level, examp
 
 
 def test_numbers_that_stand_elsewhere_too_are_the_same_there():
-    assert planning.LOOKS == trainer.LOOKS
+    assert planning.EVALUATIONS == trainer.EVALUATIONS
     mine = costs.CPU_TOKENS, costs.MOST_TOKENS, costs.SHARE_OF_FREE, costs.HIDDEN_STATES
     assert mine == (_batches.CPU_TOKENS, _batches.MOST_TOKENS, _batches._SHARE_OF_FREE, _batches._HIDDEN_STATES)
     assert costs.MOST_LOGITS == _passes.WHOLE
@@ -246,7 +248,9 @@ def planned(**changes) -> dict[tuple[str, str], planning.Work]:
     return {(work.stage, work.role): work for work in found}
 
 
-def test_a_run_asks_as_often_as_its_plan_says(project, trainable):
+@pytest.mark.slow
+def test_a_run_asks_as_often_as_its_plan_says(project, trainable, monkeypatch):
+    monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))  # its stage is gone through all the same
     evidence = {"always": True, "explain": True}
     changed = {"level": {"replay": 0.0}, "evaluate": {"limit": 5}}
     config = configure(project, evidence=evidence, **changed)
@@ -318,13 +322,13 @@ def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
     work = planning.Work("level", "student", 100, 100_000, 500, 400_000, steps=10)
 
     def memory(**changes) -> float:
-        level = LevelSettings(rows_at_once=2, **changes)
+        level = LevelSettings(micro_batch_size=2, **changes)
         return costs.levelling_memory(work, size, costs.way_of(level, device, work, size), level, device)
 
     full, lora, qlora = (memory(method=method) for method in ("full", "lora", "qlora"))
     assert full > lora > qlora > memory(method="qlora", gradient_checkpointing=True)
     assert full > size.parameters * 16
-    assert memory(parts={"vision": 0}) < full
+    assert memory(lr_multipliers={"vision": 0}) < full
     shrunk = [
         costs.weights(size, LoadingSettings(**said), device)
         for said in ({"dtype": "float32"}, {}, {"quantise": "8bit"}, {"quantise": "4bit"})
@@ -343,6 +347,7 @@ def test_what_does_not_fit_is_named_with_what_would(pool):
     assert "Does not fit" not in done("plan", config, "--offline", "--device", "h200")
 
 
+@pytest.mark.slow
 def test_a_served_teacher_costs_money_and_budgets_are_compared(pool):
     prices = {"prompt_price": 10.0, "completion_price": 40.0, "budget_requests": 8, "budget_money": 100.0}
     config = configured(pool, teacher="http://localhost:1/v1#large", server=prices)
@@ -366,6 +371,7 @@ def test_a_served_model_with_a_published_name_is_counted_by_its_architecture(poo
     assert plan.rows[0].seconds is None
 
 
+@pytest.mark.slow
 def test_the_embedded_models_are_measured_and_the_run_folder_is_left_alone(pool):
     said = done("plan", configured(pool, level={"epochs": 1}), "--sample", 2)
     assert "student: seconds a request as measured on 2 requests" in said
@@ -383,12 +389,13 @@ def test_for_programs_the_same_is_printed_as_json(pool):
     assert found["assumed"]
 
 
+@pytest.mark.slow
 def test_fewer_pixels_cost_fewer_tokens(pool):
     for number in range(6):
         draw(pool / "pool" / f"{number}.png", size=(1200, 900))
     tokens = {}
     for pixels in (None, 200_000):
-        config = run_of(loading={"teacher": {"pixels": pixels}}).model_copy(
+        config = run_of(loading={"teacher": {"max_pixels": pixels}}).model_copy(
             update={"tasks": load_config(configured(pool)).tasks}
         )
         tokens[pixels] = (
@@ -397,6 +404,7 @@ def test_fewer_pixels_cost_fewer_tokens(pool):
     assert tokens[200_000] < tokens[None] / 3
 
 
+@pytest.mark.slow
 def test_broken_pictures_are_passed_over_and_counted_as_images(pool):
     (pool / "pool" / "0.png").write_bytes(b"no picture")
     plan = projected(load_config(configured(pool)), NOT_MEASURED)

@@ -17,7 +17,7 @@ from parityalign.config.schema import EvidenceSettings
 from parityalign.core.artifacts import RunFolder, manifest_digest
 from parityalign.core.layout import PROFILES
 from parityalign.core.observations import EXPLANATIONS, PATHS, STUDENT, TEACHER, Observation, Observed, write_shard
-from parityalign.core.records import Explanation, Measure, Pair, Profile, Verdict, VerdictKind
+from parityalign.core.records import Explanation, Judged, Measure, Pair, Profile, Verdict, VerdictKind
 from parityalign.metrics._comparisons import Item, calibration, rank_correlation, separation, spread
 from parityalign.report.differences import difference_tables, measure_table, spreads
 from parityalign.report.page import write_report
@@ -98,7 +98,7 @@ def profiled(folder, teacher, student, *, kinds=None, explanations=(), paths=Non
         observe(made, who, seen, PATHS)
     pairs = list(teacher)
     verdicts = [verdict(each, (kinds or {}).get(each, VerdictKind.TEACHER_ONLY)) for each in pairs]
-    counts = write_profile(made, pairs, verdicts)
+    counts = write_profile(made, [*map(Judged, pairs, verdicts)])
     return list(made.stream(PROFILES, Profile)), counts
 
 
@@ -147,7 +147,6 @@ def test_a_pair_is_profiled_by_what_both_models_show_of_it(tmp_path):
         (VerdictKind.STUDENT_RIGHT, None, True),
         (VerdictKind.BOTH, True, True),
         (VerdictKind.STUDENT_ONLY, False, True),
-        (VerdictKind.DROPPED, None, None),
     ],
 )
 def test_who_is_right_is_known_as_far_as_the_verdict_tells(tmp_path, kind, teacher, student):
@@ -189,7 +188,7 @@ def test_a_profile_that_was_cut_off_is_continued_to_the_same_bytes(tmp_path):
     path = tmp_path / "again" / "made" / PROFILES
     path.write_bytes(path.read_bytes()[:-70])
     verdicts = [verdict(each, VerdictKind.TEACHER_ONLY) for each in pairs]
-    write_profile(artifact(tmp_path / "again"), list(pairs), verdicts)
+    write_profile(artifact(tmp_path / "again"), [*map(Judged, pairs, verdicts)])
     assert content(tmp_path / "again" / "made") == whole
 
 
@@ -424,7 +423,7 @@ def run(tmp_path):
         made = folder.artifact("evidence", inputs=of, settings={})
         observe(made, TEACHER, {each: shown(-0.1, spot(3)) for each in pairs})
         observe(made, STUDENT, {each: shown(-number, spot(number)) for number, each in enumerate(pairs)})
-        write_profile(made, pairs, verdicts)
+        write_profile(made, [*map(Judged, pairs, verdicts)])
         made.finish({})
     (tmp_path / "run" / "run.yaml").write_text(
         "run: .\nseed: 3\nteacher: fake:t.json\nstudent: fake:s.json\n"

@@ -16,12 +16,15 @@ import pytest
 import yaml
 
 from parityalign.cli.app import DEMO_CONFIG
+from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config
+from parityalign.config.serving import ServerSettings
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.core.layout import EMBEDDED_MODELS
 from parityalign.core.records import Pair, Verdict
 from parityalign.core.registry import part_names
 from parityalign.demo import generate
+from parityalign.engines.remote import Remotes
 from parityalign.models.open import load_model
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
@@ -74,12 +77,13 @@ def test_greedy_replies_are_those_of_the_local_model_token_for_token(address, tm
     draw(tmp_path, 3, monkeypatch)
     requests = [
         Request(str(path), prompt)
-        for name in part_names("tasks")
+        for name in part_names("benchmarks")
         for path in sorted((tmp_path / "pool" / name).iterdir())
         for task in [load_task(name)]
         for prompt in (task.annotate_prompt, task.answer_prompt.format(question="What is it?"))
     ]
-    served, local = (load_model(spec).generate(requests, Decoding(32)) for spec in (address, "embedded:teacher"))
+    remote = Remotes(ServerSettings(), None).model(address, LoadingSettings())
+    served, local = (model.generate(requests, Decoding(32)) for model in (remote, load_model("embedded:teacher")))
     assert served == local and len(set(local)) > len(requests) / 3
 
 

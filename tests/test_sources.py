@@ -17,7 +17,7 @@ from parityalign.config.schema import IntakeSettings
 from parityalign.core import registry
 from parityalign.core.errors import UserError
 from parityalign.data.images import Unfit
-from parityalign.data.open_source import open_source
+from parityalign.data.open import open_source
 from parityalign.stages.intake import accepted_images, sort_images
 
 COLOURS = ("red", "green", "blue", "white", "black")

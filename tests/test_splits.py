@@ -19,7 +19,7 @@ from parityalign.data.questions import split_state
 from parityalign.data.test_splits import keep_split, kept_left_out, kept_questions, read_split
 from parityalign.metrics import textvqa_accuracy, vqa_accuracy_official
 from parityalign.tasks import load_task
-from parityalign.tasks.stvqa import is_held_out
+from parityalign.tasks.benchmarks.stvqa import is_held_out
 from projects import WORDS, configure, done, refusal
 
 datasets = pytest.importorskip("datasets")
@@ -118,7 +118,7 @@ def test_a_copy_with_its_published_columns_gives_the_questions_of_the_release(na
     folder = parquet(tmp_path / "copy", COPIES[name])
     questions, left_out = read(task, folder, tmp_path, **whole(task))
     assert [(q.question_id, q.question, q.answers[0], q.subset) for q in questions] == EXPECTED[task]
-    assert {len(q.answers) for q in questions} <= ({10} if load_task(task).annotators else {1, 2})
+    assert {len(q.answers) for q in questions} <= ({10} if load_task(task).benchmark.annotators else {1, 2})
     assert not left_out
 
 
@@ -389,6 +389,7 @@ def scores_of(project):
     return json.loads((project / "runs/a/scores.json").read_text())["tasks"]["textvqa"]
 
 
+@pytest.mark.slow
 def test_a_run_scores_ones_own_questions_with_a_metric_of_choice(project, trainable):
     rows = [
         {"image": f"test/train_images/{word}.jpg", "question": "What is shown?", "answers": [word]} for word in WORDS
@@ -404,6 +405,7 @@ def test_a_run_scores_ones_own_questions_with_a_metric_of_choice(project, traina
     assert (project / "runs/a/tests/textvqa/manifest.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_run_refuses_missing_images_unless_it_is_told_and_then_shows_how_many(project, trainable):
     (project / f"test/train_images/{WORDS[0]}.jpg").unlink()
     assert "1 of 8 questions cannot be scored" in refusal("run", project / "run.yaml")
@@ -415,6 +417,7 @@ def test_a_run_refuses_missing_images_unless_it_is_told_and_then_shows_how_many(
     assert left_out["question_id"] == "0" and WORDS[0] in left_out["detail"]
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_changed_is_also_that_of_identify(project, trainable):
     done("run", project / "run.yaml")
     tasks = {"textvqa": {"images": "pool", "test": "test", "metric": "mpa_substring"}}
@@ -422,6 +425,7 @@ def test_a_metric_that_is_changed_is_also_that_of_identify(project, trainable):
     assert scores_of(project)["metric"] == "mpa_substring"
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_images_of_a_copy_as_files(project):
     replies = json.loads((project / "teacher.json").read_text())["replies"]
     for model in ("teacher.json", "student.json"):  # who know the same, so that nothing is to be trained

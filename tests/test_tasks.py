@@ -269,7 +269,7 @@ def test_misshapen_answers_are_refused_with_their_place(release, value):
 def test_a_question_without_answers_is_left_out_and_counted_as_far_as_that_is_allowed(release, value):
     task, folder = release
     rewrite(folder, task.name, lambda rows: rows[0].update({KEY[task.name]: value}))
-    everything = len(task.read_test(folder))
+    everything = len(task.benchmark.read_test(folder))
     assert f"1 of {everything} questions cannot be scored" in refusal(task, folder)
     assert "no_answers" in refusal(task, folder) and f"'tasks.{task.name}.missing'" in refusal(task, folder)
     split = read(task, folder, missing=0.6)

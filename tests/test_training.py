@@ -20,11 +20,11 @@ from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.models.backends import hf
 from parityalign.models.encoding import Prompter, read_image
-from parityalign.models.labels import Answerer
+from parityalign.models.labels import LabelEncoder
 from parityalign.models.loading import open_processor
 from parityalign.training import student as student_module
 from parityalign.training import train
-from parityalign.training.collator import AnswerBatches, Example
+from parityalign.training.collator import AnswerCollator, Example
 
 PROMPT = "{question}\nanswer"
 ANSWERS = ("red", "green", "blue square")
@@ -109,7 +109,7 @@ def test_the_loss_is_on_the_answer_and_its_end_token_only(tmp_path_factory, rows
     processor = tiny.processor(pad)
     image = tiny.drawn(tmp_path_factory.getbasetemp() / "one", 1)[0]
     examples = [Example(image, " ".join(words), said) for words, said in rows]
-    batch = AnswerBatches(processor, STOP)(examples)
+    batch = AnswerCollator(processor, STOP)(examples)
     for example, tokens, labels, mask in zip(
         examples, batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True
     ):
@@ -133,7 +133,7 @@ def test_a_training_row_is_the_chat_with_its_answer(images):
         return_dict=True,
         return_tensors="np",
     )
-    batch = AnswerBatches(processor, STOP)([Example(images[0], "what", "red")])
+    batch = AnswerCollator(processor, STOP)([Example(images[0], "what", "red")])
     assert batch["input_ids"].tolist() == whole["input_ids"].tolist()
 
 
@@ -155,18 +155,18 @@ def test_the_end_token_is_one_that_stops_generation(written, stop, end, lead):
         + written
         + "{% endif %}{% endfor %}"
     )
-    answerer = Answerer(tiny.processor(chat_template=template), stop)
-    assert (answerer.end_token, answerer.lead) == (end, lead)
+    encoder = LabelEncoder(tiny.processor(chat_template=template), stop)
+    assert (encoder.end_token, encoder.lead) == (end, lead)
 
 
 def test_a_student_that_nothing_stops_is_refused():
     with pytest.raises(UserError, match="end token"):
-        AnswerBatches(tiny.processor(), [])
+        AnswerCollator(tiny.processor(), [])
 
 
 def test_another_view_hangs_on_the_pair_and_the_visit_and_not_on_where_the_picture_lies(images, tmp_path):
     moved = shutil.copy(images[0], tmp_path / "moved.png")
-    batches = AnswerBatches(tiny.processor(), STOP, views=True)
+    batches = AnswerCollator(tiny.processor(), STOP, views=True)
 
     def view(image, pair_id, visit=0):
         return batches([Example(str(image), "what", "red", pair_id)], visit)["view"]["pixel_values"]
@@ -180,7 +180,7 @@ def test_the_image_cache_is_bounded_and_changes_nothing(images):
     processor = tiny.processor()
     examples = [Example(image, "what", "red") for image in images]
     size = 3 * tiny.SIDE**2 * 2
-    small, large = AnswerBatches(processor, STOP, cache_bytes=2 * size), AnswerBatches(processor, STOP)
+    small, large = AnswerCollator(processor, STOP, cache_bytes=2 * size), AnswerCollator(processor, STOP)
     for batches in (small, large):
         first, second = batches(examples), batches(examples)
         assert all(torch.equal(first[key], second[key]) for key in first)
@@ -190,7 +190,7 @@ def test_the_image_cache_is_bounded_and_changes_nothing(images):
 
 def test_pixels_are_those_of_inference_to_half_precision(images):
     processor = tiny.processor()
-    seen = AnswerBatches(processor, STOP)([Example(images[0], "what", "red")])["pixel_values"]
+    seen = AnswerCollator(processor, STOP)([Example(images[0], "what", "red")])["pixel_values"]
     exact = processor.image_processor(Image.open(images[0]), return_tensors="pt")["pixel_values"]
     assert seen.dtype == torch.float32
     np.testing.assert_allclose(seen, exact, atol=1e-3)  # a step of the 8-bit picture is about 0.014
@@ -202,7 +202,7 @@ def test_pixels_are_those_of_inference_to_half_precision(images):
 @pytest.fixture(scope="module")
 def rows(student, pairs):
     model = student_module.open_student(student).eval()
-    batches = AnswerBatches(open_processor(student), STOP)
+    batches = AnswerCollator(open_processor(student), STOP)
     examples = [Example(pair.image, PROMPT.format(question=pair.question), pair.answer) for pair in pairs]
     return model, batches, examples
 
@@ -212,9 +212,9 @@ def test_the_loss_is_the_mean_over_tokens_whatever_the_batch(rows, student, pair
     with torch.no_grad():
         together = float(tiny.ANSWER(model, batches(examples)))
         alone = [
-            (float(tiny.ANSWER(model, batches([one]))), len(batches.answered(one).encoded.tokens)) for one in examples
+            (float(tiny.ANSWER(model, batches([one]))), len(batches.row_of(one).encoded.tokens)) for one in examples
         ]
-    labelled = [sum(label != -100 for label in batches.answered(one).encoded.per_token["labels"]) for one in examples]
+    labelled = [sum(label != -100 for label in batches.row_of(one).encoded.per_token["labels"]) for one in examples]
     mean = sum(loss * count for (loss, _), count in zip(alone, labelled, strict=True)) / sum(labelled)
     assert together == pytest.approx(mean, abs=1e-4)
     assert together == pytest.approx(loss_on(student, pairs), abs=2e-3)
@@ -239,6 +239,7 @@ def levelled(student, pairs, tmp_path_factory):
     return out, result, seen
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_on_the_trained_pairs(levelled, student, pairs):
     assert loss_on(levelled[0], pairs[:9]) < loss_on(student, pairs[:9]) - 1
 
@@ -261,6 +262,7 @@ def test_the_student_stays_an_ordinary_folder_in_its_own_precision(levelled, stu
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
+@pytest.mark.slow
 def test_a_levelled_student_says_the_answers_it_was_taught(student, pairs, tmp_path):
     level(student, pairs, tmp_path / "out", epochs=40, learning_rate=1e-2, patience=100)
     model = hf.load(str(tmp_path / "out"))
@@ -278,11 +280,13 @@ def test_statistics_of_batch_norm_are_left_alone_while_its_scale_learns(levelled
     assert not any(torch.equal(before[name], after[name]) for name in scales)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(levelled, student, pairs, tmp_path):
     level(student, pairs, tmp_path / "out")
     assert same(weights_of(levelled[0]), weights_of(tmp_path / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "kills"), [("full", [1, 5, 12]), ("lora", [7])])
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student, pairs, tmp_path, method, kills):
     whole = level(student, pairs, tmp_path / "whole", method=method)
@@ -304,10 +308,11 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(student, pairs, tmp_path, monkeypatch):
     whole = level(student, pairs, tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(train, "save_like", killed)
+        patched.setattr(train, "save_student", killed)
         with pytest.raises(Killed):
             level(student, pairs, tmp_path / "out")
     checkpoints = tmp_path / ".out.training"
@@ -317,9 +322,10 @@ def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(studen
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_training_are_not_gone_on_from(student, pairs, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(train, "save_like", killed)
+        patched.setattr(train, "save_student", killed)
         with pytest.raises(Killed):
             level(student, pairs, tmp_path / "out", learning_rate=1e-2)
     level(student, pairs, tmp_path / "whole")
@@ -332,6 +338,7 @@ def contrary(pairs):
     return [pair.model_copy(update={"answer": "square"}) for pair in pairs]
 
 
+@pytest.mark.slow
 def test_training_stops_early_and_keeps_the_best_checkpoint(student, pairs, tmp_path):
     trained, held_out = pairs[:9], contrary(pairs[:9])
     result = leveller(student, epochs=30, patience=2)(trained, held_out, tmp_path / "out")
@@ -340,11 +347,12 @@ def test_training_stops_early_and_keeps_the_best_checkpoint(student, pairs, tmp_
     assert loss_on(tmp_path / "out", held_out) == pytest.approx(result.held_out_loss_after, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_training_that_had_stopped_early_is_not_gone_on_with(student, pairs, tmp_path, monkeypatch):
     trained, held_out = pairs[:9], contrary(pairs[:9])
     whole = leveller(student, epochs=30, patience=2)(trained, held_out, tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(train, "save_like", killed)
+        patched.setattr(train, "save_student", killed)
         with pytest.raises(Killed):
             leveller(student, epochs=30, patience=2)(trained, held_out, tmp_path / "out")
     steps = []
@@ -354,12 +362,14 @@ def test_a_training_that_had_stopped_early_is_not_gone_on_with(student, pairs, t
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_student_that_did_not_get_better_stays_as_it_was(student, pairs, tmp_path):
     result = level(student, pairs, tmp_path / "out", objective=tiny.Changed(lambda loss, batch: loss * 0 + 1))
     assert (result.best_step, result.held_out_loss_after) == (0, 1.0)
     assert same(load_file(f"{student}/model.safetensors"), weights_of(tmp_path / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_steps_with_a_loss_that_is_not_finite_are_skipped_and_counted(student, pairs, tmp_path, bad):
     calls = []
@@ -374,16 +384,19 @@ def test_steps_with_a_loss_that_is_not_finite_are_skipped_and_counted(student, p
     assert all(torch.isfinite(tensor.float()).all() for tensor in weights_of(tmp_path / "out").values())
 
 
+@pytest.mark.slow
 def test_max_steps_decides_how_long_training_lasts(student, pairs, tmp_path):
     assert level(student, pairs, tmp_path / "few", max_steps=3).steps == 3
     many = level(student, pairs, tmp_path / "many", max_steps=17, epochs=1)
     assert (many.steps, many.best_step) == (17, 17), "the last step is measured too"
 
 
+@pytest.mark.slow
 def test_one_image_only_can_be_trained_on(student, pairs, tmp_path):
     assert leveller(student, epochs=1)(pairs[:1], [], tmp_path / "out").steps == 1
 
 
+@pytest.mark.slow
 def test_what_lay_in_the_folder_before_stays(student, pairs, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".begun").touch()
@@ -392,6 +405,7 @@ def test_what_lay_in_the_folder_before_stays(student, pairs, tmp_path):
     assert hf.load(str(tmp_path / "out")).special_tokens
 
 
+@pytest.mark.slow
 def test_nothing_reaches_the_terminal(student, pairs, tmp_path, capfd):
     for method in ("full", "lora"):
         level(student, pairs, tmp_path / method, method=method, max_steps=2)
@@ -403,12 +417,12 @@ def test_nothing_reaches_the_terminal(student, pairs, tmp_path, capfd):
 
 def test_merged_weights_say_what_the_adapter_says(rows, student, tmp_path):
     _, batches, examples = rows
-    adapted = student_module.with_adapter(student_module.open_student(student), 4)
+    adapted = student_module.add_lora(student_module.open_student(student), 4)
     for name, tensor in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(tensor, std=0.05)
     adapted.save_pretrained(tmp_path / "adapter")
-    merged = student_module.merged(student_module.open_trained(student, tmp_path / "adapter", adapter=True))
+    merged = student_module.merge_adapter(student_module.open_checkpoint(student, tmp_path / "adapter", adapter=True))
     batch = {key: value for key, value in batches(examples).items() if key != "labels"}
     with torch.no_grad():
         said, before = adapted.eval()(**batch).logits, student_module.open_student(student).eval()(**batch).logits
@@ -416,6 +430,7 @@ def test_merged_weights_say_what_the_adapter_says(rows, student, tmp_path):
         assert (said - before).abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_lora_leaves_an_ordinary_folder_that_has_learnt(student, pairs, tmp_path):
     result = level(student, pairs, tmp_path / "out", method="lora", learning_rate=2e-2, lora_rank=4)
     assert result.held_out_loss_after < result.held_out_loss_before
@@ -429,6 +444,7 @@ def test_lora_without_peft_is_answered_with_the_install_line(student, pairs, tmp
         level(student, pairs, tmp_path / "out", method="lora")
 
 
+@pytest.mark.slow
 def test_a_clip_tower_is_levelled_too(pairs, tmp_path):
     student = str(tiny.llava(tmp_path / "student"))
     result = level(student, pairs, tmp_path / "out")

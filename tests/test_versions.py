@@ -11,7 +11,7 @@ from transformers import DynamicCache, GenerationConfig, GenerationMixin
 
 import tiny
 from parityalign.core.errors import UserError
-from parityalign.models.attention import watching
+from parityalign.models.attention import recording_attention
 from parityalign.models.backends import hf
 from parityalign.models.backends._generate import Passes, refuse_unknown_generate
 from parityalign.models.loading import open_model
@@ -92,7 +92,7 @@ def test_a_method_of_generate_that_is_not_as_known_is_refused_before_a_model_is_
 def test_attention_that_is_chosen_in_another_way_is_answered_with_the_versions_that_are_known(tmp_path, monkeypatch):
     model = open_model(str(tiny.llava(tmp_path / "model")))
     monkeypatch.setattr("parityalign.models.attention._CHOICE", "_attention_of_some_day")
-    with pytest.raises(UserError, match=KNOWN), watching(model, [0]):
+    with pytest.raises(UserError, match=KNOWN), recording_attention(model, [0]):
         pass
 
 

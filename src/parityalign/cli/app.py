@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Annotated, ParamSpec
 
 import typer
-from rich.console import Console
 
 from parityalign import demo, export, metrics, pipeline, planning, report, stages, tasks
-from parityalign.cli import progress as terminal
 from parityalign.cli import show
 from parityalign.cli.options import PublicOption, PushOption, Rule, RunArgument, What
+from parityalign.cli.tables import counted
 from parityalign.config import IdentifySettings, RunConfig, config_in, load_config, read_config, with_teacher
-from parityalign.core import CONFIG, DEMO_DATA, Measure, RunFolder, UserError, VerdictKind, write_whole
+from parityalign.core import CONFIG, DEMO_DATA, Measure, RunFolder, UserError, VerdictKind, part_names, write_whole
 
 P = ParamSpec("P")
 
@@ -41,8 +40,13 @@ def main() -> None:
     app()
 
 
-def _command(name: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Makes a function a command that ends with one message and an exit status, not with a traceback."""
+def _command(name: str, help: str | None = None) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Makes a function a command that ends with one message and an exit status, not with a traceback.
+
+    Args:
+        name: What it is called.
+        help: What it does; None: the function's docstring says it.
+    """
 
     def made(command: Callable[P, None]) -> Callable[P, None]:
         @wraps(command)
@@ -56,7 +60,7 @@ def _command(name: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
                 print("parityalign: interrupted. Resume with the same command.", file=sys.stderr)
                 raise typer.Exit(INTERRUPTED) from interrupt
 
-        app.command(name)(ended)
+        app.command(name, help=help)(ended)
         return ended
 
     return made
@@ -78,7 +82,7 @@ def demo_command(
     config = chosen(read_config(DEMO_CONFIG, run))
     pipeline.refuse_shared_folder(config, drawn=config.run / DEMO_DATA)
     pipeline.refuse_foreign_folder(run)
-    with terminal.progress(_console()) as progress, RunFolder(run):
+    with pipeline.shown_progress() as progress, RunFolder(run):
         if (run / CONFIG).exists():  # drawing clears `data`, which may be somebody's own
             pipeline.refuse_other_run(read_config(run / CONFIG), config)
         demo.write_demo_data(run / DEMO_DATA, config.seed, progress)
@@ -120,7 +124,7 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
     if as_json:
         print(found.as_json())
     else:
-        show.show_projection(_console(), found)
+        show.show_projection(pipeline.plain_console(), found)
 
 
 @_command("doctor")
@@ -140,18 +144,6 @@ def doctor_command(
     print("\n".join(told))
     if any(patient.problem or patient.fits is False for patient in patients):
         raise typer.Exit(1)
-
-
-@_command("intake")
-def intake_command(run: RunArgument) -> None:
-    """Sort the image folders into sound images and quarantine."""
-    _align(config_in(run), only="intake")
-
-
-@_command("annotate")
-def annotate_command(run: RunArgument) -> None:
-    """Have the teacher write questions and answers for the images."""
-    _align(config_in(run), only="annotate")
 
 
 @_command("identify")
@@ -199,7 +191,7 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
             columns=stages.named_columns(columns),
         )
         _write_lines([verdict.model_dump_json() for verdict in verdicts], out)
-        print(terminal.counted(Counter(verdict.verdict for verdict in verdicts)))
+        print(counted(Counter(verdict.verdict for verdict in verdicts)))
     else:
         missing = [name for name, value in needed.items() if not value]
         raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
@@ -226,12 +218,6 @@ def level_command(run: RunArgument, push: PushOption = None, public: PublicOptio
     _push(run, push, public=public)
 
 
-@_command("evaluate")
-def evaluate_command(run: RunArgument) -> None:
-    """Score the student before, the student after and the teacher on the labelled test splits."""
-    _align(config_in(run), only="evaluate")
-
-
 @_command("profile")
 def profile_command(  # noqa: PLR0913 - an option is a parameter
     run: RunArgument,
@@ -251,11 +237,28 @@ def profile_command(  # noqa: PLR0913 - an option is a parameter
     wanted = report.ListOptions(verdict, sort, top if out else top or report.LISTED_BY_DEFAULT)
     chosen = report.listed_pairs(profiles, wanted)
     tables = report.difference_tables(profiles, list(config.tasks), seed=config.seed)
-    show.show_tables(_console(), tables if out else [*tables, report.list_table(run, chosen, wanted)])
+    show.show_tables(pipeline.plain_console(), tables if out else [*tables, report.list_table(run, chosen, wanted)])
     if out:
         weights = stages.pair_weights(everything, config.evidence)
         _write_lines([json.dumps(row) for row in report.listed_rows(run, chosen, weights)], out)
         print(f"list: {out} ({len(chosen):,} pairs)")
+
+
+def _add_stage_commands() -> None:
+    """A command for each stage that has none of its own above; those of other packages are found by their name."""
+    own = {command.name for command in app.registered_commands}
+    told = {stage.name: stage.help for stage in stages.STAGES if stage.asked_by == stage.name}
+    told |= {name: f"Do the stage {name} of another package." for name in part_names("stages")}
+    for name, sentence in told.items():
+        if name not in own:
+            _command(name, sentence)(_stage_command(name))
+
+
+def _stage_command(name: str) -> Callable[[Path], None]:
+    def command(run: RunArgument) -> None:
+        _align(config_in(run), only=name)
+
+    return command
 
 
 @_command("report")
@@ -279,7 +282,7 @@ def export_command(
     """Write what a run found in a form that other tools read; see docs/interchange.md."""
 
     done = export.export_run(config_in(run), form, everything=what == What.ALL, prompted=prompted, out=out)
-    print(f"{'export' if done.made else 'up to date'}: {done.path} ({terminal.counted(done.counts)})")
+    print(f"{'export' if done.made else 'up to date'}: {done.path} ({counted(done.counts)})")
 
 
 @_command("score")
@@ -300,19 +303,13 @@ def score_command(
 
 def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, controls: bool = False) -> None:
     """Runs the pipeline, or the one stage of it that `only` names, and shows what came of it."""
-
-    with (
-        terminal.progress(_console()) as progress,
-        pipeline.open_run_folder(config, progress, only=only, redo=redo) as run,
-    ):
-        for stage in pipeline.align(run):
-            if stage == only:
-                break
-        if controls:
-            demo.run_controls(run)
-    show.show_outcomes(_console(), run.outcomes)
+    run = pipeline.open_run(config)
+    run.upto(only, alone=only is not None, redo=redo)
+    if controls:
+        run.work(demo.run_controls)
+    show.show_outcomes(pipeline.plain_console(), run.outcomes)
     if only is None:
-        show.show_result(_console(), run.folder.path, list(run.tasks))
+        show.show_result(pipeline.plain_console(), run.path, list(config.tasks))
 
 
 def _push(run: Path, repo: str | None, *, public: bool) -> None:
@@ -329,7 +326,4 @@ def _write_lines(lines: list[str], out: Path | None) -> None:
         write_whole(out, "".join(f"{line}\n" for line in lines))
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
-    # A log file has no width; nothing should be cut off or folded in it.
-    return console if console.is_terminal else Console(highlight=False, width=200)
+_add_stage_commands()

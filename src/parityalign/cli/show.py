@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from parityalign import planning, report
-from parityalign.cli.progress import counted, show_table, table
-from parityalign.core import CONTROLS, REPORT, SCORES
+from parityalign.cli.tables import counted, show_table, table
+from parityalign.core import CONTROLS, REPORT, SCORES, Controls, Scores
 
 if TYPE_CHECKING:
     from parityalign.pipeline import Outcome
@@ -34,13 +34,13 @@ def show_result(console: Console, run: Path, tasks: Sequence[str]) -> None:
         tasks: The tasks, in the order in which they are shown.
     """
     _show_verdicts(console, run, tasks)
-    scores = report.read_record(run / SCORES, report.Scores)
+    scores = report.read_record(run / SCORES, Scores)
     console.print()
     if scores and scores.tasks:
         _show_scores(console, scores)
     else:
         console.print("No task of this run has a test split, so there are no scores.")
-    if controls := report.read_record(run / CONTROLS, report.Controls):
+    if controls := report.read_record(run / CONTROLS, Controls):
         compared = report.control_table(controls)
         console.print()
         console.print(table(compared.headings, compared.rows, texts=2))
@@ -68,7 +68,7 @@ def _show_verdicts(console: Console, run: Path, tasks: Sequence[str]) -> None:
     console.print(table(["pairs", *(report.VERDICT_WORDS[kind] for kind in kinds)], rows))
 
 
-def _show_scores(console: Console, scores: "report.Scores") -> None:
+def _show_scores(console: Console, scores: "Scores") -> None:
     console.print(table(report.SCORE_HEADINGS, report.score_table(scores), texts=2))
     tables = (
         (report.PART_HEADINGS, report.part_table(scores), 1),

@@ -1,4 +1,10 @@
+from .backend import Backend as Backend
+from .backend import Connect as Connect
+from .backend import Load as Load
+from .backend import backend_of as backend_of
+from .backend import fingerprint_of_files as fingerprint_of_files
 from .base import Settings as Settings
+from .base import speed_only as speed_only
 from .data_specs import PREFIX as PREFIX
 from .data_specs import SAVED as SAVED
 from .data_specs import divided as divided
@@ -9,12 +15,12 @@ from .data_specs import problem_of as problem_of
 from .data_specs import split_source as split_source
 from .loading import LoadingSettings as LoadingSettings
 from .model_specs import is_path as is_path
-from .model_specs import is_served as is_served
 from .model_specs import split_model as split_model
-from .rates import PartRates as PartRates
 from .run_yaml import as_yaml as as_yaml
 from .run_yaml import config_in as config_in
+from .run_yaml import config_of as config_of
 from .run_yaml import load_config as load_config
+from .run_yaml import problems_with as problems_with
 from .run_yaml import read_config as read_config
 from .run_yaml import with_teacher as with_teacher
 from .schema import AnnotateSettings as AnnotateSettings
@@ -25,4 +31,10 @@ from .schema import IntakeSettings as IntakeSettings
 from .schema import RunConfig as RunConfig
 from .schema import TaskData as TaskData
 from .serving import ServerSettings as ServerSettings
+from .task_parts import parts_of_task as parts_of_task
+from .task_parts import refuse_unknown_task as refuse_unknown_task
+from .training import OBSERVED as OBSERVED
+from .training import PRESET as PRESET
 from .training import LevelSettings as LevelSettings
+from .training import LrMultipliers as LrMultipliers
+from .training import needs_of as needs_of

@@ -1,4 +1,4 @@
-"""How models are loaded, as settings; `config.py` has the others and joins them all."""
+"""How models are loaded, as settings; `schema.py` has the others and joins them all."""
 
 from typing import Literal
 
@@ -23,7 +23,7 @@ class LoadingSettings(Settings):
     """`auto`: what transformers takes for the family, `sdpa` for nearly all."""
     quantise: Literal["4bit", "8bit"] | None = None
     """Weights in fewer bits while the model is asked (needs bitsandbytes). None: as they are."""
-    pixels: int | None = Field(default=None, ge=1)
+    max_pixels: int | None = Field(default=None, ge=1)
     """At most so many pixels of an image are looked at. None: what the model's processor takes."""
     remote_code: bool = False
     """Whether Python code that lies beside the weights may be run."""
@@ -35,7 +35,7 @@ class LoadingSettings(Settings):
 
     def numbers(self) -> dict[str, object]:
         """The settings that a model's answers hang on, as far as they differ from the defaults."""
-        return self.model_dump(include={"dtype", "quantise", "pixels", "remote_code"}, exclude_defaults=True)
+        return self.model_dump(include={"dtype", "quantise", "max_pixels", "remote_code"}, exclude_defaults=True)
 
 
 class Loadings(Settings):

@@ -9,8 +9,8 @@ _SERVED = "openai"
 """The kind of model that is named by a URL, `https` too."""
 
 
-def is_served(spec: str) -> bool:
-    """Whether a model lies behind a server: its spec is a URL."""
+def is_address(spec: str) -> bool:
+    """Whether a model is named by a URL, which is not split like other specs."""
     return spec.startswith(("http://", "https://"))
 
 
@@ -31,13 +31,13 @@ def _check_address(spec: str) -> None:
 
 
 def split_model(spec: str) -> tuple[str, str]:
-    """A model's (kind, location), with `embedded:NAME` resolved to `hf` on the bundled folder; a URL is `http`.
+    """A model's (kind, location), with `embedded:NAME` resolved to `hf` on the bundled folder; a URL is `openai`.
 
     Raises:
         UserError: It is not KIND:LOCATION, the kind is unknown, or there is no such embedded model.
     """
     kind, _, location = spec.partition(":")
-    if is_served(spec) or kind == _SERVED:
+    if is_address(spec) or kind == _SERVED:
         _check_address(spec)
         return _SERVED, spec
     if not location:
@@ -46,7 +46,7 @@ def split_model(spec: str) -> tuple[str, str]:
             f"such as embedded:teacher or hf:./folder, or a server's address. Kinds: {', '.join(_kinds())}."
         )
     if kind != "embedded":
-        if not has_part("models", kind):
+        if not has_part("backends", kind):
             raise UserError(f"there is no kind of model {kind!r} (in {spec!r}). {did_you_mean(kind, _kinds())}")
         return kind, location
     bundled = sorted(path.name for path in EMBEDDED_MODELS.glob("*") if path.is_dir())
@@ -56,7 +56,7 @@ def split_model(spec: str) -> tuple[str, str]:
 
 
 def _kinds() -> list[str]:
-    return sorted([*part_names("models"), "embedded"])
+    return sorted([*part_names("backends"), "embedded"])
 
 
 def is_path(location: str) -> bool:

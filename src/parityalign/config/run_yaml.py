@@ -12,12 +12,24 @@ from pydantic_core import ErrorDetails
 
 from parityalign.config.base import Settings
 from parityalign.config.data_specs import PREFIX, folder_of, full_source, is_own, is_table, problem_of, relative_source
-from parityalign.config.model_specs import is_served, split_model
+from parityalign.config.model_specs import is_address, split_model
 from parityalign.config.schema import RunConfig, TaskData, listed, unlisted
 from parityalign.core import MANIFEST, UserError, did_you_mean
 
 REMOVED: Mapping[str, str] = MappingProxyType(
-    {"level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line"}
+    {
+        "level.divergence": "is a setting of the term: write objective: {confidence: {weight: 1, divergence: ...}}",
+        "level.parts": "is called level.lr_multipliers",
+        "level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line",
+        "level.rows_at_once": "is called level.micro_batch_size",
+        "level.warmup": "is called level.warmup_ratio",
+        "loading.student.pixels": "is called loading.student.max_pixels",
+        "loading.teacher.pixels": "is called loading.teacher.max_pixels",
+        "server.attempts": "is called server.max_attempts",
+        "server.deadline": "is called server.timeout",
+        "server.in_flight": "is called server.max_concurrency",
+        "server.wait": "is called server.backoff",
+    }
 )
 """Settings that earlier versions had, by their dotted names: what is said where a file still gives one."""
 
@@ -32,7 +44,10 @@ def load_config(path: Path, folder: Path | None = None) -> RunConfig:
     Raises:
         UserError: The file is missing or not YAML, or anything in it is wrong; all problems are listed.
     """
-    raw, folder = _read_yaml(path), Path(os.path.abspath(folder or path.parent))
+    return _checked(_read_yaml(path), path, Path(os.path.abspath(folder or path.parent)))
+
+
+def _checked(raw: dict[str, Any], path: Path, folder: Path) -> RunConfig:
     missing = list(_missing_folders(raw, folder))
     try:
         config = _with_full_paths(RunConfig.model_validate(raw), folder)
@@ -51,6 +66,15 @@ def read_config(path: Path, folder: Path | None = None) -> RunConfig:
     except ValidationError as error:
         raise _unfit(path, error) from error
     return _with_full_paths(config, Path(os.path.abspath(folder or path.parent)))
+
+
+def config_of(settings: Mapping[str, object]) -> RunConfig:
+    """A configuration from what a YAML file would say; relative paths are relative to the working directory.
+
+    Raises:
+        UserError: Anything in it is wrong; all problems are listed.
+    """
+    return _checked(dict(settings), Path("the settings"), Path.cwd())
 
 
 def config_in(run: Path) -> RunConfig:
@@ -94,7 +118,7 @@ def as_yaml(config: RunConfig, folder: Path) -> str:
 def _relative_spec(spec: str, folder: Path) -> str:
     """A KIND:LOCATION with a path that is relative to the folder, if its location is a path at all."""
     kind, _, location = spec.partition(":")
-    if not os.path.isabs(location) or is_served(spec):
+    if not os.path.isabs(location) or is_address(spec):
         return spec
     place = os.path.relpath(location, folder)
     return f"{kind}:{place if place.startswith('.') else f'./{place}'}"
@@ -150,14 +174,29 @@ def _refusal(path: Path, problems: list[str]) -> UserError:
     return UserError(f"{path}: {count}\n{lines}")
 
 
-def _in_words(problem: ErrorDetails) -> str:
+def problems_with(kind: type[Settings], given: Mapping[str, object], place: str) -> list[str]:
+    """What is wrong with settings that only a part knows, such as a term of the loss, a sentence for each problem.
+
+    Args:
+        kind: What the part takes.
+        given: What a configuration says.
+        place: Where it says so, such as `level.objective.confidence`.
+    """
+    try:
+        kind.model_validate(given)
+    except ValidationError as error:
+        return [_in_words(problem, kind, f"{place}.") for problem in error.errors()]
+    return []
+
+
+def _in_words(problem: ErrorDetails, kind: type[Settings] = RunConfig, before: str = "") -> str:
     """One of pydantic's findings as a sentence: the key, what was given, what to write instead."""
     place = [str(part) for part in problem["loc"]]
-    key = ".".join(place)
-    if _is_old(problem):
+    key = before + ".".join(place)
+    if not before and _is_old(problem):
         return f"{key!r} {REMOVED[key]}"
     if problem["type"] == "extra_forbidden":
-        return f"unknown setting {key!r}. {did_you_mean(place[-1], _known_keys(place[:-1]))}"
+        return f"unknown setting {key!r}. {did_you_mean(place[-1], _known_keys(place[:-1], kind))}"
     if problem["type"] == "missing":
         return f"{key!r} is missing"
     if problem["type"] == "value_error":
@@ -165,9 +204,8 @@ def _in_words(problem: ErrorDetails) -> str:
     return f"{key!r} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
-def _known_keys(place: list[str]) -> list[str]:
+def _known_keys(place: list[str], part: type[Settings]) -> list[str]:
     """The settings that may stand at a place such as ["level"], ["loading", "student"] or ["tasks", "textvqa"]."""
-    part: type[Settings] = RunConfig
     for key in place:
         below = part.model_fields[key].annotation if key in part.model_fields else None
         part = below if isinstance(below, type) and issubclass(below, Settings) else TaskData
@@ -203,7 +241,7 @@ def _full_spec(spec: str, folder: Path) -> str:
     """A KIND:LOCATION with a full path, if its location is a path at all."""
     kind, _, location = spec.partition(":")
     is_path = location.startswith((".", "/", "~")) or (folder / location).exists()
-    named = kind == "embedded" or is_served(spec)
+    named = kind == "embedded" or is_address(spec)
     return f"{kind}:{_full(location, folder)}" if location and is_path and not named else spec
 
 

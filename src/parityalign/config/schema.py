@@ -1,6 +1,6 @@
-"""The configuration of a run: typed and frozen; `runfile.py` reads and writes it."""
+"""The configuration of a run: typed and frozen; `run_yaml.py` reads and writes it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -9,16 +9,27 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
+    StringConstraints,
     field_validator,
     model_validator,
 )
 
-from parityalign.config.base import Settings
+from parityalign.config.backend import backend_of
+from parityalign.config.base import Settings, SpeedOnly
+from parityalign.config.data_specs import is_own
 from parityalign.config.loading import Loadings
-from parityalign.config.model_specs import is_served, split_model
+from parityalign.config.model_specs import split_model
 from parityalign.config.serving import ServerSettings
-from parityalign.config.training import LevelSettings
-from parityalign.core import Task, UserError, did_you_mean, known_part, load_part
+from parityalign.config.task_parts import parts_of_task, problems_of_name
+from parityalign.config.training import PRESET, LevelSettings
+from parityalign.core import (
+    KIND_FIELD,
+    UserError,
+    did_you_mean,
+    fault_of_annotate_prompt,
+    fault_of_answer_prompt,
+    known_part,
+)
 
 
 def _known_model(spec: str) -> str:
@@ -39,8 +50,27 @@ def unlisted(several: tuple[str, ...]) -> object:
     return several[0] if len(several) == 1 else list(several)
 
 
+def _checked(fault_of: Callable[[str], str]) -> Callable[[str], str]:
+    """A check of a prompt, for a setting; it raises ValueError."""
+
+    def check(prompt: str) -> str:
+        fault = fault_of(prompt)
+        if not fault and "<image>" in prompt:
+            fault = f"is {prompt!r}; leave out <image>, as every model gets the picture in its own way"
+        if fault:
+            raise ValueError(fault)
+        return prompt
+
+    return check
+
+
+_AnnotatePrompt = Annotated[str, AfterValidator(_checked(fault_of_annotate_prompt))]
+_AnswerPrompt = Annotated[str, AfterValidator(_checked(fault_of_answer_prompt))]
+_Kind = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+
+
 class TaskData(Settings):
-    """Where the pictures of one task are."""
+    """Where the pictures of one task are, and what is asked of them."""
 
     images: Annotated[tuple[str, ...], BeforeValidator(listed), PlainSerializer(unlisted), Field(min_length=1)]
     """Unlabelled images, one source or a list of them: a folder (those below it are read too), a `.txt` or `.jsonl`
@@ -48,12 +78,54 @@ class TaskData(Settings):
     test: str | None = None
     """Labelled questions: a folder with the benchmark's files as released or with Parquet files, a `.jsonl` file, or
     `hf:OWNER/NAME[:SPLIT]`. None: no labels, no scores."""
+    skill: Annotated[str, AfterValidator(known_part("skills"))] | None = None
+    """Whose prompts are used: a file in `tasks/skills/`. None: the skill of the task's name, else the benchmark's, else
+    `vqa`."""
+    benchmark: Annotated[str, AfterValidator(known_part("benchmarks"))] | None = None
+    """Whose form `test` has, if it is not a file of one's own: a file in `tasks/benchmarks/`. None: the benchmark of
+    the task's name, if there is one."""
+    annotate_prompt: _AnnotatePrompt | None = None
+    """Asks the teacher for a question and its answer. None: the skill's."""
+    answer_prompt: _AnswerPrompt | None = None
+    """Asks both models for an answer to `{question}`. None: the skill's."""
+    rationale_prompt: _AnswerPrompt | None = None
+    """Asks the teacher how it gets to its answer to `{question}`. None: the skill's."""
+    kinds: tuple[_Kind, ...] = ()
+    """Kinds of questions, in a few words each; each draw is asked for one of them, in the place of `{kind}` in the
+    annotate prompt. Empty: the skill's."""
     metric: Annotated[str, AfterValidator(known_part("metrics"))] | None = None
-    """A file in `metrics/`, for the scores and for identify. None: the task's own."""
+    """A file in `metrics/`, for the scores and for identify. None: the benchmark's, else the skill's."""
     subset: str | None = None
-    """The part of the test split that is scored, such as ChartQA's `human`. None: the task's default."""
+    """The part of the test split that is scored, such as ChartQA's `human`. None: the benchmark's default."""
     missing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the test split's questions that may lack their image or answers; above it the run refuses."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _distinct(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = [kind for kind in dict.fromkeys(kinds) if kinds.count(kind) > 1]
+        if repeated:
+            raise ValueError(f"{repeated[0]!r} is given twice")
+        return kinds
+
+    def problems(self, name: str) -> Iterator[str]:
+        """What does not fit together if this is the task `name`, in words.
+
+        Raises:
+            UserError: A skill or benchmark of another package cannot be used.
+        """
+        yield from problems_of_name(name, self.skill)
+        skill, benchmark = parts_of_task(name, self.skill, self.benchmark)
+        known = list(benchmark.subsets) if benchmark else []
+        if self.subset is not None and self.subset not in known:
+            yield f"{name} has no subset {self.subset!r}. {did_you_mean(self.subset, known)}"
+        if self.test and not benchmark and not is_own(self.test):
+            yield (
+                f"'tasks.{name}.test' is {self.test}, and nothing says in which form its questions are. Name the "
+                f"benchmark, such as 'tasks.{name}.benchmark: textvqa', or give questions of your own in a .jsonl file"
+            )
+        if KIND_FIELD in (self.annotate_prompt or "") and not (self.kinds or skill.kinds):
+            yield f"'tasks.{name}.annotate_prompt' has the field {KIND_FIELD}, but there are no 'tasks.{name}.kinds'"
 
 
 class IntakeSettings(Settings):
@@ -74,7 +146,7 @@ class AnnotateSettings(Settings):
     temperature: float = Field(default=1.0, ge=0)
     """0 is greedy: the same pair on every draw."""
     max_new_tokens: int = Field(default=96, ge=1)
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
 
     @model_validator(mode="after")
     def _draws_differ(self) -> Self:
@@ -96,20 +168,20 @@ class IdentifySettings(Settings):
     threshold: float = Field(default=0.5, gt=0, le=1)
     """Score from which an answer counts as right."""
     max_new_tokens: int = Field(default=32, ge=1)
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
 
 
 class EvidenceSettings(Settings):
     """What both models show of themselves while they are given the pairs' answers, for the discrepancy objectives."""
 
-    always: bool = False
+    always: Annotated[bool, SpeedOnly] = False
     """Whether it is gathered even if nothing else here, nor the objective, needs it, for `parityalign profile`."""
     explain: bool = False
     """Whether the teacher is asked how it gets to each answer even if no term of the objective needs that; both models
     are then observed, on the explanations too."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Of an explanation."""
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
     weight_by: Literal["none", "teacher_confidence", "confidence_gap"] = "none"
     """What a pair's weight in levelling follows; see `profiles.pair_weights`."""
     weight_exponent: float = Field(default=1.0, gt=0)
@@ -117,6 +189,12 @@ class EvidenceSettings(Settings):
     def teaches(self, level: LevelSettings) -> bool:
         """Whether such a training makes use of what the models show, for a term or for the weights of pairs."""
         return level.needs_evidence or self.weight_by != "none"
+
+    def in_levelling(self, level: LevelSettings) -> dict[str, object]:
+        """The settings here that such a training hangs on, under their dotted names."""
+        if not self.teaches(level):
+            return {}
+        return {"evidence.weight_by": self.weight_by, "evidence.weight_exponent": self.weight_exponent}
 
 
 class EvaluateSettings(Settings):
@@ -127,7 +205,7 @@ class EvaluateSettings(Settings):
     resamples: int = Field(default=2000, ge=100)
     """Bootstrap resamples of the images."""
     max_new_tokens: int = Field(default=32, ge=1)
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
     forgotten_pairs: int = Field(default=1000, ge=0)
     """Pairs at most that the student had right and was not trained on, and is asked again after levelling; 0: none."""
     speed_questions: int = Field(default=128, ge=0)
@@ -143,7 +221,12 @@ class RunConfig(Settings):
     teacher: Annotated[str, AfterValidator(_known_model)]
     """KIND:LOCATION, such as `embedded:teacher` or `hf:./folder`, or `http://HOST:PORT/v1#NAME`."""
     student: Annotated[str, AfterValidator(_known_model)]
-    tasks: dict[Annotated[str, AfterValidator(known_part("tasks"))], TaskData] = Field(min_length=1)
+    tasks: dict[str, TaskData] = Field(min_length=1)
+    """A skill or a benchmark that there is, or any other name for a task of one's own."""
+    stages: tuple[Annotated[str, AfterValidator(known_part("stages"))], ...] = ()
+    """Stages of other packages that the run has besides its own."""
+    filters: tuple[Annotated[str, AfterValidator(known_part("filters"))], ...] = ()
+    """Filters of pairs, in their order: what one of them gives a reason against is neither asked nor trained on."""
     loading: Loadings = Loadings()
     intake: IntakeSettings = IntakeSettings()
     annotate: AnnotateSettings = AnnotateSettings()
@@ -166,22 +249,21 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _teacher_shows_enough(self) -> Self:
         # `discrepancy` leaves out what there is nothing for.
-        named = [] if "discrepancy" in self.level.objective else self.level.needs_observations
+        named = [] if PRESET in self.level.objective else self.level.needs_observations
         wanted = [f"level.objective has the term {name!r}" for name in named]
         if self.evidence.weight_by != "none":
             wanted.append(f"evidence.weight_by is {self.evidence.weight_by}")
-        if is_served(self.teacher) and wanted:
+        if wanted and not backend_of(self.teacher).shows:
             raise ValueError(
-                f"{wanted[0]}, but a teacher behind a server ({self.teacher}) shows nothing but its words. Leave that "
-                "out, or take a teacher that runs in this process"
+                f"{wanted[0]}, but the teacher {self.teacher} shows nothing but its words. Leave that out, or take a "
+                "teacher that runs in this process"
             )
         return self
 
     @field_validator("tasks")
     @classmethod
-    def _known_subsets(cls, tasks: dict[str, TaskData]) -> dict[str, TaskData]:
-        for name, data in tasks.items():
-            known = list(load_part("tasks", name, Task).subsets)
-            if data.subset is not None and data.subset not in known:
-                raise ValueError(f"{name} has no subset {data.subset!r}. {did_you_mean(data.subset, known)}")
+    def _fit_together(cls, tasks: dict[str, TaskData]) -> dict[str, TaskData]:
+        problems = [problem for name, data in tasks.items() for problem in data.problems(name)]
+        if problems:
+            raise ValueError("; ".join(problems))
         return tasks

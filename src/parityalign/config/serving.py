@@ -1,4 +1,4 @@
-"""How models behind a server are asked, as settings; `config.py` joins them with the others."""
+"""How remote models are asked, as settings; `schema.py` joins them with the others."""
 
 import re
 from typing import Annotated, Self
@@ -16,17 +16,17 @@ def _variable(name: str) -> str:
 
 
 class ServerSettings(Settings):
-    """How models behind a server (`http://...`) are asked, and what may be spent on them. No result hangs on these."""
+    """How remote models (`http://...`) are asked, and what may be spent on them. No result hangs on these."""
 
     key_variable: Annotated[str, AfterValidator(_variable)] = "PARITYALIGN_API_KEY"
     """Environment variable that holds the key, never the key itself; unset: the server is asked without one."""
-    in_flight: int = Field(default=16, ge=1)
+    max_concurrency: int = Field(default=16, ge=1)
     """Requests that wait for their answers at once."""
-    deadline: float = Field(default=120.0, gt=0)
+    timeout: float = Field(default=120.0, gt=0)
     """Seconds after which a request without its whole answer is given up and sent again."""
-    attempts: int = Field(default=8, ge=1)
+    max_attempts: int = Field(default=8, ge=1)
     """Requests for one question after which the stage stops."""
-    wait: float = Field(default=1.0, gt=0)
+    backoff: float = Field(default=1.0, gt=0)
     """Seconds before the second attempt, doubled for each one after it; a server's Retry-After goes first."""
     budget_requests: int | None = Field(default=None, ge=1)
     """Requests in the whole run, repeated and refused ones too; None: no limit. So for the two below."""

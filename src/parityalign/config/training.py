@@ -1,4 +1,4 @@
-"""How the student is trained, as settings; `config.py` joins them with the others."""
+"""How the student is trained, as settings; `schema.py` joins them with the others."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainSerializer,
     ValidationError,
@@ -15,38 +16,71 @@ from pydantic import (
     model_validator,
 )
 
-from parityalign.config.base import Settings
-from parityalign.config.rates import PartRates
-from parityalign.core import known_part
+from parityalign.config.base import Settings, SpeedOnly
+from parityalign.core import UserError, declared, described, known_part
 
-
-def _weight(said: object, check: ValidatorFunctionWrapHandler) -> object:
-    """One sentence for a wrong weight, where pydantic has one for each form that it might have had."""
-    try:
-        return check(said)
-    except ValidationError as problem:
-        raise ValueError(
-            f"{said!r} is no weight; write a finite number, 0 or more, or two for beginning and end, such as [1, 0.5]"
-        ) from problem
-
-
-_Number = Annotated[float, Field(ge=0)]
-Weight = Annotated[_Number | tuple[_Number, _Number], WrapValidator(_weight)]
+NEEDS = frozenset({"distribution", "attention", "explanation", "view"})
+"""What terms of the loss may need besides the answers: the teacher's probabilities of each token, what both models
+attend to, the teacher's way to the answer, and another view of each picture."""
+OBSERVED = frozenset({"distribution", "attention"})
+"""Those that a model shows while it is given a pair's answer, and a server does not."""
 PRESET = "discrepancy"
 """The objective that stands for `DISCREPANCY`."""
 DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence": 1.0, "reasoning": 1.0})
 """What `objective: discrepancy` stands for: what helped on the embedded benchmarks (docs/results-objectives.md). What
 the teacher shows nothing for is left out."""
-NEED_EXPLANATIONS = ("reasoning", "coherence")
-"""Terms that make use of the teacher's explanations."""
-NEED_OBSERVATIONS = ("confidence", "attention")
-"""Terms that compare the student with more than the teacher's words."""
-NEED_VIEWS = ("consistency",)
-"""Terms that compare two views of the same picture."""
+_ROOM = "losses"
+
+
+def needs_of(term: str) -> frozenset[str]:
+    """What a term of the loss needs besides the answers, of `NEEDS`, as its module says.
+
+    Raises:
+        UserError: The module says it in a way that cannot be read without importing it, or needs what nobody knows.
+    """
+    said = declared(_ROOM, term, "NEEDS")
+    if said is None:
+        return frozenset()
+    if not isinstance(said, frozenset | set | list | tuple) or any(each not in (*NEEDS,) for each in said):
+        known = ", ".join(sorted(NEEDS))
+        raise UserError(f"{described(_ROOM, term)} has NEEDS = {said!r}. Expected: a set of some of {known}.")
+    return frozenset(said)
 
 
 def _known_term(name: str) -> str:
-    return name if name == PRESET else known_part("objectives")(name)
+    if name == PRESET:
+        return name
+    known_part(_ROOM)(name)
+    try:
+        needs_of(name)
+    except UserError as problem:
+        raise ValueError(str(problem)) from problem
+    return name
+
+
+def _weight(said: object, check: ValidatorFunctionWrapHandler) -> object:
+    """One sentence for a wrong weight, where pydantic has one for each form that it might have had."""
+    try:
+        found: object = check(said)
+    except ValidationError as problem:
+        raise ValueError(
+            f"{said!r} is no weight; write a finite number, 0 or more, or two for beginning and end, such as [1, 0.5]; "
+            "or with the term's own settings, such as {weight: 1, SETTING: ...}"
+        ) from problem
+    return found.weight if isinstance(found, WeightedTerm) and not found.model_extra else found
+
+
+_Number = Annotated[float, Field(ge=0)]
+Weight = _Number | tuple[_Number, _Number]
+"""Of a term, or in the beginning and at the end."""
+
+
+class WeightedTerm(Settings):
+    """A term's weight, and the term's own settings, which its module knows: `SETTINGS`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    weight: Weight = 1.0
 
 
 Term = Annotated[str, AfterValidator(_known_term)]
@@ -61,30 +95,49 @@ def _unweighed(terms: dict[str, object]) -> object:
     return next(iter(terms)) if list(terms.values()) == [1.0] else terms
 
 
+class LrMultipliers(Settings):
+    """How fast each part of the student learns: factors on `learning_rate`; 0 leaves a part as it is."""
+
+    vision: float = Field(default=1.0, ge=0)
+    connector: float = Field(default=1.0, ge=0)
+    """What turns the vision tower's features into tokens of the language model."""
+    language: float = Field(default=1.0, ge=0)
+    """The language model with its embeddings and output head."""
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> Self:
+        if not self.vision + self.connector + self.language:
+            raise ValueError("vision, connector and language are all 0, so nothing would be trained")
+        return self
+
+
 class LevelSettings(Settings):
     """How the student is trained on the gaps."""
 
-    objective: Annotated[dict[Term, Weight], BeforeValidator(_weighed), PlainSerializer(_unweighed)] = {"answer": 1.0}
-    """A file in `objectives/`, or several with their weights, such as `{answer: 1, confidence: [1, 0.5]}`: from 1 in
-    the beginning to 0.5 at the end. `discrepancy` stands for `DISCREPANCY`."""
-    divergence: Literal["forward", "reverse", "jensen_shannon"] = "forward"
-    """How `confidence` compares the student's next token with the teacher's."""
+    objective: Annotated[
+        dict[Term, Annotated[Weight | WeightedTerm, WrapValidator(_weight)]],
+        BeforeValidator(_weighed),
+        PlainSerializer(_unweighed),
+    ] = {"answer": 1.0}
+    """A file in `training/losses/`, or several with their weights, such as `{answer: 1, confidence: [1, 0.5]}`: from 1
+    in the beginning to 0.5 at the end. A term may have settings of its own: `{confidence: {weight: 1, divergence:
+    reverse}}`. `discrepancy` stands for `DISCREPANCY`."""
     method: Literal["full", "lora", "qlora"] = "full"
     """All weights, or small matrices beside the linear layers that are merged in the end; `qlora`: on 4-bit weights."""
-    parts: PartRates = PartRates()
+    lr_multipliers: LrMultipliers = LrMultipliers()
     epochs: int = Field(default=3, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps instead of `epochs`: fewer or more."""
     learning_rate: float = Field(default=2e-4, gt=0)
     batch_size: int = Field(default=64, ge=1)
     """Pairs in an optimiser step, however many of them fit into memory."""
-    rows_at_once: int | None = Field(default=None, ge=1)
+    micro_batch_size: Annotated[int | None, SpeedOnly] = Field(default=None, ge=1)
     """Pairs of a step that go through the model together. None: all; halved whenever memory runs out."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, SpeedOnly] = False
     """Less memory for about a third more time: what the layers computed is not kept but computed again."""
-    liger: bool = True
+    liger: Annotated[bool, SpeedOnly] = True
     """Whether the fused kernels of the package liger-kernel are used where it and a GPU are there."""
-    warmup: float = Field(default=0.05, ge=0, lt=1)
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = Field(default=0.01, ge=0)
     replay: float = Field(default=0.5, ge=0, lt=1)
@@ -104,8 +157,10 @@ class LevelSettings(Settings):
 
     @model_validator(mode="after")
     def _stands_alone(self) -> Self:
-        if "discrepancy" in self.objective and len(self.objective) > 1:
-            raise ValueError("objective: discrepancy is a sum of other terms and stands alone; or name the terms")
+        if PRESET in self.objective and (len(self.objective) > 1 or self.own_settings):
+            raise ValueError(
+                "objective: discrepancy is a sum of other terms and stands alone, without settings; or name the terms"
+            )
         if not self.weights:
             raise ValueError("objective has no term with a weight above 0")
         return self
@@ -113,31 +168,43 @@ class LevelSettings(Settings):
     @property
     def weights(self) -> dict[str, tuple[float, float]]:
         """The weight of each term of the objective, in the beginning and at the end."""
-        given = DISCREPANCY if "discrepancy" in self.objective else self.objective
+        said = {name: each.weight if isinstance(each, WeightedTerm) else each for name, each in self.objective.items()}
+        given = DISCREPANCY if PRESET in said else said
         ends = {name: weight if isinstance(weight, tuple) else (weight, weight) for name, weight in given.items()}
         return {name: pair for name, pair in ends.items() if any(pair)}
 
     @property
+    def own_settings(self) -> dict[str, dict[str, object]]:
+        """What is given of settings that only a term knows, by term; its module checks them."""
+        terms = {name: each for name, each in self.objective.items() if isinstance(each, WeightedTerm)}
+        return {name: dict(each.model_extra or {}) for name, each in terms.items()}
+
+    @property
     def stands_for(self) -> dict[str, dict[str, float]]:
         """What `discrepancy` stands for where it is the objective: results hang on that, and it may change."""
-        return {"level.discrepancy": dict(DISCREPANCY)} if "discrepancy" in self.objective else {}
+        return {"level.discrepancy": dict(DISCREPANCY)} if PRESET in self.objective else {}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the terms need besides the answers, of `NEEDS`."""
+        return frozenset().union(*map(needs_of, self.weights))
 
     @property
     def needs_explanations(self) -> bool:
         """Whether a term makes use of the teacher's explanations."""
-        return not self.weights.keys().isdisjoint(NEED_EXPLANATIONS)
+        return "explanation" in self.needs
 
     @property
     def needs_views(self) -> bool:
         """Whether a term looks at every picture a second time."""
-        return not self.weights.keys().isdisjoint(NEED_VIEWS)
+        return "view" in self.needs
 
     @property
     def needs_observations(self) -> list[str]:
         """The terms that compare the student with more than the teacher's words."""
-        return [name for name in self.weights if name in NEED_OBSERVATIONS]
+        return [name for name in self.weights if needs_of(name) & OBSERVED]
 
     @property
     def needs_evidence(self) -> bool:
         """Whether a term compares the student with what the teacher showed."""
-        return not self.weights.keys() <= {"answer", *NEED_VIEWS}
+        return bool(self.needs - {"view"})

@@ -177,6 +177,44 @@ class Artifact:
         self.finished = True
 
 
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest that a stage writes last, None where the stage has not finished.
+
+    Raises:
+        UserError: The manifest is not a JSON object.
+    """
+    manifest = _read_json(folder / MANIFEST)
+    if manifest is not None and not isinstance(manifest, dict):
+        raise UserError(f"{folder / MANIFEST} is damaged: it is not a JSON object. Delete the folder {folder}.")
+    return manifest
+
+
+def stale_inputs(run: Path, artifact: str) -> list[str]:
+    """Which artifacts of a run a finished one was made of that are others now, or gone; by their folders.
+
+    This is the one notion of "current" for whoever reads a run folder as it lies. Inputs that are no artifacts (models,
+    prompts, sources of images) are looked at by the run itself, which knows them.
+    """
+    manifest = read_manifest(run / artifact) or {"inputs": {}}
+    known = {label: digest for label, digest in manifest["inputs"].items() if " " not in label}
+    return [label for label, digest in known.items() if digest != _identity(read_manifest(run / label))]
+
+
+def _identity(manifest: Mapping[str, Any] | None) -> str | None:
+    """What others call an artifact in their inputs."""
+    return None if manifest is None else input_digest(manifest)
+
+
+def input_digest(manifest: Mapping[str, Any]) -> str:
+    """What an artifact is called in the inputs of those that are made of it: its files' content.
+
+    A test split is known by the state of its source too, which tells of image files that lie outside the run.
+    """
+    files = manifest_digest(manifest)
+    source = manifest["inputs"].get("files")
+    return content_id(files, source) if source else files
+
+
 class RunFolder:
     """A folder that holds everything one alignment produced; a `with` takes its lock."""
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from parityalign.core.json_rows import Row
+from parityalign.core.prompts import KIND_FIELD, fault_of_answer_prompt
 from parityalign.core.records import Pair, Question, Score, Verdict
+from parityalign.core.registry import did_you_mean, has_part, part_names
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,14 @@ class Metric:
     def on_pair(self, prediction: str, answer: str) -> Score:
         """The score of a prediction against a pair's one answer."""
         return self.against_one(prediction, answer) if self.against_one else self.score(prediction, [answer])
+
+    def lacking(self) -> str:
+        """What keeps it from being used, in words; empty: nothing."""
+        if not callable(self.score):
+            return f"score has to be a function (prediction, references) -> Score, and is {self.score!r}"
+        if self.needs_several and self.against_one is None:
+            return "it needs several references, so against_one has to say how a pair's one answer is scored"
+        return ""
 
 
 if TYPE_CHECKING:  # it brings NumPy along, which the command line can do without
@@ -73,23 +83,47 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A VQA skill: its prompts, its metric, its benchmark reader. One file in `tasks/` defines one, as `TASK`."""
+class Skill:
+    """What is asked of pictures and how answers are scored. One file in `tasks/skills/` defines one, as `SKILL`."""
 
     name: str
-    metric: Metric
-    """The official metric; also the default rule of identify."""
     annotate_prompt: str
     """Asks for one question and its answer, in the form that `parsing.read_pair` reads."""
     answer_prompt: str
     """A format string with `{question}`; the same in identify, level and evaluate."""
+    metric: Metric
+    """For the scores; also the default rule of identify."""
+    rationale_prompt: str = "{question}\n" + EXPLAIN
+    """A format string with `{question}`; asks for the way to the answer first, in the form that
+    `parsing.read_explanation` reads."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of questions in a few words each; a draw is asked for one of them, which takes the place of `{kind}` in
+    the annotate prompt."""
+
+    def lacking(self) -> str:
+        """What keeps it from being used, in words; empty: nothing."""
+        if not isinstance(self.metric, Metric):
+            return f"metric has to be a Metric, such as find_metric('anls') gives, and is {self.metric!r}"
+        if not isinstance(self.annotate_prompt, str):
+            return f"annotate_prompt has to be a text, and is {self.annotate_prompt!r}"
+        for prompt in ("answer_prompt", "rationale_prompt"):
+            fault = fault_of_answer_prompt(getattr(self, prompt))
+            if fault:
+                return f"{prompt} {fault}"
+        return self.metric.lacking()
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How a published test split is read. One file in `tasks/benchmarks/` defines one, as `BENCHMARK`."""
+
+    name: str
+    skill: str
+    """The skill that it measures. A run takes it where it names no other, and scores with its metric."""
     read_test: Callable[[Path], list[Question]]
     """Reads the labelled test split from a folder that holds the benchmark's files as released.
 
     A question comes with the path of its image, there or not, and with no answers where the file has none."""
-    explain_prompt: str = "{question}\n" + EXPLAIN
-    """A format string with `{question}`; asks for the way to the answer first, in the form that
-    `parsing.read_explanation` reads."""
     read_row: Callable[[Row], Question] | None = None
     """Reads a row of the benchmark's Hugging Face copies; the question's image is the name that the row has for it."""
     splits: tuple[str, ...] = ()
@@ -98,6 +132,42 @@ class Task:
     """Answers that every question of the benchmark has; None: any number."""
     subsets: Mapping[str, Callable[[Question], bool]] = field(default_factory=dict)
     """The parts that a configuration may choose and which questions are in them; the first is the default."""
+    questions: int | None = None
+    """About how many the labelled split has, of the default subset, for plans that do not read it. None: unknown."""
+
+    def lacking(self) -> str:
+        """What keeps it from being used, in words; empty: nothing."""
+        if not has_part("skills", self.skill):
+            return f"there is no skill {self.skill!r}. {did_you_mean(self.skill, part_names('skills'))}"
+        return "" if callable(self.read_test) else f"read_test has to be a function, and is {self.read_test!r}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run does under one name: a skill, and the benchmark in whose form its test split may come."""
+
+    name: str
+    metric: Metric
+    """For the scores; also the default rule of identify."""
+    annotate_prompt: str
+    """Asks for one question and its answer, in the form that `parsing.read_pair` reads."""
+    answer_prompt: str
+    """A format string with `{question}`; the same in identify, level and evaluate."""
+    explain_prompt: str = "{question}\n" + EXPLAIN
+    """A format string with `{question}`; asks for the way to the answer first, in the form that
+    `parsing.read_explanation` reads."""
+    benchmark: Benchmark | None = None
+    """None: the test split, if there is one, is a file of the user's own."""
+    kinds: tuple[str, ...] = ()
+    """As in `Skill`; if there are any, the annotate prompt holds `{kind}`."""
+
+    def kind_of(self, seed: int) -> str:
+        """The kind of question that a draw with this seed is asked for; empty where there are none."""
+        return self.kinds[seed % len(self.kinds)] if self.kinds else ""
+
+    def annotate_prompt_for(self, kind: str) -> str:
+        """The annotate prompt as a draw gets it."""
+        return self.annotate_prompt.replace(KIND_FIELD, kind) if self.kinds else self.annotate_prompt
 
 
 @dataclass(frozen=True)
@@ -114,14 +184,14 @@ class Request:
     """One image and one prompt for a model."""
 
     image: str
-    """Path of the image file."""
+    """Path of the image file; empty where a `Remote` is asked without one."""
     prompt: str
     seed: int = 0
     """Decides the draw where the temperature is above 0; the same request gives the same text in any batch."""
 
 
 class Model(Protocol):
-    """Text from images. Implementations in `models/` are built by `load(location, loading) -> Model`."""
+    """Text from images: what the `load` of a `Backend` makes, or `engines` of a `Remote`."""
 
     @property
     def name(self) -> str:
@@ -182,8 +252,16 @@ class LevelResult:
     held_out_loss_before: float
     held_out_loss_after: float
     skipped_steps: int = 0
-    rows_at_once: int | None = None
+    micro_batch_size: int | None = None
     """Pairs that went through the student together, where memory ran out with more. None: it never did."""
+
+
+@dataclass(frozen=True)
+class PairFilter:
+    """Marks pairs that are not to be used. Another package's module defines one as `FILTER`."""
+
+    keep: Callable[[Pair], str | None]
+    """None: the pair is kept; else the reason why it is not. It stays in all files, marked with the reason."""
 
 
 class Leveller(Protocol):
@@ -194,7 +272,7 @@ class Leveller(Protocol):
 
 
 @dataclass(frozen=True)
-class Judged:
+class ExportedPair:
     """A pair with its verdict, on its way to another tool: none of its texts holds a tag such as `<image>`."""
 
     pair: Pair
@@ -242,7 +320,7 @@ class Exportable(Protocol):
     def origin(self) -> Origin:
         """Where the pairs come from."""
 
-    def judged(self) -> Iterator[Judged]:
+    def judged(self) -> Iterator[ExportedPair]:
         """The pairs to export, gaps or all, in the order of the run."""
 
     def scored(self) -> Iterator[Scored]:

@@ -68,6 +68,8 @@ class Reply(Record):
     """`ok`, or the reason why there is no pair: see `parsing.py`."""
     pair_id: str | None = None
     """The pair that was read from it; a repeat of an earlier pair has none and the outcome `duplicate`."""
+    kind: str = ""
+    """The kind of question that was asked for; empty where the task has none."""
 
 
 class Pair(Record):
@@ -149,6 +151,13 @@ class Verdict(Record):
     """None where the teacher was not asked."""
     student_score: float | None = None
     teacher_score: float | None = None
+
+
+class Judged(NamedTuple):
+    """A pair and what identify says of it."""
+
+    pair: Pair
+    verdict: Verdict
 
 
 class Score(NamedTuple):

@@ -4,27 +4,41 @@ A part is a module NAME.py in one of the packages of `ROOMS` (names that begin w
 parts), or an entry point NAME in the group `parityalign.ROOM`. Nothing is imported before it is asked for.
 """
 
+import ast
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from importlib.metadata import entry_points
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from parityalign.core.errors import UserError, missing_package
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """What a part may have as well: it says itself whether it can be used."""
+
+    def lacking(self) -> str:
+        """What keeps the part from being used, in words; empty: nothing."""
+
 
 T = TypeVar("T")
 
 _PACKAGE = Path(__file__).parent.parent
+_BROKEN = (ImportError, AttributeError, NameError, SyntaxError, TypeError, ValueError, UserError)
+"""What goes wrong while the module of a guest is imported, and is told in words instead of a traceback."""
 
 
 class Room(NamedTuple):
     """A kind of part."""
 
     package: str
-    """Where the parts lie that come with parityalign."""
+    """Where the parts lie that come with parityalign; empty: none do."""
     word: str
     """What a part is called in messages."""
     defines: str = ""
@@ -33,12 +47,15 @@ class Room(NamedTuple):
 
 ROOMS: Mapping[str, Room] = MappingProxyType(
     {
-        "tasks": Room("tasks", "task", "TASK"),
+        "skills": Room("tasks.skills", "skill", "SKILL"),
+        "benchmarks": Room("tasks.benchmarks", "benchmark", "BENCHMARK"),
         "metrics": Room("metrics", "metric", "METRIC"),
-        "models": Room("models.backends", "kind of model"),
-        "objectives": Room("training.losses", "objective"),
+        "backends": Room("models.backends", "kind of model", "BACKEND"),
+        "losses": Room("training.losses", "term of the loss", "losses"),
         "exports": Room("export.formats", "export format"),
         "sources": Room("data.sources", "kind of image source"),
+        "stages": Room("", "stage of another package", "STAGE"),
+        "filters": Room("", "filter of pairs", "FILTER"),
     }
 )
 
@@ -52,6 +69,14 @@ def part_names(room: str) -> list[str]:
 def has_part(room: str, name: str) -> bool:
     """Whether a room has the part `name`; imports nothing."""
     return name in _own(room) or bool(entry_points(group=f"parityalign.{room}", name=name))
+
+
+def offered_by(room: str, name: str) -> str:
+    """The package that offers the part `name` of a room."""
+    if name in _own(room):
+        return "parityalign"
+    (entry, *_) = entry_points(group=f"parityalign.{room}", name=name)
+    return entry.dist.name if entry.dist else entry.module
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
@@ -76,42 +101,138 @@ def find_part(room: str, name: str) -> ModuleType:
     """Imports the part `name` of a room.
 
     Raises:
-        UserError: There is no such part, or a package that it needs is not installed.
+        UserError: There is no such part, a package that it needs is not installed, or it is a guest that cannot be
+            imported.
     """
     if not has_part(room, name):
         raise UserError(_unknown(room, name))
+    entry = _entry(room, name)
     try:
-        if name in _own(room):
-            return importlib.import_module(f"parityalign.{ROOMS[room].package}.{name}")
-        (entry, *_) = entry_points(group=f"parityalign.{room}", name=name)
-        return importlib.import_module(entry.module)
-    except ModuleNotFoundError as problem:
-        package = (problem.name or "").partition(".")[0]
-        if package in ("", "parityalign"):
+        return importlib.import_module(_module_of(room, name))
+    except _BROKEN as problem:
+        package = (problem.name or "").partition(".")[0] if isinstance(problem, ModuleNotFoundError) else ""
+        if package not in ("", "parityalign"):
+            raise missing_package(f"the {ROOMS[room].word} {name!r}", package, package) from problem
+        if entry is None:
             raise
-        raise missing_package(f"the {ROOMS[room].word} {name!r}", package, package) from problem
+        raise _unusable(room, name, f"cannot be imported: {type(problem).__name__}: {problem}") from problem
 
 
 def load_part(room: str, name: str, kind: type[T]) -> T:
     """What the module of a part defines.
 
     Raises:
-        UserError: There is no such part, or its module defines something else.
+        UserError: There is no such part, or its module defines something else or something that cannot be used; the
+            message names the package that it comes from and what was expected.
     """
-    module, expected = find_part(room, name), ROOMS[room].defines
-    found = getattr(module, expected, None)
+    expected = ROOMS[room].defines
+    found = getattr(find_part(room, name), expected, None)
     if not isinstance(found, kind):
-        raise UserError(
-            f"the module {module.__name__} of the {ROOMS[room].word} {name!r} does not define {expected}, "
-            f"a {kind.__name__}"
-        )
+        instead = "does not" if found is None else f"defines it as {found!r}"
+        raise _unusable(room, name, f"has to define {expected}, a parityalign.core.{kind.__name__}, and {instead}")
+    lacking = found.lacking() if isinstance(found, Checked) else ""
+    if lacking:
+        raise _unusable(room, name, f"cannot be used: {lacking}")
     return found
+
+
+def declared(room: str, name: str, attribute: str) -> object:
+    """What the module of a part defines as a literal, read off its source: neither it nor its packages are imported.
+
+    Args:
+        room: The kind of part.
+        name: A part that is there.
+        attribute: A name that the module may give a literal, or `frozenset({...})` of one; None: it does not have it.
+
+    Raises:
+        UserError: The module has no source, or gives the name something that is no literal.
+    """
+    statements = [each for each in _source(room, name).body if attribute in _bound(each)]
+    if not statements:
+        return None
+    try:
+        return _literal(statements[-1])
+    except (ValueError, TypeError) as problem:
+        said = f"has {attribute} on line {statements[-1].lineno}, but that is no literal, such as {{'a', 'b'}}"
+        raise UserError(f"{described(room, name)} {said}: it is read without importing the module.") from problem
+
+
+def described(room: str, name: str) -> str:
+    """A part in a message about its module: what it is called, which module it is and whose."""
+    entry = _entry(room, name)
+    package = entry.dist.name if entry and entry.dist else "parityalign"
+    return f"the {ROOMS[room].word} {name!r} (module {_module_of(room, name)} of the package {package})"
+
+
+def _entry(room: str, name: str) -> EntryPoint | None:
+    """What another package offers under the name; None for a part that comes with parityalign."""
+    return None if name in _own(room) else next(iter(entry_points(group=f"parityalign.{room}", name=name)), None)
+
+
+def _module_of(room: str, name: str) -> str:
+    entry = _entry(room, name)
+    return entry.module if entry else f"parityalign.{ROOMS[room].package}.{name}"
+
+
+def _source(room: str, name: str) -> ast.Module:
+    found = _spec(_module_of(room, name))
+    if found is None or not found.has_location or not str(found.origin).endswith(".py"):
+        raise UserError(f"{described(room, name)} has no source file that could be read. Install its package again.")
+    try:
+        return ast.parse(Path(str(found.origin)).read_bytes())
+    except (OSError, SyntaxError, ValueError) as problem:
+        raise UserError(f"{described(room, name)} cannot be read: {problem}") from problem
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module lies. `find_spec` imports the packages around what it looks for, so it gets the outermost only."""
+    outermost, *inner = module.split(".")
+    found = find_spec(outermost)
+    for depth in range(len(inner)):
+        if found is None:
+            return None
+        place = [*(found.submodule_search_locations or ())]
+        found = PathFinder.find_spec(".".join([outermost, *inner[: depth + 1]]), place)
+    return found
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    """The names that a statement of a module gives a value, what is within functions and classes left out."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {statement.name}
+    names = {each.id for each in ast.walk(statement) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+    imported = (each for each in ast.walk(statement) if isinstance(each, ast.alias))
+    return names | {each.asname or each.name for each in imported}
+
+
+def _literal(statement: ast.stmt) -> object:
+    """What a plain assignment assigns; ValueError where it is another statement or no literal."""
+    match statement:
+        case ast.Assign(targets=[ast.Name()], value=value) | ast.AnnAssign(value=ast.expr() as value):
+            return _value(value)
+    raise ValueError("no plain assignment")
+
+
+def _value(node: ast.expr) -> object:
+    match node:
+        case ast.Call(func=ast.Name(id="frozenset" | "set"), args=args, keywords=[]) if len(args) <= 1:
+            found: object = ast.literal_eval(args[0]) if args else ()
+            if isinstance(found, set | list | tuple):
+                return frozenset(found)
+            raise ValueError("no collection")
+    return ast.literal_eval(node)
 
 
 def _unknown(room: str, name: str) -> str:
     return f"there is no {ROOMS[room].word} {name!r}. {did_you_mean(name, part_names(room))}"
 
 
+def _unusable(room: str, name: str, why: str) -> UserError:
+    return UserError(f"{described(room, name)} {why}")
+
+
 def _own(room: str) -> set[str]:
+    if not ROOMS[room].package:
+        return set()
     modules = pkgutil.iter_modules([str(_PACKAGE / ROOMS[room].package.replace(".", "/"))])
     return {module.name for module in modules if not (module.name.startswith("_") or module.ispkg)}

@@ -11,7 +11,7 @@ from .images import read_bytes as read_bytes
 from .images import read_picture as read_picture
 from .mpa_release import kind_of_item as kind_of_item
 from .mpa_release import read_item as read_item
-from .open_source import open_source as open_source
+from .open import open_source as open_source
 from .questions import open_questions as open_questions
 from .questions import split_state as split_state
 from .test_splits import OVER_LIMIT as OVER_LIMIT

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parityalign.config import PREFIX, divided, is_table
-from parityalign.core import Question, Row, Task, UserError, content_id, first_few, folder_files, read_lines
+from parityalign.core import Benchmark, Question, Row, Task, UserError, content_id, first_few, folder_files, read_lines
 from parityalign.data.hf_datasets import open_table
 from parityalign.data.mpa_release import read_combined
 
@@ -36,18 +36,31 @@ def open_questions(task: Task, test: str) -> tuple[Iterable[Labelled], int | Non
     if path.suffix == ".jsonl":
         questions = [_plain(row, path.parent) for row in read_lines(path)]
     else:
-        questions = _of_first_release(path) if path.suffix == ".json" else task.read_test(path)
+        questions = _of_first_release(path) if path.suffix == ".json" else _benchmark(task, test).read_test(path)
     return map(Labelled, questions), None
 
 
 def _of_table(task: Task, name: str) -> tuple[Iterable[Labelled], int | None]:
-    if task.read_row is None:
-        raise UserError(f"the task {task.name} reads no Hugging Face copies; give its files as released, not {name}")
-    table, read = open_table(name, prefer=task.splits), task.read_row
+    benchmark = _benchmark(task, name)
+    read = benchmark.read_row
+    if read is None:
+        raise UserError(
+            f"the benchmark {benchmark.name} reads no Hugging Face copies; give its files as released, not {name}"
+        )
+    table = open_table(name, prefer=benchmark.splits)
     place = Path(divided(name)[0])
     folder = place if place.is_dir() else place.parent
     rows = (Row(f"{name}, row {place}", values, place) for place, values in enumerate(table.rows))
     return (_with_picture(read(row), row, folder) for row in rows), table.total
+
+
+def _benchmark(task: Task, test: str) -> Benchmark:
+    if task.benchmark is None:
+        raise UserError(
+            f"the test of the task {task.name} is {test}, and no benchmark says how to read it. "
+            f"Set 'tasks.{task.name}.benchmark', or give questions of your own in a .jsonl file"
+        )
+    return task.benchmark
 
 
 def _with_picture(question: Question, row: Row, folder: Path) -> Labelled:

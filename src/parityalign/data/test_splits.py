@@ -109,16 +109,17 @@ def read_split(task: Task, data: TaskData, images: Path, progress: Progress) -> 
 
 def _subset(task: Task, data: TaskData) -> Callable[[Question], bool]:
     """Whether a question is in the part that was chosen; a file of the user's own is taken whole by default."""
+    subsets = task.benchmark.subsets if task.benchmark else {}
     if data.subset is not None:
-        return task.subsets[data.subset]
-    if not task.subsets or is_own(str(data.test)):
+        return subsets[data.subset]
+    if not subsets or is_own(str(data.test)):
         return lambda question: True
-    return next(iter(task.subsets.values()))
+    return next(iter(subsets.values()))
 
 
 def _reasons(task: Task, data: TaskData) -> Callable[[Labelled], tuple[str, str] | None]:
     """Says of a question why it cannot be scored, as a reason and a detail; None where it can."""
-    wanted = None if is_own(str(data.test)) else task.annotators
+    wanted = None if is_own(str(data.test)) or task.benchmark is None else task.benchmark.annotators
     several = task.metric.needs_several
     fault_of_file = cache(_fault_of_file)  # an image has several questions
 

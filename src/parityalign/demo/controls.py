@@ -20,11 +20,16 @@ from parityalign.core import (
     CONTROLS,
     Answer,
     Artifact,
+    Control,
+    Controls,
+    Estimate,
+    GapPrecision,
     ImageRef,
+    Judged,
     Pair,
+    Scores,
     Stream,
     Task,
-    Verdict,
     WorkFailed,
     content_id,
     write_whole,
@@ -32,7 +37,7 @@ from parityalign.core import (
 from parityalign.demo.canvas import Fact, one_of_each_kind
 from parityalign.demo.generate import truth
 from parityalign.pipeline import EVIDENCE, Run, leveller
-from parityalign.report import Control, Controls, Estimate, GapPrecision, write_report
+from parityalign.report import write_report
 from parityalign.stages import (
     AFTER_FILE,
     BEFORE_FILE,
@@ -40,13 +45,11 @@ from parityalign.stages import (
     STUDENT_ANSWERS,
     TEACHER_FILE,
     Choice,
-    RunScores,
     accepted_images,
     answer_tests,
     choose_pairs,
     score_answers,
     split_by_image,
-    verdicts_of,
     was_levelled,
 )
 
@@ -68,8 +71,7 @@ class Aligned(NamedTuple):
     """What the finished run left, as far as controls need it."""
 
     images: list[ImageRef]
-    pairs: list[Pair]
-    verdicts: list[Verdict]
+    judged: list[Judged]
     student_said: Mapping[str, str]
     """The student's answer before, by pair id."""
     steps: int
@@ -99,8 +101,7 @@ def _aligned(run: Run) -> Aligned:
     verdicts = run.artifact("verdicts")
     return Aligned(
         images=accepted_images(run.artifact("images")),
-        pairs=list(run.artifact("pairs").stream("pairs.jsonl", Pair)),
-        verdicts=verdicts_of(verdicts),
+        judged=run.judged,
         student_said={answer.item_id: answer.text for answer in verdicts.stream(STUDENT_ANSWERS, Answer)},
         steps=run.artifact("student").manifest["result"]["steps"],
     )
@@ -108,10 +109,9 @@ def _aligned(run: Run) -> Aligned:
 
 def _lessons(run: Run, aligned: Aligned) -> Iterator[Lesson]:
     settings, seed = run.config.level, run.config.seed
-    pairs, verdicts = aligned.pairs, aligned.verdicts
 
     def chosen(**changes: object) -> Choice:
-        return choose_pairs(pairs, verdicts, settings.model_copy(update=changes), seed)
+        return choose_pairs(aligned.judged, settings.model_copy(update=changes), seed)
 
     trained = [*chosen().training, *chosen().held_out]
     yield Lesson("without replay", "the gaps alone, the paper's way", chosen(replay=0.0))
@@ -209,7 +209,7 @@ def scored(run: Run, after: Artifact, lesson: Lesson, steps: int) -> Control:
     own, config = run.artifact("answers"), run.config
     before, run_after, teacher = (own.stream(name, Answer) for name in (BEFORE_FILE, AFTER_FILE, TEACHER_FILE))
 
-    def score(first: Stream[Answer], second: Stream[Answer]) -> RunScores:
+    def score(first: Stream[Answer], second: Stream[Answer]) -> Scores:
         streams = [first, second, teacher]
         return score_answers(streams, run.tests, run.tasks, settings=config.evaluate, seed=config.seed)
 

@@ -1,5 +1,6 @@
 from .asking import SPECIAL_TOKEN as SPECIAL_TOKEN
 from .asking import Asked as Asked
+from .asking import Both as Both
 from .asking import LoadModel as LoadModel
 from .asking import announce as announce
 from .asking import answer_all as answer_all
@@ -8,3 +9,4 @@ from .asking import holds_special_token as holds_special_token
 from .asking import model_replies as model_replies
 from .asking import next_batch_after as next_batch_after
 from .asking import request_of as request_of
+from .remote import Remotes as Remotes

@@ -12,6 +12,15 @@ T = TypeVar("T")
 LoadModel = Callable[[], Model]
 """Loads a model. Stages load one only when there is something left to ask, and drop it before the next."""
 
+
+class Both(NamedTuple):
+    """The two models of a run."""
+
+    student: LoadModel
+    """As it was before levelling."""
+    teacher: LoadModel
+
+
 SPECIAL_TOKEN = "special_token"
 """Why a model was not asked: it would have read an image placeholder or the like in the middle of a text."""
 

@@ -7,13 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from parityalign import __version__
-from parityalign.config import RunConfig, is_path, split_model
-from parityalign.core import BEGUN, CONFIG, MANIFEST, SCORES, UserError, WorkFailed, out_of_reach, write_whole
+from parityalign.config import RunConfig, backend_of, is_path, split_model
+from parityalign.core import (
+    BEGUN,
+    CONFIG,
+    MANIFEST,
+    SCORES,
+    Scores,
+    UserError,
+    WorkFailed,
+    out_of_reach,
+    read_manifest,
+    write_whole,
+)
 from parityalign.export.model_card import Made, card, licence_of
 from parityalign.export.run_export import model_name, source_name
-from parityalign.report import SCORE_HEADINGS, Scores, headline, read_manifest, read_record, score_table
+from parityalign.report import SCORE_HEADINGS, headline, read_record, score_table
 from parityalign.stages import LEVELLED
-from parityalign.tasks import load_task
+from parityalign.tasks import task_of
 
 STUDENT = "student"
 CARD = "README.md"
@@ -125,8 +136,8 @@ def _no_name(repo: str) -> UserError:
 
 
 def _made(config: RunConfig, manifest: Mapping[str, Any]) -> Made:
-    kind, location = split_model(config.student)
-    on_hub = kind == "hf" and not is_path(location)
+    _, location = split_model(config.student)
+    on_hub = backend_of(config.student).hub and not is_path(location)
     scores = read_record(config.run / SCORES, Scores)
     scored = scores is not None and bool(scores.tasks)
     pairs = (read_manifest(config.run / "verdicts") or {}).get("counts", {}).get("pairs", 0)
@@ -137,7 +148,7 @@ def _made(config: RunConfig, manifest: Mapping[str, Any]) -> Made:
         licence=_licence(location, config, on_hub=on_hub),
         teacher=model_name(config.teacher),
         sources={name: ", ".join(map(source_name, data.images)) for name, data in config.tasks.items()},
-        prompt=load_task(next(iter(config.tasks))).answer_prompt,
+        prompt=task_of(*next(iter(config.tasks.items()))).answer_prompt,
         counts={"pairs": pairs, **manifest["counts"]},
         recipe=dict(_flat(manifest["settings"])),
         result={name: value for name, value in manifest["result"].items() if value is not None},

@@ -4,7 +4,6 @@ runs/NAME/exports/llava/        data.json, and a manifest.json that says which p
 """
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,31 +16,31 @@ from parityalign.core import (
     Answer,
     Artifact,
     Export,
-    Judged,
+    ExportedPair,
     Origin,
     Pair,
     Question,
     Record,
     Scored,
+    Task,
     UserError,
     Verdict,
     VerdictKind,
     content_id,
     find_part,
     folder_files,
-    manifest_digest,
+    input_digest,
+    read_manifest,
+    stale_inputs,
 )
 from parityalign.data import QUESTIONS
-from parityalign.report import read_manifest, read_records
-from parityalign.stages import AFTER_FILE, BEFORE_FILE, PAIRS, TEACHER_FILE, VERDICTS, without_tags
+from parityalign.report import read_records
+from parityalign.stages import AFTER_FILE, BEFORE_FILE, PAIRS, TEACHER_FILE, VERDICTS, command_of, without_tags
 from parityalign.tasks import task_of
 
 R = TypeVar("R", bound=Record)
 
 EXPORTS = "exports"
-_TEST_OF = "test of "
-"""Begins what a manifest calls a test split among its inputs."""
-_MADE_BY = {"pairs": "annotate", "verdicts": "identify", "answers": "evaluate"}
 
 
 class Exported(NamedTuple):
@@ -67,6 +66,7 @@ class RunExport:
         self.everything = everything
         self.prompted = prompted
         self._config = config
+        self._manifests: dict[str, dict[str, Any]] = {}
         self._tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
 
     def origin(self) -> Origin:
@@ -80,7 +80,7 @@ class RunExport:
             judged_by=_rule_in_words(verdicts["settings"], {task.metric.name for task in tasks.values()}),
             exported="all" if self.everything else "gaps",
             sources={name: ", ".join(map(source_name, data.images)) for name, data in self._config.tasks.items()},
-            annotate_prompts={name: task.annotate_prompt for name, task in tasks.items()},
+            annotate_prompts={name: _asked_for(task) for name, task in tasks.items()},
             answer_prompts={name: task.answer_prompt for name, task in tasks.items()},
             pairs=verdicts["counts"]["pairs"],
             verdicts={
@@ -89,7 +89,7 @@ class RunExport:
             },
         )
 
-    def judged(self) -> Iterator[Judged]:
+    def judged(self) -> Iterator[ExportedPair]:
         """The pairs to export with their verdicts.
 
         Raises:
@@ -127,7 +127,7 @@ class RunExport:
         for name in of:
             self._refuse_unusable(name, self._manifest(name))
         tasks = self._tasks.values()
-        texts = [text for task in tasks for text in (task.annotate_prompt, task.answer_prompt, task.metric.name)]
+        texts = [text for task in tasks for text in (_asked_for(task), task.answer_prompt, task.metric.name)]
         settings = {
             "export.format": form,
             "export.what": "all" if self.everything else "gaps",
@@ -137,18 +137,17 @@ class RunExport:
 
     def _digests(self, of: tuple[str, ...]) -> dict[str, str]:
         manifests = {name: self._manifest(name) for name in of}
-        digests = {name: content_id(made["fingerprint"], manifest_digest(made)) for name, made in manifests.items()}
-        return {**digests, **(self._tests if "answers" in of else {})}
+        return {name: content_id(made["fingerprint"], input_digest(made)) for name, made in manifests.items()}
 
-    def _judged(self, pair: Pair, verdict: Verdict) -> Judged:
+    def _judged(self, pair: Pair, verdict: Verdict) -> ExportedPair:
         if not Path(pair.image).is_file():
             raise UserError(f"the image {pair.image} of pair {pair.pair_id} is gone; put it back where it was")
         pair, verdict = _untagged(pair, "question", "answer"), _untagged(verdict, *_VERDICT_TEXTS)
         prompt = self._tasks[pair.task].answer_prompt
-        return Judged(pair, verdict, prompt.format(question=pair.question) if self.prompted else pair.question)
+        return ExportedPair(pair, verdict, prompt.format(question=pair.question) if self.prompted else pair.question)
 
     def _questions(self) -> Iterator[tuple[str, Question]]:
-        for task in self._splits:
+        for task in (name for name, data in self._config.tasks.items() if data.test):
             for question in self._read(f"{TESTS}/{task}", QUESTIONS, Question):
                 yield task, question
 
@@ -156,41 +155,21 @@ class RunExport:
         return read_records(self._config.run / artifact / file, record_type)
 
     def _manifest(self, artifact: str) -> dict[str, Any]:
-        return self._manifests[artifact] or self._missing(artifact)
-
-    @cached_property
-    def _manifests(self) -> dict[str, dict[str, Any] | None]:
-        return {name: read_manifest(self._config.run / name) for name in _MADE_BY}
-
-    @cached_property
-    def _splits(self) -> dict[str, dict[str, Any] | None]:
-        """The manifests of the test splits as they lie; None where one is missing."""
-        run, tasks = self._config.run, self._config.tasks
-        return {name: read_manifest(run / TESTS / name) for name, data in tasks.items() if data.test}
-
-    @property
-    def _tests(self) -> dict[str, str]:
-        """The identities of the test splits, as the answers' manifest has them."""
-        return {
-            f"{_TEST_OF}{name}": content_id(manifest_digest(made), made["inputs"]["files"]) if made else ""
-            for name, made in self._splits.items()
-        }
-
-    def _missing(self, artifact: str) -> dict[str, Any]:
-        raise self._unusable(artifact, "are not finished")
+        if artifact not in self._manifests:
+            found = read_manifest(self._config.run / artifact)
+            if found is None:
+                raise self._unusable(artifact, "are not finished")
+            self._manifests[artifact] = found
+        return self._manifests[artifact]
 
     def _refuse_unusable(self, artifact: str, manifest: Mapping[str, Any]) -> None:
         run, counts = self._config.run, manifest["counts"]
         if artifact == "answers" and not counts["questions"]:
             raise UserError(f"no task of {run} has a test split, so there are no answers to export")
-        if artifact == "answers":
-            asked = {label: digest for label, digest in manifest["inputs"].items() if label.startswith(_TEST_OF)}
-            if asked != self._tests:
-                raise self._unusable(artifact, "are to other test questions than it has now")
+        if stale := stale_inputs(run, artifact):
+            raise self._unusable(artifact, f"were made of other {' and '.join(stale)} than it has now")
         if artifact != "verdicts":
             return
-        if manifest["inputs"]["pairs"] != manifest_digest(self._manifest("pairs")):
-            raise self._unusable("verdicts", "are of other pairs than it has now")
         if self.everything and not counts["pairs"]:
             raise UserError(f"{run} has no pairs, so there is nothing to export")
         if not self.everything and not counts["gaps"]:
@@ -200,7 +179,7 @@ class RunExport:
         run = self._config.run
         return UserError(
             f"cannot export from {run}: its {artifact} {what}.\n"
-            f"First: parityalign {_MADE_BY[artifact]} {run}   (or do everything: parityalign run {run / CONFIG})"
+            f"First: parityalign {command_of(artifact)} {run}   (or do everything: parityalign run {run / CONFIG})"
         )
 
 
@@ -232,6 +211,11 @@ def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool
     made.begin()
     made.finish(write(run, target))
     return Exported(target, made.manifest["counts"], made=True)
+
+
+def _asked_for(task: Task) -> str:
+    """The annotate prompt, with what may take the place of `{kind}` in it."""
+    return f"{task.annotate_prompt}\n({{kind}}: one of {', '.join(task.kinds)})" if task.kinds else task.annotate_prompt
 
 
 def _untagged(record: R, *fields: str) -> R:

@@ -1,9 +1,9 @@
-from .attention import Watch as Watch
+from .attention import AttentionRecorder as AttentionRecorder
 from .attention import before_answers as before_answers
 from .attention import readable_layers as readable_layers
+from .attention import recording_attention as recording_attention
 from .attention import unwrapped as unwrapped
-from .attention import watching as watching
-from .backends.openai import Servers as Servers
+from .backends._hf_model import load_hf as load_hf
 from .checkpoint import check_model_folder as check_model_folder
 from .checkpoint import commit_of as commit_of
 from .checkpoint import model_folder as model_folder
@@ -19,9 +19,9 @@ from .encoding import Prompter as Prompter
 from .encoding import read_image as read_image
 from .encoding import stack as stack
 from .encoding import stop_tokens as stop_tokens
-from .labels import NO_LABEL as NO_LABEL
-from .labels import Answered as Answered
-from .labels import Answerer as Answerer
+from .labels import IGNORE_INDEX as IGNORE_INDEX
+from .labels import LabelEncoder as LabelEncoder
+from .labels import LabelledRow as LabelledRow
 from .loading import AS_IT_IS as AS_IT_IS
 from .loading import check_model as check_model
 from .loading import open_config as open_config
@@ -33,5 +33,5 @@ from .open import fingerprint as fingerprint
 from .open import load_model as load_model
 from .processor import BACKEND as BACKEND
 from .token_boxes import GRID as GRID
-from .token_boxes import Placer as Placer
+from .token_boxes import TokenBoxes as TokenBoxes
 from .token_boxes import spread_over_cells as spread_over_cells

@@ -16,17 +16,17 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from parityalign.core import UserError
-from parityalign.models.labels import NO_LABEL
+from parityalign.models.labels import IGNORE_INDEX
 from parityalign.models.versions import unknown_transformers
 
-_WATCHED = "parityalign_watched"
+_RECORDED = "parityalign_recorded"
 """Name of the wrapped attention in transformers' tables, while one is there."""
 _CHOICE = "_attn_implementation_internal"
 """Where a configuration keeps the name of its attention function; the setter beside it would change those below too."""
 
 
-class Watch:
-    """Gathers attention while a model runs inside `watching`; made by it.
+class AttentionRecorder:
+    """Gathers attention while a model runs inside `recording_attention`; made by it.
 
     Attributes:
         layers: The layers that are read, counted from 0.
@@ -39,21 +39,21 @@ class Watch:
         self._passes: dict[int, tuple[object, torch.Tensor | None]] = {}
         self._seen: dict[int, torch.Tensor] = {}
 
-    def at(self, positions: torch.Tensor | None) -> None:
-        """Sets what the next forward pass is watched at.
+    def select(self, positions: torch.Tensor | None) -> None:
+        """Sets what the next forward pass is recorded at.
 
         Args:
             positions: (rows, positions) places of the tokens that attend; any place, such as -1, where a row has fewer.
-                None: the next pass is not watched.
+                None: the next pass is not recorded.
         """
         self._positions = positions
         self._seen = {}
 
-    def enter(self, token: object | None) -> None:
+    def begin_layer(self, token: object | None) -> None:
         """Told before a layer works for which pass it does, by an object that all layers of a pass are given.
 
         Gradient checkpointing runs the layers of each pass once more in the backward pass; those of a pass that was
-        watched are watched again, whatever pass was the last.
+        recorded are recorded again, whatever pass was the last.
 
         Args:
             token: The object; None: the family has none, so it is taken for the last pass.
@@ -62,7 +62,7 @@ class Watch:
         if token is not None:
             _, self._here = self._passes.setdefault(id(token), (token, self._positions))
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Lets go of all passes so far: nothing of them will be run once more."""
         self._passes = {}
 
@@ -71,7 +71,7 @@ class Watch:
         """(rows, positions, tokens): mean over the read layers and their heads, in float32 at least."""
         return torch.stack([self._seen[layer] for layer in sorted(self._seen)]).mean(dim=0)
 
-    def by(self, lengths: torch.Tensor) -> torch.Tensor:
+    def mean_over_answers(self, lengths: torch.Tensor) -> torch.Tensor:
         """What answers look at: the mean over their own tokens, the end token left out, which has nothing to look for.
 
         Args:
@@ -84,7 +84,7 @@ class Watch:
         counted = torch.arange(weights.shape[1], device=weights.device) < own
         return (weights * counted[..., None]).sum(dim=1) / own
 
-    def look(
+    def record(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float
     ) -> None:
         """Computes the weights of one layer at the asked positions.
@@ -117,8 +117,8 @@ class Watch:
 
 
 @contextmanager
-def watching(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Watch]:
-    """Lets a `Watch` see what the language model of `model` attends to, in the forward passes inside the `with`.
+def recording_attention(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[AttentionRecorder]:
+    """Records what the language model of `model` attends to, in the forward passes inside the `with`.
 
     With gradient checkpointing the backward passes have to be inside as well.
 
@@ -132,12 +132,12 @@ def watching(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Watch]:
     config: Any = _decoder(model).config
     if not hasattr(config, _CHOICE):
         raise unknown_transformers("chooses its attention function")
-    watch, usual = Watch(frozenset(layers)), config._attn_implementation
+    recorder, usual = AttentionRecorder(frozenset(layers)), config._attn_implementation
     modules = _text_layers(model)
     # The family's plain function has no name in the table; the fused one computes the same from the same mask.
     attend = ALL_ATTENTION_FUNCTIONS["sdpa" if usual == "eager" else usual]
 
-    def watched(
+    def attend_and_record(
         module: torch.nn.Module,
         query: torch.Tensor,
         key: torch.Tensor,
@@ -146,8 +146,8 @@ def watching(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Watch]:
         scaling: float | None = None,
         **rest: object,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if modules.get(module) in watch.layers:
-            watch.look(
+        if modules.get(module) in recorder.layers:
+            recorder.record(
                 modules[module], query, key, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling
             )
         result: tuple[torch.Tensor, torch.Tensor | None] = attend(
@@ -155,19 +155,19 @@ def watching(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[Watch]:
         )
         return result
 
-    def enter(module: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        watch.enter(kwargs.get("position_embeddings"))
+    def before_layer(module: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        recorder.begin_layer(kwargs.get("position_embeddings"))
 
     hooks = [
-        module.register_forward_pre_hook(enter, with_kwargs=True)
+        module.register_forward_pre_hook(before_layer, with_kwargs=True)
         for module, layer in modules.items()
-        if layer in watch.layers
+        if layer in recorder.layers
     ]
-    AttentionInterface.register(_WATCHED, watched)
-    AttentionMaskInterface.register(_WATCHED, ALL_MASK_ATTENTION_FUNCTIONS[usual])
-    setattr(config, _CHOICE, _WATCHED)
+    AttentionInterface.register(_RECORDED, attend_and_record)
+    AttentionMaskInterface.register(_RECORDED, ALL_MASK_ATTENTION_FUNCTIONS[usual])
+    setattr(config, _CHOICE, _RECORDED)
     try:
-        yield watch
+        yield recorder
     finally:
         setattr(config, _CHOICE, usual)
         for hook in hooks:
@@ -187,7 +187,7 @@ def readable_layers(model: Any) -> list[int]:  # noqa: ANN401 - whichever class 
     if not count or not model._supports_attention_backend:
         raise UserError(
             f"the attention of {type(model).__name__} cannot be read: its layers do not take their attention function "
-            "from transformers' table. Leave the term 'attention' out of level.objective."
+            "from transformers' table. Leave out of level.objective what needs it, such as the term 'attention'."
         )
     return list(range(count // 4, count - count // 4))
 
@@ -196,12 +196,12 @@ def before_answers(labels: torch.Tensor) -> torch.Tensor:
     """Where the tokens stand whose output is an answer's token.
 
     Args:
-        labels: (rows, tokens), `NO_LABEL` outside the answers.
+        labels: (rows, tokens), `IGNORE_INDEX` outside the answers.
 
     Returns:
         (rows, longest answer) places; -1 where an answer is shorter.
     """
-    found = [row.nonzero().flatten() for row in labels[:, 1:] != NO_LABEL]
+    found = [row.nonzero().flatten() for row in labels[:, 1:] != IGNORE_INDEX]
     return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=-1)
 
 

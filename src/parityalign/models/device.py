@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from transformers import BitsAndBytesConfig
 
 from parityalign.config import LoadingSettings
@@ -11,17 +12,18 @@ from parityalign.core import UserError, missing_package
 
 SMALLER = (
     "What would help, in `loading` of the run (docs/settings.md): dtype: bfloat16; quantise: 4bit; device_map: auto, "
-    "which uses all GPUs and the memory; fewer `pixels`; or a smaller model."
+    "which uses all GPUs and the memory; fewer `max_pixels`; or a smaller model."
 )
 """The end of a message that a model does not fit."""
 _NO_MEMORY = ("out of memory", "can't allocate memory")
-"""What torch says in a plain RuntimeError, on the CPU and on devices without a class of error for it."""
+"""What torch says in a plain RuntimeError where accelerate does not know its wording."""
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
     """Whether this is what is raised, on some device, when memory has run out."""
-    said = str(problem).lower()
-    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or any(words in said for words in _NO_MEMORY)
+    said = str(problem)
+    known = isinstance(problem, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(RuntimeError(said))
+    return known or any(words in said.lower() for words in _NO_MEMORY)
 
 
 def this_device() -> str:

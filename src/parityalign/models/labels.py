@@ -9,22 +9,22 @@ from dataclasses import dataclass, replace
 from parityalign.core import UserError
 from parityalign.models.encoding import Encoded, Processor, Prompter
 
-NO_LABEL = -100
+IGNORE_INDEX = -100
 """Label of a token that is not to be learnt, as torch's cross-entropy has it."""
 _PROBE = ("What is it?", "42")
 
 
 @dataclass(frozen=True)
-class Answered:
+class LabelledRow:
     """A prompt with an answer."""
 
     encoded: Encoded
-    """The whole row; its `labels` hold the answer's tokens and the end token, else `NO_LABEL`."""
+    """The whole row; its `labels` hold the answer's tokens and the end token, else `IGNORE_INDEX`."""
     ends: list[int]
     """For each labelled token: where in the answer's text it ends, in characters."""
 
 
-class Answerer:
+class LabelEncoder:
     """Writes answers behind prompts for one model.
 
     Attributes:
@@ -58,7 +58,7 @@ class Answerer:
         pad = tokenizer.pad_token_id
         self.pad_token: int = pad if pad is not None else self.end_token
 
-    def answered(self, encoded: Encoded, prompt: str, answer: str) -> Answered:
+    def encode(self, encoded: Encoded, prompt: str, answer: str) -> LabelledRow:
         """The row of a prompt with its answer.
 
         Args:
@@ -71,8 +71,8 @@ class Answerer:
         marks = self.prompter.answer_marks
         row = {key: values + [marks.get(key, 0)] * len(tokens) for key, values in encoded.per_token.items()}
         row["input_ids"] = encoded.tokens + tokens
-        row["labels"] = [NO_LABEL] * len(encoded.tokens) + tokens
-        return Answered(replace(encoded, per_token=row), [*said.ends, len(answer)])
+        row["labels"] = [IGNORE_INDEX] * len(encoded.tokens) + tokens
+        return LabelledRow(replace(encoded, per_token=row), [*said.ends, len(answer)])
 
 
 def _around_answer(prompter: Prompter) -> tuple[str, str]:

@@ -80,8 +80,8 @@ def open_processor(location: str, loading: LoadingSettings = AS_IT_IS) -> Proces
             "Take a variant that was tuned for chats (often called -it, -Instruct or -chat), or write its template to "
             "chat_template.jinja in a copy of its folder."
         )
-    if loading.pixels:
-        limit_pixels(processor.image_processor, loading.pixels)
+    if loading.max_pixels:
+        limit_pixels(processor.image_processor, loading.max_pixels)
     opened: Processor = processor
     return opened
 
@@ -100,7 +100,7 @@ def open_config(location: str, loading: LoadingSettings = AS_IT_IS) -> PreTraine
     if not known:
         named = ", ".join(config.architectures or [type(config).__name__])
         raise UserError(f"{location} is no vision-language model but a {named} ({config.model_type}). {_WANTED}")
-    if loading.pixels:
+    if loading.max_pixels:
         reader: Any = open_processor(location, loading)
         if grids := shared_grids(reader.image_processor):
             config.image_grid_pinpoints = grids

@@ -29,7 +29,7 @@ def limit_pixels(image_processor: Any, pixels: int) -> None:  # noqa: ANN401 - e
         _refuse_below(kind, _fixed_area(image_processor), pixels)
     else:
         raise UserError(
-            f"pixels is {pixels}, but how to limit them in a {kind} with size {size} is not known here. "
+            f"max_pixels is {pixels}, but how to limit them in a {kind} with size {size} is not known here. "
             "Leave the setting out, or make the images smaller."
         )
 
@@ -41,7 +41,9 @@ def shared_grids(image_processor: Any) -> list[list[int]] | None:  # noqa: ANN40
 
 def _refuse_below(kind: str, least: int, pixels: int) -> None:
     if pixels < least:
-        raise UserError(f"pixels is {pixels}, but a {kind} always looks at {least} or more. Set that many, or none.")
+        raise UserError(
+            f"max_pixels is {pixels}, but a {kind} always looks at {least} or more. Set that many, or none."
+        )
 
 
 def _limit_area(image_processor: Any, size: dict[str, int], pixels: int) -> None:  # noqa: ANN401

@@ -27,10 +27,10 @@ class Placed(NamedTuple):
     positions: Array
     """(places,) Where they stand among the prompt's tokens."""
     boxes: Array
-    """(places, 4) The part of the picture that each stands for: see `Placer.boxes`."""
+    """(places, 4) The part of the picture that each stands for: see `TokenBoxes.boxes`."""
 
 
-class Placer:
+class TokenBoxes:
     """Knows which part of a picture each image token of one processor stands for."""
 
     def __init__(self, processor: Processor) -> None:
@@ -58,7 +58,7 @@ class Placer:
         """
         return self._kept(size)
 
-    def place(self, size: Size, tokens: Sequence[int]) -> Placed:
+    def locate(self, size: Size, tokens: Sequence[int]) -> Placed:
         """The image tokens of a prompt, as `Encoded.tokens` has them, that shows one picture of this size.
 
         Raises:
@@ -89,7 +89,7 @@ def spread_over_cells(boxes: Array, grid: int = GRID) -> Array:
     """How a token's attention is shared out: `attention (..., tokens) @ spread` is attention on the picture's cells.
 
     Args:
-        boxes: (tokens, 4) As `Placer.boxes` gives them.
+        boxes: (tokens, 4) As `TokenBoxes.boxes` gives them.
         grid: Cells along each side.
 
     Returns:
@@ -108,7 +108,7 @@ def pooled(weights: Array, boxes: Array, grid: int = GRID) -> Array:
 
     Args:
         weights: (tokens,) Attention on each image token, not negative.
-        boxes: (tokens, 4) As `Placer.boxes` gives them.
+        boxes: (tokens, 4) As `TokenBoxes.boxes` gives them.
         grid: Cells along each side.
 
     Returns:

@@ -1,3 +1,6 @@
+from .api import OpenRun as OpenRun
+from .api import identify as identify
+from .api import open_run as open_run
 from .level import leveller as leveller
 from .objective import EVIDENCE as EVIDENCE
 from .pipeline import align as align
@@ -5,5 +8,7 @@ from .preflight import open_run_folder as open_run_folder
 from .preflight import refuse_foreign_folder as refuse_foreign_folder
 from .preflight import refuse_other_run as refuse_other_run
 from .preflight import refuse_shared_folder as refuse_shared_folder
+from .progress import plain_console as plain_console
+from .progress import shown_progress as shown_progress
 from .run import Outcome as Outcome
 from .run import Run as Run

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from parityalign import models, training
-from parityalign.config import LevelSettings, is_served, split_model
+from parityalign.config import OBSERVED, PRESET, LevelSettings, backend_of, needs_of, split_model
 from parityalign.core import (
     PROFILES,
     TEACHER,
@@ -11,28 +11,24 @@ from parityalign.core import (
     Pair,
     Profile,
     UserError,
-    find_part,
     read_index,
     read_observations,
 )
 from parityalign.models import Processor
-from parityalign.pipeline.run import Run
-from parityalign.stages import explanations_of, pair_weights
+from parityalign.stages import StageRun, explanations_of, pair_weights
 
 EVIDENCE = "evidence"
 """The artifact of what both models show of the pairs."""
-_OBSERVED = frozenset({"distribution", "attention"})
-"""What terms may need that lies in the shards of observations."""
 
 
-def objective_of(run: Run, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
+def objective_of(run: StageRun, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
     """What is minimised on these pairs, with what is stored of the teacher if a term or the weights of pairs need it.
 
     Raises:
         UserError: There is nothing for a term that was asked for by its name, or for the weights.
     """
     lacking = _lacking(run, settings)
-    if lacking and "discrepancy" not in settings.objective:
+    if lacking and PRESET not in settings.objective:
         term = repr(lacking[0])
         raise UserError(
             _nothing_for(run, f"level.objective has the term {term}", f"Leave {term} out of level.objective")
@@ -40,10 +36,10 @@ def objective_of(run: Run, settings: LevelSettings, pairs: Sequence[Pair]) -> ob
     weights = {name: ends for name, ends in settings.weights.items() if name not in lacking}
     teaches = run.config.evidence.teaches(settings)
     evidence = _evidence(run, weights, pairs) if teaches else None
-    return training.WeightedLoss(weights, divergence=settings.divergence, evidence=evidence)
+    return training.WeightedLoss(weights, settings=settings.own_settings, evidence=evidence)
 
 
-def note_left_out(run: Run, artifact: Artifact, settings: LevelSettings) -> None:
+def note_left_out(run: StageRun, artifact: Artifact, settings: LevelSettings) -> None:
     """Has the artifact's manifest say which terms of `objective: discrepancy` the teacher shows nothing for."""
     lacking, facts = _lacking(run, settings), artifact.also
     if lacking:
@@ -51,7 +47,7 @@ def note_left_out(run: Run, artifact: Artifact, settings: LevelSettings) -> None
         artifact.also = lambda: {**facts(), "note": note}
 
 
-def _lacking(run: Run, settings: LevelSettings) -> list[str]:
+def _lacking(run: StageRun, settings: LevelSettings) -> list[str]:
     """The terms that no pair has anything for: their share of the training would be for nothing."""
     if not settings.needs_evidence:
         return []
@@ -63,17 +59,12 @@ def _lacking(run: Run, settings: LevelSettings) -> list[str]:
         "explanation": explained,
     }
     missing = {need for need, found in there.items() if index and not found}
-    return [name for name in settings.weights if _needs(name) & missing]
+    return [name for name in settings.weights if needs_of(name) & missing]
 
 
-def _needs(term: str) -> frozenset[str]:
-    needs: frozenset[str] = getattr(find_part("objectives", term), "NEEDS", frozenset())
-    return needs
-
-
-def _evidence(run: Run, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Evidence":
+def _evidence(run: StageRun, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Evidence":
     stored = run.artifact(EVIDENCE)
-    wanted = {pair.pair_id for pair in pairs} if any(_needs(name) & _OBSERVED for name in terms) else set()
+    wanted = {pair.pair_id for pair in pairs} if any(needs_of(name) & OBSERVED for name in terms) else set()
     index = [line for line in read_index(stored.path, TEACHER) if line.pair_id in wanted]
     texts = explanations_of(stored)
     prompts = {name: task.explain_prompt for name, task in run.tasks.items()}
@@ -86,11 +77,11 @@ def _evidence(run: Run, terms: Collection[str], pairs: Sequence[Pair]) -> "train
             if pair.pair_id in texts
         },
         digest=stored.digest,
-        open_teacher=None if is_served(run.config.teacher) else lambda: _teacher_processor(run),
+        open_teacher=(lambda: _teacher_processor(run)) if backend_of(run.config.teacher).hub else None,
     )
 
 
-def _weights(run: Run, stored: Artifact) -> dict[str, float]:
+def _weights(run: StageRun, stored: Artifact) -> dict[str, float]:
     profiles, settings = list(stored.stream(PROFILES, Profile)), run.config.evidence
     measure = {"teacher_confidence": "teacher_logprob", "confidence_gap": "confidence_gap"}.get(settings.weight_by)
     if measure and profiles and all(getattr(profile, measure) is None for profile in profiles):
@@ -98,12 +89,12 @@ def _weights(run: Run, stored: Artifact) -> dict[str, float]:
     return pair_weights(profiles, settings)
 
 
-def _nothing_for(run: Run, what: str, instead: str) -> str:
+def _nothing_for(run: StageRun, what: str, instead: str) -> str:
     return (
         f"{what}, but the teacher {run.config.teacher} showed nothing for it on any pair: see "
         f"{run.artifact(EVIDENCE).path / 'manifest.json'}.\n{instead}, or take another teacher."
     )
 
 
-def _teacher_processor(run: Run) -> Processor:
+def _teacher_processor(run: StageRun) -> Processor:
     return models.open_processor(split_model(run.config.teacher)[1], run.config.loading.teacher)

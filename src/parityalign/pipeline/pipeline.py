@@ -1,71 +1,46 @@
 """The figure of the paper: images -> intake -> annotate (PA) -> identify (PI) -> level (PL) -> evaluate -> report.
 
-Each stage makes one artifact; it has nothing to do if that was made `of` the same things with the same settings.
+The stages are those of `stages/_list.py`, each with an artifact that is done again only when what it hangs on has
+changed. Views are made of the artifacts each time: scores, the student's card, the report.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from parityalign.core import SCORES
 from parityalign.export import write_card
-from parityalign.pipeline.level import gather_evidence, level_student
-from parityalign.pipeline.retention import checkup
 from parityalign.pipeline.run import Run
 from parityalign.report import write_report
-from parityalign.stages import (
-    Models,
-    accepted_images,
-    annotate_images,
-    evaluate_models,
-    identify_gaps,
-    score_run_answers,
-    sort_images,
-    verdicts_of,
-    was_levelled,
-    write_scores,
-    written_pairs,
-)
+from parityalign.stages import score_of_run, write_scores
+
+View = Callable[[Run], object]
 
 
-def align(run: Run) -> Iterator[str]:
-    """Brings the student towards the teacher; yields each stage's name when it is done, to stop or go on."""
-    tasks, config, seed, progress = run.tasks, run.config, run.config.seed, run.progress
-    teacher, student = run.load_teacher, run.load_student
+def align(run: Run, upto: str | None = None) -> Iterator[str]:
+    """Brings the student towards the teacher; yields each stage's name when it is done.
 
-    with run.stage("intake", "images", of=["pools", "tests"], settings=["intake"]) as images:
-        sort_images(images, run.pools, run.tests, settings=config.intake, progress=progress)
-    yield "intake"
-
-    of = ["images", "teacher model", "annotate prompt"]
-    with run.stage("annotate", "pairs", of=of, settings=["annotate", "seed"]) as made:
-        annotate_images(
-            made, accepted_images(images), tasks, teacher, settings=config.annotate, seed=seed, progress=progress
-        )
-        pairs = written_pairs(made)
-    yield "annotate"
-
-    of = ["pairs", "student model", "teacher model", "answer prompt", "metric"]
-    with run.stage("identify", "verdicts", of=of, settings=["identify"]) as verdicts:
-        identify_gaps(verdicts, pairs, tasks, student, teacher, settings=config.identify, progress=progress)
-    yield "identify"
-
-    evidence = gather_evidence(run, pairs, verdicts_of(verdicts))
-    yield "observe"
-
-    of = ["pairs", "verdicts", *evidence, "student model", "answer prompt"]
-    with run.stage("level", "student", of=of, settings=["level", "seed", *evidence]) as levelled:
-        level_student(run, levelled, pairs, verdicts_of(verdicts), settings=config.level, seed=seed)
-    write_card(config)
-    yield "level"
-
-    of = ["tests", "student model", "student", "teacher model", "answer prompt"]
-    with run.stage("evaluate", "answers", of=of, settings=["evaluate", "seed"]) as answers:
-        models = Models(student, run.load_levelled if was_levelled(levelled) else None, teacher)
-        evaluate_models(answers, run.tests, tasks, models, settings=config.evaluate, seed=seed, progress=progress)
-    scores = score_run_answers(answers, run.tests, tasks, settings=config.evaluate, seed=seed, left_out=run.left_out)
-    write_scores(run.folder.path / SCORES, checkup(run, pairs, verdicts_of(verdicts)).beside(scores))
-    write_card(config)
-    yield "evaluate"
-
-    if not run.report_is_current:
-        write_report(run.folder.path)
+    Args:
+        run: The run.
+        upto: The command after whose stages to stop; None: after the report.
+    """
+    last = max((place for place, stage in enumerate(run.stages) if stage.asked_by == upto), default=None)
+    for place, stage in enumerate(run.stages):
+        run.do(stage)
+        for view in VIEWS.get(stage.name, ()):
+            view(run)
+        yield stage.name
+        if place == last:
+            return
+    write_report(run.folder.path)
     yield "report"
+
+
+def _write_scores(run: Run) -> None:
+    write_scores(run.folder.path / SCORES, score_of_run(run))
+
+
+def _write_card(run: Run) -> None:
+    write_card(run.config)
+
+
+VIEWS: Mapping[str, tuple[View, ...]] = {"level": (_write_card,), "speed": (_write_scores, _write_card)}
+"""What is made after a stage, by the stage's name."""

@@ -10,20 +10,30 @@ from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
-from parityalign import models, training
+from parityalign import training
 from parityalign.config import (
     PREFIX,
     LoadingSettings,
     RunConfig,
     as_yaml,
+    backend_of,
     divided,
     is_path,
-    is_served,
     places_of,
     read_config,
     split_model,
 )
-from parityalign.core import CONFIG, DEMO_DATA, DRAWN, Progress, RunFolder, UserError, missing_package, write_whole
+from parityalign.core import (
+    CONFIG,
+    DEMO_DATA,
+    DRAWN,
+    EMBEDDED_MODELS,
+    Progress,
+    RunFolder,
+    UserError,
+    missing_package,
+    write_whole,
+)
 from parityalign.models import check_model_folder, commit_of
 from parityalign.pipeline.run import Run
 
@@ -66,8 +76,8 @@ def _pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:
     loadings = {}
     for role in _ROLES:
         loading, spec = getattr(config.loading, role), getattr(config, role)
-        kind, location = split_model(spec)
-        if kind == "hf" and not is_path(location) and not loading.commit:
+        _, location = split_model(spec)
+        if backend_of(spec).hub and not is_path(location) and not loading.commit:
             began: LoadingSettings | None = getattr(before.loading, role) if before else None
             same = began and getattr(before, role) == spec and began.revision == loading.revision
             kept = began.commit if began and same else None
@@ -79,17 +89,21 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
     """What would be found wrong only after hours of the teacher's work; looked at closely when a run begins."""
     for role in _ROLES:
         spec, loading = getattr(config, role), getattr(config.loading, role)
-        kind, location = split_model(spec)
-        if kind == "hf":
+        backend, (_, location) = backend_of(spec), split_model(spec)
+        if not before or (spec, loading) != (getattr(before, role), getattr(before.loading, role)):
+            backend.check(location, loading)
+        elif backend.hub:  # it was looked at before, but may be gone
             check_model_folder(location)
-            if not before or (spec, loading) != (getattr(before, role), getattr(before.loading, role)):
-                models.check_model(location, loading)
     for package in _PACKAGES_OF_METHOD.get(config.level.method, ()):
         if find_spec(package) is None:
             raise missing_package(f"level.method: {config.level.method}", package, package)
-    kind, location = split_model(config.student)
-    if kind == "hf" and (not before or before.level != config.level):
-        training.refuse_student(location, config.loading.student, config.level)
+    _, location = split_model(config.student)
+    trainable = backend_of(config.student).trainable
+    if not before or before.level != config.level:
+        if trainable or config.level.own_settings:
+            training.refuse_terms(config.level.weights, config.level.own_settings)
+        if trainable:
+            training.refuse_student(location, config.loading.student, config.level)
     if config.level.method == "qlora" and (not before or before.level.method != "qlora"):
         training.refuse_method("qlora")
 
@@ -134,8 +148,8 @@ def _given(config: RunConfig) -> Iterator[tuple[str, Sequence[Path]]]:
         elif data.test:
             yield f"tasks.{name}.test", [Path(data.test)]
     for role in _ROLES:
-        kind, _, location = getattr(config, role).partition(":")
-        if kind != "embedded" and not is_served(getattr(config, role)):
+        _, location = split_model(getattr(config, role))
+        if not (backend_of(getattr(config, role)).remote or Path(location).is_relative_to(EMBEDDED_MODELS)):
             yield role, _local(location)
 
 

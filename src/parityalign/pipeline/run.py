@@ -1,14 +1,12 @@
 """What the pipeline needs around the stages: a run's parts found by name, its artifacts with what they hang on."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
-from parityalign.config import RunConfig, Settings, TaskData
+from parityalign.config import RunConfig, Settings, TaskData, speed_only
 from parityalign.core import (
     CONFIG,
     CONTROLS,
@@ -17,7 +15,10 @@ from parityalign.core import (
     SERVER,
     TESTS,
     Artifact,
+    Judged,
+    Leveller,
     Model,
+    Pair,
     Progress,
     Question,
     RunFolder,
@@ -25,29 +26,15 @@ from parityalign.core import (
     Task,
     UserError,
     content_id,
+    input_digest,
 )
 from parityalign.data import keep_split, kept_left_out, kept_questions, open_source, split_state
 from parityalign.metrics import find_metric as find_metric
+from parityalign.pipeline.level import leveller
+from parityalign.pipeline.objective import note_left_out
 from parityalign.pipeline.run_models import RunModels
+from parityalign.stages import Stage, judged_pairs, stages_of, written_pairs
 from parityalign.tasks import task_of
-
-_SPEED_ONLY = frozenset(
-    {
-        *("annotate.batch_size", "identify.batch_size", "evaluate.batch_size", "evidence.batch_size"),
-        "evidence.always",
-        *("level.rows_at_once", "level.gradient_checkpointing", "level.liger"),
-    }
-)
-"""Settings that no result hangs on: changing one must not throw work away."""
-_IN_SCORES = frozenset({"evaluate.resamples"})
-"""Settings that matter to the scores only, which are computed anew from the answers."""
-_IN_CHECKUP = frozenset({"evaluate.forgotten_pairs", "evaluate.speed_questions"})
-"""Settings that matter to what `checkup.py` measures, and not to the answers."""
-
-_IN_EVIDENCE = frozenset({"evidence.explain", "evidence.max_new_tokens"})
-"""Settings that matter to what the models show, which levelling takes by its content."""
-_NOT_IN_SECTIONS = _SPEED_ONLY | _IN_SCORES | _IN_CHECKUP | _IN_EVIDENCE
-"""Of a section that a stage takes whole; a stage may still take one of them by its name."""
 
 
 class Outcome(NamedTuple):
@@ -71,6 +58,7 @@ class Run:
         tasks: The tasks by name, in the order of the configuration.
         outcomes: What became of each stage so far.
         models: Loads the models, and knows what to say of them.
+        stages: Its stages, in their order.
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig, progress: Progress, *, only: str | None = None) -> None:
@@ -85,9 +73,10 @@ class Run:
         self.folder = folder
         self.config = config
         self.progress = progress
-        self.tasks: dict[str, Task] = {name: task_of(name, data) for name, data in config.tasks.items()}
+        self.tasks: Mapping[str, Task] = {name: task_of(name, data) for name, data in config.tasks.items()}
         self.outcomes: list[Outcome] = []
         self.models = RunModels(config, folder.path / SERVER)
+        self.stages = stages_of(config)
         self._only = only
         self._artifacts: dict[str, Artifact] = {}
 
@@ -113,7 +102,9 @@ class Run:
 
     def _split(self, name: str, data: TaskData) -> Artifact:
         task = self.tasks[name]
-        plan = {f"tasks.{name}.{key}": getattr(data, key) for key in ("subset", "missing", "metric")}
+        benchmark = task.benchmark.name if task.benchmark else None
+        said = {"subset": data.subset, "missing": data.missing, "metric": task.metric.name, "benchmark": benchmark}
+        plan = {f"tasks.{name}.{key}": value for key, value in said.items()}
         made = self.folder.artifact(f"{TESTS}/{name}", inputs={"files": self._split_states[name]}, settings=plan)
         keep_split(made, task, data, self.progress)
         return made
@@ -121,13 +112,6 @@ class Run:
     @cached_property
     def _split_states(self) -> dict[str, str]:
         return {name: split_state(self.tasks[name], data.test) for name, data in self.config.tasks.items() if data.test}
-
-    @property
-    def report_is_current(self) -> bool:
-        """Whether `report.html` is younger than all that it tells of."""
-        report, told = self.folder.path / REPORT, [SCORES, CONTROLS, CONFIG, "*/manifest.json"]
-        newest = max(path.stat().st_mtime_ns for name in told for path in self.folder.path.glob(name))
-        return report.exists() and report.stat().st_mtime_ns >= newest
 
     def artifact(self, name: str) -> Artifact:
         """The artifact that a stage has made or found up to date in this process."""
@@ -150,75 +134,71 @@ class Run:
         loading = self.config.loading.student.model_copy(update={"revision": None, "commit": None})
         return self.models.load(f"hf:{folder}", loading, "after")
 
-    @contextmanager
-    def stage(
-        self,
-        name: str,
-        artifact: str,
-        *,
-        of: Sequence[str],
-        settings: Sequence[str],
-        chosen: Mapping[str, object] = MappingProxyType({}),
-        called: str = "",
-    ) -> Iterator[Artifact]:
-        """Gives a stage its artifact, finished if it is up to date, and notes what became of it.
+    @property
+    def pairs(self) -> list[Pair]:
+        """All pairs that the teacher wrote."""
+        return written_pairs(self.artifact("pairs"))
 
-        Args:
-            name: The stage, as its command is called.
-            artifact: The artifact's folder.
-            of: What it is made of: artifacts, `teacher model`, `student model`, `pools`, `tests`,
-                `annotate prompt`, `answer prompt`, `metric`.
-            settings: The parts of the configuration that matter to it, such as `annotate`, `seed` and `level.replay`.
-            chosen: Settings that are not the configuration's, under their names.
-            called: What is said of it, where a stage makes several artifacts; empty: the stage's own name.
+    @property
+    def judged(self) -> list[Judged]:
+        """All pairs with their verdicts."""
+        return judged_pairs(self.artifact("verdicts"), self.pairs)
+
+    def leveller(self, artifact: Artifact) -> Leveller:
+        """What trains the run's student; notes in the artifact which terms of the loss there is nothing for."""
+        note_left_out(self, artifact, self.config.level)
+        return leveller(self, self.config.level, self.config.seed)
+
+    def do(self, stage: Stage) -> None:
+        """Does a stage, as far as its artifact is not up to date, and notes what became of it.
 
         Raises:
             UserError: The artifact is not up to date, but this stage may not work in this process.
         """
-        inputs, plan = self._made_of(of, settings, chosen)
-        self._refuse_unless_allowed(name, self.folder.peek(artifact, inputs=inputs, settings=plan))
-        made = self._artifacts[artifact] = self.folder.artifact(artifact, inputs=inputs, settings=plan)
+        inputs, plan = self._made_of(stage), self._plan(stage)
+        self._refuse_unless_allowed(stage, self.folder.peek(stage.artifact, inputs=inputs, settings=plan))
+        made = self._artifacts[stage.artifact] = self.folder.artifact(stage.artifact, inputs=inputs, settings=plan)
         if made.finished:
-            yield made
-            self._note(called or name, "up to date: nothing changed", made)
+            self._note(stage, "up to date: nothing changed", made)
             return
         for stale in (SCORES, CONTROLS, REPORT):  # they tell of what is about to change
             (self.folder.path / stale).unlink(missing_ok=True)
-        self.folder.event("began", stage=name)
+        self.folder.event("began", stage=stage.name)
         began = time.monotonic()
-        self.models.begin(called or name, made)
-        yield made
+        self.models.begin(stage.name, made)
+        stage.work(self, made)
+        if not made.finished:
+            raise UserError(f"the stage {stage.name!r} ({stage.work.__module__}) ended without finishing its artifact")
         seconds, counts = round(time.monotonic() - began, 1), made.manifest["counts"]
-        self.folder.event("finished", stage=name, seconds=seconds, counts=counts)
-        self._note(called or name, f"done again: {made.redone_because}" if made.redone_because else "done", made)
+        self.folder.event("finished", stage=stage.name, seconds=seconds, counts=counts)
+        self._note(stage, f"done again: {made.redone_because}" if made.redone_because else "done", made)
 
-    def holds(self, artifact: str, *, of: Sequence[str], settings: Sequence[str], chosen: Mapping[str, object]) -> bool:
-        """Whether an artifact is there, finished and made of just this; arguments as in `stage`."""
-        inputs, plan = self._made_of(of, settings, chosen)
-        return self.folder.peek(artifact, inputs=inputs, settings=plan).finished
+    def holds(self, artifact: str, chosen: Mapping[str, object]) -> bool:
+        """Whether a stage's artifact is there, finished and current with these settings in place of those it has."""
+        stage = next(each for each in self.stages if each.artifact == artifact)
+        plan = {key: value for part in stage.settings for key, value in self._flat(part).items()} | dict(chosen)
+        return self.folder.peek(artifact, inputs=self._made_of(stage), settings=plan).finished
 
-    def _made_of(
-        self, of: Sequence[str], settings: Sequence[str], chosen: Mapping[str, object]
-    ) -> tuple[dict[str, str], dict[str, object]]:
-        inputs = {label: digest for part in of for label, digest in self._digests(part).items()}
-        plan = {key: value for part in settings for key, value in self._flat(part).items()}
-        plan |= chosen
-        if "level" in settings:
-            plan |= self.config.level.stands_for
-        return inputs, plan
+    def _made_of(self, stage: Stage) -> dict[str, str]:
+        of = (*stage.of, *stage.also_of(self.config))
+        return {label: digest for part in of for label, digest in self._digests(part).items()}
 
-    def _note(self, stage: str, why: str, made: Artifact) -> None:
+    def _plan(self, stage: Stage) -> dict[str, object]:
+        plan = {key: value for part in stage.settings for key, value in self._flat(part).items()}
+        return {**plan, **stage.derived(self)}
+
+    def _note(self, stage: Stage, why: str, made: Artifact) -> None:
         manifest = made.manifest
-        self.outcomes.append(Outcome(stage, why, manifest["counts"], manifest.get("note", "")))
+        self.outcomes.append(Outcome(stage.name, why, manifest["counts"], manifest.get("note", "")))
 
-    def _refuse_unless_allowed(self, stage: str, found: Artifact) -> None:
-        if found.finished or self._only in (None, stage):
+    def _refuse_unless_allowed(self, stage: Stage, found: Artifact) -> None:
+        if found.finished or self._only in (None, stage.asked_by):
             return
         folder = self.folder.path
         state = f"is out of date: {found.redone_because}" if found.redone_because else "is not finished"
         raise UserError(
             f"{self._only} builds on {found.path}, which {state}.\n"
-            f"First: parityalign {stage} {folder}   (or do everything: parityalign run {folder / CONFIG})"
+            f"First: parityalign {stage.asked_by} {folder}   (or do everything: parityalign run {folder / CONFIG})"
         )
 
     def _digests(self, part: str) -> dict[str, str]:
@@ -235,9 +215,9 @@ class Run:
                 return {f"images of {name}": self._digest_of(sources) for name, sources in self.pools.items()}
             case "tests":
                 splits = self._splits.items()
-                return {f"test of {name}": content_id(made.digest, self._split_states[name]) for name, made in splits}
+                return {f"{TESTS}/{name}": input_digest(made.manifest) for name, made in splits}
             case "annotate prompt":
-                return {f"{part} of {task.name}": content_id(task.annotate_prompt) for task in tasks}
+                return {f"{part} of {task.name}": content_id(task.annotate_prompt, *task.kinds) for task in tasks}
             case "explain prompt":
                 return {f"{part} of {task.name}": content_id(task.explain_prompt) for task in tasks}
             case "answer prompt":
@@ -260,4 +240,5 @@ class Run:
         values = {f"{section}.{name}": item for name, item in value.model_dump(mode="json").items()}
         if key:
             return {part: values[part]}
-        return {name: item for name, item in values.items() if name not in _NOT_IN_SECTIONS}
+        fast = {f"{section}.{name}" for name in speed_only(type(value))}
+        return {name: item for name, item in values.items() if name not in fast}

@@ -6,22 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from parityalign import models
-from parityalign.config import LoadingSettings, RunConfig, is_served
+from parityalign import engines
+from parityalign.config import LoadingSettings, RunConfig, backend_of
 from parityalign.core import Artifact, Model
 from parityalign.models import fingerprint, load_model
 
 _THEN = ", then "
-
-
-class Servers(Protocol):
-    """What is needed of `models/http.py`: models by URL, and what they were asked in a stage."""
-
-    def model(self, location: str, stage: str) -> Model:
-        """The model at a URL, whose requests are noted under the stage."""
-
-    def facts(self, stage: str) -> Mapping[str, object]:
-        """What a stage's manifest says about them; empty if nothing was asked."""
 
 
 @runtime_checkable
@@ -40,7 +30,7 @@ class RunModels:
 
         Args:
             config: The configuration.
-            ledger: The folder where it is kept what servers were asked.
+            ledger: The folder where it is kept what remote models were asked.
         """
         self._config = config
         self._ledger = ledger
@@ -60,7 +50,7 @@ class RunModels:
     def begin(self, stage: str, artifact: Artifact) -> None:
         """What is loaded from now on is loaded for this stage, and its artifact's manifest will say how it ran."""
         self._stage, self._artifact = stage, artifact
-        artifact.also = lambda: self._asked_of_servers(stage)
+        artifact.also = lambda: self._asked_elsewhere(stage)
 
     def load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
         """Loads a model, after what the one before left behind is gone: two need not fit into memory.
@@ -70,9 +60,9 @@ class RunModels:
             loading: How it is loaded.
             role: What the stage's manifest calls it: `teacher`, `before` or `after`.
         """
+        if backend_of(spec).remote:
+            return self._remotes.model(spec, loading, self._stage)
         gc.collect()
-        if is_served(spec):
-            return self._servers.model(spec, self._stage)
         model = load_model(spec, loading)
         if isinstance(model, Described):
             self._remember(role, {**({"commit": loading.commit} if loading.commit else {}), **model.facts})
@@ -84,15 +74,14 @@ class RunModels:
         known = self._artifact.remembered.get("models", {})
         self._artifact.remember(models={**known, role: _in_turn(known.get(role, {}), facts)})
 
-    def _asked_of_servers(self, stage: str) -> Mapping[str, object]:
-        served = any(map(is_served, (self._config.teacher, self._config.student)))
-        return self._servers.facts(stage) if served else {}
+    def _asked_elsewhere(self, stage: str) -> Mapping[str, object]:
+        remote = any(backend_of(spec).remote for spec in (self._config.teacher, self._config.student))
+        return self._remotes.facts(stage) if remote else {}
 
     @cached_property
-    def _servers(self) -> Servers:
-        """What the run asks over the network, and what it has spent there."""
-        made: Servers = models.Servers(self._config.server, self._ledger)
-        return made
+    def _remotes(self) -> "engines.Remotes":
+        """What the run asks elsewhere, and what it has spent there."""
+        return engines.Remotes(self._config.server, self._ledger)
 
 
 def _in_turn(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ RUNTIME_BYTES = {True: 1.0e9, False: 0.5e9}
 CPU_TOKENS, MOST_TOKENS, SHARE_OF_FREE, HIDDEN_STATES = 16384, 131_072, 0.5, 24
 """How many tokens and patches go through a model at once; `models/_batches.py` has the same numbers and says why."""
 MOST_LOGITS = 2**25
-"""In training, of one pass; more are made in chunks, as `objectives/_passes.py` says, which has the same number."""
+"""In training, of one pass; more are made in chunks, as `losses/_passes.py` says, which has the same number."""
 FLOAT32, HALF = 4, 2
 _QUANTISED = {"8bit": 1.0, "4bit": 0.516}
 """Bytes of a weight; in 4 bits with its share of the scales, quantised again (Dettmers et al. 2023, section 3)."""
@@ -61,10 +61,10 @@ def _wished(level: LevelSettings, device: Device) -> Way:
     return Way(
         method=level.method,
         checkpointing=level.gradient_checkpointing,
-        rows=min(level.batch_size, level.rows_at_once or level.batch_size),
+        rows=min(level.batch_size, level.micro_batch_size or level.batch_size),
         half=device.is_gpu,
-        tower=bool(level.parts.vision),
-        language=bool(level.parts.language),
+        tower=bool(level.lr_multipliers.vision),
+        language=bool(level.lr_multipliers.language),
     )
 
 
@@ -73,7 +73,7 @@ def asking_seconds(work: Work, size: Size, loading: LoadingSettings, device: Dev
     read = _forward(work, size) - 2.0 * work.again * _once(work, size)
     if work.given:
         return read / (device.operations * USED)
-    batches = math.ceil(work.requests / rows_at_once(work, size, loading, device))
+    batches = math.ceil(work.requests / rows_per_batch(work, size, loading, device))
     step = max(STEP_SECONDS[device.is_gpu], weights(size, loading, device) / (device.bandwidth * STREAMED))
     return read / (device.operations * USED) + batches * work.reply_tokens / work.requests * step
 
@@ -100,10 +100,10 @@ def measured_seconds(work: Work, pace: Pace, level: LevelSettings) -> float:
 
 def asking_memory(work: Work, size: Size, loading: LoadingSettings, device: Device) -> float:
     """Bytes that a model takes while it is asked: weights, cache, one layer's activations, and its batch's logits."""
-    return _asking_memory(work, size, loading, device, rows_at_once(work, size, loading, device))
+    return _asking_memory(work, size, loading, device, rows_per_batch(work, size, loading, device))
 
 
-def rows_at_once(work: Work, size: Size, loading: LoadingSettings, device: Device) -> int:
+def rows_per_batch(work: Work, size: Size, loading: LoadingSettings, device: Device) -> int:
     """Requests in a batch of local generation: as many as `models/_batches.py` takes, halved where memory runs out."""
     token = (size.cached + HIDDEN_STATES * size.language.hidden) * _number(loading, device)
     free = device.memory - RUNTIME_BYTES[device.is_gpu] - weights(size, loading, device)

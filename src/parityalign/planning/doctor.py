@@ -13,10 +13,9 @@ from huggingface_hub import constants, get_session
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 
 from parityalign import training
-from parityalign.config import LoadingSettings, RunConfig, is_path, split_model
+from parityalign.config import LoadingSettings, RunConfig, backend_of, is_path, split_model
 from parityalign.core import UserError
 from parityalign.models import (
-    check_model,
     dtype_of,
     model_folder,
     open_config,
@@ -152,11 +151,12 @@ def _problem_of_method(method: str) -> str | None:
 
 
 def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> Patient:
-    kind, location = split_model(spec)
-    if kind != "hf":
-        return Patient(role, spec)
+    backend, (_, location) = backend_of(spec), split_model(spec)
     facts: dict[str, Any] = {}
     try:
+        if not backend.hub:
+            backend.check(location, loading)
+            return Patient(role, spec)
         folder = model_folder(location, loading, weights=False)
         if not is_path(location):
             facts["commit"] = folder.name
@@ -164,7 +164,7 @@ def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> 
         facts |= _loaded_as(config, loading)
         refuse_damaged(location, folder)  # of such files no size says anything
         facts |= _room(location, folder, config, loading, here)
-        check_model(location, loading)
+        backend.check(location, loading)
         processor: Any = open_processor(location, loading)
         facts["image_processor"] = type(processor.image_processor).__name__
     except UserError as problem:

@@ -40,7 +40,7 @@ def _asking(work: Work, size: Size, loading: LoadingSettings, device: Device) ->
         for key, value in changes
         if getattr(loading, key) != value
     }
-    fewer = f"{place}.pixels to look at smaller pictures"
+    fewer = f"{place}.max_pixels to look at smaller pictures"
     return needed, _in_words(f"asking the {work.role} ({work.stage})", needed, others, fewer, device)
 
 
@@ -60,7 +60,7 @@ def _training(work: Work, size: Size, level: LevelSettings, device: Device) -> I
         "level.method: qlora and level.gradient_checkpointing: true": way._replace(method="qlora", checkpointing=True),
     }
     others = {words: needed(other) for words, other in ways.items() if other != way}
-    yield _in_words("training the student", needed(way), others, "loading.student.pixels", device)
+    yield _in_words("training the student", needed(way), others, "loading.student.max_pixels", device)
 
 
 def _in_words(what: str, needed: float, others: Mapping[str, float], fewer: str, device: Device) -> str:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from PIL.Image import Image
 
-from parityalign.config import LoadingSettings, RunConfig, is_served, split_model
+from parityalign.config import LoadingSettings, RunConfig, backend_of, split_model
 from parityalign.core import EMBEDDED_MODELS, Task, UserError
 from parityalign.models import load_model
 from parityalign.planning import costs
@@ -20,7 +20,7 @@ from parityalign.planning.sampling import Sample, SamplingOptions, sample
 from parityalign.planning.sizes import Known, Pace, Prompts, Reading, Seen
 from parityalign.planning.sizing import CHARACTERS_PER_TOKEN, CHAT_TOKENS, place_of, reading_of, size_of
 from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, ROLES, Amount, Role, Work, explanation_tokens, works
-from parityalign.tasks import load_task
+from parityalign.tasks import task_of
 
 QUESTION = "What is written on the sign beside the door?"
 """Stands for the questions that nobody has written yet."""
@@ -50,7 +50,7 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     if options.device and options.measure:
         raise UserError("--measure times this machine and --device plans for another one. Give one of them.")
     where = device(options.device) if options.device else this_machine()
-    tasks = {name: load_task(name) for name in config.tasks}
+    tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
     limit = config.evaluate.limit
     samples = {name: sample(task, config.tasks[name], options.ask, limit=limit) for name, task in tasks.items()}
     known = {role: _known(config, role, tasks, samples, options) for role in ROLES}
@@ -69,10 +69,10 @@ def _known(
 ) -> Known:
     """What can be known of one of the two models without loading it, or by asking it a little."""
     spec = getattr(config, role)
-    kind, location = split_model(spec)
-    if is_served(spec):
+    backend, (_, location) = backend_of(spec), split_model(spec)
+    if backend.remote:
         return _served(location.partition("#")[2], tasks, samples, options)
-    if kind != "hf":
+    if not backend.hub:
         return Known(_guessed(tasks, samples), "which has no configuration")
     known = _configured(location, getattr(config.loading, role), tasks, samples, options)
     return replace(known, pace=_pace(config, role, tasks, samples)) if _is_measured(location, options) else known
@@ -121,7 +121,8 @@ def _guessed(tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> dict[s
 
 def _prompts(task: Task) -> Prompts:
     answer, explain = (form.format(question=QUESTION) for form in (task.answer_prompt, task.explain_prompt))
-    return Prompts(task.annotate_prompt, answer, explain)
+    longest = max(task.kinds, key=len, default="")
+    return Prompts(task.annotate_prompt_for(longest), answer, explain)
 
 
 def _is_measured(location: str, options: PlanOptions) -> bool:
@@ -158,7 +159,7 @@ def _row(config: RunConfig, work: Work, known: Known, where: Device) -> Row:
         seconds = costs.levelling_seconds(work, known.size, way, where)
         memory = costs.levelling_memory(work, known.size, way, config.level, where)
     elif known.size:
-        at_once = costs.rows_at_once(work, known.size, loading, where)
+        at_once = costs.rows_per_batch(work, known.size, loading, where)
         seconds = costs.asking_seconds(work, known.size, loading, where)
         memory = costs.asking_memory(work, known.size, loading, where)
     if known.pace:
@@ -195,9 +196,9 @@ def _assumed(
     )
     if config.wants_explanations:
         said.append(f"explanations of {explanation_tokens(config)} tokens with their answers, all of them kept")
-    if config.level.needs_observations and is_served(config.teacher):
+    if config.level.needs_observations and not backend_of(config.teacher).shows:
         left_out = " and ".join(config.level.needs_observations)
-        said.append(f"without {left_out}: a teacher behind a server shows nothing but its words")
+        said.append(f"without {left_out}: this teacher shows nothing but its words")
     for role, each in known.items():
         said.extend(f"{role}: {how}" for how in {reading.assumed for reading in each.readings.values()} if how)
         if each.pace:

@@ -12,9 +12,6 @@ from parityalign.config import PREFIX, TaskData, divided
 from parityalign.core import Found, Task, UserError
 from parityalign.data import Unfit, open_picture, open_questions, open_source
 
-OFFICIAL = {"textvqa": 5000, "stvqa": 2600, "chartqa": 2500, "okvqa": 5046}
-"""Questions of the benchmarks' labelled splits, where a copy on the hub is not asked; of ST-VQA about a tenth."""
-
 
 @dataclass(frozen=True)
 class SamplingOptions:
@@ -115,11 +112,20 @@ def _questions(task: Task, data: TaskData, limit: int | None) -> tuple[int, list
     if data.test is None:
         return 0, []
     if _is_in_hub(data.test):
-        official = OFFICIAL.get(task.name, limit or 0)
-        found = min(official, limit) if limit else official
-        return found, [f"{found:,} questions, as many as are published or `evaluate.limit` allows"]
+        return _official(task, data.test, limit)
     rows = sum(1 for _ in open_questions(task, data.test)[0])
     return (min(rows, limit) if limit else rows), []
+
+
+def _official(task: Task, test: str, limit: int | None) -> tuple[int, list[str]]:
+    """The same of a split on the hub, which is not asked: what the benchmark says of itself."""
+    official = task.benchmark.questions if task.benchmark else None
+    if official is not None:
+        found = min(official, limit) if limit else official
+        return found, [f"{found:,} questions, as many as are published or `evaluate.limit` allows"]
+    if limit:
+        return limit, [f"{limit:,} questions, as `evaluate.limit` allows; nobody knows how many {test} has"]
+    return 0, [f"no question of {test}, as nobody knows how many it has; set `evaluate.limit` to plan for them"]
 
 
 def _is_in_hub(spec: str) -> bool:

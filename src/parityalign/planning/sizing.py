@@ -159,8 +159,8 @@ def _patches_of_size(place: Place, loading: LoadingSettings, size: tuple[int, in
     """Of a picture of so many pixels: what it shows plays no part."""
     opened: Any = AutoImageProcessor
     processor = opened.from_pretrained(place.location, backend=BACKEND)
-    if loading.pixels:
-        limit_pixels(processor, loading.pixels)
+    if loading.max_pixels:
+        limit_pixels(processor, loading.max_pixels)
     return _patches(processor(images=[new("RGB", size)], return_tensors="pt"), _config(place, loading))
 
 

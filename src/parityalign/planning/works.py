@@ -5,12 +5,13 @@ and memory from `costs.py`.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from parityalign.config import LevelSettings, RunConfig, is_served
+from parityalign.config import LevelSettings, RunConfig, backend_of
 from parityalign.planning.sizes import Reading, Seen
+from parityalign.stages import PlannedAmounts, Stage, stages_of
 
 Role = Literal["teacher", "student"]
 Prompt = Literal["annotate", "answer", "explain"]
@@ -21,7 +22,7 @@ ANSWER_TOKENS = 5
 """Of an answer in a word or a phrase, with its end."""
 EXPLANATION_TOKENS = 50
 """Of an explanation in one sentence, with the answer behind it."""
-LOOKS = 8
+EVALUATIONS = 8
 """Times that the held-out pairs are looked at in a training; `training/trainer.py` has the same number."""
 
 
@@ -89,7 +90,16 @@ def works(
             the run costs less.
     """
     run = _Run(config, amounts, readings, failures)
-    return [run.annotate(), *run.identify(), *run.observe(), run.level(), *run.evaluate()]
+    own: dict[str, Callable[[], Iterable[Work]]] = {
+        "annotate": lambda: [run.annotate()],
+        "identify": run.identify,
+        "observe": run.observe,
+        "level": lambda: [run.level()],
+        "evaluate": run.evaluate,
+        "forgotten": run.forgotten,
+    }
+    stages = stages_of(config)
+    return [work for stage in stages for work in (own[stage.name]() if stage.name in own else run.added(stage))]
 
 
 def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
@@ -155,7 +165,7 @@ class _Run:
         if explains:
             yield self._asked("observe explanations", "teacher", self.pairs, reply, "explain")
         for role in ROLES:
-            if is_served(getattr(self.config, role)):  # shows nothing but its text
+            if not backend_of(getattr(self.config, role)).shows:
                 continue
             yield self._asked("observe", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
             if explains:
@@ -187,7 +197,7 @@ class _Run:
             reply_tokens=examples * (views * ANSWER_TOKENS + explains * explanation_tokens(self.config)),
             patches=round(examples * mean(lambda seen: seen.patches)),
             steps=steps,
-            looked=(LOOKS + 1) * picked.held_out if steps else 0,
+            looked=(EVALUATIONS + 1) * picked.held_out if steps else 0,
             passes=views + explains,
         )
 
@@ -197,7 +207,18 @@ class _Run:
         yield self._asked("evaluate before", "student", questions, reply)
         yield self._asked("evaluate after", "student", questions, reply)
         yield self._asked("evaluate", "teacher", questions, reply)
+
+    def forgotten(self) -> Iterator[Work]:
         yield self._asked("evaluate forgotten", "student", self._known_before(), self._judged)
+
+    def added(self, stage: Stage) -> Iterator[Work]:
+        """What a stage that is not known here says that it will ask."""
+        amounts = {
+            task: PlannedAmounts(each.images, self.pairs[task], self.failed[task], each.questions)
+            for task, each in self.amounts.items()
+        }
+        for asked in stage.planned(self.config, amounts) if stage.planned else ():
+            yield self._asked(stage.name, asked.role, asked.requests, asked.reply_tokens)
 
     @property
     def _judged(self) -> int:

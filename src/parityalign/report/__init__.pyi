@@ -1,10 +1,6 @@
-from .controls import Control as Control
-from .controls import Controls as Controls
-from .controls import GapPrecision as GapPrecision
 from .controls import control_table as control_table
 from .differences import Table as Table
 from .differences import difference_tables as difference_tables
-from .files import read_manifest as read_manifest
 from .files import read_record as read_record
 from .files import read_records as read_records
 from .flow import VERDICT_WORDS as VERDICT_WORDS
@@ -23,8 +19,6 @@ from .retention import speed_line as speed_line
 from .tables import COVERAGE_HEADINGS as COVERAGE_HEADINGS
 from .tables import PART_HEADINGS as PART_HEADINGS
 from .tables import SCORE_HEADINGS as SCORE_HEADINGS
-from .tables import Estimate as Estimate
-from .tables import Scores as Scores
 from .tables import coverage_table as coverage_table
 from .tables import headline as headline
 from .tables import part_table as part_table

@@ -9,8 +9,8 @@ from itertools import accumulate
 
 from markupsafe import Markup
 
-from parityalign.core import VerdictKind
-from parityalign.report.tables import Estimate, Scores, TaskScores, estimate_cell
+from parityalign.core import Estimate, Scores, TaskScores, VerdictKind
+from parityalign.report.tables import estimate_cell
 
 WIDTH, LEFT, RIGHT = 400.0, 8.0, 392.0
 LANE = 13.0

@@ -2,42 +2,9 @@
 
 from typing import NamedTuple
 
-from parityalign.core import Lost, Record
+from parityalign.core import Control, Controls, GapPrecision
 from parityalign.report.retention import lost_cells
-from parityalign.report.tables import ABSENT, Bare, estimate_cell, percent
-
-
-class Control(Record):
-    """The student trained on something else than this run's gaps and replay."""
-
-    name: str
-    description: str = ""
-    pairs: int | None = None
-    """Pairs trained on."""
-    steps: int | None = None
-    """Optimiser steps."""
-    tasks: dict[str, Bare] = {}
-    """Score of the student after, by task."""
-    mean: Bare | None = None
-    mean_gain: Bare | None = None
-    run_ahead: Bare | None = None
-    """How much the run's own student scores above this one on average, question by question."""
-    forgotten: Lost | None = None
-    """Of the test questions."""
-
-
-class GapPrecision(Record):
-    """How many gaps carry an answer that is true of the drawn picture."""
-
-    n: int
-    right: int
-
-
-class Controls(Record):
-    """The content of `controls.json`: `{"controls": [...], "gap_precision": {...}}`."""
-
-    controls: tuple[Control, ...]
-    gap_precision: GapPrecision | None = None
+from parityalign.report.tables import ABSENT, estimate_cell, percent
 
 
 class ControlTable(NamedTuple):

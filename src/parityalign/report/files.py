@@ -1,6 +1,5 @@
 """Reads the files of a run folder as they lie: finished, cut off in the middle, or not there yet."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,7 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from parityalign.core import MANIFEST, Record, Stream, UserError, manifest_digest
+from parityalign.core import Record, Stream, UserError, read_manifest, stale_inputs
 
 R = TypeVar("R", bound=Record)
 
@@ -36,31 +35,9 @@ def read_record(path: Path, record_type: type[R]) -> R | None:
         raise _unreadable(str(path), problem) from problem
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest that a stage writes last, None where the stage has not finished.
-
-    Raises:
-        UserError: the manifest is no JSON object.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_bytes())
-    except ValueError as problem:
-        raise _unreadable(str(path), problem) from problem
-    if not isinstance(manifest, dict):
-        raise _unreadable(str(path), ValueError("not a JSON object"))
-    return manifest
-
-
-def evidence_is_current(run: Path) -> bool:
-    """Whether what the models show is finished, and of the pairs and verdicts that lie in the run now."""
-    manifest = read_manifest(run / "evidence")
-    if manifest is None:
-        return False
-    others = {name: read_manifest(run / name) for name in ("pairs", "verdicts")}
-    return all(other and manifest["inputs"].get(name) == manifest_digest(other) for name, other in others.items())
+def is_current(run: Path, artifact: str) -> bool:
+    """Whether an artifact is finished, and of the artifacts that lie in the run now."""
+    return read_manifest(run / artifact) is not None and not stale_inputs(run, artifact)
 
 
 def read_settings(path: Path) -> tuple[str, dict[str, Any]]:

@@ -5,14 +5,25 @@ the student's manifest alone.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import Answer, ImageRef, LevelResult, Pair, Rejected, Reply, Verdict, VerdictKind
-from parityalign.report.files import read_manifest, read_records
-from parityalign.report.tables import Scores
+from parityalign.core import (
+    Answer,
+    ImageRef,
+    LevelResult,
+    Pair,
+    Rejected,
+    Reply,
+    Scores,
+    Verdict,
+    VerdictKind,
+    read_manifest,
+)
+from parityalign.report.files import read_records
+from parityalign.stages import STAGES, Stage
 
 VERDICT_WORDS = {
     VerdictKind.TEACHER_ONLY: "gap (only the teacher is right)",
@@ -46,6 +57,7 @@ def flow(
     tasks: Sequence[str],
     verdicts: Mapping[str, Mapping[VerdictKind, int]],
     scores: Scores | None,
+    stages: Sequence[Stage] = STAGES,
 ) -> list[Step]:
     """The stations from images to scores.
 
@@ -54,15 +66,26 @@ def flow(
         tasks: in the order in which they are shown.
         verdicts: how many pairs of each task have each verdict.
         scores: None where there are none yet.
+        stages: of the run, in their order.
     """
-    return [
-        _images(run / "images"),
-        _replies(run / "pairs"),
-        _pairs(run / "pairs", tasks),
-        _verdicts(run / "verdicts", verdicts),
-        _trained(run / "student"),
-        _scored(run / "answers", scores),
-    ]
+    told: dict[str, Callable[[], list[Step]]] = {
+        "images": lambda: [_images(run / "images")],
+        "pairs": lambda: [_replies(run / "pairs"), _pairs(run / "pairs", tasks)],
+        "verdicts": lambda: [_verdicts(run / "verdicts", verdicts)],
+        "student": lambda: [_trained(run / "student")],
+        "answers": lambda: [_scored(run / "answers", scores)],
+    }
+    steps = [told[stage.artifact]() if stage.artifact in told else _counted(run, stage) for stage in stages]
+    return [step for of_stage in steps for step in of_stage]
+
+
+def _counted(run: Path, stage: Stage) -> list[Step]:
+    """A stage of which nothing is known here but what its manifest counts; parts of other commands have own tables."""
+    manifest = read_manifest(run / stage.artifact)
+    if manifest is None or stage.command:
+        return []
+    counts = {name: count for name, count in manifest["counts"].items() if isinstance(count, int)}
+    return [_noted(Step(stage.name, None, _formatted(counts.items())), run / stage.artifact)]
 
 
 def in_order(names: Iterable[str], tasks: Sequence[str]) -> list[str]:

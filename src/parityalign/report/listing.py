@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parityalign.core import PROFILES, Measure, Pair, Profile, UserError, VerdictKind, did_you_mean
+from parityalign.core import PROFILES, Measure, Pair, Profile, UserError, VerdictKind, did_you_mean, read_manifest
 from parityalign.report.differences import MEASURE_WORDS, Table
-from parityalign.report.files import evidence_is_current, read_manifest, read_records
+from parityalign.report.files import is_current, read_records
 from parityalign.report.flow import VERDICT_WORDS
 from parityalign.report.tables import ABSENT, counted
 from parityalign.stages import most_discrepant_first
@@ -39,7 +39,7 @@ def read_profiles(run: Path) -> list[Profile]:
         )
     if read_manifest(folder) is None or not (folder / PROFILES).is_file():
         raise UserError(f"{folder} is not finished.\nGo on with it: {command}")
-    if not evidence_is_current(run):
+    if not is_current(run, "evidence"):
         raise UserError(f"{folder} is of other pairs or verdicts than {run} has now.\nMake it anew: {command}")
     return list(read_records(folder / PROFILES, Profile))
 

@@ -12,11 +12,24 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from parityalign.core import PROFILES, Measure, Pair, Profile, Rejected, UserError, Verdict, VerdictKind, write_whole
+from parityalign.core import (
+    PROFILES,
+    Controls,
+    Measure,
+    Pair,
+    Profile,
+    Rejected,
+    Scores,
+    UserError,
+    Verdict,
+    VerdictKind,
+    read_manifest,
+    write_whole,
+)
 from parityalign.report.charts import score_chart, verdict_chart
-from parityalign.report.controls import Controls, control_table
+from parityalign.report.controls import control_table
 from parityalign.report.differences import MEASURE_WORDS, measure_table, relation_tables, spreads
-from parityalign.report.files import evidence_is_current, read_manifest, read_record, read_records, read_settings
+from parityalign.report.files import is_current, read_record, read_records, read_settings
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
 from parityalign.report.gallery import Exhibit, choose_gaps, exhibit
 from parityalign.report.looks import maps_of
@@ -27,13 +40,13 @@ from parityalign.report.tables import (
     PAPER_HEADINGS,
     PART_HEADINGS,
     SCORE_HEADINGS,
-    Scores,
     coverage_table,
     headline,
     paper_table,
     part_table,
     score_table,
 )
+from parityalign.stages import with_added
 
 GAPS_SHOWN = 24
 QUARANTINED_SHOWN = 50
@@ -44,7 +57,7 @@ EVENT_TIME = re.compile(r'^{"time": "(\d{4}-\d\d-\d\d)T(\d\d:\d\d)', re.MULTILIN
 
 
 def write_report(run: Path) -> Path:
-    """Writes RUN/report.html from whatever the run has so far and returns its path.
+    """Writes RUN/report.html from whatever the run has so far; a file that says the same already is left alone.
 
     Raises:
         UserError: there is no run folder, or one of its files cannot be read.
@@ -54,7 +67,9 @@ def write_report(run: Path) -> Path:
     page = _environment().get_template("page.html").render(_facts(run))
     path = run / "report.html"
     # What has no UTF-8 form, such as half of a file name in another encoding, becomes a question mark.
-    write_whole(path, page.encode("utf-8", "replace").decode("utf-8"))
+    content = page.encode("utf-8", "replace")
+    if not path.is_file() or path.read_bytes() != content:
+        write_whole(path, content)
     return path
 
 
@@ -81,7 +96,7 @@ def _facts(run: Path) -> dict[str, object]:
         "settings": settings,
         "models": _models(said),
         "result": _result(scores, verdicts),
-        "flow": flow(run, tasks, verdicts, scores),
+        "flow": flow(run, tasks, verdicts, scores, with_added(said.get("stages") or ())),
         **_score_facts(scores),
         **_kept_facts(scores),
         **_verdict_facts(verdicts),
@@ -143,7 +158,7 @@ def _control_facts(run: Path) -> dict[str, object]:
 
 def _difference_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
     """How the two models differ, where that was observed."""
-    profiles = list(read_records(run / "evidence" / PROFILES, Profile)) if evidence_is_current(run) else []
+    profiles = list(read_records(run / "evidence" / PROFILES, Profile)) if is_current(run, "evidence") else []
     if not profiles:
         return {"differences": [], "relations": []}
     differences = []
@@ -168,7 +183,7 @@ def _exhibits(run: Path, chosen: Iterable[Pair]) -> list[Exhibit]:
         for verdict in read_records(run / "verdicts" / "verdicts.jsonl", Verdict)
         if verdict.pair_id in wanted
     }
-    maps = maps_of(run / "evidence", wanted) if evidence_is_current(run) else {}
+    maps = maps_of(run / "evidence", wanted) if is_current(run, "evidence") else {}
     return [exhibit(pair, known.get(pair_id), maps.get(pair_id, {})) for pair_id, pair in wanted.items()]
 
 

@@ -1,86 +1,15 @@
 """The scores of a run as rows of plain text, so that terminal and page write the same numbers one way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BeforeValidator
+from parityalign.core import Comparison, Coverage, Estimate, Gain, Scores, TaskScores
 
-from parityalign.core import Forgotten, Record, Speed
-
+WHO = ("before", "after", "teacher")
+"""The models in the order of every table."""
 ABSENT = "-"
 """Stands where a number is not known."""
-
-
-class Estimate(Record):
-    """A score on a scale of 0 to 100 and how sure it is."""
-
-    score: float
-    ci: tuple[float, float] | None = None
-    """95 % bootstrap interval, clustered by image."""
-    p: float | None = None
-    """Of the paired test of before against after; gains only."""
-
-
-def _with_score(value: object) -> object:
-    return {"score": value} if isinstance(value, int | float) else value
-
-
-Bare = Annotated[Estimate, BeforeValidator(_with_score)]
-"""An estimate that a file may also write as a mere number."""
-
-
-class Part(Record):
-    """What `scores.json` says of one part of a benchmark."""
-
-    n: int
-    """Questions scored."""
-    before: Estimate | None = None
-    after: Estimate | None = None
-    teacher: Estimate | None = None
-    gain: Estimate | None = None
-
-
-class Coverage(Record):
-    """What became of the questions of a test split's file."""
-
-    questions: int
-    scored: int
-    not_scored: dict[str, int] = {}
-    """How many are not, by reason code."""
-
-
-class TaskScores(Record):
-    """What `scores.json` says of one task."""
-
-    metric: str = ""
-    n: int
-    """Questions scored."""
-    before: Estimate | None = None
-    after: Estimate | None = None
-    teacher: Estimate | None = None
-    gain: Estimate | None = None
-    paper_metric: dict[str, Bare] = {}
-    """The substring rule's scores, keyed `before`, `after`, `teacher`."""
-    subsets: dict[str, Part] = {}
-    """The benchmark's parts, such as ChartQA's `human` and `augmented`."""
-    coverage: Coverage | None = None
-
-
-class Scores(Record):
-    """The content of `scores.json`."""
-
-    tasks: dict[str, TaskScores]
-    mean_gain: Estimate | None = None
-    gap_recovered: float | None = None
-    """Mean gain as a share of the mean distance between the student before and the teacher."""
-    forgotten: Forgotten | None = None
-    speed: Speed | None = None
-
-    @property
-    def questions(self) -> int:
-        """Questions scored, over all tasks."""
-        return sum(task.n for task in self.tasks.values())
 
 
 class ScoreRow(NamedTuple):
@@ -133,21 +62,16 @@ SCORE_HEADINGS = ScoreRow("task", "metric", "n", "before", "after", "teacher", "
 PAPER_HEADINGS = PaperRow("task", "n", "before", "after", "teacher")
 
 
-def score_table(scores: Scores | Mapping[str, object]) -> list[ScoreRow]:
-    """One row a task in the order of the file, then their unweighted mean where there are several.
-
-    Args:
-        scores: the content of `scores.json`, checked or as it was read.
-    """
-    checked = Scores.model_validate(scores)
-    rows = [_score_row(name, task) for name, task in checked.tasks.items()]
-    return [*rows, _mean_row(checked)] if len(rows) > 1 else rows
+def score_table(scores: Scores) -> list[ScoreRow]:
+    """One row a task in the order of the file, then their unweighted mean where there are several."""
+    rows = [_score_row(name, task) for name, task in scores.tasks.items()]
+    return [*rows, _mean_row(scores)] if len(rows) > 1 else rows
 
 
-def paper_table(scores: Scores | Mapping[str, object]) -> list[PaperRow]:
+def paper_table(scores: Scores) -> list[PaperRow]:
     """One row for each task that was also scored by the paper's substring rule."""
-    tasks = Scores.model_validate(scores).tasks.items()
-    return [_paper_row(name, task) for name, task in tasks if task.paper_metric]
+    tasks = scores.tasks.items()
+    return [_paper_row(name, task) for name, task in tasks]
 
 
 def part_table(scores: Scores) -> list[PartRow]:
@@ -162,20 +86,19 @@ def part_table(scores: Scores) -> list[PartRow]:
 
 def coverage_table(scores: Scores) -> list[CoverageRow]:
     """For each task how many questions its file has, how many were scored, and why not the others."""
-    return [_coverage_row(name, task.coverage) for name, task in scores.tasks.items() if task.coverage]
+    return [_coverage_row(name, task.coverage) for name, task in scores.tasks.items()]
 
 
-def headline(scores: Scores | Mapping[str, object]) -> str:
+def headline(scores: Scores) -> str:
     """The result in one sentence."""
-    checked = Scores.model_validate(scores)
-    gain, count = checked.mean_gain, f"on {counted(checked.questions, 'question')}"
+    gain, count = scores.mean_gain, f"on {counted(scores.questions, 'question')}"
     if gain is None:
         return f"Scored {count}, without a mean gain."
     start = "The student gained" if gain.score > 0 else "The student did not gain: it changed by"
     amount = f"{gain.score:.1f} points on average{_bracketed(gain.ci)}"
-    if checked.gap_recovered is None:
+    if scores.gap_recovered is None:
         return f"{start} {amount}, {count}."
-    return f"{start} {amount}, {percent(checked.gap_recovered)} of the distance to the teacher, {count}."
+    return f"{start} {amount}, {percent(scores.gap_recovered)} of the distance to the teacher, {count}."
 
 
 def estimate_cell(value: Estimate | None, *, signed: bool = False) -> str:
@@ -186,9 +109,9 @@ def estimate_cell(value: Estimate | None, *, signed: bool = False) -> str:
     return f"{value.score:{sign}.1f}{_bracketed(value.ci, sign)}"
 
 
-def p_value(gain: Estimate | None) -> str:
+def p_value(gain: Gain) -> str:
     """A gain's p to three digits, and never more certain than a permutation test can be."""
-    if gain is None or gain.p is None:
+    if gain.p is None:
         return ABSENT
     return "<0.001" if gain.p < 0.001 else f"{gain.p:.3f}"
 
@@ -230,16 +153,16 @@ def _mean_row(scores: Scores) -> ScoreRow:
         after=_mean([task.after for task in tasks]),
         teacher=_mean([task.teacher for task in tasks]),
         gain=estimate_cell(scores.mean_gain, signed=True),
-        p=p_value(scores.mean_gain),
+        p=ABSENT,
     )
 
 
-def _part_row(name: str, part: Part) -> PartRow:
+def _part_row(name: str, part: Comparison) -> PartRow:
     before, after, teacher = (estimate_cell(found) for found in (part.before, part.after, part.teacher))
     return PartRow(name, f"{part.n:,}", before, after, teacher, estimate_cell(part.gain, signed=True))
 
 
-def _parts_mean(name: str, parts: Sequence[Part]) -> PartRow:
+def _parts_mean(name: str, parts: Sequence[Comparison]) -> PartRow:
     before, after, teacher, gain = (
         _mean([getattr(part, what) for part in parts]) for what in ("before", "after", "teacher", "gain")
     )
@@ -260,5 +183,5 @@ def _mean(values: Sequence[Estimate | None]) -> str:
 
 
 def _paper_row(name: str, task: TaskScores) -> PaperRow:
-    before, after, teacher = (estimate_cell(task.paper_metric.get(who)) for who in ("before", "after", "teacher"))
+    before, after, teacher = (f"{getattr(task.paper_metric, who):.1f}" for who in WHO)
     return PaperRow(name, f"{task.n:,}", before, after, teacher)

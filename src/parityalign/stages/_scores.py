@@ -5,87 +5,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parityalign.core import Forgotten, Metric, Question, Record, Speed, Task, content_id
+from parityalign.core import (
+    Comparison,
+    Coverage,
+    Estimate,
+    Forgotten,
+    Gain,
+    Metric,
+    PaperMetric,
+    Question,
+    Scores,
+    Task,
+    TaskScores,
+    content_id,
+)
 from parityalign.metrics import Floats, cluster_sums, find_metric, percentile_interval, resampled_means, sign_flip_p
-from parityalign.stages._forgetting import Case, lost_by_task
+from parityalign.stages.forgotten import Case, lost_by_task
 
 PERMUTATIONS = 10_000
 """Draws of the paired test: its p value is never below 1 / 10,001."""
 RIGHT = 0.5
 """Score from which an answer to a test question counts as right, where it has to be right or wrong."""
-
-
-class Estimate(Record):
-    """A score and its interval."""
-
-    score: float
-    ci: tuple[float, float]
-    """95 %, from a bootstrap over images."""
-
-
-class Gain(Estimate):
-    """After minus before, in points."""
-
-    p: float
-    """Two-sided, from a paired permutation test over images."""
-
-
-class Comparison(Record):
-    """The three models on one set of questions."""
-
-    n: int
-    """Questions."""
-    images: int
-    before: Estimate
-    after: Estimate
-    teacher: Estimate
-    gain: Gain
-
-
-class PaperMetric(Record):
-    """Scores by the paper's substring rule, which is far laxer than any official metric."""
-
-    before: float
-    after: float
-    teacher: float
-
-
-class Coverage(Record):
-    """What became of the questions of a test split's file."""
-
-    questions: int
-    """In the file."""
-    scored: int
-    not_scored: dict[str, int]
-    """How many are not, by reason code."""
-
-
-class TaskScores(Comparison):
-    """What is known of one task."""
-
-    metric: str
-    paper_metric: PaperMetric
-    improved: int
-    """Questions on which the student scores higher after than before."""
-    worsened: int
-    subsets: dict[str, Comparison]
-    """The benchmark's parts, if it has any."""
-    coverage: Coverage
-
-
-class RunScores(Record):
-    """The content of `scores.json`."""
-
-    tasks: dict[str, TaskScores]
-    mean_gain: Estimate | None
-    """Unweighted mean over the tasks; None where no task was scored."""
-    gap_recovered: float | None
-    """Mean gain over the mean distance from student to teacher; None where the teacher is not ahead."""
-    not_scored: list[str]
-    """Tasks without a test split."""
-    forgotten: Forgotten
-    speed: Speed | None = None
-    """None where nobody has looked."""
 
 
 class Said(NamedTuple):
@@ -104,7 +44,7 @@ def score_run(
     not_scored: Mapping[str, Mapping[str, int]],
     resamples: int,
     seed: int,
-) -> RunScores:
+) -> Scores:
     """Scores every task that has answers, and the mean over them.
 
     Args:
@@ -123,7 +63,7 @@ def score_run(
         scored[name], replicates = _score_task(tasks[name], answers, values, coverage, resamples=resamples, seed=seed)
         gains.append(replicates)
         known += _known(name, answers, values)
-    return RunScores(
+    return Scores(
         tasks=scored,
         mean_gain=_mean_gain(scored, gains),
         gap_recovered=_gap_recovered(scored),

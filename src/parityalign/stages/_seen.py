@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,7 +12,9 @@ from PIL import Image
 from parityalign.data import Unfit, read_picture
 from parityalign.stages._likeness import GIST_BYTES, GIST_LEVELS_APART, HASH_BITS_APART, Array, Look, same_picture
 
-BYTES, PIXELS, NEARLY = "same bytes", "same pixels", "nearly the same pixels"
+BYTES: Final = "same bytes"
+PIXELS: Final = "same pixels"
+NEARLY: Final = "nearly the same pixels"
 
 
 _BLOCK = 16384

@@ -28,6 +28,8 @@ from parityalign.core import (
     write_all,
 )
 from parityalign.engines import LoadModel, announce, model_replies, next_batch_after
+from parityalign.stages._stage import Stage, StageRun
+from parityalign.stages.intake import accepted_images
 from parityalign.stages.parsing import NoPair, ParsedPair, read_pair
 
 REPLIES = "replies.jsonl"
@@ -46,6 +48,22 @@ _SHOWN_REPLIES = 3
 _SHOWN_CHARACTERS = 200
 
 
+def _work(run: StageRun, artifact: Artifact) -> None:
+    images, config = accepted_images(run.artifact("images")), run.config
+    settings, seed, progress = config.annotate, config.seed, run.progress
+    annotate_images(artifact, images, run.tasks, run.load_teacher, settings=settings, seed=seed, progress=progress)
+
+
+STAGE = Stage(
+    "annotate",
+    artifact="pairs",
+    of=("images", "teacher model", "annotate prompt"),
+    settings=("annotate", "seed"),
+    work=_work,
+    help="Have the teacher write questions and answers for the images.",
+)
+
+
 def annotate_images(
     artifact: Artifact,
     images: Sequence[ImageRef],
@@ -61,7 +79,8 @@ def annotate_images(
     Args:
         artifact: Where `replies.jsonl` and `pairs.jsonl` go.
         images: What intake accepted; the images of one task are distinct.
-        tasks: By name, in the order in which they are worked on.
+        tasks: By name, in the order in which they are worked on. Of a task with kinds of questions, each draw is asked
+            for one of them.
         load_teacher: Not called if the artifact is finished.
         settings: How many draws on each image, and how they are made.
         seed: With image, task and draw number it decides each draw.
@@ -141,7 +160,8 @@ class _Annotator:
         return [written[draw.reply_id] for draw in batch]
 
     def _request(self, draw: _Draw) -> Request:
-        return Request(draw.image.path, self.task.annotate_prompt, self._draw_seed(draw))
+        seed = self._draw_seed(draw)
+        return Request(draw.image.path, self.task.annotate_prompt_for(self.task.kind_of(seed)), seed)
 
     def _read(self, draw: _Draw, raw: str, written: Mapping[str, Reply]) -> Reply:
         image, task = draw.image, self.task.name
@@ -159,6 +179,7 @@ class _Annotator:
             raw=raw,
             outcome=outcome,
             pair_id=pair_id,
+            kind=self.task.kind_of(self._draw_seed(draw)),
         )
 
     def _reply_id(self, image: ImageRef, number: int) -> str:
@@ -209,11 +230,15 @@ def _pairs(stream: Stream[Reply], images: Sequence[ImageRef], teacher_name: str)
 
 def _finish(artifact: Artifact, stream: Stream[Reply]) -> None:
     by_task: dict[str, Counter[str]] = {}
+    by_kind: dict[str, dict[str, Counter[str]]] = {}
     for reply in stream:
         by_task.setdefault(reply.task, Counter())[reply.outcome] += 1
+        if reply.kind:
+            by_kind.setdefault(reply.task, {}).setdefault(reply.kind, Counter())[reply.outcome] += 1
     total = sum(by_task.values(), Counter[str]())
     counts = {"replies": total.total(), "pairs": total.pop(OK, 0), **total}
-    artifact.finish(counts, by_task={task: dict(outcomes) for task, outcomes in by_task.items()})
+    kinds = {"by_kind": by_kind} if by_kind else {}
+    artifact.finish(counts, by_task={task: dict(outcomes) for task, outcomes in by_task.items()}, **kinds)
 
 
 def _in_words(counts: Mapping[str, int]) -> str:

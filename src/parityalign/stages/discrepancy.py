@@ -20,20 +20,21 @@ from parityalign.core import (
     Answer,
     Artifact,
     Explanation,
+    Judged,
     Observed,
     Observer,
     Pair,
     Progress,
     Request,
     Task,
-    Verdict,
     VerdictKind,
     read_index,
     resume_in_batches,
     write_all,
     write_shard,
 )
-from parityalign.engines import SPECIAL_TOKEN, Asked, LoadModel, answer_all, holds_special_token
+from parityalign.engines import SPECIAL_TOKEN, Asked, Both, LoadModel, answer_all, holds_special_token
+from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.judging import judge_of
 from parityalign.stages.parsing import read_explanation
 from parityalign.stages.profile import write_profile
@@ -49,18 +50,32 @@ OTHER_ANSWER = "other_answer"
 """The explanation leads to another answer than the pair's."""
 
 
-class Both(NamedTuple):
-    """The two models of a run."""
+def _work(run: StageRun, artifact: Artifact) -> None:
+    models = Both(run.load_student, run.load_teacher)
+    settings = run.config.evidence.model_copy(update={"explain": _explains(run)})
+    observe_models(artifact, run.judged, run.tasks, models, settings=settings, progress=run.progress)
 
-    student: LoadModel
-    """As it was before levelling."""
-    teacher: LoadModel
+
+def _explains(run: StageRun) -> bool:
+    # Explanations that are there stay, even if no term asks for them any more.
+    return run.config.wants_explanations or run.holds("evidence", {"evidence.explain": True})
+
+
+STAGE = Stage(
+    "observe",
+    artifact="evidence",
+    of=("pairs", "verdicts", "teacher model", "student model", "answer prompt", "explain prompt"),
+    settings=("evidence.max_new_tokens",),
+    derived=lambda run: {"evidence.explain": _explains(run)},
+    wanted=lambda config: config.wants_evidence,
+    work=_work,
+    help="Store what both models show of the pairs: log-probabilities, attention, the teacher's explanations.",
+)
 
 
 def observe_models(
     artifact: Artifact,
-    pairs: Sequence[Pair],
-    verdicts: Sequence[Verdict],
+    judged: Sequence[Judged],
     tasks: Mapping[str, Task],
     models: Both,
     *,
@@ -71,8 +86,7 @@ def observe_models(
 
     Args:
         artifact: Where the observations, the explanations and the profile go.
-        pairs: What the teacher wrote.
-        verdicts: The verdict on each, in the same order.
+        judged: What the teacher wrote, with the verdicts.
         tasks: The tasks of the pairs, by name.
         models: Each is loaded if it has something left to show; the teacher is dropped before the student comes.
         settings: Whether explanations are asked for.
@@ -80,7 +94,6 @@ def observe_models(
     """
     if artifact.finished:
         return
-    judged = zip(pairs, verdicts, strict=True)
     pairs = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
     answers = [_Told(pair, _prompt(tasks[pair.task].answer_prompt, pair), pair.answer) for pair in pairs]
     teacher = _Watcher(artifact, TEACHER, cache(models.teacher), settings, progress)
@@ -98,7 +111,7 @@ def observe_models(
     student = _Watcher(artifact, STUDENT, cache(models.student), settings, progress)
     student.watch(answers)
     student.watch(paths, PATHS)
-    _finish(artifact, write_profile(artifact, pairs, verdicts))
+    _finish(artifact, write_profile(artifact, judged))
 
 
 def explanations_of(artifact: Artifact) -> dict[str, str]:

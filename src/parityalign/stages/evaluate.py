@@ -9,14 +9,32 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import EvaluateSettings
-from parityalign.core import Answer, Artifact, Progress, Question, Stream, Task, sample, write_all, write_whole
+from parityalign.core import Answer, Artifact, Progress, Question, Scores, Stream, Task, sample, write_all, write_whole
 from parityalign.data import OVER_LIMIT
 from parityalign.engines import Asked, LoadModel, answer_all
-from parityalign.stages._scores import RunScores, Said, score_run
+from parityalign.stages._scores import Said, score_run
+from parityalign.stages._stage import Stage, StageRun
+from parityalign.stages.level import was_levelled
 
 BEFORE_FILE, AFTER_FILE, TEACHER_FILE = "before.jsonl", "after.jsonl", "teacher.jsonl"
 
 _NOTHING: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+
+
+def _work(run: StageRun, artifact: Artifact) -> None:
+    after = run.load_levelled if was_levelled(run.artifact("student")) else None
+    models, settings, seed = Models(run.load_student, after, run.load_teacher), run.config.evaluate, run.config.seed
+    evaluate_models(artifact, run.tests, run.tasks, models, settings=settings, seed=seed, progress=run.progress)
+
+
+STAGE = Stage(
+    "evaluate",
+    artifact="answers",
+    of=("tests", "student model", "student", "teacher model", "answer prompt"),
+    settings=("evaluate.limit", "evaluate.max_new_tokens", "seed"),
+    work=_work,
+    help="Score the student before, the student after and the teacher on the labelled test splits.",
+)
 
 
 class Models(NamedTuple):
@@ -107,7 +125,7 @@ def score_run_answers(
     settings: EvaluateSettings,
     seed: int,
     left_out: Mapping[str, Mapping[str, int]] = _NOTHING,
-) -> RunScores:
+) -> Scores:
     """The scores of the answers that `evaluate` collected with the same arguments.
 
     `left_out` says how many questions of each task's file cannot be scored, by reason.
@@ -124,7 +142,7 @@ def score_answers(
     settings: EvaluateSettings,
     seed: int,
     left_out: Mapping[str, Mapping[str, int]] = _NOTHING,
-) -> RunScores:
+) -> Scores:
     """The scores of three models' answers to the same test splits: before, after and teacher, in this order."""
     texts = [{answer.item_id: answer.text for answer in answers} for answers in by_model]
     chosen = _chosen(tests, settings, seed)
@@ -143,7 +161,7 @@ def score_answers(
     return score_run(said, tasks, not_scored=not_scored, resamples=settings.resamples, seed=seed)
 
 
-def write_scores(path: Path, scores: RunScores) -> None:
+def write_scores(path: Path, scores: Scores) -> None:
     """Writes `scores.json`; a file that says the same already is left alone.
 
     Raises:

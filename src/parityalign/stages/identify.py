@@ -6,27 +6,67 @@ student has right is no gap whatever the teacher says, and the larger model's pa
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from parityalign.config import IdentifySettings
-from parityalign.core import Answer, Artifact, Pair, Progress, Task, Verdict, VerdictKind, write_all
-from parityalign.engines import Asked, LoadModel, answer_all
-from parityalign.stages.judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, Given, Judge, judge_of
+from parityalign.core import (
+    Answer,
+    Artifact,
+    Judged,
+    Pair,
+    PairFilter,
+    Progress,
+    Task,
+    Verdict,
+    VerdictKind,
+    load_part,
+    write_all,
+)
+from parityalign.engines import Asked, Both, LoadModel, answer_all
+from parityalign.stages._stage import Stage, StageRun
+from parityalign.stages.judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, NOT_ASKED, Given, Judge, dropped, judge_of
 
 STUDENT_ANSWERS = "student.jsonl"
 TEACHER_ANSWERS = "teacher.jsonl"
 VERDICTS = "verdicts.jsonl"
 GAPS = "gaps.jsonl"
 
+_NO_FILTERS: Mapping[str, PairFilter] = MappingProxyType({})
+
+
+def _work(run: StageRun, artifact: Artifact) -> None:
+    models, settings = Both(run.load_student, run.load_teacher), run.config.identify
+    filters = {name: load_part("filters", name, PairFilter) for name in run.config.filters}
+    identify_gaps(
+        artifact,
+        run.pairs,
+        run.tasks,
+        models,
+        settings=settings,
+        progress=run.progress,
+        filters=filters,
+    )
+
+
+STAGE = Stage(
+    "identify",
+    artifact="verdicts",
+    of=("pairs", "student model", "teacher model", "answer prompt", "metric"),
+    settings=("identify", "filters"),
+    work=_work,
+    help="Find the gaps: pairs that the teacher has right and the student wrong.",
+)
+
 
 def identify_gaps(
     artifact: Artifact,
     pairs: Sequence[Pair],
     tasks: Mapping[str, Task],
-    load_student: LoadModel,
-    load_teacher: LoadModel,
+    models: Both,
     *,
     settings: IdentifySettings,
     progress: Progress,
+    filters: Mapping[str, PairFilter] = _NO_FILTERS,
 ) -> None:
     """Gives every pair a verdict.
 
@@ -34,10 +74,10 @@ def identify_gaps(
         artifact: Where both models' answers, `verdicts.jsonl` and `gaps.jsonl` go.
         pairs: What the teacher wrote.
         tasks: The tasks of the pairs, by name.
-        load_student: Called only if the student has something left to answer.
-        load_teacher: Called only if the teacher has, after the student was dropped.
+        models: Each is loaded only if it has something left to answer; the student is dropped before the teacher comes.
         settings: The rule, its threshold, and when the teacher is asked.
         progress: Told of every batch.
+        filters: By name; a pair that one of them has a reason against is dropped with that reason, and nobody is asked.
     """
     if artifact.finished:
         return
@@ -53,18 +93,33 @@ def identify_gaps(
             on_progress=lambda done, total: progress(f"identify {who}", done, total),
         )
 
-    student = ask("student", STUDENT_ANSWERS, pairs, load_student)
-    first = [_verdict(pair, student, {}, judges[pair.task]) for pair in pairs]
+    marks = {pair.pair_id: mark for pair in pairs if (mark := _mark(pair, filters))}
+    student = ask("student", STUDENT_ANSWERS, [pair for pair in pairs if pair.pair_id not in marks], models.student)
+    first = [
+        dropped(pair.pair_id, marks[pair.pair_id], NOT_ASKED, NOT_ASKED)
+        if pair.pair_id in marks
+        else _verdict(pair, student, {}, judges[pair.task])
+        for pair in pairs
+    ]
     undecided = [pair for pair, verdict in zip(pairs, first, strict=True) if verdict.reason == NO_TEACHER_ANSWER]
-    teacher = ask("teacher", TEACHER_ANSWERS, undecided, load_teacher)
+    teacher = ask("teacher", TEACHER_ANSWERS, undecided, models.teacher)
     again = {pair.pair_id: _verdict(pair, student, teacher, judges[pair.task]) for pair in undecided}
-    verdicts = [again.get(verdict.pair_id, verdict) for verdict in first]
-    _finish(artifact, pairs, verdicts)
+    _finish(artifact, [Judged(pair, again.get(pair.pair_id, each)) for pair, each in zip(pairs, first, strict=True)])
 
 
-def verdicts_of(artifact: Artifact) -> list[Verdict]:
-    """One verdict a pair, in the order of the pairs."""
-    return list(artifact.stream(VERDICTS, Verdict))
+def _mark(pair: Pair, filters: Mapping[str, PairFilter]) -> str | None:
+    """The first filter's reason against a pair, with the filter's name."""
+    found = ((name, each.keep(pair)) for name, each in filters.items())
+    return next((f"{name}: {reason}" for name, reason in found if reason), None)
+
+
+def judged_pairs(artifact: Artifact, pairs: Sequence[Pair]) -> list[Judged]:
+    """The pairs with their verdicts, in the order of the pairs.
+
+    Raises:
+        ValueError: The verdicts are those of other pairs.
+    """
+    return [Judged(pair, verdict) for pair, verdict in zip(pairs, artifact.stream(VERDICTS, Verdict), strict=True)]
 
 
 def as_asked(pair: Pair, task: Task) -> Asked:
@@ -89,18 +144,19 @@ def _given(answer: Answer | None, missing: str) -> Given:
     return Given(None, answer.not_asked) if answer.not_asked else Given(answer.text, missing)
 
 
-def _finish(artifact: Artifact, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> None:
+def _finish(artifact: Artifact, judged: Sequence[Judged]) -> None:
     """Writes verdicts and gaps, then how many there are of each kind and of each reason to drop."""
     gaps = []
     by_task: dict[str, Counter[str]] = {}
-    for pair, verdict in zip(pairs, verdicts, strict=True):
+    for pair, verdict in judged:
         counts = by_task.setdefault(pair.task, Counter())
         counts[verdict.verdict] += 1
         if verdict.verdict == VerdictKind.DROPPED:
             counts[f"dropped: {verdict.reason}"] += 1
         if verdict.verdict == VerdictKind.TEACHER_ONLY:
             gaps.append(pair)
+    verdicts = [verdict for _, verdict in judged]
     write_all(artifact.stream(VERDICTS, Verdict), verdicts, lambda verdict: verdict.pair_id)
     write_all(artifact.stream(GAPS, Pair), gaps, lambda pair: pair.pair_id)
-    total = {"pairs": len(pairs), "gaps": len(gaps), **sum(by_task.values(), Counter[str]())}
+    total = {"pairs": len(judged), "gaps": len(gaps), **sum(by_task.values(), Counter[str]())}
     artifact.finish(total, by_task={task: dict(counts) for task, counts in by_task.items()})

@@ -7,13 +7,13 @@ One object a line, or one of the other forms in `_given_pairs.py`; answers may a
 method's first release. Ids may be numbers, texts may be null, other keys are ignored.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
 from parityalign.config import IdentifySettings
-from parityalign.core import Record, Row, Task, UserError, Verdict, quoted_names
+from parityalign.core import Pair, Record, Row, Task, UserError, Verdict, quoted_names, refuse_repeated
 from parityalign.data import GivenPair, json_rows, kind_of_item, read_given_pairs, read_item
 from parityalign.stages.judging import EMPTY_QUESTION, NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, Given, dropped, judge_of
 
@@ -62,16 +62,33 @@ def identify_from_files(
     known = _by_id(read_given_pairs(pairs, task=task.name, form=form, columns=columns))
     student = _answers(student_answers, known, pairs)
     teacher = _answers(teacher_answers, known, pairs)
-    judge = judge_of(task, settings)
+    return judge_answers(list(known.values()), student, teacher, task=task, settings=settings)
 
-    def verdict(pair: GivenPair) -> Verdict:
+
+def judge_answers(
+    pairs: Sequence[GivenPair | Pair],
+    student: Mapping[str, str | None],
+    teacher: Mapping[str, str | None],
+    *,
+    task: Task,
+    settings: IdentifySettings,
+) -> list[Verdict]:
+    """One verdict a pair, in their order, on answers by pair id; see `identify_from_files`.
+
+    Raises:
+        UserError: A pair id is given twice.
+    """
+    judge = judge_of(task, settings)
+    refuse_repeated((pair.pair_id for pair in pairs), "the pairs")
+
+    def verdict(pair: GivenPair | Pair) -> Verdict:
         of_student = Given(student.get(pair.pair_id), NO_STUDENT_ANSWER)
         of_teacher = Given(teacher.get(pair.pair_id), NO_TEACHER_ANSWER)
         if not (pair.question or "").strip():
             return dropped(pair.pair_id, EMPTY_QUESTION, of_student, of_teacher)
         return judge.verdict(pair.pair_id, pair.answer or "", student=of_student, teacher=of_teacher)
 
-    return [verdict(pair) for pair in known.values()]
+    return [verdict(pair) for pair in pairs]
 
 
 def named_columns(columns: str | None) -> dict[str, str]:

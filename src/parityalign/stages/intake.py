@@ -30,6 +30,7 @@ from parityalign.data import Unfit, open_picture, read_bytes
 from parityalign.stages._likeness import Look
 from parityalign.stages._looking import Looked, check_shape, hands, look_through
 from parityalign.stages._seen import BYTES, NEARLY, PIXELS, Match, Names, Seen
+from parityalign.stages._stage import Stage, StageRun
 
 ACCEPTED = "accepted.jsonl"
 QUARANTINE = "quarantine.jsonl"
@@ -38,6 +39,20 @@ _REPEATED = {BYTES: "duplicate", PIXELS: "duplicate_pixels", NEARLY: "near_dupli
 
 _CHUNK = 64
 """Images between two writes."""
+
+
+def _work(run: StageRun, artifact: Artifact) -> None:
+    sort_images(artifact, run.pools, run.tests, settings=run.config.intake, progress=run.progress)
+
+
+STAGE = Stage(
+    "intake",
+    artifact="images",
+    of=("pools", "tests"),
+    settings=("intake",),
+    work=_work,
+    help="Sort the image folders into sound images and quarantine.",
+)
 
 
 def sort_images(

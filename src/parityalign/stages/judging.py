@@ -24,6 +24,10 @@ class Given(NamedTuple):
     """Reason code for that case."""
 
 
+NOT_ASKED = Given(None, "")
+"""Of a model that was asked nothing about a pair."""
+
+
 @dataclass(frozen=True)
 class Judge:
     """Decides for one task what the verdict on a pair is."""

@@ -10,13 +10,30 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from parityalign.config import LevelSettings
-from parityalign.core import Artifact, Leveller, LevelResult, Pair, Verdict, VerdictKind, sample
+from parityalign.core import Artifact, Judged, Leveller, LevelResult, Pair, VerdictKind, sample
+from parityalign.stages._stage import Stage, StageRun
 
 NO_GAPS = "no_gaps"
 LEVELLED = "levelled"
 
 HAD_RIGHT = (VerdictKind.STUDENT_RIGHT, VerdictKind.BOTH)
 """Verdicts on pairs that may be replayed: the student agrees with them, and the teacher if it was asked."""
+
+
+def _work(run: StageRun, artifact: Artifact) -> None:
+    level_on_gaps(artifact, run.judged, run.leveller(artifact), settings=run.config.level, seed=run.config.seed)
+
+
+STAGE = Stage(
+    "level",
+    artifact="student",
+    of=("pairs", "verdicts", "student model", "answer prompt"),
+    also_of=lambda config: ("evidence",) if config.evidence.teaches(config.level) else (),
+    settings=("level", "seed"),
+    derived=lambda run: run.config.evidence.in_levelling(run.config.level) | run.config.level.stands_for,
+    work=_work,
+    help="Train the student on the gaps, with a share of what it had right.",
+)
 
 
 class Choice(NamedTuple):
@@ -31,8 +48,7 @@ class Choice(NamedTuple):
 
 def level_on_gaps(
     artifact: Artifact,
-    pairs: Sequence[Pair],
-    verdicts: Sequence[Verdict],
+    judged: Sequence[Judged],
     leveller: Leveller,
     *,
     settings: LevelSettings,
@@ -42,16 +58,15 @@ def level_on_gaps(
 
     Args:
         artifact: Where the levelled student goes.
-        pairs: All pairs.
-        verdicts: The verdict on each, in the same order.
+        judged: All pairs.
         leveller: Trains and saves.
         settings: What to train on; how to train is the leveller's affair.
         seed: Decides what is drawn.
     """
     if artifact.finished:
         return
-    choice = choose_pairs(pairs, verdicts, settings, seed)
-    gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for verdict in verdicts)
+    choice = choose_pairs(judged, settings, seed)
+    gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for _, verdict in judged)
     counts = {"gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
     if not choice.training:
         artifact.finish(counts, outcome=NO_GAPS, note="Nothing to train on: the student is left as it is.")
@@ -67,16 +82,14 @@ def was_levelled(artifact: Artifact) -> bool:
     return bool(artifact.manifest["outcome"] == LEVELLED)
 
 
-def choose_pairs(pairs: Sequence[Pair], verdicts: Sequence[Verdict], settings: LevelSettings, seed: int) -> Choice:
+def choose_pairs(judged: Sequence[Judged], settings: LevelSettings, seed: int) -> Choice:
     """Gaps and replay, or what a control asks for, split by image into training and held-out pairs.
 
     Args:
-        pairs: All pairs.
-        verdicts: The verdict on each, in the same order.
+        judged: All pairs.
         settings: What to choose.
         seed: Decides what is drawn.
     """
-    judged = list(zip(pairs, verdicts, strict=True))
     # Pairs are dropped for what would break training, so no control may bring them back.
     usable = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
     gaps = [pair for pair, verdict in judged if verdict.verdict == VerdictKind.TEACHER_ONLY]
@@ -116,7 +129,7 @@ def _sizes(choice: Choice) -> dict[str, int]:
 
 
 def _memory_note(result: LevelResult, settings: LevelSettings) -> dict[str, str]:
-    rows = result.rows_at_once
+    rows = result.micro_batch_size
     if rows is None:
         return {}
     note = f"Memory ran out, so the {settings.batch_size} pairs of a step went through the student {rows} at a time."

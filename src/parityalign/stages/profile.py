@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import rel_entr
 
 from parityalign.core import (
     EXPLANATIONS,
@@ -21,11 +20,11 @@ from parityalign.core import (
     Array,
     Artifact,
     Explanation,
+    Judged,
     Measure,
     Observed,
     Pair,
     Profile,
-    Verdict,
     VerdictKind,
     read_index,
     read_observations,
@@ -53,13 +52,12 @@ _RIGHT: Mapping[VerdictKind, tuple[bool | None, bool | None]] = {
 """Whether teacher and student are right, as far as a verdict tells."""
 
 
-def write_profile(artifact: Artifact, pairs: Sequence[Pair], verdicts: Sequence[Verdict]) -> dict[str, int]:
+def write_profile(artifact: Artifact, judged: Sequence[Judged]) -> dict[str, int]:
     """Writes `profile.jsonl`, one line a pair in their order, beside the evidence that it is read from.
 
     Args:
         artifact: The evidence, all of it there but not yet finished.
-        pairs: The pairs that were observed.
-        verdicts: Theirs; others may be among them.
+        judged: The pairs, with their verdicts; those that were dropped were not observed.
 
     Returns:
         How many values there are of each measure, and how many are missing for which reason.
@@ -67,12 +65,12 @@ def write_profile(artifact: Artifact, pairs: Sequence[Pair], verdicts: Sequence[
     Raises:
         UserError: The evidence is damaged.
     """
-    kinds = {verdict.pair_id: verdict.verdict for verdict in verdicts}
     teacher, student = (_Side.read(artifact.path, who) for who in (TEACHER, STUDENT))
     why_not = {each.pair_id: each.why_not for each in artifact.stream(EXPLANATIONS, Explanation)}
     profiles = [
-        _profile(pair, kinds[pair.pair_id], teacher, student, why_not.get(pair.pair_id, NOT_EXPLAINED))
-        for pair in pairs
+        _profile(pair, verdict.verdict, teacher, student, why_not.get(pair.pair_id, NOT_EXPLAINED))
+        for pair, verdict in judged
+        if verdict.verdict != VerdictKind.DROPPED
     ]
     write_all(artifact.stream(PROFILES, Profile), profiles, lambda profile: profile.pair_id)
     return _counts(profiles)
@@ -80,6 +78,8 @@ def write_profile(artifact: Artifact, pairs: Sequence[Pair], verdicts: Sequence[
 
 def attention_divergence(one: Array, other: Array) -> float:
     """Jensen-Shannon divergence of two maps on the same grid, each divided by its sum first; in nats."""
+    from scipy.special import rel_entr  # it takes long to import, and every command imports the stages
+
     p, q = (cells.astype(np.float64) / cells.sum(dtype=np.float64) for cells in (one, other))
     middle = (p + q) / 2
     # Rounding may leave a little less than 0 of two maps that are nearly the same.

@@ -1,22 +1,38 @@
-"""Finds a task, with what the configuration chose for it."""
+"""Joins a task from its skill, its benchmark and what the configuration chose for it."""
 
-from dataclasses import replace
-
-from parityalign.config import TaskData
-from parityalign.core import Task, load_part
+from parityalign.config import TaskData, parts_of_task, refuse_unknown_task
+from parityalign.core import Skill, Task, load_part
 from parityalign.metrics import find_metric
+from parityalign.tasks._prompts import with_form, with_kind, with_rationale_form
 
 
 def load_task(name: str) -> Task:
-    """The task of this name.
+    """The task of a skill or a benchmark, as it is where a configuration says nothing else.
 
     Raises:
-        UserError: There is no such task.
+        UserError: There is neither of that name.
     """
-    return load_part("tasks", name, Task)
+    refuse_unknown_task(name)
+    return task_of(name, TaskData(images=("none",)))
 
 
 def task_of(name: str, data: TaskData) -> Task:
-    """The task, with the metric that the configuration chose for it."""
-    task = load_task(name)
-    return replace(task, metric=find_metric(data.metric)) if data.metric else task
+    """The task that a configuration has under a name.
+
+    Raises:
+        UserError: Its skill, benchmark or metric is unknown or cannot be used.
+    """
+    skill, benchmark = parts_of_task(name, data.skill, data.benchmark)
+    # A score on a benchmark compares with nothing unless it is by the benchmark's own metric.
+    scored_by = load_part("skills", benchmark.skill, Skill) if benchmark else skill
+    kinds = data.kinds or skill.kinds
+    annotate = with_form(data.annotate_prompt) if data.annotate_prompt else skill.annotate_prompt
+    return Task(
+        name=name,
+        metric=find_metric(data.metric) if data.metric else scored_by.metric,
+        annotate_prompt=with_kind(annotate) if kinds else annotate,
+        answer_prompt=data.answer_prompt or skill.answer_prompt,
+        explain_prompt=with_rationale_form(data.rationale_prompt) if data.rationale_prompt else skill.rationale_prompt,
+        benchmark=benchmark,
+        kinds=kinds,
+    )

@@ -11,7 +11,7 @@ _TURNED = 0.25
 """Brightness, contrast and saturation change by at most this share; hues stay, since questions ask for colours."""
 
 
-def other_view(picture: Image.Image, seed: str) -> Image.Image:
+def augmented_view(picture: Image.Image, seed: str) -> Image.Image:
     """The picture cropped, scaled and recoloured; the same for the same picture and seed.
 
     Args:

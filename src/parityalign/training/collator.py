@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from parityalign.models import Answered, Answerer, Array, Processor, read_image, stack
-from parityalign.training.augment import other_view
+from parityalign.models import Array, LabelEncoder, LabelledRow, Processor, read_image, stack
+from parityalign.training.augment import augmented_view
 
 CACHE_BYTES = 2**30
 """Memory for images that were decoded before."""
 
-Join = Callable[[Sequence[str], Sequence[Answered]], dict[str, torch.Tensor]]
+Join = Callable[[Sequence[str], Sequence[LabelledRow]], dict[str, torch.Tensor]]
 """(ids of pairs, their rows) -> what is known of them besides their answers, for terms of the loss."""
 
 
@@ -33,7 +33,7 @@ class Example:
     """How the teacher gets to the answer; empty where that is not known or not asked for."""
 
 
-class AnswerBatches:
+class AnswerCollator:
     """Collates examples into batches padded at the right, for a data loader."""
 
     def __init__(
@@ -57,12 +57,12 @@ class AnswerBatches:
         Raises:
             UserError: Nothing stops the student, so it could not learn to end an answer.
         """
-        self._answerer = Answerer(processor, stop)
+        self._encoder = LabelEncoder(processor, stop)
         self._join = join
         self._views = views
         self._cache_left = cache_bytes
         self._images: dict[str, dict[str, Array]] = {}
-        self._rows: dict[Example, Answered] = {}
+        self._rows: dict[Example, LabelledRow] = {}
 
     def __call__(self, examples: Sequence[Example], visit: int = 0) -> dict[str, Any]:
         """The model's inputs and `labels` (rows, tokens): the answer's tokens and the end token, else -100.
@@ -73,41 +73,41 @@ class AnswerBatches:
             examples: The rows.
             visit: Decides which other view of a picture is shown.
         """
-        rows = [self.answered(example) for example in examples]
+        rows = [self.row_of(example) for example in examples]
         batch: dict[str, Any] = self._inputs(rows)
         if self._join:
             batch |= self._join([example.pair_id for example in examples], rows)
         if self._views:
-            batch["view"] = self._inputs([self._other_view(example, visit) for example in examples])
+            batch["view"] = self._inputs([self._augmented_row(example, visit) for example in examples])
         told = [row for row, example in enumerate(examples) if example.explanation]
         if told:
-            explanations = [self.answered(_explained(examples[row])) for row in told]
+            explanations = [self.row_of(_explained(examples[row])) for row in told]
             batch["explained"] = {**self._inputs(explanations), "explains": torch.tensor(told)}
         return batch
 
     def plain(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """The model's inputs and `labels` alone."""
-        return self._inputs([self.answered(example) for example in examples])
+        return self._inputs([self.row_of(example) for example in examples])
 
-    def answered(self, example: Example) -> Answered:
+    def row_of(self, example: Example) -> LabelledRow:
         """One row, its pixels in half precision: they come from 8 bits, and twice as many fit into memory."""
         image, row = self._images.get(example.image), self._rows.get(example)
         if image is None or row is None:
-            prompt = self._answerer.prompter.encode(read_image(example.image), example.prompt)
+            prompt = self._encoder.prompter.encode(read_image(example.image), example.prompt)
             image = {key: _halved(array) for key, array in prompt.image.items()}
-            row = self._answerer.answered(replace(prompt, image={}), example.prompt, example.answer)
+            row = self._encoder.encode(replace(prompt, image={}), example.prompt, example.answer)
             self._rows[example] = row
             self._keep(example.image, image)
         return replace(row, encoded=replace(row.encoded, image=image))
 
-    def _other_view(self, example: Example, visit: int) -> Answered:
+    def _augmented_row(self, example: Example, visit: int) -> LabelledRow:
         """The same row with a view of its picture that hardly ever comes again: it would be learnt by heart too."""
-        picture = other_view(read_image(example.image), f"{example.pair_id} {visit}")
-        prompt = self._answerer.prompter.encode(picture, example.prompt)
-        return self._answerer.answered(prompt, example.prompt, example.answer)
+        picture = augmented_view(read_image(example.image), f"{example.pair_id} {visit}")
+        prompt = self._encoder.prompter.encode(picture, example.prompt)
+        return self._encoder.encode(prompt, example.prompt, example.answer)
 
-    def _inputs(self, rows: Sequence[Answered]) -> dict[str, torch.Tensor]:
-        batch = stack([row.encoded for row in rows], pad_token=self._answerer.pad_token, side="right")
+    def _inputs(self, rows: Sequence[LabelledRow]) -> dict[str, torch.Tensor]:
+        batch = stack([row.encoded for row in rows], pad_token=self._encoder.pad_token, side="right")
         tensors = {key: torch.from_numpy(array) for key, array in batch.items()}
         return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
 

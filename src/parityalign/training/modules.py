@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from parityalign.config import PartRates
+from parityalign.config import LrMultipliers
 from parityalign.core import UserError
 
 VISION, CONNECTOR, LANGUAGE = "vision", "connector", "language"
@@ -31,26 +31,26 @@ _INSIDE_VISION = frozenset({"merger", "deepstack_merger_list", "patch_merger", "
 """Connectors that a family keeps in its tower, though they write in the language model's space: Qwen-VL, GLM-4V."""
 
 
-def part_of(name: str) -> str | None:
+def module_of(name: str) -> str | None:
     """The part that a parameter or module belongs to, by its full name; None where no part is known."""
     pieces = name.split(".")
     part = next((_PART_OF[piece] for piece in pieces if piece in _PART_OF), None)
     return CONNECTOR if part == VISION and not _INSIDE_VISION.isdisjoint(pieces) else part
 
 
-def rates_by_part(rates: PartRates) -> dict[str, float] | None:
+def lr_multipliers_by_module(rates: LrMultipliers) -> dict[str, float] | None:
     """Factors on the learning rate; None where all parts learn at one rate and need not be told apart."""
     named = {VISION: rates.vision, CONNECTOR: rates.connector, LANGUAGE: rates.language}
     return None if set(named.values()) == {1.0} else named
 
 
-def parts_of(model: nn.Module) -> dict[str, str]:
+def modules_of(model: nn.Module) -> dict[str, str]:
     """The part of each of the model's parameters.
 
     Raises:
         UserError: A part has no parameters, or a parameter belongs to none: this family cannot be taken apart.
     """
-    found = {name: part_of(name) for name, _ in model.named_parameters()}
+    found = {name: module_of(name) for name, _ in model.named_parameters()}
     unknown = sorted({_module(name) for name, part in found.items() if part is None})
     absent = [part for part in _NAMES if part not in found.values()]
     if unknown or absent:
@@ -64,7 +64,7 @@ def freeze(model: nn.Module, rates: Mapping[str, float]) -> None:
     Raises:
         UserError: The model cannot be taken apart.
     """
-    parts = parts_of(model)
+    parts = modules_of(model)
     for name, weight in model.named_parameters():
         weight.requires_grad = bool(rates[parts[name]])
 
@@ -77,19 +77,19 @@ def linear_layers(model: nn.Module, rates: Mapping[str, float]) -> list[str]:
     Raises:
         UserError: The model cannot be taken apart, or there is no such layer.
     """
-    parts_of(model)
+    modules_of(model)
     trained = {part for part, rate in rates.items() if rate}
     named = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    found = [name for name in named if part_of(name) in trained and name.rpartition(".")[2] != "lm_head"]
+    found = [name for name in named if module_of(name) in trained and name.rpartition(".")[2] != "lm_head"]
     if not found:
         raise UserError(
-            f"level.parts trains {', '.join(sorted(trained))}, where {_kind(model)} has no linear layer that LoRA "
-            "could stand beside. Train another part too, or set level.method: full."
+            f"level.lr_multipliers trains {', '.join(sorted(trained))}, where {_kind(model)} has no linear layer that "
+            "LoRA could stand beside. Train another part too, or set level.method: full."
         )
     return found
 
 
-def grouped(
+def parameter_groups(
     model: nn.Module, rates: Mapping[str, float], decayed: Iterable[str], *, learning_rate: float, weight_decay: float
 ) -> list[dict[str, object]]:
     """Parameter groups for an optimiser: the trained parts, each with its own rate, with weight decay and without.
@@ -101,7 +101,7 @@ def grouped(
         learning_rate: Of a part whose factor is 1.
         weight_decay: For those parameters.
     """
-    parts, decayed = parts_of(model), set(decayed)
+    parts, decayed = modules_of(model), set(decayed)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
@@ -128,7 +128,7 @@ def _not_told_apart(
     lacks = f"no {' and no '.join(absent)} was found in it" if absent else f"{', '.join(unknown)} is of no known part"
     modules = ", ".join(sorted({_module(name) for name in found}))
     return UserError(
-        f"level.parts sets rates, but the student's class {_kind(model)} cannot be taken apart: {lacks}.\n"
+        f"level.lr_multipliers is given, but the student's class {_kind(model)} cannot be taken apart: {lacks}.\n"
         f"Its modules: {modules}.\n"
-        "Leave level.parts out, so that everything is trained at one rate."
+        "Leave level.lr_multipliers out, so that everything is trained at one rate."
     )

@@ -1,10 +1,9 @@
 """As many rows at once as memory takes."""
 
-import gc
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
+from accelerate.utils.memory import clear_device_cache
 
 from parityalign.core import WorkFailed
 from parityalign.models import is_out_of_memory
@@ -12,8 +11,10 @@ from parityalign.models import is_out_of_memory
 T = TypeVar("T")
 
 
-class Fit:
+class OomBackoff:
     """How many rows go through a model together: halved whenever memory runs out, and remembered.
+
+    accelerate's `find_executable_batch_size` begins each call with the size that did not fit before, and ends at 0.
 
     Attributes:
         rows: As many as went through last; at first as many as are asked for.
@@ -41,19 +42,13 @@ class Fit:
                     raise _does_not_fit(problem) from problem
             # Here, since until the exception is gone its traceback holds the tensors that filled the memory.
             self.rows, self.halved = rows // 2, True
-            empty_memory()
-
-
-def empty_memory() -> None:
-    """Gives back what nobody holds any more, to the system and to the device."""
-    gc.collect()
-    torch.cuda.empty_cache()
+            clear_device_cache(garbage_collection=True)
 
 
 def _does_not_fit(problem: Exception) -> WorkFailed:
     said = next(iter(str(problem).splitlines()), "out of memory")
     return WorkFailed(
         f"a single pair does not fit into memory in training: {said}\n"
-        "What takes less: level.gradient_checkpointing: true, a smaller loading.student.pixels, "
+        "What takes less: level.gradient_checkpointing: true, a smaller loading.student.max_pixels, "
         "level.method: lora or qlora. What was trained so far is kept where only gradient_checkpointing changes."
     )

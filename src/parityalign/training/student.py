@@ -12,8 +12,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import UserError, folder_files, writing
-from parityalign.models import AS_IT_IS, Placer, open_config, open_model, open_processor, readable_layers
-from parityalign.training.modules import freeze, linear_layers, parts_of, rates_by_part
+from parityalign.models import AS_IT_IS, TokenBoxes, open_config, open_model, open_processor, readable_layers
+from parityalign.training.modules import freeze, linear_layers, lr_multipliers_by_module, modules_of
 
 
 def open_student(location: str, loading: LoadingSettings = AS_IT_IS, *, weights: Path | None = None) -> nn.Module:
@@ -51,7 +51,7 @@ def open_trainable(location: str, loading: LoadingSettings, settings: LevelSetti
         model = open_model(location, loading.model_copy(update={"quantise": None}), dtype=torch.bfloat16)
     else:
         model = open_student(location, loading)
-    return _prepared(model, settings)
+    return _prepare(model, settings)
 
 
 def refuse_method(method: str) -> None:
@@ -78,21 +78,21 @@ def refuse_student(location: str, loading: LoadingSettings, settings: LevelSetti
     Raises:
         UserError: Its parts cannot be told apart, or its attention cannot be read or placed on pictures.
     """
-    rates, attends = rates_by_part(settings.parts), "attention" in settings.weights
+    rates, attends = lr_multipliers_by_module(settings.lr_multipliers), "attention" in settings.needs
     if rates is None and not attends:
         return
     build: Any = AutoModelForImageTextToText.from_config
     with torch.device("meta"):
         model = build(open_config(location, loading), trust_remote_code=loading.remote_code)
     if rates:
-        parts_of(model)
+        modules_of(model)
     if attends:
         readable_layers(model)
-        Placer(open_processor(location, loading))
+        TokenBoxes(open_processor(location, loading))
 
 
-def _prepared(model: nn.Module, settings: LevelSettings) -> nn.Module:
-    rates = rates_by_part(settings.parts)
+def _prepare(model: nn.Module, settings: LevelSettings) -> nn.Module:
+    rates = lr_multipliers_by_module(settings.lr_multipliers)
     if settings.gradient_checkpointing:
         # Not re-entrant: below an adapter nothing that goes into the first layer asks for a gradient.
         checkpointing: Any = model
@@ -103,10 +103,10 @@ def _prepared(model: nn.Module, settings: LevelSettings) -> nn.Module:
         return model
     layers = linear_layers(model, rates) if rates else "all-linear"
     alpha, dropout = settings.lora_alpha, settings.lora_dropout
-    return with_adapter(model, settings.lora_rank, alpha=alpha, dropout=dropout, layers=layers)
+    return add_lora(model, settings.lora_rank, alpha=alpha, dropout=dropout, layers=layers)
 
 
-def with_adapter(
+def add_lora(
     model: nn.Module,
     rank: int,
     *,
@@ -133,22 +133,24 @@ def with_adapter(
     return adapted
 
 
-def open_trained(location: str, checkpoint: Path, *, adapter: bool, loading: LoadingSettings = AS_IT_IS) -> nn.Module:
-    """The student as it was at a checkpoint of its training, in float32; an adapter still stands beside its weights."""
+def open_checkpoint(
+    location: str, checkpoint: Path, *, adapter: bool, loading: LoadingSettings = AS_IT_IS
+) -> nn.Module:
+    """The student at a checkpoint of its training, in float32; an adapter still stands beside its weights."""
     if not adapter:
         return open_student(location, loading, weights=checkpoint)
     adapted: nn.Module = _peft().PeftModel.from_pretrained(open_student(location, loading), checkpoint)
     return adapted.eval()
 
 
-def merged(model: nn.Module) -> nn.Module:
+def merge_adapter(model: nn.Module) -> nn.Module:
     """The model with its adapter added to its weights; a model without one as it is."""
     merge: Any = getattr(model, "merge_and_unload", None)
     whole: nn.Module = merge() if merge else model
     return whole
 
 
-def save_like(location: str, model: nn.Module, out: Path, *, loading: LoadingSettings = AS_IT_IS) -> torch.dtype:
+def save_student(location: str, model: nn.Module, out: Path, *, loading: LoadingSettings = AS_IT_IS) -> torch.dtype:
     """Writes an ordinary Hugging Face folder with the precision, configuration and processor of the student.
 
     Nothing is written in place: files are moved into the folder when all are there, the weights last, so that a folder

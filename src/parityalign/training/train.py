@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from transformers import TrainerState, set_seed
 
-from parityalign.config import LevelSettings, LoadingSettings
+from parityalign.config import LevelSettings, LoadingSettings, speed_only
 from parityalign.core import Leveller, LevelResult, Pair, Progress, content_id, folder_digest, write_whole
 from parityalign.models import AS_IT_IS, open_processor, quieten, stop_tokens
-from parityalign.training.collator import AnswerBatches, Example
-from parityalign.training.student import merged, open_student, open_trainable, open_trained, save_like
+from parityalign.training.collator import AnswerCollator, Example
+from parityalign.training.student import merge_adapter, open_checkpoint, open_student, open_trainable, save_student
 from parityalign.training.trainer import (
     COMPLETE,
     LevelTrainer,
@@ -22,15 +22,13 @@ from parityalign.training.trainer import (
     bf16_is_fast,
     checkpoint,
     out_of_patience,
-    rows_at_once,
     skipped_steps,
+    smallest_micro_batch,
 )
-from parityalign.training.verify_saved import answers_said, refuse_difference
+from parityalign.training.verify_saved import answer_logprobs, refuse_difference
 
 PLAN = "plan"
 """File in the folder of checkpoints that says what training they are of."""
-SPEED_ONLY = {"rows_at_once": None, "gradient_checkpointing": False, "liger": False}
-"""Settings that may change between a kill and going on: they decide how much memory and time training takes."""
 
 
 class Best(NamedTuple):
@@ -101,7 +99,7 @@ def _level(training: Training, out: Path) -> LevelResult:
     _save(training, best.model, trainer.batches, out)
     (work / PLAN).unlink()  # first: what a kill leaves of the folder must not be gone on from
     shutil.rmtree(work)
-    told = skipped_steps(state), rows_at_once(state)
+    told = skipped_steps(state), smallest_micro_batch(state)
     return LevelResult(state.global_step, best.step, best.before, best.after, *told)
 
 
@@ -109,7 +107,7 @@ def _best(training: Training, trainer: LevelTrainer, work: Path, state: TrainerS
     location, loading, method = training.student, training.loading, training.settings.method
     step, after = state.best_global_step, state.best_metric
     if step and after is not None and after < before:
-        model = open_trained(location, checkpoint(work, step), adapter=method != "full", loading=loading)
+        model = open_checkpoint(location, checkpoint(work, step), adapter=method != "full", loading=loading)
         if method == "qlora":  # trained on 4-bit weights, merged into whole ones: only how it does there counts
             after = trainer.held_out_loss(model)
             before = _without_adapter(trainer, model)
@@ -124,15 +122,15 @@ def _without_adapter(trainer: LevelTrainer, model: Any) -> float:  # noqa: ANN40
         return trainer.held_out_loss(model)
 
 
-def _save(training: Training, model: nn.Module, batches: AnswerBatches, out: Path) -> None:
+def _save(training: Training, model: nn.Module, batches: AnswerCollator, out: Path) -> None:
     """Saves the student, reads it back and compares: merging and saving can change a model without a word."""
-    said = answers_said(model, batches, training.held_out)
-    whole = merged(model)
-    stored = save_like(training.student, whole, out, loading=training.loading)
+    said = answer_logprobs(model, batches, training.held_out)
+    whole = merge_adapter(model)
+    stored = save_student(training.student, whole, out, loading=training.loading)
     whole.to("meta")  # its memory is needed for the next
     # Its own folder now has no revision; whether code beside weights may run was decided for the student before.
     own = training.loading.model_copy(update={"revision": None, "commit": None})
-    saved = answers_said(open_student(str(out), own), batches, training.held_out)
+    saved = answer_logprobs(open_student(str(out), own), batches, training.held_out)
     refuse_difference(said, saved, stored, str(out))
 
 
@@ -144,7 +142,7 @@ def _trainer(training: Training, work: Path) -> LevelTrainer:
     student: Any = open_trainable(location, loading, settings, half=half)
     stop = stop_tokens(processor.tokenizer, student.generation_config)
     views = "view" in training.objective.needs
-    batches = AnswerBatches(processor, stop, join=training.objective.joiner(processor), views=views)
+    batches = AnswerCollator(processor, stop, join=training.objective.joiner(processor), views=views)
     return LevelTrainer(training, student, batches, work)
 
 
@@ -155,7 +153,7 @@ def _train(trainer: LevelTrainer, work: Path, patience: int) -> TrainerState:
         state: TrainerState = TrainerState.load_from_json(str(last / "trainer_state.json"))
         if state.global_step >= trainer.args.max_steps or out_of_patience(state, patience):
             return state
-    with trainer.watched():
+    with trainer.recording_attention():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.state
 
@@ -164,10 +162,12 @@ def _work_folder(out: Path, training: Training) -> Path:
     """The folder of checkpoints beside `out`; emptied if they are of another training."""
     folder = Path(training.student).expanduser()
     student = folder_digest(folder) if folder.is_dir() else training.student
-    settings = training.settings.model_copy(update=SPEED_ONLY)
+    settings = training.settings.model_dump(exclude=set(speed_only(LevelSettings)))
     loading = training.loading.numbers(), training.loading.pinned
     data = training.seed, training.train, training.held_out
-    plan = content_id(student, training.objective.evidence_digest, repr((settings, settings.weights, loading, *data)))
+    plan = content_id(
+        student, training.objective.evidence_digest, repr((settings, training.settings.weights, loading, *data))
+    )
     work = out.with_name(f".{out.name}.training")
     note = work / PLAN
     if not note.is_file() or note.read_text(encoding="utf-8") != plan:

@@ -1,4 +1,4 @@
-"""A transformers Trainer with our loss: steps in parts that fit into memory, early stopping, whole checkpoints."""
+"""A transformers Trainer with our loss: micro-batches that fit into memory, early stopping, whole checkpoints."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import Progress
-from parityalign.models import NO_LABEL, Processor
-from parityalign.training.collator import AnswerBatches, Example, Join
-from parityalign.training.modules import grouped, rates_by_part
-from parityalign.training.oom import Fit, empty_memory
+from parityalign.models import IGNORE_INDEX, Processor
+from parityalign.training.collator import AnswerCollator, Example, Join
+from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
+from parityalign.training.oom import OomBackoff
 
 Batch = dict[str, Any]
 
 
 class Objective(Protocol):
-    """What is minimised; `objectives/discrepancy.py` makes one."""
+    """What is minimised; `WeightedLoss` is one."""
 
     needs: frozenset[str]
     """What its terms want to know besides the answers; with `view`, batches have other views of the pictures."""
@@ -42,11 +43,11 @@ class Objective(Protocol):
     def joiner(self, processor: Processor) -> Join | None:
         """Gives what the terms need for a batch; None where they need nothing."""
 
-    def watched(self, model: nn.Module) -> AbstractContextManager[None]:
+    def recording_attention(self, model: nn.Module) -> AbstractContextManager[None]:
         """Sees what the model attends to while it is trained, if a term asks for it."""
 
 
-LOOKS = 8
+EVALUATIONS = 8
 """Times that the held-out loss is measured in a training, and a checkpoint written."""
 COMPLETE = "complete"
 """File that is written into a checkpoint last."""
@@ -74,20 +75,20 @@ class LevelTrainer(Trainer):
 
     Attributes:
         batches: Makes the student's inputs of examples.
-        fit: How many rows go through it together.
+        oom_backoff: Decides how many rows go through it together.
     """
 
-    def __init__(self, training: Training, student: nn.Module, batches: AnswerBatches, work: Path) -> None:
+    def __init__(self, training: Training, student: nn.Module, batches: AnswerCollator, work: Path) -> None:
         super().__init__(
             model=student,
             args=_arguments(training, work),
-            data_collator=_unopened,
+            data_collator=_examples_alone,
             train_dataset=training.train,
             eval_dataset=training.held_out,
-            callbacks=[Watch(training.progress, training.settings.patience, work)],
+            callbacks=[LevelCallback(training.progress, training.settings.patience, work)],
         )
         self.remove_callback(PrinterCallback)
-        self.fit = Fit(training.settings.rows_at_once or training.settings.batch_size)
+        self.oom_backoff = OomBackoff(training.settings.micro_batch_size or training.settings.batch_size)
         self.batches = batches
         self._training = training
         self._student: Any = student  # none any more when it is let go
@@ -99,12 +100,12 @@ class LevelTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW; where parts of the student learn at rates of their own, with a group of weights for each."""
-        rates = rates_by_part(self._training.settings.parts)
+        rates = lr_multipliers_by_module(self._training.settings.lr_multipliers)
         if rates and self.optimizer is None:
             decayed = self.get_decay_parameter_names(self._student)
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self._student)
             rate = {"learning_rate": self.args.learning_rate, "weight_decay": self.args.weight_decay}
-            self.optimizer = kind(grouped(self._student, rates, decayed, **rate), **options)
+            self.optimizer = kind(parameter_groups(self._student, rates, decayed, **rate), **options)
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
 
@@ -115,20 +116,20 @@ class LevelTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The objective on a part of a step's rows, as its share in the mean over all labelled tokens of the step."""
+        """The objective on a micro-batch of a step, as its share in the mean over all labelled tokens of the step."""
         for module in self._batch_norms:
             module.eval()
         done = self.state.global_step / max(1, self.state.max_steps)
-        return self._training.objective(model, inputs, done) * (_labelled(inputs) / (num_items_in_batch or 1))
+        return self._training.objective(model, inputs, done) * (_count_labels(inputs) / (num_items_in_batch or 1))
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Forward and backward; where loss or gradient is not finite, the weights stay and the step is counted."""
         examples = inputs["examples"]
-        loss = self.fit(lambda rows: self._in_parts(model, examples, rows), len(examples))
-        if self.fit.halved and self.fit.rows < (rows_at_once(self.state) or math.inf):
-            self.log({"rows_at_once": float(self.fit.rows)})
+        loss = self.oom_backoff(lambda rows: self._in_micro_batches(model, examples, rows), len(examples))
+        if self.oom_backoff.halved and self.oom_backoff.rows < (smallest_micro_batch(self.state) or math.inf):
+            self.log({"micro_batch_size": float(self.oom_backoff.rows)})
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
             model.zero_grad()  # without gradients the optimiser does nothing, not even weight decay
@@ -137,13 +138,13 @@ class LevelTrainer(Trainer):
                 self.control.should_training_stop = True
         return loss
 
-    def _in_parts(self, model: nn.Module, examples: Sequence[Example], rows: int) -> torch.Tensor:
-        """Gradients of the mean over all labelled tokens, however the rows are parted."""
-        model.zero_grad()  # of a part that went through before memory ran out
-        parts = [examples[start : start + rows] for start in range(0, len(examples), rows)]
-        batches = [self.batches(part, self.state.global_step) for part in parts]
-        labelled = sum(map(_labelled, batches))
-        return torch.stack([super(LevelTrainer, self).training_step(model, part, labelled) for part in batches]).sum()
+    def _in_micro_batches(self, model: nn.Module, examples: Sequence[Example], rows: int) -> torch.Tensor:
+        """Gradients of the mean over all labelled tokens, whatever the size of the micro-batches."""
+        model.zero_grad()  # of a micro-batch that went through before memory ran out
+        starts = range(0, len(examples), rows)
+        batches = [self.batches(examples[start : start + rows], self.state.global_step) for start in starts]
+        labelled = sum(map(_count_labels, batches))
+        return torch.stack([super(LevelTrainer, self).training_step(model, batch, labelled) for batch in batches]).sum()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the rows are not opened when it is asked."""
@@ -160,8 +161,8 @@ class LevelTrainer(Trainer):
         """The objective's mean over the labelled tokens of all held-out examples; of the student, or of another."""
         student = model or self._student
         student.eval()
-        with self._training.objective.watched(student):
-            return self.fit(lambda rows: self._mean_loss(student, rows), len(self._training.held_out))
+        with self._training.objective.recording_attention(student):
+            return self.oom_backoff(lambda rows: self._mean_loss(student, rows), len(self._training.held_out))
 
     def release(self) -> None:
         """Lets go of the student and its optimiser, whose memory the next model needs."""
@@ -171,18 +172,18 @@ class LevelTrainer(Trainer):
             holder.model = holder.model_wrapped = holder.optimizer = holder.lr_scheduler = None
         self._student = None
         self._batch_norms.clear()
-        empty_memory()
+        clear_device_cache(garbage_collection=True)
 
-    def watched(self) -> AbstractContextManager[None]:
+    def recording_attention(self) -> AbstractContextManager[None]:
         """Lets the objective see what the student attends to."""
-        return self._training.objective.watched(self._student)
+        return self._training.objective.recording_attention(self._student)
 
     def _mean_loss(self, model: nn.Module, rows: int) -> float:
         total, tokens = 0.0, 0
         device, examples = self.args.device, self._training.held_out
         for start in range(0, len(examples), rows):
             batch = self.batches(examples[start : start + rows])
-            labelled = _labelled(batch)
+            labelled = _count_labels(batch)
             batch = self._prepare_inputs(batch)
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.args.bf16):
                 total += float(self._training.objective(model, batch)) * labelled
@@ -190,7 +191,7 @@ class LevelTrainer(Trainer):
         return total / tokens
 
 
-class Watch(TrainerCallback):
+class LevelCallback(TrainerCallback):
     """Reports progress, measures at the very end too, stops when patience is at its end, and marks checkpoints."""
 
     def __init__(self, progress: Progress, patience: int, work: Path) -> None:
@@ -231,9 +232,11 @@ def skipped_steps(state: TrainerState) -> int:
     return sum("skipped" in entry for entry in state.log_history)
 
 
-def rows_at_once(state: TrainerState) -> int | None:
+def smallest_micro_batch(state: TrainerState) -> int | None:
     """How many rows went through together after memory had run out, at the least; None: it never did."""
-    return min((int(entry["rows_at_once"]) for entry in state.log_history if "rows_at_once" in entry), default=None)
+    return min(
+        (int(entry["micro_batch_size"]) for entry in state.log_history if "micro_batch_size" in entry), default=None
+    )
 
 
 def bf16_is_fast(on_gpu: bool) -> bool:
@@ -255,11 +258,11 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(steps * settings.warmup),
+        warmup_steps=math.ceil(steps * settings.warmup_ratio),
         eval_strategy="steps",
-        eval_steps=math.ceil(steps / LOOKS),
+        eval_steps=math.ceil(steps / EVALUATIONS),
         save_strategy="steps",
-        save_steps=math.ceil(steps / LOOKS),
+        save_steps=math.ceil(steps / EVALUATIONS),
         save_total_limit=3,  # the best, and two: a kill while one is written and another deleted leaves the third
         metric_for_best_model="eval_loss",
         greater_is_better=False,
@@ -279,10 +282,10 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
     return arguments
 
 
-def _unopened(examples: Sequence[Example]) -> dict[str, Sequence[Example]]:
-    """The examples of a step as they are: they become tensors a part at a time, when it is known how many fit."""
+def _examples_alone(examples: Sequence[Example]) -> dict[str, Sequence[Example]]:
+    """The examples of a step as they are: they become tensors when it is known how many go through together."""
     return {"examples": examples}
 
 
-def _labelled(batch: Mapping[str, Any]) -> int:
-    return int((batch["labels"] != NO_LABEL).sum())
+def _count_labels(batch: Mapping[str, Any]) -> int:
+    return int((batch["labels"] != IGNORE_INDEX).sum())

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from parityalign.core import WorkFailed
-from parityalign.models import NO_LABEL
-from parityalign.training.collator import AnswerBatches, Example
+from parityalign.models import IGNORE_INDEX
+from parityalign.training.collator import AnswerCollator, Example
 
-ASKED = 4
+PAIRS_COMPARED = 4
 """Pairs that both are shown."""
 TOLERANCE: Mapping[torch.dtype, float] = MappingProxyType(
     {torch.float32: 0.005, torch.float16: 0.02, torch.bfloat16: 0.1}
@@ -19,13 +19,13 @@ TOLERANCE: Mapping[torch.dtype, float] = MappingProxyType(
 """By stored precision: what rounding the weights to it may change. See `difference`."""
 
 
-def answers_said(model: nn.Module, batches: AnswerBatches, examples: Sequence[Example]) -> torch.Tensor:
+def answer_logprobs(model: nn.Module, batches: AnswerCollator, examples: Sequence[Example]) -> torch.Tensor:
     """Log-probability of each token of the first few examples' answers, end tokens included, in nats."""
     model.eval()
-    return torch.cat([_said(model, batches.plain([example])) for example in examples[:ASKED]])
+    return torch.cat([_said(model, batches.plain([example])) for example in examples[:PAIRS_COMPARED]])
 
 
-def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+def mean_difference(one: torch.Tensor, other: torch.Tensor) -> float:
     """Mean distance of two rows of log-probabilities, each relative to 1 + its size: far down, little is much."""
     return float(((one - other).abs() / (1 + one.abs())).mean())
 
@@ -36,7 +36,7 @@ def refuse_difference(trained: torch.Tensor, saved: torch.Tensor, stored: torch.
     Raises:
         WorkFailed: They differ by more than the rounding to the stored precision explains.
     """
-    found, most = difference(trained, saved), TOLERANCE.get(stored, max(TOLERANCE.values()))
+    found, most = mean_difference(trained, saved), TOLERANCE.get(stored, max(TOLERANCE.values()))
     if not found <= most:  # so that nan is refused, too
         name = str(stored).removeprefix("torch.")
         raise WorkFailed(
@@ -52,7 +52,7 @@ def _said(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     device = next(model.parameters()).device
     labels = batch["labels"][0]
     inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
-    answer = labels != NO_LABEL
+    answer = labels != IGNORE_INDEX
     kept = int(answer.sum())  # a row's labels are its end
     asked: Any = model
     with torch.no_grad():

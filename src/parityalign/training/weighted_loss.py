@@ -1,20 +1,43 @@
-"""The weighted sum of the objectives: what the student says, how sure it is, where it looks, how it gets there.
+"""The weighted sum of the terms of the loss: what the student says, how sure it is, where it looks, how it gets there.
 
 What each term is worth: docs/results-objectives.md.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
-from parityalign.core import find_part
-from parityalign.models import Processor, Watch, readable_layers, watching
+from parityalign.config import Settings, needs_of, problems_with
+from parityalign.core import UserError, described, find_part, load_part
+from parityalign.models import AttentionRecorder, Processor, readable_layers, recording_attention
 from parityalign.training.losses._joining import Evidence, Joiner
 from parityalign.training.losses._passes import Passes
+
+Losses = Callable[[Passes], torch.Tensor]
+"""A term, with its settings: the loss of each labelled token of a batch."""
+
+
+def refuse_terms(terms: Iterable[str], settings: Mapping[str, Mapping[str, object]]) -> None:
+    """Refuses terms that cannot be imported, and settings that they do not take.
+
+    Args:
+        terms: Their names.
+        settings: What is given of their own settings, by term.
+
+    Raises:
+        UserError: Says all that is wrong with the settings.
+    """
+    problems = []
+    for name in dict.fromkeys([*terms, *settings]):
+        load_part("losses", name, FunctionType)
+        problems += problems_with(_settings_of(name), settings.get(name, {}), f"level.objective.{name}")
+    if problems:
+        raise UserError("\n  - ".join(["the objective cannot be minimised:", *problems]))
 
 
 class WeightedLoss:
@@ -28,27 +51,26 @@ class WeightedLoss:
         self,
         weights: Mapping[str, tuple[float, float]],
         *,
-        divergence: str = "forward",
+        settings: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
         evidence: Evidence | None = None,
     ) -> None:
         """Finds the terms.
 
         Args:
-            weights: Of each term, the first being a file in `objectives/`: its weight in the beginning and at the end;
+            weights: Of each term, by its name: its weight in the beginning and at the end;
                 it changes evenly in between. Terms that never weigh anything are left out.
-            divergence: How `confidence` compares distributions.
+            settings: What is given of the terms' own settings, by term.
             evidence: What is stored of the teacher; None: neither the terms nor weights of pairs need it.
 
         Raises:
-            UserError: There is no such term.
+            UserError: There is no such term, or it does not take its settings.
         """
         used = {name: ends for name, ends in weights.items() if any(ends)}
-        parts = {name: find_part("objectives", name) for name in used}
-        own: dict[str, Any] = {"confidence": {"divergence": divergence}}
-        self._terms = [(partial(part.losses, **own.get(name, {})), *used[name]) for name, part in parts.items()]
-        self.needs: frozenset[str] = frozenset().union(*(getattr(part, "NEEDS", ()) for part in parts.values()))
+        refuse_terms(used, settings)
+        self._terms = [(_losses_of(name, settings.get(name, {})), *ends) for name, ends in used.items()]
+        self.needs: frozenset[str] = frozenset().union(*map(needs_of, used))
         self._evidence = evidence
-        self._watch: Watch | None = None
+        self._recorder: AttentionRecorder | None = None
 
     @property
     def evidence_digest(self) -> str:
@@ -73,33 +95,33 @@ class WeightedLoss:
         return Joiner(self._evidence, processor, self.needs) if self._evidence else None
 
     @contextmanager
-    def watched(self, model: Any) -> Iterator[None]:  # noqa: ANN401 - whichever class the family has
-        """Sees what the model attends to as long as the `with` lasts, if a term asks for it and nobody does so yet.
+    def recording_attention(self, model: Any) -> Iterator[None]:  # noqa: ANN401 - whichever class the family has
+        """Records what the model attends to as long as the `with` lasts, if a term asks for it and nobody does so yet.
 
         Raises:
             UserError: The family's attention cannot be read.
         """
-        if "attention" not in self.needs or self._watch:
+        if "attention" not in self.needs or self._recorder:
             yield
             return
-        with watching(model, readable_layers(model)) as watch:
-            self._watch = watch
+        with recording_attention(model, readable_layers(model)) as recorder:
+            self._recorder = recorder
             try:
                 yield
             finally:
-                self._watch = None
+                self._recorder = None
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Any], done: float = 1.0) -> torch.Tensor:
         """Mean over all labelled tokens of the weighted sum of the terms, times the weight of the token's pair.
 
         Args:
-            model: The student, inside `watched`.
+            model: The student, inside `recording_attention`.
             batch: See `_passes.py`; holds what `needs` names.
             done: Share of the training that is over, which decides the weights.
         """
-        if self._watch:
-            self._watch.forget()
-        passes = Passes(model, batch, self._watch)
+        if self._recorder:
+            self._recorder.clear()
+        passes = Passes(model, batch, self._recorder)
         total = torch.zeros(len(passes.labels), device=passes.labels.device)
         for losses, first, last in self._terms:
             weight = first + (last - first) * done
@@ -108,3 +130,15 @@ class WeightedLoss:
         if "weight" in batch:
             total = total * batch["weight"][passes.rows]
         return total.mean()
+
+
+def _settings_of(term: str) -> type[Settings]:
+    """What a term takes besides its weight."""
+    found = getattr(find_part("losses", term), "SETTINGS", Settings)
+    if not (isinstance(found, type) and issubclass(found, Settings)):
+        raise UserError(f"{described('losses', term)} has SETTINGS = {found!r}. Expected: a subclass of Settings.")
+    return found
+
+
+def _losses_of(term: str, given: Mapping[str, object]) -> Losses:
+    return partial(load_part("losses", term, FunctionType), **dict(_settings_of(term).model_validate(given)))

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import Judged, writing
+from parityalign.core import ExportedPair, writing
 
 Row = Mapping[str, Any]
 IMAGE_MARK = "<image>\n"
 """Where the image stands in a user's turn; the texts of a pair hold no second one."""
 
 
-def verdict_columns(judged: Judged) -> dict[str, Any]:
+def verdict_columns(judged: ExportedPair) -> dict[str, Any]:
     """What a row says beside question and answer. Trainers pass over columns that they do not know."""
     return {
         "task": judged.pair.task,

@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 from datasets import Features, Image, Value
 
-from parityalign.core import Exportable, Judged, WorkFailed, write_whole, writing
+from parityalign.core import Exportable, ExportedPair, WorkFailed, write_whole, writing
 from parityalign.export.formats._card import card
 from parityalign.export.formats._rows import Row, verdict_columns
 
@@ -61,7 +61,7 @@ def _shards(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield shard
 
 
-def _row(judged: Judged) -> dict[str, Any]:
+def _row(judged: ExportedPair) -> dict[str, Any]:
     pair = judged.pair
     return {
         "id": pair.pair_id,

@@ -12,7 +12,7 @@ Shape: LLaVA, docs/Finetune_Custom_Data.md. Image paths are full ones, so `--ima
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import Exportable, Judged
+from parityalign.core import Exportable, ExportedPair
 from parityalign.export.formats._rows import IMAGE_MARK, verdict_columns, write_list
 
 OF = ("pairs", "verdicts")
@@ -23,7 +23,7 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
     return {"rows": write_list(out / "data.json", map(_row, run.judged()))}
 
 
-def _row(judged: Judged) -> dict[str, Any]:
+def _row(judged: ExportedPair) -> dict[str, Any]:
     return {
         "id": judged.pair.pair_id,
         "image": judged.pair.image,

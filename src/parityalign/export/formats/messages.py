@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import Exportable, Judged, write_whole
+from parityalign.core import Exportable, ExportedPair, write_whole
 from parityalign.export.formats._rows import IMAGE_MARK, verdict_columns, write_lines
 
 OF = ("pairs", "verdicts")
@@ -37,7 +37,7 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
     return {"rows": count}
 
 
-def _row(judged: Judged) -> dict[str, Any]:
+def _row(judged: ExportedPair) -> dict[str, Any]:
     return {
         "id": judged.pair.pair_id,
         "messages": [

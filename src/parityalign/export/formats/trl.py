@@ -14,7 +14,7 @@ Shape: TRL, docs/source/dataset_formats.md (vision datasets).
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import Exportable, Judged
+from parityalign.core import Exportable, ExportedPair
 from parityalign.export.formats._rows import verdict_columns, write_lines
 
 OF = ("pairs", "verdicts")
@@ -25,7 +25,7 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
     return {"rows": write_lines(out / "data.jsonl", map(_row, run.judged()))}
 
 
-def _row(judged: Judged) -> dict[str, Any]:
+def _row(judged: ExportedPair) -> dict[str, Any]:
     return {
         "id": judged.pair.pair_id,
         "prompt": [{"role": "user", "content": judged.asked}],

@@ -9,10 +9,10 @@ import torch
 from transformers import PreTrainedModel
 
 from parityalign.core import TOP, Observation, UserError
-from parityalign.models.attention import before_answers, readable_layers, watching
+from parityalign.models.attention import before_answers, readable_layers, recording_attention
 from parityalign.models.encoding import Array, Processor
-from parityalign.models.labels import NO_LABEL, Answered
-from parityalign.models.token_boxes import Placer, can_place, pooled
+from parityalign.models.labels import IGNORE_INDEX, LabelledRow
+from parityalign.models.token_boxes import TokenBoxes, can_place, pooled
 
 
 class Observing:
@@ -24,10 +24,10 @@ class Observing:
         tokenizer: Any = processor.tokenizer
         # An output head may have more rows than there are tokens.
         self._vocabulary = len(tokenizer)
-        self._placer = Placer(processor) if can_place(processor) else None
-        self._layers = _layers(model) if self._placer else []
+        self._token_boxes = TokenBoxes(processor) if can_place(processor) else None
+        self._layers = _layers(model) if self._token_boxes else []
 
-    def observe(self, rows: Sequence[Answered], inputs: Mapping[str, torch.Tensor]) -> list[Observation]:
+    def observe(self, rows: Sequence[LabelledRow], inputs: Mapping[str, torch.Tensor]) -> list[Observation]:
         """What the model shows for each row.
 
         Args:
@@ -39,25 +39,25 @@ class Observing:
         counts = [len(row.ends) for row in rows]
         first = int(positions[positions >= 0].min())
         width = inputs["labels"].shape[1]
-        watched = watching(self._model, self._layers) if self._layers else nullcontext()
-        with torch.inference_mode(), watched as watch:
-            if watch is not None:
-                watch.at(positions)
+        recording = recording_attention(self._model, self._layers) if self._layers else nullcontext()
+        with torch.inference_mode(), recording as recorder:
+            if recorder is not None:
+                recorder.select(positions)
             logits = self._model(**model_inputs, use_cache=False, logits_to_keep=width - first).logits
         logits = logits[:, -(width - first) :]
         maps = [_NOTHING] * len(rows)
-        if watch is not None:
-            seen = watch.by(torch.tensor(counts, device=positions.device)).cpu().numpy()
+        if recorder is not None:
+            seen = recorder.mean_over_answers(torch.tensor(counts, device=positions.device)).cpu().numpy()
             maps = [self._map(row, weights) for row, weights in zip(rows, seen, strict=True)]
         return [
             _observation(row, logits[i, positions[i, :count] - first, : self._vocabulary], places)
             for i, (row, count, places) in enumerate(zip(rows, counts, maps, strict=True))
         ]
 
-    def _map(self, row: Answered, weights: Array) -> Array:
-        if self._placer is None:
+    def _map(self, row: LabelledRow, weights: Array) -> Array:
+        if self._token_boxes is None:
             return _NOTHING
-        placed = self._placer.place(row.encoded.size, row.encoded.tokens)
+        placed = self._token_boxes.locate(row.encoded.size, row.encoded.tokens)
         cells = pooled(weights[placed.positions], placed.boxes)
         return cells.ravel().astype(np.float16) if cells.any() else _NOTHING
 
@@ -65,9 +65,9 @@ class Observing:
 _NOTHING: Array = np.zeros(0, dtype=np.float16)
 
 
-def _observation(row: Answered, logits: torch.Tensor, places: Array) -> Observation:
+def _observation(row: LabelledRow, logits: torch.Tensor, places: Array) -> Observation:
     """One row's observation from the logits (tokens, vocabulary) of its answer."""
-    ids = [label for label in row.encoded.per_token["labels"] if label != NO_LABEL]
+    ids = [label for label in row.encoded.per_token["labels"] if label != IGNORE_INDEX]
     logs = logits.float().log_softmax(dim=-1)
     top = logs.topk(min(TOP, logs.shape[-1]), dim=-1)
     rest = logs.scatter(-1, top.indices, -torch.inf).logsumexp(dim=-1)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from parityalign.config import Backend, LoadingSettings
 from parityalign.core import Decoding, Record, Request, UserError, WorkFailed
 
 
@@ -59,7 +60,7 @@ class Table(Record):
     special_tokens: frozenset[str] = frozenset()
 
 
-def load(location: str, _loading: object = None) -> FakeModel:
+def load(location: str, _loading: LoadingSettings | None = None) -> FakeModel:
     """The model whose replies stand in the JSON file at `location`; there is nothing to choose in how it is loaded.
 
     Raises:
@@ -77,6 +78,9 @@ def load(location: str, _loading: object = None) -> FakeModel:
         )
 
     return FakeModel(reply, name=f"fake:{location}", special_tokens=table.special_tokens)
+
+
+BACKEND = Backend(load=load)
 
 
 def _read(path: Path) -> Table:

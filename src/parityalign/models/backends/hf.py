@@ -1,234 +1,32 @@
 """Any vision-language model of transformers, from a Hugging Face folder or hub id, run in this process."""
 
-import gc
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cached_property
+import json
 from pathlib import Path
-from typing import Any, TypeVar
 
-import torch
-from transformers import GenerationConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from parityalign import models
+from parityalign.config import Backend, LoadingSettings, fingerprint_of_files
+from parityalign.core import Model, content_id
 
-from parityalign.config import LoadingSettings
-from parityalign.core import EMBEDDED_MODELS, Decoding, Observation, Request, UserError
-from parityalign.models import memory
-from parityalign.models.backends._batches import Budget, Row, windows
-from parityalign.models.backends._decoding import GumbelNoise, can_choose_rows, decode
-from parityalign.models.backends._generate import refuse_unknown_generate
-from parityalign.models.backends._observing import Observing
-from parityalign.models.backends._reading import Reader
-from parityalign.models.device import SMALLER, is_out_of_memory
-from parityalign.models.encoding import Encoded, Processor, Prompter, stack, stack_images, stop_tokens
-from parityalign.models.labels import Answerer
-from parityalign.models.loading import AS_IT_IS, described, open_model, open_processor
-
-T = TypeVar("T")
-
-_PIXELS = "pixel_values"
+_AS_IT_IS = LoadingSettings()
 
 
-def load(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
-    """The model in a folder or on the hub, ready to be asked.
-
-    Raises:
-        UserError: It is missing or no vision-language model with safetensors, processor and chat template; or the
-            installed transformers generates in a way that is not known.
-    """
-    refuse_unknown_generate()
-    processor = open_processor(location, loading)
-    return HFModel(location, open_model(location, loading), processor)
+def load(location: str, loading: LoadingSettings = _AS_IT_IS) -> Model:
+    """The model in a folder or on the hub, ready to be asked; torch comes in here."""
+    model: Model = models.load_hf(location, loading)
+    return model
 
 
-class HFModel:
-    """A `seams.Model` that runs in this process.
-
-    Attributes:
-        name: `embedded:NAME` for a bundled model, else `hf:` and the location as it was given.
-        facts: What its numbers hang on besides its files, for manifests.
-    """
-
-    def __init__(self, location: str, model: PreTrainedModel, processor: Processor) -> None:
-        path = Path(location)
-        self.name = f"embedded:{path.name}" if path.parent == EMBEDDED_MODELS else f"hf:{location}"
-        self.facts = described(model, processor)
-        self._model: Any = model
-        self._tokenizer = processor.tokenizer
-        self._processor = processor
-        self._prompter = Prompter(processor)
-        self._reader = Reader(self._prompter)
-        self._stop = stop_tokens(self._tokenizer, self._model.generation_config)
-        self._shares = can_choose_rows(model)
-        pad = self._tokenizer.pad_token_id
-        self._pad = pad if pad is not None else (self._stop or [0])[0]
-        # Replaced, so that no habit of the folder (temperature, penalties) leaks into what the caller asked for.
-        ends = {"eos_token_id": self._stop or None, "pad_token_id": self._pad}
-        self._model.generation_config = GenerationConfig.from_dict(ends)
-        self._budget = Budget(self.name, model)
-
-    @property
-    def special_tokens(self) -> frozenset[str]:
-        """Texts that the processor would not read as plain text, such as the image placeholder."""
-        return self._prompter.special_tokens
-
-    def expect(self, requests: Sequence[Request]) -> None:
-        """Notes what will be asked after the next call of `generate`; its images are read while that one works."""
-        self._reader.expect(requests)
-
-    def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[str]:
-        """The reply to each request, in order; special tokens that the model wrote stay visible in it.
-
-        Raises:
-            WorkFailed: An image cannot be read.
-            UserError: Memory does not even do for one of them.
-        """
-        size = decoding.max_new_tokens
-        return self._each(requests, size, lambda rows: self._write(rows, decoding))
-
-    def parameters(self) -> int:
-        """How many numbers the weights are."""
-        return int(self._model.num_parameters())
-
-    def fits_twice(self) -> bool:
-        """Whether there is memory left for another model of this size."""
-        return memory.fits_twice(self._model)
-
-    def peak_bytes(self, work: Callable[[], object]) -> int | None:
-        """Does the work; the memory that is taken at most meanwhile, with the weights."""
-        return memory.peak_bytes(self._model, work)
-
-    def observe(self, told: Sequence[tuple[Request, str]]) -> list[Observation | None]:
-        """What the model shows when each request is followed by the given text as if it were its own reply.
-
-        Raises:
-            WorkFailed: An image cannot be read.
-            UserError: Memory does not even do for one of them.
-        """
-        longest = max((len(text) for _, text in told), default=0)  # in characters; tokens are fewer
-
-        def work(rows: Sequence[Row]) -> list[Observation | None]:
-            answered = [self._answerer.answered(row.encoded, row.request.prompt, told[row.place][1]) for row in rows]
-            inputs = stack([row.encoded for row in answered], pad_token=self._pad, side="right")
-            return [*self._observing.observe(answered, self._on_device(inputs))]
-
-        return self._each([request for request, _ in told], longest, work)
-
-    @cached_property
-    def _answerer(self) -> Answerer:
-        return Answerer(self._processor, self._stop)
-
-    @cached_property
-    def _observing(self) -> Observing:
-        return Observing(self._model, self._processor)
-
-    def _each(self, requests: Sequence[Request], size: int, work: Callable[[Sequence[Row]], Sequence[T]]) -> list[T]:
-        """What `work` makes of each request, in order, as many at a time as memory takes with replies of this size."""
-        found: dict[int, T] = {}
-        rows = zip(range(len(requests)), requests, self._reader.read(requests), strict=True)
-        for waiting in windows(map(Row._make, rows)):
-            while waiting:
-                batch = waiting[: self._budget.first(waiting, size)]
-                try:
-                    made = work(batch)
-                except (RuntimeError, MemoryError) as problem:
-                    if not is_out_of_memory(problem):
-                        raise
-                    made = None
-                if made is None:
-                    self._take_fewer(batch, size)
-                    continue
-                found |= zip((row.place for row in batch), made, strict=True)
-                del waiting[: len(batch)]
-        return [found[place] for place in range(len(requests))]
-
-    def _take_fewer(self, rows: Sequence[Row], size: int) -> None:
-        """Halves the batches from now on; what the failed one held is free by now, as its error is gone."""
-        gc.collect()
-        if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self._budget.halve(rows, size)
-        if len(rows) == 1:
-            raise UserError(
-                f"{self.name} has not enough memory on {self._model.device} for a single question, about "
-                f"{rows[0].request.image} ({len(rows[0].encoded.tokens)} tokens and a reply of up to "
-                f"{size}).\n{SMALLER} What was answered before is kept."
-            )
-
-    def _write(self, rows: Sequence[Row], decoding: Decoding) -> list[str]:
-        prompts, prompt_of = self._prompts(rows)
-        noise = None
-        if decoding.temperature > 0:
-            noise = GumbelNoise([row.request.seed for row in rows], decoding.temperature, self._model.device)
-        with torch.inference_mode():
-            tokens = self._model.generate(
-                **self._inputs(prompts),
-                max_new_tokens=decoding.max_new_tokens,
-                do_sample=False,
-                custom_generate=decode,
-                prompts=prompt_of,
-                noise=noise,
-            )
-        return [self._text(row) for row in tokens]
-
-    def _prompts(self, rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
-        """The rows that differ in image or prompt, and for each row its place among them."""
-        if not self._shares:
-            return list(rows), list(range(len(rows)))
-        asked = [(row.request.image, row.request.prompt) for row in rows]
-        distinct = dict(zip(asked, rows, strict=True))
-        places = {key: place for place, key in enumerate(distinct)}
-        return list(distinct.values()), [places[key] for key in asked]
-
-    def _text(self, tokens: list[int]) -> str:
-        end = next((i for i, token in enumerate(tokens) if token in self._stop), len(tokens))
-        kept = [token for token in tokens[:end] if token != self._pad]
-        return self._tokenizer.decode(kept, skip_special_tokens=False).strip()
-
-    def _inputs(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """What `generate` takes: padded at the left; an image with several prompts is encoded once if possible."""
-        encoded, features = [row.encoded for row in rows], self._features_of(rows)
-        if features is not None:
-            encoded = [
-                replace(row, image={key: row.image[key] for key in row.image if key != _PIXELS}) for row in encoded
-            ]
-        inputs: dict[str, Any] = self._on_device(stack(encoded, pad_token=self._pad, side="left"))
-        return inputs if features is None else inputs | {"mm_encoder_outputs": {"image": features}}
-
-    def _features_of(self, rows: Sequence[Row]) -> BaseModelOutputWithPooling | None:
-        """Each row's image as the language model takes it in. None: it is the model itself that makes it."""
-        distinct = {row.request.image: row.encoded for row in rows}
-        if len(distinct) == len(rows):
-            return None
-        features = self._image_features(list(distinct.values()))
-        places = {image: place for place, image in enumerate(distinct)}
-        return None if features is None else _picked(features, [places[row.request.image] for row in rows])
-
-    def _image_features(self, rows: Sequence[Encoded]) -> torch.Tensor | list[torch.Tensor] | None:
-        """One entry for each row's image, from the vision tower to the connector's end.
-
-        None where the family's features cannot be told apart by image, or its language model takes more than these.
-        """
-        if "mm_encoder_outputs" not in inspect.signature(self._model.forward).parameters:
-            return None
-        inputs = self._on_device(stack_images([row.image for row in rows]))
-        taken = inspect.signature(self._model.get_image_features).parameters
-        outputs = self._model.get_image_features(**{key: inputs[key] for key in inputs if key in taken})
-        plain = set(outputs.keys()) <= {"last_hidden_state", "pooler_output", "hidden_states", "attentions"}
-        features = getattr(outputs, "pooler_output", None)
-        return features if plain and features is not None and len(features) == len(rows) else None
-
-    def _on_device(self, arrays: dict[str, Any]) -> dict[str, torch.Tensor]:
-        tensors = {key: torch.from_numpy(array).to(self._model.device) for key, array in arrays.items()}
-        return {
-            key: tensor.to(self._model.dtype) if tensor.is_floating_point() else tensor
-            for key, tensor in tensors.items()
-        }
+def fingerprint(location: str, loading: LoadingSettings) -> str:
+    """Of the folder, or of name and commit on the hub; and of what changes the model's numbers."""
+    found = fingerprint_of_files(location, loading)
+    pinned = [loading.pinned] if loading.pinned and not Path(location).is_dir() else []
+    numbers = loading.numbers()
+    return content_id(found, *pinned, *([json.dumps(numbers, sort_keys=True)] if numbers else []))
 
 
-def _picked(features: torch.Tensor | list[torch.Tensor], places: Sequence[int]) -> BaseModelOutputWithPooling:
-    """The features of the images at these places, some of them several times, as the model's own output type."""
-    rows = [features[place] for place in places]
-    picked: Any = torch.stack(rows) if isinstance(features, torch.Tensor) else rows
-    return BaseModelOutputWithPooling(pooler_output=picked)
+def check(location: str, loading: LoadingSettings) -> None:
+    """Opens configuration and processor, and looks whether the weights are whole."""
+    models.check_model(location, loading)
+
+
+BACKEND = Backend(load=load, trainable=True, hub=True, shows=True, fingerprint=fingerprint, check=check)

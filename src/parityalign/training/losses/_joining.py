@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from parityalign.core import Observation
-from parityalign.models import GRID, NO_LABEL, Answered, Placer, Processor, spread_over_cells
+from parityalign.models import GRID, IGNORE_INDEX, LabelledRow, Processor, TokenBoxes, spread_over_cells
 from parityalign.training.losses._alignment import (
     align,
     group_evidence,
@@ -68,33 +68,33 @@ class Joiner:
         """
         self._evidence = evidence
         self._needs = needs
-        self._placer = Placer(processor) if "attention" in needs else None
+        self._boxes = TokenBoxes(processor) if "attention" in needs else None
         self._processor = processor
         self._map: torch.Tensor | None = None
 
-    def __call__(self, pair_ids: Sequence[str], rows: Sequence[Answered]) -> dict[str, torch.Tensor]:
+    def __call__(self, pair_ids: Sequence[str], rows: Sequence[LabelledRow]) -> dict[str, torch.Tensor]:
         """What belongs to a batch of these pairs, besides the model's inputs; see `_passes.py`."""
         weights = [self._evidence.weights.get(pair_id, 1.0) for pair_id in pair_ids]
         found = {"weight": torch.tensor(weights)}
         if "distribution" in self._needs:
             found |= _stacked([self._of(pair_id, row) for pair_id, row in zip(pair_ids, rows, strict=True)])
-        if self._placer:
-            found |= self._maps(pair_ids, rows, self._placer)
+        if self._boxes:
+            found |= self._maps(pair_ids, rows, self._boxes)
         return found
 
-    def _of(self, pair_id: str, row: Answered) -> _Told:
+    def _of(self, pair_id: str, row: LabelledRow) -> _Told:
         seen = self._evidence.observations.get(pair_id)
         return _told(row, seen, self._tokens(row, seen)) if seen else _nothing(len(row.ends))
 
-    def _tokens(self, row: Answered, seen: Observation) -> torch.Tensor:
+    def _tokens(self, row: LabelledRow, seen: Observation) -> torch.Tensor:
         """The student's id of each of the teacher's tokens; empty where the teacher's are not known."""
         if self._map is None:
             ends = int(seen.ids[-1]), row.encoded.per_token["labels"][-1]
             self._map = _map_of_tokens(self._evidence, self._processor, ends)
         return self._map
 
-    def _maps(self, pair_ids: Sequence[str], rows: Sequence[Answered], placer: Placer) -> dict[str, torch.Tensor]:
-        placed = [placer.place(row.encoded.size, row.encoded.tokens) for row in rows]
+    def _maps(self, pair_ids: Sequence[str], rows: Sequence[LabelledRow], boxes: TokenBoxes) -> dict[str, torch.Tensor]:
+        placed = [boxes.locate(row.encoded.size, row.encoded.tokens) for row in rows]
         longest = max(len(each.positions) for each in placed)
         tokens = np.zeros((len(rows), longest), dtype=np.int64)
         shares = np.zeros((len(rows), longest, GRID * GRID), dtype=np.float32)
@@ -119,9 +119,9 @@ def _map_of_tokens(evidence: Evidence, processor: Processor, ends: tuple[int, in
     return token_map(token_texts(teacher), token_texts(student), ends=ends)
 
 
-def _told(row: Answered, seen: Observation, tokens: torch.Tensor) -> _Told:
+def _told(row: LabelledRow, seen: Observation, tokens: torch.Tensor) -> _Told:
     """The teacher's observation in the student's tokens: alike where both have the same token, else by groups."""
-    ids = [label for label in row.encoded.per_token["labels"] if label != NO_LABEL]
+    ids = [label for label in row.encoded.per_token["labels"] if label != IGNORE_INDEX]
     seen_ids = torch.from_numpy(seen.ids).long()
     logprobs, tail = (torch.from_numpy(array).float() for array in (seen.top_logprobs, seen.tail))
     top = TopTokens(torch.from_numpy(seen.top_ids).long(), logprobs, tail)

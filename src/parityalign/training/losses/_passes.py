@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from parityalign.models import NO_LABEL, Watch, before_answers
+from parityalign.models import IGNORE_INDEX, AttentionRecorder, before_answers
 from parityalign.training.losses._chunks import over_chunks
 from parityalign.training.losses._states import asked_for, states_before_head
 
@@ -63,23 +63,28 @@ class Passes:
     """
 
     def __init__(
-        self, model: nn.Module, batch: Mapping[str, Any], watch: Watch | None = None, *, watched: bool = True
+        self,
+        model: nn.Module,
+        batch: Mapping[str, Any],
+        recorder: AttentionRecorder | None = None,
+        *,
+        recorded: bool = True,
     ) -> None:
         """A batch of which nothing was computed yet.
 
         Args:
             model: A vision-language model of transformers.
             batch: See the module.
-            watch: Sees what the model attends to; None: no term asks.
-            watched: Whether it does so in this pass.
+            recorder: Records what the model attends to; None: no term asks.
+            recorded: Whether it does so in this pass.
         """
         self.batch = batch
         self._model = model
-        self._watch = watch
-        self._watched = watched and watch is not None
+        self._recorder = recorder
+        self._recorded = recorded and recorder is not None
         self._seen: torch.Tensor | None = None
         self._parts: dict[str, Passes] = {}
-        labelled = batch["labels"] != NO_LABEL
+        labelled = batch["labels"] != IGNORE_INDEX
         self.labels: torch.Tensor = batch["labels"][labelled]
         self.rows: torch.Tensor = labelled.nonzero()[:, 0]
         self.lengths: torch.Tensor = labelled.sum(dim=1)
@@ -87,7 +92,7 @@ class Passes:
     def part(self, key: str) -> "Passes":
         """The passes over a batch within this one: `view` or `explained`."""
         if key not in self._parts:
-            self._parts[key] = Passes(self._model, self.batch[key], self._watch, watched=False)
+            self._parts[key] = Passes(self._model, self.batch[key], self._recorder, recorded=False)
         return self._parts[key]
 
     def each_token(self, loss_of: TokenLoss, chosen: torch.Tensor | None = None) -> torch.Tensor:
@@ -109,7 +114,10 @@ class Passes:
 
     @property
     def attention(self) -> torch.Tensor:
-        """(rows, tokens): how much the answer's own tokens attend to each token of their row; see `Watch.by`."""
+        """(rows, tokens): how much the answer's own tokens attend to each token of their row.
+
+        See `AttentionRecorder.mean_over_answers`.
+        """
         _ = self._outputs
         if self._seen is None:
             raise ValueError("no term said that it needs attention")
@@ -119,8 +127,8 @@ class Passes:
     def _outputs(self) -> torch.Tensor | tuple[torch.Tensor, nn.Linear]:
         """Logits (N, vocabulary) in float32; where they are too many, states (N, H) and the head they go through."""
         inputs = {key: value for key, value in self.batch.items() if key not in EXTRAS}
-        if self._watch is not None:
-            self._watch.at(before_answers(self.batch["labels"]) if self._watched else None)
+        if self._recorder is not None:
+            self._recorder.select(before_answers(self.batch["labels"]) if self._recorded else None)
         asked, head = asked_for(inputs), _head(self._model)
         if head is not None and asked.labelled.numel() * head.out_features > WHOLE:
             states = states_before_head(self._model, head, asked)
@@ -133,8 +141,8 @@ class Passes:
 
     def _note_attention(self) -> None:
         """Takes what was seen in this pass, before another one is made."""
-        if self._watch is not None and self._watched:
-            self._seen = self._watch.by(self.lengths)
+        if self._recorder is not None and self._recorded:
+            self._seen = self._recorder.mean_over_answers(self.lengths)
 
 
 def _head(model: nn.Module) -> nn.Linear | None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from parityalign.models import NO_LABEL, unwrapped
+from parityalign.models import IGNORE_INDEX, unwrapped
 
 
 class Asked(NamedTuple):
@@ -34,10 +34,10 @@ def asked_for(batch: Mapping[str, torch.Tensor]) -> Asked:
     """The model's inputs of a batch, and which of its outputs matter.
 
     Args:
-        batch: The model's inputs and `labels` (rows, tokens), `NO_LABEL` wherever no loss is taken.
+        batch: The model's inputs and `labels` (rows, tokens), `IGNORE_INDEX` wherever no loss is taken.
     """
     inputs: dict[str, Any] = {key: value for key, value in batch.items() if key != "labels"}
-    labelled = batch["labels"] != NO_LABEL
+    labelled = batch["labels"] != IGNORE_INDEX
     columns = batch["labels"].shape[1] - int(labelled.any(dim=0).int().argmax())
     inputs |= {"use_cache": False, "logits_to_keep": columns + 1}
     return Asked(inputs, columns, labelled[:, -columns:])

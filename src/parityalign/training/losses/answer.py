@@ -1,8 +1,4 @@
-"""The paper's objective (Parity Leveler, PL): negative log-likelihood of the answer's tokens, given image and question.
-
-A file in `objectives/` defines a term: `losses(passes)`, a loss for each labelled token of a batch, and `NEEDS`, what
-it wants to know besides the answers. `discrepancy.py` weighs and sums them.
-"""
+"""The paper's objective (Parity Leveler, PL): negative log-likelihood of the answer's tokens."""
 
 import torch
 from torch.nn import functional

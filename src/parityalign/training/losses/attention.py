@@ -1,7 +1,7 @@
 """Where the teacher looked: the divergence of the student's map of the picture from the teacher's stored one.
 
-Both are maps of the same picture on the same grid (`placing.py`), whatever the two models' own patches are. Formula,
-source and checks: docs/objectives.md.
+Both are maps of the same picture on the same grid (`models/token_boxes.py`), whatever the two models' own patches are.
+Formula, source and checks: docs/objectives.md.
 """
 
 import torch

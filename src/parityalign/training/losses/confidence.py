@@ -5,13 +5,26 @@ tokens and the mass of all others are compared; where they cut it differently, t
 there is none, the probability of the whole answer.
 """
 
+from typing import Literal
+
 import torch
 
+from parityalign.config import Settings
 from parityalign.training.losses._alignment import answer_difference, group_logprobs
 from parityalign.training.losses._divergences import DIVERGENCES, TopTokens, class_logprobs, token_divergence
 from parityalign.training.losses._passes import Passes
 
 NEEDS = frozenset({"distribution"})
+
+
+class ConfidenceSettings(Settings):
+    """How the student's next token is compared with the teacher's."""
+
+    divergence: Literal["forward", "reverse", "jensen_shannon"] = "forward"
+    """The teacher's from the student's, the student's from the teacher's, or the mean of both from their average."""
+
+
+SETTINGS = ConfidenceSettings
 
 
 def losses(passes: Passes, divergence: str = "forward") -> torch.Tensor:

@@ -15,10 +15,8 @@ all ten agree (13 % of the questions) it compares raw texts, and "Tennis" or "te
 
 from pathlib import Path
 
-from parityalign.core import Question, Row, Task, UserError, read_rows
-from parityalign.metrics import find_metric
+from parityalign.core import Benchmark, Question, Row, UserError, read_rows
 from parityalign.tasks._files import by_id, image_name, image_path
-from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 _QUESTIONS = "OpenEnded_mscoco_val2014_questions.json"
 _ANNOTATIONS = "mscoco_val2014_annotations.json"
@@ -78,16 +76,12 @@ def _coco_name(row: Row) -> str:
     return f"COCO_val2014_{int(image_id):012d}"
 
 
-TASK = Task(
+BENCHMARK = Benchmark(
     name="okvqa",
-    metric=find_metric("vqa_accuracy_official"),
-    annotate_prompt=annotate_prompt(
-        "Write one question about this image that needs knowledge from outside the picture, "
-        "and its answer in a single word or phrase."
-    ),
-    answer_prompt=ANSWER_PROMPT,
+    skill="okvqa",
     read_test=read_test,
     read_row=read_row,
     splits=("val2014", "validation"),
     annotators=10,
+    questions=5_046,
 )

@@ -1,16 +1,12 @@
-"""How a run looks on the terminal: bars with the time left, or plain lines where nobody watches, and the result.
-
-Everything is written to the console that `cli.py` hands in.
-"""
+"""How the steps of a run look while they are worked on: bars on a terminal, plain lines where nobody watches."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from parityalign.core import Progress as Report
 
@@ -19,8 +15,9 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[Report]:
-    """Shows the steps of a run while the `with` lasts, in the way that suits the console."""
+def shown_progress(console: Console | None = None) -> Iterator[Report]:
+    """Shows the steps of a run while the `with` lasts, in the way that suits the console; None: standard output."""
+    console = console or plain_console()
     if not console.is_terminal:
         yield PlainLines(console)
         return
@@ -90,29 +87,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> Table:
-    """A table of plain text; its first `texts` columns are words, which may be folded, the others numbers."""
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for place, heading in enumerate(headings):
-        if place < texts:
-            drawn.add_column(escape(heading), overflow="fold")
-        else:
-            drawn.add_column(escape(heading), justify="right")
-    for row in rows:
-        drawn.add_row(*map(escape, row))
-    return drawn
-
-
-def show_table(
-    console: Console, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int
-) -> None:
-    """A table below its caption, with an empty line after it; the caption alone where there is no row."""
-    console.print(caption, markup=False, soft_wrap=True)
-    if rows:
-        console.print(table(headings, rows, texts=texts))
-    console.print()
-
-
-def counted(counts: Mapping[str, int]) -> str:
-    """Counts in one line, such as `gaps 12, pairs 3,400`."""
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+def plain_console() -> Console:
+    """A console without colours for numbers; a log file has no width, so nothing is cut off or folded in it."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)

@@ -16,10 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from parityalign.core import Question, Row, Task, UserError, quoted_names, read_rows
-from parityalign.metrics import find_metric
+from parityalign.core import Benchmark, Question, Row, UserError, quoted_names, read_rows
 from parityalign.tasks._files import image_path
-from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 _SUBSETS = ("human", "augmented")
 _TYPES: Mapping[str, str] = MappingProxyType(
@@ -70,13 +68,9 @@ def _question(row: Row, subset: str, asked: str, label: str, image: str = "") ->
     )
 
 
-TASK = Task(
+BENCHMARK = Benchmark(
     name="chartqa",
-    metric=find_metric("chartqa_relaxed_accuracy"),
-    annotate_prompt=annotate_prompt(
-        "Write one question about the data in this chart, and its answer as a number, a word or yes or no."
-    ),
-    answer_prompt=ANSWER_PROMPT,
+    skill="chartqa",
     read_test=read_test,
     read_row=read_row,
     splits=("test",),
@@ -85,4 +79,5 @@ TASK = Task(
         "human": lambda question: question.subset == "human",
         "augmented": lambda question: question.subset == "augmented",
     },
+    questions=2_500,
 )

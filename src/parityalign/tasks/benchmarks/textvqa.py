@@ -13,10 +13,8 @@ Metric: VQA accuracy with the EvalAI processor, as papers report it on the valid
 
 from pathlib import Path
 
-from parityalign.core import Question, Row, Task, read_rows
-from parityalign.metrics import find_metric
+from parityalign.core import Benchmark, Question, Row, read_rows
 from parityalign.tasks._files import image_name, image_path
-from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 
 def read_test(folder: Path) -> list[Question]:
@@ -43,16 +41,12 @@ def _question(row: Row, image: str) -> Question:
     )
 
 
-TASK = Task(
+BENCHMARK = Benchmark(
     name="textvqa",
-    metric=find_metric("textvqa_accuracy"),
-    annotate_prompt=annotate_prompt(
-        "Write one question about the words or numbers that can be read in this image, "
-        "and its answer in a single word or phrase."
-    ),
-    answer_prompt=ANSWER_PROMPT,
+    skill="textvqa",
     read_test=read_test,
     read_row=read_row,
     splits=("validation", "val"),
     annotators=10,
+    questions=5_000,
 )

@@ -18,10 +18,8 @@ Metric: ANLS with threshold 0.5, the measure of the challenge.
 import hashlib
 from pathlib import Path, PurePosixPath
 
-from parityalign.core import Question, Row, Task, read_rows
-from parityalign.metrics import find_metric
+from parityalign.core import Benchmark, Question, Row, read_rows
 from parityalign.tasks._files import image_name, image_path
-from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
 
 HELD_OUT_SHARE = 0.1
 HELD_OUT_SEED = 0
@@ -62,16 +60,12 @@ def is_held_out(question: Question) -> bool:
     return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
 
-TASK = Task(
+BENCHMARK = Benchmark(
     name="stvqa",
-    metric=find_metric("anls"),
-    annotate_prompt=annotate_prompt(
-        "Write one question that can only be answered by reading the text in this scene, "
-        "such as a sign, a shop or a vehicle, and its answer in a single word or phrase."
-    ),
-    answer_prompt=ANSWER_PROMPT,
+    skill="stvqa",
     read_test=read_test,
     read_row=read_row,
     splits=("train",),
     subsets={"held_out": is_held_out, "whole": lambda question: True},
+    questions=2_600,  # about a tenth of 26,074
 )

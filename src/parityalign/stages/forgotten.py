@@ -4,14 +4,48 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from parityalign.config import EvaluateSettings, IdentifySettings
-from parityalign.core import Answer, Artifact, Lost, LostByTask, Pair, Progress, Task, Verdict, sample, write_all
+from parityalign.core import (
+    Answer,
+    Artifact,
+    Judged,
+    Lost,
+    LostByTask,
+    Pair,
+    Progress,
+    Task,
+    sample,
+    write_all,
+)
 from parityalign.engines import LoadModel, answer_all
 from parityalign.metrics import share_interval
+from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.identify import as_asked
 from parityalign.stages.judging import judge_of
-from parityalign.stages.level import HAD_RIGHT
+from parityalign.stages.level import HAD_RIGHT, choose_pairs, was_levelled
 
 AFTER = "after.jsonl"
+
+
+def _work(run: StageRun, artifact: Artifact) -> None:
+    config = run.config
+    trained = {pair.pair_id for pair in choose_pairs(run.judged, config.level, config.seed).training}
+    known = known_before(run.judged, trained, settings=config.evaluate, seed=config.seed)
+    after = run.load_levelled if was_levelled(run.artifact("student")) else None
+    ask_again(artifact, known, run.tasks, after, settings=config.identify, progress=run.progress)
+
+
+STAGE = Stage(
+    "forgotten",
+    command="evaluate",
+    artifact="forgotten",
+    of=("pairs", "verdicts", "student", "answer prompt"),
+    settings=(
+        *("level.select", "level.replay", "level.held_out", "evaluate.forgotten_pairs", "seed"),
+        "identify.max_new_tokens",
+    ),
+    work=_work,
+    help="Ask the levelled student again what it had right before.",
+)
 
 
 class Known(NamedTuple):
@@ -32,8 +66,7 @@ class Case(NamedTuple):
 
 
 def known_before(
-    pairs: Sequence[Pair],
-    verdicts: Sequence[Verdict],
+    judged: Sequence[Judged],
     trained: Collection[str],
     *,
     settings: EvaluateSettings,
@@ -42,13 +75,11 @@ def known_before(
     """The pairs that the student had right and was not trained on; of many, a part that hangs on their identities.
 
     Args:
-        pairs: All pairs.
-        verdicts: The verdict on each, in the same order.
+        judged: All pairs.
         trained: The `pair_id` of what the student was trained on.
         settings: How many at most.
         seed: Decides which, where they are too many.
     """
-    judged = zip(pairs, verdicts, strict=True)
     known = [
         Known(pair, verdict.student_text or "")
         for pair, verdict in judged

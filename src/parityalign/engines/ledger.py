@@ -1,4 +1,4 @@
-"""What a run has asked servers: every question's answer and cost, kept as it comes, and the budget over all of it.
+"""What a run has asked remote models: each question's answer and cost, kept as it comes, and the budget over all.
 
 The ledger is why nothing is asked or paid twice. A stage writes a batch when the batch is whole; the ledger holds each
 answer of it as soon as it has come, so that a batch that was cut off is completed and not asked again.
@@ -22,7 +22,7 @@ class Exchange(Record):
     """Identity of model, image, prompt and decoding."""
     stage: str
     model: str
-    """URL and served name."""
+    """Its name: of a served one URL and served name."""
     text: str | None = None
     """None: there was no answer in the end."""
     finish: str = ""
@@ -65,6 +65,7 @@ class Usage:
         self.with_logprob += exchange.logprob is not None
 
     def __add__(self, other: "Usage") -> "Usage":
+        """Both together."""
         return Usage(**{key: number + getattr(other, key) for key, number in asdict(self).items()})
 
     def as_counts(self) -> dict[str, int | float]:
@@ -137,10 +138,11 @@ class Ledger:
                 refused[name] |= self.refused[of, name]
         return dict(used), dict(refused)
 
-    def names_at(self, url: str) -> list[str]:
-        """The served models of a URL that were asked before."""
-        found = (name.partition("#") for _, name in self.by_stage)
-        return sorted({model for place, _, model in found if place == url})
+    def known_as(self, location: str) -> str | None:
+        """`LOCATION#NAME` of the only model at a location that was asked before; None where there is none such."""
+        place = f"{location.rstrip('/')}#"
+        found = {name for _, name in self.by_stage if name.startswith(place)}
+        return found.pop() if len(found) == 1 else None
 
     def add(self, exchange: Exchange) -> None:
         """Takes in what came; it is on the disk after the next `write`."""

@@ -13,7 +13,10 @@ from parityalign.config import EvaluateSettings
 from parityalign.core import Artifact, Decoding, Progress, Ratio, Speed, Usage, write_all
 from parityalign.engines import Asked, LoadModel
 from parityalign.metrics import percentile_interval, resampled_means
+from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages._timing_trials import AFTER, BEFORE, Clock, Student, Students, Turn
+from parityalign.stages.evaluate import speed_questions
+from parityalign.stages.level import was_levelled
 
 TURNS, STUDENTS = "turns.jsonl", "students.jsonl"
 
@@ -24,6 +27,24 @@ NOT_LEVELLED = "not_levelled"
 """The student after is the student before."""
 ELSEWHERE = "not_in_this_process"
 """It is a server that answers; its times would be those of the network and of what else it does."""
+
+
+def _work(run: StageRun, artifact: Artifact) -> None:
+    settings = run.config.evaluate
+    questions = speed_questions(run.tests, run.tasks, settings=settings, seed=run.config.seed)
+    after = run.load_levelled if was_levelled(run.artifact("student")) else None
+    time_students(artifact, questions, run.load_student, after, settings=settings, progress=run.progress)
+
+
+STAGE = Stage(
+    "speed",
+    command="evaluate",
+    artifact="speed",
+    of=("tests", "student model", "student", "answer prompt"),
+    settings=("evaluate.speed_questions", "evaluate.limit", "evaluate.max_new_tokens", "seed"),
+    work=_work,
+    help="Time the student before and after on the same questions.",
+)
 
 
 def time_students(

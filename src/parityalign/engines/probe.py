@@ -1,12 +1,12 @@
-"""Whether a server looks at pictures at all. Some drop them without a word and answer from the text."""
+"""Whether a remote model looks at pictures at all. Some servers drop them without a word and answer from the text."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image, ImageDraw
 
-from parityalign.core import Decoding, UserError, WorkFailed
-from parityalign.models.backends._images import as_png, as_url
-from parityalign.models.backends._wire import Said
+from parityalign.core import Decoding, Request, Said, UserError, WorkFailed
 
 QUESTION = "What colours are in the picture?\nAnswer the question using a single word or phrase."
 DECODING = Decoding(max_new_tokens=16)
@@ -14,38 +14,48 @@ DECODING = Decoding(max_new_tokens=16)
 _SIZE, _BLANK_SIZE = (224, 160), (320, 320)
 """They differ, since many models have the more tokens the larger a picture is."""
 
+Ask = Callable[[Request, Decoding], Awaitable[Said]]
 
-async def require_sight(url: str, ask: Callable[[str | None], Awaitable[Said]]) -> None:
+
+async def require_sight(name: str, ask: Ask) -> None:
     """Asks about a drawn picture, a blank one and, in doubt, none.
 
-    A small model may say the same of both pictures. Then the length of the prompt tells, where the server counts it.
+    A small model may say the same of both pictures. Then the length of the prompt tells, where it is counted.
 
     Args:
-        url: For the message.
-        ask: Asks `QUESTION` about a data URL, or without any.
+        name: Of the model, for the message.
+        ask: Asks a question.
 
     Raises:
         WorkFailed: The pictures make no difference.
     """
-    drawn, blank = await ask(_url(_drawn())), await ask(_url(Image.new("RGB", _BLANK_SIZE, "white")))
+    with TemporaryDirectory() as folder:
+        drawn = await ask(_about(_drawn(), Path(folder, "drawn to test the server.png")), DECODING)
+        white = Image.new("RGB", _BLANK_SIZE, "white")
+        blank = await ask(_about(white, Path(folder, "blank to test the server.png")), DECODING)
     if drawn.text != blank.text or drawn.prompt_tokens != blank.prompt_tokens:
         return
     if drawn.prompt_tokens is not None and await _text_tokens(ask) != drawn.prompt_tokens:
         return
     tokens = "uncounted" if drawn.prompt_tokens is None else str(drawn.prompt_tokens)
     raise WorkFailed(
-        f"{url} does not look at pictures: asked for the colours of a drawn picture and of a blank one, it said "
+        f"{name} does not look at pictures: asked for the colours of a drawn picture and of a blank one, it said "
         f"{drawn.text[:80]!r} both times, and both prompts have the same number of tokens ({tokens}).\n"
         "Serve a vision-language model, with its image input switched on, and run the same command."
     )
 
 
-async def _text_tokens(ask: Callable[[str | None], Awaitable[Said]]) -> int | None:
+async def _text_tokens(ask: Ask) -> int | None:
     """Tokens of the same prompt without a picture; None where the server refuses such, as only one that looks does."""
     try:
-        return (await ask(None)).prompt_tokens
+        return (await ask(Request("", QUESTION), DECODING)).prompt_tokens
     except UserError:
         return None
+
+
+def _about(image: Image.Image, path: Path) -> Request:
+    image.save(path)
+    return Request(str(path), QUESTION)
 
 
 def _drawn() -> Image.Image:
@@ -54,7 +64,3 @@ def _drawn() -> Image.Image:
     pen.rectangle((20, 30, 100, 110), fill="blue")
     pen.ellipse((120, 60, 200, 140), fill="red")
     return image
-
-
-def _url(image: Image.Image) -> str:
-    return as_url(as_png(image), "PNG")

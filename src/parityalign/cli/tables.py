@@ -1,0 +1,35 @@
+"""Tables of plain text for a console, and counts in one line."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> Table:
+    """A table of plain text; its first `texts` columns are words, which may be folded, the others numbers."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for place, heading in enumerate(headings):
+        if place < texts:
+            drawn.add_column(escape(heading), overflow="fold")
+        else:
+            drawn.add_column(escape(heading), justify="right")
+    for row in rows:
+        drawn.add_row(*map(escape, row))
+    return drawn
+
+
+def show_table(
+    console: Console, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int
+) -> None:
+    """A table below its caption, with an empty line after it; the caption alone where there is no row."""
+    console.print(caption, markup=False, soft_wrap=True)
+    if rows:
+        console.print(table(headings, rows, texts=texts))
+    console.print()
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts in one line, such as `gaps 12, pairs 3,400`."""
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())

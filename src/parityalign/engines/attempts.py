@@ -1,0 +1,116 @@
+"""How one question to a remote model is asked until it is answered: attempts, waits between them, when to give up."""
+
+import asyncio
+import random
+import time
+
+from parityalign.config import ServerSettings
+from parityalign.core import Decoding, NoReply, Remote, Request, Said, UserError, WorkFailed
+from parityalign.engines.ledger import Budget, Usage
+
+LONGEST_WAIT = 600.0
+"""Seconds; a server that asks to be left alone for longer is out of its quota, and the stage stops."""
+_LONGEST_BACKOFF = 60.0
+
+
+class Attempts:
+    """A remote model as the questions of one call of `generate` reach it; lives in one event loop.
+
+    Attributes:
+        problem: Why nothing more is to be sent; the first one counts.
+    """
+
+    def __init__(self, remote: Remote, settings: ServerSettings, budget: Budget) -> None:
+        self.problem: UserError | None = None
+        self._remote = remote
+        self._settings = settings
+        self._budget = budget
+        self._not_before = 0.0
+        self._stopped = asyncio.Event()
+
+    def stop(self, problem: UserError) -> None:
+        """Lets nothing more be sent; what is in flight may still be answered."""
+        self.problem = self.problem or problem
+        self._stopped.set()
+
+    async def ask(self, request: Request, decoding: Decoding, taken: Usage) -> Said:
+        """Sends a question until it is answered; counts every request in `taken`.
+
+        Raises:
+            UserError: It was refused, or not answered often enough, or the budget is used up.
+        """
+        failures = 0
+        while True:
+            try:
+                return await self._send(request, decoding, taken)
+            except NoReply as problem:
+                if problem.amended:
+                    continue
+                failures += 1
+                if not problem.again or (problem.wait or 0) > LONGEST_WAIT:
+                    raise self._refusal(problem, request) from None
+                if failures >= self._settings.max_attempts:
+                    raise self._exhausted(problem, request, failures) from None
+                await self._pause(problem, failures)
+
+    async def _send(self, request: Request, decoding: Decoding, taken: Usage) -> Said:
+        while (left := self._not_before - time.monotonic()) > 0 and not self.problem:
+            await rest(self._stopped, left)
+        await self._budget.take(decoding.max_new_tokens)
+        said: Said | None = None
+        try:
+            if self.problem:
+                raise self.problem
+            taken.requests += 1
+            async with asyncio.timeout(self._settings.timeout):
+                said = await self._remote.ask(request, decoding)
+        except TimeoutError:
+            raise NoReply(f"no whole answer within {self._settings.timeout:g} s", again=True) from None
+        finally:
+            prompt, completion = (said.prompt_tokens or 0, said.completion_tokens or 0) if said else (0, 0)
+            await self._budget.settle(decoding.max_new_tokens, prompt, completion)
+        self._require_usage(said)
+        return said
+
+    async def _pause(self, problem: NoReply, failures: int) -> None:
+        """Waits before the next attempt, longer each time and never all questions in step."""
+        if problem.wait is None:
+            longest = min(_LONGEST_BACKOFF, self._settings.backoff * 2 ** (failures - 1))
+            await rest(self._stopped, longest * random.uniform(0.5, 1))
+            return
+        # The server means everybody: whoever sends next waits until then.
+        self._not_before = max(self._not_before, time.monotonic() + problem.wait)
+        await rest(self._stopped, problem.wait + random.uniform(0, self._settings.backoff))
+
+    def _require_usage(self, said: Said) -> None:
+        limits = self._settings
+        counts = said.prompt_tokens is not None and said.completion_tokens is not None
+        if not counts and (limits.budget_tokens is not None or limits.budget_money is not None):
+            self.stop(
+                WorkFailed(
+                    f"{self._remote.name} does not say how many tokens a reply took, so a budget of tokens or money "
+                    "cannot be kept.\nSet server.budget_requests in its place and run the same command."
+                )
+            )
+
+    def _exhausted(self, problem: NoReply, request: Request, failures: int) -> UserError:
+        return WorkFailed(
+            f"{self._remote.name} gave no answer to a question about {request.image} in {failures} attempts. "
+            f"The last brought {problem}\n"
+            "What was answered is kept: when the server is well again, run the same command."
+        )
+
+    def _refusal(self, problem: NoReply, request: Request) -> UserError:
+        advice = problem.advice or "What was answered is kept; mend this, then run the same command."
+        if problem.wait and not problem.advice:
+            advice = f"It asks to be left alone for {problem.wait:,.0f} s. What was answered is kept: run again then."
+        return WorkFailed(f"{self._remote.name}: a question about {request.image} brought {problem}\n{advice}")
+
+
+async def rest(until: asyncio.Event, seconds: float) -> None:
+    """Waits for the event, but no longer than that."""
+    try:
+        async with asyncio.timeout(seconds):
+            await until.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,236 @@
+"""The Python face: a run opened, worked on as far as wanted, and read as records or tables; answers judged without one.
+
+run = open_run("RUN.yaml")
+run.upto("identify")
+run.gaps, run.scores, run.to_pandas("gaps")
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from parityalign.config import IdentifySettings, RunConfig, config_in, config_of, load_config
+from parityalign.core import (
+    CONFIG,
+    REPORT,
+    SCORES,
+    ImageRef,
+    Judged,
+    Pair,
+    Progress,
+    Record,
+    Reply,
+    Scores,
+    Stream,
+    UserError,
+    Verdict,
+    content_id,
+    missing_package,
+    read_manifest,
+)
+from parityalign.pipeline.pipeline import align
+from parityalign.pipeline.preflight import open_run_folder
+from parityalign.pipeline.progress import shown_progress
+from parityalign.pipeline.run import Outcome, Run
+from parityalign.report import read_record
+from parityalign.stages import LEVELLED, command_of, judge_answers, stages_of
+from parityalign.tasks import load_task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+R = TypeVar("R", bound=Record)
+
+Answers = Sequence[str | None] | Mapping[str, str | None]
+"""One a pair in their order, or by pair id; None: there is none."""
+
+TABLES: Mapping[str, tuple[str, str, type[Record]]] = {
+    "images": ("images", "accepted.jsonl", ImageRef),
+    "replies": ("pairs", "replies.jsonl", Reply),
+    "pairs": ("pairs", "pairs.jsonl", Pair),
+    "verdicts": ("verdicts", "verdicts.jsonl", Verdict),
+    "gaps": ("verdicts", "gaps.jsonl", Pair),
+}
+"""What can be read as records: its name, and in which artifact's file it lies."""
+
+
+def open_run(run: str | Path | RunConfig, *, progress: Progress | None = None, **settings: object) -> "OpenRun":
+    """Opens a run; nothing is made or loaded before `upto`.
+
+    Args:
+        run: A RUN.yaml, the folder of a run that was begun, or a configuration. With `settings`: the run folder.
+        progress: Told (step, items done, items in all). None: bars on a terminal, lines elsewhere.
+        settings: What a RUN.yaml would say: `teacher`, `student`, `tasks`, ... Relative paths start at the working
+            directory.
+
+    Raises:
+        UserError: There is no such file or run, or a setting is wrong.
+    """
+    if settings:
+        return OpenRun(config_of({"run": str(run), **settings}), progress)
+    if isinstance(run, RunConfig):
+        return OpenRun(run, progress)
+    path = Path(run)
+    return OpenRun(config_in(path) if path.is_dir() else load_config(path), progress)
+
+
+class OpenRun:
+    """A run, to work on and to read. The run folder is locked only while `upto` works.
+
+    Attributes:
+        config: The configuration.
+        outcomes: What became of each stage in the last call of `upto`.
+    """
+
+    def __init__(self, config: RunConfig, progress: Progress | None = None) -> None:
+        self.config = config
+        self.outcomes: list[Outcome] = []
+        self._progress = progress
+
+    def __repr__(self) -> str:
+        """Where it is and how far it has come."""
+        done = [stage.name for stage in stages_of(self.config) if read_manifest(self.path / stage.artifact)]
+        return f"<run {self.path}: {', '.join(done) or 'not begun'}>"
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.config.run
+
+    def upto(self, stage: str | None = None, *, alone: bool = False, redo: bool = False) -> Self:
+        """Does every stage up to this one, as far as they are not up to date; None: all, and the report.
+
+        Args:
+            stage: As its command is called: `intake`, `annotate`, `identify`, `level`, `evaluate`, ...
+            alone: Whether the stages before have to be up to date already.
+            redo: Whether the results of another configuration may be worked over.
+
+        Raises:
+            UserError: There is no such stage, or something stands in the way; what was computed is kept.
+        """
+        known = [each.asked_by for each in stages_of(self.config)]
+        if stage is not None and stage not in known:
+            raise UserError(f"the run {self.path} has no stage {stage!r}; it has {', '.join(dict.fromkeys(known))}")
+
+        def work(run: Run) -> None:
+            for _ in align(run, upto=stage):
+                pass
+
+        self.work(work, only=stage if alone else None, redo=redo)
+        return self
+
+    def __call__(self) -> Self:
+        """Does everything that is left to do."""
+        return self.upto()
+
+    def work(self, work: Callable[[Run], object], *, only: str | None = None, redo: bool = False) -> None:
+        """Hands the locked run to a function; for what `upto` does not do, such as the demo's controls."""
+        watching = nullcontext(self._progress) if self._progress else shown_progress()
+        with watching as told, open_run_folder(self.config, told, only=only, redo=redo) as run:
+            self.outcomes = run.outcomes
+            work(run)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The questions and answers that the teacher wrote."""
+        return self._read("pairs", Pair)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What identify says of each pair, in the order of the pairs."""
+        return self._read("verdicts", Verdict)
+
+    @property
+    def judged(self) -> list[Judged]:
+        """The pairs with their verdicts."""
+        return [Judged(pair, verdict) for pair, verdict in zip(self.pairs, self.verdicts, strict=True)]
+
+    @property
+    def gaps(self) -> list[Pair]:
+        """The pairs that the teacher has right and the student wrong."""
+        return self._read("gaps", Pair)
+
+    @property
+    def scores(self) -> Scores | None:
+        """What the student came to on the labelled test splits; None before evaluate."""
+        return read_record(self.path / SCORES, Scores)
+
+    @property
+    def student(self) -> Path | None:
+        """The levelled student: an ordinary Hugging Face folder. None where nothing was levelled, or not yet."""
+        manifest = read_manifest(self.path / "student")
+        return self.path / "student" if manifest and manifest["outcome"] == LEVELLED else None
+
+    @property
+    def report(self) -> Path:
+        """The report, there or not yet."""
+        return self.path / REPORT
+
+    def to_pandas(self, table: str) -> "pd.DataFrame":
+        """One of `TABLES` as a data frame, a row a record.
+
+        Raises:
+            UserError: There is no such table, it was not made yet, or pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ModuleNotFoundError as problem:
+            raise missing_package("to_pandas", "pandas", "pandas") from problem
+        if table not in TABLES:
+            raise UserError(f"there is no table {table!r}; there are {', '.join(TABLES)}")
+        rows = [record.model_dump(mode="json") for record in self._read(table, TABLES[table][2])]
+        return pd.DataFrame(rows, columns=[*TABLES[table][2].model_fields])
+
+    def _read(self, table: str, kind: type[R]) -> list[R]:
+        artifact, file, _ = TABLES[table]
+        if not (self.path / artifact / file).is_file():
+            raise UserError(
+                f"the run {self.path} has no {table} yet: call upto({command_of(artifact)!r}), "
+                f"or run: parityalign run {self.path / CONFIG}"
+            )
+        return list(Stream(self.path / artifact / file, kind, read_only=True))
+
+
+def identify(
+    pairs: Sequence[Pair | Mapping[str, str]],
+    student: Answers,
+    teacher: Answers,
+    *,
+    task: str,
+    rule: str = "metric",
+    ask_teacher: str = "failures",
+) -> list[Verdict]:
+    """Judges answers that are there already: one verdict a pair. No run, no model.
+
+    Args:
+        pairs: Records, or mappings with `pair_id`, `question` and `answer`.
+        student: The student's answers, in the order of the pairs or by pair id; None: it gave none.
+        teacher: The teacher's; where the student is right none is needed.
+        task: Whose metric judges, such as `textvqa`.
+        rule: `metric`, or `paper` for the substring rule of the MPA paper.
+        ask_teacher: `all`: the teacher's answer counts everywhere.
+
+    Raises:
+        UserError: There is no such task, a pair lacks a field or an id is given twice.
+    """
+    given = [pair if isinstance(pair, Pair) else _pair(pair, task) for pair in pairs]
+    settings = IdentifySettings.model_validate({"rule": rule, "ask_teacher": ask_teacher})
+    answers = [_by_id(given, answers) for answers in (student, teacher)]
+    return judge_answers(given, *answers, task=load_task(task), settings=settings)
+
+
+def _pair(given: Mapping[str, str], task: str) -> Pair:
+    if lacking := [field for field in ("question", "answer") if field not in given]:
+        raise UserError(f"the pair {dict(given)!r} has no {lacking[0]!r}; a pair has pair_id, question and answer")
+    image, question, answer = given.get("image", ""), given["question"], given["answer"]
+    pair_id = given.get("pair_id") or content_id(image, task, question, answer, "")
+    return Pair(pair_id=pair_id, image_id="", image=image, task=task, question=question, answer=answer, teacher="")
+
+
+def _by_id(pairs: Sequence[Pair], answers: Answers) -> dict[str, str | None]:
+    if isinstance(answers, Mapping):
+        return dict(answers)
+    if len(answers) != len(pairs):
+        raise UserError(f"{len(answers)} answers came to {len(pairs)} pairs; give one a pair, or a mapping by pair id")
+    return {pair.pair_id: answer for pair, answer in zip(pairs, answers, strict=True)}

@@ -1,0 +1,18 @@
+"""What a run came to, put together from what its last stages left; computed anew each time, which takes seconds."""
+
+from parityalign.core import Scores
+from parityalign.stages._stage import StageRun
+from parityalign.stages.evaluate import score_run_answers
+from parityalign.stages.forgotten import lost_pairs
+from parityalign.stages.speed import measured_speed
+
+
+def score_of_run(run: StageRun) -> Scores:
+    """The scores of the answers, what was forgotten, and the student's speed beside what it was."""
+    config, seed, settings = run.config, run.config.seed, run.config.evaluate
+    answers, asked_again, timed = (run.artifact(name) for name in ("answers", "forgotten", "speed"))
+    scores = score_run_answers(answers, run.tests, run.tasks, settings=settings, seed=seed, left_out=run.left_out)
+    lost = lost_pairs(asked_again, run.pairs, run.tasks, settings=config.identify)
+    speed = measured_speed(timed, resamples=settings.resamples, seed=seed)
+    forgotten = scores.forgotten.model_copy(update={"pairs": lost})
+    return scores.model_copy(update={"forgotten": forgotten, "speed": speed})

@@ -1,0 +1,14 @@
+"""Charts: questions about the data in a chart, where 5 % off is right for numbers."""
+
+from parityalign.core import Skill
+from parityalign.metrics import find_metric
+from parityalign.tasks._prompts import ANSWER_PROMPT, annotate_prompt
+
+SKILL = Skill(
+    name="chartqa",
+    annotate_prompt=annotate_prompt(
+        "Write one question about the data in this chart, and its answer as a number, a word or yes or no."
+    ),
+    answer_prompt=ANSWER_PROMPT,
+    metric=find_metric("chartqa_relaxed_accuracy"),
+)
