@@ -33,7 +33,7 @@ from parityalign.core.records import ImageRef, Pair
 from parityalign.data.images import image_id
 from parityalign.demo.generate import POOL_SEEDS, pool_file, seeds
 from parityalign.demo.worlds import WORLDS
-from parityalign.engines.asking import Both
+from parityalign.engines.asking import ModelLoaders
 from parityalign.models.backends._decoding import GumbelNoise
 from parityalign.models.backends._hf_model import HFModel, load_hf
 from parityalign.models.encoding import Prompter, read_image
@@ -181,7 +181,7 @@ def _run(
         began, before = time.perf_counter(), forward.seconds
         annotate_images(pairs, images, tasks, teacher, settings=drawing, seed=0, progress=_mute)
         written = written_pairs(pairs)
-        identify_gaps(verdicts, written, tasks, Both(student, teacher), settings=judging, progress=_mute)
+        identify_gaps(verdicts, written, tasks, ModelLoaders(student, teacher), settings=judging, progress=_mute)
         side.seconds += time.perf_counter() - began
         side.forward += forward.seconds - before
         side.replies += pairs.manifest["counts"]["replies"]

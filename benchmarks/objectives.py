@@ -73,9 +73,9 @@ class Levelling(NamedTuple):
 
 
 def prepared(config: RunConfig) -> RunConfig:
-    """The run's configuration with both models observed, and the teacher's explanations."""
-    evidence = config.evidence.model_copy(update={"always": True, "explain": True})
-    return config.model_copy(update={"evidence": evidence})
+    """The run's configuration with both models compared, and the teacher's rationales."""
+    discrepancy = config.discrepancy.model_copy(update={"always": True, "rationales": True})
+    return config.model_copy(update={"discrepancy": discrepancy})
 
 
 def questions_of(run: Run) -> dict[str, list[Question]]:
@@ -122,7 +122,7 @@ def folder_of(arm: str, seed: int) -> str:
 
 def student_of(run: Run, settings: LevelSettings, arm: str, seed: int, found: Callable[..., Artifact]) -> Artifact:
     """The artifact of a levelled student, looked at (`run.folder.peek`) or to be worked on (`run.folder.artifact`)."""
-    inputs = {name: run.artifact(name).digest for name in ("pairs", "verdicts", "evidence")}
+    inputs = {name: run.artifact(name).digest for name in ("pairs", "verdicts", "discrepancy")}
     plan = {**settings.model_dump(mode="json"), **settings.stands_for, "seed": seed}
     return found(f"{folder_of(arm, seed)}/student", inputs=inputs, settings=plan)
 

@@ -12,8 +12,8 @@ from parityalign.config.base import Settings, speed_only
 from parityalign.config.run_yaml import REMOVED, as_yaml, load_config
 from parityalign.config.schema import (
     AnnotateSettings,
+    DiscrepancySettings,
     EvaluateSettings,
-    EvidenceSettings,
     IdentifySettings,
     RunConfig,
     TaskData,
@@ -130,7 +130,7 @@ def test_settings_beside_a_wrong_weight_or_beside_the_preset_are_refused(folder)
 def test_settings_that_only_change_speed_are_marked():
     for section in (AnnotateSettings, IdentifySettings, EvaluateSettings):
         assert speed_only(section) == {"batch_size"}
-    assert speed_only(EvidenceSettings) == {"always", "batch_size"}
+    assert speed_only(DiscrepancySettings) == {"always", "batch_size"}
     assert speed_only(LevelSettings) == {"micro_batch_size", "gradient_checkpointing", "liger"}
 
 
@@ -310,13 +310,13 @@ def test_rounds_of_levelling_were_removed_since_they_did_harm(folder):
 
 
 @pytest.mark.parametrize("term", ["reasoning", "coherence"])
-def test_explanations_are_asked_for_where_a_term_needs_them(folder, term):
+def test_rationales_are_asked_for_where_a_term_needs_them(folder, term):
     config = load(folder, good(level={"objective": {"answer": 1, term: 1}}))
-    assert config.wants_explanations
-    assert config.wants_evidence
-    assert not load(folder, good()).wants_explanations
-    asked = load(folder, good(evidence={"explain": True}))
-    assert asked.wants_explanations and asked.wants_evidence
+    assert config.wants_rationales
+    assert config.wants_discrepancy
+    assert not load(folder, good()).wants_rationales
+    asked = load(folder, good(discrepancy={"rationales": True}))
+    assert asked.wants_rationales and asked.wants_discrepancy
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_explanations_are_asked_for_where_a_term_needs_them(folder, term):
     [
         ({"level": {"objective": {"answer": 1, "attention": 1}}}, "level.objective has the term 'attention'"),
         ({"level": {"objective": "confidence"}}, "level.objective has the term 'confidence'"),
-        ({"evidence": {"weight_by": "confidence_gap"}}, "evidence.weight_by is confidence_gap"),
+        ({"discrepancy": {"weight_by": "confidence_gap"}}, "discrepancy.weight_by is confidence_gap"),
     ],
 )
 def test_what_a_served_teacher_can_never_show_is_refused_before_it_is_asked_anything(folder, said, lacking):
@@ -334,5 +334,5 @@ def test_what_a_served_teacher_can_never_show_is_refused_before_it_is_asked_anyt
 
 
 @pytest.mark.parametrize("objective", ["discrepancy", {"answer": 1, "reasoning": 1, "consistency": 1, "coherence": 1}])
-def test_what_a_served_teacher_can_explain_is_taken(folder, objective):
-    assert load(folder, good(teacher="http://localhost:1/v1#large", level={"objective": objective})).wants_explanations
+def test_what_a_served_teacher_can_say_is_taken(folder, objective):
+    assert load(folder, good(teacher="http://localhost:1/v1#large", level={"objective": objective})).wants_rationales

@@ -54,7 +54,7 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evidence(teacher, pairs):
-    """What the teacher shows of each pair, an explanation of every second one, and one pair that counts twice."""
+    """What the teacher shows of each pair, a rationale of every second one, and one pair that counts twice."""
     seen = models.load_model(f"hf:{teacher}", SINGLE).observe([*zip(asked(pairs), said(pairs), strict=True)])
     told = {pair.pair_id: ("why?", f"Explanation: red. Answer: {pair.answer}") for pair in pairs[::2]}
     by_pair = {pair.pair_id: each for pair, each in zip(pairs, seen, strict=True)}
@@ -157,7 +157,7 @@ def test_every_term_of_the_loss_is_learnt_and_leaves_a_student_that_opens_on_the
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("choices", [{"method": "lora"}, {"gradient_checkpointing": True}, {"rows_at_once": 1}])
+@pytest.mark.parametrize("choices", [{"method": "lora"}, {"gradient_checkpointing": True}, {"micro_batch_size": 1}])
 def test_ways_of_training_come_to_a_better_student(choices, student, pairs, tmp_path):
     result = level(student, pairs, tmp_path / "out", tiny.ANSWER, **choices)
     assert result.held_out_loss_after < result.held_out_loss_before
@@ -192,6 +192,6 @@ def test_a_run_on_the_discrepancy_of_real_models_goes_from_pictures_to_scores(tm
     monkeypatch.setattr(generate, "TEST_PICTURES", 2)
     output = done("demo", "--run", tmp_path / "run")
     made = json.loads((tmp_path / "run" / "student" / "manifest.json").read_text())
-    assert made["result"]["steps"] == 2 and "evidence" in made["inputs"]
+    assert made["result"]["steps"] == 2 and "discrepancy" in made["inputs"]
     assert "textvqa_accuracy" in output
     assert (tmp_path / "run" / "scores.json").is_file()

@@ -33,7 +33,7 @@ from parityalign.demo.worlds import WORLDS
 from parityalign.metrics import textvqa_accuracy
 from parityalign.models.loading import open_processor
 from parityalign.models.open import load_model
-from parityalign.stages.parsing import ParsedPair, read_explanation, read_pair
+from parityalign.stages.parsing import ParsedPair, read_pair, read_rationale
 from parityalign.tasks import load_task
 
 
@@ -335,16 +335,16 @@ def test_what_explains_an_answer_is_said_in_words_that_the_models_have(task, nam
 
 
 @pytest.mark.parametrize("task", WORLDS)
-def test_the_teacher_is_taught_explanations_that_can_be_read_and_lead_to_the_answer(task):
+def test_the_teacher_is_taught_rationales_that_can_be_read_and_lead_to_the_answer(task):
     processor = open_processor(str(EMBEDDED_MODELS / "teacher"))
     maker = talk_maker(processor, explained=3)
     for seed in range(20):
         picture = WORLDS[task](Random(seed))
         said = [processor.tokenizer.decode(talk.said[:-1]) for talk in maker(task, picture, Random(seed))]
-        found = [read_explanation(text) for text in said if text.startswith("Explanation:")]
+        found = [read_rationale(text) for text in said if text.startswith("Explanation:")]
         assert len(found) == min(3, len({fact.kind for fact in picture.facts}))
         known = {(fact.because, fact.answer.lower()) for fact in picture.facts}
-        assert {(each.explanation, each.answer) for each in found} <= known
+        assert {(each.rationale, each.answer) for each in found} <= known
 
 
 @pytest.mark.slow
@@ -355,11 +355,11 @@ def test_the_bundled_teacher_tells_how_it_gets_to_an_answer(task, tmp_path):
         picture = WORLDS[task](Random(seed))
         picture.image.save(tmp_path / f"{seed}.png")
         for fact in picture.facts[:3]:
-            prompt = load_task(task).explain_prompt.format(question=fact.question)
+            prompt = load_task(task).rationale_prompt.format(question=fact.question)
             requests.append(Request(str(tmp_path / f"{seed}.png"), prompt))
             facts.append(fact)
-    read = [read_explanation(reply) for reply in load_model("embedded:teacher").generate(requests, Decoding(40))]
+    read = [read_rationale(reply) for reply in load_model("embedded:teacher").generate(requests, Decoding(40))]
     right = sum(each is not None and each.answer == fact.answer.lower() for each, fact in zip(read, facts, strict=True))
-    true = sum(each is not None and each.explanation == fact.because for each, fact in zip(read, facts, strict=True))
+    true = sum(each is not None and each.rationale == fact.because for each, fact in zip(read, facts, strict=True))
     assert right / len(facts) > 0.8
     assert true / len(facts) > 0.6

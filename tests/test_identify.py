@@ -12,7 +12,7 @@ from makers import artifact, content, mute, task
 from parityalign.config.schema import IdentifySettings
 from parityalign.core.errors import UserError
 from parityalign.core.records import Answer, Pair, Verdict, VerdictKind, content_id
-from parityalign.engines.asking import Both
+from parityalign.engines.asking import ModelLoaders
 from parityalign.models.backends.fake import FakeModel
 from parityalign.stages.identify import VERDICTS, identify_gaps
 from parityalign.stages.identify_files import identify_from_files
@@ -143,7 +143,7 @@ def run(folder, pairs, student, teacher, progress=mute, **options):
         made,
         pairs,
         tasks,
-        Both(lambda: student, lambda: teacher),
+        ModelLoaders(lambda: student, lambda: teacher),
         settings=IdentifySettings(**options),
         progress=progress,
     )
@@ -217,7 +217,7 @@ def test_only_one_model_is_in_use_at_a_time_and_none_when_all_is_done(tmp_path):
             artifact(tmp_path, "verdicts"),
             pairs,
             {"toy": task(metric=load_task("textvqa").metric)},
-            Both(lambda: load("student", 0), lambda: load("teacher", 1)),
+            ModelLoaders(lambda: load("student", 0), lambda: load("teacher", 1)),
             settings=IdentifySettings(),
             progress=mute,
         )
@@ -230,7 +230,7 @@ def test_the_teacher_is_not_loaded_if_the_student_has_all_right(tmp_path):
         made,
         [pair(0), pair(1)],
         {"toy": task()},
-        Both(lambda: model(0, "student"), lambda: pytest.fail("the teacher was loaded")),
+        ModelLoaders(lambda: model(0, "student"), lambda: pytest.fail("the teacher was loaded")),
         settings=IdentifySettings(),
         progress=mute,
     )

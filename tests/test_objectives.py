@@ -12,9 +12,9 @@ import tiny
 from makers import mute
 from parityalign.config.training import LevelSettings, needs_of
 from parityalign.core.errors import UserError
-from parityalign.core.observations import read_shard, write_shard
 from parityalign.core.records import Pair
 from parityalign.core.registry import find_part, part_names
+from parityalign.core.signals import read_shard, write_shard
 from parityalign.models.backends._observing import Observing
 from parityalign.models.encoding import read_image, stack
 from parityalign.models.labels import IGNORE_INDEX, LabelEncoder
@@ -189,11 +189,11 @@ def coherence_of(student, asked, ids, model=None):
     told = {name: ("why?", text) for name, text in TOLD.items()}
     objective = WeightedLoss({"coherence": (1, 1)}, evidence=Evidence({}, {}, told, "", None))
     batches = AnswerCollator(open_processor(student), STOP)
-    examples = [Example(*asked[int(name)], name, *objective.explanation(name)) for name in ids]
+    examples = [Example(*asked[int(name)], name, *objective.rationale(name)) for name in ids]
     return objective(model or open_model(student), batches(examples))
 
 
-def test_coherence_compares_each_answer_with_the_same_answer_behind_its_explanation(student, asked):
+def test_coherence_compares_each_answer_with_the_same_answer_behind_its_rationale(student, asked):
     model, total, tokens = open_model(student), 0.0, 0
     for name, (image, prompt, answer) in zip("0123", asked, strict=True):
         (row,) = rows_of(student, [(image, prompt, answer)])
@@ -208,12 +208,12 @@ def test_coherence_compares_each_answer_with_the_same_answer_behind_its_explanat
     assert coherence_of(student, asked, "0123").item() == pytest.approx(total / tokens, rel=1e-4)
 
 
-def test_coherence_costs_nothing_without_an_explanation(student, asked):
+def test_coherence_costs_nothing_without_a_rationale(student, asked):
     assert coherence_of(student, asked, "1").item() == 0
     assert coherence_of(student, asked, "13").item() == 0
 
 
-def test_an_answer_whose_beginning_is_cut_differently_behind_an_explanation_is_compared_from_where_it_is_cut_alike():
+def test_an_answer_whose_beginning_is_cut_differently_behind_a_rationale_is_compared_from_where_it_is_cut_alike():
     answers = SimpleNamespace(labels=torch.tensor([5, 6, 1, 7, 1]), lengths=torch.tensor([3, 2]))
     explained = SimpleNamespace(labels=torch.tensor([9, 9, 15, 6, 1, 9, 7, 1]), lengths=torch.tensor([5, 3]))
     here, there = coherence._same_tokens(answers, explained, torch.tensor([0, 1]))
@@ -306,7 +306,7 @@ def test_checkpointing_changes_no_gradient_though_several_passes_are_run_again(s
     objective, gradients = WeightedLoss(weights, evidence=evidence), []
     processor = open_processor(student)
     batches = AnswerCollator(processor, STOP, join=objective.joiner(processor), views=True)
-    examples = [Example(*one, name, *objective.explanation(name)) for name, one in zip("0123", asked, strict=True)]
+    examples = [Example(*one, name, *objective.rationale(name)) for name, one in zip("0123", asked, strict=True)]
     for checkpointed in (False, True):
         model = open_model(student)
         if checkpointed:

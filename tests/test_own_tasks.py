@@ -14,7 +14,7 @@ from parityalign.core import ImageRef, Reply, Request, UserError, content_id
 from parityalign.data import open_questions
 from parityalign.models.backends.fake import FakeModel
 from parityalign.stages import annotate_images, written_pairs
-from parityalign.stages.parsing import Explained, ParsedPair, read_explanation, read_pair
+from parityalign.stages.parsing import ParsedPair, RationaleReply, read_pair, read_rationale
 from parityalign.tasks import load_task, task_of
 from projects import WORDS, configure, done
 
@@ -134,7 +134,7 @@ def test_prompts_of_ones_own_are_asked_as_they_are_with_the_form_of_the_reply():
     made = joined("xrays", annotate_prompt="Ask about the bones.\n", answer_prompt="Look.\n{question}\n{{json}}")
     assert made.annotate_prompt == f"Ask about the bones.\n{FORM}"
     assert made.answer_prompt.format(question="Which {side}?") == "Look.\nWhich {side}?\n{json}"
-    assert made.explain_prompt == load_task("vqa").explain_prompt
+    assert made.rationale_prompt == load_task("vqa").rationale_prompt
 
 
 def test_a_prompt_that_asks_for_question_and_answer_itself_is_left_alone():
@@ -148,9 +148,9 @@ def test_what_is_asked_for_is_what_is_read():
     made = joined("xrays", annotate_prompt="Ask.", rationale_prompt="{question} Why?")
     filled = made.annotate_prompt.replace("<your question>", "Which side?").replace("<your answer>", "left")
     assert read_pair(filled.partition("only. ")[2]) == ParsedPair("Which side?", "left")
-    filled = made.explain_prompt.replace("<your explanation>", "The marker.").replace("<your answer>", "left")
-    assert read_explanation(filled.partition("only. ")[2]) == Explained("The marker.", "left")
-    assert joined("x1", rationale_prompt="{question}\nAnswer: ").explain_prompt == "{question}\nAnswer: "
+    filled = made.rationale_prompt.replace("<your explanation>", "The marker.").replace("<your answer>", "left")
+    assert read_rationale(filled.partition("only. ")[2]) == RationaleReply("The marker.", "left")
+    assert joined("x1", rationale_prompt="{question}\nAnswer: ").rationale_prompt == "{question}\nAnswer: "
 
 
 @pytest.mark.parametrize("setting", ["answer_prompt", "rationale_prompt"])

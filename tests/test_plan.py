@@ -41,7 +41,7 @@ from parityalign.planning.sampling import SamplingOptions, size_of_picture
 from parityalign.planning.sizes import Known, Reading, Seen, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
 from parityalign.planning.works import Amount, chosen, steps_of, works
-from parityalign.stages.forgotten import known_before
+from parityalign.stages.forgotten import previously_right
 from parityalign.stages.level import choose_pairs
 from parityalign.tasks import load_task
 from parityalign.training import trainer
@@ -147,8 +147,8 @@ def test_about_as_many_pairs_are_asked_again_as_the_student_knew_untrained(count
     level, gaps = LevelSettings(select=select, replay=replay, held_out=0.1), round(count * wrong)
     judged = pairs_with_verdicts(count, gaps)
     trained = {pair.pair_id for pair in choose_pairs(judged, level, seed=0).training}
-    known = known_before(judged, trained, settings=EvaluateSettings(), seed=0)
-    assert planning.known_before(count, gaps, level) == pytest.approx(len(known), abs=0.08 * count)
+    known = previously_right(judged, trained, settings=EvaluateSettings(), seed=0)
+    assert planning.previously_right(count, gaps, level) == pytest.approx(len(known), abs=0.08 * count)
 
 
 @pytest.mark.parametrize("level", [LevelSettings(epochs=3, batch_size=8), LevelSettings(max_steps=7)])
@@ -251,38 +251,38 @@ def planned(**changes) -> dict[tuple[str, str], planning.Work]:
 @pytest.mark.slow
 def test_a_run_asks_as_often_as_its_plan_says(project, trainable, monkeypatch):
     monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))  # its stage is gone through all the same
-    evidence = {"always": True, "explain": True}
+    discrepancy = {"always": True, "rationales": True}
     changed = {"level": {"replay": 0.0}, "evaluate": {"limit": 5}}
-    config = configure(project, evidence=evidence, **changed)
+    config = configure(project, discrepancy=discrepancy, **changed)
     rows = {(row.stage, row.model): row.requests for row in projected(load_config(config), NOT_MEASURED).rows}
     said = dict(re.findall(r"^(.+): \d+ of (\d+)", done("run", config), re.MULTILINE))
     asked = {
         "annotate textvqa": rows["annotate", "teacher"],
         "identify student": rows["identify", "student"],
-        "observe teacher": rows["observe", "teacher"],
-        "observe explanations": rows["observe explanations", "teacher"],
-        "observe student": rows["observe", "student"],
+        "discrepancy teacher": rows["discrepancy", "teacher"],
+        "discrepancy rationales": rows["discrepancy rationales", "teacher"],
+        "discrepancy student": rows["discrepancy", "student"],
         "evaluate before": rows["evaluate before", "student"],
         "evaluate forgotten": rows["evaluate forgotten", "student"],
     }
     assert {step: int(said[step]) for step in asked} == asked
 
 
-def test_evidence_is_in_the_plan_where_the_objective_needs_it():
-    assert not [stage for stage, _ in planned() if "observe" in stage]
+def test_teacher_forced_scoring_is_in_the_plan_where_the_objective_needs_it():
+    assert not [stage for stage, _ in planned() if "discrepancy" in stage]
     found = planned(level={"objective": "discrepancy"})
-    explaining, paths = found["observe explanations", "teacher"], found["observe paths", "student"]
-    assert explaining.requests == paths.requests == 100 * run_of().annotate.pairs_per_image
-    assert explaining.prompt_tokens == round(explaining.requests * READING.explain.tokens)
-    assert not explaining.given and paths.given
-    assert [*planned(evidence={"always": True})].count(("observe", "student")) == 1
-    assert ("observe paths", "student") not in planned(level={"objective": {"answer": 1, "attention": 1}})
+    written, scored = found["discrepancy rationales", "teacher"], found["discrepancy on rationales", "student"]
+    assert written.requests == scored.requests == 100 * run_of().annotate.pairs_per_image
+    assert written.prompt_tokens == round(written.requests * READING.rationale.tokens)
+    assert not written.given and scored.given
+    assert [*planned(discrepancy={"always": True})].count(("discrepancy", "student")) == 1
+    assert ("discrepancy on rationales", "student") not in planned(level={"objective": {"answer": 1, "attention": 1}})
 
 
-def test_of_a_served_teacher_only_explanations_are_asked_and_its_budget_covers_them():
+def test_of_a_served_teacher_only_rationales_are_asked_and_its_budget_covers_them():
     found = planned(teacher="http://localhost:1/v1#large", level={"objective": "discrepancy"})
     of_teacher = [stage for stage, role in found if role == "teacher"]
-    assert of_teacher == ["annotate", "identify", "observe explanations", "evaluate"]
+    assert of_teacher == ["annotate", "identify", "discrepancy rationales", "evaluate"]
     known = {role: Known(READINGS[role], "", served=role == "teacher") for role in READINGS}
     asked = sum(work.requests for (_, role), work in found.items() if role == "teacher")
     config = run_of(server={"budget_requests": asked - 1})
@@ -308,7 +308,7 @@ def test_a_step_takes_as_many_passes_as_the_terms_of_its_objective_ask_for():
 def test_reading_a_given_reply_takes_less_time_than_writing_it_and_more_memory():
     size, device = published_size("Qwen/Qwen2-VL-7B-Instruct"), published.device("a100-80gb")
     found = planned(level={"objective": "discrepancy"})
-    given, written = found["observe paths", "teacher"], found["observe explanations", "teacher"]
+    given, written = found["discrepancy on rationales", "teacher"], found["discrepancy rationales", "teacher"]
     assert costs.asking_seconds(given, size, AS_IT_IS, device) < costs.asking_seconds(written, size, AS_IT_IS, device)
     few = [work._replace(requests=1, prompt_tokens=900, reply_tokens=50, patches=4000) for work in (given, written)]
     assert costs.asking_memory(few[0], size, AS_IT_IS, device) > costs.asking_memory(few[1], size, AS_IT_IS, device)

@@ -42,8 +42,8 @@ def offer(tmp_path_factory, monkeypatch):
     ("source", "needs"),
     [
         ("", set()),
-        ("NEEDS = frozenset({'explanation'})", {"explanation"}),
-        ("NEEDS: frozenset[str] = frozenset({'explanation', 'view'})", {"explanation", "view"}),
+        ("NEEDS = frozenset({'rationale'})", {"rationale"}),
+        ("NEEDS: frozenset[str] = frozenset({'rationale', 'view'})", {"rationale", "view"}),
         ("NEEDS = {'attention'}", {"attention"}),
         ("NEEDS = ('distribution',)", {"distribution"}),
         ("NEEDS = frozenset()", set()),
@@ -59,7 +59,7 @@ def test_what_a_term_needs_is_read_without_importing_it_or_its_package(offer, so
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("NEEDS = {'atention'}", "has NEEDS = {'atention'}. Expected: a set of some of attention, distribution, exp"),
+        ("NEEDS = {'atention'}", "has NEEDS = {'atention'}. Expected: a set of some of attention, distribution, rat"),
         ("NEEDS = 'attention'", "has NEEDS = 'attention'. Expected: a set"),
         ("NEEDS = [['attention']]", "has NEEDS = [['attention']]. Expected: a set"),
         (
@@ -89,16 +89,16 @@ def test_a_term_whose_module_is_not_there_is_refused(offer):
 
 def test_a_term_that_needs_nothing_costs_nothing_more(offer, project, trainable):
     offer(LOSSES)
-    assert not LevelSettings(objective="toy").needs_evidence
+    assert not LevelSettings(objective="toy").needs_signals
     said = done("run", configure(project, level={"objective": {"answer": 1, "toy": 1}}))
-    assert "observe" not in said
-    assert not (project / "runs" / "a" / "evidence").exists()
+    assert "discrepancy" not in said
+    assert not (project / "runs" / "a" / "discrepancy").exists()
 
 
-def test_for_a_term_that_needs_explanations_the_teacher_is_asked(offer, project, trainable):
-    offer(f"NEEDS = {{'explanation'}}\n{LOSSES}")
+def test_for_a_term_that_needs_rationales_the_teacher_is_asked(offer, project, trainable):
+    offer(f"NEEDS = {{'rationale'}}\n{LOSSES}")
     done("run", configure(project, level={"objective": {"answer": 1, "toy": 1}}))
-    assert (project / "runs" / "a" / "evidence" / "explanation_replies.jsonl").exists()
+    assert (project / "runs" / "a" / "discrepancy" / "rationale_replies.jsonl").exists()
 
 
 def test_a_term_that_the_teacher_shows_nothing_for_is_refused_whoever_wrote_it(offer, project, monkeypatch):

@@ -45,7 +45,7 @@ from demo_models.schooling import (
     student_was_shown,
     student_was_told,
 )
-from parityalign.core.interfaces import EXPLAIN
+from parityalign.core.interfaces import RATIONALE_PROMPT
 from parityalign.core.layout import EMBEDDED_MODELS
 from parityalign.demo.canvas import Picture, one_of_each_kind
 from parityalign.demo.worlds import WORLDS
@@ -126,7 +126,7 @@ def talk_maker(
             told = one_of_each_kind(known, rng)[0]
             turns.append(talk(task.annotate_prompt, f"Question: {told.question} Answer: {told.answer}"))
         for fact in one_of_each_kind(known, rng)[:explained]:
-            asked = task.explain_prompt.format(question=fact.question)
+            asked = task.rationale_prompt.format(question=fact.question)
             turns.append(talk(asked, f"{EXPLANATION} {fact.because} Answer: {fact.answer}"))
         return turns
 
@@ -182,7 +182,7 @@ def train_model(rank: int, name: str, work: Path, out: Path) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{work}/{name}-meeting", rank=rank, world_size=PROCESSES)
     tasks = [load_task(task) for task in WORLDS]
     instruction = tasks[0].answer_prompt.format(question="").strip()
-    phrases = [instruction, *(task.annotate_prompt for task in tasks), EXPLAIN, EXPLANATION]
+    phrases = [instruction, *(task.annotate_prompt for task in tasks), RATIONALE_PROMPT, EXPLANATION]
     tokenizer: Any = build_tokenizer(words_of_the_worlds(), phrases)
     processor = build_processor(tokenizer)
     model: Any = build_model(name, len(tokenizer))

@@ -197,29 +197,8 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
         raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
 
 
-@_command("observe")
-def observe_command(run: RunArgument) -> None:
-    """Keep what both models show of the pairs: how sure they are, where they look, how the teacher gets there."""
-    config = config_in(run)
-    if not config.wants_evidence:
-        raise UserError(
-            f"no term of level.objective needs to know what the models of {run} show.\n"
-            f"To observe them all the same, write `evidence: {{always: true}}` into {run / 'run.yaml'}."
-        )
-    _align(config, only="observe")
-
-
-@_command("level")
-def level_command(run: RunArgument, push: PushOption = None, public: PublicOption = False) -> None:
-    """Train the student on the gaps, with a share of what it had right."""
-
-    export.check_push(push, public=public)
-    _align(config_in(run), only="level")
-    _push(run, push, public=public)
-
-
-@_command("profile")
-def profile_command(  # noqa: PLR0913 - an option is a parameter
+@_command("discrepancy")
+def discrepancy_command(  # noqa: PLR0913 - an option is a parameter
     run: RunArgument,
     task: Annotated[str | None, typer.Option(help="Only the pairs of this task.")] = None,
     verdict: Annotated[
@@ -229,19 +208,35 @@ def profile_command(  # noqa: PLR0913 - an option is a parameter
     top: Annotated[int | None, typer.Option(min=1, help="Pairs of the list; by default 10, in a file all.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Where the list goes.")] = None,
 ) -> None:
-    """Show how, and how much, the two models differ on the pairs, and list those where they differ most."""
+    """Show how, and how much, the two models differ on the pairs, and list those where they differ most.
+
+    Scores both models teacher-forced first, where that is missing or out of date, even if run.yaml does not ask for it.
+
+    Compares rationales only where `discrepancy: {rationales: true}` or the objective asks for them.
+    """
 
     config = config_in(run)
-    everything = report.read_profiles(run)
-    profiles = report.of_one_task(everything, task)
+    if not report.holds_discrepancy(config):
+        _align(config, only="discrepancy")
+    everything = report.read_pair_discrepancies(run)
+    pairs = report.of_one_task(everything, task)
     wanted = report.ListOptions(verdict, sort, top if out else top or report.LISTED_BY_DEFAULT)
-    chosen = report.listed_pairs(profiles, wanted)
-    tables = report.difference_tables(profiles, list(config.tasks), seed=config.seed)
+    chosen = report.listed_pairs(pairs, wanted)
+    tables = report.discrepancy_tables(pairs, list(config.tasks), seed=config.seed)
     show.show_tables(pipeline.plain_console(), tables if out else [*tables, report.list_table(run, chosen, wanted)])
     if out:
-        weights = stages.pair_weights(everything, config.evidence)
+        weights = stages.pair_weights(everything, config.discrepancy)
         _write_lines([json.dumps(row) for row in report.listed_rows(run, chosen, weights)], out)
         print(f"list: {out} ({len(chosen):,} pairs)")
+
+
+@_command("level")
+def level_command(run: RunArgument, push: PushOption = None, public: PublicOption = False) -> None:
+    """Train the student on the gaps, with a share of what it had right."""
+
+    export.check_push(push, public=public)
+    _align(config_in(run), only="level")
+    _push(run, push, public=public)
 
 
 def _add_stage_commands() -> None:

@@ -24,8 +24,8 @@ from .run_yaml import problems_with as problems_with
 from .run_yaml import read_config as read_config
 from .run_yaml import with_teacher as with_teacher
 from .schema import AnnotateSettings as AnnotateSettings
+from .schema import DiscrepancySettings as DiscrepancySettings
 from .schema import EvaluateSettings as EvaluateSettings
-from .schema import EvidenceSettings as EvidenceSettings
 from .schema import IdentifySettings as IdentifySettings
 from .schema import IntakeSettings as IntakeSettings
 from .schema import RunConfig as RunConfig

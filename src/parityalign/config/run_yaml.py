@@ -18,17 +18,19 @@ from parityalign.core import MANIFEST, UserError, did_you_mean
 
 REMOVED: Mapping[str, str] = MappingProxyType(
     {
+        "discrepancy.explain": "is called 'discrepancy.rationales' now",
+        "evidence": "is called 'discrepancy' now, and 'explain' in it is called 'rationales'",
         "level.divergence": "is a setting of the term: write objective: {confidence: {weight: 1, divergence: ...}}",
-        "level.parts": "is called level.lr_multipliers",
+        "level.parts": "is called 'level.lr_multipliers' now",
         "level.rounds": "was removed: two rounds scored 2.7 points below one of as many steps. Delete the line",
-        "level.rows_at_once": "is called level.micro_batch_size",
-        "level.warmup": "is called level.warmup_ratio",
-        "loading.student.pixels": "is called loading.student.max_pixels",
-        "loading.teacher.pixels": "is called loading.teacher.max_pixels",
-        "server.attempts": "is called server.max_attempts",
-        "server.deadline": "is called server.timeout",
-        "server.in_flight": "is called server.max_concurrency",
-        "server.wait": "is called server.backoff",
+        "level.rows_at_once": "is called 'level.micro_batch_size' now",
+        "level.warmup": "is called 'level.warmup_ratio' now",
+        "loading.student.pixels": "is called 'loading.student.max_pixels' now",
+        "loading.teacher.pixels": "is called 'loading.teacher.max_pixels' now",
+        "server.attempts": "is called 'server.max_attempts' now",
+        "server.deadline": "is called 'server.timeout' now",
+        "server.in_flight": "is called 'server.max_concurrency' now",
+        "server.wait": "is called 'server.backoff' now",
     }
 )
 """Settings that earlier versions had, by their dotted names: what is said where a file still gives one."""

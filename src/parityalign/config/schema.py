@@ -171,30 +171,30 @@ class IdentifySettings(Settings):
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
 
 
-class EvidenceSettings(Settings):
-    """What both models show of themselves while they are given the pairs' answers, for the discrepancy objectives."""
+class DiscrepancySettings(Settings):
+    """How both models are scored teacher-forced on the pairs' answers, to compare them and for the objective."""
 
     always: Annotated[bool, SpeedOnly] = False
-    """Whether it is gathered even if nothing else here, nor the objective, needs it, for `parityalign profile`."""
-    explain: bool = False
-    """Whether the teacher is asked how it gets to each answer even if no term of the objective needs that; both models
-    are then observed, on the explanations too."""
+    """Whether `parityalign run` does it even if neither the objective nor another setting here needs it."""
+    rationales: bool = False
+    """Whether the teacher is asked for a rationale of each answer even if no term of the objective needs that; both
+    models are then scored, on the rationales too."""
     max_new_tokens: int = Field(default=128, ge=1)
-    """Of an explanation."""
+    """Of a rationale."""
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
     weight_by: Literal["none", "teacher_confidence", "confidence_gap"] = "none"
-    """What a pair's weight in levelling follows; see `profiles.pair_weights`."""
+    """What a pair's weight in levelling follows; see `stages.pair_weights`."""
     weight_exponent: float = Field(default=1.0, gt=0)
 
-    def teaches(self, level: LevelSettings) -> bool:
-        """Whether such a training makes use of what the models show, for a term or for the weights of pairs."""
-        return level.needs_evidence or self.weight_by != "none"
+    def used_in_training(self, level: LevelSettings) -> bool:
+        """Whether such a training needs the stored signals, for a term or for the weights of pairs."""
+        return level.needs_signals or self.weight_by != "none"
 
     def in_levelling(self, level: LevelSettings) -> dict[str, object]:
         """The settings here that such a training hangs on, under their dotted names."""
-        if not self.teaches(level):
+        if not self.used_in_training(level):
             return {}
-        return {"evidence.weight_by": self.weight_by, "evidence.weight_exponent": self.weight_exponent}
+        return {"discrepancy.weight_by": self.weight_by, "discrepancy.weight_exponent": self.weight_exponent}
 
 
 class EvaluateSettings(Settings):
@@ -209,7 +209,7 @@ class EvaluateSettings(Settings):
     forgotten_pairs: int = Field(default=1000, ge=0)
     """Pairs at most that the student had right and was not trained on, and is asked again after levelling; 0: none."""
     speed_questions: int = Field(default=128, ge=0)
-    """Questions at most that the student before and after are timed on, in turns; 0: neither is timed."""
+    """Questions at most that the student before and after are timed on, alternating; 0: neither is timed."""
 
 
 class RunConfig(Settings):
@@ -231,28 +231,29 @@ class RunConfig(Settings):
     intake: IntakeSettings = IntakeSettings()
     annotate: AnnotateSettings = AnnotateSettings()
     identify: IdentifySettings = IdentifySettings()
-    evidence: EvidenceSettings = EvidenceSettings()
+    discrepancy: DiscrepancySettings = DiscrepancySettings()
     level: LevelSettings = LevelSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     server: ServerSettings = ServerSettings()
 
     @property
-    def wants_evidence(self) -> bool:
-        """Whether both models are observed."""
-        return self.evidence.always or self.evidence.explain or self.evidence.teaches(self.level)
+    def wants_discrepancy(self) -> bool:
+        """Whether the run scores both models teacher-forced."""
+        own = self.discrepancy
+        return own.always or own.rationales or own.used_in_training(self.level)
 
     @property
-    def wants_explanations(self) -> bool:
-        """Whether the teacher is asked how it gets to its answers."""
-        return self.evidence.explain or self.level.needs_explanations
+    def wants_rationales(self) -> bool:
+        """Whether the teacher is asked for rationales."""
+        return self.discrepancy.rationales or self.level.needs_rationales
 
     @model_validator(mode="after")
     def _teacher_shows_enough(self) -> Self:
         # `discrepancy` leaves out what there is nothing for.
         named = [] if PRESET in self.level.objective else self.level.needs_observations
         wanted = [f"level.objective has the term {name!r}" for name in named]
-        if self.evidence.weight_by != "none":
-            wanted.append(f"evidence.weight_by is {self.evidence.weight_by}")
+        if self.discrepancy.weight_by != "none":
+            wanted.append(f"discrepancy.weight_by is {self.discrepancy.weight_by}")
         if wanted and not backend_of(self.teacher).shows:
             raise ValueError(
                 f"{wanted[0]}, but the teacher {self.teacher} shows nothing but its words. Leave that out, or take a "

@@ -19,9 +19,9 @@ from pydantic import (
 from parityalign.config.base import Settings, SpeedOnly
 from parityalign.core import UserError, declared, described, known_part
 
-NEEDS = frozenset({"distribution", "attention", "explanation", "view"})
+NEEDS = frozenset({"distribution", "attention", "rationale", "view"})
 """What terms of the loss may need besides the answers: the teacher's probabilities of each token, what both models
-attend to, the teacher's way to the answer, and another view of each picture."""
+attend to, the teacher's rationale, and another view of each picture."""
 OBSERVED = frozenset({"distribution", "attention"})
 """Those that a model shows while it is given a pair's answer, and a server does not."""
 PRESET = "discrepancy"
@@ -190,9 +190,9 @@ class LevelSettings(Settings):
         return frozenset().union(*map(needs_of, self.weights))
 
     @property
-    def needs_explanations(self) -> bool:
-        """Whether a term makes use of the teacher's explanations."""
-        return "explanation" in self.needs
+    def needs_rationales(self) -> bool:
+        """Whether a term makes use of the teacher's rationales."""
+        return "rationale" in self.needs
 
     @property
     def needs_views(self) -> bool:
@@ -205,6 +205,6 @@ class LevelSettings(Settings):
         return [name for name in self.weights if needs_of(name) & OBSERVED]
 
     @property
-    def needs_evidence(self) -> bool:
+    def needs_signals(self) -> bool:
         """Whether a term compares the student with what the teacher showed."""
         return bool(self.needs - {"view"})

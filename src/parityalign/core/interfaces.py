@@ -38,13 +38,13 @@ class Metric:
 
 
 if TYPE_CHECKING:  # it brings NumPy along, which the command line can do without
-    from parityalign.core.observations import Observation
+    from parityalign.core.signals import Observation
 
-EXPLAIN = (
+RATIONALE_PROMPT = (
     "Explain in one short sentence how the image shows the answer, then answer using a single word or phrase.\n"
     "Reply in this form only. Explanation: <your explanation> Answer: <your answer>"
 )
-"""Asks any model for the way to its answer."""
+"""Asks any model for a rationale, then for its answer. The bundled models were trained on these words."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -93,9 +93,9 @@ class Skill:
     """A format string with `{question}`; the same in identify, level and evaluate."""
     metric: Metric
     """For the scores; also the default rule of identify."""
-    rationale_prompt: str = "{question}\n" + EXPLAIN
-    """A format string with `{question}`; asks for the way to the answer first, in the form that
-    `parsing.read_explanation` reads."""
+    rationale_prompt: str = "{question}\n" + RATIONALE_PROMPT
+    """A format string with `{question}`; asks for the rationale first, in the form that
+    `parsing.read_rationale` reads."""
     kinds: tuple[str, ...] = ()
     """Kinds of questions in a few words each; a draw is asked for one of them, which takes the place of `{kind}` in
     the annotate prompt."""
@@ -153,9 +153,9 @@ class Task:
     """Asks for one question and its answer, in the form that `parsing.read_pair` reads."""
     answer_prompt: str
     """A format string with `{question}`; the same in identify, level and evaluate."""
-    explain_prompt: str = "{question}\n" + EXPLAIN
-    """A format string with `{question}`; asks for the way to the answer first, in the form that
-    `parsing.read_explanation` reads."""
+    rationale_prompt: str = "{question}\n" + RATIONALE_PROMPT
+    """A format string with `{question}`; asks for the rationale first, in the form that
+    `parsing.read_rationale` reads."""
     benchmark: Benchmark | None = None
     """None: the test split, if there is one, is a file of the user's own."""
     kinds: tuple[str, ...] = ()
@@ -207,16 +207,16 @@ class Model(Protocol):
 
 @runtime_checkable
 class Observer(Protocol):
-    """A model that shows more than its text; most that run in this process are one."""
+    """A model whose log-probabilities and attention can be read; most that run in this process are one."""
 
     @property
     def special_tokens(self) -> frozenset[str]:
         """As in `Model`."""
 
     def observe(self, told: Sequence[tuple[Request, str]]) -> "list[Observation | None]":
-        """What the model shows when each request is followed by the given text as if it were its own reply.
+        """Scores each request teacher-forced: followed by the given text as if it were the model's own reply.
 
-        None where nothing is known of a text. The arrays hold the end token too."""
+        None where a text cannot be scored. The arrays hold the end token too."""
 
 
 @runtime_checkable

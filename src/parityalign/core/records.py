@@ -118,8 +118,8 @@ class Answer(Record):
     """Why the model was not asked, such as `special_token`; None where it was."""
 
 
-class Explanation(Record):
-    """How the teacher gets to a pair's answer."""
+class Rationale(Record):
+    """The teacher's rationale of a pair's answer: how it gets there."""
 
     pair_id: str
     text: str | None
@@ -172,15 +172,15 @@ class Score(NamedTuple):
 
 
 class Measure(StrEnum):
-    """What the two models are compared by; the names of fields of a profile."""
+    """What the two models are compared by; the names of fields of `PairDiscrepancy`."""
 
     CONFIDENCE_GAP = "confidence_gap"
     ATTENTION_DIVERGENCE = "attention_divergence"
-    PATH_SURPRISE = "path_surprise"
+    RATIONALE_GAP = "rationale_gap"
 
 
-class Profile(Record):
-    """One line a pair: what the models said, how sure they were, where they looked, how they got there."""
+class PairDiscrepancy(Record):
+    """How the two models differ on a pair: in confidence, in attention, on the rationale."""
 
     pair_id: str
     image_id: str
@@ -199,8 +199,8 @@ class Profile(Record):
     """The teacher's mean log-probability minus the student's: above 0 the student holds the answer less likely."""
     attention_divergence: float | None
     """Jensen-Shannon divergence of the two maps, in nats: 0 for the same map, ln 2 where nothing is in common."""
-    path_surprise: float | None
-    """Mean log-likelihood of the explanation, the student's minus the teacher's: below 0 it surprises the student."""
+    rationale_gap: float | None
+    """The same of the teacher's rationale: above 0 the student holds it less likely."""
     missing: dict[str, str] = {}
     """Why a measure is missing: reason codes by measure."""
 

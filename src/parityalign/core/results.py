@@ -1,10 +1,10 @@
-"""What levelling must not take from the student: its speed, and what it had right. The records that say so."""
+"""Records of what training must not cost the student: its speed, and the answers that it had right."""
 
 from parityalign.core.records import Record
 
 
 class Ratio(Record):
-    """How many times as much, and how sure that is."""
+    """A ratio with its confidence interval."""
 
     value: float
     ci: tuple[float, float] | None
@@ -12,41 +12,41 @@ class Ratio(Record):
 
 
 class Usage(Record):
-    """What one student takes, on the questions that both were asked."""
+    """Speed, memory and length of answers of one student, on the questions that both were asked."""
 
     parameters: int
     """Numbers in its weights."""
     answers_per_second: float
     first_token_seconds: float
-    """Median over the turns: one question alone, until its first token is there."""
+    """Median over the trials, each of one question alone."""
     peak_bytes: int | None
-    """Memory that it takes at most while it answers a turn's questions; None where the machine does not say."""
+    """Peak memory while it answers the questions of a trial; None where the machine does not say."""
     words: float
     """Of an answer, on average."""
 
 
 class Speed(Record):
-    """The student after levelling beside the student before, in one process, in turns, on the same questions."""
+    """The student after levelling timed against the one before: in one process, alternating, on the same questions."""
 
     questions: int
     """Asked of each."""
-    turns: int
-    """Of each student; in a turn it answers a part of the questions, and then the other one does."""
+    trials: int
+    """Of each student; in a trial it answers one part of the questions."""
     not_measured: str | None = None
     """Why there are no numbers: a reason code."""
     together: bool = True
-    """Whether both were in memory, so that they took turns part by part; else each was loaded twice."""
+    """Whether both were in memory, so that they alternated part by part; else each was loaded twice."""
     before: Usage | None = None
     after: Usage | None = None
     ratio: Ratio | None = None
     """Of answers a second, after over before."""
 
 
-class Lost(Record):
+class Regressions(Record):
     """What the student had right before and has wrong after."""
 
     had_right: int
-    """Before; everything here is counted among these."""
+    """Before; the other counts are among these."""
     images: int
     lost: int
     share: float | None
@@ -55,19 +55,19 @@ class Lost(Record):
     """95 %, by Wilson's score for as many independent cases as the images allow."""
 
 
-class LostByTask(Record):
+class RegressionsByTask(Record):
     """The same task by task."""
 
-    tasks: dict[str, Lost]
-    total: Lost
+    tasks: dict[str, Regressions]
+    total: Regressions
 
 
 class Forgotten(Record):
     """What levelling made the student forget."""
 
-    questions: LostByTask
+    questions: RegressionsByTask
     """Of the test splits: those that it had right to at least a half before, and after no longer."""
-    pairs: LostByTask | None = None
+    pairs: RegressionsByTask | None = None
     """Of the pairs that it had right in identify and was not trained on, judged as there. None: nobody asked."""
 
 
@@ -164,7 +164,7 @@ class Control(Record):
     mean_gain: Estimate | None = None
     run_ahead: Estimate | None = None
     """How much the run's own student scores above this one on average, question by question."""
-    forgotten: Lost | None = None
+    forgotten: Regressions | None = None
     """Of the test questions."""
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from parityalign.core import (
     CONTROLS,
+    DISCREPANCY_FOLDER,
     Answer,
     Artifact,
     Control,
@@ -36,7 +37,7 @@ from parityalign.core import (
 )
 from parityalign.demo.canvas import Fact, one_of_each_kind
 from parityalign.demo.generate import truth
-from parityalign.pipeline import EVIDENCE, Run, leveller
+from parityalign.pipeline import Run, leveller
 from parityalign.report import write_report
 from parityalign.stages import (
     AFTER_FILE,
@@ -173,9 +174,9 @@ def _control(run: Run, aligned: Aligned, lesson: Lesson) -> Control:
     trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in (*choice.training, *choice.held_out)))
     inputs = {"student model": run.models.student_fingerprint, "pairs": trained}
     plan = {**settings.model_dump(mode="json"), **settings.stands_for, "seed": run.config.seed}
-    if run.config.evidence.teaches(settings):
-        inputs[EVIDENCE] = run.artifact(EVIDENCE).digest
-        plan["weights"] = run.config.evidence.model_dump(include={"weight_by", "weight_exponent"})
+    if run.config.discrepancy.used_in_training(settings):
+        inputs[DISCREPANCY_FOLDER] = run.artifact(DISCREPANCY_FOLDER).digest
+        plan["weights"] = run.config.discrepancy.model_dump(include={"weight_by", "weight_exponent"})
     student = run.folder.artifact(f"{folder}/student", inputs=inputs, settings=plan)
     if not student.finished:
         level = leveller(run, settings, run.config.seed, f"level {lesson.name}")

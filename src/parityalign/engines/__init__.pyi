@@ -1,7 +1,7 @@
 from .asking import SPECIAL_TOKEN as SPECIAL_TOKEN
 from .asking import Asked as Asked
-from .asking import Both as Both
 from .asking import LoadModel as LoadModel
+from .asking import ModelLoaders as ModelLoaders
 from .asking import announce as announce
 from .asking import answer_all as answer_all
 from .asking import askable as askable

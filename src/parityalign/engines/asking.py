@@ -13,7 +13,7 @@ LoadModel = Callable[[], Model]
 """Loads a model. Stages load one only when there is something left to ask, and drop it before the next."""
 
 
-class Both(NamedTuple):
+class ModelLoaders(NamedTuple):
     """The two models of a run."""
 
     student: LoadModel

@@ -1,4 +1,4 @@
-"""A model's input with its answer behind the prompt: one way, for training and for observing.
+"""A model's input with its answer behind the prompt: one way, for training and for scoring.
 
 The prompt's tokens are those of inference. Behind them stand the answer's tokens and the token that ends a reply.
 """

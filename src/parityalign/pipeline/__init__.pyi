@@ -2,7 +2,6 @@ from .api import OpenRun as OpenRun
 from .api import identify as identify
 from .api import open_run as open_run
 from .level import leveller as leveller
-from .objective import EVIDENCE as EVIDENCE
 from .pipeline import align as align
 from .preflight import open_run_folder as open_run_folder
 from .preflight import refuse_foreign_folder as refuse_foreign_folder

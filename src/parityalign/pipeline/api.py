@@ -30,7 +30,7 @@ from parityalign.core import (
     read_manifest,
 )
 from parityalign.pipeline.pipeline import align
-from parityalign.pipeline.preflight import open_run_folder
+from parityalign.pipeline.preflight import open_run_folder, with_asked
 from parityalign.pipeline.progress import shown_progress
 from parityalign.pipeline.run import Outcome, Run
 from parityalign.report import read_record
@@ -109,7 +109,7 @@ class OpenRun:
         Raises:
             UserError: There is no such stage, or something stands in the way; what was computed is kept.
         """
-        known = [each.asked_by for each in stages_of(self.config)]
+        known = [each.asked_by for each in stages_of(with_asked(self.config, stage))]
         if stage is not None and stage not in known:
             raise UserError(f"the run {self.path} has no stage {stage!r}; it has {', '.join(dict.fromkeys(known))}")
 
@@ -117,17 +117,24 @@ class OpenRun:
             for _ in align(run, upto=stage):
                 pass
 
-        self.work(work, only=stage if alone else None, redo=redo)
+        self.work(work, only=stage if alone else None, asked=stage, redo=redo)
         return self
 
     def __call__(self) -> Self:
         """Does everything that is left to do."""
         return self.upto()
 
-    def work(self, work: Callable[[Run], object], *, only: str | None = None, redo: bool = False) -> None:
+    def work(
+        self,
+        work: Callable[[Run], object],
+        *,
+        only: str | None = None,
+        asked: str | None = None,
+        redo: bool = False,
+    ) -> None:
         """Hands the locked run to a function; for what `upto` does not do, such as the demo's controls."""
         watching = nullcontext(self._progress) if self._progress else shown_progress()
-        with watching as told, open_run_folder(self.config, told, only=only, redo=redo) as run:
+        with watching as told, open_run_folder(self.config, told, only=only, asked=asked, redo=redo) as run:
             self.outcomes = run.outcomes
             work(run)
 

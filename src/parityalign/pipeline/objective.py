@@ -1,28 +1,26 @@
-"""What a run's levelling minimises: the objective of its settings, with what is stored of the teacher."""
+"""What a run's levelling minimises: the objective of its settings, with the teacher's stored signals."""
 
 from collections.abc import Collection, Sequence
 
 from parityalign import models, training
 from parityalign.config import OBSERVED, PRESET, LevelSettings, backend_of, needs_of, split_model
 from parityalign.core import (
-    PROFILES,
+    DISCREPANCY_FOLDER,
+    PAIR_DISCREPANCIES,
     TEACHER,
     Artifact,
     Pair,
-    Profile,
+    PairDiscrepancy,
     UserError,
     read_index,
     read_observations,
 )
 from parityalign.models import Processor
-from parityalign.stages import StageRun, explanations_of, pair_weights
-
-EVIDENCE = "evidence"
-"""The artifact of what both models show of the pairs."""
+from parityalign.stages import StageRun, pair_weights, rationales_of
 
 
 def objective_of(run: StageRun, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
-    """What is minimised on these pairs, with what is stored of the teacher if a term or the weights of pairs need it.
+    """What is minimised on these pairs, with the teacher's signals if a term or the weights of pairs need them.
 
     Raises:
         UserError: There is nothing for a term that was asked for by its name, or for the weights.
@@ -34,9 +32,9 @@ def objective_of(run: StageRun, settings: LevelSettings, pairs: Sequence[Pair]) 
             _nothing_for(run, f"level.objective has the term {term}", f"Leave {term} out of level.objective")
         )
     weights = {name: ends for name, ends in settings.weights.items() if name not in lacking}
-    teaches = run.config.evidence.teaches(settings)
-    evidence = _evidence(run, weights, pairs) if teaches else None
-    return training.WeightedLoss(weights, settings=settings.own_settings, evidence=evidence)
+    needed = run.config.discrepancy.used_in_training(settings)
+    signals = _teacher_signals(run, weights, pairs) if needed else None
+    return training.WeightedLoss(weights, settings=settings.own_settings, evidence=signals)
 
 
 def note_left_out(run: StageRun, artifact: Artifact, settings: LevelSettings) -> None:
@@ -49,29 +47,29 @@ def note_left_out(run: StageRun, artifact: Artifact, settings: LevelSettings) ->
 
 def _lacking(run: StageRun, settings: LevelSettings) -> list[str]:
     """The terms that no pair has anything for: their share of the training would be for nothing."""
-    if not settings.needs_evidence:
+    if not settings.needs_signals:
         return []
-    stored = run.artifact(EVIDENCE).path
-    index, explained = read_index(stored, TEACHER), bool(explanations_of(run.artifact(EVIDENCE)))
+    stored = run.artifact(DISCREPANCY_FOLDER).path
+    index, written = read_index(stored, TEACHER), bool(rationales_of(run.artifact(DISCREPANCY_FOLDER)))
     there = {
         "distribution": any(line.shard for line in index),
         "attention": any(line.has_places for line in index),
-        "explanation": explained,
+        "rationale": written,
     }
     missing = {need for need, found in there.items() if index and not found}
     return [name for name in settings.weights if needs_of(name) & missing]
 
 
-def _evidence(run: StageRun, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Evidence":
-    stored = run.artifact(EVIDENCE)
+def _teacher_signals(run: StageRun, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Evidence":
+    stored = run.artifact(DISCREPANCY_FOLDER)
     wanted = {pair.pair_id for pair in pairs} if any(needs_of(name) & OBSERVED for name in terms) else set()
     index = [line for line in read_index(stored.path, TEACHER) if line.pair_id in wanted]
-    texts = explanations_of(stored)
-    prompts = {name: task.explain_prompt for name, task in run.tasks.items()}
+    texts = rationales_of(stored)
+    prompts = {name: task.rationale_prompt for name, task in run.tasks.items()}
     return training.Evidence(
         observations={line.pair_id: seen for line, seen in read_observations(stored.path, index)},
         weights=_weights(run, stored),
-        explanations={
+        rationales={
             pair.pair_id: (prompts[pair.task].format(question=pair.question), texts[pair.pair_id])
             for pair in pairs
             if pair.pair_id in texts
@@ -82,17 +80,17 @@ def _evidence(run: StageRun, terms: Collection[str], pairs: Sequence[Pair]) -> "
 
 
 def _weights(run: StageRun, stored: Artifact) -> dict[str, float]:
-    profiles, settings = list(stored.stream(PROFILES, Profile)), run.config.evidence
+    pairs, settings = list(stored.stream(PAIR_DISCREPANCIES, PairDiscrepancy)), run.config.discrepancy
     measure = {"teacher_confidence": "teacher_logprob", "confidence_gap": "confidence_gap"}.get(settings.weight_by)
-    if measure and profiles and all(getattr(profile, measure) is None for profile in profiles):
-        raise UserError(_nothing_for(run, f"evidence.weight_by is {settings.weight_by}", "Set it to none"))
-    return pair_weights(profiles, settings)
+    if measure and pairs and all(getattr(pair, measure) is None for pair in pairs):
+        raise UserError(_nothing_for(run, f"discrepancy.weight_by is {settings.weight_by}", "Set it to none"))
+    return pair_weights(pairs, settings)
 
 
 def _nothing_for(run: StageRun, what: str, instead: str) -> str:
     return (
         f"{what}, but the teacher {run.config.teacher} showed nothing for it on any pair: see "
-        f"{run.artifact(EVIDENCE).path / 'manifest.json'}.\n{instead}, or take another teacher."
+        f"{run.artifact(DISCREPANCY_FOLDER).path / 'manifest.json'}.\n{instead}, or take another teacher."
     )
 
 

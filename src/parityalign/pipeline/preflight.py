@@ -43,7 +43,7 @@ _PACKAGES_OF_METHOD = {"lora": ("peft",), "qlora": ("peft", "bitsandbytes")}
 
 @contextmanager
 def open_run_folder(
-    config: RunConfig, progress: Progress, *, only: str | None = None, redo: bool = False
+    config: RunConfig, progress: Progress, *, only: str | None = None, asked: str | None = None, redo: bool = False
 ) -> Iterator[Run]:
     """Locks the run folder, writes the configuration into it and joins the parts.
 
@@ -51,6 +51,7 @@ def open_run_folder(
         config: The configuration; its `run` names the folder.
         progress: Told of every step.
         only: The one stage that may work.
+        asked: The stage that is asked for by its name.
         redo: Whether the results of another configuration may be worked over.
 
     Raises:
@@ -68,7 +69,15 @@ def open_run_folder(
     with RunFolder(config.run) as folder:
         if before != config:
             write_whole(path, as_yaml(config, folder.path))
-        yield Run(folder, config, progress, only=only)
+        yield Run(folder, with_asked(config, asked), progress, only=only)
+
+
+def with_asked(config: RunConfig, asked: str | None) -> RunConfig:
+    """The configuration for one call: who asks for the discrepancy by its name has it, whatever run.yaml says."""
+    if asked != "discrepancy":
+        return config
+    always = config.discrepancy.model_copy(update={"always": True})
+    return config.model_copy(update={"discrepancy": always})
 
 
 def _pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:

@@ -10,6 +10,7 @@ from parityalign.config import RunConfig, Settings, TaskData, speed_only
 from parityalign.core import (
     CONFIG,
     CONTROLS,
+    DISCREPANCY_FOLDER,
     REPORT,
     SCORES,
     SERVER,
@@ -161,7 +162,8 @@ class Run:
         if made.finished:
             self._note(stage, "up to date: nothing changed", made)
             return
-        for stale in (SCORES, CONTROLS, REPORT):  # they tell of what is about to change
+        # They tell of what is about to change; no score hangs on the discrepancy alone.
+        for stale in (REPORT,) if stage.artifact == DISCREPANCY_FOLDER else (SCORES, CONTROLS, REPORT):
             (self.folder.path / stale).unlink(missing_ok=True)
         self.folder.event("began", stage=stage.name)
         began = time.monotonic()
@@ -218,8 +220,8 @@ class Run:
                 return {f"{TESTS}/{name}": input_digest(made.manifest) for name, made in splits}
             case "annotate prompt":
                 return {f"{part} of {task.name}": content_id(task.annotate_prompt, *task.kinds) for task in tasks}
-            case "explain prompt":
-                return {f"{part} of {task.name}": content_id(task.explain_prompt) for task in tasks}
+            case "rationale prompt":
+                return {f"{part} of {task.name}": content_id(task.rationale_prompt) for task in tasks}
             case "answer prompt":
                 return {f"{part} of {task.name}": content_id(task.answer_prompt) for task in tasks}
             case "metric":

@@ -36,7 +36,7 @@ def pace(model: Model, images: Sequence[str], prompts: Prompts, tokens: tuple[in
         model: Loaded already.
         images: Paths of the sample's pictures.
         prompts: What is asked.
-        tokens: Most tokens of a pair, an answer and an explanation; 0: none of the kind is asked for.
+        tokens: Most tokens of a pair, an answer and a rationale; 0: none of the kind is asked for.
         draws: Pairs of each picture: prompts that are equal may be read once.
     """
 
@@ -50,7 +50,7 @@ def pace(model: Model, images: Sequence[str], prompts: Prompts, tokens: tuple[in
     return Pace(
         annotate=timed(prompts.annotate, tokens[0], draws),
         answer=timed(prompts.answer, tokens[1]),
-        explain=timed(prompts.explain, tokens[2]) if tokens[2] else 0.0,
+        rationale=timed(prompts.rationale, tokens[2]) if tokens[2] else 0.0,
         read=timed(prompts.answer, 1),
         requests=len(images),
     )

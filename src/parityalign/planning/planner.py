@@ -19,7 +19,7 @@ from parityalign.planning.published import Device, device
 from parityalign.planning.sampling import Sample, SamplingOptions, sample
 from parityalign.planning.sizes import Known, Pace, Prompts, Reading, Seen
 from parityalign.planning.sizing import CHARACTERS_PER_TOKEN, CHAT_TOKENS, place_of, reading_of, size_of
-from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, ROLES, Amount, Role, Work, explanation_tokens, works
+from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, ROLES, Amount, Role, Work, rationale_tokens, works
 from parityalign.tasks import task_of
 
 QUESTION = "What is written on the sign beside the door?"
@@ -120,9 +120,9 @@ def _guessed(tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> dict[s
 
 
 def _prompts(task: Task) -> Prompts:
-    answer, explain = (form.format(question=QUESTION) for form in (task.answer_prompt, task.explain_prompt))
+    answer, rationale = (form.format(question=QUESTION) for form in (task.answer_prompt, task.rationale_prompt))
     longest = max(task.kinds, key=len, default="")
-    return Prompts(task.annotate_prompt_for(longest), answer, explain)
+    return Prompts(task.annotate_prompt_for(longest), answer, rationale)
 
 
 def _is_measured(location: str, options: PlanOptions) -> bool:
@@ -134,8 +134,8 @@ def _is_measured(location: str, options: PlanOptions) -> bool:
 def _pace(config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> Pace:
     """Asks the model about the sample of the first task; the others' prompts are about as long."""
     name, found = next(iter(samples.items()))
-    explaining = config.evidence.max_new_tokens if config.wants_explanations and role == "teacher" else 0
-    tokens = config.annotate.max_new_tokens, config.identify.max_new_tokens, explaining
+    rationale = config.discrepancy.max_new_tokens if config.wants_rationales and role == "teacher" else 0
+    tokens = config.annotate.max_new_tokens, config.identify.max_new_tokens, rationale
     model = load_model(getattr(config, role), getattr(config.loading, role))
     with TemporaryDirectory() as folder:
         images = _saved(found.pictures, Path(folder))
@@ -194,8 +194,8 @@ def _assumed(
     said.append(
         f"pairs of {PAIR_TOKENS} tokens, answers of {ANSWER_TOKENS}; the question of a pair as long as {QUESTION!r}"
     )
-    if config.wants_explanations:
-        said.append(f"explanations of {explanation_tokens(config)} tokens with their answers, all of them kept")
+    if config.wants_rationales:
+        said.append(f"rationales of {rationale_tokens(config)} tokens with their answers, all of them kept")
     if config.level.needs_observations and not backend_of(config.teacher).shows:
         left_out = " and ".join(config.level.needs_observations)
         said.append(f"without {left_out}: this teacher shows nothing but its words")

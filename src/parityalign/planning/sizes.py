@@ -54,8 +54,8 @@ class Prompts(NamedTuple):
     annotate: str
     """Asks for a pair."""
     answer: str
-    explain: str
-    """Asks for the way to the answer first."""
+    rationale: str
+    """Asks for a rationale before the answer."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Reading:
 
     annotate: Seen
     answer: Seen
-    explain: Seen
+    rationale: Seen
     pictures: int
     """How many pictures this is the average of."""
     assumed: str = ""
@@ -73,8 +73,8 @@ class Reading:
     @classmethod
     def of(cls, prompts: Prompts, seen: Callable[[str], Seen], pictures: int, assumed: str = "") -> Self:
         """What `seen` makes of each prompt."""
-        annotate, answer, explain = map(seen, prompts)
-        return cls(annotate, answer, explain, pictures, assumed)
+        annotate, answer, rationale = map(seen, prompts)
+        return cls(annotate, answer, rationale, pictures, assumed)
 
 
 class Pace(NamedTuple):
@@ -82,8 +82,8 @@ class Pace(NamedTuple):
 
     annotate: float
     answer: float
-    explain: float
-    """0 where no explanations are asked for."""
+    rationale: float
+    """0 where no rationales are asked for."""
     read: float
     """For reading the prompt alone: a forward pass."""
     requests: int

@@ -14,14 +14,14 @@ from parityalign.planning.sizes import Reading, Seen
 from parityalign.stages import PlannedAmounts, Stage, stages_of
 
 Role = Literal["teacher", "student"]
-Prompt = Literal["annotate", "answer", "explain"]
+Prompt = Literal["annotate", "answer", "rationale"]
 ROLES: tuple[Role, Role] = ("teacher", "student")
 PAIR_TOKENS = 30
 """Of a question and its answer as a teacher writes them."""
 ANSWER_TOKENS = 5
 """Of an answer in a word or a phrase, with its end."""
-EXPLANATION_TOKENS = 50
-"""Of an explanation in one sentence, with the answer behind it."""
+RATIONALE_TOKENS = 50
+"""Of a rationale in one sentence, with the answer behind it."""
 EVALUATIONS = 8
 """Times that the held-out pairs are looked at in a training; `training/trainer.py` has the same number."""
 
@@ -93,7 +93,7 @@ def works(
     own: dict[str, Callable[[], Iterable[Work]]] = {
         "annotate": lambda: [run.annotate()],
         "identify": run.identify,
-        "observe": run.observe,
+        "discrepancy": run.discrepancy,
         "level": lambda: [run.level()],
         "evaluate": run.evaluate,
         "forgotten": run.forgotten,
@@ -110,8 +110,8 @@ def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
     return Chosen(taken - held_out, held_out, replay if level.select == "gaps" else 0)
 
 
-def known_before(pairs: int, gaps: int, level: LevelSettings) -> int:
-    """How many pairs the student had right and is not trained on; see `stages/_forgetting.py`."""
+def previously_right(pairs: int, gaps: int, level: LevelSettings) -> int:
+    """How many pairs the student had right and is not trained on; see `stages/forgotten.py`."""
     right, found = pairs - gaps, chosen(pairs, gaps, level)
     if level.select == "gaps":
         return right - round(found.replayed * (1 - level.held_out))
@@ -123,9 +123,9 @@ def steps_of(training: int, level: LevelSettings) -> int:
     return level.max_steps or level.epochs * math.ceil(training / level.batch_size)
 
 
-def explanation_tokens(config: RunConfig) -> int:
-    """Of an explanation in one sentence, with the answer behind it, as far as the run allows."""
-    return min(EXPLANATION_TOKENS, config.evidence.max_new_tokens)
+def rationale_tokens(config: RunConfig) -> int:
+    """Of a rationale in one sentence, with the answer behind it, as far as the run allows."""
+    return min(RATIONALE_TOKENS, config.discrepancy.max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -157,34 +157,36 @@ class _Run:
         again = self.pairs if self.config.identify.ask_teacher == "all" else self.failed
         yield self._asked("identify", "teacher", again, self._judged)
 
-    def observe(self) -> Iterator[Work]:
-        """Explanations are written; then both models are given the answers, and the explanations."""
-        explains, reply = self.config.wants_explanations, explanation_tokens(self.config)
-        if not self.config.wants_evidence:
+    def discrepancy(self) -> Iterator[Work]:
+        """Rationales are written; then both models are scored on the answers, and on the rationales."""
+        rationales, reply = self.config.wants_rationales, rationale_tokens(self.config)
+        if not self.config.wants_discrepancy:
             return
-        if explains:
-            yield self._asked("observe explanations", "teacher", self.pairs, reply, "explain")
+        if rationales:
+            yield self._asked("discrepancy rationales", "teacher", self.pairs, reply, "rationale")
         for role in ROLES:
-            if not backend_of(getattr(self.config, role)).shows:
+            if not backend_of(getattr(self.config, role)).shows:  # gives nothing but text
                 continue
-            yield self._asked("observe", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
-            if explains:
-                yield self._asked("observe paths", role, self.pairs, reply, "explain")._replace(given=True)
+            yield self._asked("discrepancy", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
+            if rationales:
+                yield self._asked("discrepancy on rationales", role, self.pairs, reply, "rationale")._replace(
+                    given=True
+                )
 
     def level(self) -> Work:
         """Training: `requests` are examples gone through, those that are only looked at for early stopping apart.
 
         In a step an example goes through the student once with its answer, once more under another view of its picture
-        if `consistency` asks, and once more with its explanation if a term asks for that.
+        if `consistency` asks, and once more with its rationale if a term asks for that.
         """
         level, picked = self.config.level, self._chosen()
         steps = steps_of(picked.training, level)
         examples = steps * level.batch_size if level.max_steps else level.epochs * picked.training
-        views, explains = 1 + level.needs_views, level.needs_explanations
+        views, rationales = 1 + level.needs_views, level.needs_rationales
 
         def mean(number: Callable[[Seen], float]) -> float:
             each = {
-                task: views * number(reading.answer) + explains * number(reading.explain)
+                task: views * number(reading.answer) + rationales * number(reading.rationale)
                 for task, reading in self.readings["student"].items()
             }
             return sum(count * each[task] for task, count in self.pairs.items()) / max(1, sum(self.pairs.values()))
@@ -194,11 +196,11 @@ class _Run:
             role="student",
             requests=examples,
             prompt_tokens=round(examples * mean(lambda seen: seen.tokens)),
-            reply_tokens=examples * (views * ANSWER_TOKENS + explains * explanation_tokens(self.config)),
+            reply_tokens=examples * (views * ANSWER_TOKENS + rationales * rationale_tokens(self.config)),
             patches=round(examples * mean(lambda seen: seen.patches)),
             steps=steps,
             looked=(EVALUATIONS + 1) * picked.held_out if steps else 0,
-            passes=views + explains,
+            passes=views + rationales,
         )
 
     def evaluate(self) -> Iterator[Work]:
@@ -209,7 +211,7 @@ class _Run:
         yield self._asked("evaluate", "teacher", questions, reply)
 
     def forgotten(self) -> Iterator[Work]:
-        yield self._asked("evaluate forgotten", "student", self._known_before(), self._judged)
+        yield self._asked("evaluate forgotten", "student", self._previously_right(), self._judged)
 
     def added(self, stage: Stage) -> Iterator[Work]:
         """What a stage that is not known here says that it will ask."""
@@ -240,9 +242,9 @@ class _Run:
     def _chosen(self) -> Chosen:
         return chosen(sum(self.pairs.values()), sum(self.failed.values()), self.config.level)
 
-    def _known_before(self) -> dict[str, int]:
+    def _previously_right(self) -> dict[str, int]:
         """Pairs of each task that the student had right, is not trained on and is asked again after levelling."""
         every, gaps = sum(self.pairs.values()), sum(self.failed.values())
-        known = known_before(every, gaps, self.config.level) if gaps else 0
+        known = previously_right(every, gaps, self.config.level) if gaps else 0
         asked = min(self.config.evaluate.forgotten_pairs, known)
         return {task: math.ceil(asked * count / max(1, every)) for task, count in self.pairs.items()}

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from parityalign.core import Control, Controls, GapPrecision
-from parityalign.report.retention import lost_cells
+from parityalign.report.retention import regression_cells
 from parityalign.report.tables import ABSENT, estimate_cell, percent
 
 
@@ -39,7 +39,7 @@ def _row(control: Control, tasks: tuple[str, ...]) -> tuple[str, ...]:
     scores = [estimate_cell(control.tasks.get(task)) for task in tasks]
     mean = estimate_cell(control.mean)
     gain, ahead = (estimate_cell(found, signed=True) for found in (control.mean_gain, control.run_ahead))
-    *_, forgotten = lost_cells(control.forgotten)
+    *_, forgotten = regression_cells(control.forgotten)
     return (control.name, control.description, *counts, *scores, mean, gain, ahead, forgotten)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from parityalign.core import Array, Pair, Verdict, content_id
 from parityalign.data import Unfit, read_picture
-from parityalign.report.looks import look, picture
+from parityalign.report.attention_maps import attention_overlay, picture
 
 SIDE = 256
 """Longest side of a thumbnail, in pixels."""
@@ -67,7 +67,7 @@ def exhibit(pair: Pair, verdict: Verdict | None, maps: Mapping[str, Array]) -> E
         student=verdict.student_text if verdict else None,
         teacher=verdict.teacher_text if verdict else None,
         drawn=picture(*small, name) if small and maps else None,
-        looks={who: look(cells, small.size, name, who) for who, cells in maps.items()} if small else {},
+        looks={who: attention_overlay(cells, small.size, name, who) for who, cells in maps.items()} if small else {},
     )
 
 

@@ -1,11 +1,22 @@
-"""The pairs of a run with their profiles, as a list that is filtered and sorted."""
+"""The pairs on which the two models of a run differ, as a list that is filtered and sorted."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parityalign.core import PROFILES, Measure, Pair, Profile, UserError, VerdictKind, did_you_mean, read_manifest
-from parityalign.report.differences import MEASURE_WORDS, Table
+from parityalign.config import RunConfig
+from parityalign.core import (
+    DISCREPANCY_FOLDER,
+    PAIR_DISCREPANCIES,
+    Measure,
+    Pair,
+    PairDiscrepancy,
+    UserError,
+    VerdictKind,
+    did_you_mean,
+    read_manifest,
+)
+from parityalign.report.discrepancy import MEASURE_WORDS, Table
 from parityalign.report.files import is_current, read_records
 from parityalign.report.flow import VERDICT_WORDS
 from parityalign.report.tables import ABSENT, counted
@@ -25,45 +36,45 @@ class ListOptions(NamedTuple):
     """None: all."""
 
 
-def read_profiles(run: Path) -> list[Profile]:
-    """The profiles of a run's pairs.
+def holds_discrepancy(config: RunConfig) -> bool:
+    """Whether a run has been compared as its configuration says, on the pairs and verdicts that it has now.
 
-    Raises:
-        UserError: There is no evidence, or it is not finished, or of other pairs or verdicts.
+    Only manifests are looked at, so that a list can be had where neither model is.
     """
-    folder, command = run / "evidence", f"parityalign observe {run}"
-    if not folder.is_dir():
-        raise UserError(
-            f"{run} does not hold what the two models show of the pairs.\n"
-            f"Write `evidence: {{always: true}}` into {run / 'run.yaml'}, then: {command}"
-        )
-    if read_manifest(folder) is None or not (folder / PROFILES).is_file():
-        raise UserError(f"{folder} is not finished.\nGo on with it: {command}")
-    if not is_current(run, "evidence"):
-        raise UserError(f"{folder} is of other pairs or verdicts than {run} has now.\nMake it anew: {command}")
-    return list(read_records(folder / PROFILES, Profile))
+    folder = config.run / DISCREPANCY_FOLDER
+    manifest = read_manifest(folder) if is_current(config.run, DISCREPANCY_FOLDER) else None
+    if manifest is None or not (folder / PAIR_DISCREPANCIES).is_file():
+        return False
+    made, wanted = manifest["settings"], config.discrepancy
+    same = made.get("discrepancy.max_new_tokens") == wanted.max_new_tokens
+    return same and (made.get("discrepancy.rationales", False) or not config.wants_rationales)
 
 
-def of_one_task(profiles: Sequence[Profile], task: str | None) -> list[Profile]:
-    """The profiles of the pairs of one task, all of them without a task.
+def read_pair_discrepancies(run: Path) -> list[PairDiscrepancy]:
+    """How the two models of a run differ on each pair."""
+    return list(read_records(run / DISCREPANCY_FOLDER / PAIR_DISCREPANCIES, PairDiscrepancy))
+
+
+def of_one_task(pairs: Sequence[PairDiscrepancy], task: str | None) -> list[PairDiscrepancy]:
+    """The pairs of one task, all of them without a task.
 
     Raises:
         UserError: There is no pair of the task.
     """
-    tasks = sorted({profile.task for profile in profiles})
+    tasks = sorted({pair.task for pair in pairs})
     if task is not None and task not in tasks:
-        raise UserError(f"there is evidence of no pair of the task {task!r}. {did_you_mean(task, tasks)}")
-    return [profile for profile in profiles if task in (None, profile.task)]
+        raise UserError(f"the models were compared on no pair of the task {task!r}. {did_you_mean(task, tasks)}")
+    return [pair for pair in pairs if task in (None, pair.task)]
 
 
-def listed_pairs(profiles: Sequence[Profile], wanted: ListOptions) -> list[Profile]:
-    """The profiles of the pairs that are wanted, the most discrepant first."""
-    chosen = [profile for profile in profiles if profile.verdict == wanted.verdict]
+def listed_pairs(pairs: Sequence[PairDiscrepancy], wanted: ListOptions) -> list[PairDiscrepancy]:
+    """The pairs that are wanted, the most discrepant first."""
+    chosen = [pair for pair in pairs if pair.verdict == wanted.verdict]
     return most_discrepant_first(chosen, wanted.sort)[: wanted.top]
 
 
-def listed_rows(run: Path, chosen: Sequence[Profile], weights: Mapping[str, float]) -> list[dict[str, object]]:
-    """Each pair with its profile and its weight, in one flat row."""
+def listed_rows(run: Path, chosen: Sequence[PairDiscrepancy], weights: Mapping[str, float]) -> list[dict[str, object]]:
+    """Each pair with its discrepancies and its weight, in one flat row."""
     pairs = _pairs(run, chosen)
     return [
         {**pairs[each.pair_id].model_dump(), **each.model_dump(mode="json"), "weight": weights[each.pair_id]}
@@ -71,7 +82,7 @@ def listed_rows(run: Path, chosen: Sequence[Profile], weights: Mapping[str, floa
     ]
 
 
-def list_table(run: Path, chosen: Sequence[Profile], wanted: ListOptions) -> Table:
+def list_table(run: Path, chosen: Sequence[PairDiscrepancy], wanted: ListOptions) -> Table:
     """The list for people."""
     pairs = _pairs(run, chosen)
     what = f"{VERDICT_WORDS[wanted.verdict]}, ordered by {MEASURE_WORDS[wanted.sort]}"
@@ -83,17 +94,17 @@ def list_table(run: Path, chosen: Sequence[Profile], wanted: ListOptions) -> Tab
     return Table(caption, ("task", "question", "answer", "pair", *MEASURE_WORDS.values()), lines, words=4)
 
 
-def _pairs(run: Path, chosen: Sequence[Profile]) -> dict[str, Pair]:
-    wanted = {profile.pair_id for profile in chosen}
+def _pairs(run: Path, chosen: Sequence[PairDiscrepancy]) -> dict[str, Pair]:
+    wanted = {each.pair_id for each in chosen}
     found = {pair.pair_id: pair for pair in read_records(run / "pairs" / "pairs.jsonl", Pair) if pair.pair_id in wanted}
     if lost := wanted - found.keys():
         raise UserError(
-            f"{run / 'pairs'} does not hold {len(lost):,} of the pairs in {run / 'evidence'}, such as {min(lost)}.\n"
-            f"The pairs were made again since. First: parityalign observe {run}"
+            f"{run / 'pairs'} does not hold {len(lost):,} of the pairs in {run / DISCREPANCY_FOLDER}, such as "
+            f"{min(lost)}.\nRestore the file from a copy, or make it again: parityalign annotate {run}"
         )
     return found
 
 
-def _numbers(profile: Profile) -> list[str]:
-    values = (getattr(profile, measure) for measure in Measure)
+def _numbers(pair: PairDiscrepancy) -> list[str]:
+    values = (getattr(pair, measure) for measure in Measure)
     return [ABSENT if value is None else f"{value:.3f}" for value in values]

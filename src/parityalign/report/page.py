@@ -13,11 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from parityalign.core import (
-    PROFILES,
+    DISCREPANCY_FOLDER,
     Controls,
     Measure,
     Pair,
-    Profile,
     Rejected,
     Scores,
     UserError,
@@ -26,13 +25,14 @@ from parityalign.core import (
     read_manifest,
     write_whole,
 )
+from parityalign.report.attention_maps import maps_by_pair
 from parityalign.report.charts import score_chart, verdict_chart
 from parityalign.report.controls import control_table
-from parityalign.report.differences import MEASURE_WORDS, measure_table, relation_tables, spreads
+from parityalign.report.discrepancy import MEASURE_WORDS, measure_table, relation_tables, spreads
 from parityalign.report.files import is_current, read_record, read_records, read_settings
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
 from parityalign.report.gallery import Exhibit, choose_gaps, exhibit
-from parityalign.report.looks import maps_of
+from parityalign.report.listing import read_pair_discrepancies
 from parityalign.report.retention import FORGOTTEN_HEADINGS, SPEED_HEADINGS, forgotten_table, speed_line, speed_table
 from parityalign.report.spreads import spread_chart
 from parityalign.report.tables import (
@@ -101,7 +101,7 @@ def _facts(run: Path) -> dict[str, object]:
         **_kept_facts(scores),
         **_verdict_facts(verdicts),
         **_control_facts(run),
-        **_difference_facts(run, said.get("seed", 0), tasks),
+        **_discrepancy_facts(run, said.get("seed", 0), tasks),
         **_gap_facts(run, said.get("seed", 0), tasks),
         **_quarantine_facts(run),
     }
@@ -156,17 +156,17 @@ def _control_facts(run: Path) -> dict[str, object]:
     return {"controls": controls and control_table(controls)}
 
 
-def _difference_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
-    """How the two models differ, where that was observed."""
-    profiles = list(read_records(run / "evidence" / PROFILES, Profile)) if is_current(run, "evidence") else []
-    if not profiles:
+def _discrepancy_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
+    """How the two models differ, where they were compared."""
+    pairs = read_pair_discrepancies(run) if is_current(run, DISCREPANCY_FOLDER) else []
+    if not pairs:
         return {"differences": [], "relations": []}
     differences = []
     for measure in Measure:
-        found, title = spreads(profiles, measure, tasks), MEASURE_WORDS[measure].capitalize()
+        found, title = spreads(pairs, measure, tasks), MEASURE_WORDS[measure].capitalize()
         chart = spread_chart(measure, title, found) if found else None
-        differences.append((title, chart, measure_table(profiles, measure, tasks)))
-    return {"differences": differences, "relations": relation_tables(profiles, tasks, seed=seed)}
+        differences.append((title, chart, measure_table(pairs, measure, tasks)))
+    return {"differences": differences, "relations": relation_tables(pairs, tasks, seed=seed)}
 
 
 def _gap_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
@@ -183,7 +183,7 @@ def _exhibits(run: Path, chosen: Iterable[Pair]) -> list[Exhibit]:
         for verdict in read_records(run / "verdicts" / "verdicts.jsonl", Verdict)
         if verdict.pair_id in wanted
     }
-    maps = maps_of(run / "evidence", wanted) if is_current(run, "evidence") else {}
+    maps = maps_by_pair(run / DISCREPANCY_FOLDER, wanted) if is_current(run, DISCREPANCY_FOLDER) else {}
     return [exhibit(pair, known.get(pair_id), maps.get(pair_id, {})) for pair_id, pair in wanted.items()]
 
 

@@ -1,21 +1,21 @@
-"""What levelling left the student of its speed and of what it had right, as rows and sentences of plain text."""
+"""Retention: the speed and the right answers that levelling kept or lost, as rows and sentences of plain text."""
 
 from typing import NamedTuple
 
-from parityalign.core import Forgotten, Lost, LostByTask, Speed, Usage
+from parityalign.core import Forgotten, Regressions, RegressionsByTask, Speed, Usage
 from parityalign.report.tables import ABSENT, counted
 
-_WHY_NOT = {
+_REASONS = {
     "not_wanted": "evaluate.speed_questions is 0",
     "no_questions": "there is no test question to time the students on",
     "not_levelled": "the student was left as it is",
-    "not_in_this_process": "the student does not run in this process",
+    "remote": "the student does not run in this process",
 }
 _GIGA, _MEGA = 1e9, 1e6
 
 
 class ForgottenRow(NamedTuple):
-    """One line of the table of what was lost; every cell is text."""
+    """One line of the table of regressions; every cell is text."""
 
     task: str
     pairs: str
@@ -27,7 +27,7 @@ class ForgottenRow(NamedTuple):
 
 
 class SpeedRow(NamedTuple):
-    """One line of the table of what the students take."""
+    """One line of the table of speed and memory."""
 
     what: str
     before: str
@@ -53,18 +53,18 @@ def forgotten_table(forgotten: Forgotten | None) -> list[ForgottenRow]:
 
 
 def speed_line(speed: Speed | None) -> str:
-    """How fast the student is beside what it was, in one line; empty where nobody has looked."""
+    """The speed after levelling over the speed before, in one line; empty where it was not evaluated."""
     if speed is None:
         return ""
     if speed.ratio is None:
-        return f"speed: not measured, since {_WHY_NOT.get(speed.not_measured or '', speed.not_measured)}"
+        return f"speed: not measured, since {_REASONS.get(speed.not_measured or '', speed.not_measured)}"
     interval = f" [{speed.ratio.ci[0]:.2f}, {speed.ratio.ci[1]:.2f}]" if speed.ratio.ci else ""
-    asked = f"{counted(speed.questions, 'question')}, {counted(speed.turns, 'turn')}"
+    asked = f"{counted(speed.questions, 'question')}, {counted(speed.trials, 'trial')}"
     return f"speed: {speed.ratio.value:.2f} times as fast as before{interval} ({asked})"
 
 
 def speed_table(speed: Speed | None) -> list[SpeedRow]:
-    """What the student takes before and after; no rows where that was not measured."""
+    """Speed and memory before and after; no rows where that was not measured."""
     if speed is None or speed.before is None or speed.after is None:
         return []
     cells = zip(_cells(speed.before), _cells(speed.after), strict=True)
@@ -81,15 +81,15 @@ def _cells(usage: Usage) -> list[tuple[str, str]]:
     ]
 
 
-def _total(lost: LostByTask | None) -> Lost | None:
+def _total(lost: RegressionsByTask | None) -> Regressions | None:
     return lost.total if lost else None
 
 
-def _forgotten_row(name: str, pairs: Lost | None, questions: Lost | None) -> ForgottenRow:
-    return ForgottenRow(name, *lost_cells(pairs), *lost_cells(questions))
+def _forgotten_row(name: str, pairs: Regressions | None, questions: Regressions | None) -> ForgottenRow:
+    return ForgottenRow(name, *regression_cells(pairs), *regression_cells(questions))
 
 
-def lost_cells(lost: Lost | None) -> tuple[str, str, str]:
+def regression_cells(lost: Regressions | None) -> tuple[str, str, str]:
     """How many it had right, how many of these it lost, and their share in per cent with its interval."""
     if lost is None or lost.share is None:
         return (ABSENT, ABSENT, ABSENT)

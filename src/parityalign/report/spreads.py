@@ -8,7 +8,7 @@ from markupsafe import Markup
 from parityalign.core import VerdictKind
 from parityalign.metrics import Spread
 from parityalign.report.charts import LEFT, RIGHT, drawing, element
-from parityalign.report.differences import Spreads
+from parityalign.report.discrepancy import Spreads
 from parityalign.report.flow import VERDICT_WORDS
 
 LANE = 14.0

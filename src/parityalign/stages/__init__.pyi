@@ -8,8 +8,8 @@ from ._stage import StageRun as StageRun
 from .annotate import PAIRS as PAIRS
 from .annotate import annotate_images as annotate_images
 from .annotate import written_pairs as written_pairs
-from .discrepancy import explanations_of as explanations_of
-from .discrepancy import observe_models as observe_models
+from .discrepancy import rationales_of as rationales_of
+from .discrepancy import score_teacher_forced as score_teacher_forced
 from .evaluate import AFTER_FILE as AFTER_FILE
 from .evaluate import BEFORE_FILE as BEFORE_FILE
 from .evaluate import TEACHER_FILE as TEACHER_FILE
@@ -21,8 +21,8 @@ from .evaluate import score_run_answers as score_run_answers
 from .evaluate import speed_questions as speed_questions
 from .evaluate import write_scores as write_scores
 from .forgotten import ask_again as ask_again
-from .forgotten import known_before as known_before
-from .forgotten import lost_pairs as lost_pairs
+from .forgotten import pair_regressions as pair_regressions
+from .forgotten import previously_right as previously_right
 from .identify import GAPS as GAPS
 from .identify import STUDENT_ANSWERS as STUDENT_ANSWERS
 from .identify import TEACHER_ANSWERS as TEACHER_ANSWERS
@@ -47,4 +47,3 @@ from .speed import measured_speed as measured_speed
 from .speed import time_students as time_students
 from .weighting import most_discrepant_first as most_discrepant_first
 from .weighting import pair_weights as pair_weights
-from .weighting import signed_measure as signed_measure

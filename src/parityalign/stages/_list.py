@@ -19,7 +19,10 @@ STAGES: tuple[Stage, ...] = (
 )
 """In their order."""
 PARTS = frozenset(
-    ("pools", "tests", "teacher model", "student model", "annotate prompt", "answer prompt", "explain prompt", "metric")
+    {
+        *("pools", "tests", "teacher model", "student model", "metric"),
+        *("annotate prompt", "answer prompt", "rationale prompt"),
+    }
 )
 """What a stage may be made of besides artifacts."""
 

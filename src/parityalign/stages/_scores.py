@@ -20,7 +20,7 @@ from parityalign.core import (
     content_id,
 )
 from parityalign.metrics import Floats, cluster_sums, find_metric, percentile_interval, resampled_means, sign_flip_p
-from parityalign.stages.forgotten import Case, lost_by_task
+from parityalign.stages.forgotten import Case, regressions_by_task
 
 PERMUTATIONS = 10_000
 """Draws of the paired test: its p value is never below 1 / 10,001."""
@@ -62,17 +62,17 @@ def score_run(
         values = _values(answers, tasks[name].metric)
         scored[name], replicates = _score_task(tasks[name], answers, values, coverage, resamples=resamples, seed=seed)
         gains.append(replicates)
-        known += _known(name, answers, values)
+        known += _previously_right(name, answers, values)
     return Scores(
         tasks=scored,
         mean_gain=_mean_gain(scored, gains),
         gap_recovered=_gap_recovered(scored),
         not_scored=[name for name in tasks if name not in scored],
-        forgotten=Forgotten(questions=lost_by_task(known)),
+        forgotten=Forgotten(questions=regressions_by_task(known)),
     )
 
 
-def _known(task: str, answers: Sequence[Said], values: Floats) -> list[Case]:
+def _previously_right(task: str, answers: Sequence[Said], values: Floats) -> list[Case]:
     """The questions that the student had right before, and whether it lost them."""
     both = zip(answers, values, strict=True)
     return [

@@ -88,7 +88,7 @@ class Stage:
     """The folder that it makes, below the run folder."""
     of: tuple[str, ...]
     """What it is made of: artifacts of earlier stages by their folder, and `pools`, `tests`, `teacher model`,
-    `student model`, `annotate prompt`, `answer prompt`, `explain prompt`, `metric`."""
+    `student model`, `annotate prompt`, `answer prompt`, `rationale prompt`, `metric`."""
     settings: tuple[str, ...]
     """The settings that it hangs on: sections (`annotate`) or single ones (`level.replay`, `seed`)."""
     work: Callable[[StageRun, Artifact], None]

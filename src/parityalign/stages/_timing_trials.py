@@ -1,7 +1,7 @@
-"""Two students answer the same questions in turns, with a clock beside them.
+"""Interleaved timing trials: two students answer the same questions, part by part.
 
-A part of the questions is asked of the one and then of the other; who goes first alternates, so what the machine does
-besides falls on both alike. Students that are quick go through all parts again, since short times are noisy.
+Each part is asked of one student and then of the other, and who goes first alternates, so that other load on the
+machine affects both alike. Fast students go through all parts again, since short times are noisy.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,17 +16,17 @@ MOST_PARTS = 16
 MOST_PASSES = 8
 """Through all parts."""
 ENOUGH_SECONDS = 10.0
-"""Of both students' answers, after which no other pass begins."""
+"""Time for both students' answers after which no further pass begins."""
 VISITS = 2
 """How often each student is loaded, where there is no room for both."""
 _FIRST_TOKEN = Decoding(max_new_tokens=1)
 
 Clock = Callable[[], float]
-"""Seconds since whenever."""
+"""Seconds from an arbitrary start."""
 
 
-class Turn(Record):
-    """What one student took for one part of the questions."""
+class Trial(Record):
+    """The times of one student for one part of the questions."""
 
     who: str
     part: int
@@ -41,8 +41,8 @@ class Turn(Record):
     """In all answers."""
 
 
-class Student(Record):
-    """What is known of one student besides its turns."""
+class TimedStudent(Record):
+    """Size and memory of one student."""
 
     who: str
     parameters: int
@@ -51,13 +51,13 @@ class Student(Record):
     """Whether the other one was in memory as well."""
 
 
-class Students:
+class InterleavedTiming:
     """The student before and after, both in memory if they fit, else one at a time.
 
     Attributes:
         are_local: Whether they run in this process.
-        parts: The questions that are asked in one turn.
-        known: What was found out about each so far, besides its turns.
+        parts: The questions that are asked in one trial.
+        measured: Size and memory of each that was loaded so far.
     """
 
     def __init__(
@@ -77,34 +77,34 @@ class Students:
         self._warm: set[str] = set()
         self.are_local = isinstance(first, Local)
         self._together = isinstance(first, Local) and first.fits_twice()
-        self.known: dict[str, Student] = {}
+        self.measured: dict[str, TimedStudent] = {}
         asked = askable(questions, first)
         count = min(MOST_PARTS, len(asked))
         self.parts = [asked[number::count] for number in range(count)]  # each has something of every task
 
-    def turns(self) -> Iterator[Turn]:
-        """Every turn of both, in the order in which they are taken."""
+    def trials(self) -> Iterator[Trial]:
+        """The trials of both, in the order in which they are run."""
         seconds = 0.0
         for again in range(MOST_PASSES if self._together else 1):
-            for turn in self._pass(again):
-                seconds += turn.seconds
-                yield turn
+            for trial in self._pass(again):
+                seconds += trial.seconds
+                yield trial
             if seconds >= ENOUGH_SECONDS:
                 return
 
-    def _pass(self, again: int) -> Iterator[Turn]:
+    def _pass(self, again: int) -> Iterator[Trial]:
         visits = len(self.parts) if self._together else min(VISITS, len(self.parts))
         for visit in range(visits):
             begin, end = (len(self.parts) * edge // visits for edge in (visit, visit + 1))
             for who in (BEFORE, AFTER) if (visit + again) % 2 == 0 else (AFTER, BEFORE):
                 for part in range(begin, end):
-                    yield self._turn(who, part, again)
+                    yield self._trial(who, part, again)
 
-    def _turn(self, who: str, number: int, again: int) -> Turn:
+    def _trial(self, who: str, number: int, again: int) -> Trial:
         model, part = self._ready(who), self.parts[number]
         first, _ = self._timed(partial(model.generate, [request_of(part[0])], _FIRST_TOKEN))
         seconds, texts = self._timed(partial(self._answers, model, part))
-        return Turn(
+        return Trial(
             who=who,
             part=number,
             again=again,
@@ -139,6 +139,8 @@ class Students:
         answers()
         model.generate([request_of(self.parts[0][0])], _FIRST_TOKEN)
         self._warm.add(who)
-        if isinstance(model, Local) and who not in self.known:
+        if isinstance(model, Local) and who not in self.measured:
             peak = model.peak_bytes(answers)
-            self.known[who] = Student(who=who, parameters=model.parameters(), peak_bytes=peak, together=self._together)
+            self.measured[who] = TimedStudent(
+                who=who, parameters=model.parameters(), peak_bytes=peak, together=self._together
+            )

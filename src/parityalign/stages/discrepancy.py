@@ -1,8 +1,8 @@
-"""Observe: both models are given every pair's answer, and what they show meanwhile is kept as evidence.
+"""Discrepancy: both models are scored teacher-forced on every pair's answer, and compared by that.
 
-The teacher is asked no question again: it is given the pair's own answer, which is what the student will be trained
-on, in one forward pass without generation. So pairs that were made or judged elsewhere have the same evidence. Nothing
-here needs both models in memory, nor the teacher while the student trains.
+Log-probabilities and attention are stored from one forward pass without generation, over the pair's own answer, which
+is what the student will be trained on; so pairs that were made or judged elsewhere have them too. The models are never
+in memory together, nor is the teacher while the student trains.
 """
 
 from collections import Counter
@@ -11,20 +11,21 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from parityalign.config import EvidenceSettings, IdentifySettings
+from parityalign.config import DiscrepancySettings, IdentifySettings
 from parityalign.core import (
-    EXPLANATIONS,
-    PATHS,
+    DISCREPANCY_FOLDER,
+    ON_RATIONALES,
+    RATIONALES,
     STUDENT,
     TEACHER,
     Answer,
     Artifact,
-    Explanation,
     Judged,
-    Observed,
+    ObservationRef,
     Observer,
     Pair,
     Progress,
+    Rationale,
     Request,
     Task,
     VerdictKind,
@@ -33,94 +34,94 @@ from parityalign.core import (
     write_all,
     write_shard,
 )
-from parityalign.engines import SPECIAL_TOKEN, Asked, Both, LoadModel, answer_all, holds_special_token
+from parityalign.engines import SPECIAL_TOKEN, Asked, LoadModel, ModelLoaders, answer_all, holds_special_token
+from parityalign.stages._measures import write_pair_discrepancies
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.judging import judge_of
-from parityalign.stages.parsing import read_explanation
-from parityalign.stages.profile import write_profile
+from parityalign.stages.parsing import read_rationale
 
-REPLIES = "explanation_replies.jsonl"
+REPLIES = "rationale_replies.jsonl"
 
 OPAQUE = "opaque"
-"""The model shows nothing but its text."""
+"""The model gives nothing but text."""
 NOT_SHOWN = "not_shown"
-"""The model's server said nothing of this answer."""
+"""The model gave no scores for this answer."""
 UNREADABLE = "unreadable"
 OTHER_ANSWER = "other_answer"
-"""The explanation leads to another answer than the pair's."""
+"""The rationale leads to another answer than the pair's."""
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
-    models = Both(run.load_student, run.load_teacher)
-    settings = run.config.evidence.model_copy(update={"explain": _explains(run)})
-    observe_models(artifact, run.judged, run.tasks, models, settings=settings, progress=run.progress)
+    models = ModelLoaders(run.load_student, run.load_teacher)
+    settings = run.config.discrepancy.model_copy(update={"rationales": _with_rationales(run)})
+    score_teacher_forced(artifact, run.judged, run.tasks, models, settings=settings, progress=run.progress)
 
 
-def _explains(run: StageRun) -> bool:
-    # Explanations that are there stay, even if no term asks for them any more.
-    return run.config.wants_explanations or run.holds("evidence", {"evidence.explain": True})
+def _with_rationales(run: StageRun) -> bool:
+    # Rationales that are there stay, even if no term asks for them any more.
+    return run.config.wants_rationales or run.holds(DISCREPANCY_FOLDER, {"discrepancy.rationales": True})
 
 
 STAGE = Stage(
-    "observe",
-    artifact="evidence",
-    of=("pairs", "verdicts", "teacher model", "student model", "answer prompt", "explain prompt"),
-    settings=("evidence.max_new_tokens",),
-    derived=lambda run: {"evidence.explain": _explains(run)},
-    wanted=lambda config: config.wants_evidence,
+    "discrepancy",
+    artifact=DISCREPANCY_FOLDER,
+    of=("pairs", "verdicts", "teacher model", "student model", "answer prompt", "rationale prompt"),
+    settings=("discrepancy.max_new_tokens",),
+    derived=lambda run: {"discrepancy.rationales": _with_rationales(run)},
+    wanted=lambda config: config.wants_discrepancy,
     work=_work,
-    help="Store what both models show of the pairs: log-probabilities, attention, the teacher's explanations.",
+    help="Score both models teacher-forced on the pairs' answers: log-probabilities, attention, rationales.",
 )
 
 
-def observe_models(
+def score_teacher_forced(
     artifact: Artifact,
     judged: Sequence[Judged],
     tasks: Mapping[str, Task],
-    models: Both,
+    models: ModelLoaders,
     *,
-    settings: EvidenceSettings,
+    settings: DiscrepancySettings,
     progress: Progress,
 ) -> None:
-    """Keeps what both models show of every pair that was not dropped, and how they differ on it.
+    """Scores both models teacher-forced on every pair that was not dropped, and writes how they differ on it.
 
     Args:
-        artifact: Where the observations, the explanations and the profile go.
+        artifact: Where the signals, the rationales and the comparison go.
         judged: What the teacher wrote, with the verdicts.
         tasks: The tasks of the pairs, by name.
-        models: Each is loaded if it has something left to show; the teacher is dropped before the student comes.
-        settings: Whether explanations are asked for.
+        models: Each is loaded only if something is left to score; the teacher is freed before the student is loaded.
+        settings: Whether rationales are asked for, and the batch size.
         progress: Told of every batch.
     """
     if artifact.finished:
         return
     pairs = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
-    answers = [_Told(pair, _prompt(tasks[pair.task].answer_prompt, pair), pair.answer) for pair in pairs]
-    teacher = _Watcher(artifact, TEACHER, cache(models.teacher), settings, progress)
-    teacher.watch(answers)
-    paths: list[_Told] = []
-    if settings.explain:
-        explained = {each.pair_id: each.text for each in teacher.explain(pairs, tasks) if each.text}
-        paths = [
-            _Told(pair, _prompt(tasks[pair.task].explain_prompt, pair), explained[pair.pair_id])
+    answers = [_Forced(pair, _prompt(tasks[pair.task].answer_prompt, pair), pair.answer) for pair in pairs]
+    teacher = _Scorer(artifact, TEACHER, cache(models.teacher), settings, progress)
+    teacher.score(answers)
+    rationales: list[_Forced] = []
+    if settings.rationales:
+        written = {each.pair_id: each.text for each in teacher.write_rationales(pairs, tasks) if each.text}
+        rationales = [
+            _Forced(pair, _prompt(tasks[pair.task].rationale_prompt, pair), written[pair.pair_id])
             for pair in pairs
-            if pair.pair_id in explained
+            if pair.pair_id in written
         ]
-        teacher.watch(paths, PATHS)
+        teacher.score(rationales, ON_RATIONALES)
     del teacher
-    student = _Watcher(artifact, STUDENT, cache(models.student), settings, progress)
-    student.watch(answers)
-    student.watch(paths, PATHS)
-    _finish(artifact, write_profile(artifact, judged))
+    student = _Scorer(artifact, STUDENT, cache(models.student), settings, progress)
+    student.score(answers)
+    student.score(rationales, ON_RATIONALES)
+    _finish(artifact, write_pair_discrepancies(artifact, judged))
 
 
-def explanations_of(artifact: Artifact) -> dict[str, str]:
-    """The explanations that lead to their pair's answer, by pair."""
-    return {each.pair_id: each.text for each in artifact.stream(EXPLANATIONS, Explanation) if each.text}
+def rationales_of(artifact: Artifact) -> dict[str, str]:
+    """The rationales that lead to their pair's answer, by pair."""
+    return {each.pair_id: each.text for each in artifact.stream(RATIONALES, Rationale) if each.text}
 
 
-class _Told(NamedTuple):
-    """A text that a model is given as if it were its own reply."""
+class _Forced(NamedTuple):
+    """A text that a model is scored on as if it were its own reply."""
 
     pair: Pair
     prompt: str
@@ -128,28 +129,28 @@ class _Told(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Watcher:
+class _Scorer:
     """The work with one model."""
 
     artifact: Artifact
     who: str
     model: LoadModel
-    settings: EvidenceSettings
+    settings: DiscrepancySettings
     progress: Progress
 
-    def watch(self, told: Sequence[_Told], suffix: str = "") -> None:
-        """Observes the model with each of the texts; of explanations only the mean is kept."""
+    def score(self, forced: Sequence[_Forced], suffix: str = "") -> None:
+        """Scores the model on each of the texts; of rationales only the mean is stored."""
         name = f"{self.who}{suffix}"
-        place = {each.pair.pair_id: number for number, each in enumerate(told)}
+        place = {each.pair.pair_id: number for number, each in enumerate(forced)}
 
-        def work(batch: Sequence[_Told]) -> list[Observed]:
+        def work(batch: Sequence[_Forced]) -> list[ObservationRef]:
             # Named by its place among all, so that a run that goes on with other batches overwrites none that counts.
             shard = f"{name}-{place[batch[0].pair.pair_id]:08d}.safetensors"
-            return self._observed(batch, None if suffix else shard)
+            return self._scored(batch, None if suffix else shard)
 
         resume_in_batches(
-            self.artifact.stream(f"{name}.jsonl", Observed),
-            told,
+            self.artifact.stream(f"{name}.jsonl", ObservationRef),
+            forced,
             item_id=lambda each: each.pair.pair_id,
             record_id=lambda line: line.pair_id,
             batch_size=self.settings.batch_size,
@@ -157,16 +158,16 @@ class _Watcher:
             on_progress=self._step(name.replace("_", " ")),
         )
 
-    def _observed(self, batch: Sequence[_Told], shard: str | None) -> list[Observed]:
+    def _scored(self, batch: Sequence[_Forced], shard: str | None) -> list[ObservationRef]:
         model = self.model()
         if not isinstance(model, Observer):
-            return [Observed(pair_id=each.pair.pair_id, why_not=OPAQUE) for each in batch]
+            return [ObservationRef(pair_id=each.pair.pair_id, why_not=OPAQUE) for each in batch]
         asked = [each for each in batch if not _unsafe(each, model.special_tokens)]
         shown = model.observe([(Request(each.pair.image, each.prompt), each.text) for each in asked])
         kept = [(each, seen) for each, seen in zip(asked, shown, strict=True) if seen is not None]
-        lines = {each.pair.pair_id: Observed(pair_id=each.pair.pair_id, why_not=NOT_SHOWN) for each in asked}
+        lines = {each.pair.pair_id: ObservationRef(pair_id=each.pair.pair_id, why_not=NOT_SHOWN) for each in asked}
         for row, (each, seen) in enumerate(kept):
-            lines[each.pair.pair_id] = Observed(
+            lines[each.pair.pair_id] = ObservationRef(
                 pair_id=each.pair.pair_id,
                 shard=shard,
                 row=row,
@@ -176,13 +177,13 @@ class _Watcher:
             )
         if shard and kept:
             write_shard(self.artifact.path / shard, [seen for _, seen in kept])
-        unsafe = (Observed(pair_id=each.pair.pair_id, why_not=SPECIAL_TOKEN) for each in batch)
+        unsafe = (ObservationRef(pair_id=each.pair.pair_id, why_not=SPECIAL_TOKEN) for each in batch)
         return [lines.get(line.pair_id, line) for line in unsafe]
 
-    def explain(self, pairs: Sequence[Pair], tasks: Mapping[str, Task]) -> list[Explanation]:
-        """Asks the model how it gets to each answer; keeps what leads there again."""
+    def write_rationales(self, pairs: Sequence[Pair], tasks: Mapping[str, Task]) -> list[Rationale]:
+        """Asks the model for a rationale of each answer; keeps those that lead to the answer again."""
         asked = [
-            Asked(pair.pair_id, pair.image, _prompt(tasks[pair.task].explain_prompt, pair), pair.question)
+            Asked(pair.pair_id, pair.image, _prompt(tasks[pair.task].rationale_prompt, pair), pair.question)
             for pair in pairs
         ]
         replies = answer_all(
@@ -191,43 +192,43 @@ class _Watcher:
             self.model,
             max_new_tokens=self.settings.max_new_tokens,
             batch_size=self.settings.batch_size,
-            on_progress=self._step("explanations"),
+            on_progress=self._step("rationales"),
         )
         judges = {name: judge_of(task, IdentifySettings()) for name, task in tasks.items()}
-        read = [_explanation(pair, replies[pair.pair_id], judges[pair.task].agrees) for pair in pairs]
-        write_all(self.artifact.stream(EXPLANATIONS, Explanation), read, lambda each: each.pair_id)
+        read = [_rationale(pair, replies[pair.pair_id], judges[pair.task].agrees) for pair in pairs]
+        write_all(self.artifact.stream(RATIONALES, Rationale), read, lambda each: each.pair_id)
         return read
 
     def _step(self, name: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.progress(f"observe {name}", done, total)
+        return lambda done, total: self.progress(f"discrepancy {name}", done, total)
 
 
-def _explanation(pair: Pair, reply: Answer, agrees: Callable[[str, str], bool]) -> Explanation:
+def _rationale(pair: Pair, reply: Answer, agrees: Callable[[str, str], bool]) -> Rationale:
     if reply.not_asked:
-        return Explanation(pair_id=pair.pair_id, text=None, why_not=reply.not_asked)
-    found = read_explanation(reply.text)
+        return Rationale(pair_id=pair.pair_id, text=None, why_not=reply.not_asked)
+    found = read_rationale(reply.text)
     if found is None:
-        return Explanation(pair_id=pair.pair_id, text=None, why_not=UNREADABLE)
+        return Rationale(pair_id=pair.pair_id, text=None, why_not=UNREADABLE)
     if not agrees(found.answer, pair.answer):
-        return Explanation(pair_id=pair.pair_id, text=None, why_not=OTHER_ANSWER)
-    return Explanation(pair_id=pair.pair_id, text=f"Explanation: {found.explanation} Answer: {pair.answer}")
+        return Rationale(pair_id=pair.pair_id, text=None, why_not=OTHER_ANSWER)
+    return Rationale(pair_id=pair.pair_id, text=f"Explanation: {found.rationale} Answer: {pair.answer}")
 
 
 def _prompt(form: str, pair: Pair) -> str:
     return form.format(question=pair.question)
 
 
-def _unsafe(told: _Told, special_tokens: frozenset[str]) -> bool:
-    return holds_special_token(f"{told.pair.question}\n{told.text}", special_tokens)
+def _unsafe(forced: _Forced, special_tokens: frozenset[str]) -> bool:
+    return holds_special_token(f"{forced.pair.question}\n{forced.text}", special_tokens)
 
 
-def _finish(artifact: Artifact, profiles: Mapping[str, int]) -> None:
-    """Counts what each model showed and why it showed nothing, and the measures of the profile."""
+def _finish(artifact: Artifact, measures: Mapping[str, int]) -> None:
+    """Counts what was scored of each model, why the rest was not, and the values of each measure."""
     counts: Counter[str] = Counter()
     for who in (TEACHER, STUDENT):
         for line in read_index(artifact.path, who):
-            counts[f"{who} {line.why_not or 'observed'}"] += 1
+            counts[f"{who} {line.why_not or 'scored'}"] += 1
             counts[f"{who} with attention"] += line.has_places
-    for each in artifact.stream(EXPLANATIONS, Explanation):
-        counts[f"explanation {each.why_not or 'kept'}"] += 1
-    artifact.finish({key: count for key, count in counts.items() if count}, profile=dict(profiles))
+    for each in artifact.stream(RATIONALES, Rationale):
+        counts[f"rationale {each.why_not or 'kept'}"] += 1
+    artifact.finish({key: count for key, count in counts.items() if count}, measures=dict(measures))

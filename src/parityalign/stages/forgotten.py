@@ -1,4 +1,4 @@
-"""What the student had right before levelling, and has wrong after: pairs that are asked again, questions, counts."""
+"""Regressions: what the student had right before levelling, and has wrong after."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -8,10 +8,10 @@ from parityalign.core import (
     Answer,
     Artifact,
     Judged,
-    Lost,
-    LostByTask,
     Pair,
     Progress,
+    Regressions,
+    RegressionsByTask,
     Task,
     sample,
     write_all,
@@ -29,7 +29,7 @@ AFTER = "after.jsonl"
 def _work(run: StageRun, artifact: Artifact) -> None:
     config = run.config
     trained = {pair.pair_id for pair in choose_pairs(run.judged, config.level, config.seed).training}
-    known = known_before(run.judged, trained, settings=config.evaluate, seed=config.seed)
+    known = previously_right(run.judged, trained, settings=config.evaluate, seed=config.seed)
     after = run.load_levelled if was_levelled(run.artifact("student")) else None
     ask_again(artifact, known, run.tasks, after, settings=config.identify, progress=run.progress)
 
@@ -48,7 +48,7 @@ STAGE = Stage(
 )
 
 
-class Known(NamedTuple):
+class PreviouslyRight(NamedTuple):
     """A pair that the student had right before."""
 
     pair: Pair
@@ -65,14 +65,14 @@ class Case(NamedTuple):
     """Whether it has it wrong after."""
 
 
-def known_before(
+def previously_right(
     judged: Sequence[Judged],
     trained: Collection[str],
     *,
     settings: EvaluateSettings,
     seed: int,
-) -> list[Known]:
-    """The pairs that the student had right and was not trained on; of many, a part that hangs on their identities.
+) -> list[PreviouslyRight]:
+    """The pairs that the student had right and was not trained on; of many, a part that depends on their identities.
 
     Args:
         judged: All pairs.
@@ -81,7 +81,7 @@ def known_before(
         seed: Decides which, where they are too many.
     """
     known = [
-        Known(pair, verdict.student_text or "")
+        PreviouslyRight(pair, verdict.student_text or "")
         for pair, verdict in judged
         if verdict.verdict in HAD_RIGHT and pair.pair_id not in trained
     ]
@@ -90,18 +90,18 @@ def known_before(
 
 def ask_again(
     artifact: Artifact,
-    known: Sequence[Known],
+    known: Sequence[PreviouslyRight],
     tasks: Mapping[str, Task],
     load_after: LoadModel | None,
     *,
     settings: IdentifySettings,
     progress: Progress,
 ) -> None:
-    """Asks the levelled student what it knew before, as identify asked.
+    """Asks the levelled student again what it had right before, the way identify asked.
 
     Args:
         artifact: Where its answers go.
-        known: See `known_before`.
+        known: What `previously_right` found.
         tasks: The tasks of the pairs, by name.
         load_after: Called only if something is left to ask. None: the student was left as it is.
         settings: How identify asks.
@@ -125,32 +125,33 @@ def ask_again(
     artifact.finish({"pairs asked again": len(known)})
 
 
-def lost_pairs(
+def pair_regressions(
     artifact: Artifact, pairs: Sequence[Pair], tasks: Mapping[str, Task], *, settings: IdentifySettings
-) -> LostByTask:
+) -> RegressionsByTask:
     """How many of the pairs that `ask_again` asked the student has wrong now, by the judge of identify."""
     judges = {name: judge_of(task, settings) for name, task in tasks.items()}
     after = {answer.item_id: answer.text for answer in artifact.stream(AFTER, Answer)}
-    return lost_by_task(
+    return regressions_by_task(
         Case(pair.task, pair.image_id, not judges[pair.task].agrees(after[pair.pair_id], pair.answer))
         for pair in pairs
         if pair.pair_id in after
     )
 
 
-def lost_by_task(cases: Iterable[Case]) -> LostByTask:
+def regressions_by_task(cases: Iterable[Case]) -> RegressionsByTask:
     """Counts and intervals, in the order in which the tasks come."""
     listed = list(cases)
     tasks = dict.fromkeys(case.task for case in listed)
-    return LostByTask(
-        tasks={task: _lost([case for case in listed if case.task == task]) for task in tasks}, total=_lost(listed)
+    return RegressionsByTask(
+        tasks={task: _regressions([case for case in listed if case.task == task]) for task in tasks},
+        total=_regressions(listed),
     )
 
 
-def _lost(cases: Sequence[Case]) -> Lost:
+def _regressions(cases: Sequence[Case]) -> Regressions:
     flags, images = [case.lost for case in cases], [case.image for case in cases]
     low, high = share_interval(flags, images) if cases else (0.0, 0.0)
-    return Lost(
+    return Regressions(
         had_right=len(cases),
         images=len(set(images)),
         lost=sum(flags),

@@ -22,7 +22,7 @@ from parityalign.core import (
     load_part,
     write_all,
 )
-from parityalign.engines import Asked, Both, LoadModel, answer_all
+from parityalign.engines import Asked, LoadModel, ModelLoaders, answer_all
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, NOT_ASKED, Given, Judge, dropped, judge_of
 
@@ -35,7 +35,7 @@ _NO_FILTERS: Mapping[str, PairFilter] = MappingProxyType({})
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
-    models, settings = Both(run.load_student, run.load_teacher), run.config.identify
+    models, settings = ModelLoaders(run.load_student, run.load_teacher), run.config.identify
     filters = {name: load_part("filters", name, PairFilter) for name in run.config.filters}
     identify_gaps(
         artifact,
@@ -62,7 +62,7 @@ def identify_gaps(
     artifact: Artifact,
     pairs: Sequence[Pair],
     tasks: Mapping[str, Task],
-    models: Both,
+    models: ModelLoaders,
     *,
     settings: IdentifySettings,
     progress: Progress,

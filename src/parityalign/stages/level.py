@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from parityalign.config import LevelSettings
-from parityalign.core import Artifact, Judged, Leveller, LevelResult, Pair, VerdictKind, sample
+from parityalign.core import DISCREPANCY_FOLDER, Artifact, Judged, Leveller, LevelResult, Pair, VerdictKind, sample
 from parityalign.stages._stage import Stage, StageRun
 
 NO_GAPS = "no_gaps"
@@ -28,9 +28,9 @@ STAGE = Stage(
     "level",
     artifact="student",
     of=("pairs", "verdicts", "student model", "answer prompt"),
-    also_of=lambda config: ("evidence",) if config.evidence.teaches(config.level) else (),
+    also_of=lambda config: (DISCREPANCY_FOLDER,) if config.discrepancy.used_in_training(config.level) else (),
     settings=("level", "seed"),
-    derived=lambda run: run.config.evidence.in_levelling(run.config.level) | run.config.level.stands_for,
+    derived=lambda run: run.config.discrepancy.in_levelling(run.config.level) | run.config.level.stands_for,
     work=_work,
     help="Train the student on the gaps, with a share of what it had right.",
 )

@@ -15,7 +15,7 @@ from parityalign.engines import holds_special_token
 
 MAX_QUESTION_CHARACTERS = 300
 MAX_ANSWER_CHARACTERS = 100
-MAX_EXPLANATION_CHARACTERS = 600
+MAX_RATIONALE_CHARACTERS = 600
 MAX_ANSWER_WORDS = 12
 
 
@@ -69,16 +69,16 @@ def read_pair(reply: str, special_tokens: Collection[str] = ()) -> ParsedPair | 
     return ParsedPair(question, answer)
 
 
-class Explained(NamedTuple):
+class RationaleReply(NamedTuple):
     """How a teacher says that it gets to an answer, and the answer that it gets to."""
 
-    explanation: str
+    rationale: str
     """On one line; never empty."""
     answer: str
     """As `normalise_answer` leaves it; never empty."""
 
 
-def read_explanation(reply: str, special_tokens: Collection[str] = ()) -> Explained | None:
+def read_rationale(reply: str, special_tokens: Collection[str] = ()) -> RationaleReply | None:
     """Reads `Explanation: ... Answer: ...`; the first label may be missing. None where there is no such thing.
 
     Args:
@@ -89,11 +89,11 @@ def read_explanation(reply: str, special_tokens: Collection[str] = ()) -> Explai
     labels = list(_ANSWER_LABEL.finditer(reply))
     if not labels or holds_special_token(reply, special_tokens):
         return None
-    answered = labels[-1]  # an explanation may well speak of an answer
-    explanation = _on_one_line(_EXPLANATION_LABEL.sub("", reply[: answered.start()], count=1))
+    answered = labels[-1]  # a rationale may well speak of an answer
+    rationale = _on_one_line(_RATIONALE_LABEL.sub("", reply[: answered.start()], count=1))
     answer = normalise_answer(_first_line(reply[answered.end() :]))
-    fits = 0 < len(explanation) <= MAX_EXPLANATION_CHARACTERS and answer
-    return Explained(explanation, answer) if fits else None
+    fits = 0 < len(rationale) <= MAX_RATIONALE_CHARACTERS and answer
+    return RationaleReply(rationale, answer) if fits else None
 
 
 def without_tags(text: str) -> str:
@@ -122,7 +122,7 @@ _TAG = re.compile(r"<(?=[^<>\s]+>)|\[(?=/?(?:IMG|IMG_BREAK|IMG_END|INST)\])")
 _BOLD = re.compile(r"\*\*|__")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # legal in JSON escapes, but in no file
 _QUESTION_LABEL = re.compile(r"\bquestion(?: ?\d{1,3})? ?[:：]", re.IGNORECASE)
-_EXPLANATION_LABEL = re.compile(r"^\s*explanation ?[:：]", re.IGNORECASE)
+_RATIONALE_LABEL = re.compile(r"^\s*explanation ?[:：]", re.IGNORECASE)
 _ANSWER_LABEL = re.compile(r"\banswer(?: ?\d{1,3})? ?[:：]", re.IGNORECASE)
 _LIST_MARK_AT_END = re.compile(r"(?:^|\s)(?:\d{1,3}[.)]|[-*#•]+)$")
 _DOTTED_ABBREVIATION = re.compile(r"(?:^|\W)[^\W\d_](?:\.[^\W\d_])+\.$")

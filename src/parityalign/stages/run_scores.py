@@ -3,7 +3,7 @@
 from parityalign.core import Scores
 from parityalign.stages._stage import StageRun
 from parityalign.stages.evaluate import score_run_answers
-from parityalign.stages.forgotten import lost_pairs
+from parityalign.stages.forgotten import pair_regressions
 from parityalign.stages.speed import measured_speed
 
 
@@ -12,7 +12,7 @@ def score_of_run(run: StageRun) -> Scores:
     config, seed, settings = run.config, run.config.seed, run.config.evaluate
     answers, asked_again, timed = (run.artifact(name) for name in ("answers", "forgotten", "speed"))
     scores = score_run_answers(answers, run.tests, run.tasks, settings=settings, seed=seed, left_out=run.left_out)
-    lost = lost_pairs(asked_again, run.pairs, run.tasks, settings=config.identify)
+    lost = pair_regressions(asked_again, run.pairs, run.tasks, settings=config.identify)
     speed = measured_speed(timed, resamples=settings.resamples, seed=seed)
     forgotten = scores.forgotten.model_copy(update={"pairs": lost})
     return scores.model_copy(update={"forgotten": forgotten, "speed": speed})

@@ -1,4 +1,4 @@
-"""How fast the student answers before and after levelling: measured once, put together as often as asked.
+"""How fast the student answers before and after levelling: measured once, summarised on every call.
 
 The ratio's interval is a bootstrap over the parts of the questions, each with both students' times.
 """
@@ -14,19 +14,19 @@ from parityalign.core import Artifact, Decoding, Progress, Ratio, Speed, Usage, 
 from parityalign.engines import Asked, LoadModel
 from parityalign.metrics import percentile_interval, resampled_means
 from parityalign.stages._stage import Stage, StageRun
-from parityalign.stages._timing_trials import AFTER, BEFORE, Clock, Student, Students, Turn
+from parityalign.stages._timing_trials import AFTER, BEFORE, Clock, InterleavedTiming, TimedStudent, Trial
 from parityalign.stages.evaluate import speed_questions
 from parityalign.stages.level import was_levelled
 
-TURNS, STUDENTS = "turns.jsonl", "students.jsonl"
+TRIALS, STUDENTS = "trials.jsonl", "students.jsonl"
 
 NOT_WANTED = "not_wanted"
 """`evaluate.speed_questions` is 0."""
 NO_QUESTIONS = "no_questions"
 NOT_LEVELLED = "not_levelled"
 """The student after is the student before."""
-ELSEWHERE = "not_in_this_process"
-"""It is a server that answers; its times would be those of the network and of what else it does."""
+REMOTE = "remote"
+"""A server answers; its times would include the network and its other load."""
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
@@ -57,30 +57,30 @@ def time_students(
     progress: Progress,
     clock: Clock = time.perf_counter,
 ) -> None:
-    """Has both students answer the questions, and keeps what they took.
+    """Times both students on the questions, and stores the trials.
 
     Args:
-        artifact: Where `turns.jsonl` and `students.jsonl` go.
+        artifact: Where `trials.jsonl` and `students.jsonl` go.
         questions: The same for both.
         load_before: Loads the student before.
         load_after: Loads the student after. None: it was left as it is.
         settings: How long answers may be.
-        progress: Told of every turn.
+        progress: Told of every trial.
         clock: What times are read from.
     """
     if artifact.finished:
         return
     artifact.remembered.clear()  # it is measured from the beginning, whatever an earlier process loaded
-    turns: list[Turn] = []
+    trials: list[Trial] = []
     why_not = _why_not(questions, settings, load_after)
     if load_after and not why_not:
         loads, decoding = {BEFORE: load_before, AFTER: load_after}, Decoding(settings.max_new_tokens)
-        students = Students(loads, questions, decoding=decoding, clock=clock)
-        why_not = ELSEWHERE if not students.are_local else None if students.parts else NO_QUESTIONS
+        timing = InterleavedTiming(loads, questions, decoding=decoding, clock=clock)
+        why_not = REMOTE if not timing.are_local else None if timing.parts else NO_QUESTIONS
         if not why_not:
-            turns = _taken(students, progress)
-            _write(artifact, turns, list(students.known.values()))
-    artifact.finish(_counts(turns), not_measured=why_not)
+            trials = _run_trials(timing, progress)
+            _write(artifact, trials, list(timing.measured.values()))
+    artifact.finish(_counts(trials), not_measured=why_not)
 
 
 def measured_speed(artifact: Artifact, *, resamples: int, seed: int) -> Speed:
@@ -91,12 +91,12 @@ def measured_speed(artifact: Artifact, *, resamples: int, seed: int) -> Speed:
         resamples: How often the parts are drawn for the interval.
         seed: Of the draws.
     """
-    turns, counts = list(artifact.stream(TURNS, Turn)), artifact.manifest["counts"]
-    counted = {"questions": counts["questions timed"], "turns": counts["turns of each"]}
-    if not turns:
+    trials, counts = list(artifact.stream(TRIALS, Trial)), artifact.manifest["counts"]
+    counted = {"questions": counts["questions timed"], "trials": counts["trials of each"]}
+    if not trials:
         return Speed(**counted, not_measured=artifact.manifest["not_measured"])
-    students = {student.who: student for student in artifact.stream(STUDENTS, Student)}
-    of = {who: [turn for turn in turns if turn.who == who] for who in (BEFORE, AFTER)}
+    students = {student.who: student for student in artifact.stream(STUDENTS, TimedStudent)}
+    of = {who: [trial for trial in trials if trial.who == who] for who in (BEFORE, AFTER)}
     return Speed(
         **counted,
         together=students[BEFORE].together,
@@ -132,43 +132,46 @@ def _why_not(questions: Sequence[Asked], settings: EvaluateSettings, load_after:
     return None if load_after else NOT_LEVELLED
 
 
-def _taken(students: Students, progress: Progress) -> list[Turn]:
-    turns: list[Turn] = []
-    for turn in students.turns():
-        turns.append(turn)
-        once = 2 * len(students.parts)
-        progress("evaluate speed", min(len(turns), once), once)
-    return turns
+def _run_trials(timing: InterleavedTiming, progress: Progress) -> list[Trial]:
+    trials: list[Trial] = []
+    for trial in timing.trials():
+        trials.append(trial)
+        once = 2 * len(timing.parts)
+        progress("evaluate speed", min(len(trials), once), once)
+    return trials
 
 
-def _counts(turns: Sequence[Turn]) -> dict[str, int]:
-    of_one = [turn for turn in turns if turn.who == BEFORE]
-    return {"questions timed": sum(turn.questions for turn in of_one if not turn.again), "turns of each": len(of_one)}
+def _counts(trials: Sequence[Trial]) -> dict[str, int]:
+    of_one = [trial for trial in trials if trial.who == BEFORE]
+    return {
+        "questions timed": sum(trial.questions for trial in of_one if not trial.again),
+        "trials of each": len(of_one),
+    }
 
 
-def _by_part(turns: Sequence[Turn]) -> list[float]:
+def _by_part(trials: Sequence[Trial]) -> list[float]:
     """Seconds for each part, all passes together."""
-    seconds = [0.0] * (1 + max(turn.part for turn in turns))
-    for turn in turns:
-        seconds[turn.part] += turn.seconds
+    seconds = [0.0] * (1 + max(trial.part for trial in trials))
+    for trial in trials:
+        seconds[trial.part] += trial.seconds
     return seconds
 
 
-def _write(artifact: Artifact, turns: Sequence[Turn], students: Sequence[Student]) -> None:
-    for file in (TURNS, STUDENTS):  # times of a process that was cut off do not go with those of this one
+def _write(artifact: Artifact, trials: Sequence[Trial], students: Sequence[TimedStudent]) -> None:
+    for file in (TRIALS, STUDENTS):  # times of an interrupted process are not mixed with those of this one
         (artifact.path / file).unlink(missing_ok=True)
-    write_all(artifact.stream(TURNS, Turn), turns, lambda turn: f"{turn.who} {turn.part} {turn.again}")
-    write_all(artifact.stream(STUDENTS, Student), students, lambda student: student.who)
+    write_all(artifact.stream(TRIALS, Trial), trials, lambda trial: f"{trial.who} {trial.part} {trial.again}")
+    write_all(artifact.stream(STUDENTS, TimedStudent), students, lambda student: student.who)
 
 
-def _usage(student: Student, turns: Sequence[Turn]) -> Usage:
-    questions = sum(turn.questions for turn in turns)
+def _usage(student: TimedStudent, trials: Sequence[Trial]) -> Usage:
+    questions = sum(trial.questions for trial in trials)
     return Usage(
         parameters=student.parameters,
-        answers_per_second=_short(questions / sum(turn.seconds for turn in turns)),
-        first_token_seconds=_short(median(turn.first_token_seconds for turn in turns)),
+        answers_per_second=_short(questions / sum(trial.seconds for trial in trials)),
+        first_token_seconds=_short(median(trial.first_token_seconds for trial in trials)),
         peak_bytes=student.peak_bytes,
-        words=_short(sum(turn.words for turn in turns) / questions),
+        words=_short(sum(trial.words for trial in trials) / questions),
     )
 
 

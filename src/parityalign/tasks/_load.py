@@ -32,7 +32,9 @@ def task_of(name: str, data: TaskData) -> Task:
         metric=find_metric(data.metric) if data.metric else scored_by.metric,
         annotate_prompt=with_kind(annotate) if kinds else annotate,
         answer_prompt=data.answer_prompt or skill.answer_prompt,
-        explain_prompt=with_rationale_form(data.rationale_prompt) if data.rationale_prompt else skill.rationale_prompt,
+        rationale_prompt=with_rationale_form(data.rationale_prompt)
+        if data.rationale_prompt
+        else skill.rationale_prompt,
         benchmark=benchmark,
         kinds=kinds,
     )

@@ -6,7 +6,7 @@ FORM = "Reply in this form only. Question: <your question> Answer: <your answer>
 """Ends every annotate prompt; `parsing.read_pair` reads the form."""
 
 RATIONALE_FORM = "Reply in this form only. Explanation: <your explanation> Answer: <your answer>"
-"""The same where the way to an answer is asked for; `parsing.read_explanation` reads it."""
+"""The same where a rationale is asked for; `parsing.read_rationale` reads it."""
 
 ANSWER_PROMPT = "{question}\nAnswer the question using a single word or phrase."
 """The answer prompt of every skill, as in the fine-tuning data of most open models."""

@@ -27,9 +27,9 @@ class Example:
     """The task's answer prompt with the question in it."""
     answer: str
     pair_id: str = ""
-    explain_prompt: str = ""
-    """The prompt of the explanation."""
-    explanation: str = ""
+    rationale_prompt: str = ""
+    """The prompt of the rationale."""
+    rationale: str = ""
     """How the teacher gets to the answer; empty where that is not known or not asked for."""
 
 
@@ -67,7 +67,7 @@ class AnswerCollator:
     def __call__(self, examples: Sequence[Example], visit: int = 0) -> dict[str, Any]:
         """The model's inputs and `labels` (rows, tokens): the answer's tokens and the end token, else -100.
 
-        Besides these: what was joined, `view` and, for examples that are explained, `explained`, batches of their own.
+        Besides these: what was joined, `view` and, for examples with a rationale, `explained`, batches of their own.
 
         Args:
             examples: The rows.
@@ -79,10 +79,10 @@ class AnswerCollator:
             batch |= self._join([example.pair_id for example in examples], rows)
         if self._views:
             batch["view"] = self._inputs([self._augmented_row(example, visit) for example in examples])
-        told = [row for row, example in enumerate(examples) if example.explanation]
+        told = [row for row, example in enumerate(examples) if example.rationale]
         if told:
-            explanations = [self.row_of(_explained(examples[row])) for row in told]
-            batch["explained"] = {**self._inputs(explanations), "explains": torch.tensor(told)}
+            rationales = [self.row_of(_with_rationale(examples[row])) for row in told]
+            batch["explained"] = {**self._inputs(rationales), "explains": torch.tensor(told)}
         return batch
 
     def plain(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -119,9 +119,9 @@ class AnswerCollator:
             self._cache_left -= size
 
 
-def _explained(example: Example) -> Example:
-    """The explanation of an example as an example."""
-    return Example(example.image, example.explain_prompt, example.explanation)
+def _with_rationale(example: Example) -> Example:
+    """The rationale of an example as an example."""
+    return Example(example.image, example.rationale_prompt, example.rationale)
 
 
 def _halved(array: Array) -> Array:

@@ -75,7 +75,7 @@ def make_leveller(
                 answer_prompts[pair.task].format(question=pair.question),
                 pair.answer,
                 pair.pair_id,
-                *objective.explanation(pair.pair_id),
+                *objective.rationale(pair.pair_id),
             )
             for pair in pairs
         ]

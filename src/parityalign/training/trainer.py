@@ -37,7 +37,7 @@ class Objective(Protocol):
     def __call__(self, model: nn.Module, batch: Mapping[str, Any], done: float = 1.0) -> torch.Tensor:
         """The mean loss over the labelled tokens of a batch, when a share `done` of the training is over."""
 
-    def explanation(self, pair_id: str) -> tuple[str, str]:
+    def rationale(self, pair_id: str) -> tuple[str, str]:
         """A prompt and a reply that the student is to learn besides the answer; empty where there is none."""
 
     def joiner(self, processor: Processor) -> Join | None:

@@ -44,7 +44,7 @@ class WeightedLoss:
     """A loss that is made of terms.
 
     Attributes:
-        needs: What the terms want to know beside the answers: `distribution`, `attention`, `explanation`, `view`.
+        needs: What the terms want to know beside the answers: `distribution`, `attention`, `rationale`, `view`.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class WeightedLoss:
         """Changes with what is stored of the teacher; empty where nothing is."""
         return self._evidence.digest if self._evidence else ""
 
-    def explanation(self, pair_id: str) -> tuple[str, str]:
+    def rationale(self, pair_id: str) -> tuple[str, str]:
         """What else the student is to say of a pair: a prompt and the reply; empty where there is nothing."""
-        if self._evidence is None or "explanation" not in self.needs:
+        if self._evidence is None or "rationale" not in self.needs:
             return "", ""
-        return self._evidence.explanations.get(pair_id, ("", ""))
+        return self._evidence.rationales.get(pair_id, ("", ""))
 
     def joiner(self, processor: Processor) -> Joiner | None:
         """Makes what the terms need for a batch; None where they need nothing.

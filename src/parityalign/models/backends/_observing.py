@@ -1,4 +1,4 @@
-"""What a local model shows while it is given a reply: log-probabilities and attention, from one forward pass."""
+"""Teacher-forced log-probabilities and attention of a local model, from one forward pass over a given reply."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ from parityalign.models.token_boxes import TokenBoxes, can_place, pooled
 
 
 class Observing:
-    """Reads one model's mind; made once, asked batch by batch."""
+    """Scores replies with one model; made once, called batch by batch."""
 
     def __init__(self, model: PreTrainedModel, processor: Processor) -> None:
         """Finds out whether the model's attention can be read and placed on the picture."""
@@ -28,7 +28,7 @@ class Observing:
         self._layers = _layers(model) if self._token_boxes else []
 
     def observe(self, rows: Sequence[LabelledRow], inputs: Mapping[str, torch.Tensor]) -> list[Observation]:
-        """What the model shows for each row.
+        """The log-probabilities and attention map of each row.
 
         Args:
             rows: Prompts with their answers.

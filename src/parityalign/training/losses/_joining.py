@@ -29,7 +29,7 @@ class Evidence:
     """Of the teacher, by pair."""
     weights: Mapping[str, float]
     """How much a pair counts; 1 where nothing is said."""
-    explanations: Mapping[str, tuple[str, str]]
+    rationales: Mapping[str, tuple[str, str]]
     """A prompt and the teacher's reply to it that leads to the answer, by pair."""
     digest: str
     """Changes with all of this."""

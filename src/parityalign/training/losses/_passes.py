@@ -11,7 +11,7 @@ A batch is a mapping of tensors: what the model takes, `labels` (rows, tokens), 
 | `places` | (rows, cells) | the teacher's map of the picture; all zeros where there is none |
 | `image_tokens`, `spread` | (rows, places), (rows, places, cells) | the student's image tokens, and the cells of each |
 | `view` | mapping | the student's inputs for another view of the same pictures |
-| `explained` | mapping | inputs and `labels` of explanations; `explains` (its rows,) says of which row each is |
+| `explained` | mapping | inputs and `labels` of rationales; `explains` (its rows,) says of which row each is |
 
 N counts the labelled tokens row by row.
 """

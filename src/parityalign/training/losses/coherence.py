@@ -1,4 +1,4 @@
-"""The student agrees with itself: the divergence of its answers with and without the teacher's explanation before them.
+"""The student agrees with itself: the divergence of its answers with and without the teacher's rationale before them.
 
 Formula, source and checks: docs/objectives.md.
 """
@@ -8,7 +8,7 @@ import torch
 from parityalign.training.losses._divergences import view_divergence
 from parityalign.training.losses._passes import Passes
 
-NEEDS = frozenset({"explanation"})
+NEEDS = frozenset({"rationale"})
 
 
 def losses(passes: Passes) -> torch.Tensor:

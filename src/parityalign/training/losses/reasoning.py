@@ -1,4 +1,4 @@
-"""How the teacher gets to its answer: the negative log-likelihood of its explanation, under a prompt of its own.
+"""How the teacher gets to its answer: the negative log-likelihood of its rationale, under a prompt of its own.
 
 The answer prompt stays as short as before: what is learnt here is shared through the weights only. Formula, source and
 checks: docs/objectives.md.
@@ -10,11 +10,11 @@ from torch.nn import functional
 from parityalign.training.losses._passes import Passes
 from parityalign.training.losses._reductions import pair_means
 
-NEEDS = frozenset({"explanation"})
+NEEDS = frozenset({"rationale"})
 
 
 def losses(passes: Passes) -> torch.Tensor:
-    """(N,) mean over a row's explanation of -log p(token), in nats, at each of its tokens; 0 where it has none."""
+    """(N,) mean over a row's rationale of -log p(token), in nats, at each of its tokens; 0 where it has none."""
     if "explained" not in passes.batch:
         return torch.zeros(len(passes.labels), device=passes.labels.device)
     explained = passes.part("explained")

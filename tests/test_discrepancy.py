@@ -1,4 +1,4 @@
-"""Observe: what both models show is kept by pair, resumed like every artifact, and what is missing is counted."""
+"""Discrepancy: the signals of both models are kept by pair, resumed like every artifact; what is missing is counted."""
 
 from collections import Counter
 
@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from makers import artifact, content, mute, task
-from parityalign.config.schema import EvidenceSettings
-from parityalign.core.observations import PATHS, STUDENT, TEACHER, Observation, read_index, read_observations
+from parityalign.config.schema import DiscrepancySettings
 from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
+from parityalign.core.signals import ON_RATIONALES, STUDENT, TEACHER, Observation, read_index, read_observations
+from parityalign.engines.asking import ModelLoaders
 from parityalign.models.backends.fake import FakeModel
-from parityalign.stages.discrepancy import Both, explanations_of, observe_models
-from parityalign.stages.parsing import Explained, read_explanation
+from parityalign.stages.discrepancy import rationales_of, score_teacher_forced
+from parityalign.stages.parsing import RationaleReply, read_rationale
 
 TASKS = {"toy": task()}
-SETTINGS = EvidenceSettings(explain=True, batch_size=3)
+SETTINGS = DiscrepancySettings(rationales=True, batch_size=3)
 
 
 def pair(number: int, answer: str = "tea", question: str = "what?") -> Pair:
@@ -30,7 +31,7 @@ def pair(number: int, answer: str = "tea", question: str = "what?") -> Pair:
 
 
 class Open(FakeModel):
-    """A model that shows how long the text is that it was given, and nothing of texts that hold `dark`."""
+    """A model whose log-probabilities say how long the text is, and that gives none for texts that hold `dark`."""
 
     def observe(self, told):
         self.told = [*getattr(self, "told", []), *told]
@@ -49,8 +50,8 @@ class Open(FakeModel):
         )
 
 
-def explains(request, decoding) -> str:
-    """Explains every second pair well."""
+def with_rationale(request, decoding) -> str:
+    """Gives a rationale that leads to the answer for every second pair."""
     number = int(request.image.split(".")[0])
     return f"Explanation: the cup says so. Answer: {'tea' if number % 2 else 'milk'}"
 
@@ -59,16 +60,16 @@ def right(pairs):
     return [Verdict(pair_id=one.pair_id, verdict=VerdictKind.BOTH, reason="") for one in pairs]
 
 
-def observed(folder, pairs, *, student=None, teacher=None, settings=SETTINGS, kinds=None):
+def scored(folder, pairs, *, student=None, teacher=None, settings=SETTINGS, kinds=None):
     made = artifact(folder)
-    models = student or Open(explains), teacher or Open(explains)
-    both = Both(lambda: models[0], lambda: models[1])
-    observe_models(made, [*map(Judged, pairs, kinds or right(pairs))], TASKS, both, settings=settings, progress=mute)
+    models = student or Open(with_rationale), teacher or Open(with_rationale)
+    both, judged = ModelLoaders(lambda: models[0], lambda: models[1]), [*map(Judged, pairs, kinds or right(pairs))]
+    score_teacher_forced(made, judged, TASKS, both, settings=settings, progress=mute)
     return made
 
 
-def test_every_pair_has_what_both_models_show_of_its_answer(tmp_path):
-    made = observed(tmp_path, [pair(number, "tea " * (number + 1)) for number in range(7)])
+def test_every_pair_has_the_signals_of_both_models(tmp_path):
+    made = scored(tmp_path, [pair(number, "tea " * (number + 1)) for number in range(7)])
     for who in (TEACHER, STUDENT):
         found = list(read_observations(made.path, read_index(made.path, who)))
         assert [line.pair_id for line, _ in found] == [f"p{number}" for number in range(7)]
@@ -77,42 +78,42 @@ def test_every_pair_has_what_both_models_show_of_its_answer(tmp_path):
 
 
 def test_the_answer_prompt_is_the_one_of_the_task(tmp_path):
-    teacher = Open(explains)
-    observed(tmp_path, [pair(0)], teacher=teacher, settings=EvidenceSettings())
+    teacher = Open(with_rationale)
+    scored(tmp_path, [pair(0)], teacher=teacher, settings=DiscrepancySettings())
     assert [(request.prompt, text) for request, text in teacher.told] == [("what?\nanswer", "tea")]
 
 
-def test_only_explanations_that_lead_to_the_answer_are_kept_and_given_to_both(tmp_path):
-    student = Open(explains)
-    made = observed(tmp_path, [pair(number) for number in range(4)], student=student)
-    assert explanations_of(made) == dict.fromkeys(("p1", "p3"), "Explanation: the cup says so. Answer: tea")
-    assert [line.pair_id for line in read_index(made.path, STUDENT + PATHS)] == ["p1", "p3"]
+def test_only_rationales_that_lead_to_the_answer_are_kept_and_scored_by_both(tmp_path):
+    student = Open(with_rationale)
+    made = scored(tmp_path, [pair(number) for number in range(4)], student=student)
+    assert rationales_of(made) == dict.fromkeys(("p1", "p3"), "Explanation: the cup says so. Answer: tea")
+    assert [line.pair_id for line in read_index(made.path, STUDENT + ON_RATIONALES)] == ["p1", "p3"]
     told = [text for request, text in student.told if "Explain" in request.prompt]
     assert told == ["Explanation: the cup says so. Answer: tea"] * 2
-    assert made.manifest["counts"]["explanation kept"] == 2
-    assert made.manifest["counts"]["explanation other_answer"] == 2
+    assert made.manifest["counts"]["rationale kept"] == 2
+    assert made.manifest["counts"]["rationale other_answer"] == 2
 
 
-def test_without_the_setting_nothing_is_explained(tmp_path):
-    teacher = Open(explains)
-    made = observed(tmp_path, [pair(1)], teacher=teacher, settings=EvidenceSettings())
-    assert (teacher.asked, explanations_of(made)) == ([], {})
+def test_without_the_setting_no_rationales_are_written(tmp_path):
+    teacher = Open(with_rationale)
+    made = scored(tmp_path, [pair(1)], teacher=teacher, settings=DiscrepancySettings())
+    assert (teacher.asked, rationales_of(made)) == ([], {})
 
 
-def test_what_a_model_does_not_show_is_counted_with_the_reason(tmp_path):
+def test_what_cannot_be_scored_is_counted_with_the_reason(tmp_path):
     pairs = [pair(0), pair(1, "dark"), pair(2, question="what is <image>?")]
-    student = Open(explains, special_tokens=frozenset({"<image>"}))
-    made = observed(tmp_path, pairs, student=student, teacher=FakeModel(explains))
+    student = Open(with_rationale, special_tokens=frozenset({"<image>"}))
+    made = scored(tmp_path, pairs, student=student, teacher=FakeModel(with_rationale))
     assert Counter(line.why_not for line in read_index(made.path, TEACHER)) == {"opaque": 3}
     assert [line.why_not for line in read_index(made.path, STUDENT)] == [None, "not_shown", "special_token"]
     counts = made.manifest["counts"]
-    assert (counts["teacher opaque"], counts["student observed"], counts["student with attention"]) == (3, 1, 1)
+    assert (counts["teacher opaque"], counts["student scored"], counts["student with attention"]) == (3, 1, 1)
 
 
 @pytest.mark.parametrize("calls", range(1, 12))
 def test_a_resumed_artifact_is_the_uninterrupted_one(tmp_path, calls):
     pairs = [pair(number, "tea " * (number % 3 + 1)) for number in range(7)]
-    whole = content(observed(tmp_path / "whole", pairs).path)
+    whole = content(scored(tmp_path / "whole", pairs).path)
 
     class Dying(Open):
         left = calls
@@ -124,9 +125,9 @@ def test_a_resumed_artifact_is_the_uninterrupted_one(tmp_path, calls):
             return super().observe(told)
 
     try:
-        observed(tmp_path / "again", pairs, student=Dying(explains), teacher=Dying(explains))
+        scored(tmp_path / "again", pairs, student=Dying(with_rationale), teacher=Dying(with_rationale))
     except KeyboardInterrupt:
-        observed(tmp_path / "again", pairs)
+        scored(tmp_path / "again", pairs)
     assert content(tmp_path / "again" / "made") == whole
 
 
@@ -144,29 +145,29 @@ def test_other_batches_after_a_kill_leave_every_pair_with_its_own_observation(tm
                 raise KeyboardInterrupt
             return super().observe(told)
 
-    settings = SETTINGS.model_copy(update={"explain": False})
+    settings = SETTINGS.model_copy(update={"rationales": False})
     with pytest.raises(KeyboardInterrupt):
-        observed(tmp_path, pairs, teacher=Dying(explains), student=Dying(explains), settings=settings)
-    made = observed(tmp_path, pairs, settings=settings.model_copy(update={"batch_size": size}))
+        scored(tmp_path, pairs, teacher=Dying(with_rationale), student=Dying(with_rationale), settings=settings)
+    made = scored(tmp_path, pairs, settings=settings.model_copy(update={"batch_size": size}))
     for who in (TEACHER, STUDENT):
         lengths = [len(seen.ids) for _, seen in read_observations(made.path, read_index(made.path, who))]
         assert lengths == [number + 2 for number in range(7)]
 
 
-def test_dropped_pairs_are_no_evidence(tmp_path):
+def test_dropped_pairs_are_not_scored(tmp_path):
     pairs = [pair(number) for number in range(3)]
     verdicts = right(pairs)
     verdicts[1] = verdicts[1].model_copy(update={"verdict": VerdictKind.DROPPED})
-    made = observed(tmp_path, pairs, kinds=verdicts)
+    made = scored(tmp_path, pairs, kinds=verdicts)
     assert [line.pair_id for line in read_index(made.path, TEACHER)] == ["p0", "p2"]
 
 
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        ("Explanation: the bar is 40. Answer: 40", Explained("the bar is 40.", "40")),
-        ("**Explanation:** The answer: look left.\n**Answer:** Tea.", Explained("The answer: look left.", "Tea")),
-        ("the bar is 40. Answer: 40.", Explained("the bar is 40.", "40")),
+        ("Explanation: the bar is 40. Answer: 40", RationaleReply("the bar is 40.", "40")),
+        ("**Explanation:** The answer: look left.\n**Answer:** Tea.", RationaleReply("The answer: look left.", "Tea")),
+        ("the bar is 40. Answer: 40.", RationaleReply("the bar is 40.", "40")),
         ("Answer: 40", None),
         ("Explanation: the bar is 40.", None),
         ("Explanation: see <image>. Answer: 40", None),
@@ -174,5 +175,5 @@ def test_dropped_pairs_are_no_evidence(tmp_path):
         ("", None),
     ],
 )
-def test_an_explanation_is_read_with_its_answer(reply, expected):
-    assert read_explanation(reply, {"<image>"}) == expected
+def test_a_rationale_is_read_with_its_answer(reply, expected):
+    assert read_rationale(reply, {"<image>"}) == expected

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parityalign.core.errors import UserError
-from parityalign.core.observations import Observation, Observed, read_observations, read_shard, write_shard
+from parityalign.core.signals import Observation, ObservationRef, read_observations, read_shard, write_shard
 
 
 def observation(tokens: int, *, seed: int = 0, cells: int = 4, top: int = 3) -> Observation:
@@ -24,8 +24,10 @@ def observation(tokens: int, *, seed: int = 0, cells: int = 4, top: int = 3) -> 
     )
 
 
-def lines(shard: str, those: list[Observation]) -> list[Observed]:
-    return [Observed(pair_id=str(row), shard=shard, row=row, tokens=len(each.ids)) for row, each in enumerate(those)]
+def lines(shard: str, those: list[Observation]) -> list[ObservationRef]:
+    return [
+        ObservationRef(pair_id=str(row), shard=shard, row=row, tokens=len(each.ids)) for row, each in enumerate(those)
+    ]
 
 
 def same(one: Observation, other: Observation) -> bool:
@@ -53,7 +55,7 @@ def test_pairs_are_found_in_several_shards_and_those_without_are_passed_over(tmp
     first, second = [observation(2), observation(3)], [observation(1, seed=5)]
     write_shard(tmp_path / "a", first)
     write_shard(tmp_path / "b", second)
-    index = [*lines("a", first), Observed(pair_id="x", shard=None, why_not="special_token"), *lines("b", second)]
+    index = [*lines("a", first), ObservationRef(pair_id="x", shard=None, why_not="special_token"), *lines("b", second)]
     found = list(read_observations(tmp_path, index))
     assert [line.pair_id for line, _ in found] == ["0", "1", "0"]
     assert all(map(same, [*first, *second], [each for _, each in found]))

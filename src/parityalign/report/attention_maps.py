@@ -1,4 +1,4 @@
-"""Where both models looked, laid over the picture of a gap."""
+"""Attention maps of both models, laid over the picture of a gap."""
 
 import math
 from collections.abc import Collection
@@ -11,22 +11,22 @@ from parityalign.core import STUDENT, TEACHER, Array, read_index, read_observati
 from parityalign.report.charts import element
 
 DARKEST = 0.75
-"""Opacity of the cell that is looked at most."""
+"""Opacity of the cell with the most attention."""
 _FAINTEST = 0.01
 
 Maps = dict[str, dict[str, Array]]
 """By pair, then by model: (cells,) shares of the picture's cells, row by row."""
 
 
-def maps_of(folder: Path, pair_ids: Collection[str]) -> Maps:
-    """What is known of where the models looked for the given pairs.
+def maps_by_pair(folder: Path, pair_ids: Collection[str]) -> Maps:
+    """The attention maps of the given pairs, as far as they are known.
 
     Args:
-        folder: The evidence; it need not be there.
+        folder: The signals; it need not be there.
         pair_ids: The pairs.
 
     Raises:
-        UserError: The evidence is damaged.
+        UserError: The signals are damaged.
     """
     found: Maps = {}
     for who in (TEACHER, STUDENT):
@@ -37,13 +37,13 @@ def maps_of(folder: Path, pair_ids: Collection[str]) -> Maps:
 
 
 def picture(uri: str, size: tuple[int, int], name: str) -> Markup:
-    """A picture that `look` can show again under the same name without its bytes being in the page twice."""
+    """A picture that `attention_overlay` repeats by its name, so that its bytes are in the page once."""
     image = element("image", id=name, href=uri, width=size[0], height=size[1])
     return _framed(size, "The picture that the question below is about", image)
 
 
-def look(cells: Array, size: tuple[int, int], name: str, who: str) -> Markup:
-    """The picture with a square grid of cells over it, the more opaque the more the model looked there."""
+def attention_overlay(cells: Array, size: tuple[int, int], name: str, who: str) -> Markup:
+    """The picture with a square grid of cells over it, the more opaque the more attention it got."""
     side = math.isqrt(len(cells))
     width, height = size[0] / side, size[1] / side
     most = float(cells.max())

@@ -1,6 +1,6 @@
-"""Profile: from what both models showed of each pair, how and how much they differ on it.
+"""The measures of discrepancy: how, and how much, two models differ on each pair, from their stored signals.
 
-Definitions and sources: `docs/objectives.md`, "The profile".
+Definitions and sources: `docs/objectives.md`, "The discrepancies of a pair".
 """
 
 import math
@@ -12,34 +12,34 @@ from typing import NamedTuple
 import numpy as np
 
 from parityalign.core import (
-    EXPLANATIONS,
-    PATHS,
-    PROFILES,
+    ON_RATIONALES,
+    PAIR_DISCREPANCIES,
+    RATIONALES,
     STUDENT,
     TEACHER,
     Array,
     Artifact,
-    Explanation,
     Judged,
     Measure,
-    Observed,
+    ObservationRef,
     Pair,
-    Profile,
+    PairDiscrepancy,
+    Rationale,
     VerdictKind,
     read_index,
     read_observations,
     write_all,
 )
 
-NOT_OBSERVED = "not_observed"
+NOT_SCORED = "not_scored"
 NO_MAP = "no_map"
-NOT_EXPLAINED = "not_explained"
-"""Nobody asked for an explanation."""
+NOT_ASKED_FOR = "not_asked_for"
+"""No rationales were asked for."""
 OTHER_GRID = "other_grid"
 NOT_FINITE = "not_finite"
 
 _DIGITS = 6
-"""What is kept behind the point; the evidence itself has three or four digits."""
+"""Decimals that are written; the stored signals have three or four digits."""
 
 _RIGHT: Mapping[VerdictKind, tuple[bool | None, bool | None]] = {
     VerdictKind.TEACHER_ONLY: (True, False),
@@ -52,28 +52,28 @@ _RIGHT: Mapping[VerdictKind, tuple[bool | None, bool | None]] = {
 """Whether teacher and student are right, as far as a verdict tells."""
 
 
-def write_profile(artifact: Artifact, judged: Sequence[Judged]) -> dict[str, int]:
-    """Writes `profile.jsonl`, one line a pair in their order, beside the evidence that it is read from.
+def write_pair_discrepancies(artifact: Artifact, judged: Sequence[Judged]) -> dict[str, int]:
+    """Writes `pairs.jsonl`, one line a pair in their order, beside the signals that it is computed from.
 
     Args:
-        artifact: The evidence, all of it there but not yet finished.
-        judged: The pairs, with their verdicts; those that were dropped were not observed.
+        artifact: The signals, all of them written but the artifact not yet finished.
+        judged: The pairs, with their verdicts; those that were dropped were not scored.
 
     Returns:
         How many values there are of each measure, and how many are missing for which reason.
 
     Raises:
-        UserError: The evidence is damaged.
+        UserError: The signals are damaged.
     """
     teacher, student = (_Side.read(artifact.path, who) for who in (TEACHER, STUDENT))
-    why_not = {each.pair_id: each.why_not for each in artifact.stream(EXPLANATIONS, Explanation)}
-    profiles = [
-        _profile(pair, verdict.verdict, teacher, student, why_not.get(pair.pair_id, NOT_EXPLAINED))
+    why_not = {each.pair_id: each.why_not for each in artifact.stream(RATIONALES, Rationale)}
+    found = [
+        _pair_discrepancy(pair, verdict.verdict, teacher, student, why_not.get(pair.pair_id, NOT_ASKED_FOR))
         for pair, verdict in judged
         if verdict.verdict != VerdictKind.DROPPED
     ]
-    write_all(artifact.stream(PROFILES, Profile), profiles, lambda profile: profile.pair_id)
-    return _counts(profiles)
+    write_all(artifact.stream(PAIR_DISCREPANCIES, PairDiscrepancy), found, lambda each: each.pair_id)
+    return _counts(found)
 
 
 def attention_divergence(one: Array, other: Array) -> float:
@@ -87,11 +87,11 @@ def attention_divergence(one: Array, other: Array) -> float:
 
 
 class _Side(NamedTuple):
-    """What one model showed, by pair."""
+    """The signals of one model, by pair."""
 
     who: str
-    answers: Mapping[str, Observed]
-    paths: Mapping[str, Observed]
+    answers: Mapping[str, ObservationRef]
+    rationales: Mapping[str, ObservationRef]
     maps: Mapping[str, Array]
 
     @classmethod
@@ -100,7 +100,7 @@ class _Side(NamedTuple):
         return cls(
             who,
             {line.pair_id: line for line in index},
-            {line.pair_id: line for line in read_index(folder, who + PATHS)},
+            {line.pair_id: line for line in read_index(folder, who + ON_RATIONALES)},
             {line.pair_id: seen.places for line, seen in read_observations(folder, index) if line.has_places},
         )
 
@@ -116,25 +116,27 @@ class _Mean(NamedTuple):
     """A mean log-probability, of whom."""
 
     who: str
-    line: Observed | None
+    line: ObservationRef | None
 
     @property
     def missing(self) -> str:
         reason = self.line.why_not if self.line else None
-        return f"{self.who}_{reason or NOT_OBSERVED}"
+        return f"{self.who}_{reason or NOT_SCORED}"
 
 
-def _profile(pair: Pair, verdict: VerdictKind, teacher: _Side, student: _Side, unexplained: str | None) -> Profile:
+def _pair_discrepancy(
+    pair: Pair, verdict: VerdictKind, teacher: _Side, student: _Side, no_rationale: str | None
+) -> PairDiscrepancy:
     name = pair.pair_id
     asked, answered = (_Mean(side.who, side.answers.get(name)) for side in (teacher, student))
-    shown, followed = (_Mean(side.who, side.paths.get(name)) for side in (teacher, student))
+    by_teacher, by_student = (_Mean(side.who, side.rationales.get(name)) for side in (teacher, student))
     found = {
         Measure.CONFIDENCE_GAP: _difference(asked, answered),
-        Measure.ATTENTION_DIVERGENCE: _apart(teacher, student, name),
-        Measure.PATH_SURPRISE: _Found(None, unexplained) if unexplained else _difference(followed, shown),
+        Measure.ATTENTION_DIVERGENCE: _attention_divergence(teacher, student, name),
+        Measure.RATIONALE_GAP: _Found(None, no_rationale) if no_rationale else _difference(by_teacher, by_student),
     }
     teacher_right, student_right = _RIGHT[verdict]
-    return Profile(
+    return PairDiscrepancy(
         pair_id=name,
         image_id=pair.image_id,
         task=pair.task,
@@ -158,7 +160,7 @@ def _difference(first: _Mean, second: _Mean) -> _Found:
     return _Found(None, NOT_FINITE) if one is None or other is None else _Found(round(one - other, _DIGITS))
 
 
-def _apart(teacher: _Side, student: _Side, name: str) -> _Found:
+def _attention_divergence(teacher: _Side, student: _Side, name: str) -> _Found:
     for side in (teacher, student):
         if name not in side.maps:
             seen = _Mean(side.who, side.answers.get(name))
@@ -176,9 +178,9 @@ def _finite(mean: _Mean) -> float | None:
     return round(value, _DIGITS) if value is not None and math.isfinite(value) else None
 
 
-def _counts(profiles: Sequence[Profile]) -> dict[str, int]:
+def _counts(found: Sequence[PairDiscrepancy]) -> dict[str, int]:
     counts: Counter[str] = Counter()
-    for profile in profiles:
+    for each in found:
         for measure in Measure:
-            counts[f"{measure} {profile.missing.get(measure, 'known')}"] += 1
+            counts[f"{measure} {each.missing.get(measure, 'known')}"] += 1
     return dict(counts)

@@ -1,4 +1,4 @@
-"""What levelling must keep: how fast the student is, timed in turns, and what it had right, asked again."""
+"""What levelling must keep: how fast the student is, in interleaved trials, and what it had right, asked again."""
 
 import gc
 import json
@@ -26,7 +26,7 @@ from parityalign.report.controls import control_table
 from parityalign.report.retention import forgotten_table, speed_line, speed_table
 from parityalign.stages._timing_trials import ENOUGH_SECONDS, MOST_PARTS, MOST_PASSES
 from parityalign.stages.evaluate import speed_questions
-from parityalign.stages.forgotten import Case, ask_again, known_before, lost_by_task, lost_pairs
+from parityalign.stages.forgotten import Case, ask_again, pair_regressions, previously_right, regressions_by_task
 from parityalign.stages.level import choose_pairs
 from parityalign.stages.speed import measured_speed, time_students, times_as_fast
 from projects import configure, done
@@ -76,16 +76,16 @@ def test_it_covers_the_truth_about_as_often_as_it_says():
 # The ratio of two speeds
 
 
-def of(turns, **options):
-    before, after = zip(*turns, strict=True)
+def of(times, **options):
+    before, after = zip(*times, strict=True)
     return times_as_fast(before, after, **({"resamples": 200, "seed": 0} | options))
 
 
 @settings(max_examples=50, deadline=None)
 @given(PARTS)
-def test_the_ratio_and_its_interval_lie_between_the_parts_own_ratios(turns):
-    ratio = of(turns)
-    own = [before / after for before, after in turns]
+def test_the_ratio_and_its_interval_lie_between_the_parts_own_ratios(times):
+    ratio = of(times)
+    own = [before / after for before, after in times]
     low, high = ratio.ci
     assert min(own) - 1e-5 <= low <= high <= max(own) + 1e-5
     assert min(own) - 1e-5 <= ratio.value <= max(own) + 1e-5
@@ -93,16 +93,16 @@ def test_the_ratio_and_its_interval_lie_between_the_parts_own_ratios(turns):
 
 @settings(max_examples=50, deadline=None)
 @given(PARTS, st.floats(0.1, 10))
-def test_a_student_that_takes_a_constant_factor_of_the_time_has_an_interval_without_width(turns, factor):
-    ratio = of([(factor * seconds, seconds) for seconds, _ in turns])
+def test_a_student_that_takes_a_constant_factor_of_the_time_has_an_interval_without_width(times, factor):
+    ratio = of([(factor * seconds, seconds) for seconds, _ in times])
     assert [ratio.value, *ratio.ci] == pytest.approx([factor] * 3, abs=2e-6)
 
 
 @settings(max_examples=50, deadline=None)
 @given(PARTS, st.randoms(use_true_random=False))
-def test_the_ratio_knows_no_order_of_parts(turns, chance):
-    shuffled = chance.sample(turns, len(turns))
-    assert of(shuffled).value == pytest.approx(of(turns).value, abs=2e-6)
+def test_the_ratio_knows_no_order_of_parts(times, chance):
+    shuffled = chance.sample(times, len(times))
+    assert of(shuffled).value == pytest.approx(of(times).value, abs=2e-6)
 
 
 def test_the_interval_covers_the_true_ratio_about_as_often_as_it_says():
@@ -119,7 +119,7 @@ def test_one_part_alone_has_no_interval():
     assert times_as_fast([3.0], [2.0], resamples=100, seed=0).model_dump() == {"value": 1.5, "ci": None}
 
 
-# Turns
+# Timing trials
 
 
 class Bench:
@@ -132,7 +132,7 @@ class Bench:
 
     def load(self, who):
         self.loaded[who] += 1
-        return (LocalFake if self.local else ElsewhereFake)(self, who)
+        return (LocalFake if self.local else RemoteFake)(self, who)
 
     def answer(self, who, request, decoding):
         self.calls.append((who, request.prompt, decoding.max_new_tokens))
@@ -140,7 +140,7 @@ class Bench:
         return "two words"
 
 
-class ElsewhereFake(FakeModel):
+class RemoteFake(FakeModel):
     def __init__(self, bench, who):
         super().__init__(lambda *asked: bench.answer(who, *asked), special_tokens=frozenset({"<image>"}))
         self.bench, self.who = bench, who
@@ -151,7 +151,7 @@ class ElsewhereFake(FakeModel):
         self.bench.alive -= 1
 
 
-class LocalFake(ElsewhereFake):
+class LocalFake(RemoteFake):
     def parameters(self):
         return 1000 if self.who == "before" else 1001
 
@@ -178,7 +178,7 @@ def timed(folder, bench, questions, *, after=True, progress=mute, wanted=128, ma
 
 def test_twice_the_time_is_half_the_speed(tmp_path):
     speed = timed(tmp_path, Bench(costs=(1.0, 2.0)), asked(100))
-    assert (speed.questions, speed.turns, speed.together) == (100, MOST_PARTS, True)
+    assert (speed.questions, speed.trials, speed.together) == (100, MOST_PARTS, True)
     assert speed.ratio.model_dump() == {"value": 0.5, "ci": (0.5, 0.5)}
     assert (speed.before.answers_per_second, speed.after.answers_per_second) == (0.25, 0.125)
     assert (speed.before.first_token_seconds, speed.after.first_token_seconds) == (1, 2)
@@ -201,12 +201,12 @@ def test_both_answer_every_question_once_in_turns_after_a_warm_up(tmp_path):
 def test_quick_students_go_through_the_questions_again_with_the_other_one_first(tmp_path):
     bench = Bench(costs=(0.001, 0.002))
     speed = timed(tmp_path, bench, asked(32))
-    assert (speed.questions, speed.turns) == (32, MOST_PASSES * MOST_PARTS)
+    assert (speed.questions, speed.trials) == (32, MOST_PASSES * MOST_PARTS)
     assert speed.ratio.model_dump() == {"value": 0.5, "ci": (0.5, 0.5)} and speed.before.words == 2
     order = [name for name, prompt, most in bench.calls if most == 1 and prompt == "1?"]
     assert order == ["after", "before", "before", "after"] * (MOST_PASSES // 2)
     slower = ENOUGH_SECONDS / (2 * 4 * 32) / 2.5  # two and a half passes would do
-    assert timed(tmp_path / "slower", Bench(costs=(slower, slower)), asked(32)).turns == 3 * MOST_PARTS
+    assert timed(tmp_path / "slower", Bench(costs=(slower, slower)), asked(32)).trials == 3 * MOST_PARTS
 
 
 def test_a_machine_that_grows_slower_slows_both_alike(tmp_path):
@@ -219,7 +219,7 @@ def test_students_that_do_not_fit_together_are_loaded_in_turns_and_never_both(tm
     bench = Bench(room=False, costs=(1.0, 2.0))
     speed = timed(tmp_path, bench, asked(64))
     assert bench.most == 1 and sum(bench.loaded.values()) == 3
-    assert (speed.together, speed.turns, speed.ratio.value) == (False, MOST_PARTS, 0.5)
+    assert (speed.together, speed.trials, speed.ratio.value) == (False, MOST_PARTS, 0.5)
     both = Bench()
     timed(tmp_path / "both", both, asked(64))
     assert both.most == 2 and both.loaded == {"before": 1, "after": 1}
@@ -227,9 +227,9 @@ def test_students_that_do_not_fit_together_are_loaded_in_turns_and_never_both(tm
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 33])
 @pytest.mark.parametrize("room", [True, False])
-def test_few_questions_make_few_turns(tmp_path, count, room):
+def test_few_questions_make_few_trials(tmp_path, count, room):
     speed = timed(tmp_path, Bench(room=room, costs=(9.0, 9.0)), asked(count))
-    assert (speed.questions, speed.turns) == (count, min(count, MOST_PARTS))
+    assert (speed.questions, speed.trials) == (count, min(count, MOST_PARTS))
     assert (speed.ratio.ci is None) == (count == 1)
 
 
@@ -247,14 +247,14 @@ def test_questions_that_no_model_would_read_as_text_are_left_out(tmp_path):
         ({"wanted": 0}, "not_wanted", "evaluate.speed_questions is 0"),
         ({"questions": 0}, "no_questions", "no test question"),
         ({"after": False}, "not_levelled", "left as it is"),
-        ({"local": False}, "not_in_this_process", "does not run in this process"),
+        ({"local": False}, "remote", "does not run in this process"),
     ],
 )
 def test_what_is_not_measured_has_a_reason(tmp_path, options, reason, said):
     bench = Bench(local=options.pop("local", True))
     speed = timed(tmp_path, bench, asked(options.pop("questions", 20)), **options)
-    assert speed == Speed(questions=0, turns=0, not_measured=reason)
-    assert bench.calls == [] and sum(bench.loaded.values()) == (reason == "not_in_this_process")
+    assert speed == Speed(questions=0, trials=0, not_measured=reason)
+    assert bench.calls == [] and sum(bench.loaded.values()) == (reason == "remote")
     assert said in speed_line(speed) and speed_table(speed) == []
 
 
@@ -269,7 +269,7 @@ def test_it_is_measured_once_and_what_was_cut_off_begins_anew(tmp_path):
 
     with pytest.raises(Killed):
         timed(tmp_path, Bench(), asked(64), progress=kill)
-    (tmp_path / "speed" / "turns.jsonl").write_text('{"number": 0')
+    (tmp_path / "speed" / "trials.jsonl").write_text('{"number": 0')
     slower = Bench(costs=(3.0, 3.0))
     speed = timed(tmp_path, slower, asked(64))
     assert speed.before.first_token_seconds == 3
@@ -324,7 +324,7 @@ def test_a_real_student_beside_itself_is_about_as_fast_and_as_large(tmp_path, we
     chosen = EvaluateSettings(max_new_tokens=4)
     time_students(made, questions, lambda: weighed, lambda: weighed, settings=chosen, progress=mute)
     speed = measured_speed(made, resamples=200, seed=0)
-    assert (speed.questions, speed.together) == (8, True) and speed.turns >= 8
+    assert (speed.questions, speed.together) == (8, True) and speed.trials >= 8
     assert speed.before.parameters == speed.after.parameters == sum(p.numel() for p in weighed._model.parameters())
     assert speed.before.first_token_seconds > 0 and speed.ratio.ci[0] <= speed.ratio.value <= speed.ratio.ci[1]
     weights = weighed._model.get_memory_footprint()
@@ -405,7 +405,9 @@ def judged(count, name="toy"):
 
 
 def chosen_of(pairs, verdicts, trained=(), seed=0, **options):
-    return known_before([*map(Judged, pairs, verdicts)], set(trained), settings=EvaluateSettings(**options), seed=seed)
+    return previously_right(
+        [*map(Judged, pairs, verdicts)], set(trained), settings=EvaluateSettings(**options), seed=seed
+    )
 
 
 def test_what_was_right_and_not_trained_on_is_asked_again():
@@ -429,7 +431,7 @@ def test_which_are_asked_hangs_on_their_identity_not_on_their_place(chance, coun
 def forget(folder, known, tasks, load, **options):
     made, rules = artifact(folder, "forgotten"), IdentifySettings(batch_size=4, **options)
     ask_again(made, known, tasks, load, settings=rules, progress=mute)
-    return made, lost_pairs(made, [each.pair for each in known], tasks, settings=rules)
+    return made, pair_regressions(made, [each.pair for each in known], tasks, settings=rules)
 
 
 def test_lost_pairs_are_counted_by_task_with_the_judge_of_identify(tmp_path):
@@ -462,13 +464,13 @@ def test_what_was_asked_is_not_asked_again(tmp_path):
 
 def test_where_nothing_was_right_there_is_no_share(tmp_path):
     _, lost = forget(tmp_path, [], {"toy": task()}, lambda: pytest.fail("the student was loaded"))
-    assert lost.model_dump() == lost_by_task([]).model_dump()
+    assert lost.model_dump() == regressions_by_task([]).model_dump()
     assert lost.total.model_dump() == {"had_right": 0, "images": 0, "lost": 0, "share": None, "ci": None}
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.booleans())))
 def test_the_tasks_add_up_to_the_total(rows):
-    counted = lost_by_task(Case(name, str(image), lost) for name, image, lost in rows)
+    counted = regressions_by_task(Case(name, str(image), lost) for name, image, lost in rows)
     assert sum(part.had_right for part in counted.tasks.values()) == counted.total.had_right == len(rows)
     assert sum(part.lost for part in counted.tasks.values()) == counted.total.lost
 
@@ -478,7 +480,7 @@ def test_the_tasks_add_up_to_the_total(rows):
 
 def test_the_line_says_the_ratio_its_interval_and_the_counts(tmp_path):
     speed = timed(tmp_path, Bench(costs=(1.0, 2.0)), asked(64))
-    assert speed_line(speed) == "speed: 0.50 times as fast as before [0.50, 0.50] (64 questions, 16 turns)"
+    assert speed_line(speed) == "speed: 0.50 times as fast as before [0.50, 0.50] (64 questions, 16 trials)"
     assert [tuple(row) for row in speed_table(speed)] == [
         ("parameters, millions", "0.00", "0.00"),
         ("answers per second", "0.25", "0.12"),
@@ -490,8 +492,8 @@ def test_the_line_says_the_ratio_its_interval_and_the_counts(tmp_path):
 
 
 def test_the_table_has_a_row_a_task_and_one_for_all():
-    questions = lost_by_task([Case("one", str(number), number < 2) for number in range(20)])
-    pairs = lost_by_task([Case("two", str(number), number < 1) for number in range(10)])
+    questions = regressions_by_task([Case("one", str(number), number < 2) for number in range(20)])
+    pairs = regressions_by_task([Case("two", str(number), number < 1) for number in range(10)])
     rows = forgotten_table(Forgotten(questions=questions, pairs=pairs))
     assert [row.task for row in rows] == ["two", "one", "all"]
     assert rows[0][1:] == ("10", "1", "10.0 [1.8, 40.4]", "-", "-", "-")
@@ -500,7 +502,7 @@ def test_the_table_has_a_row_a_task_and_one_for_all():
 
 
 def test_controls_say_what_each_forgot():
-    lost = lost_by_task([Case("one", str(number), number < 2) for number in range(20)]).total
+    lost = regressions_by_task([Case("one", str(number), number < 2) for number in range(20)]).total
     table = control_table(Controls(controls=(Control(name="a", forgotten=lost), Control(name="b"))))
     assert table.headings[-1] == "forgotten, %"
     assert [row[-1] for row in table.rows] == ["10.0 [2.8, 30.1]", "-"]
@@ -519,7 +521,7 @@ def test_a_run_says_what_was_forgotten_and_why_speed_was_not_measured(project, t
     forgotten = scores_of(project)["forgotten"]
     assert forgotten["questions"]["total"]["had_right"] == 4 and forgotten["questions"]["total"]["lost"] == 0
     assert forgotten["pairs"]["total"]["lost"] == 0
-    assert scores_of(project)["speed"]["not_measured"] == "not_in_this_process"
+    assert scores_of(project)["speed"]["not_measured"] == "remote"
     assert "speed: not measured, since the student does not run in this process" in output
     assert "test questions it had right" in output
     page = (project / "runs" / "a" / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""The profile: how the two models differ on each pair, what that tells, and how it is shown."""
+"""The measures of discrepancy: how the two models differ on each pair, what that tells, and how it is shown."""
 
 import json
 import math
@@ -13,17 +13,27 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import mannwhitneyu
 
 from makers import artifact, content, draw
-from parityalign.config.schema import EvidenceSettings
+from parityalign.config.backend import Backend
+from parityalign.config.schema import DiscrepancySettings
 from parityalign.core.artifacts import RunFolder, manifest_digest
-from parityalign.core.layout import PROFILES
-from parityalign.core.observations import EXPLANATIONS, PATHS, STUDENT, TEACHER, Observation, Observed, write_shard
-from parityalign.core.records import Explanation, Judged, Measure, Pair, Profile, Verdict, VerdictKind
+from parityalign.core.layout import PAIR_DISCREPANCIES
+from parityalign.core.records import Judged, Measure, Pair, PairDiscrepancy, Rationale, Verdict, VerdictKind
+from parityalign.core.signals import (
+    ON_RATIONALES,
+    RATIONALES,
+    STUDENT,
+    TEACHER,
+    Observation,
+    ObservationRef,
+    write_shard,
+)
 from parityalign.metrics._comparisons import Item, calibration, rank_correlation, separation, spread
-from parityalign.report.differences import difference_tables, measure_table, spreads
+from parityalign.models.backends import fake
+from parityalign.report.discrepancy import discrepancy_tables, measure_table, spreads
 from parityalign.report.page import write_report
 from parityalign.report.spreads import _ticks, spread_chart
-from parityalign.stages.profile import attention_divergence, write_profile
-from parityalign.stages.weighting import most_discrepant_first, pair_weights, signed_measure
+from parityalign.stages._measures import attention_divergence, write_pair_discrepancies
+from parityalign.stages.weighting import most_discrepant_first, pair_weights
 from projects import done, refusal
 
 HOSTILE = "<script>alert(1)</script>"
@@ -66,16 +76,16 @@ def spot(place: int) -> np.ndarray:
     return np.eye(GRID)[place]
 
 
-def observe(made, who: str, seen: dict[Pair, Observation | str], suffix: str = "") -> None:
-    """Writes what a model shows of pairs, or why it shows nothing."""
+def write_signals(made, who: str, seen: dict[Pair, Observation | str], suffix: str = "") -> None:
+    """Writes the signals of a model, or why there are none."""
     kept = [(each, found) for each, found in seen.items() if not isinstance(found, str)]
     rows = {each.pair_id: row for row, (each, _) in enumerate(kept)}
     if kept and not suffix:
         write_shard(made.path / f"{who}.safetensors", [found for _, found in kept])
     lines = [
-        Observed(pair_id=each.pair_id, why_not=found)
+        ObservationRef(pair_id=each.pair_id, why_not=found)
         if isinstance(found, str)
-        else Observed(
+        else ObservationRef(
             pair_id=each.pair_id,
             shard=None if suffix else f"{who}.safetensors",
             row=rows[each.pair_id],
@@ -85,21 +95,21 @@ def observe(made, who: str, seen: dict[Pair, Observation | str], suffix: str = "
         )
         for each, found in seen.items()
     ]
-    made.stream(f"{who}{suffix}.jsonl", Observed).append(lines)
+    made.stream(f"{who}{suffix}.jsonl", ObservationRef).append(lines)
 
 
-def profiled(folder, teacher, student, *, kinds=None, explanations=(), paths=None) -> tuple[list[Profile], dict]:
-    """The profiles of pairs from what is known of them by hand."""
+def compared(folder, teacher, student, *, kinds=None, rationales=(), scored=None) -> tuple[list[PairDiscrepancy], dict]:
+    """How the models differ on pairs, from signals that are written by hand."""
     made = artifact(folder)
-    observe(made, TEACHER, teacher)
-    observe(made, STUDENT, student)
-    made.stream(EXPLANATIONS, Explanation).append(list(explanations))
-    for who, seen in (paths or {}).items():
-        observe(made, who, seen, PATHS)
+    write_signals(made, TEACHER, teacher)
+    write_signals(made, STUDENT, student)
+    made.stream(RATIONALES, Rationale).append(list(rationales))
+    for who, seen in (scored or {}).items():
+        write_signals(made, who, seen, ON_RATIONALES)
     pairs = list(teacher)
     verdicts = [verdict(each, (kinds or {}).get(each, VerdictKind.TEACHER_ONLY)) for each in pairs]
-    counts = write_profile(made, [*map(Judged, pairs, verdicts)])
-    return list(made.stream(PROFILES, Profile)), counts
+    counts = write_pair_discrepancies(made, [*map(Judged, pairs, verdicts)])
+    return list(made.stream(PAIR_DISCREPANCIES, PairDiscrepancy)), counts
 
 
 # One pair
@@ -122,21 +132,21 @@ def test_the_divergence_is_zero_for_one_map_and_ln_two_for_two_apart():
     assert attention_divergence(spot(3), spot(4)) == pytest.approx(math.log(2))
 
 
-def test_a_pair_is_profiled_by_what_both_models_show_of_it(tmp_path):
+def test_a_pair_is_compared_by_the_signals_of_both_models(tmp_path):
     one = pair(0)
-    explanation = Explanation(pair_id=one.pair_id, text="the cup. Answer: tea")
-    (found,), counts = profiled(
+    rationale = Rationale(pair_id=one.pair_id, text="the cup. Answer: tea")
+    (found,), counts = compared(
         tmp_path,
         {one: shown(-0.5, spot(1), tokens=3)},
         {one: shown(-2.0, spot(2), tokens=2)},
-        explanations=[explanation],
-        paths={TEACHER: {one: shown(-1.0, None)}, STUDENT: {one: shown(-3.0, None)}},
+        rationales=[rationale],
+        scored={TEACHER: {one: shown(-1.0, None)}, STUDENT: {one: shown(-3.0, None)}},
     )
-    assert (found.confidence_gap, found.path_surprise, found.missing) == (1.5, -2.0, {})
+    assert (found.confidence_gap, found.rationale_gap, found.missing) == (1.5, 2.0, {})
     assert found.attention_divergence == pytest.approx(math.log(2), abs=1e-6)
     assert (found.teacher_logprob, found.teacher_tokens) == (-0.5, 3)
     assert (found.student_logprob, found.student_tokens) == (-2.0, 2)
-    assert counts == {"confidence_gap known": 1, "attention_divergence known": 1, "path_surprise known": 1}
+    assert counts == {"confidence_gap known": 1, "attention_divergence known": 1, "rationale_gap known": 1}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +161,7 @@ def test_a_pair_is_profiled_by_what_both_models_show_of_it(tmp_path):
 )
 def test_who_is_right_is_known_as_far_as_the_verdict_tells(tmp_path, kind, teacher, student):
     one = pair(0)
-    (found,), _ = profiled(tmp_path, {one: "opaque"}, {one: "opaque"}, kinds={one: kind})
+    (found,), _ = compared(tmp_path, {one: "opaque"}, {one: "opaque"}, kinds={one: kind})
     assert (found.verdict, found.teacher_right, found.student_right) == (kind, teacher, student)
 
 
@@ -160,44 +170,44 @@ def test_what_is_missing_stays_missing_with_the_reason_and_is_counted(tmp_path):
     teacher = dict.fromkeys([unsafe, blind, small, broken, untold], shown(-1, spot(0)))
     student = dict.fromkeys([served, small, untold], shown(-1, spot(0)))
     endless = shown(-math.inf, np.full(GRID, math.nan))
-    found, counts = profiled(
+    found, counts = compared(
         tmp_path,
         {served: "not_shown", **teacher, small: shown(-1, np.ones(4))},
         {**student, unsafe: "special_token", blind: shown(-1, None), broken: endless},
-        explanations=[Explanation(pair_id=untold.pair_id, text=None, why_not="other_answer")],
+        rationales=[Rationale(pair_id=untold.pair_id, text=None, why_not="other_answer")],
     )
-    missing = {profile.pair_id: profile.missing for profile in found}
+    missing = {each.pair_id: each.missing for each in found}
     assert missing[served.pair_id]["confidence_gap"] == "teacher_not_shown"
     assert missing[unsafe.pair_id]["attention_divergence"] == "student_special_token"
-    assert missing[blind.pair_id] == {"attention_divergence": "student_no_map", "path_surprise": "not_explained"}
+    assert missing[blind.pair_id] == {"attention_divergence": "student_no_map", "rationale_gap": "not_asked_for"}
     assert missing[small.pair_id]["attention_divergence"] == "other_grid"
     assert missing[broken.pair_id]["confidence_gap"] == "not_finite"
     assert missing[broken.pair_id]["attention_divergence"] == "not_finite"
-    assert missing[untold.pair_id] == {"path_surprise": "other_answer"}
-    for profile in found:
-        assert {measure for measure in Measure if getattr(profile, measure) is None} == profile.missing.keys()
+    assert missing[untold.pair_id] == {"rationale_gap": "other_answer"}
+    for each in found:
+        assert {measure for measure in Measure if getattr(each, measure) is None} == each.missing.keys()
     for measure in Measure:
         assert sum(count for name, count in counts.items() if name.startswith(measure)) == len(found)
 
 
-def test_a_profile_that_was_cut_off_is_continued_to_the_same_bytes(tmp_path):
+def test_a_comparison_that_was_cut_off_is_continued_to_the_same_bytes(tmp_path):
     pairs = {pair(number): shown(-number / 4, spot(number)) for number in range(5)}
-    profiled(tmp_path / "whole", pairs, pairs)
+    compared(tmp_path / "whole", pairs, pairs)
     whole = content(tmp_path / "whole" / "made")
-    profiled(tmp_path / "again", pairs, pairs)
-    path = tmp_path / "again" / "made" / PROFILES
+    compared(tmp_path / "again", pairs, pairs)
+    path = tmp_path / "again" / "made" / PAIR_DISCREPANCIES
     path.write_bytes(path.read_bytes()[:-70])
     verdicts = [verdict(each, VerdictKind.TEACHER_ONLY) for each in pairs]
-    write_profile(artifact(tmp_path / "again"), [*map(Judged, pairs, verdicts)])
+    write_pair_discrepancies(artifact(tmp_path / "again"), [*map(Judged, pairs, verdicts)])
     assert content(tmp_path / "again" / "made") == whole
 
 
 # Weights and order
 
 
-def profile(number: int, *, gap=None, teacher=None, divergence=None, surprise=None, **more) -> Profile:
+def differs(number: int, *, gap=None, teacher=None, divergence=None, rationale=None, **more) -> PairDiscrepancy:
     given = {"verdict": VerdictKind.TEACHER_ONLY, "teacher_right": True, "student_right": False, "task": "textvqa"}
-    return Profile(
+    return PairDiscrepancy(
         pair_id=f"p{number:03}",
         image_id=f"i{number}",
         teacher_logprob=teacher,
@@ -206,7 +216,7 @@ def profile(number: int, *, gap=None, teacher=None, divergence=None, surprise=No
         student_tokens=2,
         confidence_gap=gap,
         attention_divergence=divergence,
-        path_surprise=surprise,
+        rationale_gap=rationale,
         **{**given, **more},
     )
 
@@ -217,48 +227,47 @@ pools = st.lists(st.tuples(maybe, st.one_of(st.none(), st.floats(-60_000, 60_000
 
 @given(pools, st.sampled_from(["none", "teacher_confidence", "confidence_gap"]), st.floats(0.1, 8), st.randoms())
 def test_weights_are_positive_have_mean_one_and_do_not_hang_on_the_order(pool, by, exponent, chance):
-    profiles = [profile(number, teacher=teacher, gap=gap) for number, (teacher, gap) in enumerate(pool)]
-    chosen = EvidenceSettings(weight_by=by, weight_exponent=exponent)
-    weights = pair_weights(profiles, chosen)
-    assert weights.keys() == {each.pair_id for each in profiles}
+    those = [differs(number, teacher=teacher, gap=gap) for number, (teacher, gap) in enumerate(pool)]
+    chosen = DiscrepancySettings(weight_by=by, weight_exponent=exponent)
+    weights = pair_weights(those, chosen)
+    assert weights.keys() == {each.pair_id for each in those}
     assert all(weight > 0 for weight in weights.values())
     assert math.fsum(weights.values()) / len(weights) == pytest.approx(1)
-    chance.shuffle(profiles)
-    assert pair_weights(profiles, chosen) == weights
+    chance.shuffle(those)
+    assert pair_weights(those, chosen) == weights
     if by == "none":
         assert set(weights.values()) == {1.0}
 
 
 def test_a_teacher_that_is_sure_of_its_answer_counts_more_by_the_power_of_its_probability():
-    profiles = [profile(0, teacher=math.log(0.8)), profile(1, teacher=math.log(0.4)), profile(2)]
-    weights = pair_weights(profiles, EvidenceSettings(weight_by="teacher_confidence", weight_exponent=2))
+    those = [differs(0, teacher=math.log(0.8)), differs(1, teacher=math.log(0.4)), differs(2)]
+    weights = pair_weights(those, DiscrepancySettings(weight_by="teacher_confidence", weight_exponent=2))
     assert weights["p000"] / weights["p001"] == pytest.approx(4)
     assert weights["p002"] == 1
 
 
 def test_a_larger_confidence_gap_counts_more_by_the_teachers_part_of_both_probabilities():
-    profiles = [profile(0, gap=math.log(3)), profile(1, gap=0.0), profile(2, gap=500.0)]
-    weights = pair_weights(profiles, EvidenceSettings(weight_by="confidence_gap"))
+    those = [differs(0, gap=math.log(3)), differs(1, gap=0.0), differs(2, gap=500.0)]
+    weights = pair_weights(those, DiscrepancySettings(weight_by="confidence_gap"))
     assert weights["p000"] / weights["p001"] == pytest.approx(0.75 / 0.5)
     assert weights["p002"] / weights["p001"] == pytest.approx(1 / 0.5)
 
 
 def test_no_pairs_have_no_weights():
-    assert pair_weights([], EvidenceSettings(weight_by="teacher_confidence")) == {}
+    assert pair_weights([], DiscrepancySettings(weight_by="teacher_confidence")) == {}
 
 
 def test_the_most_discrepant_pair_comes_first_and_the_unknown_last():
-    profiles = [
-        profile(0, gap=1.0, surprise=-0.1),
-        profile(1),
-        profile(2, gap=3.0, surprise=-5.0),
-        profile(3, gap=-2.0),
+    those = [
+        differs(0, gap=1.0, rationale=0.1),
+        differs(1),
+        differs(2, gap=3.0, rationale=5.0),
+        differs(3, gap=-2.0),
     ]
-    assert [each.pair_id for each in most_discrepant_first(profiles, Measure.CONFIDENCE_GAP)] == [
+    assert [each.pair_id for each in most_discrepant_first(those, Measure.CONFIDENCE_GAP)] == [
         *("p002", "p000", "p003", "p001")
     ]
-    assert [each.pair_id for each in most_discrepant_first(profiles, Measure.PATH_SURPRISE)][:2] == ["p002", "p000"]
-    assert signed_measure(profiles[2], Measure.PATH_SURPRISE) == 5.0
+    assert [each.pair_id for each in most_discrepant_first(those, Measure.RATIONALE_GAP)][:2] == ["p002", "p000"]
 
 
 # What the numbers tell
@@ -341,11 +350,11 @@ def test_an_axis_has_a_few_round_numbers_between_its_ends(low, width):
     assert all(low - 1e-6 <= tick <= low + width + 1e-6 for tick in ticks)
 
 
-def some_profiles() -> list[Profile]:
+def some_pairs() -> list[PairDiscrepancy]:
     """Two tasks; the student is wrong where the gap is large."""
     chance = random.Random(0)
     return [
-        profile(
+        differs(
             number,
             gap=chance.gauss(2 * (number % 2), 1),
             teacher=-0.2,
@@ -353,16 +362,16 @@ def some_profiles() -> list[Profile]:
             task="chartqa" if number % 3 else "textvqa",
             verdict=VerdictKind.TEACHER_ONLY if number % 2 else VerdictKind.BOTH,
             student_right=number % 2 == 0,
-            missing={"path_surprise": "not_explained"} | ({"attention_divergence": "x_y"} if number % 5 == 0 else {}),
+            missing={"rationale_gap": "not_asked_for"} | ({"attention_divergence": "x_y"} if number % 5 == 0 else {}),
         )
         for number in range(120)
     ]
 
 
 def test_the_tables_have_every_count_and_do_not_hang_on_the_order_of_the_pairs():
-    profiles = some_profiles()
-    tables = difference_tables(profiles, ["textvqa", "chartqa"], seed=1)
-    gap, attention, path, area, together, sure = tables
+    those = some_pairs()
+    tables = discrepancy_tables(those, ["textvqa", "chartqa"], seed=1)
+    gap, attention, rationale, area, together, sure = tables
     assert [row[:2] for row in gap.rows][:2] == [
         ("textvqa", "gap (only the teacher is right)"),
         ("textvqa", "both are right"),
@@ -370,7 +379,10 @@ def test_the_tables_have_every_count_and_do_not_hang_on_the_order_of_the_pairs()
     assert [row[2:4] for row in gap.rows] == [("20", "20"), ("20", "20"), ("40", "40"), ("40", "40")]
     assert "Known of 96 of 120 pairs; not of the others: 24 x y." in attention.caption
     assert sum(int(row[3]) for row in attention.rows) == 96
-    assert (path.rows, "Known of 0 of 120 pairs; not of the others: 120 not explained" in path.caption) == ([], True)
+    assert (rationale.rows, "Known of 0 of 120 pairs; not of the others: 120 not asked for" in rationale.caption) == (
+        [],
+        True,
+    )
     assert [row[:2] for row in area.rows[:3]] == [
         ("confidence gap", each) for each in ("textvqa", "chartqa", "all tasks")
     ]
@@ -378,21 +390,21 @@ def test_the_tables_have_every_count_and_do_not_hang_on_the_order_of_the_pairs()
     assert area.rows[2][3:] == ("60", "60", "120")
     assert [row[3] for row in together.rows] == ["96"]
     assert ("chartqa", "teacher", "0.330", "0.670", "1.000", "80", "0") in sure.rows
-    shuffled = random.Random(4).sample(profiles, len(profiles))
-    again = difference_tables(shuffled, ["textvqa", "chartqa"], seed=1)
+    shuffled = random.Random(4).sample(those, len(those))
+    again = discrepancy_tables(shuffled, ["textvqa", "chartqa"], seed=1)
     assert [table.rows for table in again if table is not again[3]] == [t.rows for t in tables if t is not area]
 
 
 def test_on_the_terminal_the_distributions_stand_on_one_axis():
-    gap, *_ = difference_tables([profile(number, gap=number / 10) for number in range(101)], [], seed=0)
+    gap, *_ = discrepancy_tables([differs(number, gap=number / 10) for number in range(101)], [], seed=0)
     assert gap.headings[-1] == "from 0.50 to 9.50"
     assert gap.rows[0][-1] == "-------=========|========-------"
-    two = [profile(0, gap=2.0), profile(1, gap=4.0, verdict=VerdictKind.BOTH)]
-    assert [row[-1] for row in difference_tables(two, [], seed=0)[0].rows] == ["|" + 31 * ".", 31 * "." + "|"]
+    two = [differs(0, gap=2.0), differs(1, gap=4.0, verdict=VerdictKind.BOTH)]
+    assert [row[-1] for row in discrepancy_tables(two, [], seed=0)[0].rows] == ["|" + 31 * ".", 31 * "." + "|"]
 
 
 def test_a_measure_that_nobody_knows_has_a_sentence_and_no_rows():
-    told = measure_table([profile(0, missing=dict.fromkeys(Measure, "teacher_opaque"))], Measure.CONFIDENCE_GAP, [])
+    told = measure_table([differs(0, missing=dict.fromkeys(Measure, "teacher_opaque"))], Measure.CONFIDENCE_GAP, [])
     assert told.rows == []
     assert "Known of 0 of 1 pair; not of the others: 1 teacher opaque." in told.caption
 
@@ -404,8 +416,9 @@ MADE_OF = ("pairs", "verdicts")
 
 
 @pytest.fixture
-def run(tmp_path):
-    """A run whose evidence is there: eight pairs of two tasks, two gaps each."""
+def run(tmp_path, monkeypatch):
+    """A run whose models were compared: eight pairs of two tasks, two gaps each."""
+    monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))
     picture = draw(tmp_path / "pool" / "1.png", size=(40, 20))
     pairs = [pair(n, ["textvqa", "chartqa"][n // 4], str(picture), HOSTILE if n == 0 else "tea") for n in range(8)]
     kinds = [KINDS[number % 4] if number != 5 else VerdictKind.TEACHER_ONLY for number in range(8)]
@@ -420,15 +433,16 @@ def run(tmp_path):
         made.finish({})
         made_of = {name: json.loads((folder.path / name / "manifest.json").read_text()) for name in MADE_OF}
         of = {name: manifest_digest(manifest) for name, manifest in made_of.items()}
-        made = folder.artifact("evidence", inputs=of, settings={})
-        observe(made, TEACHER, {each: shown(-0.1, spot(3)) for each in pairs})
-        observe(made, STUDENT, {each: shown(-number, spot(number)) for number, each in enumerate(pairs)})
-        write_profile(made, [*map(Judged, pairs, verdicts)])
+        plan = {"discrepancy.max_new_tokens": 128, "discrepancy.rationales": False}
+        made = folder.artifact("discrepancy", inputs=of, settings=plan)
+        write_signals(made, TEACHER, {each: shown(-0.1, spot(3)) for each in pairs})
+        write_signals(made, STUDENT, {each: shown(-number, spot(number)) for number, each in enumerate(pairs)})
+        write_pair_discrepancies(made, [*map(Judged, pairs, verdicts)])
         made.finish({})
     (tmp_path / "run" / "run.yaml").write_text(
         "run: .\nseed: 3\nteacher: fake:t.json\nstudent: fake:s.json\n"
         f"tasks: {{textvqa: {{images: {tmp_path / 'pool'}}}, chartqa: {{images: {tmp_path / 'pool'}}}}}\n"
-        "evidence: {weight_by: teacher_confidence}\n"
+        "discrepancy: {weight_by: teacher_confidence}\n"
     )
     return tmp_path / "run"
 
@@ -440,48 +454,49 @@ def fill(folder, name, file, records):
 
 
 def test_the_command_prints_the_tables_and_the_pairs_that_differ_most(run):
-    output = done("profile", run)
+    output = done("discrepancy", run)
     assert "Confidence gap: " in output and "Known of 8 of 8 pairs." in output
-    assert "Path surprise" in output and "8 not explained" in output
+    assert "Rationale gap" in output and "8 not asked for" in output
     assert "area under the ROC curve" in output and "all tasks" in output
     first = next(line for line in output.splitlines() if "what is" in line)
     assert "what is 5?" in first and re.search(r"p005 +4\.900 +0\.693 +-", first)
 
 
-def test_the_list_is_filtered_sorted_cut_and_written_with_pair_profile_and_weight(run, tmp_path):
+def test_the_list_is_filtered_sorted_cut_and_written_with_pair_discrepancies_and_weight(run, tmp_path):
     out = tmp_path / "list.jsonl"
-    said = done("profile", run, "--sort", "attention_divergence", "--out", out)
+    said = done("discrepancy", run, "--sort", "attention_divergence", "--out", out)
     assert f"list: {out} (3 pairs)" in said
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["pair_id"] for row in rows] == ["p000", "p004", "p005"]
     assert rows[0]["answer"] == HOSTILE and rows[0]["verdict"] == "teacher_only" and rows[0]["weight"] == 1
-    done("profile", run, "--verdict", "both", "--task", "chartqa", "--top", "1", "--out", out)
+    done("discrepancy", run, "--verdict", "both", "--task", "chartqa", "--top", "1", "--out", out)
     assert [json.loads(line)["pair_id"] for line in out.read_text().splitlines()] == ["p007"]
 
 
-def test_a_task_without_evidence_is_refused_with_the_ones_that_have_it(run):
-    assert "Did you mean chartqa? Known: chartqa, textvqa" in refusal("profile", run, "--task", "chatqa")
+def test_a_task_without_compared_pairs_is_refused_with_the_ones_that_have_some(run):
+    assert "Did you mean chartqa? Known: chartqa, textvqa" in refusal("discrepancy", run, "--task", "chatqa")
 
 
-def test_a_run_without_evidence_is_told_what_to_do(run):
-    (run / "evidence" / "manifest.json").unlink()
-    unfinished = refusal("profile", run)
-    assert "is not finished" in unfinished and f"parityalign observe {run}" in unfinished
-    for path in (run / "evidence").iterdir():
-        path.unlink()
-    (run / "evidence").rmdir()
-    assert "Write `evidence: {always: true}` into" in refusal("profile", run)
+@pytest.mark.parametrize("gone", ["manifest.json", "pairs.jsonl"])
+def test_what_was_not_compared_is_shown_nowhere_and_needs_the_stages_before(run, gone):
+    (run / "discrepancy" / gone).unlink()
+    assert f"First: parityalign intake {run}" in refusal("discrepancy", run)
+
+
+def test_rationales_that_are_asked_for_later_are_missing(run):
+    text = (run / "run.yaml").read_text()
+    (run / "run.yaml").write_text(text.replace("weight_by: teacher_confidence", "rationales: true"))
+    assert f"First: parityalign intake {run}" in refusal("discrepancy", run)
 
 
 @pytest.mark.parametrize("made_again", MADE_OF)
-def test_evidence_of_earlier_pairs_or_verdicts_is_shown_nowhere(run, made_again):
+def test_what_earlier_pairs_or_verdicts_were_compared_by_is_shown_nowhere(run, made_again):
     assert "How the two models differ" in write_report(run).read_text()
     path = run / made_again / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"]["more.jsonl"] = {"sha256": "0", "bytes": 0}
     path.write_text(json.dumps(manifest))
-    said = refusal("profile", run)
-    assert "is of other pairs or verdicts than" in said and f"parityalign observe {run}" in said
+    assert f"First: parityalign intake {run}" in refusal("discrepancy", run)
     html = write_report(run).read_text()
     assert "How the two models differ" not in html and "Where the" not in html
 
@@ -489,7 +504,7 @@ def test_evidence_of_earlier_pairs_or_verdicts_is_shown_nowhere(run, made_again)
 def test_pairs_that_were_made_again_are_noticed(run):
     lines = (run / "pairs" / "pairs.jsonl").read_text().splitlines(keepends=True)
     (run / "pairs" / "pairs.jsonl").write_text("".join(lines[1:]))
-    assert "does not hold 1 of the pairs" in refusal("profile", run)
+    assert "does not hold 1 of the pairs" in refusal("discrepancy", run)
 
 
 def test_the_report_shows_the_differences_and_where_both_models_looked(run):
@@ -507,8 +522,8 @@ def test_the_report_shows_the_differences_and_where_both_models_looked(run):
     assert '<rect x="30.0" y="0.0" width="10.0" height="5.0" fill-opacity="0.75">' in html
 
 
-def test_without_evidence_the_report_is_as_before(run):
-    for path in (run / "evidence").iterdir():
+def test_without_the_comparison_the_report_is_as_before(run):
+    for path in (run / "discrepancy").iterdir():
         path.unlink()
     html = write_report(run).read_text()
     assert "How the two models differ" not in html and "<use" not in html and html.count("<img ") == 3
@@ -517,6 +532,6 @@ def test_without_evidence_the_report_is_as_before(run):
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=5))
 def test_every_distribution_can_be_drawn(values):
-    profiles = [profile(number, gap=value) for number, value in enumerate(values)]
-    chart = spread_chart("x", "X", spreads(profiles, Measure.CONFIDENCE_GAP, []))
+    those = [differs(number, gap=value) for number, value in enumerate(values)]
+    chart = spread_chart("x", "X", spreads(those, Measure.CONFIDENCE_GAP, []))
     assert "nan" not in chart and "inf" not in chart and chart.count("</rect>") == 2

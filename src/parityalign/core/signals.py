@@ -1,7 +1,7 @@
-"""What a model showed while it was given a pair's answer: small arrays, kept by the shard, found by the pair.
+"""Signals: the log-probabilities and attention of a model scored teacher-forced on the pairs' answers.
 
-A shard is one safetensors file for one batch of pairs. A line of the index (`Observed`) says where in which shard a
-pair's arrays lie. With the 16 likeliest tokens and an 8 x 8 map a pair of four tokens takes about 600 bytes.
+A shard is one safetensors file for one batch of pairs. A line of the index (`ObservationRef`) says where in which shard
+a pair's arrays lie. With the 16 likeliest tokens and an 8 x 8 map a pair of four tokens takes about 600 bytes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,19 +22,19 @@ from parityalign.core.records import Record
 Array = NDArray[Any]
 
 TEACHER, STUDENT = "teacher", "student"
-"""Who is observed; each has an index of that name."""
-PATHS = "_paths"
-"""Follows the model's name where it is observed while it is given the teacher's explanation."""
-EXPLANATIONS = "explanations.jsonl"
+"""The models that are scored; each has an index of that name."""
+ON_RATIONALES = "_rationales"
+"""Follows the model's name in the index of what it was scored on the teacher's rationales."""
+RATIONALES = "rationales.jsonl"
 
 TOP = 16
-"""Alternatives that are kept for each token."""
+"""Alternatives that are stored for each token."""
 _PER_TOKEN = ("ids", "ends", "logprobs", "top_ids", "top_logprobs", "tail")
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One model, given one answer token by token, its end token included. Log-probabilities are natural ones."""
+    """One model scored on one answer, its end token included. Log-probabilities are natural ones."""
 
     ids: Array
     """(tokens,) int32: the answer in the model's own tokens."""
@@ -49,8 +49,8 @@ class Observation:
     tail: Array
     """(tokens,) float16: the logarithm of the mass of all other tokens; -inf where nothing is left."""
     places: Array
-    """(cells,) float16: how much the answer's positions look at each cell of the picture (`placing.py`), row by row
-    from the upper left corner, sums to 1; empty where that cannot be known."""
+    """(cells,) float16: how much the answer's positions attend to each cell of the picture, row by row
+    from the upper left corner, sums to 1; empty where the attention cannot be read."""
 
     @property
     def mean_logprob(self) -> float:
@@ -58,12 +58,12 @@ class Observation:
         return float(self.logprobs.astype(np.float64).mean())
 
 
-class Observed(Record):
-    """One line of the index of observations."""
+class ObservationRef(Record):
+    """Where a pair's observation lies, or why there is none: one line of an index."""
 
     pair_id: str
     shard: str | None = None
-    """Name of the file; None where nothing but the mean was kept."""
+    """Name of the file; None where only the mean is stored."""
     row: int = 0
     tokens: int = 0
     mean_logprob: float | None = None
@@ -105,16 +105,16 @@ def read_shard(path: Path) -> list[Observation]:
     return [Observation(*row) for row in zip(*columns, places, strict=True)]
 
 
-def read_index(folder: Path, who: str) -> list[Observed]:
-    """What there is of one model: `TEACHER` or `STUDENT`, with `PATHS` behind it of the explanations.
+def read_index(folder: Path, who: str) -> list[ObservationRef]:
+    """The index of one model: `TEACHER` or `STUDENT`, followed by `ON_RATIONALES` for the scores on rationales.
 
     Raises:
         UserError: A line is no such record.
     """
-    return list(Stream(folder / f"{who}.jsonl", Observed, read_only=True))
+    return list(Stream(folder / f"{who}.jsonl", ObservationRef, read_only=True))
 
 
-def read_observations(folder: Path, index: Iterable[Observed]) -> Iterator[tuple[Observed, Observation]]:
+def read_observations(folder: Path, index: Iterable[ObservationRef]) -> Iterator[tuple[ObservationRef, Observation]]:
     """Each line of an index that has an observation, with it; one shard at a time is in memory.
 
     Args:

@@ -8,21 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parityalign.core import Measure, Profile, VerdictKind, content_id
+from parityalign.core import Measure, PairDiscrepancy, VerdictKind, content_id
 from parityalign.metrics import Item, Spread, calibration, rank_correlation, separation, spread
 from parityalign.report.flow import VERDICT_WORDS, in_order
 from parityalign.report.tables import ABSENT, counted
-from parityalign.stages import signed_measure
 
 MEASURE_WORDS: Mapping[Measure, str] = {
     Measure.CONFIDENCE_GAP: "confidence gap",
     Measure.ATTENTION_DIVERGENCE: "attention divergence",
-    Measure.PATH_SURPRISE: "path surprise",
+    Measure.RATIONALE_GAP: "rationale gap",
 }
 MEASURE_MEANING: Mapping[Measure, str] = {
     Measure.CONFIDENCE_GAP: "teacher's minus student's mean log-probability of the pair's answer, in nats a token",
-    Measure.ATTENTION_DIVERGENCE: "Jensen-Shannon divergence of where the models look, in nats (0 same, 0.693 apart)",
-    Measure.PATH_SURPRISE: "student's minus teacher's mean log-likelihood of the explanation, in nats a token",
+    Measure.ATTENTION_DIVERGENCE: "Jensen-Shannon divergence of the attention maps, in nats (0 same, 0.693 apart)",
+    Measure.RATIONALE_GAP: "teacher's minus student's mean log-probability of the rationale, in nats a token",
 }
 ALL = "all tasks"
 PLOT_WIDTH = 32
@@ -43,48 +42,46 @@ Spreads = Mapping[str, Mapping[VerdictKind, Spread]]
 """By task, then by verdict; only where there are values."""
 
 
-def spreads(profiles: Sequence[Profile], measure: Measure, tasks: Sequence[str]) -> Spreads:
+def spreads(pairs: Sequence[PairDiscrepancy], measure: Measure, tasks: Sequence[str]) -> Spreads:
     """How a measure is distributed, by task and verdict.
 
     Args:
-        profiles: All of a run.
+        pairs: All of a run, compared.
         measure: Which.
         tasks: In the order in which they are shown.
     """
     found = {}
-    for task, of_task in _by_task(profiles, tasks).items():
+    for task, of_task in _by_task(pairs, tasks).items():
         known = {kind: spread(_known(of_task, measure, kind)) for kind in VERDICT_WORDS}
         if any(known.values()):
             found[task] = {kind: value for kind, value in known.items() if value}
     return found
 
 
-def difference_tables(profiles: Sequence[Profile], tasks: Sequence[str], *, seed: int) -> list[Table]:
+def discrepancy_tables(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str], *, seed: int) -> list[Table]:
     """All that is told of the discrepancies where nothing can be drawn; see `measure_table` and `relation_tables`."""
-    plotted = [
-        _plotted(measure_table(profiles, measure, tasks), spreads(profiles, measure, tasks)) for measure in Measure
-    ]
-    return [*plotted, *relation_tables(profiles, tasks, seed=seed)]
+    plotted = [_plotted(measure_table(pairs, measure, tasks), spreads(pairs, measure, tasks)) for measure in Measure]
+    return [*plotted, *relation_tables(pairs, tasks, seed=seed)]
 
 
-def measure_table(profiles: Sequence[Profile], measure: Measure, tasks: Sequence[str]) -> Table:
+def measure_table(pairs: Sequence[PairDiscrepancy], measure: Measure, tasks: Sequence[str]) -> Table:
     """A measure's count, mean and quartiles by task and verdict; arguments as in `spreads`."""
-    counts = Counter((profile.task, profile.verdict) for profile in profiles)
+    counts = Counter((pair.task, pair.verdict) for pair in pairs)
     rows = [
         (task, VERDICT_WORDS[kind], f"{counts[task, kind]:,}", f"{found.n:,}", *_described(found))
-        for task, of_task in spreads(profiles, measure, tasks).items()
+        for task, of_task in spreads(pairs, measure, tasks).items()
         for kind, found in of_task.items()
     ]
     headings = ("task", "verdict", "pairs", "known", "mean", "25 %", "median", "75 %")
-    caption = f"{MEASURE_WORDS[measure].capitalize()}: {MEASURE_MEANING[measure]}. {_missing(profiles, measure)}"
+    caption = f"{MEASURE_WORDS[measure].capitalize()}: {MEASURE_MEANING[measure]}. {_missing(pairs, measure)}"
     return Table(caption, headings, rows, words=2)
 
 
-def relation_tables(profiles: Sequence[Profile], tasks: Sequence[str], *, seed: int) -> list[Table]:
+def relation_tables(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str], *, seed: int) -> list[Table]:
     """What the discrepancies say of the student being wrong, of one another, and how well each model knows itself.
 
     Args:
-        profiles: All of a run.
+        pairs: All of a run, compared.
         tasks: In the order in which they are shown.
         seed: Of the intervals.
     """
@@ -94,20 +91,20 @@ def relation_tables(profiles: Sequence[Profile], tasks: Sequence[str], *, seed: 
             "95 % interval from a bootstrap over images. 0.5: not at all; 1: a larger discrepancy is always a wrong "
             "answer.",
             ("discrepancy", "task", "area", "wrong", "right", "images"),
-            _separation_rows(profiles, tasks, seed),
+            _separation_rows(pairs, tasks, seed),
             words=2,
         ),
         Table(
             "How the discrepancies go together over the pairs that have both: Spearman's rank correlation.",
             ("discrepancy", "with", "correlation", "pairs"),
-            _correlation_rows(profiles),
+            _correlation_rows(pairs),
             words=2,
         ),
         Table(
             "How well each model's probability of the pair's answer says how often its own answer is right: expected "
             "calibration error over 10 bins of equal count, where it was asked.",
             ("task", "model", "error", "mean probability", "right", "pairs", "not known"),
-            _calibration_rows(profiles, tasks),
+            _calibration_rows(pairs, tasks),
             words=2,
         ),
     ]
@@ -138,29 +135,29 @@ def _plot(value: Spread, low: float, high: float) -> str:
     return "".join(cells)
 
 
-def _by_task(profiles: Sequence[Profile], tasks: Sequence[str]) -> dict[str, list[Profile]]:
-    found: dict[str, list[Profile]] = {task: [] for task in in_order((each.task for each in profiles), tasks)}
-    for profile in profiles:
-        found[profile.task].append(profile)
+def _by_task(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str]) -> dict[str, list[PairDiscrepancy]]:
+    found: dict[str, list[PairDiscrepancy]] = {task: [] for task in in_order((each.task for each in pairs), tasks)}
+    for pair in pairs:
+        found[pair.task].append(pair)
     return found
 
 
-def _scopes(profiles: Sequence[Profile], tasks: Sequence[str]) -> dict[str, Sequence[Profile]]:
-    """Each task's profiles, then all of them where there are several tasks."""
-    by_task = _by_task(profiles, tasks)
-    return {**by_task, ALL: profiles} if len(by_task) > 1 else {**by_task}
+def _scopes(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str]) -> dict[str, Sequence[PairDiscrepancy]]:
+    """Each task's pairs, then all of them where there are several tasks."""
+    by_task = _by_task(pairs, tasks)
+    return {**by_task, ALL: pairs} if len(by_task) > 1 else {**by_task}
 
 
-def _known(profiles: Sequence[Profile], measure: Measure, kind: VerdictKind) -> list[float]:
-    values = (getattr(profile, measure) for profile in profiles if profile.verdict == kind)
+def _known(pairs: Sequence[PairDiscrepancy], measure: Measure, kind: VerdictKind) -> list[float]:
+    values = (getattr(pair, measure) for pair in pairs if pair.verdict == kind)
     return [value for value in values if value is not None]
 
 
-def _missing(profiles: Sequence[Profile], measure: Measure) -> str:
+def _missing(pairs: Sequence[PairDiscrepancy], measure: Measure) -> str:
     """How many pairs lack the measure, and why."""
-    why = Counter(profile.missing[measure] for profile in profiles if measure in profile.missing)
+    why = Counter(pair.missing[measure] for pair in pairs if measure in pair.missing)
     reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in why.most_common())
-    known = f"Known of {len(profiles) - why.total():,} of {counted(len(profiles), 'pair')}"
+    known = f"Known of {len(pairs) - why.total():,} of {counted(len(pairs), 'pair')}"
     return f"{known}; not of the others: {reasons}." if reasons else f"{known}."
 
 
@@ -168,14 +165,14 @@ def _described(found: Spread) -> tuple[str, ...]:
     return tuple(f"{value:.3f}" for value in (found.mean, found.quarter, found.median, found.three_quarters))
 
 
-def _separation_rows(profiles: Sequence[Profile], tasks: Sequence[str], seed: int) -> list[tuple[str, ...]]:
+def _separation_rows(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str], seed: int) -> list[tuple[str, ...]]:
     rows = []
     for measure in Measure:
-        for scope, of_scope in _scopes(profiles, tasks).items():
+        for scope, of_scope in _scopes(pairs, tasks).items():
             items = [
-                Item(value, profile.student_wrong, profile.image_id)
-                for profile in of_scope
-                if (value := signed_measure(profile, measure)) is not None and profile.student_wrong is not None
+                Item(value, pair.student_wrong, pair.image_id)
+                for pair in of_scope
+                if (value := getattr(pair, measure)) is not None and pair.student_wrong is not None
             ]
             if found := separation(items, _chance(seed, measure, scope)):
                 interval = f" [{found.interval[0]:.3f}, {found.interval[1]:.3f}]" if found.interval else ""
@@ -184,10 +181,10 @@ def _separation_rows(profiles: Sequence[Profile], tasks: Sequence[str], seed: in
     return rows
 
 
-def _correlation_rows(profiles: Sequence[Profile]) -> list[tuple[str, ...]]:
+def _correlation_rows(pairs: Sequence[PairDiscrepancy]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for one, other in combinations(Measure, 2):
-        both = [(signed_measure(profile, one), signed_measure(profile, other)) for profile in profiles]
+        both = [(getattr(pair, one), getattr(pair, other)) for pair in pairs]
         known = [(a, b) for a, b in both if a is not None and b is not None]
         if known:
             found = rank_correlation([a for a, _ in known], [b for _, b in known])
@@ -196,11 +193,11 @@ def _correlation_rows(profiles: Sequence[Profile]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _calibration_rows(profiles: Sequence[Profile], tasks: Sequence[str]) -> list[tuple[str, ...]]:
+def _calibration_rows(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str]) -> list[tuple[str, ...]]:
     rows = []
-    for task, of_task in _by_task(profiles, tasks).items():
+    for task, of_task in _by_task(pairs, tasks).items():
         for who in ("teacher", "student"):
-            known = sorted(told for profile in of_task if (told := _sure_and_right(profile, who)))
+            known = sorted(told for pair in of_task if (told := _sure_and_right(pair, who)))
             found = calibration([sure for sure, _, _ in known], [right for _, _, right in known])
             if found:
                 numbers = (f"{value:.3f}" for value in (found.error, found.probability, found.right))
@@ -208,11 +205,11 @@ def _calibration_rows(profiles: Sequence[Profile], tasks: Sequence[str]) -> list
     return rows
 
 
-def _sure_and_right(profile: Profile, who: str) -> tuple[float, str, bool] | None:
+def _sure_and_right(pair: PairDiscrepancy, who: str) -> tuple[float, str, bool] | None:
     """The probability that the model gives the pair's whole answer, and whether its own answer was right."""
-    logprob, tokens, right = (getattr(profile, f"{who}_{what}") for what in ("logprob", "tokens", "right"))
+    logprob, tokens, right = (getattr(pair, f"{who}_{what}") for what in ("logprob", "tokens", "right"))
     # The identity in between makes an order of equal probabilities that says nothing of right and wrong.
-    return None if logprob is None or right is None else (math.exp(logprob * tokens), profile.pair_id, right)
+    return None if logprob is None or right is None else (math.exp(logprob * tokens), pair.pair_id, right)
 
 
 def _chance(seed: int, *names: str) -> np.random.Generator:
