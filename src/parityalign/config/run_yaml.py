@@ -202,7 +202,8 @@ def _in_words(problem: ErrorDetails, kind: type[Settings] = RunConfig, before: s
     if problem["type"] == "missing":
         return f"{key!r} is missing"
     if problem["type"] == "value_error":
-        return f"{key.removesuffix('.[key]')!r}: {problem['ctx']['error']}"
+        said = str(problem["ctx"]["error"])
+        return f"{key.removesuffix('.[key]')!r}: {said}" if key else said
     return f"{key!r} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 

@@ -52,7 +52,8 @@ STAGE = Stage(
     "identify",
     artifact="verdicts",
     of=("pairs", "student model", "teacher model", "answer prompt", "metric"),
-    settings=("identify", "filters"),
+    settings=("identify",),
+    derived=lambda run: {"filters": list(run.config.filters)} if run.config.filters else {},
     work=_work,
     help="Find the gaps: pairs that the teacher has right and the student wrong.",
 )
