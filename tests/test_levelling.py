@@ -1,4 +1,4 @@
-"""Levelling in a run: the evidence it is given, with fake models, and terms that nothing is known for."""
+"""Levelling in a run: the signals it is given, with fake models, and terms that nothing is known for."""
 
 import json
 
@@ -26,7 +26,7 @@ def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, m
     said = refusal("run", config)
     assert f"has the term '{term}', but the teacher fake:" in said
     assert "showed nothing for it on any pair" in said
-    assert (project / "runs" / "a" / "evidence" / "manifest.json").exists()
+    assert (project / "runs" / "a" / "discrepancy" / "manifest.json").exists()
 
 
 @pytest.mark.slow
@@ -39,30 +39,32 @@ def test_of_the_discrepancy_objective_what_the_teacher_shows_nothing_for_is_left
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("evidence", [{"explain": True}, {"always": True}])
-def test_asking_for_what_a_term_asks_for_anyway_changes_nothing(project, trainable, evidence):
+@pytest.mark.parametrize("asked", [{"rationales": True}, {"always": True}])
+def test_asking_for_what_a_term_asks_for_anyway_changes_nothing(project, trainable, asked):
     done("run", configure(project, level={"objective": "discrepancy"}))
-    said = done("run", configure(project, level={"objective": "discrepancy"}, evidence=evidence))
+    said = done("run", configure(project, level={"objective": "discrepancy"}, discrepancy=asked))
     assert said.count("up to date: nothing changed") >= 5
     assert "done again" not in said
 
 
 @pytest.mark.slow
-def test_explanations_that_are_there_stay_where_nobody_asks_for_them_any_more(project, trainable):
-    done("run", configure(project, evidence={"explain": True}))
-    said = done("run", configure(project, evidence={"always": True}))
-    assert "observe: up to date" in said
-    assert "observe: done again" in done("run", configure(project, evidence={"always": True, "max_new_tokens": 9}))
+def test_rationales_that_are_there_stay_where_nobody_asks_for_them_any_more(project, trainable):
+    done("run", configure(project, discrepancy={"rationales": True}))
+    said = done("run", configure(project, discrepancy={"always": True}))
+    assert "discrepancy: up to date" in said
+    assert "discrepancy: done again" in done(
+        "run", configure(project, discrepancy={"always": True, "max_new_tokens": 9})
+    )
 
 
 @pytest.mark.slow
-def test_asking_for_explanations_gathers_evidence(project, trainable):
-    done("run", configure(project, evidence={"explain": True}))
-    evidence = project / "runs" / "a" / "evidence"
-    replies = [json.loads(line) for line in (evidence / "explanation_replies.jsonl").read_text().splitlines()]
+def test_asking_for_rationales_compares_the_models(project, trainable):
+    done("run", configure(project, discrepancy={"rationales": True}))
+    found = project / "runs" / "a" / "discrepancy"
+    replies = [json.loads(line) for line in (found / "rationale_replies.jsonl").read_text().splitlines()]
     assert sorted(reply["text"] for reply in replies) == sorted(WORDS)  # the fake teacher says what it sees
-    # Which is no explanation.
-    assert json.loads((evidence / "manifest.json").read_text())["counts"]["explanation unreadable"] == len(WORDS)
+    # Which is no rationale.
+    assert json.loads((found / "manifest.json").read_text())["counts"]["rationale unreadable"] == len(WORDS)
 
 
 @pytest.mark.slow
@@ -80,22 +82,29 @@ def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, tr
         return plain(run, *told)
 
     monkeypatch.setattr(pipeline_run, "leveller", leveller)
-    done("run", configure(project, evidence={"weight_by": weight_by}))
+    done("run", configure(project, discrepancy={"weight_by": weight_by}))
     assert [evidence and evidence.weights for evidence in made] == [None if weight_by == "none" else {"a": 2.0}]
     inputs = json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["inputs"]
-    assert ("evidence" in inputs) == (weight_by != "none")
+    assert ("discrepancy" in inputs) == (weight_by != "none")
 
 
 @pytest.mark.slow
 def test_weights_that_nothing_is_known_for_are_refused_by_name(project, monkeypatch):
     pretend(monkeypatch)
-    said = refusal("run", configure(project, evidence={"weight_by": "confidence_gap"}))
-    assert "evidence.weight_by is confidence_gap, but the teacher fake:" in said
+    said = refusal("run", configure(project, discrepancy={"weight_by": "confidence_gap"}))
+    assert "discrepancy.weight_by is confidence_gap, but the teacher fake:" in said
     assert "Set it to none" in said
 
 
-@pytest.mark.slow
-def test_observing_without_a_reason_is_refused_with_the_way_to_do_it(project, trainable):
-    config = configure(project)
-    done("run", config)
-    assert "evidence: {always: true}" in refusal("observe", project / "runs" / "a")
+def test_the_command_compares_the_models_of_a_run_that_did_not_ask_for_it(project, trainable):
+    run = project / "runs" / "a"
+    done("run", configure(project))
+    asked, scores = (run / "run.yaml").read_text(), (run / "scores.json").read_bytes()
+    assert not (run / "discrepancy").exists()
+    said = done("discrepancy", run)
+    assert "discrepancy: done" in said and "teacher opaque" in said
+    assert (run / "discrepancy" / "manifest.json").exists()
+    assert ((run / "run.yaml").read_text(), (run / "scores.json").read_bytes()) == (asked, scores)
+    again = done("discrepancy", run)
+    assert "discrepancy:" not in again and again.splitlines()[-1] == said.splitlines()[-1]
+    assert "discrepancy" not in done("run", configure(project))

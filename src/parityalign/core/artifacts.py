@@ -294,10 +294,6 @@ class RunFolder:
                 file.write(json.dumps(row) + "\n")
 
 
-_NOTHING: tuple[object, ...] = (None, [], {})
-"""Values of a setting that make no difference where another version of the package does not know it."""
-
-
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """What made the two plans differ, in words; None if they are the same."""
     old, new = before["settings"], now["settings"]
@@ -310,7 +306,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
     found += [
         f"{key} ({_short(either[key])}) " + ("matters now" if key in new else "no longer matters")
         for key in sorted(old.keys() ^ new.keys())
-        if either[key] not in _NOTHING
+        if either[key] is not None
     ]
     found += [
         f"its input {key} " + ("changed" if key in before["inputs"] and key in now["inputs"] else "came or went")
