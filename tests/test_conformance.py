@@ -148,6 +148,7 @@ def test_a_batch_of_one_writes_what_a_batch_of_eight_writes(model, examples):
     assert len({len(text.split()) for text in together}) > 1, "rows should end at different places"
 
 
+@pytest.mark.slow
 @pytest.mark.check("left padding for generating, right for training; it changes nothing")
 def test_padding_is_on_its_side_and_changes_nothing(model, rows, examples):
     for given in prompts_given(model, [asked(example) for example in examples]):

@@ -96,6 +96,7 @@ def test_weights_that_nothing_is_known_for_are_refused_by_name(project, monkeypa
     assert "Set it to none" in said
 
 
+@pytest.mark.slow
 def test_the_command_compares_the_models_of_a_run_that_did_not_ask_for_it(project, trainable):
     run = project / "runs" / "a"
     done("run", configure(project))

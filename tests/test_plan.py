@@ -73,6 +73,7 @@ def configured(folder: Path, **changes) -> Path:
     return folder / "run.yaml"
 
 
+@pytest.mark.slow
 def test_prompt_tokens_of_the_embedded_models_are_what_their_processors_give(pool):
     config = load_config(configured(pool, annotate={"pairs_per_image": 3}))
     rows = {(row.stage, row.model): row for row in projected(config, NOT_MEASURED).rows}
@@ -211,6 +212,7 @@ def published_size(name: str) -> Size:
     return size_of(place_of(name, AS_IT_IS, offline=True), AS_IT_IS)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     images=st.integers(0, 3000),

@@ -1,6 +1,7 @@
 """`import parityalign`: a run from a notebook, answers judged without a run, metrics."""
 
 import json
+import sys
 
 import pytest
 
@@ -22,6 +23,16 @@ def test_a_run_is_opened_and_worked_on_up_to_a_stage_and_read(project):
     assert repr(run).endswith(": intake, annotate, identify>")
 
 
+def test_pairs_that_were_written_anew_are_not_shown_with_verdicts_of_earlier_ones(project):
+    run = pa.open_run(project / "run.yaml", progress=mute).upto("identify")
+    replies = (project / "teacher.json").read_text()
+    (project / "teacher.json").write_text(replies.replace("What is written?", "Which word is it?"))
+    run.upto("annotate")
+    with pytest.raises(pa.UserError, match=r"are of earlier pairs: call upto\('identify'\)"):
+        run.judged  # noqa: B018
+
+
+@pytest.mark.slow
 def test_a_whole_run_ends_with_scores_a_student_and_a_report(project, trainable):
     run = pa.open_run(project / "run.yaml", progress=mute)()
     assert run.scores.mean_gain.score == 50.0
@@ -36,12 +47,22 @@ def test_a_run_is_opened_by_settings_as_a_file_would_give_them(project, monkeypa
         "runs/b",
         teacher="fake:teacher.json",
         student="fake:student.json",
-        tasks={"textvqa": {"images": "pool"}},
+        tasks={"textvqa": {"images": ["pool"], "test": project / "test"}},
         progress=mute,
     )
     assert len(run.upto("annotate").pairs) == 8
     with pytest.raises(pa.UserError, match="unknown setting 'sede'"):
         pa.open_run("runs/c", sede=1)
+    for given in ("run.yaml", run.config):
+        with pytest.raises(pa.UserError, match="and the settings seed. .*name a run folder"):
+            pa.open_run(given, seed=1)
+
+
+def test_without_pandas_a_table_is_refused_with_what_to_install(project, monkeypatch):
+    run = pa.open_run(project / "run.yaml", progress=mute).upto("intake")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(pa.UserError, match=r"pip install 'parityalign\[pandas\]'"):
+        run.to_pandas("images")
 
 
 def test_tables_of_a_run_are_data_frames(project):
@@ -50,6 +71,11 @@ def test_tables_of_a_run_are_data_frames(project):
     gaps = run.to_pandas("gaps")
     assert isinstance(gaps, pd.DataFrame) and list(gaps["question"]) == [pair.question for pair in run.gaps]
     assert list(run.to_pandas("verdicts")["verdict"]) == [verdict.verdict for verdict in run.verdicts]
+    judged = run.to_pandas("judged").set_index("pair_id")
+    assert len(judged) == len(run.judged)
+    for pair, verdict in run.judged:
+        row = judged.loc[pair.pair_id]
+        assert (row["answer"], row["student_text"]) == (pair.answer, verdict.student_text)
     with pytest.raises(pa.UserError, match="no table 'gap'.*gaps"):
         run.to_pandas("gap")
 
@@ -108,6 +134,7 @@ def test_the_face_lists_what_it_has_and_knows_nothing_else():
         pa.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_command_line_and_the_face_do_the_same(project, trainable, tmp_path):
     from projects import done
 

@@ -5,8 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from parityalign.cli.progress import progress as shown_progress
-from parityalign.cli.progress import table
+from parityalign.cli.tables import table
+from parityalign.pipeline.progress import shown_progress
 
 
 @pytest.fixture
@@ -81,3 +81,11 @@ def test_a_table_loses_nothing_where_there_is_little_room(width):
     assert "…" not in shown
     for part in ("1,200", "62.0", "65.1]", "+15.6]"):
         assert part in shown
+
+
+def test_a_notebook_gets_lines_of_text(monkeypatch, capsys):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a kernel does
+    with shown_progress() as progress:
+        progress("annotate", 10, 10)
+    assert capsys.readouterr().out == "annotate: 10 of 10\n"

@@ -244,6 +244,7 @@ def test_training_lowers_the_loss_on_the_trained_pairs(levelled, student, pairs)
     assert loss_on(levelled[0], pairs[:9]) < loss_on(student, pairs[:9]) - 1
 
 
+@pytest.mark.slow
 def test_the_result_tells_what_happened(levelled, student, pairs):
     out, result, seen = levelled
     assert (result.steps, result.skipped_steps) == (12, 0)

@@ -56,7 +56,7 @@ def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
     done = 0
     for task in WORLDS:
         for part, pictures in (
-            ("pool", _write_pool(folder, task, seed)),
+            ("pool", write_pool(folder, task, seed, POOL_PICTURES)),
             ("test", write_test(folder, task, seed, TEST_PICTURES)),
         ):
             for picture in pictures:
@@ -111,9 +111,17 @@ def truth(task: str, image: Path) -> tuple[Fact, ...]:
     return (*facts, *(fact for fact in implied(facts) if fact.question not in drawn))
 
 
-def _write_pool(folder: Path, task: str, seed: int) -> Iterator[Picture]:
+def write_pool(folder: Path, task: str, seed: int, pictures: int) -> Iterator[Picture]:
+    """Draws unlabelled pictures, picture by picture.
+
+    Args:
+        folder: Gets the folder `pool/TASK`.
+        task: The world.
+        seed: Of the demo whose pool pictures these are; other seeds draw others.
+        pictures: How many.
+    """
     (folder / "pool" / task).mkdir(parents=True)
-    for picture_seed in seeds(POOL_SEEDS, task, seed, POOL_PICTURES):
+    for picture_seed in seeds(POOL_SEEDS, task, seed, pictures):
         picture = WORLDS[task](Random(picture_seed))
         picture.image.save(pool_file(folder, task, picture_seed), quality=90)
         yield picture

@@ -2,7 +2,8 @@
 
 run = open_run("RUN.yaml")
 run.upto("identify")
-run.gaps, run.scores, run.to_pandas("gaps")
+run.gaps, run.to_pandas("judged")
+run.upto().scores
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,30 +54,58 @@ TABLES: Mapping[str, tuple[str, str, type[Record]]] = {
     "gaps": ("verdicts", "gaps.jsonl", Pair),
 }
 """What can be read as records: its name, and in which artifact's file it lies."""
+JUDGED = "judged"
+"""The table that is made of two: pairs and their verdicts."""
 
 
 def open_run(run: str | Path | RunConfig, *, progress: Progress | None = None, **settings: object) -> "OpenRun":
     """Opens a run; nothing is made or loaded before `upto`.
 
     Args:
-        run: A RUN.yaml, the folder of a run that was begun, or a configuration. With `settings`: the run folder.
-        progress: Told (step, items done, items in all). None: bars on a terminal, lines elsewhere.
-        settings: What a RUN.yaml would say: `teacher`, `student`, `tasks`, ... Relative paths start at the working
-            directory.
+        run: A RUN.yaml, the folder of a run that was begun, or a configuration. With `settings`: the run folder,
+            begun or not.
+        progress: Told (step, items done, items in all). None: bars on a terminal, lines elsewhere, as in notebooks.
+        settings: In the place of a RUN.yaml, what it would say: `teacher`, `student`, `tasks`, ... (docs/settings.md).
+            Relative paths start at the working directory.
 
     Raises:
         UserError: There is no such file or run, or a setting is wrong.
     """
     if settings:
-        return OpenRun(config_of({"run": str(run), **settings}), progress)
+        return OpenRun(config_of({"run": _folder_of(run, settings), **_written(settings)}), progress)
     if isinstance(run, RunConfig):
         return OpenRun(run, progress)
     path = Path(run)
     return OpenRun(config_in(path) if path.is_dir() else load_config(path), progress)
 
 
+def _folder_of(run: str | Path | RunConfig, settings: Mapping[str, object]) -> str:
+    if isinstance(run, RunConfig) or Path(run).is_file():
+        given = "a configuration" if isinstance(run, RunConfig) else f"the file {run}"
+        raise UserError(
+            f"open_run was given {given} and the settings {', '.join(settings)}. Settings stand in the place of a "
+            "RUN.yaml: name a run folder with them, or change the file"
+        )
+    return str(run)
+
+
+def _written(settings: Mapping[str, object]) -> dict[str, object]:
+    """As a file would have them: paths are text there."""
+    return {key: _as_text(value) for key, value in settings.items()}
+
+
+def _as_text(value: object) -> object:
+    if isinstance(value, Mapping):
+        return _written(value)
+    if isinstance(value, list | tuple):
+        return [_as_text(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 class OpenRun:
     """A run, to work on and to read. The run folder is locked only while `upto` works.
+
+    What is read comes from the run folder each time, so another process may do the work.
 
     Attributes:
         config: The configuration.
@@ -104,7 +133,10 @@ class OpenRun:
         Args:
             stage: As its command is called: `intake`, `annotate`, `identify`, `level`, `evaluate`, ...
             alone: Whether the stages before have to be up to date already.
-            redo: Whether the results of another configuration may be worked over.
+            redo: Whether the results of other models or images may be worked over. Other settings need no leave.
+
+        Returns:
+            The run itself, so that `run.upto("identify").gaps` can be written.
 
         Raises:
             UserError: There is no such stage, or something stands in the way; what was computed is kept.
@@ -150,8 +182,15 @@ class OpenRun:
 
     @property
     def judged(self) -> list[Judged]:
-        """The pairs with their verdicts."""
-        return [Judged(pair, verdict) for pair, verdict in zip(self.pairs, self.verdicts, strict=True)]
+        """The pairs with their verdicts.
+
+        Raises:
+            UserError: The pairs were written anew since they were judged.
+        """
+        pairs, verdicts = self.pairs, self.verdicts
+        if [pair.pair_id for pair in pairs] != [verdict.pair_id for verdict in verdicts]:
+            raise UserError(f"the verdicts of {self.path} are of earlier pairs: call upto('identify')")
+        return [Judged(pair, verdict) for pair, verdict in zip(pairs, verdicts, strict=True)]
 
     @property
     def gaps(self) -> list[Pair]:
@@ -175,7 +214,10 @@ class OpenRun:
         return self.path / REPORT
 
     def to_pandas(self, table: str) -> "pd.DataFrame":
-        """One of `TABLES` as a data frame, a row a record.
+        """Records as a data frame, a row a record.
+
+        Args:
+            table: `images`, `replies`, `pairs`, `verdicts`, `gaps`, or `judged` for pairs and verdicts side by side.
 
         Raises:
             UserError: There is no such table, it was not made yet, or pandas is not installed.
@@ -183,11 +225,13 @@ class OpenRun:
         try:
             import pandas as pd  # noqa: PLC0415
         except ModuleNotFoundError as problem:
-            raise missing_package("to_pandas", "pandas", "pandas") from problem
-        if table not in TABLES:
-            raise UserError(f"there is no table {table!r}; there are {', '.join(TABLES)}")
-        rows = [record.model_dump(mode="json") for record in self._read(table, TABLES[table][2])]
-        return pd.DataFrame(rows, columns=[*TABLES[table][2].model_fields])
+            raise missing_package("to_pandas", "pandas", "'parityalign[pandas]'") from problem
+        if table not in (*TABLES, JUDGED):
+            raise UserError(f"there is no table {table!r}; there are {', '.join((*TABLES, JUDGED))}")
+        kinds = (Pair, Verdict) if table == JUDGED else (TABLES[table][2],)
+        columns = dict.fromkeys(field for kind in kinds for field in kind.model_fields)
+        rows = self.judged if table == JUDGED else [(record,) for record in self._read(table, *kinds)]
+        return pd.DataFrame([_row(*records) for records in rows], columns=[*columns])
 
     def _read(self, table: str, kind: type[R]) -> list[R]:
         artifact, file, _ = TABLES[table]
@@ -197,6 +241,10 @@ class OpenRun:
                 f"or run: parityalign run {self.path / CONFIG}"
             )
         return list(Stream(self.path / artifact / file, kind, read_only=True))
+
+
+def _row(*records: Record) -> dict[str, object]:
+    return {field: value for record in records for field, value in record.model_dump(mode="json").items()}
 
 
 def identify(

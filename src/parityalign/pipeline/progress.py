@@ -88,6 +88,11 @@ def _clock(seconds: float) -> str:
 
 
 def plain_console() -> Console:
-    """A console without colours for numbers; a log file has no width, so nothing is cut off or folded in it."""
+    """A console without colours for numbers; a log file has no width, so nothing is cut off or folded in it.
+
+    A notebook is written to like a log file, although its kernel sets FORCE_COLOR: it shows no moving bars.
+    """
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    if console.is_terminal and not console.is_jupyter:
+        return console
+    return Console(highlight=False, force_terminal=False, force_jupyter=False, width=200)
