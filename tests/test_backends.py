@@ -138,10 +138,13 @@ def test_what_a_guest_finds_wrong_is_told_before_anything_is_computed(project, g
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("old", r"'old' of the package guest defines load\(location\), but it is called as load\(location, loading\)"),
+        (
+            "old",
+            r"guest\) cannot be used: it defines load\(location\), but it is called as load\(location, loading\)",
+        ),
         ("short", r"defines connect\(location, loading\), but it is called as connect\(location, loading, server\)"),
-        ("neither", "'neither' of the package guest has to define one of load and connect"),
-        ("none", "the module guest_none of the kind of model 'none' does not define BACKEND, a Backend"),
+        ("neither", r"package guest\) cannot be used: it has to define one of load and connect, and not both"),
+        ("none", r"package guest\) has to define BACKEND, a parityalign\.config\.Backend, and does not"),
     ],
 )
 def test_a_guest_of_another_form_is_refused_by_name_before_a_run_begins(project, guest, kind, said):

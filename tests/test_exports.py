@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from makers import content
 from parityalign.config.run_yaml import load_config
-from parityalign.core.registry import find_part, part_names
+from parityalign.core.interfaces import ExportFormat
+from parityalign.core.registry import find_part, load_part, part_names
 from parityalign.export.run_export import export_run
 from parityalign.metrics import textvqa_accuracy
 from parityalign.stages.parsing import without_tags
@@ -92,7 +93,7 @@ def plain(form: str, row: dict) -> dict[str, object]:
 
 def test_these_are_the_formats():
     assert part_names("exports") == ["evaluation_log", "hf_dataset", "llava", "messages", "trl"]
-    assert all(callable(find_part("exports", name).write) for name in part_names("exports"))
+    assert all(load_part("exports", name, ExportFormat).of for name in part_names("exports"))
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -347,7 +348,8 @@ def test_an_export_changes_nothing_of_the_run(run):
 
 def test_an_export_that_was_cut_off_is_made_anew(run, monkeypatch):
     part = find_part("exports", "llava")
-    monkeypatch.setattr(part, "write", lambda run, out: (out / "data.json").write_text("half") and 1 / 0)
+    dies = ExportFormat(lambda run, out: (out / "data.json").write_text("half") and 1 / 0, part.EXPORT.of)
+    monkeypatch.setattr(part, "EXPORT", dies)
     with pytest.raises(ZeroDivisionError):
         export_run(load_config(run / "run.yaml"), "llava", everything=False, prompted=False, out=None)
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Skills, benchmarks and metrics of another package: they work like our own, and a broken one is named in words."""
+"""Parts of another package: skills, benchmarks and metrics work like our own, and any broken part is named in words."""
 
 import textwrap
 
@@ -6,10 +6,12 @@ import pytest
 
 from parityalign.config import IdentifySettings, RunConfig, TaskData
 from parityalign.core import Metric, Skill, UserError, has_part, load_part, part_names
+from parityalign.core.registry import ROOMS
 from parityalign.metrics import find_metric
 from parityalign.planning.sampling import SamplingOptions, sample
 from parityalign.stages.judging import Given, judge_of
 from parityalign.tasks import load_task, task_of
+from projects import configure, refusal
 
 GOOD = {
     "skills": {
@@ -61,12 +63,12 @@ BROKEN = [
     ("skills", "SKILL = (", "cannot be imported: SyntaxError: "),
     ("benchmarks", "BENCHMARK = Benchmark", "has to define BENCHMARK, a parityalign.core.Benchmark, and defines it as"),
     ("benchmarks", "BENCHMARK = Benchmark('x', 'textvq', print)", "no skill 'textvq'. Did you mean textvqa"),
-    ("benchmarks", "BENCHMARK = Benchmark('x', 'vqa', None)", "read_test has to be a function, and is None"),
+    ("benchmarks", "BENCHMARK = Benchmark('x', 'vqa', None)", "read_test has to be a function (folder), and is None"),
     ("metrics", "METRIC = anls", "has to define METRIC, a parityalign.core.Metric, and defines it as <function anls"),
     (
         "metrics",
         "METRIC = Metric('x', None)",
-        "score has to be a function (prediction, references) -> Score",
+        "score has to be a function (prediction, references), and is None",
     ),
     ("metrics", "METRIC = Metric('x', anls, needs_several=True)", "against_one has to say"),
 ]
@@ -157,6 +159,107 @@ def test_a_package_that_is_gone_offers_nothing():
     assert not has_part("skills", "bones")
     with pytest.raises(UserError, match="no metric 'mean_match'"):
         find_metric("mean_match")
+
+
+# Parts of a run beside its tasks
+
+BESIDE = (
+    "from parityalign.core import ExportFormat, PairFilter, Source, SourceKind\n"
+    "from parityalign.stages import Stage\n"
+    "def works(run, artifact): artifact.finish({})\n"
+    "def stage(name='odd', artifact='odd', of=('pairs',), settings=(), work=works, after='annotate', **others):\n"
+    "    return Stage(name, artifact=artifact, of=of, settings=settings, work=work, after=after, help='', **others)\n"
+)
+BROKEN_BESIDE = [
+    ("sources", "def open_source(location): ...", "has to define SOURCE, a parityalign.core.SourceKind, and does not"),
+    ("sources", "SOURCE = SourceKind('folder')", "open has to be a function (location), and is 'folder'"),
+    ("sources", "SOURCE = SourceKind(lambda: 1)", "it defines open(), but it is called as open(location): too many"),
+    ("sources", "SOURCE = SourceKind(list, by_name=True)", "opened 3 as ['3']. Expected: a Source."),
+    ("filters", "def keep(pair): ...", "has to define FILTER, a parityalign.core.PairFilter, and does not"),
+    ("filters", "FILTER = len", "has to define FILTER, a parityalign.core.PairFilter, and defines it as <built-in"),
+    ("filters", "FILTER = PairFilter(None)", "keep has to be a function (pair), and is None"),
+    (
+        "filters",
+        "FILTER = PairFilter(lambda pair, task: 1)",
+        "it defines keep(pair, task), but it is called as keep(pair)",
+    ),
+    ("stages", "", "has to define STAGE, a parityalign.stages.Stage, and does not"),
+    ("stages", "STAGE = stage(work=None)", "work has to be a function (run, artifact), and is None"),
+    ("stages", "STAGE = stage(work=len)", "it defines work(obj), but it is called as work(run, artifact)"),
+    ("stages", "STAGE = stage(planned=len)", "it defines planned(obj), but it is called as planned(config, amounts)"),
+    ("stages", "STAGE = stage(of='pairs')", "of has to be a tuple of texts, and is 'pairs'"),
+    (
+        "stages",
+        "STAGE = stage(of=('pear',))",
+        "is made of 'pear', which no stage before it makes in this run. There are",
+    ),
+    ("stages", "STAGE = stage(of=('verdicts',))", "is made of 'verdicts', which no stage before it makes"),
+    (
+        "stages",
+        "STAGE = stage(after='level', of=('evidence',))",
+        "is made of 'evidence', which no stage before it makes",
+    ),
+    ("stages", "STAGE = stage(also_of=lambda config: ['pear'])", "is made of 'pear', which no stage before it makes"),
+    ("stages", "STAGE = stage(after='verify')", "it follows 'verify', but the stages are intake, annotate"),
+    ("stages", "STAGE = stage(artifact='pairs')", "it makes 'pairs', which another stage makes already"),
+    ("stages", "STAGE = stage(name='even')", "it calls itself 'even', and its command is found by the name 'odd'"),
+    (
+        "stages",
+        "STAGE = stage(settings=('odd.size',))",
+        "it hangs on the setting 'odd.size', which a run does not have",
+    ),
+    ("stages", "STAGE = stage(settings=('level.size',))", "it hangs on the setting 'level.size', which a run does not"),
+    ("exports", "OF = ('pairs',)", "has to define EXPORT, a parityalign.core.ExportFormat, and does not"),
+    ("exports", "EXPORT = ExportFormat(None, ('pairs',))", "write has to be a function (run, folder), and is None"),
+    (
+        "exports",
+        "EXPORT = ExportFormat(len, ('pairs',))",
+        "it defines write(obj), but it is called as write(run, folder)",
+    ),
+    (
+        "exports",
+        "EXPORT = ExportFormat(print, 'pairs')",
+        "of has to be a tuple of artifacts, such as ('pairs', 'verdicts')",
+    ),
+    (
+        "exports",
+        "EXPORT = ExportFormat(print, ('pear',))",
+        "is made of 'pear', which no stage of this run makes. It makes",
+    ),
+]
+
+
+def naming(project, room: str, text: str):
+    """What the command line is told where a run has the part `odd` of a room."""
+    changes = {
+        "sources": {"tasks": {"textvqa": {"images": "odd:3" if "by_name" in text else "odd:teacher.json"}}},
+        "filters": {"filters": ["odd"]},
+        "stages": {"stages": ["odd"]},
+        "exports": {},
+    }[room]
+    run = configure(project, **changes)
+    return ("export", project, "--format", "odd") if room == "exports" else ("run", run)
+
+
+@pytest.mark.parametrize(("room", "text", "told"), BROKEN_BESIDE)
+def test_a_broken_part_beside_the_tasks_is_one_error_before_anything_is_asked(offer, project, room, text, told):
+    offer({room: {"odd": BESIDE + text}})
+    message = refusal(*naming(project, room, text))
+    assert message.startswith(f"parityalign: the {ROOMS[room].word} 'odd' (module ")
+    assert "_odd of the package foreign) " in message and told in message
+    assert not (project / "runs" / "a" / "pairs").exists()
+
+
+def test_a_filter_that_gives_no_reason_is_refused_with_what_it_gave(offer, project):
+    offer({"filters": {"odd": BESIDE + "FILTER = PairFilter(lambda pair: True)"}})
+    message = refusal("run", configure(project, filters=["odd"]))
+    assert "the filter of pairs 'odd' gave True for the pair " in message and "Expected: None" in message
+
+
+def test_a_stage_that_does_not_finish_its_artifact_is_refused(offer, project):
+    offer({"stages": {"odd": BESIDE + "STAGE = stage(work=lambda run, artifact: None)"}})
+    assert "the stage 'odd'" in (told := refusal("run", configure(project, stages=["odd"])))
+    assert "ended without finishing its artifact" in told
 
 
 # What a plan makes of a benchmark that it cannot read

@@ -209,7 +209,7 @@ def test_every_count_of_the_flow_is_shown(run):
         "images 5 accepted 4 quarantined: truncated 1",
         "replies of the teacher 5 ok 4 no_answer 1",
         "pairs 4 textvqa 2 chartqa 2",
-        "verdicts 4 gap (only the teacher is right) 2 the student is right 1 dropped 1",
+        "verdicts 4 gap (only the teacher is right) 2 the student is right 1 dropped: because 1",
         "trained on 3 gaps 2 held out 1 replay 1 steps 12 best step 9 held out loss before 2.500",
         "questions scored 1,600 textvqa 1,200 chartqa 400",
     ):

@@ -6,11 +6,9 @@ import sys
 import pytest
 
 from parityalign import training
-from parityalign.config.backend import Backend
 from parityalign.config.training import LevelSettings, needs_of
 from parityalign.core.errors import UserError
 from parityalign.core.registry import declared
-from parityalign.models.backends import fake
 from parityalign.pipeline import level
 from projects import configure, done, refusal
 
@@ -123,12 +121,9 @@ def test_a_term_gets_its_own_settings_by_name(offer):
     assert term(None).tolist() == [-9]
 
 
-def test_own_settings_are_looked_at_before_anything_runs(offer, project, trainable, monkeypatch):
-    monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))
-    config = configure(
-        project, level={"objective": {"answer": 1, "confidence": {"weight": 1, "divergense": "reverse"}}}
-    )
-    said = refusal("run", config)
+def test_own_settings_are_looked_at_before_anything_runs(offer, project, trainable):
+    objective = {"answer": 1, "confidence": {"weight": 1, "divergense": "reverse"}}
+    said = refusal("run", configure(project, teacher="embedded:teacher", level={"objective": objective}))
     assert "unknown setting 'level.objective.confidence.divergense'. Did you mean divergence?" in said
     assert not (project / "runs" / "a").exists()
 

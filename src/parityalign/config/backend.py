@@ -1,6 +1,5 @@
 """What a backend, a way to reach a model, says of itself; nobody asks for one by its name."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from types import MappingProxyType
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.model_specs import split_model
 from parityalign.config.serving import ServerSettings
-from parityalign.core import Model, Remote, UserError, file_digest, folder_digest, load_part, offered_by
+from parityalign.core import Model, Remote, fault_of_function, file_digest, folder_digest, load_part
 
 Load = Callable[[str, LoadingSettings], Model]
 Connect = Callable[[str, LoadingSettings, ServerSettings], Remote]
@@ -59,6 +58,14 @@ class Backend:
         memory here."""
         return self.connect is not None
 
+    def lacking(self) -> str:
+        """What keeps it from being used, in words; empty: nothing."""
+        given = [name for name in _CALLED_WITH if getattr(self, name) is not None]
+        if len(given) != 1:
+            return "it has to define one of load and connect, and not both"
+        (name,) = given
+        return fault_of_function(name, getattr(self, name), *_CALLED_WITH[name])
+
 
 def backend_of(spec: str) -> Backend:
     """The backend of the model that a spec names.
@@ -67,22 +74,4 @@ def backend_of(spec: str) -> Backend:
         UserError: There is none of that kind, or it has not the form of one.
     """
     kind, _ = split_model(spec)
-    backend = load_part("backends", kind, Backend)
-    _refuse_another_form(kind, backend)
-    return backend
-
-
-def _refuse_another_form(kind: str, backend: Backend) -> None:
-    """Said of a package's backend once and in words, where it would be a TypeError in the middle of a run."""
-    where = f"the backend {kind!r} of the package {offered_by('backends', kind)}"
-    functions = [(name, function) for name in _CALLED_WITH if (function := getattr(backend, name))]
-    if len(functions) != 1:
-        raise UserError(f"{where} has to define one of load and connect, and not both. Mend or update the package.")
-    ((name, function),) = functions
-    try:
-        inspect.signature(function).bind(*_CALLED_WITH[name])
-    except TypeError as problem:
-        raise UserError(
-            f"{where} defines {name}{inspect.signature(function)}, but it is called as "
-            f"{name}({', '.join(_CALLED_WITH[name])}): {problem}. Mend or update the package."
-        ) from problem
+    return load_part("backends", kind, Backend)

@@ -1,7 +1,7 @@
 """What `images` of a task may name: KIND:LOCATION, or a path whose ending says the kind.
 
 A folder is read as `folder`, `list.txt` as `txt`, `shards/*.tar` as `tar`, `hf:OWNER/NAME` as `hf`: kinds are the files
-in `sources/`.
+in `data/sources/`, and those of other packages.
 """
 
 import glob
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from parityalign.config.model_specs import is_path
-from parityalign.core import did_you_mean, has_part, part_names
+from parityalign.core import SourceKind, did_you_mean, has_part, load_part, part_names
 
 _FOLDER, _HUB = "folder", "hf"
 _ROOM = "sources"
@@ -35,7 +35,7 @@ def folder_of(spec: str) -> Path | None:
 def places_of(spec: str) -> list[Path]:
     """The files and folders on this machine that a source (with full path) names; none for a name on the hub."""
     kind, location = split_source(spec)
-    if kind == _HUB:
+    if _by_name(kind):
         place = divided(location)[0]
         return [Path(place).expanduser()] if is_path(place) else []
     if kind == _FOLDER or os.path.exists(location):
@@ -51,7 +51,7 @@ def problem_of(spec: str) -> str | None:
         return f"is {spec!r}, but there is no kind of image source {spec.partition(':')[0]!r}. {_near(spec)}"
     if not location:
         return f"is {spec!r}, which does not say where the images are"
-    if kind == _HUB:
+    if _by_name(kind):
         return None
     if path.is_dir() if kind == _FOLDER else any(map(os.path.isfile, glob.iglob(location, recursive=True))):
         return None
@@ -77,10 +77,16 @@ def _with_location(spec: str, change: Callable[[str], str], folder: Path) -> str
     kind, colon, location = spec.partition(":")
     if not (colon and has_part(_ROOM, kind)):
         return spec if _is_unknown_kind(spec) else change(spec)
-    if not location or (kind == _HUB and not location.startswith((".", "/", "~")) and not (folder / location).exists()):
+    if not location:
+        return spec
+    if _by_name(kind) and not location.startswith((".", "/", "~")) and not (folder / location).exists():
         return spec
     place = change(location)
     return f"{kind}:{place if place.startswith(('.', '/')) else f'./{place}'}"
+
+
+def _by_name(kind: str) -> bool:
+    return load_part(_ROOM, kind, SourceKind).by_name
 
 
 def _is_unknown_kind(spec: str) -> bool:

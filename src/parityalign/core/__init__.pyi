@@ -22,9 +22,9 @@ from .files import writing as writing
 from .hub import out_of_reach as out_of_reach
 from .interfaces import Benchmark as Benchmark
 from .interfaces import Decoding as Decoding
-from .interfaces import Export as Export
 from .interfaces import Exportable as Exportable
 from .interfaces import ExportedPair as ExportedPair
+from .interfaces import ExportFormat as ExportFormat
 from .interfaces import Found as Found
 from .interfaces import Leveller as Leveller
 from .interfaces import LevelResult as LevelResult
@@ -40,6 +40,7 @@ from .interfaces import Request as Request
 from .interfaces import Scored as Scored
 from .interfaces import Skill as Skill
 from .interfaces import Source as Source
+from .interfaces import SourceKind as SourceKind
 from .interfaces import Task as Task
 from .json_rows import Row as Row
 from .json_rows import as_rows as as_rows
@@ -86,11 +87,11 @@ from .records import content_id as content_id
 from .registry import declared as declared
 from .registry import described as described
 from .registry import did_you_mean as did_you_mean
+from .registry import fault_of_function as fault_of_function
 from .registry import find_part as find_part
 from .registry import has_part as has_part
 from .registry import known_part as known_part
 from .registry import load_part as load_part
-from .registry import offered_by as offered_by
 from .registry import part_names as part_names
 from .remote import Connected as Connected
 from .remote import NoReply as NoReply

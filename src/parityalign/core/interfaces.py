@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from parityalign.core.json_rows import Row
 from parityalign.core.prompts import KIND_FIELD, fault_of_answer_prompt
 from parityalign.core.records import Pair, Question, Score, Verdict
-from parityalign.core.registry import did_you_mean, has_part, part_names
+from parityalign.core.registry import did_you_mean, fault_of_function, has_part, part_names
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,10 @@ class Metric:
 
     def lacking(self) -> str:
         """What keeps it from being used, in words; empty: nothing."""
-        if not callable(self.score):
-            return f"score has to be a function (prediction, references) -> Score, and is {self.score!r}"
         if self.needs_several and self.against_one is None:
             return "it needs several references, so against_one has to say how a pair's one answer is scored"
-        return ""
+        of_one = self.against_one and fault_of_function("against_one", self.against_one, "prediction", "answer")
+        return fault_of_function("score", self.score, "prediction", "references") or of_one or ""
 
 
 if TYPE_CHECKING:  # it brings NumPy along, which the command line can do without
@@ -68,7 +67,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Source:
-    """Where unlabelled images come from. A file in `sources/` makes one, by `open_source(location) -> Source`."""
+    """Where unlabelled images come from: what the `open` of a `SourceKind` makes."""
 
     where: str
     """As the user wrote it, with full paths."""
@@ -80,6 +79,21 @@ class Source:
     """The images one by one, always in the same order."""
     holds_files: bool = True
     """Whether each image is a file of its own; others are written into the run."""
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    """A kind of place where images lie. One file in `data/sources/` defines one, as `SOURCE`."""
+
+    open: Callable[[str], Source]
+    """(location) -> Source. The location is a full path or pattern where it is no name."""
+    by_name: bool = False
+    """Whether a location may be a name, such as that of a data set, which is not looked for on this machine; what
+    begins with `.`, `/` or `~`, or is there, is a path all the same."""
+
+    def lacking(self) -> str:
+        """What keeps it from being used, in words; empty: nothing."""
+        return fault_of_function("open", self.open, "location")
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,7 @@ class Benchmark:
         """What keeps it from being used, in words; empty: nothing."""
         if not has_part("skills", self.skill):
             return f"there is no skill {self.skill!r}. {did_you_mean(self.skill, part_names('skills'))}"
-        return "" if callable(self.read_test) else f"read_test has to be a function, and is {self.read_test!r}"
+        return fault_of_function("read_test", self.read_test, "folder")
 
 
 @dataclass(frozen=True)
@@ -258,10 +272,14 @@ class LevelResult:
 
 @dataclass(frozen=True)
 class PairFilter:
-    """Marks pairs that are not to be used. Another package's module defines one as `FILTER`."""
+    """Marks pairs that are not to be used. A module of another package defines one, as `FILTER`."""
 
     keep: Callable[[Pair], str | None]
     """None: the pair is kept; else the reason why it is not. It stays in all files, marked with the reason."""
+
+    def lacking(self) -> str:
+        """What keeps it from being used, in words; empty: nothing."""
+        return fault_of_function("keep", self.keep, "pair")
 
 
 class Leveller(Protocol):
@@ -327,6 +345,17 @@ class Exportable(Protocol):
         """All answers to the test splits, model by model."""
 
 
-Export = Callable[[Exportable, Path], Mapping[str, int]]
-"""(run, an empty folder) -> what was written there, counted. A file in `exports/` defines one as `write`, and as
-`OF` the artifacts that it is made of."""
+@dataclass(frozen=True)
+class ExportFormat:
+    """A form that other tools read. One file in `export/formats/` defines one, as `EXPORT`."""
+
+    write: Callable[[Exportable, Path], Mapping[str, int]]
+    """(run, an empty folder) -> what was written there, counted."""
+    of: tuple[str, ...]
+    """The artifacts that it is made of, by their folder: they have to be finished and up to date."""
+
+    def lacking(self) -> str:
+        """What keeps it from being used, in words; empty: nothing."""
+        if not isinstance(self.of, tuple):
+            return f"of has to be a tuple of artifacts, such as ('pairs', 'verdicts'), and is {self.of!r}"
+        return fault_of_function("write", self.write, "run", "folder")

@@ -6,6 +6,7 @@ parts), or an entry point NAME in the group `parityalign.ROOM`. Nothing is impor
 
 import ast
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -52,8 +53,8 @@ ROOMS: Mapping[str, Room] = MappingProxyType(
         "metrics": Room("metrics", "metric", "METRIC"),
         "backends": Room("models.backends", "kind of model", "BACKEND"),
         "losses": Room("training.losses", "term of the loss", "losses"),
-        "exports": Room("export.formats", "export format"),
-        "sources": Room("data.sources", "kind of image source"),
+        "exports": Room("export.formats", "export format", "EXPORT"),
+        "sources": Room("data.sources", "kind of image source", "SOURCE"),
         "stages": Room("", "stage of another package", "STAGE"),
         "filters": Room("", "filter of pairs", "FILTER"),
     }
@@ -69,14 +70,6 @@ def part_names(room: str) -> list[str]:
 def has_part(room: str, name: str) -> bool:
     """Whether a room has the part `name`; imports nothing."""
     return name in _own(room) or bool(entry_points(group=f"parityalign.{room}", name=name))
-
-
-def offered_by(room: str, name: str) -> str:
-    """The package that offers the part `name` of a room."""
-    if name in _own(room):
-        return "parityalign"
-    (entry, *_) = entry_points(group=f"parityalign.{room}", name=name)
-    return entry.dist.name if entry.dist else entry.module
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
@@ -129,11 +122,34 @@ def load_part(room: str, name: str, kind: type[T]) -> T:
     found = getattr(find_part(room, name), expected, None)
     if not isinstance(found, kind):
         instead = "does not" if found is None else f"defines it as {found!r}"
-        raise _unusable(room, name, f"has to define {expected}, a parityalign.core.{kind.__name__}, and {instead}")
+        raise _unusable(room, name, f"has to define {expected}, a {_public_name(kind)}, and {instead}")
     lacking = found.lacking() if isinstance(found, Checked) else ""
     if lacking:
         raise _unusable(room, name, f"cannot be used: {lacking}")
     return found
+
+
+def fault_of_function(name: str, found: object, *arguments: str) -> str:
+    """What is wrong with what a part gives as a function, in words; empty: nothing.
+
+    Args:
+        name: What the part calls it.
+        found: What it gives.
+        arguments: What it is called with, in their order.
+    """
+    called = ", ".join(arguments)
+    if not callable(found):
+        return f"{name} has to be a function ({called}), and is {found!r}"
+    try:
+        signature = inspect.signature(found)
+    except ValueError:  # of some functions written in C nobody knows what they take
+        return ""
+    try:
+        signature.bind(*arguments)
+    except TypeError as problem:
+        taken = ", ".join(signature.parameters)
+        return f"it defines {name}({taken}), but it is called as {name}({called}): {problem}"
+    return ""
 
 
 def declared(room: str, name: str, attribute: str) -> object:
@@ -225,6 +241,12 @@ def _value(node: ast.expr) -> object:
 
 def _unknown(room: str, name: str) -> str:
     return f"there is no {ROOMS[room].word} {name!r}. {did_you_mean(name, part_names(room))}"
+
+
+def _public_name(kind: type) -> str:
+    """Where another package finds a class, such as `parityalign.core.Skill`; for what Python has, its name."""
+    package, *inner = kind.__module__.split(".")
+    return f"{package}.{inner[0]}.{kind.__name__}" if package == "parityalign" else kind.__name__
 
 
 def _unusable(room: str, name: str, why: str) -> UserError:

@@ -1,7 +1,7 @@
 """Opens what `images` of a task names."""
 
 from parityalign.config import problem_of, split_source
-from parityalign.core import Source, UserError, find_part
+from parityalign.core import Source, SourceKind, UserError, described, load_part
 
 
 def open_source(spec: str) -> Source:
@@ -14,5 +14,7 @@ def open_source(spec: str) -> Source:
     if problem:
         raise UserError(f"the source of images {problem}")
     kind, location = split_source(spec)
-    source: Source = find_part("sources", kind).open_source(location)
+    source = load_part("sources", kind, SourceKind).open(location)
+    if not isinstance(source, Source):
+        raise UserError(f"{described('sources', kind)} opened {location} as {source!r}. Expected: a Source.")
     return source

@@ -15,8 +15,8 @@ from parityalign.core import (
     TESTS,
     Answer,
     Artifact,
-    Export,
     ExportedPair,
+    ExportFormat,
     Origin,
     Pair,
     Question,
@@ -27,15 +27,25 @@ from parityalign.core import (
     Verdict,
     VerdictKind,
     content_id,
-    find_part,
+    described,
     folder_files,
     input_digest,
+    load_part,
     read_manifest,
     stale_inputs,
 )
 from parityalign.data import QUESTIONS
 from parityalign.report import read_records
-from parityalign.stages import AFTER_FILE, BEFORE_FILE, PAIRS, TEACHER_FILE, VERDICTS, command_of, without_tags
+from parityalign.stages import (
+    AFTER_FILE,
+    BEFORE_FILE,
+    PAIRS,
+    TEACHER_FILE,
+    VERDICTS,
+    command_of,
+    stages_of,
+    without_tags,
+)
 from parityalign.tasks import task_of
 
 R = TypeVar("R", bound=Record)
@@ -68,6 +78,7 @@ class RunExport:
         self._config = config
         self._manifests: dict[str, dict[str, Any]] = {}
         self._tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
+        self._stages = stages_of(config)
 
     def origin(self) -> Origin:
         """Where the pairs come from, as the manifests tell it."""
@@ -117,6 +128,19 @@ class RunExport:
                 rule = self._tasks[task]
                 score = rule.metric.score(answer.text, question.answers)
                 yield Scored(task, Path(file).stem, question, answer.text, rule.metric.name, score)
+
+    def refuse_unknown(self, part: str, of: tuple[str, ...]) -> None:
+        """Refuses a format that is made of artifacts which the run will never have.
+
+        Raises:
+            UserError: Says which.
+        """
+        made = [stage.artifact for stage in self._stages]
+        if unknown := [name for name in of if name not in made]:
+            raise UserError(
+                f"{described(EXPORTS, part)} is made of {unknown[0]!r}, which no stage of this run makes. "
+                f"It makes {', '.join(made)}."
+            )
 
     def plan(self, form: str, of: tuple[str, ...]) -> dict[str, Any]:
         """What an export in this format would be made of, as `Artifact` takes it.
@@ -176,10 +200,10 @@ class RunExport:
             raise UserError(f"{run} has no gaps, so there is nothing to export; --what all writes the other pairs")
 
     def _unusable(self, artifact: str, what: str) -> UserError:
-        run = self._config.run
+        run, command = self._config.run, command_of(artifact, self._stages)
         return UserError(
             f"cannot export from {run}: its {artifact} {what}.\n"
-            f"First: parityalign {command_of(artifact)} {run}   (or do everything: parityalign run {run / CONFIG})"
+            f"First: parityalign {command} {run}   (or do everything: parityalign run {run / CONFIG})"
         )
 
 
@@ -199,17 +223,18 @@ def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool
     Raises:
         UserError: There is no such format, the run has not come so far, or the folder holds other files.
     """
-    part = find_part(EXPORTS, form.replace("-", "_"))
-    write: Export = part.write
+    part = form.replace("-", "_")
+    found = load_part(EXPORTS, part, ExportFormat)
     run = RunExport(config, everything=everything, prompted=prompted)
-    plan = run.plan(form, part.OF)
+    run.refuse_unknown(part, found.of)
+    plan = run.plan(form, found.of)
     target = out or config.run / EXPORTS / f"{form}{'-all' if everything else ''}"
     _refuse_other_files(target)
     made = Artifact(target, **plan)
     if made.finished:
         return Exported(target, made.manifest["counts"], made=False)
     made.begin()
-    made.finish(write(run, target))
+    made.finish(found.write(run, target))
     return Exported(target, made.manifest["counts"], made=True)
 
 

@@ -28,9 +28,11 @@ from parityalign.core import (
     DEMO_DATA,
     DRAWN,
     EMBEDDED_MODELS,
+    PairFilter,
     Progress,
     RunFolder,
     UserError,
+    load_part,
     missing_package,
     write_whole,
 )
@@ -66,6 +68,8 @@ def open_run_folder(
         refuse_other_run(before, config)
     config = _pinned(config, before)
     _refuse_unusable_models(config, before)
+    for name in config.filters:
+        load_part("filters", name, PairFilter)
     with RunFolder(config.run) as folder:
         if before != config:
             write_whole(path, as_yaml(config, folder.path))

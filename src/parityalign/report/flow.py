@@ -132,7 +132,11 @@ def _verdicts(folder: Path, by_task: Mapping[str, Mapping[VerdictKind, int]]) ->
     tally: Counter[VerdictKind] = Counter()
     for counts in by_task.values():
         tally.update(counts)
-    parts = [(words, tally[kind]) for kind, words in VERDICT_WORDS.items() if tally[kind]]
+    dropped = VERDICT_WORDS[VerdictKind.DROPPED]
+    parts = [(words, tally[kind]) for kind, words in VERDICT_WORDS.items() if tally[kind] and words != dropped]
+    all_of_them = read_records(folder / "verdicts.jsonl", Verdict)
+    reasons = Counter(each.reason for each in all_of_them if each.verdict == VerdictKind.DROPPED)
+    parts += [(f"{dropped}: {why}", n) for why, n in _by_size(reasons)]
     return _noted(_station("verdicts", folder, tally.total(), parts), folder)
 
 

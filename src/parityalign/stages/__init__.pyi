@@ -3,6 +3,7 @@ from ._list import command_of as command_of
 from ._list import stages_of as stages_of
 from ._list import with_added as with_added
 from ._stage import PlannedAmounts as PlannedAmounts
+from ._stage import PlannedRequests as PlannedRequests
 from ._stage import Stage as Stage
 from ._stage import StageRun as StageRun
 from .annotate import PAIRS as PAIRS

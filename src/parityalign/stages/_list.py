@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from parityalign.config import RunConfig
-from parityalign.core import UserError, load_part
+from parityalign.core import UserError, described, load_part
 from parityalign.stages import annotate, discrepancy, evaluate, forgotten, identify, intake, level, speed
 from parityalign.stages._stage import Stage
 
@@ -36,28 +36,59 @@ def with_added(names: Sequence[str]) -> list[Stage]:
     stages = list(STAGES)
     for name in names:
         stage = load_part("stages", name, Stage)
-        known = [each.name for each in stages]
-        if stage.after not in known:
-            raise _misfit(name, stage, f"it follows {stage.after!r}, but the stages are {', '.join(known)}")
-        stages.insert(known.index(stage.after) + 1, stage)
-    for place, stage in enumerate(stages):
-        made = {each.artifact for each in stages[:place]}
-        if stage.artifact in made:
-            raise _misfit(stage.name, stage, f"it makes {stage.artifact!r}, which another stage makes already")
-        if nobodys := [part for part in stage.of if part not in made | PARTS]:
-            raise _misfit(stage.name, stage, f"it is made of {nobodys[0]!r}, which no stage before it makes")
+        if why := _misfit(name, stage, stages):
+            raise UserError(f"{described('stages', name)} does not fit into a run: {why}.")
+        stages.insert([each.name for each in stages].index(stage.after) + 1, stage)
     return stages
 
 
 def stages_of(config: RunConfig) -> list[Stage]:
-    """The stages of a run with this configuration, in their order."""
-    return [stage for stage in with_added(config.stages) if stage.wanted(config)]
+    """The stages of a run with this configuration, in their order.
+
+    Raises:
+        UserError: One of them does not fit among the others, or is made of what no stage before it makes.
+    """
+    stages = [stage for stage in with_added(config.stages) if stage.wanted(config)]
+    for place, stage in enumerate(stages):
+        made = [each.artifact for each in stages[:place]]
+        if nobodys := [part for part in (*stage.of, *stage.also_of(config)) if part not in (*made, *PARTS)]:
+            whose = described("stages", stage.name) if stage.name in config.stages else f"the stage {stage.name!r}"
+            raise UserError(
+                f"{whose} is made of {nobodys[0]!r}, which no stage before it makes in this run. "
+                f"There are {', '.join([*made, *sorted(PARTS)])}."
+            )
+    return stages
 
 
-def command_of(artifact: str) -> str:
-    """The command that makes an artifact; `run` where no stage of this package does."""
-    return next((stage.asked_by for stage in STAGES if stage.artifact == artifact), "run")
+def command_of(artifact: str, stages: Sequence[Stage] | None = None) -> str:
+    """The command that makes an artifact; `run` where no stage does.
+
+    Args:
+        artifact: Its folder.
+        stages: Those that there are; None: those of this package.
+    """
+    return next((stage.asked_by for stage in stages or STAGES if stage.artifact == artifact), "run")
 
 
-def _misfit(name: str, stage: Stage, why: str) -> UserError:
-    return UserError(f"the stage {name!r} ({stage.work.__module__}) does not fit into the run: {why}.")
+def _misfit(name: str, stage: Stage, stages: Sequence[Stage]) -> str:
+    """What keeps another package's stage from being one more of the stages; empty: nothing."""
+    known = [each.name for each in stages]
+    if stage.name != name:
+        return f"it calls itself {stage.name!r}, and its command is found by the name {name!r}"
+    if name in known:
+        return "there is a stage of that name already"
+    if stage.after not in known:
+        return f"it follows {stage.after!r}, but the stages are {', '.join(known)}"
+    if stage.artifact in [each.artifact for each in stages]:
+        return f"it makes {stage.artifact!r}, which another stage makes already"
+    if unknown := [part for part in stage.settings if not _is_setting(part)]:
+        return f"it hangs on the setting {unknown[0]!r}, which a run does not have"
+    return ""
+
+
+def _is_setting(part: str) -> bool:
+    section, _, key = part.partition(".")
+    if section not in RunConfig.model_fields:
+        return False
+    fields = getattr(RunConfig.model_fields[section].annotation, "model_fields", {})
+    return not key or key in fields

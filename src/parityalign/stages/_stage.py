@@ -6,7 +6,18 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 from parityalign.config import RunConfig
-from parityalign.core import Artifact, Judged, Leveller, Model, Pair, Progress, Question, Source, Task
+from parityalign.core import (
+    Artifact,
+    Judged,
+    Leveller,
+    Model,
+    Pair,
+    Progress,
+    Question,
+    Source,
+    Task,
+    fault_of_function,
+)
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -112,3 +123,11 @@ class Stage:
     def asked_by(self) -> str:
         """The command that does it."""
         return self.command or self.name
+
+    def lacking(self) -> str:
+        """What keeps it from being used, in words; empty: nothing."""
+        for name in ("of", "settings"):
+            if not isinstance(found := getattr(self, name), tuple):
+                return f"{name} has to be a tuple of texts, and is {found!r}"
+        of_plan = self.planned and fault_of_function("planned", self.planned, "config", "amounts")
+        return fault_of_function("work", self.work, "run", "artifact") or of_plan or ""

@@ -17,6 +17,7 @@ from parityalign.core import (
     PairFilter,
     Progress,
     Task,
+    UserError,
     Verdict,
     VerdictKind,
     load_part,
@@ -110,8 +111,16 @@ def identify_gaps(
 
 def _mark(pair: Pair, filters: Mapping[str, PairFilter]) -> str | None:
     """The first filter's reason against a pair, with the filter's name."""
-    found = ((name, each.keep(pair)) for name, each in filters.items())
-    return next((f"{name}: {reason}" for name, reason in found if reason), None)
+    for name, each in filters.items():
+        reason = each.keep(pair)
+        if not isinstance(reason, str | None):
+            raise UserError(
+                f"the filter of pairs {name!r} gave {reason!r} for the pair {pair.pair_id}. "
+                "Expected: None for a pair to keep, else the reason in words."
+            )
+        if reason:
+            return f"{name}: {reason}"
+    return None
 
 
 def judged_pairs(artifact: Artifact, pairs: Sequence[Pair]) -> list[Judged]:

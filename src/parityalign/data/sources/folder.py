@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from parityalign.core import Source, files_below, listing_digest
+from parityalign.core import Source, SourceKind, files_below, listing_digest
 from parityalign.data.sources._files import found_file
 
 
@@ -15,3 +15,6 @@ def open_source(location: str) -> Source:
         count=lambda: sum(1 for _ in files_below(folder)),
         images=lambda: (found_file(path, inside=folder) for path in files_below(folder)),
     )
+
+
+SOURCE = SourceKind(open_source)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from parityalign.config import divided
-from parityalign.core import Found, Source, UserError, content_id, files_below, listing_digest, quoted_names
+from parityalign.core import Found, Source, SourceKind, UserError, content_id, files_below, listing_digest, quoted_names
 from parityalign.data.hf_datasets import open_table
 from parityalign.data.images import MAX_BYTES, Unfit, read_bytes
 from parityalign.data.sources._shards import found_bytes
@@ -28,6 +28,9 @@ def open_source(location: str) -> Source:
         images=lambda: _images(location),
         holds_files=False,
     )
+
+
+SOURCE = SourceKind(open_source, by_name=True)
 
 
 def _images(location: str) -> Iterator[Found]:

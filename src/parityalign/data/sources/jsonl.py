@@ -5,7 +5,7 @@
 
 import json
 
-from parityalign.core import Row, Source, UserError
+from parityalign.core import Row, Source, SourceKind, UserError
 from parityalign.data.sources._lists import listed
 
 KEY = "image"
@@ -14,6 +14,9 @@ KEY = "image"
 def open_source(location: str) -> Source:
     """The images that the rows of a file name."""
     return listed(location, _image)
+
+
+SOURCE = SourceKind(open_source)
 
 
 def _image(line: str, where: str) -> str:

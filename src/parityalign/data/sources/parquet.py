@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parityalign.core import Found, Source, UserError, missing_package
+from parityalign.core import Found, Source, SourceKind, UserError, missing_package
 from parityalign.data.sources._shards import found_bytes, shards
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ def open_source(location: str) -> Source:
     if find_spec("pyarrow") is None:
         raise missing_package(f"reading {location}", "pyarrow", "'parityalign[datasets]'")
     return shards(location, _images, lambda path: _opened(path).metadata.num_rows)
+
+
+SOURCE = SourceKind(open_source)
 
 
 def _opened(path: Path) -> "pq.ParquetFile":

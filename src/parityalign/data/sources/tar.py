@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from parityalign.core import Found, Source, UserError
+from parityalign.core import Found, Source, SourceKind, UserError
 from parityalign.data.images import MAX_BYTES, Unfit
 from parityalign.data.sources._shards import shards
 
@@ -20,6 +20,9 @@ _BESIDE = frozenset(
 def open_source(location: str) -> Source:
     """The images in tar archives."""
     return shards(location, _images, lambda path: sum(1 for _ in _members(path)))
+
+
+SOURCE = SourceKind(open_source)
 
 
 def _images(path: Path) -> Iterator[Found]:

@@ -14,10 +14,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import Exportable, Scored
+from parityalign.core import Exportable, ExportFormat, Scored
 from parityalign.export.formats._rows import write_lines
-
-OF = ("answers",)
 
 
 def write(run: Exportable, out: Path) -> dict[str, int]:
@@ -26,6 +24,9 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
         file: write_lines(out / f"{file}.jsonl", map(_row, scored))
         for file, scored in groupby(run.scored(), key=lambda scored: f"{scored.task}-{scored.model}")
     }
+
+
+EXPORT = ExportFormat(write, of=("answers",))
 
 
 def _row(scored: Scored) -> dict[str, Any]:

@@ -14,11 +14,9 @@ import pyarrow
 import pyarrow.parquet
 from datasets import Features, Image, Value
 
-from parityalign.core import Exportable, ExportedPair, WorkFailed, write_whole, writing
+from parityalign.core import Exportable, ExportedPair, ExportFormat, WorkFailed, write_whole, writing
 from parityalign.export.formats._card import card
 from parityalign.export.formats._rows import Row, verdict_columns
-
-OF = ("pairs", "verdicts")
 
 _SHARD_BYTES = 128 * 2**20
 """Image bytes in one file; a file is put together in memory."""
@@ -46,6 +44,9 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
         rows += len(shard)
     write_whole(out / "README.md", card(run.origin(), rows))
     return {"rows": rows}
+
+
+EXPORT = ExportFormat(write, of=("pairs", "verdicts"))
 
 
 def _shards(rows: Iterable[Row]) -> Iterator[list[Row]]:

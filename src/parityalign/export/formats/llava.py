@@ -12,15 +12,16 @@ Shape: LLaVA, docs/Finetune_Custom_Data.md. Image paths are full ones, so `--ima
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import Exportable, ExportedPair
+from parityalign.core import Exportable, ExportedPair, ExportFormat
 from parityalign.export.formats._rows import IMAGE_MARK, verdict_columns, write_list
-
-OF = ("pairs", "verdicts")
 
 
 def write(run: Exportable, out: Path) -> dict[str, int]:
     """Writes `data.json`."""
     return {"rows": write_list(out / "data.json", map(_row, run.judged()))}
+
+
+EXPORT = ExportFormat(write, of=("pairs", "verdicts"))
 
 
 def _row(judged: ExportedPair) -> dict[str, Any]:

@@ -15,10 +15,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import Exportable, ExportedPair, write_whole
+from parityalign.core import Exportable, ExportedPair, ExportFormat, write_whole
 from parityalign.export.formats._rows import IMAGE_MARK, verdict_columns, write_lines
-
-OF = ("pairs", "verdicts")
 
 _DATA = "data.jsonl"
 
@@ -35,6 +33,9 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
     info = {f"parityalign_{run.origin().exported}": entry}
     write_whole(out / "dataset_info.json", json.dumps(info, indent=2) + "\n")
     return {"rows": count}
+
+
+EXPORT = ExportFormat(write, of=("pairs", "verdicts"))
 
 
 def _row(judged: ExportedPair) -> dict[str, Any]:

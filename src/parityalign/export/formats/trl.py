@@ -14,15 +14,16 @@ Shape: TRL, docs/source/dataset_formats.md (vision datasets).
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import Exportable, ExportedPair
+from parityalign.core import Exportable, ExportedPair, ExportFormat
 from parityalign.export.formats._rows import verdict_columns, write_lines
-
-OF = ("pairs", "verdicts")
 
 
 def write(run: Exportable, out: Path) -> dict[str, int]:
     """Writes `data.jsonl`."""
     return {"rows": write_lines(out / "data.jsonl", map(_row, run.judged()))}
+
+
+EXPORT = ExportFormat(write, of=("pairs", "verdicts"))
 
 
 def _row(judged: ExportedPair) -> dict[str, Any]:
