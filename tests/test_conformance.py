@@ -194,6 +194,7 @@ def test_the_prompt_is_the_same_in_training_in_inference_and_in_transformers(fol
         assert row["input_ids"][row["labels"] == -100].tolist() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.check("log-probabilities in training are those of decoding")
 @pytest.mark.parametrize("cache", [False, True], ids=["no cache", "cache"])
 def test_an_answer_is_as_likely_in_training_as_in_decoding(folder, model, rows, examples, cache):

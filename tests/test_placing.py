@@ -254,6 +254,7 @@ def looked_at(name, size, cell):
     return pooled((with_mark - without).norm(dim=-1).numpy(), boxes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_map_peaks_in_the_cell_that_holds_the_mark(name, size):
