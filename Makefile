@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-objectives demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-loop
+.PHONY: setup demo demo-controls demo-objectives demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-loop bench-startup
 .PHONY: conformance conformance-torchvision test-newest
 
 setup: .venv/set-up
@@ -83,6 +83,10 @@ embedded-models-apart: setup
 # Intake of 10,000 and of 100,000 drawn pictures: images a second and peak memory.
 bench-intake: setup
 	$(BIN)/python benchmarks/intake.py
+
+# How long a command takes to begin, beside the bare libraries, and answers scored a second.
+bench-startup: setup
+	$(BIN)/python benchmarks/startup.py
 
 # Annotate and identify on 2,000 drawn pictures, beside the way of the method's first release: times and their ratio.
 bench-loop: setup

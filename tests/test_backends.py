@@ -102,6 +102,7 @@ def test_asking_what_the_backends_can_loads_no_torch():
     subprocess.run([sys.executable, "-c", LIGHT], check=True)
 
 
+@pytest.mark.slow
 def test_a_guest_is_the_teacher_of_a_whole_run(project, trainable, guest):
     said = done("run", configure(project, teacher="here:anything"))
     assert "pairs 8" in said
@@ -113,6 +114,7 @@ def test_a_guest_that_cannot_be_trained_is_refused_as_a_student_by_its_backend(p
     assert "the student here:small cannot be trained: the backend 'here' makes models that only answer" in said
 
 
+@pytest.mark.slow
 def test_a_guest_that_answers_from_elsewhere_has_ledger_attempts_and_budget(project, trainable, guest):
     quick = {"backoff": 0.001}
     taught = {"teacher": "elsewhere:far"}

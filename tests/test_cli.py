@@ -189,6 +189,7 @@ def test_a_folder_of_other_files_is_not_taken_for_a_run_folder(project):
     assert [path.name for path in (project / "runs" / "a").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_a_run_folder_in_use_is_refused_with_the_pid(project):
     with RunFolder(project / "runs" / "a"):
         message = subprocess.run(
@@ -332,6 +333,7 @@ def first_and_last(files: list[str]) -> list[int]:
     return sorted({*first.values(), *last.values()})
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_off_at_any_write_is_resumed_to_the_same_result(project, trainable, monkeypatch):
     monkeypatch.setattr("gc.collect", lambda: 0)  # slow among pytest's many objects
     monkeypatch.setattr(fake.FakeModel, "facts", {"device": "none"}, raising=False)  # told by whoever loaded it
@@ -366,6 +368,7 @@ def test_a_run_that_is_cut_off_at_any_write_is_resumed_to_the_same_result(projec
         subprocess.run(["rm", "-r", project / "runs" / "cut"], check=True)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed_to_the_same_result(project):
     """With a real student that is trained: torch, checkpoints and all."""
     import tiny

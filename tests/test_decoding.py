@@ -49,6 +49,7 @@ def by_plain_generate(model: _hf_model.HFModel, request: Request, decoding: Deco
     return model._text(tokens[0, inputs["input_ids"].shape[1] :].tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoding", [Decoding(TOKENS), Decoding(TOKENS, temperature=2.0)], ids=["greedy", "drawn"])
 def test_replies_are_those_of_transformers_own_loop_token_for_token(model, images, decoding):
     requests = [Request(image, prompt, seed) for image in images for prompt in PROMPTS[:2] for seed in range(2)]

@@ -114,6 +114,7 @@ def test_a_model_computes_where_there_is_a_gpu(student):
     assert place.startswith("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["student", "teacher"])
 def test_greedy_text_is_that_of_transformers_alone(role, student, teacher, pairs):
     folder = {"student": student, "teacher": teacher}[role]
@@ -129,6 +130,7 @@ def test_a_draw_hangs_on_its_seed_and_not_on_its_batch(student, pairs):
     assert together != model.generate(requests, GREEDY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["student", "teacher"])
 def test_what_a_model_shows_of_an_answer_is_what_transformers_alone_compute(role, student, teacher, pairs):
     folder = {"student": student, "teacher": teacher}[role]

@@ -101,6 +101,7 @@ def test_the_benchmark_s_own_reader_reads_the_test_split(data, task):
         assert {question.subset for question in questions} == {"human", "augmented"}
 
 
+@pytest.mark.slow
 def test_no_picture_is_in_two_of_pool_tests_and_training(data):
     seeds = {
         part: {seed for task in WORLDS for seed in generate.seeds(wanted, task, 0, 1500)}
@@ -143,6 +144,7 @@ def test_every_training_picture_is_compared_with_the_demo_s():
         assert {first, first + schedule.steps * schedule.batch_size * PROCESSES - 1} <= wholes
 
 
+@pytest.mark.slow
 def test_the_student_is_asked_only_for_names_that_it_was_told():
     sights = {sight for draw in WORLDS.values() for seed in range(200) for sight in draw(Random(seed)).sights}
     shown = {sight for sight in sights if student_was_shown(sight)}
@@ -212,6 +214,7 @@ def test_annotators_disagree_yet_the_true_answer_nearly_always_makes_the_full_sc
     assert sum(textvqa_accuracy("exit", ten).value for ten in tens) / 500 < 0.2
 
 
+@pytest.mark.slow
 def test_the_student_was_told_about_half_of_the_subjects():
     facts = {
         fact for draw in WORLDS.values() for seed in range(300) for fact in draw(Random(seed)).facts if fact.subject
@@ -270,6 +273,7 @@ def test_the_bundled_models_are_small_enough_for_a_wheel():
     assert not [file for file in files if file.suffix in (".bin", ".pt", ".pth", ".pkl", ".py")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", WORLDS)
 def test_the_bundled_models_answer_and_the_teacher_knows_more(task, tmp_path):
     asked = []
@@ -320,6 +324,7 @@ def test_every_comparison_that_a_chart_s_values_imply_is_part_of_its_truth(tmp_p
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["teacher", "student"])
 @pytest.mark.parametrize("task", WORLDS)
 def test_what_explains_an_answer_is_said_in_words_that_the_models_have(task, name):
@@ -342,6 +347,7 @@ def test_the_teacher_is_taught_rationales_that_can_be_read_and_lead_to_the_answe
         assert {(each.rationale, each.answer) for each in found} <= known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", WORLDS)
 def test_the_bundled_teacher_tells_how_it_gets_to_an_answer(task, tmp_path):
     requests, facts = [], []

@@ -2,14 +2,17 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "src" / "parityalign"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "parityalign"
 PACKAGES = (
     "core",
     "metrics",
@@ -37,6 +40,23 @@ import {module}
 heavy = {{"torch", "transformers", "peft", "accelerate", "scipy", "matplotlib"}} & set(sys.modules)
 sys.exit(f"loaded {{heavy}}" if heavy else 0)
 """
+
+
+BAD = """
+import os, sys
+from ..core import UserError
+
+def shown(a):
+    import parityalign.core
+    try:
+        assert a
+        print(a)
+    except Exception:
+        return
+    sys.exit(1)
+"""
+FORBIDDEN = {"ANN001", "ANN201", "BLE001", "D100", "D103", "PLC0415", "S101", "T201", "TID251", "TID252"}
+"""What ruff has against `BAD`, beside its looks."""
 
 
 def modules() -> list[Path]:
@@ -77,11 +97,56 @@ def test_nothing_is_imported_that_only_some_systems_have():
     assert not [(path, line) for path in modules() for line, name in imports(path) if name.split(".")[0] in ONE_SYSTEM]
 
 
+@pytest.mark.slow
+def test_functions_import_nothing_of_ours():
+    inner = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in modules()
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and any(name.partition(".")[0] == "parityalign" for name in named(node))
+    ]
+    assert not inner
+
+
+def named(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """What a statement imports from; a relative import is ours."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return ["parityalign" if node.level else str(node.module)]
+
+
 def test_the_top_level_holds_packages_alone():
     files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
     assert files == {"__init__.py", "__init__.pyi", "__main__.py", "py.typed"}
 
 
+def tool(name: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    if find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    return subprocess.run([sys.executable, "-m", name, *arguments], cwd=ROOT, capture_output=True, text=True, **options)
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]], ids=["rules", "looks"])
+def test_lint_finds_nothing(arguments):
+    told = tool("ruff", *arguments, "src", "tests", "benchmarks", "tools")
+    assert told.returncode == 0, told.stdout
+
+
+def test_lint_has_its_rules_on_in_the_package():
+    arguments = ["check", "--output-format", "concise", "--stdin-filename", str(PACKAGE / "stages" / "bad.py"), "-"]
+    assert set(re.findall(r"^\S+: ([A-Z]+\d+)", tool("ruff", *arguments, input=BAD).stdout, re.M)) >= FORBIDDEN
+
+
+@pytest.mark.slow
+def test_types_are_right():
+    told = tool("mypy")
+    assert told.returncode == 0, told.stdout
+
+
+@pytest.mark.slow
 def test_a_face_names_only_what_is_there():
     code = f"import importlib\nfor name in {PACKAGES}: importlib.import_module('parityalign.' + name)"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "EAGER_IMPORT": "1"})

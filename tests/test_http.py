@@ -186,6 +186,7 @@ class Faults:
         return answer("<html>bad gateway</html>", "502 Bad Gateway", kind="text/html")
 
 
+@pytest.mark.slow
 def test_hundreds_of_questions_are_answered_once_each_through_every_kind_of_fault(picture, tmp_path, quick_switches):
     faults = Faults(COUNT)
     with serving(faults) as served:
@@ -640,6 +641,7 @@ def served_run(project, trainable, monkeypatch):
         yield served, teacher, configured
 
 
+@pytest.mark.slow
 def test_a_run_with_a_served_teacher_says_what_it_took_and_keeps_the_key_to_itself(project, served_run):
     served, _, configured = served_run
     said = done("run", configured(prompt_price=2.0, completion_price=10.0))
@@ -655,6 +657,7 @@ def test_a_run_with_a_served_teacher_says_what_it_took_and_keeps_the_key_to_itse
     assert f'"teacher": "{served.url}#m"' in pairs
 
 
+@pytest.mark.slow
 def test_a_finished_run_asks_no_server(project, served_run):
     served, teacher, configured = served_run
     path = configured()
@@ -663,12 +666,14 @@ def test_a_finished_run_asks_no_server(project, served_run):
     assert done("run", path).count("up to date") == 7 and len(served.asked) == before
 
 
+@pytest.mark.slow
 def test_other_settings_of_the_server_redo_nothing(project, served_run):
     served, _, configured = served_run
     done("run", configured())
     assert done("run", configured(max_concurrency=3, logprobs=True, budget_requests=1)).count("up to date") == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", range(1, 22, 4))
 def test_a_run_stopped_by_its_budget_goes_on_where_it_was(project, served_run, budget):
     served, _, configured = served_run
@@ -680,6 +685,7 @@ def test_a_run_stopped_by_its_budget_goes_on_where_it_was(project, served_run, b
     )
 
 
+@pytest.mark.slow
 def test_a_run_whose_server_went_down_goes_on_where_it_was_with_the_same_result(project, served_run):
     served, teacher, configured = served_run
     done("run", configured())
@@ -719,7 +725,7 @@ def test_an_address_survives_the_configuration_unchanged(project, served_run):
         ({"budget_money": 3}, "no price is given"),
         ({"budget_request": 3}, "Did you mean budget_requests"),
         ({"timeout": 0}, "server.timeout"),
-        ({"in_flight": 3}, "'server.in_flight' is called max_concurrency now"),
+        ({"in_flight": 3}, "'server.in_flight' is called 'server.max_concurrency' now"),
     ],
 )
 def test_a_wrong_server_setting_is_refused_and_no_key_shown(project, server, said):

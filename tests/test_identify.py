@@ -109,6 +109,7 @@ def test_the_threshold_decides_on_partly_right_answers():
     assert judged("abXY", "", answer="abcd", task_name="stvqa", threshold=0.51)[0] == "neither"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_name", TASKS)
 @settings(deadline=None)
 @given(text=st.text(min_size=1, max_size=20))
@@ -241,6 +242,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(answers=st.integers(0, 30), cut=st.integers(0, 300), everything=st.booleans())
 def test_a_run_killed_anywhere_ends_with_the_bytes_of_an_uninterrupted_one(tmp_path_factory, answers, cut, everything):

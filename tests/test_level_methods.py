@@ -98,6 +98,7 @@ def short_of_memory(rows):
     return tiny.Changed(refuse)
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_fewer_rows_go_through_and_the_result_says_so(student, pairs, tmp_path):
     result = level(student, pairs, tmp_path / "out", objective=short_of_memory(1))
     assert result.micro_batch_size == 1 and result.steps == 2
@@ -107,6 +108,7 @@ def test_where_memory_runs_out_fewer_rows_go_through_and_the_result_says_so(stud
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_that_memory_ran_out_is_told_by_the_process_that_goes_on_too(student, pairs, tmp_path, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
@@ -158,6 +160,7 @@ def test_another_error_is_no_lack_of_memory():
     assert calls == [5]
 
 
+@pytest.mark.slow
 def test_what_only_saves_memory_may_change_before_a_training_is_gone_on_with(student, pairs, tmp_path):
     def killed_after_3(_, done, __):
         if done == 3:
@@ -243,6 +246,7 @@ def test_lora_stands_only_in_parts_that_are_trained_and_never_beside_the_head(fa
     assert not [layer for layer in layers if kinds[layer] is family_models[name].get_output_embeddings()]
 
 
+@pytest.mark.slow
 def test_a_frozen_part_stays_as_it_is_and_a_slow_one_moves_less(student, pairs, tmp_path):
     rates = LrMultipliers(vision=0, connector=1, language=1e-3)
     level(student, pairs, tmp_path / "out", lr_multipliers=rates, weight_decay=0.0)
@@ -312,6 +316,7 @@ def test_below_an_adapter_weights_may_be_in_half_precision_while_the_adapter_is_
     assert kinds == {True: torch.float32, False: torch.bfloat16}
 
 
+@pytest.mark.slow
 def test_an_adapter_of_a_student_with_shared_embeddings_merges_and_reloads(pairs, tmp_path):
     family = next(family for family in families.FAMILIES if family.name == "Qwen2-VL")
     student = str(families.write(tmp_path / "student", family))
@@ -372,6 +377,7 @@ def a_bad_merge(monkeypatch):
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_saved_student_that_says_something_else_is_refused_and_saved_anew(
     student, pairs, tmp_path, monkeypatch, method

@@ -9,7 +9,7 @@ from parityalign.config.backend import Backend
 from parityalign.models.backends import fake
 from parityalign.pipeline import level, objective
 from parityalign.pipeline import run as pipeline_run
-from projects import configure, done, refusal
+from projects import WORDS, configure, done, refusal
 
 
 def pretend(monkeypatch) -> None:
@@ -18,6 +18,7 @@ def pretend(monkeypatch) -> None:
     monkeypatch.setattr(level, "backend_of", lambda spec: Backend(load=fake.load, trainable=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["confidence", "attention"])
 def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, monkeypatch, term):
     pretend(monkeypatch)
@@ -28,6 +29,7 @@ def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, m
     assert (project / "runs" / "a" / "discrepancy" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_of_the_discrepancy_objective_what_the_teacher_shows_nothing_for_is_left_out_and_told(project, trainable):
     said = done("run", configure(project, level={"objective": "discrepancy"}))
     note = "Without confidence and reasoning: the teacher shows nothing for it on any pair."
@@ -36,6 +38,7 @@ def test_of_the_discrepancy_objective_what_the_teacher_shows_nothing_for_is_left
     assert note in (project / "runs" / "a" / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [{"rationales": True}, {"always": True}])
 def test_asking_for_what_a_term_asks_for_anyway_changes_nothing(project, trainable, asked):
     done("run", configure(project, level={"objective": "discrepancy"}))
@@ -44,6 +47,7 @@ def test_asking_for_what_a_term_asks_for_anyway_changes_nothing(project, trainab
     assert "done again" not in said
 
 
+@pytest.mark.slow
 def test_rationales_that_are_there_stay_where_nobody_asks_for_them_any_more(project, trainable):
     done("run", configure(project, discrepancy={"rationales": True}))
     said = done("run", configure(project, discrepancy={"always": True}))
@@ -53,11 +57,17 @@ def test_rationales_that_are_there_stay_where_nobody_asks_for_them_any_more(proj
     )
 
 
+@pytest.mark.slow
 def test_asking_for_rationales_compares_the_models(project, trainable):
     done("run", configure(project, discrepancy={"rationales": True}))
-    assert (project / "runs" / "a" / "discrepancy" / "rationale_replies.jsonl").exists()
+    found = project / "runs" / "a" / "discrepancy"
+    replies = [json.loads(line) for line in (found / "rationale_replies.jsonl").read_text().splitlines()]
+    assert sorted(reply["text"] for reply in replies) == sorted(WORDS)  # the fake teacher says what it sees
+    # Which is no rationale.
+    assert json.loads((found / "manifest.json").read_text())["counts"]["rationale unreadable"] == len(WORDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight_by", ["none", "confidence_gap"])
 def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, trainable, monkeypatch, weight_by):
     made = []
@@ -78,6 +88,7 @@ def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, tr
     assert ("discrepancy" in inputs) == (weight_by != "none")
 
 
+@pytest.mark.slow
 def test_weights_that_nothing_is_known_for_are_refused_by_name(project, monkeypatch):
     pretend(monkeypatch)
     said = refusal("run", configure(project, discrepancy={"weight_by": "confidence_gap"}))
@@ -85,6 +96,7 @@ def test_weights_that_nothing_is_known_for_are_refused_by_name(project, monkeypa
     assert "Set it to none" in said
 
 
+@pytest.mark.slow
 def test_the_command_compares_the_models_of_a_run_that_did_not_ask_for_it(project, trainable):
     run = project / "runs" / "a"
     done("run", configure(project))

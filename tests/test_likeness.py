@@ -43,6 +43,7 @@ def remembered(folder, images) -> SeenImages:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_of_distinct_pictures_none_is_taken_for_another_and_all_saved_again_are_found(tmp_path, world):
     images = pictures(world, 60)

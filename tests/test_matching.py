@@ -327,6 +327,7 @@ def random_case(rng):
     return disturbed(rng, answer), references
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_ten_thousand_random_cases_agree_with_a_computation_from_the_definitions(name):
     rng = random.Random(f"{name} 2024")

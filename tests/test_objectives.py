@@ -136,6 +136,7 @@ def test_answer_alone_is_the_mean_negative_log_likelihood_of_the_labelled_tokens
     assert torch.allclose(WeightedLoss({"answer": (1, 1)})(model, inputs), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_levelling_from_stored_evidence_is_levelling_with_the_teacher_live(student, teacher, asked, tmp_path):
     write_shard(tmp_path / "shard", observed(teacher, asked))
     stored = loss_of(objective_of(ALL, teacher, read_shard(tmp_path / "shard")), student, asked)
@@ -319,6 +320,7 @@ def test_checkpointing_changes_no_gradient_though_several_passes_are_run_again(s
     assert torch.allclose(*gradients, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_levelling_on_all_terms_lowers_their_sum_and_goes_on_after_a_kill_as_if_there_was_none(
     student, teacher, tmp_path, checkpointed

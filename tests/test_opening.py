@@ -362,7 +362,9 @@ def test_a_manifest_can_tell_how_the_models_of_a_stage_ran(llava, tmp_path):
     (tmp_path / "pool").mkdir()
     spec, tasks = f"hf:{llava}", {"textvqa": {"images": (str(tmp_path / "pool"),)}}
     config = RunConfig.model_validate({"run": tmp_path / "run", "teacher": spec, "student": spec, "tasks": tasks})
-    with preflight.open_run_folder(config, mute) as run, run.stage("annotate", "pairs", of=[], settings=[]) as made:
+    with preflight.open_run_folder(config, mute) as run:
+        made = run.folder.artifact("pairs", inputs={}, settings={})
+        run.models.begin("annotate", made)
         run.load_student()
         made.finish({})
     told = made.manifest["models"]

@@ -260,6 +260,7 @@ def test_without_kinds_the_manifest_counts_none(tmp_path):
 # A whole run
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_goes_from_pictures_to_scores(project, trainable):
     rows = [
         {"image": f"test/train_images/{word}.jpg", "question": "What is shown?", "answers": [word]} for word in WORDS

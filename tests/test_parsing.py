@@ -153,6 +153,7 @@ PIECES = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=20), max_size=12).map("".join))
 def test_no_text_makes_the_reader_raise_and_every_pair_fits_into_a_record(reply):

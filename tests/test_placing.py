@@ -254,6 +254,7 @@ def looked_at(name, size, cell):
     return pooled((with_mark - without).norm(dim=-1).numpy(), boxes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_map_peaks_in_the_cell_that_holds_the_mark(name, size):
@@ -263,6 +264,7 @@ def test_the_map_peaks_in_the_cell_that_holds_the_mark(name, size):
         assert np.unravel_index(found.argmax(), found.shape) == cell, found.round(2)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(["llava_next", "idefics3", "internvl"]),

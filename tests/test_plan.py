@@ -70,6 +70,7 @@ def configured(folder: Path, **changes) -> Path:
     return folder / "run.yaml"
 
 
+@pytest.mark.slow
 def test_prompt_tokens_of_the_embedded_models_are_what_their_processors_give(pool):
     config = load_config(configured(pool, annotate={"pairs_per_image": 3}))
     rows = {(row.stage, row.model): row for row in projected(config, NOT_MEASURED).rows}
@@ -185,6 +186,7 @@ def published_size(name: str) -> Size:
     return size_of(place_of(name, AS_IT_IS, offline=True), AS_IT_IS)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     images=st.integers(0, 3000),
@@ -222,6 +224,7 @@ def planned(**changes) -> dict[tuple[str, str], Workload]:
     return {(work.stage, work.role): work for work in found}
 
 
+@pytest.mark.slow
 def test_a_run_asks_as_often_as_its_plan_says(project, trainable, monkeypatch):
     monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))  # its stage is gone through all the same
     discrepancy = {"always": True, "rationales": True}
@@ -320,6 +323,7 @@ def test_what_does_not_fit_is_named_with_what_would(pool):
     assert "Does not fit" not in done("plan", config, "--offline", "--device", "h200")
 
 
+@pytest.mark.slow
 def test_a_served_teacher_costs_money_and_budgets_are_compared(pool):
     prices = {"prompt_price": 10.0, "completion_price": 40.0, "budget_requests": 8, "budget_money": 100.0}
     config = configured(pool, teacher="http://localhost:1/v1#large", server=prices)
@@ -343,6 +347,7 @@ def test_a_served_model_with_a_published_name_is_counted_by_its_architecture(poo
     assert plan.rows[0].seconds is None
 
 
+@pytest.mark.slow
 def test_the_embedded_models_are_measured_and_the_run_folder_is_left_alone(pool):
     said = done("plan", configured(pool, level={"epochs": 1}), "--sample", 2)
     assert "student: seconds a request as measured on 2 requests" in said
@@ -360,6 +365,7 @@ def test_for_programs_the_same_is_printed_as_json(pool):
     assert found["assumed"]
 
 
+@pytest.mark.slow
 def test_fewer_pixels_cost_fewer_tokens(pool):
     for number in range(6):
         draw(pool / "pool" / f"{number}.png", size=(1200, 900))
@@ -374,6 +380,7 @@ def test_fewer_pixels_cost_fewer_tokens(pool):
     assert tokens[200_000] < tokens[None] / 3
 
 
+@pytest.mark.slow
 def test_broken_pictures_are_passed_over_and_counted_as_images(pool):
     (pool / "pool" / "0.png").write_bytes(b"no picture")
     plan = projected(load_config(configured(pool)), NOT_MEASURED)

@@ -32,6 +32,7 @@ def test_pairs_that_were_written_anew_are_not_shown_with_verdicts_of_earlier_one
         run.judged  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_whole_run_ends_with_scores_a_student_and_a_report(project, trainable):
     run = pa.open_run(project / "run.yaml", progress=mute)()
     assert run.scores.mean_gain.score == 50.0
@@ -133,6 +134,7 @@ def test_the_face_lists_what_it_has_and_knows_nothing_else():
         pa.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_command_line_and_the_face_do_the_same(project, trainable, tmp_path):
     from projects import done
 

@@ -316,6 +316,7 @@ def weighed(tmp_path_factory):
     return model
 
 
+@pytest.mark.slow
 def test_a_real_student_beside_itself_is_about_as_fast_and_as_large(tmp_path, weighed):
     paths = drawn(tmp_path / "pictures", 8)
     questions = [Asked(str(number), path, "what is the colour", "") for number, path in enumerate(paths)]
@@ -515,6 +516,7 @@ def scores_of(project):
     return json.loads((project / "runs" / "a" / "scores.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_says_what_was_forgotten_and_why_speed_was_not_measured(project, trainable):
     output = done("run", project / "run.yaml")
     forgotten = scores_of(project)["forgotten"]
@@ -527,6 +529,7 @@ def test_a_run_says_what_was_forgotten_and_why_speed_was_not_measured(project, t
     assert "What levelling kept" in page and "does not run in this process" in page
 
 
+@pytest.mark.slow
 def test_what_the_run_trained_on_is_not_asked_again(project, trainable):
     done("run", configure(project, level={"held_out": 0.3}))
     run = project / "runs" / "a"
@@ -539,6 +542,7 @@ def test_what_the_run_trained_on_is_not_asked_again(project, trainable):
     assert 0 < len(asked) < len(right)
 
 
+@pytest.mark.slow
 def test_a_changed_setting_redoes_what_it_touches(project, trainable):
     def manifests():
         return {

@@ -40,7 +40,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path):
 
 
 def test_an_unknown_metric_is_refused_before_the_file_is_looked_for(tmp_path):
-    with pytest.raises(UserError, match="did you mean anls"):
+    with pytest.raises(UserError, match="Did you mean anls"):
         score_file("anl", tmp_path / "absent.jsonl")
 
 

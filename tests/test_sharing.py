@@ -105,6 +105,7 @@ def levelled(project, trainable):
     return project / "runs" / "a"
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_card_beside_the_student_with_its_scores(levelled):
     text = (levelled / "student" / "README.md").read_text()
     assert "fake:student.json" in text and "fake:teacher.json" in text
@@ -113,6 +114,7 @@ def test_a_run_leaves_a_card_beside_the_student_with_its_scores(levelled):
     assert "README.md" not in (levelled / "student" / "manifest.json").read_text()
 
 
+@pytest.mark.slow
 def test_the_card_comes_with_levelling_and_gets_its_scores_from_evaluate(project, trainable):
     done("run", project / "run.yaml")
     run = project / "runs" / "a"
@@ -124,6 +126,7 @@ def test_the_card_comes_with_levelling_and_gets_its_scores_from_evaluate(project
     assert "It has not been scored" not in (run / "student" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_finished_run_leaves_the_card_alone(levelled):
     card_file = levelled / "student" / "README.md"
     before = card_file.stat().st_mtime_ns
@@ -166,6 +169,7 @@ def hub(monkeypatch):
     return Hub
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "level"])
 def test_push_uploads_the_student_privately_and_without_the_run_s_own_files(levelled, hub, command):
     said = done(command, levelled / "run.yaml" if command == "run" else levelled, "--push", "me/student")
@@ -173,6 +177,7 @@ def test_push_uploads_the_student_privately_and_without_the_run_s_own_files(leve
     assert "pushed: https://hub/me/student" in said
 
 
+@pytest.mark.slow
 def test_everybody_may_see_it_only_if_that_is_asked_for(levelled, hub):
     done("level", levelled, "--push", "me/student", "--public")
     assert hub.asked[0] == ("create", "me/student", False)
@@ -193,6 +198,7 @@ def test_without_a_token_there_is_one_clear_error_before_the_work(project, hub, 
     assert not (project / "runs").exists()
 
 
+@pytest.mark.slow
 def test_public_alone_is_refused(levelled):
     assert "give --push" in refusal("level", levelled, "--public")
 
@@ -202,6 +208,7 @@ def http_problem(status):
     return HfHubHTTPError(f"{status} of the hub", response=httpx2.Response(status, request=request))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "said", "status"),
     [
@@ -220,6 +227,7 @@ def test_what_the_hub_has_against_it_is_said_in_words_without_the_token(
     assert re.search(said, text) and "secret" not in text
 
 
+@pytest.mark.slow
 def test_a_run_without_a_levelled_student_has_nothing_to_push(project, hub):
     configure(project, teacher="fake:student.json")
     done("run", project / "run.yaml")

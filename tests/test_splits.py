@@ -389,6 +389,7 @@ def scores_of(project):
     return json.loads((project / "runs/a/scores.json").read_text())["tasks"]["textvqa"]
 
 
+@pytest.mark.slow
 def test_a_run_scores_ones_own_questions_with_a_metric_of_choice(project, trainable):
     rows = [
         {"image": f"test/train_images/{word}.jpg", "question": "What is shown?", "answers": [word]} for word in WORDS
@@ -404,6 +405,7 @@ def test_a_run_scores_ones_own_questions_with_a_metric_of_choice(project, traina
     assert (project / "runs/a/tests/textvqa/manifest.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_run_refuses_missing_images_unless_it_is_told_and_then_shows_how_many(project, trainable):
     (project / f"test/train_images/{WORDS[0]}.jpg").unlink()
     assert "1 of 8 questions cannot be scored" in refusal("run", project / "run.yaml")
@@ -415,6 +417,7 @@ def test_a_run_refuses_missing_images_unless_it_is_told_and_then_shows_how_many(
     assert left_out["question_id"] == "0" and WORDS[0] in left_out["detail"]
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_changed_is_also_that_of_identify(project, trainable):
     done("run", project / "run.yaml")
     tasks = {"textvqa": {"images": "pool", "test": "test", "metric": "mpa_substring"}}
@@ -422,6 +425,7 @@ def test_a_metric_that_is_changed_is_also_that_of_identify(project, trainable):
     assert scores_of(project)["metric"] == "mpa_substring"
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_images_of_a_copy_as_files(project):
     replies = json.loads((project / "teacher.json").read_text())["replies"]
     for model in ("teacher.json", "student.json"):  # who know the same, so that nothing is to be trained

@@ -157,6 +157,7 @@ def test_a_link_in_the_run_folder_to_a_pool_elsewhere_is_refused(tmp_path):
 # The demo's own pictures; `test_cli.py` resumes a demo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("marked", "refused"), [(True, False), (False, True)])
 def test_only_pools_that_the_demo_has_drawn_may_lie_in_its_run_folder(project, trainable, marked, refused):
     data = project / "run" / "data"

@@ -370,6 +370,7 @@ def _from_another_process(path: Path) -> str:
     return answer
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_with_the_folder_and_the_pid_of_the_first(tmp_path):
     with RunFolder(tmp_path / "r"):
         refusal = _from_another_process(tmp_path / "r")

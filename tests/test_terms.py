@@ -87,6 +87,7 @@ def test_a_term_whose_module_is_not_there_is_refused(offer):
         declared("losses", "toy", "NEEDS")
 
 
+@pytest.mark.slow
 def test_a_term_that_needs_nothing_costs_nothing_more(offer, project, trainable):
     offer(LOSSES)
     assert not LevelSettings(objective="toy").needs_signals
@@ -95,6 +96,7 @@ def test_a_term_that_needs_nothing_costs_nothing_more(offer, project, trainable)
     assert not (project / "runs" / "a" / "discrepancy").exists()
 
 
+@pytest.mark.slow
 def test_for_a_term_that_needs_rationales_the_teacher_is_asked(offer, project, trainable):
     offer(f"NEEDS = {{'rationale'}}\n{LOSSES}")
     done("run", configure(project, level={"objective": {"answer": 1, "toy": 1}}))
@@ -126,6 +128,7 @@ def test_own_settings_are_looked_at_before_anything_runs(offer, project, trainab
     assert not (project / "runs" / "a").exists()
 
 
+@pytest.mark.slow
 def test_other_own_settings_are_another_training_and_the_same_are_not(offer, project, trainable):
     offer("from parityalign.config import Settings\nclass SETTINGS(Settings):\n    power: int = 2\n" + LOSSES, True)
     for power, redone in ((2, False), (2, False), (3, True)):

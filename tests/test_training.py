@@ -239,10 +239,12 @@ def levelled(student, pairs, tmp_path_factory):
     return out, result, seen
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_on_the_trained_pairs(levelled, student, pairs):
     assert loss_on(levelled[0], pairs[:9]) < loss_on(student, pairs[:9]) - 1
 
 
+@pytest.mark.slow
 def test_the_result_tells_what_happened(levelled, student, pairs):
     out, result, seen = levelled
     assert (result.steps, result.skipped_steps) == (12, 0)
@@ -261,6 +263,7 @@ def test_the_student_stays_an_ordinary_folder_in_its_own_precision(levelled, stu
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
+@pytest.mark.slow
 def test_a_levelled_student_says_the_answers_it_was_taught(student, pairs, tmp_path):
     level(student, pairs, tmp_path / "out", epochs=40, learning_rate=1e-2, patience=100)
     model = hf.load(str(tmp_path / "out"))
@@ -278,11 +281,13 @@ def test_statistics_of_batch_norm_are_left_alone_while_its_scale_learns(levelled
     assert not any(torch.equal(before[name], after[name]) for name in scales)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(levelled, student, pairs, tmp_path):
     level(student, pairs, tmp_path / "out")
     assert same(weights_of(levelled[0]), weights_of(tmp_path / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "kills"), [("full", [1, 5, 12]), ("lora", [7])])
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student, pairs, tmp_path, method, kills):
     whole = level(student, pairs, tmp_path / "whole", method=method)
@@ -304,6 +309,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(student, pairs, tmp_path, monkeypatch):
     whole = level(student, pairs, tmp_path / "whole")
     with monkeypatch.context() as patched:
@@ -317,6 +323,7 @@ def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(studen
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_training_are_not_gone_on_from(student, pairs, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(train, "save_student", killed)
@@ -332,6 +339,7 @@ def contrary(pairs):
     return [pair.model_copy(update={"answer": "square"}) for pair in pairs]
 
 
+@pytest.mark.slow
 def test_training_stops_early_and_keeps_the_best_checkpoint(student, pairs, tmp_path):
     trained, held_out = pairs[:9], contrary(pairs[:9])
     result = leveller(student, epochs=30, patience=2)(trained, held_out, tmp_path / "out")
@@ -340,6 +348,7 @@ def test_training_stops_early_and_keeps_the_best_checkpoint(student, pairs, tmp_
     assert loss_on(tmp_path / "out", held_out) == pytest.approx(result.held_out_loss_after, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_training_that_had_stopped_early_is_not_gone_on_with(student, pairs, tmp_path, monkeypatch):
     trained, held_out = pairs[:9], contrary(pairs[:9])
     whole = leveller(student, epochs=30, patience=2)(trained, held_out, tmp_path / "whole")
@@ -354,12 +363,14 @@ def test_a_training_that_had_stopped_early_is_not_gone_on_with(student, pairs, t
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_student_that_did_not_get_better_stays_as_it_was(student, pairs, tmp_path):
     result = level(student, pairs, tmp_path / "out", objective=tiny.Changed(lambda loss, batch: loss * 0 + 1))
     assert (result.best_step, result.held_out_loss_after) == (0, 1.0)
     assert same(load_file(f"{student}/model.safetensors"), weights_of(tmp_path / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_steps_with_a_loss_that_is_not_finite_are_skipped_and_counted(student, pairs, tmp_path, bad):
     calls = []
@@ -374,16 +385,19 @@ def test_steps_with_a_loss_that_is_not_finite_are_skipped_and_counted(student, p
     assert all(torch.isfinite(tensor.float()).all() for tensor in weights_of(tmp_path / "out").values())
 
 
+@pytest.mark.slow
 def test_max_steps_decides_how_long_training_lasts(student, pairs, tmp_path):
     assert level(student, pairs, tmp_path / "few", max_steps=3).steps == 3
     many = level(student, pairs, tmp_path / "many", max_steps=17, epochs=1)
     assert (many.steps, many.best_step) == (17, 17), "the last step is measured too"
 
 
+@pytest.mark.slow
 def test_one_image_only_can_be_trained_on(student, pairs, tmp_path):
     assert leveller(student, epochs=1)(pairs[:1], [], tmp_path / "out").steps == 1
 
 
+@pytest.mark.slow
 def test_what_lay_in_the_folder_before_stays(student, pairs, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".begun").touch()
@@ -392,6 +406,7 @@ def test_what_lay_in_the_folder_before_stays(student, pairs, tmp_path):
     assert hf.load(str(tmp_path / "out")).special_tokens
 
 
+@pytest.mark.slow
 def test_nothing_reaches_the_terminal(student, pairs, tmp_path, capfd):
     for method in ("full", "lora"):
         level(student, pairs, tmp_path / method, method=method, max_steps=2)
@@ -416,6 +431,7 @@ def test_merged_weights_say_what_the_adapter_says(rows, student, tmp_path):
         assert (said - before).abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_lora_leaves_an_ordinary_folder_that_has_learnt(student, pairs, tmp_path):
     result = level(student, pairs, tmp_path / "out", method="lora", learning_rate=2e-2, lora_rank=4)
     assert result.held_out_loss_after < result.held_out_loss_before
@@ -429,6 +445,7 @@ def test_lora_without_peft_is_answered_with_the_install_line(student, pairs, tmp
         level(student, pairs, tmp_path / "out", method="lora")
 
 
+@pytest.mark.slow
 def test_a_clip_tower_is_levelled_too(pairs, tmp_path):
     student = str(tiny.llava(tmp_path / "student"))
     result = level(student, pairs, tmp_path / "out")

@@ -297,12 +297,19 @@ def score_command(
 def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, controls: bool = False) -> None:
     """Runs the pipeline, or the one stage of it that `only` names, and shows what came of it."""
     run = pipeline.open_run(config)
-    run.upto(only, alone=only is not None, redo=redo)
     if controls:
-        run.work(demo.run_controls)
+        run.work(_with_controls, redo=redo)
+    else:
+        run.upto(only, alone=only is not None, redo=redo)
     show.show_outcomes(pipeline.plain_console(), run.outcomes)
     if only is None:
         show.show_result(pipeline.plain_console(), run.path, list(config.tasks))
+
+
+def _with_controls(run: "pipeline.Run") -> None:
+    for _ in pipeline.align(run):
+        pass
+    demo.run_controls(run)
 
 
 def _push(run: Path, repo: str | None, *, public: bool) -> None:

@@ -6,8 +6,8 @@ def out_of_reach() -> tuple[type[Exception], ...]:
 
     Its own answers (`HfHubHTTPError`) are none of these.
     """
-    from httpx2 import RequestError
-    from huggingface_hub import errors
+    from httpx2 import RequestError  # noqa: PLC0415
+    from huggingface_hub import errors  # noqa: PLC0415
 
     return (
         RequestError,

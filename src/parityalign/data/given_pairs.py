@@ -179,8 +179,8 @@ def _renamed(batches: Iterable[Any], named: Mapping[str, str], path: Path) -> It
 
 def _parquet_file(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow  # noqa: PLC0415
+        import pyarrow.parquet  # noqa: PLC0415
     except ModuleNotFoundError as problem:
         raise missing_package("reading Parquet", "pyarrow", "'parityalign[datasets]'") from problem
     with _readable(path):
@@ -189,7 +189,7 @@ def _parquet_file(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    import pyarrow
+    import pyarrow  # noqa: PLC0415
 
     try:
         yield

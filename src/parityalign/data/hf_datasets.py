@@ -64,13 +64,13 @@ def _readable(name: str) -> Iterator[None]:
 
 
 def _undecoded() -> "datasets.Image":
-    import datasets
+    import datasets  # noqa: PLC0415
 
     return datasets.Image(decode=False)
 
 
 def _opened(place: str, split: str | None, prefer: Sequence[str]) -> "datasets.IterableDataset":
-    import datasets
+    import datasets  # noqa: PLC0415
 
     path = Path(place)
     if any((path / name).is_file() for name in SAVED):

@@ -59,7 +59,7 @@ def check_push(repo: str | None, *, public: bool) -> None:
 
 
 def _check_name(repo: str) -> None:
-    from huggingface_hub import get_token
+    from huggingface_hub import get_token  # noqa: PLC0415
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo, re.ASCII):
         raise _no_name(repo)
@@ -85,7 +85,7 @@ def push_student(run: Path, repo: str, *, public: bool) -> str:
         UserError: Nothing was levelled, the token may not write there, or the repository is public unasked.
         WorkFailed: The hub cannot be reached.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi  # noqa: PLC0415
 
     _check_name(repo)
     manifest = read_manifest(run / STUDENT)
@@ -111,7 +111,7 @@ def push_student(run: Path, repo: str, *, public: bool) -> str:
 @contextmanager
 def _told(repo: str) -> Iterator[None]:
     """Says in words what the hub has against an upload; a token is in none of it."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
 
     try:
         yield
@@ -170,7 +170,7 @@ def _licence(location: str, config: RunConfig, *, on_hub: bool) -> dict[str, str
     """What the base's card says, where it lies on this machine; nothing is fetched for it."""
     path: object = Path(location).expanduser() / CARD
     if on_hub:
-        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
 
         path = try_to_load_from_cache(location, CARD, revision=config.loading.student.pinned)
     if not isinstance(path, str | Path) or not Path(path).is_file():

@@ -96,7 +96,7 @@ def separation(items: Sequence[Item], rng: np.random.Generator) -> Separation | 
 
 def _shares_in_order(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
     """Of each item of the group the share of the others that lie below, of each other that of the group above."""
-    from scipy.stats import rankdata
+    from scipy.stats import rankdata  # noqa: PLC0415
 
     ranks = rankdata(values)
     shares = np.empty(len(values))
@@ -109,7 +109,7 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | No
     """Spearman's; None where there are fewer than three items or one side has a single value."""
     if len(one) < 3 or len(set(one)) == 1 or len(set(other)) == 1:
         return None
-    from scipy.stats import spearmanr
+    from scipy.stats import spearmanr  # noqa: PLC0415
 
     return float(spearmanr(one, other).statistic)
 

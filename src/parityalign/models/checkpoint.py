@@ -113,7 +113,7 @@ def commit_of(name: str, loading: LoadingSettings) -> str:
     """
     if loading.commit:
         return loading.commit
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi  # noqa: PLC0415
 
     with _answers(name, loading.revision):
         found: str = HfApi().resolve_revision(name, revision=loading.revision).resolved
@@ -168,7 +168,7 @@ def refuse_damaged(location: str, folder: Path) -> None:
 
 
 def _damaged(folder: Path) -> Iterator[str]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
     for path in filter(Path.is_file, (folder / name for name in weight_files(folder))):
         try:
@@ -203,7 +203,7 @@ def published_files(name: str, loading: LoadingSettings) -> dict[str, int]:
     Raises:
         UserError: As `fetched`.
     """
-    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub import get_cached_repo_tree  # noqa: PLC0415
 
     fetched(name, loading, weights=False)  # notes the list
     commit = commit_of(name, loading)
@@ -212,7 +212,7 @@ def published_files(name: str, loading: LoadingSettings) -> dict[str, int]:
 
 
 def _snapshot(name: str, commit: str, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
 
     with _answers(name, commit):
         # Folders below hold copies for other programs (ONNX, the original format), often as large again.
@@ -222,7 +222,7 @@ def _snapshot(name: str, commit: str, patterns: list[str]) -> Path:
 @contextmanager
 def _answers(name: str, revision: str | None) -> Iterator[None]:
     """Says in words what is wrong with a model on the hub, or with the way there."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants, errors  # noqa: PLC0415
 
     page = f"{constants.ENDPOINT}/{name}"
     try:

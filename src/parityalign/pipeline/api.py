@@ -223,7 +223,7 @@ class OpenRun:
             UserError: There is no such table, it was not made yet, or pandas is not installed.
         """
         try:
-            import pandas as pd
+            import pandas as pd  # noqa: PLC0415
         except ModuleNotFoundError as problem:
             raise missing_package("to_pandas", "pandas", "'parityalign[pandas]'") from problem
         if table not in (*TABLES, JUDGED):

@@ -78,7 +78,7 @@ def write_pair_discrepancies(artifact: Artifact, judged: Sequence[Judged]) -> di
 
 def attention_divergence(one: Array, other: Array) -> float:
     """Jensen-Shannon divergence of two maps on the same grid, each divided by its sum first; in nats."""
-    from scipy.special import rel_entr  # it takes long to import, and every command imports the stages
+    from scipy.special import rel_entr  # it takes long to import, and every command imports the stages  # noqa: PLC0415
 
     p, q = (cells.astype(np.float64) / cells.sum(dtype=np.float64) for cells in (one, other))
     middle = (p + q) / 2

@@ -200,7 +200,7 @@ def _in_4_bits(location: str, loading: LoadingSettings, *, half: bool) -> nn.Mod
 
 def _peft() -> ModuleType:
     try:
-        import peft
+        import peft  # noqa: PLC0415
     except ImportError as problem:
         raise UserError(
             "levelling with the methods 'lora' and 'qlora' needs the package peft, which is not installed.\n"

@@ -60,7 +60,7 @@ def _found(name: str, cell: object, place: Path) -> Found:
 
 
 def _read_remote(name: str, url: str) -> bytes:
-    from datasets.utils.file_utils import xopen  # knows archives, the hub and its tokens
+    from datasets.utils.file_utils import xopen  # knows archives, the hub and its tokens  # noqa: PLC0415
 
     try:
         with xopen(url, "rb") as file:

@@ -38,7 +38,7 @@ SOURCE = SourceKind(open_source)
 
 
 def _opened(path: Path) -> "pq.ParquetFile":
-    import pyarrow.parquet as pq
+    import pyarrow.parquet as pq  # noqa: PLC0415
 
     with _readable(path):
         # Else a row group is loaded whole, and all images may lie in one.
@@ -47,7 +47,7 @@ def _opened(path: Path) -> "pq.ParquetFile":
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    import pyarrow as pa
+    import pyarrow as pa  # noqa: PLC0415
 
     try:
         yield
@@ -68,7 +68,7 @@ def _images(path: Path) -> Iterator[Found]:
 
 
 def _column(schema: "pa.Schema", path: Path) -> str:
-    import pyarrow.types as kinds
+    import pyarrow.types as kinds  # noqa: PLC0415
 
     def holds_bytes(kind: "pa.DataType") -> bool:
         if kinds.is_struct(kind):
