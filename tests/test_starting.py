@@ -58,7 +58,7 @@ def test_photographs_that_a_list_names_are_not_taken_for_a_stage_s_folder(projec
     (project / "list.txt").write_text(str(photo))
     shutil.copy(configure(project, tasks={"textvqa": {"images": "list.txt"}}), project / "runs" / "a")
     before = photo.read_bytes()
-    assert "no run has made it" in refusal("run", project / "run.yaml", "--redo")
+    assert "no run wrote it" in refusal("run", project / "run.yaml", "--redo")
     assert photo.read_bytes() == before
 
 
