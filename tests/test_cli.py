@@ -159,7 +159,7 @@ def test_a_stage_whose_input_is_out_of_date_is_refused_and_nothing_is_thrown_awa
 
 
 def test_a_stage_command_on_no_run_folder_is_refused_and_makes_none(project):
-    assert "no run folder" in refusal("level", project / "nowhere")
+    assert "is not a run folder" in refusal("level", project / "nowhere")
     assert not (project / "nowhere").exists()
 
 

@@ -715,7 +715,7 @@ def test_an_address_survives_the_configuration_unchanged(project, served_run):
 @pytest.mark.parametrize(
     ("server", "said"),
     [
-        ({"key_variable": KEY}, "is no name of an environment variable"),
+        ({"key_variable": KEY}, "is not an environment variable's name"),
         ({"budget_money": 3}, "no price is given"),
         ({"budget_request": 3}, "Did you mean budget_requests"),
         ({"timeout": 0}, "server.timeout"),

@@ -283,7 +283,7 @@ def test_without_pyarrow_the_fix_is_named(photos, monkeypatch):
         ("gone", "does not exist"),
         ("gone.tar", "does not exist"),
         ("no-*.parquet", "does not exist"),
-        ("notes.csv", "is not a folder, and its ending is none of .jsonl, .parquet, .tar, .txt"),
+        ("notes.csv", "is not a folder, and its suffix is not one of .jsonl, .parquet, .tar, .txt"),
         ("tar:photos", "'tar' needs a file, or a pattern such as"),
         ("htf:owner/name", "there is no kind of image source 'htf'. Did you mean hf"),
         ("hf:", "does not say where"),
