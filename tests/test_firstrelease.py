@@ -75,7 +75,7 @@ def test_an_image_is_its_base_name_wherever_its_author_had_it(tmp_path, image):
         ([], "is empty"),
         (
             [PA, {"question": "What?"}],
-            r"\[1\] is no row of the first release: expected .*'PA_question'.*found 'question'",
+            r"\[1\] is not a row of the first release: expected .*'PA_question'.*found 'question'",
         ),
         ([{**CONVERSATION, "conversations": []}], "one turn of human and one of gpt, has none"),
         (

@@ -409,7 +409,7 @@ async def sees(body: dict, before: int) -> bytes:
         (answer('{"choices": []}'), "JSON of another form .choices.0.message: field required.*choices"),
         (answer('{"choices": [{"mess'), "broken JSON: .*mess"),
         (answer('{"error": "no"}'), "JSON of another form .choices.0.message: field required.*error"),
-        (answer("no such model", "404 Not Found"), "HTTP 404 Not Found: 'no such model'\nLook at the address"),
+        (answer("no such model", "404 Not Found"), "HTTP 404 Not Found: 'no such model'\nCheck the address"),
         (answer("too long", "400 Bad Request"), "a question about .*red.png brought HTTP 400 Bad Request: 'too long'"),
         (answer("x" * 5000, "400 Bad Request"), "x{300}[.]{3}'"),
         (answer("", "401 Unauthorized"), "wants a key: set the environment variable PARITYALIGN_API_KEY"),

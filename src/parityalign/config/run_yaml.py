@@ -147,7 +147,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as problem:  # ValueError: not UTF-8, or a date such as 2024-13-45
         raise UserError(f"{path} is not YAML: {problem}") from problem
     if not isinstance(raw, dict):
-        raise UserError(f"{path} should hold a mapping of settings, but holds {type(raw).__name__}; it needs at least run, teacher, ...")
+        found = type(raw).__name__
+        raise UserError(f"{path} should hold a mapping of settings (run, teacher, ...), but holds {found}")
     return raw
 
 

@@ -1,4 +1,4 @@
-"""Which rows go through the model at once: as many as their tokens and patches allow, fewer once memory ran out."""
+"""Batch sizes of inference: as many rows as their tokens and patches allow, fewer once memory has run out."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -11,36 +11,36 @@ from parityalign.models.backends._reading import image_bytes
 from parityalign.models.encoding import Encoded
 
 CPU_TOKENS = 16384
-"""Tokens and patches at once where there is no GPU; more of them bring no more speed."""
+"""Tokens and patches in a batch without a GPU; more bring no more speed."""
 MOST_TOKENS = 131_072
-"""The same on a GPU, whatever its memory."""
+"""The most on a GPU, whatever its memory."""
 _SHARE_OF_FREE = 0.5
-"""Of the GPU's free memory; the rest is for what no estimate knows."""
+"""Share of the GPU's free memory that is used; the rest is a reserve for what the estimate misses."""
 _HIDDEN_STATES = 24
-"""How many numbers of a layer's width a token has in memory while it goes through that layer."""
+"""Activations of a layer's width that a token has in memory while it goes through that layer."""
 _WINDOW_BYTES = 2**30
-"""Of images that lie in memory while their rows are sorted by length."""
+"""Bytes of images in memory while their rows are sorted by length."""
 _PATCH = 16
-"""Pixels along the side of a patch, for towers that have none."""
+"""Side of a patch in pixels, for towers without patches."""
 
 _learned: dict[str, int] = {}
-"""Of each model that memory ran out for: how many tokens were too many, halved."""
+"""By model, after memory ran out: half the number of tokens that were too many."""
 
 
 class Row(NamedTuple):
-    """One reply to be written."""
+    """One reply to generate."""
 
     place: int
-    """Among the requests."""
+    """Index among the requests."""
     request: Request
     encoded: Encoded
 
 
 class Budget:
-    """How much of one model's work fits into memory.
+    """How large one model's batches may be.
 
     Attributes:
-        tokens: Tokens (prompt, padding and reply) and patches that go through the model at once.
+        tokens: Most tokens (prompt, padding and reply) and patches in a batch.
     """
 
     def __init__(self, name: str, model: PreTrainedModel) -> None:
@@ -49,7 +49,7 @@ class Budget:
         self.tokens = min(_tokens_in_memory(model), _learned.get(name, MOST_TOKENS))
 
     def first(self, rows: Sequence[Row], reply_tokens: int) -> int:
-        """How many of the first rows, sorted by length, go at once; one at least."""
+        """How many of the first rows, sorted by length, fit into a batch; at least one."""
         images: set[str] = set()
         seen = 0
         for count, row in enumerate(rows, 1):
@@ -61,7 +61,7 @@ class Budget:
         return len(rows)
 
     def halve(self, rows: Sequence[Row], reply_tokens: int) -> None:
-        """Notes, for the rest of the process, that these rows were too many."""
+        """Remembers, for the rest of the process, that these rows were too many."""
         longest = max(len(row.encoded.tokens) for row in rows)
         images = {row.request.image: patches(row.encoded, self._patch) for row in rows}
         self.tokens = min(self.tokens, len(rows) * (longest + reply_tokens) + sum(images.values())) // 2
@@ -69,7 +69,7 @@ class Budget:
 
 
 def windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """The rows in parts whose images may lie in memory together, each sorted by length so that little is padded."""
+    """Chunks of rows whose images fit into memory together, each sorted by length to reduce padding."""
     window: list[Row] = []
     images: set[str] = set()
     held = 0
@@ -86,7 +86,7 @@ def windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def patches(row: Encoded, side: int) -> int:
-    """What the vision tower sees of the row's image: patches, not the fewer tokens that it makes of them."""
+    """Patches of the row's image in the vision tower, which may be more than the tokens made of them."""
     pixels = row.image.get("pixel_values")
     if pixels is None:
         return 0
