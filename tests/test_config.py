@@ -240,7 +240,7 @@ def test_a_folder_inside_the_images_is_refused(folder, changes):
     ("content", "message"),
     [
         ("run: [", "is not YAML"),
-        ("- a\n- b\n", "should hold a mapping of settings, but holds list"),
+        ("- a\n- b\n", "should hold a mapping of settings (run, teacher, ...), but holds list"),
         ("", "should hold a mapping of settings"),
         ("seed: 1\nseed: 2\n", "'seed' is given twice"),
         ("level:\n  epochs: 1\n  epochs: 2\n", "'epochs' is given twice"),

@@ -234,7 +234,7 @@ def test_a_damaged_page_of_a_parquet_file_is_told_by_its_file(tmp_path, photos):
         ("a.jsonl", '{"image": "a.png"}\n{"picture": "b.png"}\n', r"line 2 has no 'image'; its keys are 'picture'"),
         ("a.jsonl", "photos/a.png\n", "line 1 is not JSON"),
         ("a.jsonl", "[1]\n", "line 1 should be an object"),
-        ("a.txt", b"\xff\xfe\x00", "no UTF-8 text"),
+        ("a.txt", b"\xff\xfe\x00", "not UTF-8 text"),
         ("a.tar", "no archive", "cannot read the archive"),
         ("a.parquet", "no parquet", "cannot read the Parquet file"),
     ],

@@ -1,4 +1,4 @@
-"""The one list of stages: pipeline, commands, plan, report and export read it. A new stage is a module and a line."""
+"""The list of stages, read by pipeline, commands, plan, report and export. A new stage is a module and a line here."""
 
 from collections.abc import Sequence
 
@@ -17,21 +17,21 @@ STAGES: tuple[Stage, ...] = (
     forgotten.STAGE,
     speed.STAGE,
 )
-"""In their order."""
+"""The stages, in order."""
 PARTS = frozenset(
     {
         *("pools", "tests", "teacher model", "student model", "metric"),
         *("annotate prompt", "answer prompt", "rationale prompt"),
     }
 )
-"""What a stage may be made of besides artifacts."""
+"""Inputs of a stage other than artifacts."""
 
 
 def with_added(names: Sequence[str]) -> list[Stage]:
-    """All stages, with those of other packages that have these names.
+    """All stages, including the named ones of other packages.
 
     Raises:
-        UserError: There is no such stage, or it does not fit among the others.
+        UserError: There is no such stage, or it is inconsistent with the others.
     """
     stages = list(STAGES)
     for name in names:
@@ -43,19 +43,19 @@ def with_added(names: Sequence[str]) -> list[Stage]:
     for place, stage in enumerate(stages):
         made = {each.artifact for each in stages[:place]}
         if stage.artifact in made:
-            raise _misfit(stage.name, stage, f"it makes {stage.artifact!r}, which another stage makes already")
+            raise _misfit(stage.name, stage, f"it makes {stage.artifact!r}, which another stage already makes")
         if nobodys := [part for part in stage.of if part not in made | PARTS]:
-            raise _misfit(stage.name, stage, f"it is made of {nobodys[0]!r}, which no stage before it makes")
+            raise _misfit(stage.name, stage, f"it needs {nobodys[0]!r}, which no stage before it makes")
     return stages
 
 
 def stages_of(config: RunConfig) -> list[Stage]:
-    """The stages of a run with this configuration, in their order."""
+    """The stages of a run with this configuration, in order."""
     return [stage for stage in with_added(config.stages) if stage.wanted(config)]
 
 
 def command_of(artifact: str) -> str:
-    """The command that makes an artifact; `run` where no stage of this package does."""
+    """The command that makes an artifact; `run` if no stage of this package does."""
     return next((stage.asked_by for stage in STAGES if stage.artifact == artifact), "run")
 
 

@@ -1,4 +1,4 @@
-"""The pictures seen so far, to be asked for those that equal a new one; takes 24 bytes of memory a picture."""
+"""The pictures seen so far, to find duplicates of a new one; takes 24 bytes of memory per picture."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
@@ -18,11 +18,11 @@ NEARLY: Final = "nearly the same pixels"
 
 
 _BLOCK = 16384
-"""Pictures whose hashes are kept, and compared, in one piece."""
+"""Pictures per block of hashes."""
 
 
 class Match(NamedTuple):
-    """A picture that was seen before."""
+    """An earlier picture that a new one duplicates."""
 
     how: str
     """One of `BYTES`, `PIXELS` and `NEARLY`."""
@@ -30,9 +30,9 @@ class Match(NamedTuple):
 
 
 class Seen:
-    """Pictures in the order in which they were seen.
+    """The pictures seen so far, in order.
 
-    Paths and identities lie in a temporary database that the system deletes, whatever happens.
+    Paths and hashes are in a temporary database, which the system deletes in any case.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Seen:
         return self._count
 
     def add(self, look: Look, path: str) -> None:
-        """Remembers a picture and where its file lies."""
+        """Adds a picture with the path of its file."""
         row = (len(self), look.image_id, look.pixels, path)
         self._rows.execute("INSERT INTO seen VALUES (?, ?, ?, ?)", row)
         block, place = divmod(self._count, _BLOCK)
@@ -58,11 +58,11 @@ class Seen:
         self._count += 1
 
     def match(self, look: Look, picture: Callable[[], Image.Image], *, near: bool) -> Match | None:
-        """The first picture seen that is this one; a match of bytes goes before one of pixels, and that before near.
+        """The first picture seen that this one duplicates, preferring equal bytes, then equal pixels, then near copies.
 
         Args:
             look: The look of the new picture.
-            picture: Opens it; called only where the hash proposes another.
+            picture: Opens it; called only if the hash finds a candidate.
             near: Whether re-encoded and resized pictures are looked for.
         """
         for how, column, identity in ((BYTES, "image_id", look.image_id), (PIXELS, "pixels", look.pixels)):
@@ -70,14 +70,14 @@ class Seen:
             for (path,) in self._rows.execute(query, (identity,)):
                 return Match(how, path)
         if near:
-            opened = cache(picture)  # one decoding, however many are proposed
+            opened = cache(picture)  # decoded once, however many candidates there are
             for path in self._alike(look):
                 if _same(opened(), path):
                     return Match(NEARLY, path)
         return None
 
     def _alike(self, look: Look) -> Iterator[str]:
-        """The paths of the pictures that hash and gist propose."""
+        """The paths of the candidates by hash and gist."""
         for number, (hashes, gists) in enumerate(self._blocks):
             start = number * _BLOCK
             for place in _places_alike(look, hashes[: len(self) - start], gists):
@@ -86,7 +86,7 @@ class Seen:
 
 
 class Names:
-    """The names of what an earlier process has done, each as often as it was done."""
+    """A multiset of the names that an earlier process has done."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._rows = _scratch()
@@ -95,13 +95,13 @@ class Names:
         self._rows.executemany(again, ((name,) for name in names))
 
     def take(self, name: str) -> bool:
-        """Whether the name was done before, or done again and not yet taken that often."""
+        """Whether the name was done before; each time it was done counts once."""
         took = self._rows.execute("UPDATE names SET times = times - 1 WHERE name = ? AND times > 0", (name,))
         return took.rowcount > 0
 
 
 def _places_alike(look: Look, hashes: Array, gists: Array) -> list[int]:
-    """Where in a block pictures are that look alike; hashes (pictures,), gists (at least as many, 16)."""
+    """Indices of candidates in a block; hashes (pictures,), gists (at least as many, 16)."""
     near = np.flatnonzero(np.bitwise_count(hashes ^ np.uint64(look.hash)) <= HASH_BITS_APART)
     apart = np.abs(gists[near].astype(np.int16) - np.frombuffer(look.gist, np.uint8))
     places: list[int] = near[(apart <= GIST_LEVELS_APART).all(axis=1)].tolist()
@@ -109,7 +109,7 @@ def _places_alike(look: Look, hashes: Array, gists: Array) -> list[int]:
 
 
 def _scratch() -> sqlite3.Connection:
-    """A temporary database of which little stays in memory, and which never rolls back."""
+    """A temporary database with a small cache and without rollback."""
     rows = sqlite3.connect("")
     rows.execute("PRAGMA cache_size = -512")  # KiB
     rows.execute("PRAGMA journal_mode = OFF")
@@ -119,5 +119,5 @@ def _scratch() -> sqlite3.Connection:
 def _same(picture: Image.Image, path: str) -> bool:
     try:
         return same_picture(picture, read_picture(Path(path)))
-    except Unfit:  # gone or changed since it was seen
+    except Unfit:  # removed or changed since it was seen
         return False
