@@ -185,7 +185,7 @@ def test_a_run_of_another_configuration_is_not_worked_over_unless_asked(project,
 def test_a_folder_of_other_files_is_not_taken_for_a_run_folder(project):
     (project / "runs" / "a").mkdir(parents=True)
     (project / "runs" / "a" / "thesis.txt").write_text("mine")
-    assert "holds files but is no run folder" in refusal("run", project / "run.yaml")
+    assert "holds files but is not a run folder" in refusal("run", project / "run.yaml")
     assert [path.name for path in (project / "runs" / "a").iterdir()] == ["thesis.txt"]
 
 
@@ -309,7 +309,7 @@ def test_identify_says_which_options_are_missing(tmp_path):
     assert "missing: --task, --out" in refusal(*elsewhere(tmp_path, **{"--task": None, "--out": None}))
     assert "identify needs a run folder, or pairs and answers" in refusal("identify")
     assert "--pairs, --teacher-answers" in refusal(*elsewhere(tmp_path), tmp_path)
-    assert "--rule cannot go with the run folder" in refusal("identify", tmp_path, "--rule", "paper")
+    assert "--rule are not for the run folder" in refusal("identify", tmp_path, "--rule", "paper")
 
 
 def test_identify_refuses_an_unknown_task_and_an_unknown_rule(tmp_path):

@@ -225,4 +225,4 @@ def test_columns_are_named_on_the_command_line(tmp_path):
     rest = ["--student-answers", answers, "--teacher-answers", answers, "--task", "okvqa", "--out", tmp_path / "v"]
     message = refusal("identify", "--pairs", pairs, *rest, "--columns", "question=q,answer")
     assert "write it like question=q,answer=a" in message
-    assert "--columns cannot go with the run folder" in refusal("identify", tmp_path, "--columns", "question=q")
+    assert "--columns are not for the run folder" in refusal("identify", tmp_path, "--columns", "question=q")

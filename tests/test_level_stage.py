@@ -140,7 +140,7 @@ def test_a_step_that_did_not_fit_is_noted(tmp_path):
 @pytest.mark.parametrize("kinds", [[], [RIGHT, NEITHER], [DROPPED]])
 def test_without_gaps_the_student_is_left_as_it_is_and_the_manifest_says_so(tmp_path, kinds):
     made = run(tmp_path, kinds, lambda *_: pytest.fail("trained on nothing"))
-    assert made.manifest["outcome"] == "no_gaps" and "left as it is" in made.manifest["note"]
+    assert made.manifest["outcome"] == "no_gaps" and "student is unchanged" in made.manifest["note"]
     assert made.manifest["counts"] == {"gaps": 0, "replay": 0, "training": 0, "held_out": 0}
     assert not was_levelled(made)
 

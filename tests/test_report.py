@@ -308,7 +308,7 @@ def test_the_same_run_gives_the_same_page(run):
 
 
 def test_a_folder_that_is_no_run_is_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         write_report(tmp_path)
     assert not list(tmp_path.iterdir())
 

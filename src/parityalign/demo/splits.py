@@ -1,7 +1,7 @@
 """Writes labelled test splits in the official files of the four benchmarks (layouts as released; `tasks/` reads them).
 
-Where a benchmark has ten annotators, ten answer here, and not all agree: some misread, some give up, some write
-differently. The share of dissent is drawn question by question; most stay above the four that make a full score.
+Where a benchmark has ten annotators, ten answer here, and not all agree: some misread, some give up, some spell
+differently. The share of dissent is drawn per question; usually at least four agree, which is enough for a full score.
 """
 
 import json
@@ -22,14 +22,14 @@ _REASONED = frozenset({"count", "highest", "lowest", "highest_value", "lowest_va
 
 
 class Asked(NamedTuple):
-    """A test picture and the facts that are asked about it."""
+    """A test picture and the facts in its questions."""
 
     image: Image.Image
     facts: tuple[Fact, ...]
 
 
 def ten_answers(fact: Fact, others: Sequence[str], rng: Random) -> list[str]:
-    """What ten annotators write: the answer, another spelling of it, something misread, or `unanswerable`."""
+    """The answers of ten annotators: the answer, another spelling, a misreading, or `unanswerable`."""
     agreeing = rng.choices(_AGREEING, _HOW_OFTEN)[0]
     strays = (
         fact.answer.capitalize() + ".",
@@ -44,7 +44,7 @@ def ten_answers(fact: Fact, others: Sequence[str], rng: Random) -> list[str]:
 
 
 def write_textvqa(folder: Path, asked: Sequence[Asked], rng: Random) -> None:
-    """`TextVQA_0.5.1_val.json` and `train_images/`, where the validation images lie."""
+    """`TextVQA_0.5.1_val.json` and `train_images/`, which holds the validation images."""
     rows: list[dict[str, object]] = []
     others = _answers(asked)
     for picture in asked:
@@ -71,7 +71,7 @@ def write_textvqa(folder: Path, asked: Sequence[Asked], rng: Random) -> None:
 
 
 def write_stvqa(folder: Path, asked: Sequence[Asked], rng: Random) -> None:
-    """`train_task_1.json`, the only file of the benchmark with answers; one or two answers a question."""
+    """`train_task_1.json`, the only file of the benchmark with answers; one or two answers per question."""
     rows: list[dict[str, object]] = []
     words = _answers(asked)
     for number, picture in enumerate(asked):

@@ -1,8 +1,8 @@
-"""What work takes: seconds, bytes of memory and money, from counts of parameters and tokens.
+"""Estimates time, memory and money from counts of parameters and tokens.
 
-A forward pass multiplies every parameter with every token once, 2 operations each; a backward pass does so once for
-the gradient of what came in and once for that of the weights (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
-Attention between tokens is left out: at the lengths here it adds little to the language model.
+A forward pass takes 2 operations per parameter and token; a backward pass as many for the gradient of the inputs and
+as many for that of the weights (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). Attention between tokens is left
+out: at the lengths here it adds little.
 """
 
 import math
@@ -14,33 +14,33 @@ from parityalign.planning.sizes import Pace, Size, Stack
 from parityalign.planning.works import Work
 
 USED = 0.4
-"""Share of a device's peak operations that is reached where many tokens go through a model at once."""
+"""Share of a device's peak operations that large batches reach."""
 STREAMED = 0.6
-"""Share of its memory bandwidth that is reached where replies are written token by token."""
+"""Share of its memory bandwidth that token-by-token decoding reaches."""
 STEP_SECONDS = {True: 0.025, False: 0.002}
-"""What one step of `generate` takes at least, on a GPU (where launching the work is what takes long) and on a CPU."""
+"""Minimum seconds of one step of `generate`, on a GPU (dominated by kernel launches) and on a CPU."""
 RUNTIME_BYTES = {True: 1.0e9, False: 0.5e9}
-"""What PyTorch and the device's libraries take before a model is loaded."""
+"""Bytes that PyTorch and the device's libraries use before a model is loaded."""
 CPU_TOKENS, MOST_TOKENS, SHARE_OF_FREE, HIDDEN_STATES = 16384, 131_072, 0.5, 24
-"""How many tokens and patches go through a model at once; `models/_batches.py` has the same numbers and says why."""
+"""Tokens and patches in a batch; the same numbers as in `models/backends/_batches.py`, which explains them."""
 MOST_LOGITS = 2**25
-"""In training, of one pass; more are made in chunks, as `losses/_passes.py` says, which has the same number."""
+"""Logits of one training pass; more are computed in chunks. The same number as in `training/losses/_passes.py`."""
 FLOAT32, HALF = 4, 2
 _QUANTISED = {"8bit": 1.0, "4bit": 0.516}
-"""Bytes of a weight; in 4 bits with its share of the scales, quantised again (Dettmers et al. 2023, section 3)."""
+"""Bytes per weight; in 4 bits including its share of the doubly quantised scales (Dettmers et al. 2023, section 3)."""
 _OPTIMISER = 8
 """Bytes that Adam keeps of each trained parameter: two averages in float32."""
 
 
 class Way(NamedTuple):
-    """How the student is trained, as far as time and memory hang on it."""
+    """How the student is trained, as far as it affects time and memory."""
 
     method: str
     """`full`, `lora` or `qlora`."""
     checkpointing: bool
-    """Whether activations are computed again in the backward pass and not kept."""
+    """Whether activations are recomputed in the backward pass."""
     rows: int
-    """Examples that are in memory at once."""
+    """Micro-batch size."""
     half: bool
     """Whether it multiplies in bfloat16."""
     tower: bool
@@ -50,7 +50,7 @@ class Way(NamedTuple):
 
 
 def way_of(level: LevelSettings, device: Device, work: Work, size: Size) -> Way:
-    """How `level` trains a student on a device: with as many rows at once as fit, halved as training itself does."""
+    """How `level` trains a student on a device: with the largest micro-batch that fits, halved as in training."""
     way = _wished(level, device)
     while way.rows > 1 and levelling_memory(work, size, way, level, device) > device.memory:
         way = way._replace(rows=way.rows // 2)
@@ -69,7 +69,7 @@ def _wished(level: LevelSettings, device: Device) -> Way:
 
 
 def asking_seconds(work: Work, size: Size, loading: LoadingSettings, device: Device) -> float:
-    """How long it takes to read the prompts and to write or read the replies."""
+    """Seconds to process the prompts and to generate or score the replies."""
     read = _forward(work, size) - 2.0 * work.again * _once(work, size)
     if work.given:
         return read / (device.operations * USED)
@@ -79,16 +79,16 @@ def asking_seconds(work: Work, size: Size, loading: LoadingSettings, device: Dev
 
 
 def levelling_seconds(work: Work, size: Size, way: Way, device: Device) -> float:
-    """How long training takes, with the looks at the held-out pairs."""
+    """Seconds of training, including evaluations of the held-out pairs."""
     once, tower = _forward(work, size), 2.0 * size.vision.parameters * work.patches
     passes = _passes(way.method, way.checkpointing)
-    # A part that stays as it is, before all that learns, needs no backward pass.
+    # A frozen part before all trained ones needs no backward pass.
     still = 0.0 if way.tower else tower * (passes - 1)
     return (once * (passes + work.looked / work.requests) - still) / (device.operations * USED)
 
 
 def measured_seconds(work: Work, pace: Pace, level: LevelSettings) -> float:
-    """How long it takes at a measured pace; a training step is so many forward passes."""
+    """Seconds at a measured pace; a training step counts as several forward passes."""
     if work.steps:
         trained = work.requests * _passes(level.method, level.gradient_checkpointing)
         return pace.read * work.passes * (trained + work.looked)
@@ -99,12 +99,12 @@ def measured_seconds(work: Work, pace: Pace, level: LevelSettings) -> float:
 
 
 def asking_memory(work: Work, size: Size, loading: LoadingSettings, device: Device) -> float:
-    """Bytes that a model takes while it is asked: weights, cache, one layer's activations, and its batch's logits."""
+    """Bytes of a model in inference: weights, cache, one layer's activations, and its batch's logits."""
     return _asking_memory(work, size, loading, device, rows_per_batch(work, size, loading, device))
 
 
 def rows_per_batch(work: Work, size: Size, loading: LoadingSettings, device: Device) -> int:
-    """Requests in a batch of local generation: as many as `models/_batches.py` takes, halved where memory runs out."""
+    """Requests in a batch of local generation: as in `models/backends/_batches.py`, halved if memory runs out."""
     token = (size.cached + HIDDEN_STATES * size.language.hidden) * _number(loading, device)
     free = device.memory - RUNTIME_BYTES[device.is_gpu] - weights(size, loading, device)
     budget = min(MOST_TOKENS, int(free * SHARE_OF_FREE) // token) if device.is_gpu else CPU_TOKENS
@@ -126,7 +126,7 @@ def _asking_memory(work: Work, size: Size, loading: LoadingSettings, device: Dev
 
 
 def levelling_memory(work: Work, size: Size, way: Way, level: LevelSettings, device: Device) -> float:
-    """Bytes that training takes: weights, gradients and optimiser, activations, and the answers' logits."""
+    """Bytes of training: weights, gradients and optimiser, activations, and the answers' logits."""
     each = max(1, work.requests)
     tokens, patches = math.ceil(work.tokens / each), math.ceil(work.patches / each)
     number = HALF if way.half else FLOAT32
@@ -141,7 +141,7 @@ def levelling_memory(work: Work, size: Size, way: Way, level: LevelSettings, dev
 
 
 def weights(size: Size, loading: LoadingSettings, device: Device) -> float:
-    """Bytes of the weights while a model is asked."""
+    """Bytes of the weights in inference."""
     number = _number(loading, device)
     if loading.quantise is None:
         return size.parameters * number
@@ -154,24 +154,24 @@ def money(work: Work, server: ServerSettings) -> float:
 
 
 def _passes(method: str, checkpointing: bool) -> int:
-    """How many forward passes a step is worth: backward two, or one where the weights stay as they are."""
+    """Cost of a step in forward passes: the backward pass counts two, or one if the weights are frozen."""
     return (2 if method != "full" else 3) + checkpointing
 
 
 def _once(work: Work, size: Size) -> float:
-    """Multiplications that reading one of the prompts takes."""
+    """Multiplications to process one of the prompts."""
     tokens, patches = work.prompt_tokens / work.requests, work.patches / work.requests
     return size.language.parameters * tokens + size.vision.parameters * patches
 
 
 def _forward(work: Work, size: Size) -> float:
-    """Operations of one forward pass of everything: a multiplication and an addition a parameter and token."""
+    """Operations of one forward pass of everything: one multiplication and one addition per parameter and token."""
     tower, head = size.vision.parameters * work.patches, size.head * work.reply_tokens
     return 2.0 * (size.language.parameters * work.tokens + tower + head)
 
 
 def _held(size: Size, way: Way, level: LevelSettings) -> float:
-    """Bytes of weights, gradients and what the optimiser keeps."""
+    """Bytes of weights, gradients and optimiser state."""
     learning = FLOAT32 + _OPTIMISER
     if way.method == "full":
         still = (0 if way.tower else size.vision.parameters) + (0 if way.language else size.language.parameters)
@@ -183,23 +183,23 @@ def _held(size: Size, way: Way, level: LevelSettings) -> float:
 
 
 def _working(stack: Stack) -> int:
-    """Numbers that one layer has in memory of each token while nothing is kept for a backward pass."""
+    """Activations of one layer per token in memory, without a backward pass."""
     return 6 * stack.hidden + 3 * stack.intermediate
 
 
 def _kept(stack: Stack, way: Way) -> int:
-    """Numbers that are kept of each token for the backward pass.
+    """Activations per token that are kept for the backward pass.
 
-    Of a layer without dropout, with fused attention: about 12 of the hidden size (inputs of norms and projections,
-    queries, keys, values, what attention gives) and 4 of the inner part (gate, its activation, up, their product).
-    With checkpointing: each layer's input, and one layer as it is computed again.
+    For a layer without dropout, with fused attention: about 12 of the hidden size (inputs of norms and projections,
+    queries, keys, values, attention's output) and 4 of the inner size (gate, its activation, up, their product).
+    With checkpointing: each layer's input, and one layer while it is recomputed.
     """
     layer = 12 * stack.hidden + 4 * stack.intermediate
     return stack.layers * stack.hidden + layer if way.checkpointing else stack.layers * layer
 
 
 def _number(loading: LoadingSettings, device: Device) -> int:
-    """Bytes of a number while a model is asked."""
+    """Bytes per number in inference."""
     if loading.dtype == "auto":
         return HALF if device.is_gpu else FLOAT32
     return FLOAT32 if loading.dtype == "float32" else HALF

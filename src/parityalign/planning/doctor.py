@@ -1,4 +1,4 @@
-"""What this machine has, what follows for the models of a run, and what would stand in their way; loads no weights."""
+"""Describes this machine, how a run's models would be loaded on it, and problems with them; loads no weights."""
 
 import os
 from collections.abc import Iterator
@@ -37,24 +37,24 @@ PACKAGES = (
     "liger-kernel",
     "datasets",
 )
-"""Whose versions are shown; those from torchvision on may be missing."""
+"""Packages whose versions are shown; those from torchvision on are optional."""
 _PATIENCE = 3.0
-"""Seconds in which the hub has to answer."""
+"""Timeout of the hub in seconds."""
 _BITS = {"4bit": 4.5, "8bit": 8.5}
-"""Of a quantised weight, with its share of the scales."""
+"""Bytes per quantised weight, including its share of the scales."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to compute with."""
+    """This machine."""
 
     cores: int
     memory: int
     """Bytes."""
     gpus: list[dict[str, Any]]
-    """Of each: name, memory (bytes), and whether it multiplies bfloat16 in hardware."""
+    """By GPU: name, memory (bytes), and whether it multiplies bfloat16 in hardware."""
     packages: dict[str, str | None]
-    """Version, None where it is not installed."""
+    """Versions by package, None if not installed."""
     hub: str
     hub_reachable: bool
     cache: str
@@ -67,7 +67,7 @@ class Patient:
     role: str
     model: str
     problem: str | None = None
-    """Why it cannot be loaded or levelled, and what to do; None: nothing is in the way."""
+    """Why it cannot be loaded or levelled, and what to do; None: no problem."""
     family: str | None = None
     commit: str | None = None
     dtype: str | None = None
@@ -75,22 +75,22 @@ class Patient:
     device: str | None = None
     image_processor: str | None = None
     files: int | None = None
-    """Bytes of its weights as they are published."""
+    """Bytes of its weights as published."""
     missing: int | None = None
-    """Bytes of them that have to be downloaded yet."""
+    """Bytes of them still to download."""
     needs: int | None = None
-    """Bytes that its weights take once loaded; pictures and replies come on top."""
+    """Bytes of its weights once loaded, without activations."""
     has: int | None = None
-    """Bytes of the memory that they go into."""
+    """Bytes of the memory that they are loaded into."""
 
     @property
     def fits(self) -> bool | None:
-        """Whether the weights have room; None if it is not known."""
+        """Whether the weights fit; None if unknown."""
         return None if self.needs is None or self.has is None else self.needs < self.has
 
 
 def inspect_machine() -> Machine:
-    """Looks at this machine."""
+    """Describes this machine."""
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     fast = bool(gpus) and torch.cuda.is_bf16_supported(including_emulation=False)
     return Machine(
@@ -105,7 +105,7 @@ def inspect_machine() -> Machine:
 
 
 def examine_models(config: RunConfig, here: Machine) -> list[Patient]:
-    """Looks at the models of a run, and whether the student can be levelled here by the method that was chosen."""
+    """Checks the models of a run, and whether the student can be levelled here with the chosen method."""
     teacher = _examined("teacher", config.teacher, config.loading.teacher, here)
     student = _examined("student", config.student, config.loading.student, here)
     found = [problem for problem in (student.problem, _problem_of_method(config.level.method)) if problem]
@@ -113,16 +113,16 @@ def examine_models(config: RunConfig, here: Machine) -> list[Patient]:
 
 
 def doctor_record(here: Machine, patients: list[Patient]) -> dict[str, Any]:
-    """Everything, for programs."""
+    """Everything, as JSON values."""
     return {"machine": asdict(here), "models": [{**asdict(patient), "fits": patient.fits} for patient in patients]}
 
 
 def doctor_lines(here: Machine, patients: list[Patient]) -> Iterator[str]:
-    """The same for people."""
+    """Everything, as lines of text."""
     gpus = [f"{gpu['name']} ({_size(gpu['memory'])}, bfloat16 {_yes(gpu['bfloat16'])})" for gpu in here.gpus]
     yield f"machine: {here.cores} cores, {_size(here.memory)} of memory, {', '.join(gpus) or 'no GPU'}"
     yield "packages: " + ", ".join(f"{name} {found or 'none'}" for name, found in here.packages.items())
-    yield f"hub: {here.hub} is {'in' if here.hub_reachable else 'out of'} reach; cache: {here.cache}"
+    yield f"hub: {here.hub} is {'reachable' if here.hub_reachable else 'not reachable'}; cache: {here.cache}"
     for patient in patients:
         yield f"{patient.role}: {patient.model}"
         yield from (f"  {line}" for line in _told(patient))
@@ -162,7 +162,7 @@ def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> 
             facts["commit"] = folder.name
         config = open_config(location, loading)
         facts |= _loaded_as(config, loading)
-        refuse_damaged(location, folder)  # of such files no size says anything
+        refuse_damaged(location, folder)  # the size of damaged files is meaningless
         facts |= _room(location, folder, config, loading, here)
         backend.check(location, loading)
         processor: Any = open_processor(location, loading)
@@ -187,7 +187,7 @@ def _loaded_as(config: PreTrainedConfig, loading: LoadingSettings) -> dict[str, 
 def _room(
     location: str, folder: Path, config: PreTrainedConfig, loading: LoadingSettings, here: Machine
 ) -> dict[str, int]:
-    """Sizes of the weights: published, still to be downloaded, loaded; and of what they are loaded into."""
+    """Bytes of the weights: published, still to download, loaded; and of the memory they are loaded into."""
     names = weight_files(folder)
     if is_path(location):
         sizes = {path.name: path.stat().st_size for path in folder.glob("*.safetensors")}

@@ -1,4 +1,4 @@
-"""What of a plan does not fit, and what would: fewer bits, quantised weights, adapters, fewer rows or pixels."""
+"""What in a plan exceeds memory or budget, and which settings would fit: dtype, quantisation, adapters, pixels."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,7 +12,7 @@ _GIGA = 1e9
 
 
 def problems(config: RunConfig, work: Sequence[Work], known: Mapping[Role, Known], device: Device) -> list[str]:
-    """What exceeds the device's memory or a budget, in words, each with what would fit."""
+    """What exceeds the device's memory or a budget, as text, with settings that would fit."""
     asked: dict[Role, tuple[float, str]] = {}
     found: list[str] = []
     for each in work:
@@ -29,7 +29,7 @@ def problems(config: RunConfig, work: Sequence[Work], known: Mapping[Role, Known
 
 
 def _asking(work: Work, size: Size, loading: LoadingSettings, device: Device) -> tuple[float, str] | None:
-    """How much the model takes while it is asked, if that is too much, and what to do about it."""
+    """The memory of a model in inference, if it is too much, and what to do about it."""
     needed = costs.asking_memory(work, size, loading, device)
     if needed <= device.memory:
         return None
@@ -40,12 +40,12 @@ def _asking(work: Work, size: Size, loading: LoadingSettings, device: Device) ->
         for key, value in changes
         if getattr(loading, key) != value
     }
-    fewer = f"{place}.max_pixels to look at smaller pictures"
+    fewer = f"{place}.max_pixels for smaller pictures"
     return needed, _in_words(f"asking the {work.role} ({work.stage})", needed, others, fewer, device)
 
 
 def _training(work: Work, size: Size, level: LevelSettings, device: Device) -> Iterator[str]:
-    """Training that takes too much, and what to do about it."""
+    """Training that needs too much memory, and what to do about it."""
     way = costs.way_of(level, device, work, size)
 
     def needed(changed: costs.Way) -> float:
@@ -67,7 +67,7 @@ def _in_words(what: str, needed: float, others: Mapping[str, float], fewer: str,
     fitting = [f"{words} ({bytes / _GIGA:,.1f} GB)" for words, bytes in others.items() if bytes <= device.memory]
     small = min(others.values(), default=needed)
     advice = (
-        f"Would fit: {'; '.join(fitting)}" if fitting else f"The least of the settings takes {small / _GIGA:,.1f} GB"
+        f"Would fit: {'; '.join(fitting)}" if fitting else f"The smallest of the settings takes {small / _GIGA:,.1f} GB"
     )
     return (
         f"{what} takes {needed / _GIGA:,.1f} GB, {device.name} has {device.memory / _GIGA:,.1f} GB. {advice}; "
@@ -86,7 +86,7 @@ def _budgets(server: ServerSettings, work: Sequence[Work], known: Mapping[Role, 
     for name, needed in needs.items():
         budget = getattr(server, name)
         if budget is not None and needed > budget:
-            yield f"server.{name} is {budget:,}, the plan needs {_amount(needed)}: the run would stop there"
+            yield f"server.{name} is {budget:,}, but the plan needs {_amount(needed)}: the run would stop there"
 
 
 def _amount(number: float) -> str:

@@ -1,4 +1,4 @@
-"""Projects tokens, time, memory and money of a run before it begins, and says what it assumed."""
+"""Projects tokens, time, memory and money of a run before it begins, with its assumptions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +23,9 @@ from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, ROLES, Amount
 from parityalign.tasks import task_of
 
 QUESTION = "What is written on the sign beside the door?"
-"""Stands for the questions that nobody has written yet."""
+"""A placeholder for the questions, which are not written yet."""
 PIXELS_PER_TOKEN = 28 * 28
-"""Of a served model of which nothing but its name is known."""
+"""Pixels per token of a served model that is known only by name."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,21 @@ class PlanOptions:
 
     ask: SamplingOptions = SamplingOptions()
     device: str | None = None
-    """Of the table of devices. None: this machine."""
+    """A name in the table of devices. None: this machine."""
     failures: float = 0.5
     """Share of the pairs that the student has wrong."""
     measure: bool | None = None
-    """Whether local models are timed on real requests. None: the embedded ones are, on this machine."""
+    """Whether local models are timed on real requests. None: only embedded ones, on this machine."""
 
 
 def project_run(config: RunConfig, options: PlanOptions) -> Projection:
-    """What a run will take.
+    """Projects a run.
 
     Raises:
-        UserError: A model's configuration cannot be read, or nobody knows how many pictures there are.
+        UserError: A model's configuration cannot be read, or the number of images is unknown.
     """
     if options.device and options.measure:
-        raise UserError("--measure times this machine and --device plans for another one. Give one of them.")
+        raise UserError("--measure times this machine and --device plans for another one. Give only one of them.")
     where = device(options.device) if options.device else this_machine()
     tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
     limit = config.evaluate.limit
@@ -67,7 +67,7 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
 def _known(
     config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions
 ) -> Known:
-    """What can be known of one of the two models without loading it, or by asking it a little."""
+    """What is known of one of the two models without loading it, or from timing it."""
     spec = getattr(config, role)
     backend, (_, location) = backend_of(spec), split_model(spec)
     if backend.remote:
@@ -79,13 +79,13 @@ def _known(
 
 
 def _served(name: str, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions) -> Known:
-    """A model behind a server: what it makes of pictures, if its name is one on the hub."""
+    """A model behind a server; its token counts are known if its name is one on the hub."""
     if name:
         try:
             return replace(_configured(name, LoadingSettings(), tasks, samples, options), size=None, served=True)
         except UserError:  # servers may call their models as they like
             pass
-    return Known(_guessed(tasks, samples), "of which nothing is known but its name", served=True)
+    return Known(_guessed(tasks, samples), "known only by name", served=True)
 
 
 def _configured(
@@ -106,13 +106,13 @@ def _configured(
 
 
 def _guessed(tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> dict[str, Reading]:
-    """Readings by a model of which nothing is known: so many pixels and characters a token."""
+    """Token counts of an unknown model, from pixels and characters per token."""
 
     def seen(found: Sample, prompt: str) -> Seen:
         pixels = sum(picture.width * picture.height for picture in found.pictures) / len(found.pictures)
         return Seen(pixels / PIXELS_PER_TOKEN + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, 0.0)
 
-    how = f"a token for each {PIXELS_PER_TOKEN} pixels and each {CHARACTERS_PER_TOKEN} characters"
+    how = f"one token per {PIXELS_PER_TOKEN} pixels and per {CHARACTERS_PER_TOKEN} characters"
     return {
         name: Reading.of(_prompts(tasks[name]), partial(seen, found), len(found.pictures), how)
         for name, found in samples.items()
@@ -132,7 +132,7 @@ def _is_measured(location: str, options: PlanOptions) -> bool:
 
 
 def _pace(config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> Pace:
-    """Asks the model about the sample of the first task; the others' prompts are about as long."""
+    """Times the model on the sample of the first task; the others' prompts are about as long."""
     name, found = next(iter(samples.items()))
     rationale = config.discrepancy.max_new_tokens if config.wants_rationales and role == "teacher" else 0
     tokens = config.annotate.max_new_tokens, config.identify.max_new_tokens, rationale
@@ -143,7 +143,7 @@ def _pace(config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Map
 
 
 def _saved(pictures: Sequence[Image], folder: Path) -> list[str]:
-    """Models are asked about files."""
+    """The sample's pictures as files, since models read files."""
     paths = [folder / f"{number}.png" for number in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path)
@@ -185,11 +185,11 @@ def _assumed(
     samples: Mapping[str, Sample],
     known: Mapping[Role, Known],
 ) -> list[str]:
-    """Everything that the figures hang on and nobody has measured."""
+    """All assumptions that the figures depend on."""
     said = [text for found in samples.values() for text in found.assumed]
     said.append(
         f"the student has {options.failures:.0%} of the pairs wrong and each of these is a gap; every reply is a pair, "
-        "no image is set aside, training does not stop early; a model in this process reads a prompt once for all draws"
+        "no image is set aside, training does not stop early; a local model processes a prompt once for all draws"
     )
     said.append(
         f"pairs of {PAIR_TOKENS} tokens, answers of {ANSWER_TOKENS}; the question of a pair as long as {QUESTION!r}"
@@ -198,15 +198,15 @@ def _assumed(
         said.append(f"rationales of {rationale_tokens(config)} tokens with their answers, all of them kept")
     if config.level.needs_observations and not backend_of(config.teacher).shows:
         left_out = " and ".join(config.level.needs_observations)
-        said.append(f"without {left_out}: this teacher shows nothing but its words")
+        said.append(f"without {left_out}: this teacher gives only text")
     for role, each in known.items():
         said.extend(f"{role}: {how}" for how in {reading.assumed for reading in each.readings.values()} if how)
         if each.pace:
-            said.append(f"{role}: seconds a request as measured on {each.pace.requests} requests of each kind here")
+            said.append(f"{role}: seconds per request as measured on {each.pace.requests} requests of each kind here")
     said.append(_of_device(where))
-    said.append("decoding pictures, intake, loading models and the report are not in the hours")
+    said.append("the hours do not include decoding pictures, intake, loading models and the report")
     said.append(
-        "not counted at all: what reading and comparing attention and distributions takes besides the passes through "
+        "not counted: reading and comparing attention and distributions, beyond the passes through "
         "the models, and the timing of the student in `evaluate`"
     )
     return said
@@ -214,8 +214,8 @@ def _assumed(
 
 def _of_device(where: Device) -> str:
     return (
-        f"{where.name}: {where.operations / 1e12:,.3g} teraflops at most, {costs.USED:.0%} of them reached; "
-        f"{where.bandwidth / 1e9:,.0f} GB a second, {costs.STREAMED:.0%} of them reached; "
+        f"{where.name}: peak {where.operations / 1e12:,.3g} teraflops, of which {costs.USED:.0%} are reached; "
+        f"{where.bandwidth / 1e9:,.0f} GB per second, of which {costs.STREAMED:.0%} are reached; "
         f"at least {costs.STEP_SECONDS[where.is_gpu]:g} s for each "
         "token of a batch's replies"
     )

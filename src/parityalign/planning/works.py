@@ -1,7 +1,6 @@
-"""What a run will ask of its models: requests, tokens and optimiser steps of each stage, before anything is paid for.
+"""The workload of a run: requests, tokens and optimiser steps of each model and stage.
 
-Arithmetic only. How large the models are and what they make of pictures comes from `sizing.py`, what it takes in time
-and memory from `costs.py`.
+Arithmetic only. Model sizes and tokens per picture come from `sizing.py`; time and memory from `costs.py`.
 """
 
 import math
@@ -17,60 +16,60 @@ Role = Literal["teacher", "student"]
 Prompt = Literal["annotate", "answer", "rationale"]
 ROLES: tuple[Role, Role] = ("teacher", "student")
 PAIR_TOKENS = 30
-"""Of a question and its answer as a teacher writes them."""
+"""Tokens of a question and its answer as a teacher writes them."""
 ANSWER_TOKENS = 5
-"""Of an answer in a word or a phrase, with its end."""
+"""Tokens of an answer in a word or a phrase, with its end token."""
 RATIONALE_TOKENS = 50
-"""Of a rationale in one sentence, with the answer behind it."""
+"""Tokens of a rationale in one sentence, followed by the answer."""
 EVALUATIONS = 8
-"""Times that the held-out pairs are looked at in a training; `training/trainer.py` has the same number."""
+"""Evaluations of the held-out pairs in a training; the same number as in `training/trainer.py`."""
 
 
 class Amount(NamedTuple):
-    """How much there is of one task."""
+    """Counts of one task."""
 
     images: int
     questions: int
-    """Of the test split."""
+    """Questions of the test split."""
 
 
 class Work(NamedTuple):
-    """What one model does in one stage, over all tasks."""
+    """The workload of one model in one stage, over all tasks."""
 
     stage: str
     role: Role
     requests: int
-    """Replies, or in training examples gone through."""
+    """Replies; in training, examples processed."""
     prompt_tokens: int
     reply_tokens: int
     patches: int
-    """That go through the vision tower."""
+    """Patches in the vision tower."""
     steps: int = 0
-    """Optimiser steps; 0 where nothing is trained."""
+    """Optimiser steps; 0 without training."""
     looked: int = 0
-    """In training: examples that are only looked at, without learning."""
+    """In training: examples of held-out evaluations."""
     passes: int = 1
-    """In training: times that an example goes through the student in a step."""
+    """In training: forward passes per example in a step."""
     again: int = 0
-    """Requests whose image and prompt another one has too: a model in this process reads them once."""
+    """Requests that repeat an image and prompt: a local model processes those once."""
     prompt: Prompt = "answer"
-    """What is asked; a field of `Prompts`, `Reading` and `Pace`."""
+    """The kind of request; a field of `Prompts`, `Reading` and `Pace`."""
     given: bool = False
-    """Whether the replies are given to the model, which reads them and writes nothing."""
+    """Whether replies are given and scored teacher-forced, not generated."""
 
     @property
     def tokens(self) -> int:
-        """Of prompts and replies."""
+        """Tokens of prompts and replies."""
         return self.prompt_tokens + self.reply_tokens
 
 
 class Chosen(NamedTuple):
-    """How many pairs levelling takes."""
+    """Counts of pairs for levelling."""
 
     training: int
     held_out: int
     replayed: int
-    """Of both: what the student had right, beside the gaps."""
+    """Replayed pairs in both: those that the student had right."""
 
 
 def works(
@@ -80,14 +79,14 @@ def works(
     *,
     failures: float,
 ) -> list[Work]:
-    """What each model has to do, stage by stage in the order of the run.
+    """The workload of each model, stage by stage in the order of the run.
 
     Args:
         config: The run.
         amounts: Images and questions of each task.
-        readings: For each model and task, what it makes of a picture with a prompt.
-        failures: Share of the pairs that the student has wrong. All of them are taken to be gaps: with fewer of them
-            the run costs less.
+        readings: For each model and task, the token counts of a picture with a prompt.
+        failures: Share of the pairs that the student has wrong. All of them are assumed to be gaps: fewer gaps make
+            the run cheaper.
     """
     run = _Run(config, amounts, readings, failures)
     own: dict[str, Callable[[], Iterable[Work]]] = {
@@ -103,7 +102,7 @@ def works(
 
 
 def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
-    """How many pairs levelling trains on and how many it holds out; see `stages/level.py`, whose split is by image."""
+    """Numbers of training and held-out pairs; see `stages/level.py`, which splits by image."""
     replay = min(round(gaps * level.replay / (1 - level.replay)), pairs - gaps)
     taken = pairs if level.select == "all" else gaps + replay
     held_out = round(taken * level.held_out)
@@ -111,7 +110,7 @@ def chosen(pairs: int, gaps: int, level: LevelSettings) -> Chosen:
 
 
 def previously_right(pairs: int, gaps: int, level: LevelSettings) -> int:
-    """How many pairs the student had right and is not trained on; see `stages/forgotten.py`."""
+    """Number of pairs that the student had right and is not trained on; see `stages/forgotten.py`."""
     right, found = pairs - gaps, chosen(pairs, gaps, level)
     if level.select == "gaps":
         return right - round(found.replayed * (1 - level.held_out))
@@ -119,18 +118,18 @@ def previously_right(pairs: int, gaps: int, level: LevelSettings) -> int:
 
 
 def steps_of(training: int, level: LevelSettings) -> int:
-    """Optimiser steps for so many training pairs, unless training stops early."""
+    """Optimiser steps for this number of training pairs, without early stopping."""
     return level.max_steps or level.epochs * math.ceil(training / level.batch_size)
 
 
 def rationale_tokens(config: RunConfig) -> int:
-    """Of a rationale in one sentence, with the answer behind it, as far as the run allows."""
+    """Tokens of a rationale with its answer, within the run's limit."""
     return min(RATIONALE_TOKENS, config.discrepancy.max_new_tokens)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What is known of a run; each stage has a method."""
+    """The workload of a run; one method per stage."""
 
     config: RunConfig
     amounts: Mapping[str, Amount]
@@ -139,7 +138,7 @@ class _Run:
 
     @property
     def pairs(self) -> dict[str, int]:
-        """Of each task."""
+        """By task."""
         return {task: each.images * self.config.annotate.pairs_per_image for task, each in self.amounts.items()}
 
     @property
@@ -165,7 +164,7 @@ class _Run:
         if rationales:
             yield self._asked("discrepancy rationales", "teacher", self.pairs, reply, "rationale")
         for role in ROLES:
-            if not backend_of(getattr(self.config, role)).shows:  # gives nothing but text
+            if not backend_of(getattr(self.config, role)).shows:  # gives only text
                 continue
             yield self._asked("discrepancy", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
             if rationales:
@@ -174,10 +173,10 @@ class _Run:
                 )
 
     def level(self) -> Work:
-        """Training: `requests` are examples gone through, those that are only looked at for early stopping apart.
+        """Training: `requests` are examples processed, not counting held-out evaluations.
 
-        In a step an example goes through the student once with its answer, once more under another view of its picture
-        if `consistency` asks, and once more with its rationale if a term asks for that.
+        In a step an example takes one forward pass with its answer, one more for an augmented view of its picture if
+        `consistency` is a term, and one more with its rationale if a term needs that.
         """
         level, picked = self.config.level, self._chosen()
         steps = steps_of(picked.training, level)
@@ -214,7 +213,7 @@ class _Run:
         yield self._asked("evaluate forgotten", "student", self._previously_right(), self._judged)
 
     def added(self, stage: Stage) -> Iterator[Work]:
-        """What a stage that is not known here says that it will ask."""
+        """The requests of another package's stage, from its own estimate."""
         amounts = {
             task: PlannedAmounts(each.images, self.pairs[task], self.failed[task], each.questions)
             for task, each in self.amounts.items()
