@@ -55,7 +55,7 @@ def test_a_sound_model_is_shown_as_it_would_be_loaded(folder):
     )
     assert "(all here)" in done.output and ": fits" in done.output
     assert "teacher: http://localhost:1/v1#any" in done.output
-    assert "torchvision" in done.output and "out of reach" in done.output
+    assert "torchvision" in done.output and "not reachable" in done.output
     assert not (folder / "run").exists()
 
 
@@ -129,5 +129,5 @@ def test_a_model_on_a_hub_out_of_reach_is_a_problem_in_words(folder, monkeypatch
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     done = asked(folder, student="hf:someone/tiny")
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
-    assert "is out of reach" in done.output
+    assert "is not reachable" in done.output
     assert "problem: the model someone/tiny is missing or incomplete in the local cache" in done.output

@@ -132,7 +132,7 @@ def test_each_turn_of_a_longer_conversation_is_a_pair(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "what"),
     [
-        ([], "holds no pair; expected rows with pair_id, image, question, answer"),
+        ([], "is empty; expected rows with pair_id, image, question, answer"),
         ([{"text": "x"}], "line 1 is not a pair: expected .*conversations.*found the keys 'text'"),
         ([{"id": 1, "image": "a", "conversations": [{"from": "human", "value": "x"}]}], "human and gpt in turn"),
         ([{"id": 1, "image": "a", "conversations": []}], "human and gpt in turn"),
@@ -151,7 +151,7 @@ def test_a_parquet_file_that_is_none_or_lacks_a_column_is_refused(tmp_path):
     assert "has no column 'Q'" in told(path, question="Q")
     assert "Did you mean question" in told(path, questoin="q")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(plain()).slice(0, 0), tmp_path / "e.parquet")
-    assert "holds no pair" in told(tmp_path / "e.parquet")
+    assert "is empty" in told(tmp_path / "e.parquet")
     assert "is not a Parquet file" in told(lines(tmp_path / "l.parquet", plain()))
     assert "No such file" in told(tmp_path / "none.parquet")
     assert "columns can be named for Parquet" in told(lines(tmp_path / "given", plain()), question="q")

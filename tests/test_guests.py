@@ -61,7 +61,7 @@ BROKEN = [
     ("skills", "SKILL = (", "cannot be imported: SyntaxError: "),
     ("benchmarks", "BENCHMARK = Benchmark", "has to define BENCHMARK, a parityalign.core.Benchmark, and defines it as"),
     ("benchmarks", "BENCHMARK = Benchmark('x', 'textvq', print)", "no skill 'textvq'. Did you mean textvqa"),
-    ("benchmarks", "BENCHMARK = Benchmark('x', 'vqa', None)", "read_test has to be a function, and is None"),
+    ("benchmarks", "BENCHMARK = Benchmark('x', 'vqa', None)", "read_test has to be a function, but is None"),
     ("metrics", "METRIC = anls", "has to define METRIC, a parityalign.core.Metric, and defines it as <function anls"),
     (
         "metrics",

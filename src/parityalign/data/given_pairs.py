@@ -71,7 +71,7 @@ def read_given_pairs(path: Path, *, task: str, form: str | None, columns: Mappin
     for row in rows:
         yield from FORMS[form or _form_of(row, path)](row, task)
     if row is None:
-        raise UserError(f"{path} holds no pair; expected {_EXPECTED}")
+        raise UserError(f"{path} is empty; expected {_EXPECTED}")
 
 
 def json_rows(path: Path, expected: str) -> list[Row]:

@@ -30,7 +30,7 @@ def score_file(metric_name: str, path: Path) -> Iterator[dict[str, Any]]:
     rows = _rows(find_metric(metric_name), path)
     first = next(rows, None)
     if first is None:
-        raise UserError(f"{path} holds no case; {_EXPECTED}")
+        raise UserError(f"{path} is empty; {_EXPECTED}")
     return chain([first], rows)
 
 

@@ -91,7 +91,7 @@ def score_teacher_forced(
         tasks: The tasks of the pairs, by name.
         models: Each is loaded only if something is left to score; the teacher is freed before the student is loaded.
         settings: Whether rationales are requested, and the batch size.
-        progress: Told of every batch.
+        progress: Called after every batch.
     """
     if artifact.finished:
         return

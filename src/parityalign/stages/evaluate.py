@@ -65,7 +65,7 @@ def evaluate_models(
         models: The models to ask.
         settings: How many questions, and how they are asked.
         seed: Selects the questions if their number is limited.
-        progress: Told of every batch.
+        progress: Called after every batch.
     """
     if artifact.finished:
         return

@@ -105,7 +105,7 @@ def ask_again(
         tasks: The tasks of the pairs, by name.
         load_after: Called only if something is left to ask. None: the student was not trained.
         settings: How identify asks.
-        progress: Told of every batch.
+        progress: Called after every batch.
     """
     if artifact.finished:
         return

@@ -76,7 +76,7 @@ def identify_gaps(
         tasks: The tasks of the pairs, by name.
         models: Each is loaded only if something is left to answer; the student is freed before the teacher is loaded.
         settings: The rule, its threshold, and when the teacher is asked.
-        progress: Told of every batch.
+        progress: Called after every batch.
         filters: By name; a pair that one of them rejects is dropped with its reason, and no model is asked about it.
     """
     if artifact.finished:
