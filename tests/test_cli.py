@@ -109,7 +109,7 @@ def test_new_images_are_taken_in(project, trainable):
 def test_without_gaps_the_student_is_left_as_it_is(project):
     table(project / "student.json", WORDS)
     output = done("run", project / "run.yaml")
-    assert "the student is left as it is" in output
+    assert "the student is unchanged" in output
     scores = json.loads((project / "runs" / "a" / "scores.json").read_text())["tasks"]["textvqa"]
     assert scores["before"] == scores["after"]
 
@@ -159,7 +159,7 @@ def test_a_stage_whose_input_is_out_of_date_is_refused_and_nothing_is_thrown_awa
 
 
 def test_a_stage_command_on_no_run_folder_is_refused_and_makes_none(project):
-    assert "no run folder" in refusal("level", project / "nowhere")
+    assert "is not a run folder" in refusal("level", project / "nowhere")
     assert not (project / "nowhere").exists()
 
 
@@ -185,7 +185,7 @@ def test_a_run_of_another_configuration_is_not_worked_over_unless_asked(project,
 def test_a_folder_of_other_files_is_not_taken_for_a_run_folder(project):
     (project / "runs" / "a").mkdir(parents=True)
     (project / "runs" / "a" / "thesis.txt").write_text("mine")
-    assert "holds files but is no run folder" in refusal("run", project / "run.yaml")
+    assert "holds files but is not a run folder" in refusal("run", project / "run.yaml")
     assert [path.name for path in (project / "runs" / "a").iterdir()] == ["thesis.txt"]
 
 
@@ -310,7 +310,7 @@ def test_identify_says_which_options_are_missing(tmp_path):
     assert "missing: --task, --out" in refusal(*elsewhere(tmp_path, **{"--task": None, "--out": None}))
     assert "identify needs a run folder, or pairs and answers" in refusal("identify")
     assert "--pairs, --teacher-answers" in refusal(*elsewhere(tmp_path), tmp_path)
-    assert "--rule cannot go with the run folder" in refusal("identify", tmp_path, "--rule", "paper")
+    assert "--rule are not for the run folder" in refusal("identify", tmp_path, "--rule", "paper")
 
 
 def test_identify_refuses_an_unknown_task_and_an_unknown_rule(tmp_path):

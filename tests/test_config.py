@@ -96,7 +96,7 @@ def test_numbers_have_to_be_finite(folder, number):
 def test_a_wrong_weight_of_an_objective_is_told_once_with_what_to_write(folder, weight):
     text = refusal(folder, good(level={"objective": {"answer": weight}}))
     assert "1 problem\n" in text
-    assert f"'level.objective.answer': {weight!r} is no weight; write a finite number, 0 or more" in text
+    assert f"'level.objective.answer': {weight!r} is not a weight; write a finite number, 0 or more" in text
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_a_term_with_no_settings_but_its_weight_is_the_term_with_that_weight(fol
 
 def test_settings_beside_a_wrong_weight_or_beside_the_preset_are_refused(folder):
     said = refusal(folder, good(level={"objective": {"confidence": {"weight": -1, "divergence": "reverse"}}}))
-    assert "1 problem\n" in said and "is no weight; write a finite number, 0 or more" in said
+    assert "1 problem\n" in said and "is not a weight; write a finite number, 0 or more" in said
     said = refusal(folder, good(level={"objective": {"discrepancy": {"divergence": "reverse"}}}))
-    assert "discrepancy is a sum of other terms and stands alone, without settings" in said
+    assert "discrepancy is a preset and takes no other terms or settings" in said
 
 
 def test_settings_that_only_change_speed_are_marked():
@@ -224,7 +224,7 @@ def test_an_unknown_key_of_a_task_is_answered_with_the_near_one(folder):
 def test_a_file_in_the_place_of_an_image_folder_is_refused(folder):
     (folder / "list.csv").write_text("a.png")
     text = refusal(folder, good(tasks={"textvqa": {"images": "list.csv"}}))
-    assert "is not a folder, and its ending is none of .jsonl, .parquet, .tar, .txt" in text
+    assert "is not a folder, and its suffix is not one of .jsonl, .parquet, .tar, .txt" in text
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,8 @@ def test_a_folder_inside_the_images_is_refused(folder, changes):
     ("content", "message"),
     [
         ("run: [", "is not YAML"),
-        ("- a\n- b\n", "holds no settings but list"),
-        ("", "holds no settings"),
+        ("- a\n- b\n", "should hold a mapping of settings (run, teacher, ...), but holds list"),
+        ("", "should hold a mapping of settings"),
         ("seed: 1\nseed: 2\n", "'seed' is given twice"),
         ("level:\n  epochs: 1\n  epochs: 2\n", "'epochs' is given twice"),
         ("\x00", "is not YAML"),
@@ -329,7 +329,7 @@ def test_rationales_are_asked_for_where_a_term_needs_them(folder, term):
 )
 def test_what_a_served_teacher_can_never_show_is_refused_before_it_is_asked_anything(folder, said, lacking):
     problem = refusal(folder, good(teacher="http://localhost:1/v1#large", **said))
-    assert f"{lacking}, but the teacher http://localhost:1/v1#large shows nothing but its words" in problem
+    assert f"{lacking}, but the teacher http://localhost:1/v1#large gives only text" in problem
     assert "Leave that out" in problem
 
 

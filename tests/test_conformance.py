@@ -260,7 +260,7 @@ def test_a_limit_on_pixels_is_kept(folder, family, examples, record_property):
     loading = LoadingSettings(max_pixels=seen(whole) * 3 // 4)
     if family.name in FIXED:
         record_property("note", "Every picture has the same number of pixels and tokens; a lower limit is refused.")
-        with pytest.raises(UserError, match="always looks at"):
+        with pytest.raises(UserError, match="always uses"):
             open_processor(folder, loading)
         return
     limited = Prompter(open_processor(folder, loading)).encode(image, "what")

@@ -55,7 +55,7 @@ def test_a_sound_model_is_shown_as_it_would_be_loaded(folder):
     )
     assert "(all here)" in done.output and ": fits" in done.output
     assert "teacher: http://localhost:1/v1#any" in done.output
-    assert "torchvision" in done.output and "out of reach" in done.output
+    assert "torchvision" in done.output and "not reachable" in done.output
     assert not (folder / "run").exists()
 
 
@@ -73,7 +73,7 @@ def test_a_problem_is_told_with_what_to_do_and_ends_in_an_error(folder):
     done = asked(folder, teacher="hf:some/teacher")
     assert done.exit_code == 1
     assert "problem: the model" in done.output and "has no chat template" in done.output
-    assert "problem: the model some/teacher is not" in done.output and "hf download some/teacher" in done.output
+    assert "problem: the model some/teacher is missing or incomplete" in done.output and "hf download some/teacher" in done.output
 
 
 def test_weights_that_are_none_are_a_problem_and_no_size_that_fits(folder):
@@ -129,5 +129,5 @@ def test_a_model_on_a_hub_out_of_reach_is_a_problem_in_words(folder, monkeypatch
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     done = asked(folder, student="hf:someone/tiny")
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
-    assert "is out of reach" in done.output
-    assert "problem: the model someone/tiny is not, or not whole, in this machine's cache" in done.output
+    assert "is not reachable" in done.output
+    assert "problem: the model someone/tiny is missing or incomplete in the local cache" in done.output

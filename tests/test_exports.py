@@ -264,7 +264,7 @@ def test_a_log_reads_the_questions_that_were_asked_and_touches_no_test_split(who
     for damage in (lambda: manifest.write_text(json.dumps(said)), manifest.unlink):
         damage()
         message = refusal("export", whole, "--format", "evaluation-log")
-        assert "were made of other tests/textvqa" in message and f"First: parityalign evaluate {whole}" in message
+        assert "were made from other tests/textvqa" in message and f"First: parityalign evaluate {whole}" in message
 
 
 def test_without_a_test_split_there_is_no_log(project, trainable):
@@ -300,7 +300,7 @@ def test_verdicts_on_other_pairs_are_refused(run, project):
 
 def test_unknown_formats_and_folders_that_are_no_runs_are_refused(shared, tmp_path):
     assert "no export format 'lava'. Did you mean llava" in refusal("export", shared, "--format", "lava")
-    assert "no run folder" in refusal("export", tmp_path, "--format", "llava")
+    assert "is not a run folder" in refusal("export", tmp_path, "--format", "llava")
 
 
 def test_without_gaps_there_is_nothing_to_export_but_all_pairs_still_are(project):
@@ -314,7 +314,7 @@ def test_without_gaps_there_is_nothing_to_export_but_all_pairs_still_are(project
 def test_an_image_that_is_gone_is_named(run, project):
     (project / "pool" / "cafe.png").unlink()
     message = refusal("export", run, "--format", "llava")
-    assert "cafe.png" in message and "is gone" in message
+    assert "cafe.png" in message and "is missing" in message
 
 
 def test_an_export_that_is_up_to_date_is_left_alone_and_another_choice_makes_it_anew(run):
@@ -330,12 +330,12 @@ def test_an_export_takes_no_other_file_away(shared, tmp_path):
     done("export", shared, "--format", "llava", "--out", out)
     (out / "model").mkdir()
     (out / "model" / "weights").write_text("dear")
-    assert "holds model/weights, which is of no export" in refusal(
+    assert "holds model/weights, which no export wrote" in refusal(
         "export", shared, "--format", "llava", "--prompted", "--out", out
     )
     assert (out / "model" / "weights").read_text() == "dear"
     for taken in (shared.parent, shared, shared / "pairs"):
-        assert "is of no export" in refusal("export", shared, "--format", "llava", "--out", taken)
+        assert "no export wrote" in refusal("export", shared, "--format", "llava", "--out", taken)
     assert "is a file" in refusal("export", shared, "--format", "llava", "--out", shared / "run.yaml")
 
 

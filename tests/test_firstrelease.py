@@ -83,12 +83,12 @@ def test_an_image_is_its_base_name_wherever_its_author_had_it(tmp_path, image):
         ([], "is empty"),
         (
             [PA, {"question": "What?"}],
-            r"\[1\] is no row of the first release: expected .*'PA_question'.*found 'question'",
+            r"\[1\] is not a row of the first release: expected .*'PA_question'.*found 'question'",
         ),
-        ([{**CONVERSATION, "conversations": []}], "one turn of human and one of gpt, has none"),
+        ([{**CONVERSATION, "conversations": []}], "one turn of human and one of gpt, but has none"),
         (
             [{**CONVERSATION, "conversations": CONVERSATION["conversations"] * 2}],
-            "one turn of human and one of gpt, has 'human', 'gpt', 'human', 'gpt'",
+            "one turn of human and one of gpt, but has 'human', 'gpt', 'human', 'gpt'",
         ),
         ([{**PA, "image_path": None}], "'image_path' is null"),
     ],
@@ -137,5 +137,5 @@ def test_combined_files_are_read_in_each_of_their_shapes(tmp_path, content, foun
 
 
 def test_a_row_that_belongs_to_no_combined_file_is_refused_with_its_keys(tmp_path):
-    with pytest.raises(UserError, match="no row of a combined file.*found 'question'"):
+    with pytest.raises(UserError, match="not a row of a combined file.*found 'question'"):
         read_combined(written(tmp_path, [{"question": "What?"}]))

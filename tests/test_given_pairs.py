@@ -132,10 +132,10 @@ def test_each_turn_of_a_longer_conversation_is_a_pair(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "what"),
     [
-        ([], "holds no pair; expected rows with pair_id, image, question, answer"),
-        ([{"text": "x"}], "line 1 is no pair: expected .*conversations.*found the keys 'text'"),
-        ([{"id": 1, "image": "a", "conversations": [{"from": "human", "value": "x"}]}], "human and gpt by turns"),
-        ([{"id": 1, "image": "a", "conversations": []}], "human and gpt by turns"),
+        ([], "is empty; expected rows with pair_id, image, question, answer"),
+        ([{"text": "x"}], "line 1 is not a pair: expected .*conversations.*found the keys 'text'"),
+        ([{"id": 1, "image": "a", "conversations": [{"from": "human", "value": "x"}]}], "human and gpt in turn"),
+        ([{"id": 1, "image": "a", "conversations": []}], "human and gpt in turn"),
         ([*plain(), {"pair_id": "10", "image": "a"}], "line 4 has no 'question'"),
         ([{"pair_id": ["x"], "image": "a", "question": "q", "answer": "a"}], "'pair_id' should be a text"),
     ],
@@ -151,8 +151,8 @@ def test_a_parquet_file_that_is_none_or_lacks_a_column_is_refused(tmp_path):
     assert "has no column 'Q'" in told(path, question="Q")
     assert "Did you mean question" in told(path, questoin="q")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(plain()).slice(0, 0), tmp_path / "e.parquet")
-    assert "holds no pair" in told(tmp_path / "e.parquet")
-    assert "is no Parquet file" in told(lines(tmp_path / "l.parquet", plain()))
+    assert "is empty" in told(tmp_path / "e.parquet")
+    assert "is not a Parquet file" in told(lines(tmp_path / "l.parquet", plain()))
     assert "No such file" in told(tmp_path / "none.parquet")
     assert "columns can be named for Parquet" in told(lines(tmp_path / "given", plain()), question="q")
 
@@ -225,4 +225,4 @@ def test_columns_are_named_on_the_command_line(tmp_path):
     rest = ["--student-answers", answers, "--teacher-answers", answers, "--task", "okvqa", "--out", tmp_path / "v"]
     message = refusal("identify", "--pairs", pairs, *rest, "--columns", "question=q,answer")
     assert "write it like question=q,answer=a" in message
-    assert "--columns cannot go with the run folder" in refusal("identify", tmp_path, "--columns", "question=q")
+    assert "--columns are not for the run folder" in refusal("identify", tmp_path, "--columns", "question=q")

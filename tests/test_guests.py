@@ -270,8 +270,8 @@ def test_a_stage_that_does_not_finish_its_artifact_is_refused(offer, project):
     [
         ("atlas", None, 77, "77 questions, as many as are published"),
         ("atlas", 50, 50, "50 questions"),
-        ("uncounted", 50, 50, "nobody knows how many hf:a/b has"),
-        ("uncounted", None, 0, "no question of hf:a/b, as nobody knows how many it has; set `evaluate.limit`"),
+        ("uncounted", 50, 50, "the size of hf:a/b is unknown"),
+        ("uncounted", None, 0, "no question of hf:a/b, since its size is unknown; set `evaluate.limit`"),
         ("textvqa", None, 5000, "5,000 questions, as many as are published"),
     ],
 )

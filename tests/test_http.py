@@ -391,7 +391,7 @@ def test_a_budget_of_tokens_needs_a_server_that_counts(picture):
 
     with (
         serving(uncounted) as served,
-        pytest.raises(WorkFailed, match="(?s)does not say how many tokens.*budget_requests"),
+        pytest.raises(WorkFailed, match="(?s)does not report how many tokens.*budget_requests"),
     ):
         model(served, budget_tokens=1000).generate(questions(picture, 1), GREEDY)
 
@@ -410,11 +410,11 @@ async def sees(body: dict, before: int) -> bytes:
         (answer('{"choices": []}'), "JSON of another form .choices.0.message: field required.*choices"),
         (answer('{"choices": [{"mess'), "broken JSON: .*mess"),
         (answer('{"error": "no"}'), "JSON of another form .choices.0.message: field required.*error"),
-        (answer("no such model", "404 Not Found"), "HTTP 404 Not Found: 'no such model'\nLook at the address"),
-        (answer("too long", "400 Bad Request"), "a question about .*red.png brought HTTP 400 Bad Request: 'too long'"),
+        (answer("no such model", "404 Not Found"), "HTTP 404 Not Found: 'no such model'\nCheck the address"),
+        (answer("too long", "400 Bad Request"), "a question about .*red.png gave HTTP 400 Bad Request: 'too long'"),
         (answer("x" * 5000, "400 Bad Request"), "x{300}[.]{3}'"),
         (answer("", "401 Unauthorized"), "wants a key: set the environment variable PARITYALIGN_API_KEY"),
-        (answer("", "429 No", "Retry-After: 86400"), "left alone for 86,400 s"),
+        (answer("", "429 No", "Retry-After: 86400"), "asks to wait for 86,400 s"),
     ],
 )
 def test_what_is_no_reply_is_named_with_the_address(picture, sent, said):
@@ -429,7 +429,7 @@ def test_what_is_no_reply_is_named_with_the_address(picture, sent, said):
 def test_a_server_that_is_down_is_named(picture):
     with serving(well) as served:
         pass
-    with pytest.raises(WorkFailed, match="gave no answer.*in 2 attempts. The last brought ConnectError"):
+    with pytest.raises(WorkFailed, match="gave no answer.*in 2 attempts. The last one gave ConnectError"):
         model(served, max_attempts=2).generate(questions(picture, 1), GREEDY)
 
 
@@ -459,7 +459,7 @@ def test_a_server_that_drops_pictures_is_found_out_before_any_question(picture, 
         return reply("purple", usage=counted)
 
     with serving(blind) as served:
-        with pytest.raises(WorkFailed, match="does not look at pictures.*'purple' both times") as failure:
+        with pytest.raises(WorkFailed, match="does not see pictures.*'purple' both times") as failure:
             model(served).generate(questions(picture, 3), GREEDY)
         assert served.url in str(failure.value) and not asked(served)
 
@@ -486,7 +486,7 @@ def test_a_field_that_a_server_refuses_is_left_out_from_then_on(picture, tmp_pat
     last = served.asked[-1]
     assert last.get("max_completion_tokens") == (8 if field == "max_tokens" else None)
     note = str(servers.facts("stage")["note"])
-    assert ("the server takes no seeds" in note) == (field == "seed")
+    assert ("the server does not accept seeds" in note) == (field == "seed")
     assert ("of 22 answers: the server refuses them" in note) == (field == "logprobs")
 
 
@@ -502,7 +502,7 @@ def test_what_a_server_refused_is_told_by_the_process_that_goes_on_too_and_of_th
             notes.append(str(servers.facts("stage")["note"]))
         asking = Remotes(ServerSettings(**QUICK), tmp_path / "server")
         at(asking, f"{served.url}#m", "greedy").generate(questions(picture, 5), GREEDY)
-    assert all(note.endswith("; the server takes no seeds") for note in notes)
+    assert all(note.endswith("; the server does not accept seeds") for note in notes)
     assert "seeds" not in str(asking.facts("greedy")["note"])
 
 
@@ -549,7 +549,7 @@ def test_without_a_name_and_without_a_single_model_the_known_ones_are_listed(mod
 def test_an_address_is_a_model_spec_and_its_name_is_part_of_the_fingerprint():
     assert split_model("https://host/v1#a/b") == ("openai", "https://host/v1#a/b")
     assert at(Remotes(ServerSettings(), None), "http://host/v1#a").name == "http://host/v1#a"  # nothing is asked yet
-    with pytest.raises(UserError, match="answers from elsewhere"):
+    with pytest.raises(UserError, match="is remote and cannot be loaded"):
         load_model("http://host/v1#a")
     assert fingerprint("http://host/v1#a") != fingerprint("http://host/v1#b")
 
@@ -721,7 +721,7 @@ def test_an_address_survives_the_configuration_unchanged(project, served_run):
 @pytest.mark.parametrize(
     ("server", "said"),
     [
-        ({"key_variable": KEY}, "is no name of an environment variable"),
+        ({"key_variable": KEY}, "is not an environment variable's name"),
         ({"budget_money": 3}, "no price is given"),
         ({"budget_request": 3}, "Did you mean budget_requests"),
         ({"timeout": 0}, "server.timeout"),

@@ -358,7 +358,7 @@ def test_the_pairs_of_a_run_can_be_read_too(tmp_path):
         ("S", [{"pair_id": 1, "text": ["a"]}], "S.jsonl, line 1", "'text' should be a text"),
         ("T", ["", '{"pair_id": null, "text": "a"}'], "T.jsonl, line 2", "'pair_id' is null"),
         ("S", ["\x00"], "S.jsonl, line 1", "is not JSON"),
-        ("P", [], "P.jsonl holds no pair", "pair_id, image, question, answer"),
+        ("P", [], "P.jsonl is empty", "pair_id, image, question, answer"),
     ],
 )
 def test_a_broken_file_is_refused_with_file_and_line(tmp_path, file, rows, where, what):

@@ -247,7 +247,7 @@ def test_planted_test_images_leave_the_pool_and_name_their_partner(tmp_path):
         **dict.fromkeys(("encoded.jpg", "resized.png", "larger.jpg"), "nearly the same pixels"),
     }
     assert made.manifest["note"] == (
-        "overlap guard: compared with 1 pictures of the test splits; 5 of 6 images left their pool"
+        "overlap guard: compared with 1 pictures of the test splits; 5 of 6 images were dropped"
     )
 
 

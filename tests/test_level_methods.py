@@ -279,7 +279,7 @@ class Odd(nn.Module):
     ("names", "said"),
     [
         (("eye", "language_model", "connector"), "no vision was found"),
-        (("vision_tower", "multi_modal_projector", "brain", "lm_head"), "brain is of no known part"),
+        (("vision_tower", "multi_modal_projector", "brain", "lm_head"), "brain is in no known part"),
     ],
 )
 def test_a_family_that_cannot_be_taken_apart_is_refused_with_its_modules(names, said):
@@ -383,7 +383,7 @@ def test_a_saved_student_that_says_something_else_is_refused_and_saved_anew(
     student, pairs, tmp_path, monkeypatch, method
 ):
     plan = {"method": method, "learning_rate": 1e-2}
-    with a_bad_merge(monkeypatch), pytest.raises(WorkFailed, match="does not say what the trained one says"):
+    with a_bad_merge(monkeypatch), pytest.raises(WorkFailed, match="differs from the trained one"):
         level(student, pairs, tmp_path / "out", **plan)
     monkeypatch.setattr(trainer.LevelTrainer, "train", lambda *_, **__: pytest.fail("trained anew"))
     assert level(student, pairs, tmp_path / "out", **plan).steps == 2
@@ -399,7 +399,7 @@ def test_the_check_sees_the_answer_and_takes_rounding_for_what_it_is(student, pa
     assert -float(said.mean()) == pytest.approx(float(tiny.ANSWER(model, batch).detach()), abs=1e-4)
     rounded = verify_saved.answer_logprobs(model.to(torch.float16).float(), batches, examples)
     verify_saved.refuse_difference(said, rounded, torch.float16, "there")
-    with pytest.raises(WorkFailed, match="float16 explains"):
+    with pytest.raises(WorkFailed, match="rounding to float16 explains"):
         verify_saved.refuse_difference(said, said * float("nan"), torch.float16, "there")
 
 

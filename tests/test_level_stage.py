@@ -133,14 +133,14 @@ def test_a_step_that_did_not_fit_is_noted(tmp_path):
     made = artifact(tmp_path, "student")
     tight = lambda *_: LevelResult(9, 6, 2.0, 1.0, micro_batch_size=4)  # noqa: E731
     level_on_gaps(made, judged(GAP, GAP), tight, settings=LevelSettings(batch_size=16), seed=0)
-    assert "16 pairs of a step went through the student 4 at a time" in made.manifest["note"]
+    assert "each step of 16 pairs was split into micro-batches of 4" in made.manifest["note"]
     assert made.manifest["result"]["micro_batch_size"] == 4
 
 
 @pytest.mark.parametrize("kinds", [[], [RIGHT, NEITHER], [DROPPED]])
 def test_without_gaps_the_student_is_left_as_it_is_and_the_manifest_says_so(tmp_path, kinds):
     made = run(tmp_path, kinds, lambda *_: pytest.fail("trained on nothing"))
-    assert made.manifest["outcome"] == "no_gaps" and "left as it is" in made.manifest["note"]
+    assert made.manifest["outcome"] == "no_gaps" and "student is unchanged" in made.manifest["note"]
     assert made.manifest["counts"] == {"gaps": 0, "replay": 0, "training": 0, "held_out": 0}
     assert not was_levelled(made)
 

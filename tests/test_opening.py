@@ -119,7 +119,7 @@ def test_a_text_model_is_named_and_what_is_needed(tmp_path):
     tiny.processor().save_pretrained(tmp_path)
     for call in (check_model, open_model):
         text = refusal(call, str(tmp_path))
-        assert "no vision-language model but a LlamaForCausalLM (llama)" in text
+        assert "is not a vision-language model but a LlamaForCausalLM (llama)" in text
         assert "AutoModelForImageTextToText" in text
 
 
@@ -321,14 +321,14 @@ def test_a_limit_of_pixels_holds_for_pictures_of_any_shape(name):
 @pytest.mark.parametrize(("name", "least"), [*FIXED.items(), *LEAST.items(), ("Qwen3-VL", 32**2)])
 def test_a_limit_below_what_a_family_always_looks_at_is_refused_with_the_number(name, least):
     limit_pixels(image_processor(name), least)
-    assert f"always looks at {least} or more" in refusal(limit_pixels, image_processor(name), least - 1)
+    assert f"always uses {least} or more" in refusal(limit_pixels, image_processor(name), least - 1)
 
 
 def test_an_image_processor_that_is_not_known_is_named():
     class Homemade:
         size = {"longest_edge": 100}  # noqa: RUF012
 
-    assert "in a Homemade" in refusal(limit_pixels, Homemade(), 50)
+    assert "of a Homemade" in refusal(limit_pixels, Homemade(), 50)
 
 
 @pytest.mark.parametrize("name", ["LLaVA-NeXT", "LLaVA-OneVision"])

@@ -111,7 +111,7 @@ def test_a_benchmarks_files_need_the_benchmark_and_ones_own_questions_do_not(fol
     assert load(folder, xrays={"images": "xrays", "test": "mine.jsonl"})
     for test in ("release", "hf:lmms-lab/textvqa"):
         text = problem(folder, xrays={"images": "xrays", "test": test})
-        assert "nothing says in which form" in text and "'tasks.xrays.benchmark: textvqa'" in text
+        assert "no benchmark says how to read its questions" in text and "'tasks.xrays.benchmark: textvqa'" in text
         assert load(folder, xrays={"images": "xrays", "test": test, "benchmark": "textvqa"})
 
 
@@ -170,7 +170,7 @@ def test_an_annotate_prompt_has_no_field_but_the_kind(folder, prompt):
 
 
 def test_other_prompts_that_cannot_work_are_refused(folder):
-    assert "which asks for nothing" in problem(folder, xrays={"images": "xrays", "annotate_prompt": " \n"})
+    assert "which is empty" in problem(folder, xrays={"images": "xrays", "annotate_prompt": " \n"})
     text = problem(folder, xrays={"images": "xrays", "answer_prompt": "<image>\n{question}"})
     assert "leave out <image>" in text
     text = problem(folder, xrays={"images": "xrays", "annotate_prompt": "Ask for {kind}."})

@@ -350,7 +350,7 @@ def test_a_served_model_with_a_published_name_is_counted_by_its_architecture(poo
 @pytest.mark.slow
 def test_the_embedded_models_are_measured_and_the_run_folder_is_left_alone(pool):
     said = done("plan", configured(pool, level={"epochs": 1}), "--sample", 2)
-    assert "student: seconds a request as measured on 2 requests" in said
+    assert "student: seconds per request as measured on 2 requests" in said
     assert "968,832 parameters" in said
     assert not (pool / "runs").exists()
 
@@ -402,7 +402,7 @@ def test_offline_no_source_on_the_hub_is_opened_and_that_is_said(pool, monkeypat
     ).assumed
     assert not asked
     (mixed,) = [line for line in said if line.startswith("textvqa: ")]
-    assert "hf:someone/photos:train not looked at" in mixed and "--offline" in mixed and "none was opened" not in mixed
+    assert "hf:someone/photos:train not read" in mixed and "--offline" in mixed and "none was opened" not in mixed
     (alone,) = [line for line in said if line.startswith("okvqa: ")]
     assert "hf:someone/more not looked at" in alone and "1024x768 pixels, since none was opened" in alone
     said = projected(config, PlanOptions(SamplingOptions(images=60), device="l4", benchmark=False)).assumed

@@ -114,7 +114,7 @@ def test_answers_are_judged_without_a_run():
     ("pairs", "answers", "message"),
     [
         ([{"question": "What?"}], ["a"], "has no 'answer'"),
-        ([{"question": "What?", "answer": "a"}], ["a", "b"], "2 answers came to 1 pairs"),
+        ([{"question": "What?", "answer": "a"}], ["a", "b"], "2 answers for 1 pairs"),
         ([{"pair_id": "1", "question": "Q?", "answer": "a"}] * 2, ["a", "b"], "ids that are given to more than one"),
     ],
 )

@@ -231,7 +231,7 @@ def test_a_gap_shows_its_picture_its_answer_and_what_both_models_said(run):
     text = squeezed(page.text)
     assert "2 of 2, drawn from all tasks with seed 7" in text
     assert "The image is missing or cannot be read:nowhere.png" in text
-    assert "answeranswer3teacherteachersaysstudentsaidnothing" in spaceless(text)
+    assert "answeranswer3teacherteachersaysstudentemptyanswer" in spaceless(text)
 
 
 def test_controls_are_shown_where_they_were_run(run):
@@ -291,7 +291,7 @@ def test_a_run_without_gaps_says_so(tmp_path):
         fill(folder, "verdicts", {"verdicts.jsonl": [verdict(right, VerdictKind.STUDENT_RIGHT)]})
     (tmp_path / "run" / "run.yaml").write_text("seed: 1\n")
     text = Page(written(tmp_path / "run")).text
-    assert "No gaps were found, so there was nothing to teach" in text
+    assert "No gaps were found, so there was nothing to train on" in text
 
 
 def test_a_stage_that_was_cut_off_is_counted_up_to_its_last_whole_line(run):
@@ -308,7 +308,7 @@ def test_the_same_run_gives_the_same_page(run):
 
 
 def test_a_folder_that_is_no_run_is_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         write_report(tmp_path)
     assert not list(tmp_path.iterdir())
 

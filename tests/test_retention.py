@@ -246,7 +246,7 @@ def test_questions_that_no_model_would_read_as_text_are_left_out(tmp_path):
     [
         ({"wanted": 0}, "not_wanted", "evaluate.speed_questions is 0"),
         ({"questions": 0}, "no_questions", "no test question"),
-        ({"after": False}, "not_levelled", "left as it is"),
+        ({"after": False}, "not_levelled", "was not trained"),
         ({"local": False}, "remote", "does not run in this process"),
     ],
 )

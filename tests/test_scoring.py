@@ -52,7 +52,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_a_file_without_cases_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no case"):
+    with pytest.raises(UserError, match="is empty"):
         score_file("anls", written(tmp_path, "", "  "))
 
 

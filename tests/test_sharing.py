@@ -212,8 +212,8 @@ def http_problem(status):
 @pytest.mark.parametrize(
     ("problem", "said", "status"),
     [
-        (http_problem(401), "may not write to me/student \\(401\\)", 2),
-        (http_problem(403), "may not write to me/student \\(403\\)", 2),
+        (http_problem(401), "has no write access to me/student \\(401\\)", 2),
+        (http_problem(403), "has no write access to me/student \\(403\\)", 2),
         (http_problem(500), "refuses me/student: 500 of the hub", 1),
         (httpx2.ConnectError("no route"), "cannot reach the hub", 1),
         (OfflineModeIsEnabled("offline"), "cannot reach the hub", 1),

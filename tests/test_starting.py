@@ -40,7 +40,7 @@ def photographs(project):
 def test_photographs_beside_the_configuration_survive_a_run_in_the_same_folder(photographs, command, named):
     before = content(photographs)
     message = refusal(command, photographs / named)
-    assert f"the run folder {photographs} is not the run's alone" in message
+    assert f"the run folder {photographs} overlaps with inputs of the run" in message
     assert f"it contains 'tasks.textvqa.images': {photographs / 'images'}" in message
     assert "such as runs/NAME" in message
     assert content(photographs) == before
@@ -58,7 +58,7 @@ def test_photographs_that_a_list_names_are_not_taken_for_a_stage_s_folder(projec
     (project / "list.txt").write_text(str(photo))
     shutil.copy(configure(project, tasks={"textvqa": {"images": "list.txt"}}), project / "runs" / "a")
     before = photo.read_bytes()
-    assert "no run has made it" in refusal("run", project / "run.yaml", "--redo")
+    assert "no run wrote it" in refusal("run", project / "run.yaml", "--redo")
     assert photo.read_bytes() == before
 
 

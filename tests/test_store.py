@@ -79,7 +79,7 @@ def test_a_torn_line_longer_than_a_block_is_cut_off_whole(tmp_path):
 def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"item_id":"a","text":"b"}\nrubbish\n')
-    with pytest.raises(UserError, match=r"a\.jsonl, line 2: no Answer: b'rubbish"):
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2: not a valid Answer: b'rubbish"):
         list(Stream(path, Answer, read_only=True))
 
 
@@ -143,8 +143,8 @@ def test_what_was_remembered_of_unfinished_work_stands_in_the_manifest_of_whoeve
     [
         ({"settings": {"annotate.temperature": 0.7}}, "annotate.temperature was 1.0, is 0.7"),
         ({"inputs": {"images": "def"}}, "its input images changed"),
-        ({"inputs": {"images": "abc", "teacher": "t"}}, "its input teacher came or went"),
-        ({"version": 2}, "parityalign makes version 2 of it, this was 1"),
+        ({"inputs": {"images": "abc", "teacher": "t"}}, "its input teacher was added or removed"),
+        ({"version": 2}, "parityalign now makes version 2 of it, this was version 1"),
     ],
 )
 def test_what_changed_is_named_and_the_artifact_is_made_anew(run, changes, because, was_finished):
@@ -222,7 +222,7 @@ def test_what_no_run_has_made_is_refused_and_stays(run, name):
     mine = run.path / name
     mine.parent.mkdir(parents=True, exist_ok=True)
     mine.write_bytes(b"mine")
-    with pytest.raises(UserError, match="is in the way, and no run has made it"):
+    with pytest.raises(UserError, match="is in the way, and no run wrote it"):
         pairs_artifact(run)
     assert mine.read_bytes() == b"mine"
 

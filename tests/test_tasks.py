@@ -312,7 +312,7 @@ def test_where_nothing_can_be_scored_no_share_helps(tmp_path):
     textvqa(tmp_path)
     (tmp_path / "train_images/0a1b.jpg").unlink()
     message = refusal(load_task("textvqa"), tmp_path, missing=0.99)
-    assert "2 of 2 questions" in message and "Take a labelled split" in message
+    assert "2 of 2 questions" in message and "Use a labelled split" in message
 
 
 def test_a_row_without_answers_is_refused_with_the_keys_it_has(release):

@@ -64,11 +64,11 @@ def test_what_a_term_needs_is_read_without_importing_it_or_its_package(offer, so
         ("NEEDS = [['attention']]", "has NEEDS = [['attention']]. Expected: a set"),
         (
             "import os\n\nNEEDS = frozenset(os.environ)",
-            "has NEEDS on line 3, but that is no literal, such as",
+            "has NEEDS on line 3, but that is not a literal, such as",
         ),
-        ("from elsewhere import NEEDS", "has NEEDS on line 1, but that is no literal"),
-        ("NEEDS = {'view'}\nNEEDS |= {'attention'}", "has NEEDS on line 2, but that is no literal"),
-        ("if True:\n    NEEDS = {'view'}", "has NEEDS on line 1, but that is no literal"),
+        ("from elsewhere import NEEDS", "has NEEDS on line 1, but that is not a literal"),
+        ("NEEDS = {'view'}\nNEEDS |= {'attention'}", "has NEEDS on line 2, but that is not a literal"),
+        ("if True:\n    NEEDS = {'view'}", "has NEEDS on line 1, but that is not a literal"),
         ("NEEDS = {", "cannot be read: "),
     ],
 )

@@ -1,8 +1,7 @@
 """The command line: the only module that prints or exits.
 
 Exit status: 0 done, 1 the work failed (what was computed is kept), 2 the request was wrong, 130 interrupted.
-The faces of packages load their modules when they are used, so help, scoring and judging answers that were made
-elsewhere stay quick and need no torch.
+Packages load their modules lazily, so help, `score` and `identify --pairs` are quick and need no torch.
 """
 
 import json
@@ -41,11 +40,11 @@ def main() -> None:
 
 
 def _command(name: str, help: str | None = None) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Makes a function a command that ends with one message and an exit status, not with a traceback.
+    """Registers a function as a command; a UserError ends it with a message and an exit status, not a traceback.
 
     Args:
-        name: What it is called.
-        help: What it does; None: the function's docstring says it.
+        name: The command's name.
+        help: What it does; None: the function's docstring.
     """
 
     def made(command: Callable[P, None]) -> Callable[P, None]:
@@ -69,12 +68,12 @@ def _command(name: str, help: str | None = None) -> Callable[[Callable[P, None]]
 @_command("demo")
 def demo_command(
     run: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
-    controls: Annotated[bool, typer.Option("--controls", help="Also train on other things, to compare.")] = False,
+    controls: Annotated[bool, typer.Option("--controls", help="Also train control students on other data.")] = False,
     teacher: Annotated[
-        str | None, typer.Option(help="Another teacher, such as hf:./folder or http://HOST:PORT/v1#NAME.")
+        str | None, typer.Option(help="Use another teacher, such as hf:./folder or http://HOST:PORT/v1#NAME.")
     ] = None,
 ) -> None:
-    """Run everything on the bundled teacher, student and pictures."""
+    """Run all stages on the bundled teacher, student and pictures."""
 
     def chosen(config: RunConfig) -> RunConfig:
         return with_teacher(config, teacher, Path.cwd()) if teacher else config
@@ -83,7 +82,7 @@ def demo_command(
     pipeline.refuse_shared_folder(config, drawn=config.run / DEMO_DATA)
     pipeline.refuse_foreign_folder(run)
     with pipeline.shown_progress() as progress, RunFolder(run):
-        if (run / CONFIG).exists():  # drawing clears `data`, which may be somebody's own
+        if (run / CONFIG).exists():  # drawing clears `data`, which may be the user's own
             pipeline.refuse_other_run(read_config(run / CONFIG), config)
         demo.write_demo_data(run / DEMO_DATA, config.seed, progress)
     _align(chosen(load_config(DEMO_CONFIG, run)), controls=controls)
@@ -92,11 +91,11 @@ def demo_command(
 @_command("run")
 def run_command(
     config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
-    redo: Annotated[bool, typer.Option("--redo", help="Work over a run folder of another configuration.")] = False,
+    redo: Annotated[bool, typer.Option("--redo", help="Redo a run folder that has other models or images.")] = False,
     push: PushOption = None,
     public: PublicOption = False,
 ) -> None:
-    """Run everything on your images and models; resumes, and redoes only what a change touches."""
+    """Run all stages on your images and models; resumes, and redoes only what a change affects."""
 
     export.check_push(push, public=public)
     _align(load_config(config), redo=redo)
@@ -114,10 +113,19 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
     benchmark: Annotated[
         bool | None, typer.Option(help="Time local models on the sample; by default the bundled ones on this machine.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the model hub.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    sample: Annotated[int, typer.Option(min=0, help="Pictures to open per task.")] = 32,
+    images: Annotated[int | None, typer.Option(min=1, help="Assume so many images per task.")] = None,
+    picture: Annotated[str, typer.Option(help="Picture size in pixels, if none is opened.")] = "1024x768",
+    failures: Annotated[
+        float, typer.Option(min=0, max=1, help="Assumed share of pairs that the student has wrong.")
+    ] = 0.5,
+    measure: Annotated[
+        bool | None, typer.Option(help="Time local models on the sample. (default: only bundled models)")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not contact the hub.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Project tokens, time, memory and money of a run before it begins, and say what was assumed."""
+    """Estimate a run's tokens, time, memory and money before it begins, and list the assumptions."""
 
     sampling = planning.SamplingOptions(sample, planning.size_of_picture(image_size), images, offline)
     found = planning.project_run(load_config(config), planning.PlanOptions(sampling, device, gap_rate, benchmark))
@@ -129,10 +137,10 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
 
 @_command("doctor")
 def doctor_command(
-    config: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Also look at this run's models.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+    config: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Also check this run's models.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show what this machine has, and whether and how a run's models would be loaded on it; loads no weights."""
+    """Describe this machine and check whether a run's models would load on it; loads no weights."""
 
     here = planning.inspect_machine()
     checks = planning.examine_models(load_config(config), here) if config else []
@@ -146,23 +154,24 @@ def doctor_command(
 
 @_command("identify")
 def identify_command(  # noqa: PLR0913 - an option is a parameter
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run that was begun.")] = None,
-    pairs: Annotated[Path | None, typer.Option(help="Pairs made elsewhere; see docs/interchange.md.")] = None,
-    teacher_answers: Annotated[Path | None, typer.Option(help="The teacher's answers to them.")] = None,
-    student_answers: Annotated[Path | None, typer.Option(help="The student's answers to them.")] = None,
-    task: Annotated[str | None, typer.Option(help="The task that the pairs belong to.")] = None,
-    rule: Annotated[Rule | None, typer.Option(help="The task's own metric (default), or the paper's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the verdicts go, as JSON lines.")] = None,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="The folder of an existing run.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="A file of pairs; see docs/interchange.md.")] = None,
+    teacher_answers: Annotated[Path | None, typer.Option(help="File of the teacher's answers to the pairs.")] = None,
+    student_answers: Annotated[Path | None, typer.Option(help="File of the student's answers to the pairs.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task of the pairs, such as textvqa.")] = None,
+    rule: Annotated[Rule | None, typer.Option(help="The task's metric (default) or the paper's rule.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the verdicts, as JSON lines.")] = None,
     pairs_format: Annotated[
-        str | None, typer.Option(help="pairs, sharegpt, first-release or parquet; else the file tells.")
+        str | None,
+        typer.Option(help="Format of --pairs: pairs, sharegpt, first-release or parquet. (default: detected)"),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Columns of a Parquet file, such as question=q,answer=a,pair_id=id.")
+        str | None, typer.Option(help="Column names of a Parquet file, such as question=q,answer=a,pair_id=id.")
     ] = None,
 ) -> None:
     """Find the gaps: pairs that the teacher has right and the student wrong.
 
-    Works on a run folder, or with the options on pairs and answers made elsewhere; then no model is loaded.
+    Works on a run folder, or with --pairs on existing pairs and answers; then no model is loaded.
     """
 
     needed = {
@@ -175,7 +184,7 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
     others = {"--rule": rule, "--pairs-format": pairs_format, "--columns": columns}
     given = [name for name, value in {**needed, **others}.items() if value]
     if run and given:
-        raise UserError(f"{', '.join(given)} cannot go with the run folder {run}: its run.yaml has the settings")
+        raise UserError(f"{', '.join(given)} are not for the run folder {run}: its run.yaml has the settings")
     if run:
         _align(config_in(run), only="identify")
     elif pairs and teacher_answers and student_answers and task and out:
@@ -198,15 +207,15 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
 @_command("discrepancy")
 def discrepancy_command(  # noqa: PLR0913 - an option is a parameter
     run: RunArgument,
-    task: Annotated[str | None, typer.Option(help="Only the pairs of this task.")] = None,
+    task: Annotated[str | None, typer.Option(help="List only pairs of this task.")] = None,
     verdict: Annotated[
-        VerdictKind, typer.Option(help="The list's pairs: by default the gaps.")
+        VerdictKind, typer.Option(help="List pairs with this verdict; teacher_only are the gaps.")
     ] = VerdictKind.TEACHER_ONLY,
-    sort: Annotated[Measure, typer.Option(help="What orders the list.")] = Measure.CONFIDENCE_GAP,
-    top: Annotated[int | None, typer.Option(min=1, help="Pairs of the list; by default 10, in a file all.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Where the list goes.")] = None,
+    sort: Annotated[Measure, typer.Option(help="Measure to sort by, largest first.")] = Measure.CONFIDENCE_GAP,
+    top: Annotated[int | None, typer.Option(min=1, help="Number of pairs. (default: 10, with --out all)")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Write the list here.")] = None,
 ) -> None:
-    """Show how, and how much, the two models differ on the pairs, and list those where they differ most.
+    """Show how much the two models differ on the pairs, and list the pairs where they differ most.
 
     Scores both models teacher-forced first, where that is missing or out of date, even if run.yaml does not ask for it.
 
@@ -238,7 +247,7 @@ def level_command(run: RunArgument, push: PushOption = None, public: PublicOptio
 
 
 def _add_stage_commands() -> None:
-    """A command for each stage that has none of its own above; those of other packages are found by their name."""
+    """Adds a command for each stage without one above, including those of other packages."""
     own = {command.name for command in app.registered_commands}
     told = {stage.name: stage.help for stage in stages.STAGES if stage.asked_by == stage.name}
     told |= {name: f"Do the stage {name} of another package." for name in part_names("stages")}
@@ -264,15 +273,15 @@ def report_command(run: RunArgument) -> None:
 @_command("export")
 def export_command(
     run: RunArgument,
-    form: Annotated[str, typer.Option("--format", help="Such as llava, messages, trl, hf-dataset, evaluation-log.")],
-    what: Annotated[What, typer.Option(help="The gaps, or all pairs with their verdicts.")] = What.GAPS,
+    form: Annotated[str, typer.Option("--format", help="llava, messages, trl, hf-dataset, evaluation-log ...")],
+    what: Annotated[What, typer.Option(help="Export the gaps, or all pairs with verdicts.")] = What.GAPS,
     prompted: Annotated[
         bool,
-        typer.Option("--prompted", help="Write questions inside the task's answer prompt, as the models saw them."),
+        typer.Option("--prompted", help="Write questions within the task's answer prompt, as the models saw them."),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="The folder to write; by default RUN/exports/FORMAT.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write. (default: RUN/exports/FORMAT)")] = None,
 ) -> None:
-    """Write what a run found in a form that other tools read; see docs/interchange.md."""
+    """Export a run's gaps or pairs in a format of other tools; see docs/interchange.md."""
 
     done = export.export_run(config_in(run), form, everything=what == What.ALL, prompted=prompted, out=out)
     print(f"{'export' if done.made else 'up to date'}: {done.path} ({counted(done.counts)})")
@@ -280,11 +289,11 @@ def export_command(
 
 @_command("score")
 def score_command(
-    metric: Annotated[str, typer.Argument(metavar="METRIC", help="Such as anls or textvqa_accuracy.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="Lines with prediction and answers.")],
-    out: Annotated[Path | None, typer.Option(help="Write the scored lines here, not to the terminal.")] = None,
+    metric: Annotated[str, typer.Argument(metavar="METRIC", help="A metric, such as anls or textvqa_accuracy.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="JSON lines with prediction and answers.")],
+    out: Annotated[Path | None, typer.Option(help="Write the scored lines here instead of printing them.")] = None,
 ) -> None:
-    """Score predictions made anywhere: one JSON line a case, then the mean with its count."""
+    """Score a file of predictions: prints one JSON line per case, then the mean and the count."""
 
     scores, lines = [], []
     for row in metrics.score_file(metric, file):
@@ -295,7 +304,7 @@ def score_command(
 
 
 def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, controls: bool = False) -> None:
-    """Runs the pipeline, or the one stage of it that `only` names, and shows what came of it."""
+    """Runs the pipeline, or only the stage `only`, and shows the results."""
     run = pipeline.open_run(config)
     if controls:
         run.work(_with_controls, redo=redo)

@@ -1,4 +1,4 @@
-"""Options that commands share, and what may be given for them; no command has them alone."""
+"""Options that several commands share, and their values."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +22,7 @@ class What(StrEnum):
 
 
 PushOption = Annotated[
-    str | None, typer.Option("--push", metavar="OWNER/NAME", help="Then upload the levelled student to the hub.")
+    str | None, typer.Option("--push", metavar="OWNER/NAME", help="Upload the levelled student to the hub at the end.")
 ]
-PublicOption = Annotated[bool, typer.Option("--public", help="Let everybody see what --push uploads.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that was begun.")]
+PublicOption = Annotated[bool, typer.Option("--public", help="Make the repository of --push public.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of an existing run.")]

@@ -1,6 +1,6 @@
-"""What a command has found, on the console that `cli.py` hands in.
+"""Prints the results of commands on a console.
 
-Reports and plans are loaded when there is one to show.
+Report and planning are loaded only if needed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def show_outcomes(console: Console, outcomes: "Sequence[Outcome]") -> None:
-    """What was done in each stage, and why."""
+    """Prints what was done in each stage, and why."""
     for outcome in outcomes:
         _say(console, f"{outcome.stage}: {outcome.why} ({counted(outcome.counts)})")
         if outcome.note:
@@ -26,10 +26,10 @@ def show_outcomes(console: Console, outcomes: "Sequence[Outcome]") -> None:
 
 
 def show_result(console: Console, run: Path, tasks: Sequence[str]) -> None:
-    """What a whole run came to: its verdicts, scores and controls, as far as there are any.
+    """Prints the results of a whole run: verdicts, scores and controls, if there are any.
 
     Args:
-        console: Where it is shown.
+        console: The console.
         run: The run folder.
         tasks: The tasks, in the order in which they are shown.
     """
@@ -49,13 +49,13 @@ def show_result(console: Console, run: Path, tasks: Sequence[str]) -> None:
 
 
 def show_projection(console: Console, found: "planning.Projection") -> None:
-    """What a run would take, and below it what was assumed."""
+    """Prints a plan, and below it the assumptions."""
     console.print(table(planning.PROJECTION_HEADINGS, found.table(), texts=2))
     console.print("", *found.lines(), sep="\n", markup=False, soft_wrap=True)
 
 
 def show_tables(console: Console, tables: "Iterable[report.Table]") -> None:
-    """Tables below their captions."""
+    """Prints tables with their captions above."""
     for told in tables:
         show_table(console, told.caption, told.headings, told.rows, texts=told.words)
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> Table:
-    """A table of plain text; its first `texts` columns are words, which may be folded, the others numbers."""
+    """A table of plain text; its first `texts` columns are text, which may wrap, the others numbers."""
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for place, heading in enumerate(headings):
         if place < texts:
@@ -23,7 +23,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int 
 def show_table(
     console: Console, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int
 ) -> None:
-    """A table below its caption, with an empty line after it; the caption alone where there is no row."""
+    """Prints a table with its caption above and an empty line after it; without rows only the caption."""
     console.print(caption, markup=False, soft_wrap=True)
     if rows:
         console.print(table(headings, rows, texts=texts))

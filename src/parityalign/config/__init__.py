@@ -1,4 +1,4 @@
-"""The configuration of a run: its sections, its YAML file, what models and data are called."""
+"""The configuration of a run: its sections, its YAML file, and the specs of models and data."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What a backend, a way to reach a model, says of itself; nobody asks for one by its name."""
+"""What a backend (a way to reach a model) declares about itself, so that no code depends on a backend's name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _CALLED_WITH: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def fingerprint_of_files(location: str, _loading: LoadingSettings) -> str:
-    """A hash of the file or folder at a location, else of its name."""
+    """A hash of the file or folder at a location; of the location's text if there is none."""
     path = Path(location)
     if path.is_dir():
         return folder_digest(path)
@@ -26,36 +26,36 @@ def fingerprint_of_files(location: str, _loading: LoadingSettings) -> str:
 
 
 def _nothing_to_check(_location: str, _loading: LoadingSettings) -> None:
-    """Nothing is found wrong before the model is loaded."""
+    """The default check: finds nothing wrong before the model is loaded."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to reach a model: `load` or `connect`, and what can be done with what comes of it.
+    """A way to reach a model: `load` or `connect`, and the capabilities of its models.
 
-    A file in `models/backends/` defines one, as `BACKEND`; it is imported to ask what the backend can, so it is light.
+    A file in `models/backends/` defines one, as `BACKEND`; it is imported to read the capabilities, so it is light.
     """
 
     load: Load | None = None
     """(location, `loading.ROLE`) -> a model that runs in this process."""
     connect: Connect | None = None
-    """(location, `loading.ROLE`, `server`) -> a model that answers from elsewhere."""
+    """(location, `loading.ROLE`, `server`) -> a remote model."""
     trainable: bool = False
-    """Whether its models are Hugging Face folders (or lie on the hub) that levelling can train."""
+    """Whether levelling can train its models: Hugging Face folders or names on the hub."""
     hub: bool = False
     """Whether its locations are Hugging Face folders or names on the hub, whose configuration can be read and whose
-    commit a run keeps to."""
+    commit is fixed when a run begins."""
     shows: bool = False
-    """Whether its models are an `Observer`, and not text alone."""
+    """Whether its models are `Observer`s: they give log-probabilities and attention, not only text."""
     fingerprint: Callable[[str, LoadingSettings], str] = fingerprint_of_files
-    """Changes whenever the model does, or how it is loaded as far as its answers hang on that; loads nothing."""
+    """A fingerprint of the model and of the loading settings that change its answers; loads nothing."""
     check: Callable[[str, LoadingSettings], None] = _nothing_to_check
-    """Raises a UserError for what would be found wrong only after hours of other work; loads no weights."""
+    """Raises a UserError for problems that would otherwise show only after hours of work; loads no weights."""
 
     @property
     def remote(self) -> bool:
-        """Whether its answers come from elsewhere: they are kept in the ledger, count against the budget, and take no
-        memory here."""
+        """Whether its models are remote: answers are kept in the ledger and count against the budget; no memory is
+        used here."""
         return self.connect is not None
 
     def lacking(self) -> str:
@@ -71,7 +71,7 @@ def backend_of(spec: str) -> Backend:
     """The backend of the model that a spec names.
 
     Raises:
-        UserError: There is none of that kind, or it has not the form of one.
+        UserError: There is no backend of that kind, or it is malformed.
     """
     kind, _ = split_model(spec)
     return load_part("backends", kind, Backend)

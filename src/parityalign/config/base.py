@@ -1,17 +1,17 @@
-"""What every section of the configuration is."""
+"""The base class of every section of the configuration."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class SpeedOnly:
-    """Marks a setting, `Annotated[int, SpeedOnly]`, that decides how fast a stage is and how much memory it takes.
+    """Marks a setting, `Annotated[int, SpeedOnly]`, that affects only speed and memory.
 
-    It is no part of what an artifact is made of: changing it throws no work away.
+    Artifacts do not depend on it, so changing it redoes no work.
     """
 
 
 class Settings(BaseModel):
-    """A part of the configuration; a key that it does not know is an error, and so is a number that is not finite."""
+    """A section of the configuration; unknown keys and numbers that are not finite are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

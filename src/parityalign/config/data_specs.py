@@ -1,4 +1,4 @@
-"""What `images` of a task may name: KIND:LOCATION, or a path whose ending says the kind.
+"""Specs of image sources: KIND:LOCATION, or a path whose suffix gives the kind.
 
 A folder is read as `folder`, `list.txt` as `txt`, `shards/*.tar` as `tar`, `hf:OWNER/NAME` as `hf`: kinds are the files
 in `data/sources/`, and those of other packages.
@@ -22,18 +22,18 @@ def full_source(spec: str, folder: Path) -> str:
 
 
 def relative_source(spec: str, folder: Path) -> str:
-    """The same source with a path that is relative to the folder, if it has one."""
+    """The same source with its path, if it has one, relative to the folder."""
     return _with_location(spec, lambda place: os.path.relpath(place, folder), folder)
 
 
 def folder_of(spec: str) -> Path | None:
-    """The folder whose files a source offers one by one; None for other kinds."""
+    """The folder of a `folder` source; None for other kinds."""
     kind, location = split_source(spec)
     return Path(location) if kind == _FOLDER else None
 
 
 def places_of(spec: str) -> list[Path]:
-    """The files and folders on this machine that a source (with full path) names; none for a name on the hub."""
+    """The local files and folders that a source (with full path) names; empty for a name on the hub."""
     kind, location = split_source(spec)
     if _by_name(kind):
         place = divided(location)[0]
@@ -58,7 +58,7 @@ def problem_of(spec: str) -> str | None:
     if not path.exists():
         return f"is {location}, which does not exist"
     if kind == _FOLDER:
-        return f"is {location}, which is not a folder, and its ending is none of {_endings()}"
+        return f"is {location}, which is not a folder, and its suffix is not one of {_endings()}"
     return f"is {location}, a folder; {kind!r} needs a file, or a pattern such as {path / f'*.{kind}'}"
 
 
@@ -73,7 +73,7 @@ def split_source(spec: str) -> tuple[str, str]:
 
 
 def _with_location(spec: str, change: Callable[[str], str], folder: Path) -> str:
-    """The source with its location changed where that is a path; `hf:OWNER/NAME` is none, `hf:./folder` is."""
+    """The source with its location changed where that is a path; `hf:OWNER/NAME` has none, `hf:./folder` has."""
     kind, colon, location = spec.partition(":")
     if not (colon and has_part(_ROOM, kind)):
         return spec if _is_unknown_kind(spec) else change(spec)
@@ -103,26 +103,26 @@ def _endings() -> str:
 
 
 PREFIX = "hf:"
-"""Begins what names a data set: `hf:OWNER/NAME`, `hf:OWNER/NAME:SPLIT` or `hf:./folder`."""
+"""Prefix of the spec of a data set: `hf:OWNER/NAME`, `hf:OWNER/NAME:SPLIT` or `hf:./folder`."""
 
 
 SAVED = ("dataset_dict.json", "state.json")
-"""What `save_to_disk` leaves in a folder."""
+"""Files that `save_to_disk` writes into a folder."""
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file or folder holds the rows of a data set: Parquet files, or what `save_to_disk` left."""
+    """Whether a file or folder is a data set: Parquet files, or written by `save_to_disk`."""
     if path.is_file():
         return path.suffix == ".parquet"
     return any((path / name).is_file() for name in SAVED) or next(path.rglob("*.parquet"), None) is not None
 
 
 def divided(name: str) -> tuple[str, str | None]:
-    """What is named, and the split that may stand behind it."""
+    """The data set, and the split after it if there is one."""
     place, colon, split = name.rpartition(":")
     return (place, split) if colon and not Path(name).exists() else (name, None)
 
 
 def is_own(test: str) -> bool:
-    """Whether a split is a single file of somebody's own, which follows no benchmark's rules."""
+    """Whether a test split is the user's own single file rather than a benchmark's files."""
     return Path(test).suffix in (".jsonl", ".json")

@@ -1,4 +1,4 @@
-"""How models are loaded, as settings; `schema.py` has the others and joins them all."""
+"""Settings of how models are loaded; `schema.py` joins them with the others."""
 
 from typing import Literal
 
@@ -13,20 +13,20 @@ class LoadingSettings(Settings):
     revision: str | None = Field(default=None, min_length=1)
     """Branch, tag or commit on the hub. None: the newest when the run begins."""
     commit: str | None = Field(default=None, pattern="^[0-9a-f]{40}$")
-    """What `revision` was when the run began; found then, written into the run's own `run.yaml`, and kept to."""
+    """The commit of `revision` when the run began; written into the run's own `run.yaml` and used from then on."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: bfloat16 on a GPU that multiplies it in hardware, else float32."""
     device_map: Literal["auto"] | None = None
-    """`auto` spreads a model over all GPUs and, where they are full, the memory. None: one GPU if there is one, else
-    the CPU."""
+    """`auto` spreads a model over all GPUs and, if they are full, CPU memory. None: one GPU if there is one, else the
+    CPU."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    """`auto`: what transformers takes for the family, `sdpa` for nearly all."""
+    """`auto`: what transformers chooses for the family, `sdpa` for nearly all."""
     quantise: Literal["4bit", "8bit"] | None = None
-    """Weights in fewer bits while the model is asked (needs bitsandbytes). None: as they are."""
+    """Quantise the weights for inference (needs bitsandbytes). None: as stored."""
     max_pixels: int | None = Field(default=None, ge=1)
-    """At most so many pixels of an image are looked at. None: what the model's processor takes."""
+    """Most pixels of an image; larger images are scaled down. None: the processor's own limit."""
     remote_code: bool = False
-    """Whether Python code that lies beside the weights may be run."""
+    """Whether Python code in the model's folder may be run."""
 
     @property
     def pinned(self) -> str | None:
@@ -41,7 +41,7 @@ class LoadingSettings(Settings):
         return self.model_copy(update={"revision": None, "commit": None})
 
     def numbers(self) -> dict[str, object]:
-        """The settings that a model's answers hang on, as far as they differ from the defaults."""
+        """The settings that change a model's answers, if they differ from the defaults."""
         return self.model_dump(include={"dtype", "quantise", "max_pixels", "remote_code"}, exclude_defaults=True)
 
 

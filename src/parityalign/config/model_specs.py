@@ -1,4 +1,4 @@
-"""What `teacher` and `student` may name: KIND:LOCATION, a bundled model, or the address of a server."""
+"""Specs of models: KIND:LOCATION, a bundled model, or the address of a server."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,11 +18,11 @@ def _check_address(spec: str) -> None:
     try:
         address = urlsplit(spec)
         found = bool(address.hostname) and address.port != 0
-    except ValueError:  # a port that is no number, half an IPv6 address
+    except ValueError:  # a port that is not a number, half an IPv6 address
         found = False
     if not found:
         raise UserError("a model's address names no server: write it like http://HOST:PORT/v1#NAME.")
-    # Neither is shown: what stands there is likely to be a secret, and the address goes into files.
+    # Not shown, since it is likely to be a secret; and the address is written into files.
     if address.username or address.password or address.query:
         raise UserError(
             f"the address of a model at {address.hostname} holds a user name, password or query. Give the address "
@@ -60,5 +60,5 @@ def _kinds() -> list[str]:
 
 
 def is_path(location: str) -> bool:
-    """Whether a location is a folder, there or not; else it is taken for a name on the hub."""
+    """Whether a location is the path of a folder, existing or not; else it is taken for a name on the hub."""
     return location.startswith((".", "/", "~")) or location.count("/") > 1 or Path(location).expanduser().exists()

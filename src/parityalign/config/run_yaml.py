@@ -1,4 +1,4 @@
-"""A run's configuration as a YAML file: read, refused with all its problems at once, written with relative paths."""
+"""A run's configuration as a YAML file: read, checked (reports all problems at once), written with relative paths."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ REMOVED: Mapping[str, str] = MappingProxyType(
         "server.wait": "is called 'server.backoff' now",
     }
 )
-"""Settings that earlier versions had, by their dotted names: what is said where a file still gives one."""
+"""Settings of earlier versions, by dotted name, with the message for a file that still has one."""
 
 
 def load_config(path: Path, folder: Path | None = None) -> RunConfig:
@@ -62,7 +62,7 @@ def _checked(raw: dict[str, Any], path: Path, folder: Path) -> RunConfig:
 
 
 def read_config(path: Path, folder: Path | None = None) -> RunConfig:
-    """Like `load_config`, but does not look whether the folders exist."""
+    """Like `load_config`, but does not check whether the folders exist."""
     try:
         config = RunConfig.model_validate(_read_yaml(path))
     except ValidationError as error:
@@ -71,7 +71,7 @@ def read_config(path: Path, folder: Path | None = None) -> RunConfig:
 
 
 def config_of(settings: Mapping[str, object]) -> RunConfig:
-    """A configuration from what a YAML file would say; relative paths are relative to the working directory.
+    """A configuration from the settings of a YAML file as keywords; paths are relative to the working directory.
 
     Raises:
         UserError: Anything in it is wrong; all problems are listed.
@@ -80,14 +80,14 @@ def config_of(settings: Mapping[str, object]) -> RunConfig:
 
 
 def config_in(run: Path) -> RunConfig:
-    """The configuration that lies in a run folder.
+    """The configuration in a run folder.
 
     Raises:
-        UserError: There is none, or it is wrong.
+        UserError: It is missing, or it is wrong.
     """
     path = run / "run.yaml"
     if not path.is_file():
-        raise UserError(f"{run} is no run folder: it has no run.yaml. Begin with: parityalign run RUN.yaml")
+        raise UserError(f"{run} is not a run folder: it has no run.yaml. Begin with: parityalign run RUN.yaml")
     # The folder may have been moved since its run.yaml was written.
     return load_config(path).model_copy(update={"run": Path(os.path.abspath(run))})
 
@@ -118,7 +118,7 @@ def as_yaml(config: RunConfig, folder: Path) -> str:
 
 
 def _relative_spec(spec: str, folder: Path) -> str:
-    """A KIND:LOCATION with a path that is relative to the folder, if its location is a path at all."""
+    """A KIND:LOCATION with its path relative to the folder, if its location is a path."""
     kind, _, location = spec.partition(":")
     if not os.path.isabs(location) or is_address(spec):
         return spec
@@ -144,15 +144,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is a folder; name the configuration in it, such as {path / 'run.yaml'}") from problem
     except OSError as problem:
         raise UserError(f"cannot read the configuration {path}: {problem.strerror}") from problem
-    except (yaml.YAMLError, ValueError) as problem:  # ValueError: no UTF-8, or a date such as 2024-13-45
+    except (yaml.YAMLError, ValueError) as problem:  # ValueError: not UTF-8, or a date such as 2024-13-45
         raise UserError(f"{path} is not YAML: {problem}") from problem
     if not isinstance(raw, dict):
-        raise UserError(f"{path} holds no settings but {type(raw).__name__}; it needs at least run, teacher, ...")
+        found = type(raw).__name__
+        raise UserError(f"{path} should hold a mapping of settings (run, teacher, ...), but holds {found}")
     return raw
 
 
 def _unfit(path: Path, error: ValidationError, missing: Sequence[str] = ()) -> UserError:
-    """What is wrong with a configuration; of a run folder's own, whether an earlier version made the folder."""
+    """What is wrong with a configuration, and for a run folder's own whether an earlier version made the folder."""
     refusal = _refusal(path, [*map(_in_words, error.errors()), *missing])
     old = [problem["loc"] for problem in error.errors() if _is_old(problem)]
     if not old or not any(path.parent.glob(f"*/{MANIFEST}")):
@@ -161,8 +162,8 @@ def _unfit(path: Path, error: ValidationError, missing: Sequence[str] = ()) -> U
     return UserError(
         f"{refusal}\n"
         f"An earlier version of parityalign made this run folder. Nothing was changed in it.\n"
-        f"Change the settings above in {path} and give the command again: what depends on settings of {sections} "
-        "may be done again, everything else is kept. To keep the folder as it is, name another as `run`."
+        f"Change the settings above in {path} and repeat the command: what depends on settings of {sections} "
+        "may be done again, everything else is kept. To leave this folder as it is, set `run` to another one."
     )
 
 
@@ -177,12 +178,12 @@ def _refusal(path: Path, problems: list[str]) -> UserError:
 
 
 def problems_with(kind: type[Settings], given: Mapping[str, object], place: str) -> list[str]:
-    """What is wrong with settings that only a part knows, such as a term of the loss, a sentence for each problem.
+    """What is wrong with settings of a plug-in, such as a term of the loss, one sentence per problem.
 
     Args:
-        kind: What the part takes.
-        given: What a configuration says.
-        place: Where it says so, such as `level.objective.confidence`.
+        kind: The plug-in's settings.
+        given: The values in a configuration.
+        place: Where they are, such as `level.objective.confidence`.
     """
     try:
         kind.model_validate(given)
@@ -208,7 +209,7 @@ def _in_words(problem: ErrorDetails, kind: type[Settings] = RunConfig, before: s
 
 
 def _known_keys(place: list[str], part: type[Settings]) -> list[str]:
-    """The settings that may stand at a place such as ["level"], ["loading", "student"] or ["tasks", "textvqa"]."""
+    """The settings that are allowed at a place such as ["level"], ["loading", "student"] or ["tasks", "textvqa"]."""
     for key in place:
         below = part.model_fields[key].annotation if key in part.model_fields else None
         part = below if isinstance(below, type) and issubclass(below, Settings) else TaskData
@@ -220,7 +221,7 @@ def _full(path: str | Path, folder: Path) -> Path:
 
 
 def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
-    """Records and later commands must not depend on where the first command was given."""
+    """Full paths: records and later commands must not depend on the first command's working directory."""
 
     tasks = {
         name: data.model_copy(
@@ -241,7 +242,7 @@ def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
 
 
 def _full_spec(spec: str, folder: Path) -> str:
-    """A KIND:LOCATION with a full path, if its location is a path at all."""
+    """A KIND:LOCATION with a full path, if its location is a path."""
     kind, _, location = spec.partition(":")
     is_path = location.startswith((".", "/", "~")) or (folder / location).exists()
     named = kind == "embedded" or is_address(spec)
@@ -253,7 +254,7 @@ def _full_test(test: str, folder: Path) -> str:
 
 
 def _missing_folders(raw: dict[str, Any], folder: Path) -> Iterator[str]:
-    """Looks at the file as it was read, so that a problem of form elsewhere does not hide these."""
+    """Checks the file as it was read, so that schema errors elsewhere do not hide these."""
     tasks = raw.get("tasks")
     for name, data in tasks.items() if isinstance(tasks, dict) else ():
         said = data if isinstance(data, dict) else {}
@@ -269,7 +270,7 @@ def _missing_folders(raw: dict[str, Any], folder: Path) -> Iterator[str]:
 
 
 def _inside_images(config: RunConfig) -> Iterator[str]:
-    """Folders whose files would get into a pool."""
+    """Folders whose files would be read as unlabelled images."""
     for name, data in config.tasks.items():
         local = data.test and not data.test.startswith(PREFIX)
         for key, folder in (("run", config.run), (f"tasks.{name}.test", Path(data.test or "") if local else None)):

@@ -46,17 +46,17 @@ def listed(said: object) -> Sequence[Any]:
 
 
 def unlisted(several: tuple[str, ...]) -> object:
-    """The other way round."""
+    """The inverse: a single thing alone, several as a list."""
     return several[0] if len(several) == 1 else list(several)
 
 
 def _checked(fault_of: Callable[[str], str]) -> Callable[[str], str]:
-    """A check of a prompt, for a setting; it raises ValueError."""
+    """A validator of a prompt, for a setting; it raises ValueError."""
 
     def check(prompt: str) -> str:
         fault = fault_of(prompt)
         if not fault and "<image>" in prompt:
-            fault = f"is {prompt!r}; leave out <image>, as every model gets the picture in its own way"
+            fault = f"is {prompt!r}; leave out <image>, since each model's chat template inserts the picture"
         if fault:
             raise ValueError(fault)
         return prompt
@@ -70,7 +70,7 @@ _Kind = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 
 
 class TaskData(Settings):
-    """Where the pictures of one task are, and what is asked of them."""
+    """The images of one task, and its prompts and metric."""
 
     images: Annotated[tuple[str, ...], BeforeValidator(listed), PlainSerializer(unlisted), Field(min_length=1)]
     """Unlabelled images, one source or a list of them: a folder (those below it are read too), a `.txt` or `.jsonl`
@@ -79,26 +79,26 @@ class TaskData(Settings):
     """Labelled questions: a folder with the benchmark's files as released or with Parquet files, a `.jsonl` file, or
     `hf:OWNER/NAME[:SPLIT]`. None: no labels, no scores."""
     skill: Annotated[str, AfterValidator(known_part("skills"))] | None = None
-    """Whose prompts are used: a file in `tasks/skills/`. None: the skill of the task's name, else the benchmark's, else
-    `vqa`."""
+    """The skill whose prompts are used: a file in `tasks/skills/`. None: the skill of the task's name, else the
+    benchmark's, else `vqa`."""
     benchmark: Annotated[str, AfterValidator(known_part("benchmarks"))] | None = None
-    """Whose form `test` has, if it is not a file of one's own: a file in `tasks/benchmarks/`. None: the benchmark of
-    the task's name, if there is one."""
+    """The benchmark whose format `test` has, unless `test` is your own file: a file in `tasks/benchmarks/`. None: the
+    benchmark of the task's name, if there is one."""
     annotate_prompt: _AnnotatePrompt | None = None
     """Asks the teacher for a question and its answer. None: the skill's."""
     answer_prompt: _AnswerPrompt | None = None
     """Asks both models for an answer to `{question}`. None: the skill's."""
     rationale_prompt: _AnswerPrompt | None = None
-    """Asks the teacher how it gets to its answer to `{question}`. None: the skill's."""
+    """Asks the teacher for the rationale of its answer to `{question}`. None: the skill's."""
     kinds: tuple[_Kind, ...] = ()
-    """Kinds of questions, in a few words each; each draw is asked for one of them, in the place of `{kind}` in the
-    annotate prompt. Empty: the skill's."""
+    """Kinds of questions, in a few words each; each draw asks for one of them, which replaces `{kind}` in the annotate
+    prompt. Empty: the skill's."""
     metric: Annotated[str, AfterValidator(known_part("metrics"))] | None = None
     """A file in `metrics/`, for the scores and for identify. None: the benchmark's, else the skill's."""
     subset: str | None = None
     """The part of the test split that is scored, such as ChartQA's `human`. None: the benchmark's default."""
     missing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the test split's questions that may lack their image or answers; above it the run refuses."""
+    """Share of the test split's questions that may lack their image or answers; more is an error."""
 
     @field_validator("kinds")
     @classmethod
@@ -109,7 +109,7 @@ class TaskData(Settings):
         return kinds
 
     def problems(self, name: str) -> Iterator[str]:
-        """What does not fit together if this is the task `name`, in words.
+        """Inconsistencies of these settings if this is the task `name`, in words.
 
         Raises:
             UserError: A skill or benchmark of another package cannot be used.
@@ -121,7 +121,7 @@ class TaskData(Settings):
             yield f"{name} has no subset {self.subset!r}. {did_you_mean(self.subset, known)}"
         if self.test and not benchmark and not is_own(self.test):
             yield (
-                f"'tasks.{name}.test' is {self.test}, and nothing says in which form its questions are. Name the "
+                f"'tasks.{name}.test' is {self.test}, but no benchmark says how to read its questions. Name the "
                 f"benchmark, such as 'tasks.{name}.benchmark: textvqa', or give questions of your own in a .jsonl file"
             )
         if KIND_FIELD in (self.annotate_prompt or "") and not (self.kinds or skill.kinds):
@@ -129,13 +129,12 @@ class TaskData(Settings):
 
 
 class IntakeSettings(Settings):
-    """Which sound images are set aside all the same."""
+    """Which valid images are set aside."""
 
     near_duplicates: bool = True
-    """Whether an image goes that is another of its pool saved again: re-encoded or resized. Equal bytes or pixels
-    always go."""
+    """Drop near-duplicates (re-encoded or resized copies) within a pool. Exact duplicates are always dropped."""
     overlap_guard: bool = True
-    """Whether images that stand in a test split of the run, as they are or saved again, leave every pool."""
+    """Drop images of the run's test splits, and re-encoded or resized copies of them, from every pool."""
 
 
 class AnnotateSettings(Settings):
@@ -159,12 +158,12 @@ class AnnotateSettings(Settings):
 
 
 class IdentifySettings(Settings):
-    """How gaps are told from other pairs."""
+    """How gaps are identified."""
 
     rule: Literal["metric", "paper"] = "metric"
-    """`metric`: the task's own metric reaches the threshold; `paper`: squeezed substring."""
+    """`metric`: the task's metric reaches the threshold; `paper`: the paper's substring rule."""
     ask_teacher: Literal["failures", "all"] = "failures"
-    """Whether the teacher answers again only where the student failed, or everywhere."""
+    """Ask the teacher again only where the student failed (`failures`), or for all pairs (`all`)."""
     threshold: float = Field(default=0.5, gt=0, le=1)
     """Score from which an answer counts as right."""
     max_new_tokens: int = Field(default=32, ge=1)
@@ -175,15 +174,15 @@ class DiscrepancySettings(Settings):
     """How both models are scored teacher-forced on the pairs' answers, to compare them and for the objective."""
 
     always: Annotated[bool, SpeedOnly] = False
-    """Whether `parityalign run` does it even if neither the objective nor another setting here needs it."""
+    """Whether `parityalign run` does this stage even if neither the objective nor another setting here needs it."""
     rationales: bool = False
-    """Whether the teacher is asked for a rationale of each answer even if no term of the objective needs that; both
-    models are then scored, on the rationales too."""
+    """Whether the teacher is asked for a rationale of each answer even if no term of the objective needs one; both
+    models are then scored on the rationales too."""
     max_new_tokens: int = Field(default=128, ge=1)
-    """Of a rationale."""
+    """Most tokens of a rationale."""
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
     weight_by: Literal["none", "teacher_confidence", "confidence_gap"] = "none"
-    """What a pair's weight in levelling follows; see `stages.pair_weights`."""
+    """What decides a pair's weight in levelling; see `stages.pair_weights`."""
     weight_exponent: float = Field(default=1.0, gt=0)
 
     def used_in_training(self, level: LevelSettings) -> bool:
@@ -191,7 +190,7 @@ class DiscrepancySettings(Settings):
         return level.needs_signals or self.weight_by != "none"
 
     def in_levelling(self, level: LevelSettings) -> dict[str, object]:
-        """The settings here that such a training hangs on, under their dotted names."""
+        """The settings here that such a training depends on, by their dotted names."""
         if not self.used_in_training(level):
             return {}
         return {"discrepancy.weight_by": self.weight_by, "discrepancy.weight_exponent": self.weight_exponent}
@@ -207,13 +206,13 @@ class EvaluateSettings(Settings):
     max_new_tokens: int = Field(default=32, ge=1)
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
     forgotten_pairs: int = Field(default=1000, ge=0)
-    """Pairs at most that the student had right and was not trained on, and is asked again after levelling; 0: none."""
+    """Most pairs that the student had right and was not trained on to ask again after levelling; 0: none."""
     speed_questions: int = Field(default=128, ge=0)
-    """Questions at most that the student before and after are timed on, alternating; 0: neither is timed."""
+    """Most questions to time the student on, before and after, alternating; 0: no timing."""
 
 
 class RunConfig(Settings):
-    """Everything that decides what a run makes."""
+    """The complete configuration of a run."""
 
     run: Path
     """The run folder."""
@@ -222,11 +221,11 @@ class RunConfig(Settings):
     """KIND:LOCATION, such as `embedded:teacher` or `hf:./folder`, or `http://HOST:PORT/v1#NAME`."""
     student: Annotated[str, AfterValidator(_known_model)]
     tasks: dict[str, TaskData] = Field(min_length=1)
-    """A skill or a benchmark that there is, or any other name for a task of one's own."""
+    """By name: a known skill or benchmark, or any other name for your own task."""
     stages: tuple[Annotated[str, AfterValidator(known_part("stages"))], ...] = ()
-    """Stages of other packages that the run has besides its own."""
+    """Additional stages, of other packages."""
     filters: tuple[Annotated[str, AfterValidator(known_part("filters"))], ...] = ()
-    """Filters of pairs, in their order: what one of them gives a reason against is neither asked nor trained on."""
+    """Filters of pairs, in order: a pair that any of them drops is neither asked nor trained on."""
     loading: Loadings = Loadings()
     intake: IntakeSettings = IntakeSettings()
     annotate: AnnotateSettings = AnnotateSettings()
@@ -249,14 +248,14 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _teacher_shows_enough(self) -> Self:
-        # `discrepancy` leaves out what there is nothing for.
+        # `discrepancy` leaves out terms without teacher signals.
         named = [] if PRESET in self.level.objective else self.level.needs_observations
         wanted = [f"level.objective has the term {name!r}" for name in named]
         if self.discrepancy.weight_by != "none":
             wanted.append(f"discrepancy.weight_by is {self.discrepancy.weight_by}")
         if wanted and not backend_of(self.teacher).shows:
             raise ValueError(
-                f"{wanted[0]}, but the teacher {self.teacher} shows nothing but its words. Leave that out, or take a "
+                f"{wanted[0]}, but the teacher {self.teacher} gives only text. Leave that out, or take a "
                 "teacher that runs in this process"
             )
         return self

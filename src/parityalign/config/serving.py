@@ -1,4 +1,4 @@
-"""How remote models are asked, as settings; `schema.py` joins them with the others."""
+"""Settings of remote models; `schema.py` joins them with the others."""
 
 import re
 from typing import Annotated, Self
@@ -9,35 +9,35 @@ from parityalign.config.base import Settings
 
 
 def _variable(name: str) -> str:
-    # What is refused is not shown: it may be the key itself.
+    # The refused value is not shown: it may be the key itself.
     if not re.fullmatch("[A-Z][A-Z0-9_]*", name):
-        raise ValueError("is no name of an environment variable (capitals, digits, underscores); a key belongs in one")
+        raise ValueError("is not an environment variable's name (capitals, digits, underscores); put the key into one")
     return name
 
 
 class ServerSettings(Settings):
-    """How remote models (`http://...`) are asked, and what may be spent on them. No result hangs on these."""
+    """How remote models (`http://...`) are asked, and what may be spent on them. Results do not depend on these."""
 
     key_variable: Annotated[str, AfterValidator(_variable)] = "PARITYALIGN_API_KEY"
-    """Environment variable that holds the key, never the key itself; unset: the server is asked without one."""
+    """Environment variable that holds the API key, never the key itself; if it is unset, no key is sent."""
     max_concurrency: int = Field(default=16, ge=1)
-    """Requests that wait for their answers at once."""
+    """Most concurrent requests."""
     timeout: float = Field(default=120.0, gt=0)
-    """Seconds after which a request without its whole answer is given up and sent again."""
+    """Seconds until a request without its complete answer is cancelled and sent again."""
     max_attempts: int = Field(default=8, ge=1)
-    """Requests for one question after which the stage stops."""
+    """Most requests for one question; then the stage stops."""
     backoff: float = Field(default=1.0, gt=0)
-    """Seconds before the second attempt, doubled for each one after it; a server's Retry-After goes first."""
+    """Seconds before the second attempt, doubled for each further one; a server's Retry-After takes precedence."""
     budget_requests: int | None = Field(default=None, ge=1)
-    """Requests in the whole run, repeated and refused ones too; None: no limit. So for the two below."""
+    """Most requests in the whole run, repeated and refused ones included. None, as for the next two: no limit."""
     budget_tokens: int | None = Field(default=None, ge=1)
     budget_money: float | None = Field(default=None, gt=0)
-    """In the currency of the prices."""
+    """Most money in the whole run, in the currency of the prices."""
     prompt_price: float = Field(default=0.0, ge=0)
-    """Of a million tokens."""
+    """Price of a million tokens."""
     completion_price: float = Field(default=0.0, ge=0)
     logprobs: bool = False
-    """Whether the log-probability of every reply is asked for and kept."""
+    """Whether to request and store the log-probability of every reply."""
 
     @model_validator(mode="after")
     def _money_has_prices(self) -> Self:

@@ -1,4 +1,4 @@
-"""Which skill and which benchmark a name under `tasks` stands for."""
+"""The skill and the benchmark of a name under `tasks`."""
 
 import re
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from typing import NamedTuple
 from parityalign.core import Benchmark, Skill, UserError, did_you_mean, has_part, load_part, part_names
 
 GENERIC_SKILL = "vqa"
-"""Of a task of the user's own that names no other."""
+"""The default skill of a user's own task."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LIKE = 0.8
-"""How like a known name another is from which it is taken for a slip of the pen; `textqva` is .86 like `textvqa`."""
+"""Similarity to a known name from which a name is taken for a misspelling; `textqva` has .86 to `textvqa`."""
 
 
 class TaskParts(NamedTuple):
-    """What a task is joined from."""
+    """The parts of a task."""
 
     skill: Skill
     benchmark: Benchmark | None
@@ -39,17 +39,17 @@ def parts_of_task(name: str, skill: str | None = None, benchmark: str | None = N
 
 
 def refuse_unknown_task(name: str) -> None:
-    """For names that stand for a skill or a benchmark and cannot be anything else.
+    """The parts of a name that must be a known skill or benchmark.
 
     Raises:
-        UserError: There is neither of that name.
+        UserError: There is no skill or benchmark of that name.
     """
     if name not in _known():
         raise UserError(f"there is no task {name!r}. {did_you_mean(name, _known())}")
 
 
 def problems_of_name(name: str, skill: str | None) -> Iterator[str]:
-    """What speaks against a name of a task: it names folders and files, and must not be a misspelt known one."""
+    """What is wrong with a task's name, which is used in paths and must not be a misspelt known name."""
     if not _NAME.fullmatch(name):
         yield (
             f"{name!r} cannot be the name of a task; take up to 64 letters, digits, '_', '-' and '.', beginning with a "

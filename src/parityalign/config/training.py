@@ -1,4 +1,4 @@
-"""How the student is trained, as settings; `schema.py` joins them with the others."""
+"""Settings of training; `schema.py` joins them with the others."""
 
 import math
 from collections.abc import Mapping
@@ -21,23 +21,23 @@ from parityalign.config.base import Settings, SpeedOnly
 from parityalign.core import UserError, declared, described, known_part
 
 NEEDS = frozenset({"distribution", "attention", "rationale", "view"})
-"""What terms of the loss may need besides the answers: the teacher's probabilities of each token, what both models
-attend to, the teacher's rationale, and another view of each picture."""
+"""What terms of the loss may need besides the answers: the teacher's token probabilities, both models' attention, the
+teacher's rationale, and another view of each picture."""
 OBSERVED = frozenset({"distribution", "attention"})
-"""Those that a model shows while it is given a pair's answer, and a server does not."""
+"""Those that need a model scored teacher-forced in this process."""
 PRESET = "discrepancy"
-"""The objective that stands for `DISCREPANCY`."""
+"""The name of the preset objective `DISCREPANCY`."""
 DISCREPANCY: Mapping[str, float] = MappingProxyType({"answer": 1.0, "confidence": 1.0, "reasoning": 1.0})
-"""What `objective: discrepancy` stands for: what helped on the embedded benchmarks (docs/results-objectives.md). What
-the teacher shows nothing for is left out."""
+"""The terms of `objective: discrepancy`, which helped on the embedded benchmarks (docs/results-objectives.md). Terms
+without teacher signals are left out."""
 _ROOM = "losses"
 
 
 def needs_of(term: str) -> frozenset[str]:
-    """What a term of the loss needs besides the answers, of `NEEDS`, as its module says.
+    """What a term of the loss needs besides the answers (a subset of `NEEDS`), from its module.
 
     Raises:
-        UserError: The module says it in a way that cannot be read without importing it, or needs what nobody knows.
+        UserError: The module's `NEEDS` cannot be read without importing it, or holds an unknown need.
     """
     said = declared(_ROOM, term, "NEEDS")
     if said is None:
@@ -60,12 +60,12 @@ def _known_term(name: str) -> str:
 
 
 def _weight(said: object, check: ValidatorFunctionWrapHandler) -> object:
-    """One sentence for a wrong weight, where pydantic has one for each form that it might have had."""
+    """One message for a wrong weight, where pydantic gives one per allowed form."""
     try:
         found: object = check(said)
     except ValidationError as problem:
         raise ValueError(
-            f"{said!r} is no weight; write a finite number, 0 or more, or two for beginning and end, such as [1, 0.5]; "
+            f"{said!r} is not a weight; write a finite number, 0 or more, or two for start and end, such as [1, 0.5]; "
             "or with the term's own settings, such as {weight: 1, SETTING: ...}"
         ) from problem
     return found.weight if isinstance(found, WeightedTerm) and not found.model_extra else found
@@ -73,11 +73,11 @@ def _weight(said: object, check: ValidatorFunctionWrapHandler) -> object:
 
 _Number = Annotated[float, Field(ge=0)]
 Weight = _Number | tuple[_Number, _Number]
-"""Of a term, or in the beginning and at the end."""
+"""The weight of a term, constant or at the start and the end of training."""
 
 
 class WeightedTerm(Settings):
-    """A term's weight, and the term's own settings, which its module knows: `SETTINGS`."""
+    """A term's weight, and the term's own settings, declared by its module as `SETTINGS`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -97,11 +97,11 @@ def _unweighed(terms: dict[str, object]) -> object:
 
 
 class LrMultipliers(Settings):
-    """How fast each part of the student learns: factors on `learning_rate`; 0 leaves a part as it is."""
+    """Factors on `learning_rate` for each part of the student; 0 freezes a part."""
 
     vision: float = Field(default=1.0, ge=0)
     connector: float = Field(default=1.0, ge=0)
-    """What turns the vision tower's features into tokens of the language model."""
+    """The projector from the vision tower's features to tokens of the language model."""
     language: float = Field(default=1.0, ge=0)
     """The language model with its embeddings and output head."""
 
@@ -121,37 +121,37 @@ class LevelSettings(Settings):
         PlainSerializer(_unweighed),
     ] = {"answer": 1.0}
     """A file in `training/losses/`, or several with their weights, such as `{answer: 1, confidence: [1, 0.5]}`: from 1
-    in the beginning to 0.5 at the end. A term may have settings of its own: `{confidence: {weight: 1, divergence:
-    reverse}}`. `discrepancy` stands for `DISCREPANCY`."""
+    at the start to 0.5 at the end. A term may have settings of its own: `{confidence: {weight: 1, divergence:
+    reverse}}`. `discrepancy` is the preset `DISCREPANCY`."""
     method: Literal["full", "lora", "qlora"] = "full"
-    """All weights, or small matrices beside the linear layers that are merged in the end; `qlora`: on 4-bit weights."""
+    """`full`: all weights; `lora`: low-rank adapters, merged at the end; `qlora`: adapters on 4-bit weights."""
     lr_multipliers: LrMultipliers = LrMultipliers()
     epochs: int = Field(default=3, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps instead of `epochs`: fewer or more."""
+    """Number of optimiser steps, in place of `epochs`."""
     learning_rate: float = Field(default=2e-4, gt=0)
     batch_size: int = Field(default=64, ge=1)
-    """Pairs in an optimiser step, however many of them fit into memory."""
+    """Pairs per optimiser step, split into micro-batches as memory requires."""
     micro_batch_size: Annotated[int | None, SpeedOnly] = Field(default=None, ge=1)
-    """Pairs of a step that go through the model together. None: all; halved whenever memory runs out."""
+    """Pairs per forward pass. None: `batch_size`. Halved automatically whenever memory runs out."""
     gradient_checkpointing: Annotated[bool, SpeedOnly] = False
-    """Less memory for about a third more time: what the layers computed is not kept but computed again."""
+    """Recompute activations in the backward pass: less memory for about a third more time."""
     liger: Annotated[bool, SpeedOnly] = True
-    """Whether the fused kernels of the package liger-kernel are used where it and a GPU are there."""
+    """Use the fused kernels of the package liger-kernel if it is installed and there is a GPU."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = Field(default=0.01, ge=0)
     replay: float = Field(default=0.5, ge=0, lt=1)
-    """Share of the training pairs that the student already had right; 0 is the paper's way."""
+    """Share of training pairs that the student already had right; 0 as in the paper."""
     held_out: float = Field(default=0.05, gt=0, lt=1)
-    """Share of the pairs kept out of training, for early stopping."""
+    """Share of the pairs held out for early stopping."""
     patience: int = Field(default=3, ge=1)
-    """Looks at the held-out loss without a new best after which training stops."""
+    """Early stopping: stop after this many evaluations of the held-out loss without a new best."""
     skipped_steps: int = Field(default=100, ge=1)
-    """Steps whose loss or gradient is not finite, and which change nothing, after which training stops."""
+    """Stop after this many steps that were skipped because loss or gradient was not finite."""
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: float | None = Field(default=None, gt=0)
-    """Weight of what LoRA learns, divided by the rank. None: twice the rank."""
+    """LoRA's alpha: the adapter's output is scaled by alpha / rank. None: twice the rank."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     select: Literal["gaps", "all", "random"] = "gaps"
     """What is trained on besides replay: the gaps, all pairs, or as many pairs as gaps, drawn at random."""
@@ -160,7 +160,7 @@ class LevelSettings(Settings):
     def _stands_alone(self) -> Self:
         if PRESET in self.objective and (len(self.objective) > 1 or self.own_settings):
             raise ValueError(
-                "objective: discrepancy is a sum of other terms and stands alone, without settings; or name the terms"
+                "objective: discrepancy is a preset and takes no other terms or settings; list the terms instead"
             )
         if not self.weights:
             raise ValueError("objective has no term with a weight above 0")
@@ -172,7 +172,7 @@ class LevelSettings(Settings):
 
     @property
     def weights(self) -> dict[str, tuple[float, float]]:
-        """The weight of each term of the objective, in the beginning and at the end."""
+        """The weight of each term of the objective, at the start and at the end."""
         said = {name: each.weight if isinstance(each, WeightedTerm) else each for name, each in self.objective.items()}
         given = DISCREPANCY if PRESET in said else said
         ends = {name: weight if isinstance(weight, tuple) else (weight, weight) for name, weight in given.items()}
@@ -180,36 +180,36 @@ class LevelSettings(Settings):
 
     @property
     def own_settings(self) -> dict[str, dict[str, object]]:
-        """What is given of settings that only a term knows, by term; its module checks them."""
+        """The terms' own settings, by term; each term's module checks them."""
         terms = {name: each for name, each in self.objective.items() if isinstance(each, WeightedTerm)}
         return {name: dict(each.model_extra or {}) for name, each in terms.items()}
 
     @property
     def stands_for(self) -> dict[str, dict[str, float]]:
-        """What `discrepancy` stands for where it is the objective: results hang on that, and it may change."""
+        """The terms of the preset `discrepancy` if it is the objective: results depend on them, and they may change."""
         return {"level.discrepancy": dict(DISCREPANCY)} if PRESET in self.objective else {}
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the terms need besides the answers, of `NEEDS`."""
+        """What the terms need besides the answers; a subset of `NEEDS`."""
         return frozenset().union(*map(needs_of, self.weights))
 
     @property
     def needs_rationales(self) -> bool:
-        """Whether a term makes use of the teacher's rationales."""
+        """Whether a term uses the teacher's rationales."""
         return "rationale" in self.needs
 
     @property
     def needs_views(self) -> bool:
-        """Whether a term looks at every picture a second time."""
+        """Whether a term needs a second view of every picture."""
         return "view" in self.needs
 
     @property
     def needs_observations(self) -> list[str]:
-        """The terms that compare the student with more than the teacher's words."""
+        """The terms that need more of the teacher than its text."""
         return [name for name in self.weights if needs_of(name) & OBSERVED]
 
     @property
     def needs_signals(self) -> bool:
-        """Whether a term compares the student with what the teacher showed."""
+        """Whether a term compares the student with the teacher's signals."""
         return bool(self.needs - {"view"})

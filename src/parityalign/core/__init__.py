@@ -1,4 +1,4 @@
-"""Nouns, files and contracts that everything else is made with; no torch."""
+"""Records, files and protocols that every other package uses; no torch."""
 
 import lazy_loader
 

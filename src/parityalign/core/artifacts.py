@@ -3,7 +3,7 @@
 What a kill at any moment may leave behind, and why it does no harm:
 an artifact without `manifest.json` is unfinished and is continued; a torn last line is cut off before the
 next append; `manifest.json` itself is moved into place whole. What made an artifact (inputs, settings,
-version, and what was remembered of the work) stands in `begun.json` until it is finished and in `manifest.json` from
+version, remembered facts) is recorded in `begun.json` until it is finished and in `manifest.json` from
 then on.
 """
 
@@ -43,12 +43,12 @@ LOCK = ".lock"
 OWNER = ".lock.pid"
 """Which process holds the lock, for messages. A file of its own: a locked one cannot be read on Windows."""
 BY_CONTENT = "files"
-"""Folder of an artifact for files that are named by their content; they are as many as the images, so the manifest
-does not list them. A record that names one holds its digest too."""
+"""Folder of an artifact for files named by their content hash. There can be as many of them as images, so the manifest
+does not list them; a record that names one also holds its digest."""
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """Identity of the content of the files that a manifest lists."""
+    """Digest of the contents of the files that a manifest lists."""
     return digest_of_files({name: entry["sha256"] for name, entry in manifest["files"].items()})
 
 
@@ -95,14 +95,14 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """Identity of the files' content: the same whenever the same files come out."""
+        """Digest of the files' contents: equal whenever the files are equal."""
         return manifest_digest(self.manifest)
 
     def begin(self) -> None:
         """Makes the folder ready to be worked on: continued where it matches, else emptied.
 
         Raises:
-            UserError: Something lies there that no run has made.
+            UserError: The folder holds something that no run wrote.
         """
         if self._continues:
             return
@@ -125,15 +125,15 @@ class Artifact:
         others = [path for path in _entries(self.path) if path.name != BEGUN + HALF_WRITTEN]
         if others:
             raise UserError(
-                f"{others[0]} is in the way, and no run has made it: {self.path} has neither {MANIFEST} nor {BEGUN}.\n"
+                f"{others[0]} is in the way, and no run wrote it: {self.path} has neither {MANIFEST} nor {BEGUN}.\n"
                 "It was left as it is. Name another folder as the run, or move it away."
             )
 
     def remember(self, **facts: object) -> None:
-        """Keeps facts for the manifest, on the disk at once: a kill loses none of them.
+        """Keeps facts for the manifest, written to disk at once so that a kill loses none of them.
 
         Args:
-            facts: JSON values; one of the same name is replaced.
+            facts: JSON values; an earlier one of the same name is replaced.
 
         Raises:
             ValueError: The artifact is finished.
@@ -158,7 +158,7 @@ class Artifact:
         return Stream(self.path / file, record_type, read_only=self.finished)
 
     def finish(self, counts: Mapping[str, int], **facts: object) -> None:
-        """Writes the manifest. From now on the artifact is taken as it is.
+        """Writes the manifest; from then on the artifact is finished and unchanged.
 
         Args:
             counts: How many of what, for people and for the report.
@@ -199,10 +199,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def stale_inputs(run: Path, artifact: str) -> list[str]:
-    """Which artifacts of a run a finished one was made of that are others now, or gone; by their folders.
+    """Folders of the artifacts that a finished one was made from and that have since changed or gone.
 
-    This is the one notion of "current" for whoever reads a run folder as it lies. Inputs that are no artifacts (models,
-    prompts, sources of images) are looked at by the run itself, which knows them.
+    This is the one definition of "up to date" for readers of a run folder. Inputs that are not artifacts (models,
+    prompts, image sources) are checked by the run itself.
     """
     manifest = read_manifest(run / artifact) or {"inputs": {}}
     known = {label: digest for label, digest in manifest["inputs"].items() if " " not in label}
@@ -210,14 +210,14 @@ def stale_inputs(run: Path, artifact: str) -> list[str]:
 
 
 def _identity(manifest: Mapping[str, Any] | None) -> str | None:
-    """What others call an artifact in their inputs."""
+    """The label of an artifact in other artifacts' inputs."""
     return None if manifest is None else input_digest(manifest)
 
 
 def input_digest(manifest: Mapping[str, Any]) -> str:
-    """What an artifact is called in the inputs of those that are made of it: its files' content.
+    """The digest of an artifact in the inputs of those made from it: its files' contents.
 
-    A test split is known by the state of its source too, which tells of image files that lie outside the run.
+    For a test split the state of its source counts too, since its image files may lie outside the run.
     """
     files = manifest_digest(manifest)
     source = manifest["inputs"].get("files")
@@ -236,7 +236,7 @@ class RunFolder:
         """Takes the lock.
 
         Raises:
-            UserError: Another process works in this folder, or the folder cannot be made.
+            UserError: Another process is using the folder, or the folder cannot be created.
         """
         if (self.path / LOCK).is_symlink():
             raise UserError(f"{self.path / LOCK} is a symbolic link, and a lock is not taken through one. Delete it.")
@@ -273,10 +273,10 @@ class RunFolder:
         Args:
             name: Folder below the run folder, such as `pairs`.
             inputs: What it is made from: {artifact, model or file: digest}.
-            settings: The settings that matter to it, under the names that the user knows (`level.epochs`).
-            version: Raised when the code makes something else of the same inputs and settings.
+            settings: The settings that it depends on, by their dotted names (`level.epochs`).
+            version: Raised when the code's output changes for the same inputs and settings.
 
-        An artifact of other inputs, settings or version is thrown away; `redone_because` says what changed.
+        An artifact of other inputs, settings or version is deleted; `redone_because` says what changed.
         """
         artifact = self.peek(name, inputs=inputs, settings=settings, version=version)
         if artifact.redone_because:
@@ -304,7 +304,7 @@ class RunFolder:
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """What made the two plans differ, in words; None if they are the same."""
+    """How the two plans differ, in words; None if they are equal."""
     old, new = before["settings"], now["settings"]
     either = {**old, **new}
     found = [
@@ -318,12 +318,13 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
         if either[key] is not None
     ]
     found += [
-        f"its input {key} " + ("changed" if key in before["inputs"] and key in now["inputs"] else "came or went")
+        f"its input {key} "
+        + ("changed" if key in before["inputs"] and key in now["inputs"] else "was added or removed")
         for key in sorted({*before["inputs"], *now["inputs"]})
         if before["inputs"].get(key) != now["inputs"].get(key)
     ]
     if before["version"] != now["version"]:
-        found.append(f"parityalign makes version {now['version']} of it, this was {before['version']}")
+        found.append(f"parityalign now makes version {now['version']} of it, this was version {before['version']}")
     return "; ".join(found) or None
 
 
@@ -339,7 +340,7 @@ def _damage(folder: Path, manifest: Mapping[str, Any]) -> str | None:
 
 
 def _entries(path: Path) -> list[Path]:
-    """What lies in a folder; a file itself."""
+    """The contents of a folder; for a file, the file itself."""
     return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
@@ -366,7 +367,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as problem:
         raise UserError(
-            f"{path} is damaged: {problem}\n"
-            f"Delete the folder {path.parent} and run the same command: it will be made again."
+            f"{path} is damaged: {problem}\nDelete the folder {path.parent} and run the same command to make it again."
         ) from problem
     return content

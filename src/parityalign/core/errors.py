@@ -2,10 +2,10 @@
 
 
 class UserError(Exception):
-    """Something given is wrong: says what was given, where, and what to do next.
+    """Something in the request is wrong: says what was given, where, and what to do next.
 
     Attributes:
-        exit_status: 2 when the request was wrong, 1 when the work failed on the way.
+        exit_status: 2 when the request was wrong, 1 when the work failed.
     """
 
     def __init__(self, message: str, *, exit_status: int = 2) -> None:
@@ -21,11 +21,11 @@ class WorkFailed(UserError):
 
 
 def missing_package(who: str, package: str, install: str) -> UserError:
-    """The error that an optional package is not there.
+    """The error for a missing optional package.
 
     Args:
         who: What needs it, such as `reading Parquet`.
         package: Its name.
-        install: What goes behind `pip install`.
+        install: The argument of `pip install`.
     """
     return UserError(f"{who} needs the package {package}, which is not installed.\nInstall it: pip install {install}")

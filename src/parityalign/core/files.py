@@ -1,4 +1,4 @@
-"""Small pieces that every file on the disk is made with: digests, whole writes, whole lines."""
+"""File helpers: digests, atomic writes, whole lines."""
 
 import hashlib
 import os
@@ -21,11 +21,11 @@ def file_digest(path: Path) -> str:
 
 
 def folder_files(folder: Path, *, but: str | None = None) -> list[str]:
-    """The files below a folder as sorted relative paths with forward slashes; half-written ones are none.
+    """The files below a folder as sorted relative paths with forward slashes, without half-written ones.
 
     Args:
         folder: The folder.
-        but: Name of a folder in it that is left out.
+        but: Name of a subfolder to leave out.
     """
     whole = (path for path in folder.rglob("*") if path.suffix != HALF_WRITTEN and path.is_file())
     names = (path.relative_to(folder) for path in whole)
@@ -43,7 +43,7 @@ def folder_digest(folder: Path) -> str:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Everything below a folder that is no folder, sorted by path; links to folders are listed but not entered.
+    """Everything below a folder that is not a folder, sorted by path; links to folders are listed but not entered.
 
     Raises:
         UserError: A folder cannot be read.
@@ -66,20 +66,20 @@ def _walk(folder: bytes) -> Iterator[bytes]:
 
 
 def listing_digest(paths: Iterable[Path]) -> str:
-    """Changes when one of the files comes, goes or is written; opens none of them."""
+    """A fingerprint that changes when a file is added, removed or written; opens none of them."""
     digest = hashlib.sha256()
     for path in paths:
         try:
             status = path.lstat()
             size, written = status.st_size, status.st_mtime_ns
-        except (OSError, ValueError):  # a list may name what is not there, or what no file can be called
+        except (OSError, ValueError):  # a list may name a missing file or an impossible file name
             size, written = -1, -1
         digest.update(f"{printable_path(path)}\0{size}\0{written}\0".encode())
     return digest.hexdigest()[:32]
 
 
 def printable_path(path: Path) -> str:
-    """The path as text that a file can hold, whatever bytes are in its name."""
+    """The path as encodable text, whatever bytes are in its name."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -119,11 +119,11 @@ def cut_torn_line(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a refusal of the disk into the one error that is meant for the user."""
+    """Turns an error of the disk into an error for the user."""
     try:
         yield
     except OSError as problem:
         raise WorkFailed(
             f"cannot write {path}: {problem.strerror}\n"
-            "What was computed so far is kept: make room, then run the same command."
+            "What was computed so far is kept: free some space, then run the same command."
         ) from problem

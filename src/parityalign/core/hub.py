@@ -1,10 +1,10 @@
-"""What the Hugging Face hub's client raises."""
+"""Exceptions of the Hugging Face hub's client."""
 
 
 def out_of_reach() -> tuple[type[Exception], ...]:
-    """What the hub's client raises where there is no way to the hub and the cache does not do instead.
+    """Exceptions of the hub's client where the hub cannot be reached and the cache does not suffice.
 
-    Its own answers (`HfHubHTTPError`) are none of these.
+    Responses of the hub itself (`HfHubHTTPError`) are not among these.
     """
     from httpx2 import RequestError  # noqa: PLC0415
     from huggingface_hub import errors  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The contracts between rooms. A seam is one call; an implementation is settings -> something that has it."""
+"""The protocols between packages. A plug-in is a module that defines one of these under a fixed name."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ from parityalign.core.registry import did_you_mean, fault_of_function, has_part,
 
 @dataclass(frozen=True)
 class Metric:
-    """How right a prediction is. One file in `metrics/` defines one, as `METRIC`."""
+    """Scores a prediction. Each file in `metrics/` defines one, as `METRIC`."""
 
     name: str
-    """Written beside every score."""
+    """Recorded with every score."""
     score: Callable[[str, Sequence[str]], Score]
     """(prediction, a test question's references) -> Score."""
     against_one: Callable[[str, str], Score] | None = None
     """(prediction, a pair's one answer) -> Score. None: `score` with a list of one."""
     needs_several: bool = False
-    """Whether a test question with a single reference cannot be scored, as each annotator is compared with the rest."""
+    """Whether a question needs several references, since each annotator is compared with the others."""
 
     def on_pair(self, prediction: str, answer: str) -> Score:
         """The score of a prediction against a pair's one answer."""
@@ -36,33 +36,33 @@ class Metric:
         return fault_of_function("score", self.score, "prediction", "references") or of_one or ""
 
 
-if TYPE_CHECKING:  # it brings NumPy along, which the command line can do without
+if TYPE_CHECKING:  # it imports NumPy, which the command line does not need
     from parityalign.core.signals import Observation
 
 RATIONALE_PROMPT = (
     "Explain in one short sentence how the image shows the answer, then answer using a single word or phrase.\n"
     "Reply in this form only. Explanation: <your explanation> Answer: <your answer>"
 )
-"""Asks any model for a rationale, then for its answer. The bundled models were trained on these words."""
+"""Asks any model for a rationale, then for its answer. The bundled models were trained on this prompt."""
 
 
 Progress = Callable[[str, int, int], None]
-"""(step, items done, items in all); called often, must be cheap."""
+"""(step, items done, items in total); called often, must be cheap."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Something that a source offers as an image; nothing is read yet."""
+    """An image that a source offers, not yet read."""
 
     name: str
-    """Where it lies, as text for people: a path, or the path of a shard and the place in it."""
+    """Its location for messages: a path, or the path of a shard and the position in it."""
     read: Callable[[], bytes]
-    """Gives its content.
+    """Reads its bytes.
 
     Raises:
         Unfit: It cannot be read; the error says why."""
     path: Path | None = None
-    """Its own file. None: it has none, as it lies in another."""
+    """Its own file. None: it is stored inside another file."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ class Source:
     """Where unlabelled images come from: what the `open` of a `SourceKind` makes."""
 
     where: str
-    """As the user wrote it, with full paths."""
+    """The location as configured, with full paths."""
     digest: Callable[[], str]
-    """Changes when an image comes, goes or changes; opens no image."""
+    """A fingerprint that changes when an image is added, removed or changed; opens no image."""
     count: Callable[[], int | None]
-    """How many images are offered; None where nobody knows before the last."""
+    """How many images there are; None for a stream of unknown length."""
     images: Callable[[], Iterator[Found]]
     """The images one by one, always in the same order."""
     holds_files: bool = True
-    """Whether each image is a file of its own; others are written into the run."""
+    """Whether each image is its own file; images stored in other files are written into the run."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class SourceKind:
 
 @dataclass(frozen=True)
 class Skill:
-    """What is asked of pictures and how answers are scored. One file in `tasks/skills/` defines one, as `SKILL`."""
+    """Prompts and the metric of answers. Each file in `tasks/skills/` defines one, as `SKILL`."""
 
     name: str
     annotate_prompt: str
@@ -106,20 +106,20 @@ class Skill:
     answer_prompt: str
     """A format string with `{question}`; the same in identify, level and evaluate."""
     metric: Metric
-    """For the scores; also the default rule of identify."""
+    """For the scores, and by default for identify."""
     rationale_prompt: str = "{question}\n" + RATIONALE_PROMPT
     """A format string with `{question}`; asks for the rationale first, in the form that
     `parsing.read_rationale` reads."""
     kinds: tuple[str, ...] = ()
-    """Kinds of questions in a few words each; a draw is asked for one of them, which takes the place of `{kind}` in
-    the annotate prompt."""
+    """Kinds of questions in a few words each; each draw asks for one of them, which replaces `{kind}` in the
+    annotate prompt."""
 
     def lacking(self) -> str:
-        """What keeps it from being used, in words; empty: nothing."""
+        """Why it cannot be used, in words; empty if it can."""
         if not isinstance(self.metric, Metric):
-            return f"metric has to be a Metric, such as find_metric('anls') gives, and is {self.metric!r}"
+            return f"metric has to be a Metric, such as find_metric('anls') returns, but is {self.metric!r}"
         if not isinstance(self.annotate_prompt, str):
-            return f"annotate_prompt has to be a text, and is {self.annotate_prompt!r}"
+            return f"annotate_prompt has to be a text, but is {self.annotate_prompt!r}"
         for prompt in ("answer_prompt", "rationale_prompt"):
             fault = fault_of_answer_prompt(getattr(self, prompt))
             if fault:
@@ -129,28 +129,28 @@ class Skill:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """How a published test split is read. One file in `tasks/benchmarks/` defines one, as `BENCHMARK`."""
+    """Reads a published test split. Each file in `tasks/benchmarks/` defines one, as `BENCHMARK`."""
 
     name: str
     skill: str
-    """The skill that it measures. A run takes it where it names no other, and scores with its metric."""
+    """The skill that it measures: the default skill of a run, whose metric scores the split."""
     read_test: Callable[[Path], list[Question]]
     """Reads the labelled test split from a folder that holds the benchmark's files as released.
 
-    A question comes with the path of its image, there or not, and with no answers where the file has none."""
+    A question has the path of its image, whether or not that exists, and no answers where the file has none."""
     read_row: Callable[[Row], Question] | None = None
-    """Reads a row of the benchmark's Hugging Face copies; the question's image is the name that the row has for it."""
+    """Reads a row of the benchmark's Hugging Face copies; the question's image is the row's own name for it."""
     splits: tuple[str, ...] = ()
-    """Names of the labelled split in those copies, the best first."""
+    """Names of the labelled split in those copies, the preferred one first."""
     annotators: int | None = None
-    """Answers that every question of the benchmark has; None: any number."""
+    """Number of answers that every question has; None: any number."""
     subsets: Mapping[str, Callable[[Question], bool]] = field(default_factory=dict)
-    """The parts that a configuration may choose and which questions are in them; the first is the default."""
+    """The subsets to choose from, each with the test of a question's membership; the first is the default."""
     questions: int | None = None
-    """About how many the labelled split has, of the default subset, for plans that do not read it. None: unknown."""
+    """Approximate size of the default subset, for plans that do not read the split. None: unknown."""
 
     def lacking(self) -> str:
-        """What keeps it from being used, in words; empty: nothing."""
+        """Why it cannot be used, in words; empty if it can."""
         if not has_part("skills", self.skill):
             return f"there is no skill {self.skill!r}. {did_you_mean(self.skill, part_names('skills'))}"
         return fault_of_function("read_test", self.read_test, "folder")
@@ -158,11 +158,11 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Task:
-    """What a run does under one name: a skill, and the benchmark in whose form its test split may come."""
+    """A named task of a run: a skill, and the benchmark whose files its test split may have."""
 
     name: str
     metric: Metric
-    """For the scores; also the default rule of identify."""
+    """For the scores, and by default for identify."""
     annotate_prompt: str
     """Asks for one question and its answer, in the form that `parsing.read_pair` reads."""
     answer_prompt: str
@@ -171,7 +171,7 @@ class Task:
     """A format string with `{question}`; asks for the rationale first, in the form that
     `parsing.read_rationale` reads."""
     benchmark: Benchmark | None = None
-    """None: the test split, if there is one, is a file of the user's own."""
+    """None: the test split, if there is one, is the user's own file."""
     kinds: tuple[str, ...] = ()
     """As in `Skill`; if there are any, the annotate prompt holds `{kind}`."""
 
@@ -180,7 +180,7 @@ class Task:
         return self.kinds[seed % len(self.kinds)] if self.kinds else ""
 
     def annotate_prompt_for(self, kind: str) -> str:
-        """The annotate prompt as a draw gets it."""
+        """The annotate prompt of a draw with this seed."""
         return self.annotate_prompt.replace(KIND_FIELD, kind) if self.kinds else self.annotate_prompt
 
 
@@ -201,27 +201,27 @@ class Request:
     """Path of the image file; empty where a `Remote` is asked without one."""
     prompt: str
     seed: int = 0
-    """Decides the draw where the temperature is above 0; the same request gives the same text in any batch."""
+    """Seeds the draw if the temperature is above 0; the same request gives the same text in any batch."""
 
 
 class Model(Protocol):
-    """Text from images: what the `load` of a `Backend` makes, or `engines` of a `Remote`."""
+    """Generates text from images: made by the `load` of a `Backend`, or by `engines` from a `Remote`."""
 
     @property
     def name(self) -> str:
-        """Where the model is, as the user wrote it (`embedded:teacher`, `hf:./folder`)."""
+        """The model's location as configured (`embedded:teacher`, `hf:./folder`)."""
 
     @property
     def special_tokens(self) -> frozenset[str]:
         """Texts that the model's processor would not read as plain text, such as an image placeholder."""
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[str]:
-        """The reply to each request, in order, special tokens left in place only where the model wrote them."""
+        """The reply to each request, in order, with the special tokens that the model itself wrote."""
 
 
 @runtime_checkable
 class Observer(Protocol):
-    """A model whose log-probabilities and attention can be read; most that run in this process are one."""
+    """A model whose log-probabilities and attention can be read, as of most models in this process."""
 
     @property
     def special_tokens(self) -> frozenset[str]:
@@ -235,26 +235,26 @@ class Observer(Protocol):
 
 @runtime_checkable
 class Local(Protocol):
-    """What a `Model` has as well if it runs in this process, so that what it takes can be measured."""
+    """What a `Model` also has if it runs in this process, so that its memory can be measured."""
 
     def parameters(self) -> int:
-        """How many numbers its weights are."""
+        """Number of parameters."""
 
     def fits_twice(self) -> bool:
         """Whether there is memory left for another model of its size."""
 
     def peak_bytes(self, work: Callable[[], object]) -> int | None:
-        """Does the work and gives the memory that the model took at most meanwhile, with its weights.
+        """Does the work and returns the peak memory of the model meanwhile, weights included.
 
-        None where this machine does not say."""
+        None where the machine does not report it."""
 
 
 @runtime_checkable
 class LooksAhead(Protocol):
-    """What a `Model` may have as well: it makes ready what will be asked, while it works on what is asked."""
+    """What a `Model` may also have: it prepares the next requests while it works on the current ones."""
 
     def expect(self, requests: Sequence[Request]) -> None:
-        """Notes what will be asked after the next call of `generate`. No reply hangs on it."""
+        """Announces the requests after the next call of `generate`. It does not change any reply."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class LevelResult:
     held_out_loss_after: float
     skipped_steps: int = 0
     micro_batch_size: int | None = None
-    """Pairs that went through the student together, where memory ran out with more. None: it never did."""
+    """Largest micro-batch that fit, where memory ran out with a larger one. None: it never did."""
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ class PairFilter:
     """Marks pairs that are not to be used. A module of another package defines one, as `FILTER`."""
 
     keep: Callable[[Pair], str | None]
-    """None: the pair is kept; else the reason why it is not. It stays in all files, marked with the reason."""
+    """None keeps the pair; else the reason to drop it. A dropped pair stays in all files, with the reason."""
 
     def lacking(self) -> str:
         """What keeps it from being used, in words; empty: nothing."""
@@ -291,12 +291,12 @@ class Leveller(Protocol):
 
 @dataclass(frozen=True)
 class ExportedPair:
-    """A pair with its verdict, on its way to another tool: none of its texts holds a tag such as `<image>`."""
+    """A pair with its verdict, for export: none of its texts holds a tag such as `<image>`."""
 
     pair: Pair
     verdict: Verdict
     asked: str
-    """What stands in the user's turn: the question, or the task's answer prompt around it."""
+    """The text of the user's turn: the question, bare or within the task's answer prompt."""
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run's pairs come from, for those who get them without the run. Names, not paths, of local things."""
+    """Where a run's pairs come from, for readers without the run. Local things by name, not by path."""
 
     teacher: str
     student: str
@@ -324,16 +324,16 @@ class Origin:
     exported: str
     """`gaps` or `all`."""
     sources: Mapping[str, str]
-    """Of each task: where its images came from."""
+    """By task: where its images came from."""
     annotate_prompts: Mapping[str, str]
     answer_prompts: Mapping[str, str]
     pairs: int
     verdicts: Mapping[str, Mapping[str, int]]
-    """Of each task: how many pairs have which verdict, gaps or not."""
+    """By task: how many pairs have which verdict, gaps or not."""
 
 
 class Exportable(Protocol):
-    """What a run has for other tools. Everything is read when it is asked for, row by row."""
+    """What a run offers to other tools; read lazily, row by row."""
 
     def origin(self) -> Origin:
         """Where the pairs come from."""

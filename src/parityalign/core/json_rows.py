@@ -1,6 +1,6 @@
-"""Rows of files that others wrote: every value is looked at before it is used, and refused in words that say why.
+"""Rows of files from other sources: every value is checked before use, and an error says what is wrong with it.
 
-Unknown keys are ignored: every release has some. Ids may be numbers or texts.
+Unknown keys are ignored, since every release has some. Ids may be numbers or texts.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from parityalign.core.errors import UserError
 
 _SHOWN = 3
-"""How many offenders a message names; the rest is counted."""
+"""How many offenders a message names; the others are counted."""
 _SURROGATE = re.compile("[\ud800-\udfff]")  # legal in JSON escapes, but in no prompt and no file name
 
 
@@ -25,7 +25,7 @@ class Row:
     """File and place, for messages."""
     values: Mapping[str, object]
     place: int = 0
-    """How many rows stand before it."""
+    """Its index."""
 
     def text(self, key: str) -> str:
         """The text, or number as text, under a key.
@@ -48,7 +48,7 @@ class Row:
         return None if value is None else _as_text(value, f"{self.where}: {key!r}")
 
     def text_or_empty(self, key: str) -> str:
-        """Like `text`, but null is empty: what lacks a text is told of where it is left out.
+        """Like `text`, but null gives an empty text; the caller reports what it leaves out for that.
 
         Raises:
             UserError: The key is missing or holds something else.
@@ -58,7 +58,7 @@ class Row:
     def texts(self, key: str) -> tuple[str, ...]:
         """The texts of the list under a key; a lone text stands for a list of one.
 
-        Nothing where there is no whole list: null, an empty one, or one with a null in it.
+        Empty if the list is null, empty, or has a null in it.
 
         Raises:
             UserError: The key is missing or holds something else.
@@ -82,7 +82,7 @@ class Row:
         return value or []
 
     def value(self, key: str) -> object:
-        """Whatever stands under a key.
+        """The value under a key.
 
         Raises:
             UserError: The key is missing.
@@ -96,7 +96,7 @@ def read_json(path: Path) -> object:
     """What a JSON file holds.
 
     Raises:
-        UserError: The file is missing or no JSON.
+        UserError: The file is missing or is not JSON.
     """
     return _parse(_read(path), str(path))
 
@@ -105,7 +105,7 @@ def read_rows(path: Path, key: str | None = None) -> list[Row]:
     """The rows of a JSON file: the list under `key`, or the file itself where `key` is None.
 
     Raises:
-        UserError: The file is missing or empty, is no JSON or is JSON of another kind.
+        UserError: The file is missing or empty, is not JSON or is JSON of another kind.
     """
     content = read_json(path)
     rows = content
@@ -120,10 +120,10 @@ def read_rows(path: Path, key: str | None = None) -> list[Row]:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The rows of a file of JSON lines; blank lines are passed over.
+    """The rows of a JSON Lines file; blank lines are skipped.
 
     Raises:
-        UserError: The file is missing or empty, or a line is no JSON object.
+        UserError: The file is missing or empty, or a line is not a JSON object.
     """
     rows: list[Row] = []
     for number, line in enumerate(_read(path).splitlines(), 1):
@@ -139,7 +139,7 @@ def as_rows(values: Iterable[object], where: str) -> list[Row]:
     """Objects as rows that know their place.
 
     Raises:
-        UserError: One of them is no object.
+        UserError: One of them is not an object.
     """
     return [_as_row(value, f"{where}[{place}]", place) for place, value in enumerate(values)]
 
@@ -161,7 +161,7 @@ def first_few(offenders: Sequence[str]) -> str:
 
 
 def refuse_repeated(ids: Iterable[str], where: str) -> None:
-    """Looks at the ids of a whole file.
+    """Checks the ids of a whole file.
 
     Raises:
         UserError: An id is given twice.

@@ -1,4 +1,4 @@
-"""Append-only streams of records, one JSON line each, and work that goes on where a kill has cut it off."""
+"""Append-only streams of records, one JSON line each, and work that resumes after a kill."""
 
 import json
 import os
@@ -25,7 +25,7 @@ class Stream(Generic[R]):
             cut_torn_line(path)
 
     def append(self, records: Sequence[R]) -> None:
-        """Adds records in one write and waits until they are on the disk.
+        """Appends records in one write and waits until they are on disk.
 
         Raises:
             WorkFailed: The disk refused (full, read-only).
@@ -40,12 +40,12 @@ class Stream(Generic[R]):
         lines = "".join(f"{row}\n" for row in rows).encode("utf-8", "backslashreplace")
         with writing(self.path), self.path.open("ab", buffering=0) as file:
             rest = memoryview(lines)
-            while rest:  # the system may take a part of a large write
+            while rest:  # the system may write only a part
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
 
     def __iter__(self) -> Iterator[R]:
-        """The records in the order of their lines; a torn last line is passed over.
+        """The records in the order of their lines; a torn last line is skipped.
 
         Raises:
             UserError: A whole line is not a record of this kind.
@@ -63,8 +63,8 @@ class Stream(Generic[R]):
         except ValueError as problem:
             kind = self._record_type.__name__
             raise UserError(
-                f"{self.path}, line {number}: no {kind}: {line[:80]!r}\n"
-                f"Delete the folder {self.path.parent} and run the same command: it will be made again."
+                f"{self.path}, line {number}: not a valid {kind}: {line[:80]!r}\n"
+                f"Delete the folder {self.path.parent} and run the same command to make it again."
             ) from problem
 
 
@@ -78,20 +78,20 @@ def resume_in_batches(
     work: Callable[[Sequence[T]], Sequence[R]],
     on_progress: Callable[[int, int], None],
 ) -> None:
-    """Makes one record of each item, batch by batch, leaving out what the stream already holds.
+    """Makes one record of each item, batch by batch, skipping those that the stream already holds.
 
-    The batches are cut from the complete list, and a batch that is partly there is computed whole: a
-    model's numbers depend on who shares its batch, so only thus does a resumed run give the bytes of an
-    uninterrupted one.
+    The batches are cut from the complete list, and a partly written batch is computed again as a whole: a
+    model's numbers depend on the composition of its batch, so only then does a resumed run write the same
+    bytes as an uninterrupted one.
 
     Args:
         stream: Where the records go, in the order of the items.
         items: All items of the step, in a fixed order, with distinct ids.
         item_id: Identity of an item.
-        record_id: The same identity, read from its record.
+        record_id: The same identity, from its record.
         batch_size: Items per call of `work`.
         work: Makes one record of each item of a batch, in order.
-        on_progress: Called with (items done, items in all) after each batch.
+        on_progress: Called with (items done, items in total) after each batch.
 
     Raises:
         ValueError: Ids are repeated, or `work` returned other records than asked for.
@@ -114,7 +114,7 @@ _WRITE_SIZE = 1000
 
 
 def write_all(stream: Stream[R], records: Sequence[R], record_id: Callable[[R], str]) -> None:
-    """Appends the records that the stream does not hold yet."""
+    """Appends the records that the stream does not yet hold."""
     resume_in_batches(
         stream,
         records,

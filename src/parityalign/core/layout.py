@@ -1,4 +1,4 @@
-"""Names of what lies in a run folder, and where the bundled models lie."""
+"""Names of files and folders in a run folder, and the folder of the bundled models."""
 
 from pathlib import Path
 from typing import Final
@@ -8,18 +8,18 @@ SCORES: Final = "scores.json"
 CONTROLS: Final = "controls.json"
 REPORT: Final = "report.html"
 TESTS: Final = "tests"
-"""Folder of the test splits, as they are scored."""
+"""Folder of the test splits as they are scored."""
 SERVER: Final = "server"
-"""Folder of the ledger of what servers were asked."""
+"""Folder of the ledger of requests to servers."""
 DISCREPANCY_FOLDER: Final = "discrepancy"
-"""Folder of what the two models are compared by."""
+"""Folder of the comparison of the two models."""
 PAIR_DISCREPANCIES: Final = "pairs.jsonl"
 """In that folder: how the two models differ, one line a pair."""
 
 DEMO_DATA: Final = "data"
-"""Folder of a run that `parityalign demo` draws its pictures into; no stage writes there."""
+"""Folder of the demo's pictures; no stage writes there."""
 DRAWN: Final = "drawn.json"
-"""Marks a folder that the demo has drawn into."""
+"""File that marks a folder of the demo's pictures."""
 
 EMBEDDED_MODELS = Path(__file__).parent.parent / "demo" / "models"
 """The folder of the bundled models; `embedded:NAME` is `hf:` on the folder NAME in it."""

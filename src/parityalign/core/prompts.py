@@ -1,4 +1,4 @@
-"""Which fields a prompt may hold, looked at before a model is asked anything."""
+"""Which fields a prompt may hold; checked before any model is asked."""
 
 from string import Formatter
 
@@ -7,7 +7,7 @@ KIND_FIELD = "{kind}"
 
 
 def fault_of_answer_prompt(prompt: object) -> str:
-    """What is wrong with a format string that `{question}` is put into, in words; empty: nothing."""
+    """What is wrong with a format string for `{question}`, in words; empty if nothing."""
     if not isinstance(prompt, str):
         return f"is {prompt!r}, not a text"
     try:
@@ -23,9 +23,9 @@ def fault_of_answer_prompt(prompt: object) -> str:
 
 
 def fault_of_annotate_prompt(prompt: str) -> str:
-    """What is wrong with a text that `{kind}` may be put into, in words; empty: nothing."""
+    """What is wrong with a text that may hold `{kind}`, in words; empty if nothing."""
     if not prompt.strip():
-        return f"is {prompt!r}, which asks for nothing"
+        return f"is {prompt!r}, which is empty"
     if {"{", "}"} & {*prompt.replace(KIND_FIELD, "")}:
         return f"is {prompt!r}; it may hold the field {KIND_FIELD}, and no other field or brace"
     return ""

@@ -1,4 +1,4 @@
-"""The few nouns that travel between stages: frozen, checked when built, one JSON line each."""
+"""The records that stages exchange: frozen, validated when built, one JSON line each."""
 
 import hashlib
 from enum import StrEnum
@@ -33,13 +33,13 @@ class ImageRef(Record):
     task: str
     """The task whose pool it came in with."""
     origin: str = ""
-    """The place that it was taken from, such as a shard and a row, where it was no file of its own."""
+    """Where it was read from, such as a shard and a row, if it was not its own file."""
     notes: tuple[str, ...] = ()
-    """What else intake saw: `first_frame` (only it is used, of several), `other_format` (than the file's name says)."""
+    """What else intake noted: `first_frame` (of several), `other_format` (than the file's name says)."""
     pixels: str = ""
-    """SHA-256 (first 32 hex digits) of size and pixels, upright and in RGB."""
+    """SHA-256 (first 32 hex digits) of size and pixels, upright, in RGB."""
     likeness: str = ""
-    """Perceptual hash and grey values in hex digits, which propose near duplicates."""
+    """Perceptual hash and grey values in hex digits, for finding near duplicates."""
 
 
 class Rejected(Record):
@@ -52,22 +52,22 @@ class Rejected(Record):
     detail: str = ""
     """What the decoder said."""
     partner: str = ""
-    """The image that it equals, where that is the reason."""
+    """The image that it duplicates, if that is the reason."""
 
 
 class Reply(Record):
-    """What the teacher wrote for one image when asked for a pair, and what became of it."""
+    """The teacher's reply when asked for a pair on one image, and what was read from it."""
 
     reply_id: str
     """`content_id(image_id, task, teacher, draw number)`."""
     image_id: str
     task: str
     raw: str
-    """The text as it came, never edited."""
+    """The raw text of the reply."""
     outcome: str
-    """`ok`, or the reason why there is no pair: see `parsing.py`."""
+    """`ok`, or the reason why there is no pair: see `stages/parsing.py`."""
     pair_id: str | None = None
-    """The pair that was read from it; a repeat of an earlier pair has none and the outcome `duplicate`."""
+    """The pair read from it; None if it repeats an earlier pair (outcome `duplicate`) or holds no pair."""
     kind: str = ""
     """The kind of question that was asked for; empty where the task has none."""
 
@@ -115,21 +115,21 @@ class Answer(Record):
     """The `pair_id`, or task and `question_id`."""
     text: str
     not_asked: str | None = None
-    """Why the model was not asked, such as `special_token`; None where it was."""
+    """Why the model was not asked, such as `special_token`; None if it was."""
 
 
 class Rationale(Record):
-    """The teacher's rationale of a pair's answer: how it gets there."""
+    """The teacher's rationale for a pair's answer."""
 
     pair_id: str
     text: str | None
-    """None where there is none that leads to the pair's answer."""
+    """None if the teacher gave none that leads to the pair's answer."""
     why_not: str | None = None
-    """Why there is none: a reason code."""
+    """Why it is missing: a reason code."""
 
 
 class VerdictKind(StrEnum):
-    """What identify says of a pair; `teacher_only` is a gap."""
+    """The verdict of identify on a pair; `teacher_only` is a gap."""
 
     TEACHER_ONLY = "teacher_only"
     NEITHER = "neither"
@@ -145,23 +145,23 @@ class Verdict(Record):
     pair_id: str
     verdict: VerdictKind
     reason: str
-    """Why: a short sentence or a reason code."""
+    """The reason: a short sentence or a reason code."""
     student_text: str | None = None
     teacher_text: str | None = None
-    """None where the teacher was not asked."""
+    """None if the teacher was not asked."""
     student_score: float | None = None
     teacher_score: float | None = None
 
 
 class Judged(NamedTuple):
-    """A pair and what identify says of it."""
+    """A pair and its verdict."""
 
     pair: Pair
     verdict: Verdict
 
 
 class Score(NamedTuple):
-    """What a metric says of one prediction. A tuple, since metrics make them by the hundred thousand."""
+    """A metric's score of one prediction. A tuple for speed, since there are hundreds of thousands."""
 
     value: float
     """Between 0 and 1."""
@@ -172,7 +172,7 @@ class Score(NamedTuple):
 
 
 class Measure(StrEnum):
-    """What the two models are compared by; the names of fields of `PairDiscrepancy`."""
+    """The measures that compare the two models; names of fields of `PairDiscrepancy`."""
 
     CONFIDENCE_GAP = "confidence_gap"
     ATTENTION_DIVERGENCE = "attention_divergence"
@@ -193,18 +193,18 @@ class PairDiscrepancy(Record):
     """Mean log-probability of the pair's answer over the model's own tokens, its end token included, in nats."""
     student_logprob: float | None
     teacher_tokens: int
-    """Tokens that the mean is over; 0 where there is none."""
+    """Number of tokens in the mean; 0 if there is none."""
     student_tokens: int
     confidence_gap: float | None
-    """The teacher's mean log-probability minus the student's: above 0 the student holds the answer less likely."""
+    """The teacher's mean log-probability minus the student's: above 0 the student finds the answer less likely."""
     attention_divergence: float | None
-    """Jensen-Shannon divergence of the two maps, in nats: 0 for the same map, ln 2 where nothing is in common."""
+    """Jensen-Shannon divergence of the two attention maps, in nats: 0 for equal maps, ln 2 for disjoint ones."""
     rationale_gap: float | None
-    """The same of the teacher's rationale: above 0 the student holds it less likely."""
+    """The same for the teacher's rationale: above 0 the student finds it less likely."""
     missing: dict[str, str] = {}
     """Why a measure is missing: reason codes by measure."""
 
     @property
     def student_wrong(self) -> bool | None:
-        """Whether the student has the pair wrong; None where nobody knows."""
+        """Whether the student has the pair wrong; None if unknown."""
         return None if self.student_right is None else not self.student_right

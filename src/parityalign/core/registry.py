@@ -1,7 +1,7 @@
-"""Finds a part by its file name, or by the entry point that another package offers; there is no table to edit.
+"""Finds a plug-in by its file name, or by the entry point of another package; there is no table to edit.
 
-A part is a module NAME.py in one of the packages of `ROOMS` (names that begin with an underscore are helpers, not
-parts), or an entry point NAME in the group `parityalign.ROOM`. Nothing is imported before it is asked for.
+A plug-in ("part") is a module NAME.py in one of the packages of `ROOMS` (names that begin with an underscore are
+helpers), or an entry point NAME in the group `parityalign.ROOM`. Nothing is imported before it is used.
 """
 
 import ast
@@ -22,7 +22,7 @@ from parityalign.core.errors import UserError, missing_package
 
 @runtime_checkable
 class Checked(Protocol):
-    """What a part may have as well: it says itself whether it can be used."""
+    """What a plug-in may also have: it says whether it can be used."""
 
     def lacking(self) -> str:
         """What keeps the part from being used, in words; empty: nothing."""
@@ -32,18 +32,18 @@ T = TypeVar("T")
 
 _PACKAGE = Path(__file__).parent.parent
 _BROKEN = (ImportError, AttributeError, NameError, SyntaxError, TypeError, ValueError, UserError)
-"""What goes wrong while the module of a guest is imported, and is told in words instead of a traceback."""
+"""Errors of importing another package's module that are reported as a message, not as a traceback."""
 
 
 class Room(NamedTuple):
-    """A kind of part."""
+    """A kind of plug-in."""
 
     package: str
-    """Where the parts lie that come with parityalign; empty: none do."""
+    """The package of the plug-ins that come with parityalign; empty: none do."""
     word: str
-    """What a part is called in messages."""
+    """What such a plug-in is called in messages."""
     defines: str = ""
-    """The name under which a part's module defines what `load_part` gives."""
+    """The name under which its module defines what `load_part` returns."""
 
 
 ROOMS: Mapping[str, Room] = MappingProxyType(
@@ -62,13 +62,13 @@ ROOMS: Mapping[str, Room] = MappingProxyType(
 
 
 def part_names(room: str) -> list[str]:
-    """The names of all parts of a room, sorted; imports none of them."""
+    """The names of all plug-ins of a room, sorted; imports none of them."""
     foreign = (entry.name for entry in entry_points(group=f"parityalign.{room}"))
     return sorted({*_own(room), *foreign})
 
 
 def has_part(room: str, name: str) -> bool:
-    """Whether a room has the part `name`; imports nothing."""
+    """Whether a room has the plug-in `name`; imports nothing."""
     return name in _own(room) or bool(entry_points(group=f"parityalign.{room}", name=name))
 
 
@@ -80,7 +80,7 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 
 def known_part(room: str) -> Callable[[str], str]:
-    """A check, for settings, that a room has a part of the given name; it raises ValueError."""
+    """A validator for settings: the room has a plug-in of the given name, else it raises ValueError."""
 
     def check(name: str) -> str:
         if not has_part(room, name):
@@ -91,10 +91,10 @@ def known_part(room: str) -> Callable[[str], str]:
 
 
 def find_part(room: str, name: str) -> ModuleType:
-    """Imports the part `name` of a room.
+    """Imports the plug-in `name` of a room.
 
     Raises:
-        UserError: There is no such part, a package that it needs is not installed, or it is a guest that cannot be
+        UserError: There is no such plug-in, a package that it needs is not installed, or another package's cannot be
             imported.
     """
     if not has_part(room, name):
@@ -112,11 +112,11 @@ def find_part(room: str, name: str) -> ModuleType:
 
 
 def load_part(room: str, name: str, kind: type[T]) -> T:
-    """What the module of a part defines.
+    """The object that the module of a plug-in defines.
 
     Raises:
-        UserError: There is no such part, or its module defines something else or something that cannot be used; the
-            message names the package that it comes from and what was expected.
+        UserError: There is no such plug-in, or its module defines something else or something that cannot be used; the
+            message names its package and what was expected.
     """
     expected = ROOMS[room].defines
     found = getattr(find_part(room, name), expected, None)
@@ -153,15 +153,15 @@ def fault_of_function(name: str, found: object, *arguments: str) -> str:
 
 
 def declared(room: str, name: str, attribute: str) -> object:
-    """What the module of a part defines as a literal, read off its source: neither it nor its packages are imported.
+    """A literal that the module of a plug-in defines, read from its source: nothing is imported.
 
     Args:
-        room: The kind of part.
-        name: A part that is there.
-        attribute: A name that the module may give a literal, or `frozenset({...})` of one; None: it does not have it.
+        room: The kind of plug-in.
+        name: An existing plug-in.
+        attribute: A name that the module may assign a literal or `frozenset({...})`; the result is None if it does not.
 
     Raises:
-        UserError: The module has no source, or gives the name something that is no literal.
+        UserError: The module has no source, or assigns something that is not a literal.
     """
     statements = [each for each in _source(room, name).body if attribute in _bound(each)]
     if not statements:
@@ -169,19 +169,19 @@ def declared(room: str, name: str, attribute: str) -> object:
     try:
         return _literal(statements[-1])
     except (ValueError, TypeError) as problem:
-        said = f"has {attribute} on line {statements[-1].lineno}, but that is no literal, such as {{'a', 'b'}}"
+        said = f"has {attribute} on line {statements[-1].lineno}, but that is not a literal, such as {{'a', 'b'}}"
         raise UserError(f"{described(room, name)} {said}: it is read without importing the module.") from problem
 
 
 def described(room: str, name: str) -> str:
-    """A part in a message about its module: what it is called, which module it is and whose."""
+    """A plug-in in a message: its kind, name, module and package."""
     entry = _entry(room, name)
     package = entry.dist.name if entry and entry.dist else "parityalign"
     return f"the {ROOMS[room].word} {name!r} (module {_module_of(room, name)} of the package {package})"
 
 
 def _entry(room: str, name: str) -> EntryPoint | None:
-    """What another package offers under the name; None for a part that comes with parityalign."""
+    """The entry point of another package under the name; None for a plug-in that comes with parityalign."""
     return None if name in _own(room) else next(iter(entry_points(group=f"parityalign.{room}", name=name)), None)
 
 
@@ -201,7 +201,7 @@ def _source(room: str, name: str) -> ast.Module:
 
 
 def _spec(module: str) -> ModuleSpec | None:
-    """Where a module lies. `find_spec` imports the packages around what it looks for, so it gets the outermost only."""
+    """The file of a module. `find_spec` imports the parent packages of its argument, so it gets the outermost only."""
     outermost, *inner = module.split(".")
     found = find_spec(outermost)
     for depth in range(len(inner)):
@@ -213,7 +213,7 @@ def _spec(module: str) -> ModuleSpec | None:
 
 
 def _bound(statement: ast.stmt) -> set[str]:
-    """The names that a statement of a module gives a value, what is within functions and classes left out."""
+    """The names that a module-level statement assigns, functions and classes left out."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
     names = {each.id for each in ast.walk(statement) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
@@ -222,11 +222,11 @@ def _bound(statement: ast.stmt) -> set[str]:
 
 
 def _literal(statement: ast.stmt) -> object:
-    """What a plain assignment assigns; ValueError where it is another statement or no literal."""
+    """The value of a plain assignment; ValueError for another statement or a value that is not a literal."""
     match statement:
         case ast.Assign(targets=[ast.Name()], value=value) | ast.AnnAssign(value=ast.expr() as value):
             return _value(value)
-    raise ValueError("no plain assignment")
+    raise ValueError("not a plain assignment")
 
 
 def _value(node: ast.expr) -> object:
@@ -235,7 +235,7 @@ def _value(node: ast.expr) -> object:
             found: object = ast.literal_eval(args[0]) if args else ()
             if isinstance(found, set | list | tuple):
                 return frozenset(found)
-            raise ValueError("no collection")
+            raise ValueError("not a collection")
     return ast.literal_eval(node)
 
 

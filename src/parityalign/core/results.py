@@ -1,4 +1,4 @@
-"""Records of what training must not cost the student: its speed, and the answers that it had right."""
+"""Records of scores, and of what training must not cost: the student's speed and earlier right answers."""
 
 from parityalign.core.records import Record
 
@@ -15,31 +15,31 @@ class Usage(Record):
     """Speed, memory and length of answers of one student, on the questions that both were asked."""
 
     parameters: int
-    """Numbers in its weights."""
+    """Number of parameters."""
     answers_per_second: float
     first_token_seconds: float
-    """Median over the trials, each of one question alone."""
+    """Median over the trials, each of a single question."""
     peak_bytes: int | None
-    """Peak memory while it answers the questions of a trial; None where the machine does not say."""
+    """Peak memory while it answers the questions of a trial; None if the machine does not report it."""
     words: float
-    """Of an answer, on average."""
+    """Mean words in an answer."""
 
 
 class Speed(Record):
-    """The student after levelling timed against the one before: in one process, alternating, on the same questions."""
+    """The student before and after levelling, timed in one process, alternating, on the same questions."""
 
     questions: int
-    """Asked of each."""
+    """Questions asked of each student."""
     trials: int
-    """Of each student; in a trial it answers one part of the questions."""
+    """Trials of each student; in a trial it answers one part of the questions."""
     not_measured: str | None = None
-    """Why there are no numbers: a reason code."""
+    """Why nothing was measured: a reason code."""
     together: bool = True
-    """Whether both were in memory, so that they alternated part by part; else each was loaded twice."""
+    """Whether both students fit into memory and alternated part by part; else each was loaded twice."""
     before: Usage | None = None
     after: Usage | None = None
     ratio: Ratio | None = None
-    """Of answers a second, after over before."""
+    """Answers per second, after over before."""
 
 
 class Regressions(Record):
@@ -50,9 +50,9 @@ class Regressions(Record):
     images: int
     lost: int
     share: float | None
-    """Between 0 and 1; None where it had nothing right."""
+    """Between 0 and 1; None if it had nothing right."""
     ci: tuple[float, float] | None
-    """95 %, by Wilson's score for as many independent cases as the images allow."""
+    """95 %, Wilson's score interval for the effective number of independent cases, with images as clusters."""
 
 
 class RegressionsByTask(Record):
@@ -66,13 +66,13 @@ class Forgotten(Record):
     """What levelling made the student forget."""
 
     questions: RegressionsByTask
-    """Of the test splits: those that it had right to at least a half before, and after no longer."""
+    """Test questions that scored at least 0.5 before and less after."""
     pairs: RegressionsByTask | None = None
-    """Of the pairs that it had right in identify and was not trained on, judged as there. None: nobody asked."""
+    """Pairs that it had right in identify and was not trained on, judged as in identify. None: not asked."""
 
 
 class Estimate(Record):
-    """A score on a scale of 0 to 100 and how sure it is."""
+    """A score from 0 to 100 with its interval."""
 
     score: float
     ci: tuple[float, float] | None = None
@@ -99,7 +99,7 @@ class Comparison(Record):
 
 
 class PaperMetric(Record):
-    """Scores by the paper's substring rule, which is far laxer than any official metric."""
+    """Scores by the paper's substring rule, which is far more lenient than any official metric."""
 
     before: float
     after: float
@@ -107,17 +107,17 @@ class PaperMetric(Record):
 
 
 class Coverage(Record):
-    """What became of the questions of a test split's file."""
+    """How many questions of a test split's file were scored."""
 
     questions: int
-    """In the file."""
+    """Questions in the file."""
     scored: int
     not_scored: dict[str, int] = {}
-    """How many are not, by reason code."""
+    """How many are not scored, by reason code."""
 
 
 class TaskScores(Comparison):
-    """What is known of one task."""
+    """The results of one task."""
 
     metric: str
     paper_metric: PaperMetric
@@ -134,14 +134,14 @@ class Scores(Record):
 
     tasks: dict[str, TaskScores]
     mean_gain: Estimate | None = None
-    """Unweighted mean over the tasks; None where no task was scored."""
+    """Unweighted mean over the tasks; None if no task was scored."""
     gap_recovered: float | None = None
-    """Mean gain over the mean distance from student to teacher; None where the teacher is not ahead."""
+    """Mean gain over the mean difference from student to teacher; None if the teacher is not ahead."""
     not_scored: list[str] = []
     """Tasks without a test split."""
     forgotten: Forgotten
     speed: Speed | None = None
-    """None where nobody has looked."""
+    """None if it was not measured."""
 
     @property
     def questions(self) -> int:
@@ -150,7 +150,7 @@ class Scores(Record):
 
 
 class Control(Record):
-    """The student trained on something else than this run's gaps and replay."""
+    """A student trained on something other than this run's gaps and replay."""
 
     name: str
     description: str = ""
@@ -163,7 +163,7 @@ class Control(Record):
     mean: Estimate | None = None
     mean_gain: Estimate | None = None
     run_ahead: Estimate | None = None
-    """How much the run's own student scores above this one on average, question by question."""
+    """Mean score of the run's own student minus this one's, paired by question."""
     forgotten: Regressions | None = None
     """Of the test questions."""
 

@@ -1,4 +1,4 @@
-"""Draws that hang on identities and a salt, never on places in a list."""
+"""Draws that depend on identities and a salt, never on positions in a list."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -11,7 +11,7 @@ T = TypeVar("T")
 def sample(items: Sequence[T], count: int, salt: str, identity: Callable[[T], str]) -> list[T]:
     """Up to `count` of the items, in their order: those whose salted identity hashes lowest.
 
-    So an item that comes or goes changes the fate of one other at most.
+    So adding or removing an item changes the selection of at most one other.
     """
     lowest = sorted(items, key=lambda item: content_id(salt, identity(item)))[: max(0, count)]
     taken = {identity(item) for item in lowest}

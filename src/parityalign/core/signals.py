@@ -1,7 +1,7 @@
 """Signals: the log-probabilities and attention of a model scored teacher-forced on the pairs' answers.
 
-A shard is one safetensors file for one batch of pairs. A line of the index (`ObservationRef`) says where in which shard
-a pair's arrays lie. With the 16 likeliest tokens and an 8 x 8 map a pair of four tokens takes about 600 bytes.
+A shard is one safetensors file for one batch of pairs. A line of the index (`ObservationRef`) says in which
+shard a pair's arrays are. With the 16 likeliest tokens and an 8 x 8 map, a pair of four tokens takes about 600 bytes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,11 +24,11 @@ Array = NDArray[Any]
 TEACHER, STUDENT = "teacher", "student"
 """The models that are scored; each has an index of that name."""
 ON_RATIONALES = "_rationales"
-"""Follows the model's name in the index of what it was scored on the teacher's rationales."""
+"""Suffix of the model's name in the index of its scores on the teacher's rationales."""
 RATIONALES = "rationales.jsonl"
 
 TOP = 16
-"""Alternatives that are stored for each token."""
+"""Alternatives stored for each token."""
 _PER_TOKEN = ("ids", "ends", "logprobs", "top_ids", "top_logprobs", "tail")
 
 
@@ -41,13 +41,13 @@ class Observation:
     ends: Array
     """(tokens,) int32: where in the answer's text each token ends, in characters."""
     logprobs: Array
-    """(tokens,) float16, each given the image, the question and the tokens before it."""
+    """(tokens,) float16, each conditioned on the image, the question and the tokens before it."""
     top_ids: Array
-    """(tokens, k) int32: the likeliest tokens at each place, the likeliest first."""
+    """(tokens, k) int32: the likeliest tokens at each position, the likeliest first."""
     top_logprobs: Array
     """(tokens, k) float16."""
     tail: Array
-    """(tokens,) float16: the logarithm of the mass of all other tokens; -inf where nothing is left."""
+    """(tokens,) float16: the log of the probability mass of all other tokens; -inf if there is none."""
     places: Array
     """(cells,) float16: how much the answer's positions attend to each cell of the picture, row by row
     from the upper left corner, sums to 1; empty where the attention cannot be read."""
@@ -59,11 +59,11 @@ class Observation:
 
 
 class ObservationRef(Record):
-    """Where a pair's observation lies, or why there is none: one line of an index."""
+    """Where a pair's observation is stored, or why there is none: one line of an index."""
 
     pair_id: str
     shard: str | None = None
-    """Name of the file; None where only the mean is stored."""
+    """Name of the file; None if only the mean is stored."""
     row: int = 0
     tokens: int = 0
     mean_logprob: float | None = None
@@ -74,7 +74,7 @@ class ObservationRef(Record):
 
 
 def write_shard(path: Path, observations: Sequence[Observation]) -> None:
-    """Writes a batch of observations into one file, whole or not at all.
+    """Writes a batch of observations into one file, atomically.
 
     Raises:
         WorkFailed: The disk refused.
@@ -100,7 +100,7 @@ def read_shard(path: Path) -> list[Observation]:
     except (OSError, SafetensorError, KeyError, ValueError) as problem:
         raise UserError(
             f"the observations in {path} cannot be read: {problem}\n"
-            f"Delete the folder {path.parent} and run the same command: it will be made again."
+            f"Delete the folder {path.parent} and run the same command to make it again."
         ) from problem
     return [Observation(*row) for row in zip(*columns, places, strict=True)]
 
@@ -109,20 +109,20 @@ def read_index(folder: Path, who: str) -> list[ObservationRef]:
     """The index of one model: `TEACHER` or `STUDENT`, followed by `ON_RATIONALES` for the scores on rationales.
 
     Raises:
-        UserError: A line is no such record.
+        UserError: A line is not such a record.
     """
     return list(Stream(folder / f"{who}.jsonl", ObservationRef, read_only=True))
 
 
 def read_observations(folder: Path, index: Iterable[ObservationRef]) -> Iterator[tuple[ObservationRef, Observation]]:
-    """Each line of an index that has an observation, with it; one shard at a time is in memory.
+    """Each line of an index that has an observation, with the observation; one shard at a time is in memory.
 
     Args:
-        folder: Where the shards lie.
+        folder: The folder of the shards.
         index: The lines, those of one shard next to each other.
 
     Raises:
-        UserError: A shard is missing, damaged, or not the one that the index speaks of.
+        UserError: A shard is missing, damaged, or not the one that the index refers to.
     """
     name: str | None = None
     shard: list[Observation] = []

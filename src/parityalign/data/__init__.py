@@ -1,4 +1,4 @@
-"""Images, labelled questions and the formats of others."""
+"""Images, labelled questions and file formats of other tools."""
 
 import lazy_loader
 

@@ -1,10 +1,10 @@
-"""Pairs that were made elsewhere, read from the forms in which they come:
+"""Reads pairs made by other tools, in these formats:
 
 pairs           JSON lines {"pair_id": "7", "image": "a.png", "question": "What is sold?", "answer": "tea"}
 sharegpt        {"id": "7", "image": "a.png", "conversations": [{"from": "human", "value": "<image>\\nWhat ..."},
                 {"from": "gpt", "value": "tea"}]}, as one JSON list or as JSON lines
-first-release   the PA output of the method's first release, or its predictions; see `firstrelease.py`
-parquet         a file with these columns, or with others that are named
+first-release   the PA output of the method's first release, or its predictions; see `mpa_release.py`
+parquet         a file with these columns, or with others given by name
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _IMAGE_MARKS = ("<image>\n", "\n<image>", "<image>")
 
 
 class GivenPair(Record):
-    """A pair that somebody else wrote."""
+    """A pair from another tool."""
 
     pair_id: str
     where: str
@@ -47,17 +47,17 @@ class GivenPair(Record):
 def read_given_pairs(path: Path, *, task: str, form: str | None, columns: Mapping[str, str]) -> Iterator[GivenPair]:
     """The pairs of a file, in its order.
 
-    A pair without an id gets the one that the records would give it, with no teacher: `content_id(image, task,
-    question, answer, "")`, the image as it stands in the file (of image bytes: the first 32 digits of their SHA-256).
+    A pair without an id gets the one of our records, with no teacher: `content_id(image, task, question, answer, "")`,
+    with the image as it is in the file (for image bytes: the first 32 digits of their SHA-256).
 
     Args:
         path: The file.
         task: The task that the pairs belong to.
-        form: One of the names above; None: told by the suffix `.parquet` and the keys of the first row.
+        form: One of the names above; None: detected from the suffix `.parquet` and the keys of the first row.
         columns: The Parquet file's own names for `pair_id`, `image`, `question` and `answer`.
 
     Raises:
-        UserError: The file is missing or holds something else, or columns are named that it has not.
+        UserError: The file is missing or holds something else, or lacks a named column.
     """
     if form not in (None, *FORMS):
         raise UserError(f"there is no form of pairs {form!r}. {did_you_mean(str(form), list(FORMS))}")
@@ -71,14 +71,14 @@ def read_given_pairs(path: Path, *, task: str, form: str | None, columns: Mappin
     for row in rows:
         yield from FORMS[form or _form_of(row, path)](row, task)
     if row is None:
-        raise UserError(f"{path} holds no pair; expected {_EXPECTED}")
+        raise UserError(f"{path} is empty; expected {_EXPECTED}")
 
 
 def json_rows(path: Path, expected: str) -> list[Row]:
-    """The rows of one JSON list or of JSON lines, told by the first sign that is no blank; none of an empty file.
+    """The rows of one JSON list or of JSON lines, detected by the first non-blank character; none of an empty file.
 
     Raises:
-        UserError: The file is missing or something else; a missing one is asked for in the words `expected`.
+        UserError: The file is missing or something else; the message names what was `expected`.
     """
     try:
         with path.open("rb") as file:
@@ -99,7 +99,7 @@ def _form_of(row: Row, path: Path) -> str:
         return "first-release"
     if "question" in row.values or "pair_id" in row.values:
         return "pairs"
-    raise UserError(f"{row.where} is no pair: expected {_EXPECTED}; found the keys {quoted_names(row.values)}")
+    raise UserError(f"{row.where} is not a pair: expected {_EXPECTED}; found the keys {quoted_names(row.values)}")
 
 
 def _plain(row: Row, task: str) -> Iterator[GivenPair]:
@@ -119,17 +119,17 @@ def _column_pair(row: Row, task: str) -> Iterator[GivenPair]:
 
 
 def _first_release(row: Row, _: str) -> Iterator[GivenPair]:
-    """Its rows have ids of their own, so none is made of the task."""
+    """A row of the first release; it has an id of its own, so the task is not needed."""
     item = read_item(row)
     yield _given(row, item.item_id, item.question, item.answer)
 
 
 def _conversation(row: Row, task: str) -> Iterator[GivenPair]:
-    """One pair for every question that is followed by an answer; with several, the id gets their number."""
+    """One pair for every question with an answer after it; if there are several, their number is appended to the id."""
     turns = [turn for turn in row.rows(_CONVERSATION) if turn.values.get("from") != "system"]
     speakers = [turn.text("from") for turn in turns]
     if not turns or speakers != ["human", "gpt"] * (len(turns) // 2):
-        raise UserError(f"{row.where}: the turns should be human and gpt by turns, and are {quoted_names(speakers)}")
+        raise UserError(f"{row.where}: the turns should be human and gpt in turn, but are {quoted_names(speakers)}")
     image = row.text_or_none("image") if "image" in row.values else None
     own_id = row.text_or_none("id") if "id" in row.values else None
     for number, (asked, said) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
@@ -149,18 +149,18 @@ def _given(row: Row, pair_id: str, question: str | None, answer: str | None) -> 
 
 
 def _parquet_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
-    """The rows under our names; images are read only where they have to make an id."""
+    """The rows under our column names; images are read only if an id has to be made from them."""
     file = _parquet_file(path)
     found = file.schema_arrow.names
     unknown = [name for name in columns if name not in KEYS]
     if unknown:
-        raise UserError(f"there is no column {unknown[0]!r} to be named. {did_you_mean(unknown[0], list(KEYS))}")
+        raise UserError(f"there is no column {unknown[0]!r} to map. {did_you_mean(unknown[0], list(KEYS))}")
     named = {key: columns.get(key, key) for key in KEYS if key in columns or key in found}
     missing = [named.get(key, key) for key in ("question", "answer", *columns) if named.get(key, key) not in found]
     if missing:
         raise UserError(
             f"{path} has no column {missing[0]!r}; it has {quoted_names(found)}.\n"
-            "Name those to take: --columns question=COLUMN,answer=COLUMN,pair_id=COLUMN"
+            "Map its columns: --columns question=COLUMN,answer=COLUMN,pair_id=COLUMN"
         )
     if "pair_id" in named:
         named.pop("image", None)
@@ -196,7 +196,7 @@ def _readable(path: Path) -> Iterator[None]:
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror or problem}") from problem
     except pyarrow.ArrowException as problem:
-        raise UserError(f"{path} is no Parquet file, or a damaged one: {problem}") from problem
+        raise UserError(f"{path} is not a Parquet file, or is damaged: {problem}") from problem
 
 
 FORMS: Mapping[str, Callable[[Row, str], Iterator[GivenPair]]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Rows of Hugging Face data sets, from the hub or from a folder, as a stream; their images stay the bytes they are."""
+"""Streams rows of Hugging Face data sets, from the hub or from a folder; images stay undecoded bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,16 +19,16 @@ class SplitRows(NamedTuple):
     rows: Iterator[Mapping[str, object]]
     """In order; an image is `{"bytes": ..., "path": ...}`, never decoded."""
     total: int | None
-    """How many rows there are, where the data set says so."""
+    """Number of rows, if the data set reports it."""
 
 
 def open_table(name: str, *, prefer: Sequence[str] = ()) -> SplitRows:
     """The rows of one split.
 
     Args:
-        name: `OWNER/NAME` on the hub, or the path of a folder or of a Parquet file, each with `:SPLIT` behind it
-            where it has several.
-        prefer: Splits to take where none is named and there are several, the best first.
+        name: `OWNER/NAME` on the hub, or the path of a folder or of a Parquet file, each followed by
+            `:SPLIT` if it has several.
+        prefer: Splits to choose from if none is named and there are several, in order of preference.
 
     Raises:
         UserError: The package `datasets` is missing, or there is no such data set or split, or no network.
@@ -59,7 +59,7 @@ def _readable(name: str) -> Iterator[None]:
     except unreadable as problem:
         raise UserError(
             f"cannot read the data set {name}: {(str(problem) or repr(problem)).splitlines()[0]}.\n"
-            "Look at its name and at the network; or download it and name the folder: hf:./folder"
+            "Check its name and the network; or download it and name the folder: hf:./folder"
         ) from problem
 
 

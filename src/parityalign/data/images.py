@@ -1,8 +1,8 @@
-"""The one place that opens a picture: what intake checks, models and the report see.
+"""The only module that opens images, so that intake, models and the report see the same pixels.
 
-A picture is decoded to its last pixel, which alone finds a truncated file; turned upright as its EXIF block says;
-brought to 8-bit RGB, deeper ones scaled and not clipped; laid on white where it is transparent. Of several frames or
-pages the first is used. The format is told from the content, whatever the file is called.
+An image is decoded completely, which is the only way to find a truncated file; rotated by its EXIF orientation;
+converted to 8-bit RGB, with deeper images scaled rather than clipped; and composited on white if it is transparent.
+Of several frames or pages the first is used. The format is detected from the content, not from the file name.
 """
 
 import hashlib
@@ -16,15 +16,15 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""What is read. Others that Pillow knows are no photographs, or run other programs (EPS)."""
+"""Formats that are read. Pillow's others are not photographs, or run other programs (EPS)."""
 MAX_BYTES = 256 * 2**20
-"""Larger files are not read: no photograph is that large, but a film left in the folder is."""
+"""Larger files are not read: they are videos rather than photographs."""
 FIRST_FRAME = "first_frame"
-"""Note on a picture that is the first of several frames or pages."""
+"""Note on an image that is the first of several frames or pages."""
 OTHER_FORMAT = "other_format"
-"""Note on a picture whose file is named as another format."""
+"""Note on an image whose file name has another format's suffix."""
 
-# Pillow's decoders answer broken files with all of these.
+# Pillow's decoders raise all of these on broken files.
 _DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -40,15 +40,15 @@ _DECODER_ERRORS = (
 
 
 class Unfit(Exception):
-    """A file is no picture that can be used.
+    """A file is not a usable image.
 
     Attributes:
         reason: A reason code.
-        detail: What the decoder said, or what else helps to mend the file.
+        detail: The decoder's message, or what else helps to fix the file.
     """
 
     def __init__(self, reason: str, detail: object = "") -> None:
-        """Unfit for a reason."""
+        """Takes the reason and the detail."""
         super().__init__(reason)
         self.reason = reason
         self.detail = str(detail)
@@ -59,12 +59,12 @@ class Unfit(Exception):
 
 
 class Picture(NamedTuple):
-    """A picture as models see it."""
+    """An image as models see it."""
 
     image: Image.Image
     """Upright, 8-bit RGB."""
     format: str
-    """What the file is, such as `PNG`."""
+    """The file's format, such as `PNG`."""
     frames: int
     """How many frames or pages the file has; `image` is the first."""
 
@@ -78,7 +78,7 @@ def read_bytes(path: Path) -> bytes:
     """The content of a file.
 
     Raises:
-        Unfit: It is no file, cannot be read, or is too large to be a picture.
+        Unfit: It is not a file, cannot be read, or is too large to be an image.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -91,15 +91,15 @@ def read_bytes(path: Path) -> bytes:
 
 
 def open_picture(content: bytes) -> Picture:
-    """The picture that a file's content is.
+    """Decodes a file's content.
 
     Raises:
-        Unfit: It is none, or is broken.
+        Unfit: It is not an image, or is broken.
     """
     if not content:
         raise Unfit("empty_file")
     with _identified(content) as file:
-        # Phones put a small second picture behind a JPEG (Pillow: MPO); that makes no film of it.
+        # Phones append a small second image to a JPEG (Pillow: MPO); that does not make it a video.
         frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
         kind = "JPEG" if file.format == "MPO" else file.format or ""
         try:
@@ -116,10 +116,10 @@ def open_picture(content: bytes) -> Picture:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture in a file.
+    """Opens the image in a file.
 
     Raises:
-        Unfit: There is no such file, or it is no sound picture.
+        Unfit: There is no such file, or it is not a valid image.
     """
     return open_picture(read_bytes(path)).image
 
@@ -128,7 +128,7 @@ def _identified(content: bytes) -> Image.Image:
     try:
         file = Image.open(BytesIO(content), formats=FORMATS)
         pixels = file.width * file.height
-        getattr(file, "n_frames", 1)  # walks through the frames, which may be broken
+        getattr(file, "n_frames", 1)  # reads all frames, which may be broken
     except UnidentifiedImageError as problem:
         raise Unfit("not_an_image") from problem
     except Image.DecompressionBombError as problem:
@@ -143,7 +143,7 @@ def _identified(content: bytes) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except _DECODER_ERRORS:  # a broken EXIF block says nothing against the pixels
+    except _DECODER_ERRORS:  # a broken EXIF block does not invalidate the pixels
         return image
 
 
@@ -157,10 +157,10 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
-    """A grey picture of 16 or 32 bits a pixel, scaled to 8; Pillow's own conversion would clip it."""
+    """A grey image of 16 or 32 bits per pixel, scaled to 8; Pillow's own conversion would clip it."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float32)).clip(min=0)
     most = float(values.max())
-    # What files of these modes hold: floats up to 1 or up to 255, integers of 16 bits, and measurements without a rule.
+    # Files of these modes hold floats up to 1 or up to 255, 16-bit integers, or measurements of any range.
     tops = (1.0, 255.0) if image.mode == "F" else (65535.0,)
     top = next((top for top in tops if most <= top), most)
     return Image.fromarray((values / top * 255).round().astype(np.uint8))

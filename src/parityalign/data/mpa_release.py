@@ -1,14 +1,14 @@
 """Reads the files of the method's first release (vl2g/MPA 4e69e39, `data/` and `scripts/results/`), for comparison.
 
-Every stage of that release wrote keys of its own:
+Each stage of that release wrote its own keys:
 
     PA output       question_id, image_path, ground_truth_question, ..._answer, predicted_question, ..._answer
     PI predictions  question_id, image_path, PA_question, PA_answer, predictions
     evaluation      question_id, image_path, GT_question, GT_answer, predictions
     conversations   id, image, conversations: [{from: human, value: "<image>\\n..."}, {from: gpt, value: ...}]
 
-Ids are numbers or texts, and images lie where their author had them, so only the base name is kept. A question or
-answer that its script failed to read from the reply is null; PA questions end before their question mark.
+Ids are numbers or texts. Image paths are those of the author's machine, so only the base name is kept. A question or
+answer that its script failed to parse from the reply is null; PA questions lack their question mark.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,11 +28,11 @@ class ReleaseRow(Record):
     image: str
     """Base name of the image's file."""
     question: str | None
-    """None where the release could not read one from the reply."""
+    """None if the release could not parse one from the reply."""
     answer: str | None
-    """What is held to be the question's answer: PA's, the label, or the second turn."""
+    """The reference answer: PA's, the label, or the second turn."""
     prediction: str | None = None
-    """What the judged model answered; None in files that hold pairs alone."""
+    """The judged model's answer; None in files that hold only pairs."""
 
 
 class _Shape(NamedTuple):
@@ -45,7 +45,7 @@ def read_item(row: Row) -> ReleaseRow:
     """What one row of a PA output, a prediction file or a file of conversations says; its keys tell which one it is.
 
     Raises:
-        UserError: It is of none of these kinds.
+        UserError: It is not of any of these kinds.
     """
     for shape in _SHAPES.values():
         if has_keys(row, shape.keys):
@@ -62,18 +62,18 @@ def read_combined(path: Path) -> list[Question]:
     """The questions of a combined file, each with the base name of its image.
 
     These are `okvqa_val_combine.json` and `okvqa_train_unique_combine.json`, the `*_combined.json` and
-    `train_onePerImage.json` of ChartVQA, and cuts of the released TextVQA and ST-VQA files. Rows of ChartVQA that
-    have no id are known by their place.
+    `train_onePerImage.json` of ChartVQA, and cuts of the released TextVQA and ST-VQA files. Rows of ChartVQA
+    without an id get their position as id.
 
     Raises:
-        UserError: The file is missing, is no JSON, or a row is of none of these kinds.
+        UserError: The file is missing, is not JSON, or a row is not of any of these kinds.
     """
     wrapped = isinstance(read_json(path), dict)
     return [question for row in read_rows(path, "data" if wrapped else None) for question in _questions(row)]
 
 
 def base_name(path: str) -> str:
-    """The file's own name, wherever its author had it."""
+    """The base name of the author's path."""
     return PurePosixPath(path.replace("\\", "/")).name
 
 
@@ -92,7 +92,7 @@ def _conversation(row: Row) -> ReleaseRow:
     said_by = [turn.text("from") for turn in turns]
     if said_by != ["human", "gpt"]:
         told = quoted_names(said_by)
-        raise UserError(f"{row.where}: 'conversations' should be one turn of human and one of gpt, has {told}")
+        raise UserError(f"{row.where}: 'conversations' should be one turn of human and one of gpt, but has {told}")
     asked, answer = (turn.text_or_none("value") for turn in turns)
     return ReleaseRow(
         item_id=row.text("id"),
@@ -148,7 +148,7 @@ def _question(question_id: str, image: str, question: str, answers: tuple[str, .
 
 
 def _image_of(row: Row, part: str) -> str:
-    """COCO's name for a number (OK-VQA), OpenImages' for the 16 hexadecimal digits that TextVQA has; none for null."""
+    """COCO's file name for a number (OK-VQA), OpenImages' for 16 hexadecimal digits (TextVQA); empty for null."""
     number = row.text_or_empty("image_id")
     if not number:
         return ""
@@ -157,4 +157,6 @@ def _image_of(row: Row, part: str) -> str:
 
 def _unknown(row: Row, kind: str, shapes: Iterable[tuple[str, ...]]) -> UserError:
     expected = "; or ".join(quoted_names(keys) for keys in shapes)
-    return UserError(f"{row.where} is no row of {kind}: expected the keys {expected}; found {quoted_names(row.values)}")
+    return UserError(
+        f"{row.where} is not a row of {kind}: expected the keys {expected}; found {quoted_names(row.values)}"
+    )

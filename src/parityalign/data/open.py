@@ -1,11 +1,11 @@
-"""Opens what `images` of a task names."""
+"""Opens an image source."""
 
 from parityalign.config import problem_of, split_source
 from parityalign.core import Source, SourceKind, UserError, described, load_part
 
 
 def open_source(spec: str) -> Source:
-    """Opens what `spec` names.
+    """Opens the image source `spec`.
 
     Raises:
         UserError: There is no such source, or a package that it needs is missing.

@@ -1,4 +1,4 @@
-"""Where labelled questions come from: the benchmark's files as released, a Hugging Face copy, or a file of one's own.
+"""Reads labelled questions: the benchmark's files as released, a Hugging Face copy, or the user's own file.
 
 test: ./TextVQA             a folder with the files as released
 test: hf:lmms-lab/textvqa   a Hugging Face copy, or a local folder with its Parquet files
@@ -17,15 +17,15 @@ from parityalign.data.mpa_release import read_combined
 
 
 class Labelled(NamedTuple):
-    """A question as its file has it."""
+    """A question as read from its file."""
 
     question: Question
     picture: bytes | None = None
-    """The image's bytes, where it is no file yet."""
+    """The image's bytes, if it is not a file yet."""
 
 
 def open_questions(task: Task, test: str) -> tuple[Iterable[Labelled], int | None]:
-    """The rows of the split, and how many there are where they take long to read.
+    """The questions of the split, and their number if reading takes long.
 
     Raises:
         UserError: There is no such split, or it holds something else.
@@ -45,7 +45,7 @@ def _of_table(task: Task, name: str) -> tuple[Iterable[Labelled], int | None]:
     read = benchmark.read_row
     if read is None:
         raise UserError(
-            f"the benchmark {benchmark.name} reads no Hugging Face copies; give its files as released, not {name}"
+            f"the benchmark {benchmark.name} cannot read Hugging Face copies; give its files as released, not {name}"
         )
     table = open_table(name, prefer=benchmark.splits)
     place = Path(divided(name)[0])
@@ -64,21 +64,21 @@ def _benchmark(task: Task, test: str) -> Benchmark:
 
 
 def _with_picture(question: Question, row: Row, folder: Path) -> Labelled:
-    """A row's picture is under `image`: bytes, or where in the data set's folder its file lies."""
+    """Reads the copy's rows; a row's picture is under `image`: bytes, or a path in the data set's folder."""
     picture = row.value("image")
     if not isinstance(picture, dict):
         return Labelled(question)
     data, file = picture.get("bytes"), picture.get("path")
     if isinstance(data, bytes) and data:
         return Labelled(question, data)
-    # The row's own name for the picture decides on the subset, so it stays unless there is a file.
+    # The row's own name for the image decides the subset, so it is kept unless there is a file.
     if isinstance(file, str) and file and is_file(folder / file):
         return Labelled(question.model_copy(update={"image": str(folder / file)}))
     return Labelled(question)
 
 
 def _of_first_release(path: Path) -> list[Question]:
-    """Its files name images by base name; they are looked for in and below the folder of the file."""
+    """Reads a combined file; it names images by base name, which are searched in and below the file's folder."""
     questions: list[Question] = []
     places: dict[str, list[Path]] = {}
     for file in sorted(path.parent.rglob("*")):
@@ -98,7 +98,7 @@ def _of_first_release(path: Path) -> list[Question]:
 
 
 def _plain(row: Row, folder: Path) -> Question:
-    """A line of the user's own test set; its place is its id where it has none."""
+    """A line of the user's own test set; without an id it gets its position."""
     image = row.text_or_none("image")
     return Question(
         question_id=row.text("question_id") if "question_id" in row.values else str(row.place),
@@ -110,7 +110,7 @@ def _plain(row: Row, folder: Path) -> Question:
 
 
 def split_state(task: Task, test: str) -> str:
-    """Changes when a question of the split does or an image file comes, goes or is written; a name on the hub stays.
+    """A fingerprint of the split's questions and image files; for a name on the hub, of the name only.
 
     Raises:
         UserError: The split cannot be read.
@@ -126,7 +126,7 @@ def split_state(task: Task, test: str) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; False for a path that no file can have, such as one of 5,000 characters."""
+    """Whether there is such a file; False for an impossible path, such as one of 5,000 characters."""
     try:
         return path.is_file()
     except (OSError, ValueError):

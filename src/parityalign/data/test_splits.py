@@ -1,6 +1,6 @@
-"""A task's labelled test split, from wherever the configuration says that it lies, and what in it cannot be scored.
+"""A task's labelled test split, from the configured place, and which of its questions cannot be scored.
 
-Every question of the file ends up either among the questions or among those left out, with the reason.
+Every question of the file is either scored or listed as left out, with the reason.
 """
 
 import io
@@ -40,27 +40,27 @@ OVER_LIMIT = "over_limit"
 
 
 class Split(NamedTuple):
-    """What a file of labelled questions came to."""
+    """The questions of a file, and those left out."""
 
     questions: list[Question]
     left_out: list[LeftOut]
 
 
 def keep_split(artifact: Artifact, task: Task, data: TaskData, progress: Progress) -> None:
-    """Reads the split into an artifact, once; images that are no files become files there.
+    """Reads the split into an artifact, once; images that are not files become files there.
 
     Args:
-        artifact: Where `questions.jsonl`, `left_out.jsonl` and such images go.
+        artifact: Gets `questions.jsonl`, `left_out.jsonl` and such images.
         task: Whose split it is; its metric decides how many answers a question needs.
-        data: Where the split lies, which part of it is taken, and what share may be missing.
-        progress: Told of every row, where it is known how many there are.
+        data: Where the split is, which subset is taken, and what share may be missing.
+        progress: Called with every row, if their number is known.
 
     Raises:
         UserError: The split cannot be read, an id is given twice, or too many questions cannot be scored.
     """
     if artifact.finished:
         return
-    for file in (QUESTIONS, LEFT_OUT):  # of a process that was killed while it wrote them
+    for file in (QUESTIONS, LEFT_OUT):  # left by a process that was killed while writing them
         (artifact.path / file).unlink(missing_ok=True)
     split = read_split(task, data, artifact.path / "images", progress)
     artifact.stream(QUESTIONS, Question).append(split.questions)
@@ -83,9 +83,9 @@ def read_split(task: Task, data: TaskData, images: Path, progress: Progress) -> 
 
     Args:
         task: Whose split it is.
-        data: Where the split lies, which part of it is taken, and what share may be missing.
-        images: Folder for the images that are no files yet.
-        progress: Told of every row, where it is known how many there are.
+        data: Where the split is, which subset is taken, and what share may be missing.
+        images: Folder for the images that are not files yet.
+        progress: Called with every row, if their number is known.
 
     Raises:
         UserError: The split cannot be read, an id is given twice, or too many questions cannot be scored.
@@ -108,7 +108,7 @@ def read_split(task: Task, data: TaskData, images: Path, progress: Progress) -> 
 
 
 def _subset(task: Task, data: TaskData) -> Callable[[Question], bool]:
-    """Whether a question is in the part that was chosen; a file of the user's own is taken whole by default."""
+    """Whether a question is in the chosen subset; the user's own file is taken whole by default."""
     subsets = task.benchmark.subsets if task.benchmark else {}
     if data.subset is not None:
         return subsets[data.subset]
@@ -118,7 +118,7 @@ def _subset(task: Task, data: TaskData) -> Callable[[Question], bool]:
 
 
 def _reasons(task: Task, data: TaskData) -> Callable[[Labelled], tuple[str, str] | None]:
-    """Says of a question why it cannot be scored, as a reason and a detail; None where it can."""
+    """Why a question cannot be scored, as a reason and a detail; None if it can."""
     wanted = None if is_own(str(data.test)) or task.benchmark is None else task.benchmark.annotators
     several = task.metric.needs_several
     fault_of_file = cache(_fault_of_file)  # an image has several questions
@@ -143,7 +143,7 @@ def _fault_of_file(image: str) -> tuple[str, str] | None:
 
 
 def _fault(picture: Path | bytes) -> tuple[str, str] | None:
-    """What is wrong with a picture; it is opened as models open it, since they would stop at it."""
+    """What is wrong with an image; it is opened as models open it, since they would fail on it."""
     try:
         open_picture(picture) if isinstance(picture, bytes) else read_picture(picture)
     except Unfit as unfit:
@@ -164,7 +164,7 @@ def _with_file(found: Labelled, folder: Path) -> Question:
 
 
 def _refuse_share(task: Task, data: TaskData, questions: Sequence[Question], left_out: Sequence[LeftOut]) -> None:
-    """A split of which too much cannot be scored gives a number that nobody can compare."""
+    """Refuses a split with too many unscored questions, since its score would not be comparable."""
     reasons: dict[str, list[str]] = {}
     for each in left_out:
         if each.reason != OUTSIDE_SUBSET:
@@ -184,7 +184,7 @@ def _too_many(task: Task, data: TaskData, total: int, reasons: Mapping[str, Sequ
         f"Complete the files, or set 'tasks.{task.name}.missing' to the share that may be left out "
         f"(it is {data.missing:g})."
         if bad < total
-        else "Take a labelled split with its images."
+        else "Use a labelled split with its images."
     )
     lone = "\nFor one answer a question set 'metric', such as anls." if LONE_ANSWER in reasons else ""
     return f"{data.test}: {bad:,} of {total:,} questions cannot be scored:\n{listed}\n{advice}{lone}"

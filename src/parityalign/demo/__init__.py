@@ -1,4 +1,4 @@
-"""The bundled models and pictures, and what only drawn pictures can tell."""
+"""The demo: drawn pictures with known facts, and controls that need them."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What the four worlds share: a picture with its facts, colours, fonts and placed text.
+"""Shared by the four worlds: pictures with facts, colours, fonts and placed text.
 
 Pictures are `SIDE` x `SIDE` pixels. Fonts are those that matplotlib ships (DejaVu and STIX, free licences).
 """
@@ -25,7 +25,7 @@ COLOURS = {
 PALE = ((250, 250, 250), (255, 246, 214), (222, 238, 252), (226, 246, 226), (244, 228, 240), (232, 232, 232))
 
 NUMBERS = tuple(str(number) for number in sorted({*range(5, 100, 5), 7, 12, 24, 36, 42, 64, 88, 99}))
-"""The numbers that stand on signs, labels and buses; few enough for a small model to read them whole."""
+"""The numbers on signs, labels and buses; few enough for a small model to read each as a whole."""
 
 FACES = (
     "DejaVuSans.ttf",
@@ -37,19 +37,19 @@ FACES = (
 
 
 class Fact(NamedTuple):
-    """A question that a picture answers, or that its object answers for whoever knows it."""
+    """A question with an answer from the picture, or from knowledge of its object."""
 
     kind: str
     question: str
     answer: str
     subject: str = ""
-    """The word or object that one has to know to answer; a student that has seen less does not know all."""
+    """The word or object needed to answer; a student trained on less does not know all of them."""
     because: str = ""
-    """What is seen on the way to the answer, in words that questions and answers have too."""
+    """The rationale, in words that questions and answers have too."""
 
 
 def because(text: str, facts: Iterable[Fact]) -> list[Fact]:
-    """The facts, explained by a text where nothing explains them yet."""
+    """The facts, with the text as rationale of those that have none."""
     return [fact if fact.because else fact._replace(because=text) for fact in facts]
 
 
@@ -59,11 +59,11 @@ class Drawing(NamedTuple):
     image: Image.Image
     facts: tuple[Fact, ...]
     sights: tuple[str, ...]
-    """Short phrases that bind what is seen to where and in which colour: targets for the vision tower."""
+    """Short phrases that bind objects to positions and colours: pretraining targets of the vision tower."""
 
 
 def one_of_each_kind(facts: Sequence[Fact], rng: Random) -> list[Fact]:
-    """A fact of every kind, in random order, so that the kinds with many facts do not crowd out the rest."""
+    """One fact of every kind, in random order, so that kinds with many facts do not dominate."""
     by_kind: dict[str, list[Fact]] = {}
     for fact in facts:
         by_kind.setdefault(fact.kind, []).append(fact)
@@ -72,7 +72,7 @@ def one_of_each_kind(facts: Sequence[Fact], rng: Random) -> list[Fact]:
 
 @cache
 def font(face: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font of matplotlib's by file name; size in pixels."""
+    """A font of matplotlib by file name; size in pixels."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / face), size)
 
 
@@ -107,7 +107,7 @@ def write(
 
 
 def weathered(image: Image.Image, rng: Random) -> Image.Image:
-    """The picture as a camera might take it: slightly turned, lighter or darker, with grain."""
+    """The picture as from a camera: slightly rotated, lighter or darker, with grain."""
     turned = image.rotate(rng.uniform(-5, 5), Image.Resampling.BILINEAR, fillcolor=image.getpixel((0, 0)))
     grain = Image.frombytes("L", (SIDE // 2, SIDE // 2), rng.randbytes(SIDE * SIDE // 4)).resize((SIDE, SIDE))
     light = rng.uniform(0.85, 1.0)

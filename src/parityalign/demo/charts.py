@@ -21,10 +21,10 @@ class Series(NamedTuple):
 
     labels: tuple[str, ...]
     values: tuple[int, ...]
-    """Distinct, so that the highest and the lowest are one each."""
+    """Distinct, so that the highest and the lowest are unique."""
     colours: tuple[str, ...]
     top: int
-    """The value at the end of the axis: 50 or 100."""
+    """The maximum of the axis: 50 or 100."""
 
 
 def draw_chart(rng: Random) -> Drawing:

@@ -1,12 +1,12 @@
-"""The demo's controls: what as many optimiser steps on something else would have made of the same student.
+"""The demo's controls: the same student trained with as many optimiser steps on other data.
 
-    without replay   the gaps and nothing else, the paper's way
+    without replay   only the gaps, as in the paper
     all pairs        annotate without identify
     random pairs     as many as the run trained on, whatever their verdict
     true labels      as many, drawn with the pictures instead of written by the teacher
     format only      the teacher's questions with the student's own answers: short answers, no new content
 
-Like `pipeline.py` this module joins rooms. It needs pictures whose truth is known, so it works on the demo only.
+Controls need pictures with known facts, so they work on the demo only.
 """
 
 from collections import Counter
@@ -55,7 +55,7 @@ from parityalign.stages import (
 )
 
 ENDLESS = 1_000_000
-"""Patience of a control: it takes all its steps, and the best of its measurements counts."""
+"""Patience of a control: it takes all its steps and keeps the best checkpoint."""
 
 
 class Arm(NamedTuple):
@@ -65,11 +65,11 @@ class Arm(NamedTuple):
     description: str
     choice: Choice
     of_the_teacher: bool = True
-    """Whether what the teacher showed of the pairs belongs to them; else only answers are learnt."""
+    """Whether the teacher's signals apply to these pairs; else only answers are trained on."""
 
 
 class Aligned(NamedTuple):
-    """What the finished run left, as far as controls need it."""
+    """What controls need of the finished run."""
 
     images: list[ImageRef]
     judged: list[Judged]
@@ -90,7 +90,7 @@ def run_controls(run: Run) -> None:
 
 
 def is_true(pair: Pair, task: Task) -> bool:
-    """Whether a pair's question can be asked of the drawn picture and its answer is right, by the task's metric."""
+    """Whether a pair's question is one about the drawn picture and its answer is right by the task's metric."""
     asked = pair.question.casefold()
     answers = [fact.answer for fact in truth(pair.task, Path(pair.image)) if fact.question.casefold() == asked]
     return any(task.metric.score(pair.answer, [answer.casefold()] * 10).value >= 0.5 for answer in answers)
@@ -151,7 +151,7 @@ def true_pairs(images: Sequence[ImageRef], wanted: Mapping[str, int], seed: int)
 
 
 def _drawn_facts(images: Sequence[ImageRef], rng: Random) -> Iterator[tuple[ImageRef, Fact]]:
-    """Every fact of every picture, in rounds that hold at most one of each kind a picture, each in random order."""
+    """Every fact of every picture, in rounds with at most one of each kind per picture, in random order."""
     left = [(image, list(dict.fromkeys(truth(image.task, Path(image.path))))) for image in images]
     while left:
         taken = [(image, fact) for image, facts in left for fact in one_of_each_kind(facts, rng)]
@@ -200,7 +200,7 @@ def scored(run: Run, after: Artifact, arm: Arm, steps: int) -> Control:
     """What a control came to, beside the run's student before and after.
 
     Args:
-        run: Finished.
+        run: The finished run.
         after: The answers of the control's student.
         arm: What it was trained on.
         steps: Optimiser steps.

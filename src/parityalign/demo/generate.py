@@ -1,6 +1,6 @@
-"""Writes the demo's data: for each world a pool of bare pictures and a labelled test split in its benchmark's files.
+"""Writes the demo's data: for each world a pool of unlabelled pictures and a test split in its benchmark's format.
 
-    FOLDER/pool/TASK/*.png, *.jpg      no questions, no labels, nothing but pictures
+    FOLDER/pool/TASK/*.png, *.jpg      only pictures, no questions or labels
     FOLDER/test/TASK/...               the official files of the benchmark that the world stands for (`splits.py`)
 
 Pool, test and training pictures come from three ranges of seeds; pool and test are compared by content as well.
@@ -28,18 +28,18 @@ POOL_PICTURES = 1500
 TEST_PICTURES = 300
 """Pictures in the test split of each task, with two questions each."""
 _BLOCK = 1_000_000
-"""Seeds that one task of one demo seed owns; pools and splits are far smaller."""
+"""Seeds reserved for one task of one demo seed; pools and splits are far smaller."""
 _PARTS = ("pool", "test")
 _DONE = DRAWN
-"""Says what was drawn; until all is, it says `_BEGUN`."""
+"""File that names what was drawn, or `_BEGUN` until all is."""
 _BEGUN = "{}"
 
 
 def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
-    """Draws pools and test splits into a folder; does nothing where the same demo seed has been drawn whole.
+    """Draws pools and test splits into a folder; does nothing if the same demo seed is complete there.
 
     Raises:
-        UserError: The folder holds files that the demo has not drawn.
+        UserError: The folder holds files that the demo did not draw.
         WorkFailed: A pool picture and a test picture have the same pixels.
     """
     wanted = {"seed": seed, "pool": POOL_PICTURES, "test": TEST_PICTURES, "version": 1}
@@ -64,14 +64,12 @@ def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
                 done += 1
                 progress("draw the demo's pictures", done, total)
     if both := seen["pool"] & seen["test"]:
-        raise WorkFailed(
-            f"{len(both)} pictures are both in the pool and in a test split of {folder}; take another seed"
-        )
+        raise WorkFailed(f"{len(both)} pictures are both in the pool and in a test split of {folder}; use another seed")
     write_whole(marker, written)
 
 
 def is_drawn(folder: Path) -> bool:
-    """Whether the pictures in a folder are the demo's own, if not yet all of them."""
+    """Whether a folder holds pictures of the demo, complete or not."""
     return (folder / _DONE).is_file()
 
 
@@ -86,7 +84,7 @@ def _refuse_other_files(folder: Path) -> None:
 
 
 def pixel_hash(image: Image.Image) -> str:
-    """SHA-256 of a picture's pixels, whatever file they are kept in."""
+    """SHA-256 of a picture's pixels, independent of the file."""
     return sha256(image.convert("RGB").tobytes()).hexdigest()
 
 
@@ -97,13 +95,13 @@ def seeds(part: range, task: str, seed: int, count: int) -> range:
 
 
 def pool_file(folder: Path, task: str, picture_seed: int) -> Path:
-    """Where a pool picture lies; one half are PNG and one half JPEG files."""
+    """The path of a pool picture; half are PNG and half JPEG files."""
     suffix = "png" if picture_seed % 2 == 0 else "jpg"
     return folder / "pool" / task / f"{picture_seed}.{suffix}"
 
 
 def truth(task: str, image: Path) -> tuple[Fact, ...]:
-    """What is true of a pool picture, drawn once more from the seed in its name; for controls only."""
+    """The facts of a pool picture, redrawn from the seed in its name; for controls only."""
     facts = WORLDS[task](Random(int(image.stem))).facts
     if task != "chartqa":
         return facts
@@ -131,9 +129,9 @@ def write_test(folder: Path, task: str, seed: int, pictures: int) -> Iterator[Dr
     """Draws a labelled test split as the task's benchmark would release it, picture by picture.
 
     Args:
-        folder: Gets the folder `test/TASK`, once the last picture was taken.
+        folder: Gets the folder `test/TASK`, after the last picture.
         task: The world.
-        seed: Of the demo whose test pictures these are; other seeds draw others.
+        seed: The demo's seed.
         pictures: How many, with two questions each.
     """
     asked: list[AskedPicture] = []

@@ -9,13 +9,13 @@ from parityalign.demo.canvas import COLOURS, SIDE, Drawing, Fact, backdrop, font
 
 
 class Thing(NamedTuple):
-    """A symbol of DejaVu Sans and what people know about what it stands for."""
+    """A symbol of DejaVu Sans and common knowledge about its meaning."""
 
     name: str
     place: str
     """Where it is found."""
     use: str
-    """What it is for or does."""
+    """What it is used for."""
     user: str
     """Whose it is."""
 

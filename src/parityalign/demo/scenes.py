@@ -1,4 +1,4 @@
-"""The `stvqa` world: text where a street has it, on shop fronts, buses and road signs."""
+"""The `stvqa` world: text on shop fronts, buses and road signs."""
 
 from random import Random
 

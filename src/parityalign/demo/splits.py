@@ -1,7 +1,7 @@
 """Writes labelled test splits in the official files of the four benchmarks (layouts as released; `tasks/` reads them).
 
-Where a benchmark has ten annotators, ten answer here, and not all agree: some misread, some give up, some write
-differently. The share of dissent is drawn question by question; most stay above the four that make a full score.
+Where a benchmark has ten annotators, ten answer here, and not all agree: some misread, some give up, some spell
+differently. The share of dissent is drawn per question; usually at least four agree, which is enough for a full score.
 """
 
 import json
@@ -29,7 +29,7 @@ class AskedPicture(NamedTuple):
 
 
 def ten_answers(fact: Fact, others: Sequence[str], rng: Random) -> list[str]:
-    """What ten annotators write: the answer, another spelling of it, something misread, or `unanswerable`."""
+    """The answers of ten annotators: the answer, another spelling, a misreading, or `unanswerable`."""
     agreeing = rng.choices(_AGREEING, _HOW_OFTEN)[0]
     strays = (
         fact.answer.capitalize() + ".",

@@ -1,4 +1,4 @@
-"""The four worlds by the task that they stand for."""
+"""The four worlds by task."""
 
 from collections.abc import Callable, Mapping
 from random import Random

@@ -1,4 +1,4 @@
-"""Where questions are answered."""
+"""Asks models questions, here and behind servers."""
 
 import lazy_loader
 

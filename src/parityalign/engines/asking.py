@@ -1,4 +1,4 @@
-"""Steps that several stages take: ask a model questions, write records (both continue after a kill), draw."""
+"""Steps of several stages: ask a model questions and write the records; both resume after a kill."""
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
@@ -10,19 +10,19 @@ R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 LoadModel = Callable[[], Model]
-"""Loads a model. Stages load one only when there is something left to ask, and drop it before the next."""
+"""Loads a model. Stages load one only if something is left to ask, and free it before the next."""
 
 
 class ModelLoaders(NamedTuple):
     """The two models of a run."""
 
     student: LoadModel
-    """As it was before levelling."""
+    """The student before levelling."""
     teacher: LoadModel
 
 
 SPECIAL_TOKEN = "special_token"
-"""Why a model was not asked: it would have read an image placeholder or the like in the middle of a text."""
+"""Why a model was not asked: the text holds one of its special tokens, such as an image placeholder."""
 
 
 class Asked(NamedTuple):
@@ -32,7 +32,7 @@ class Asked(NamedTuple):
     image: str
     prompt: str
     untrusted: str
-    """The part of the prompt, and of what may later be trained on, that somebody else wrote."""
+    """The untrusted part of the prompt, and of texts that may be trained on later."""
 
 
 def answer_all(
@@ -65,13 +65,13 @@ def answer_all(
 
 
 def model_replies(model: Model, requests: Sequence[Request], decoding: Decoding) -> list[str]:
-    """What the model says to each request; halves of characters, which no file can hold, become `?`."""
+    """The model's replies; lone surrogates, which cannot be written to a file, become `?`."""
     texts = model.generate(requests, decoding) if requests else []
     return [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
 
 
 def announce(model: Model, requests: Sequence[Request]) -> None:
-    """Tells a model that looks ahead what it will be asked after its next replies."""
+    """Announces the next batch to a model that prepares requests ahead."""
     if isinstance(model, LooksAhead):
         model.expect(requests)
 
@@ -79,7 +79,7 @@ def announce(model: Model, requests: Sequence[Request]) -> None:
 def next_batch_after(
     items: Sequence[T], batch_size: int, identity: Callable[[T], str]
 ) -> Callable[[Sequence[T]], Sequence[T]]:
-    """Gives, for a batch of the items, the batch that comes after it; empty after the last."""
+    """For a batch of the items, the batch after it; empty after the last."""
     places = {identity(item): place for place, item in enumerate(items)}
 
     def after(batch: Sequence[T]) -> Sequence[T]:
@@ -107,10 +107,10 @@ def askable(questions: Sequence[Asked], model: Model) -> list[Asked]:
 
 
 def request_of(question: Asked) -> Request:
-    """What the model is asked."""
+    """The requests to the model."""
     return Request(question.image, question.prompt)
 
 
 def holds_special_token(text: str, special_tokens: Collection[str]) -> bool:
-    """Whether one of the tokens stands anywhere in the text."""
+    """Whether one of the tokens occurs in the text."""
     return any(token in text for token in special_tokens if token)

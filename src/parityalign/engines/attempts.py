@@ -1,4 +1,4 @@
-"""How one question to a remote model is asked until it is answered: attempts, waits between them, when to give up."""
+"""Retries for a question to a remote model: attempts, waits between them, when to give up."""
 
 import asyncio
 import random
@@ -9,15 +9,15 @@ from parityalign.core import Decoding, NoReply, Remote, Request, Said, UserError
 from parityalign.engines.ledger import Budget, Spent
 
 LONGEST_WAIT = 600.0
-"""Seconds; a server that asks to be left alone for longer is out of its quota, and the stage stops."""
+"""Seconds; a server that asks for a longer wait is out of quota, and the stage stops."""
 _LONGEST_BACKOFF = 60.0
 
 
 class Attempts:
-    """A remote model as the questions of one call of `generate` reach it; lives in one event loop.
+    """A remote model for the questions of one call of `generate`; lives in one event loop.
 
     Attributes:
-        problem: Why nothing more is to be sent; the first one counts.
+        problem: Why nothing more is sent; the first problem counts.
     """
 
     def __init__(self, remote: Remote, settings: ServerSettings, budget: Budget) -> None:
@@ -29,7 +29,7 @@ class Attempts:
         self._stopped = asyncio.Event()
 
     def stop(self, problem: UserError) -> None:
-        """Lets nothing more be sent; what is in flight may still be answered."""
+        """Stops sending; requests in flight may still be answered."""
         self.problem = self.problem or problem
         self._stopped.set()
 
@@ -73,12 +73,12 @@ class Attempts:
         return said
 
     async def _pause(self, problem: NoReply, failures: int) -> None:
-        """Waits before the next attempt, longer each time and never all questions in step."""
+        """Waits before the next attempt, with exponential backoff and jitter."""
         if problem.wait is None:
             longest = min(_LONGEST_BACKOFF, self._settings.backoff * 2 ** (failures - 1))
             await rest(self._stopped, longest * random.uniform(0.5, 1))
             return
-        # The server means everybody: whoever sends next waits until then.
+        # This applies to all questions: the next request of any of them waits until then.
         self._not_before = max(self._not_before, time.monotonic() + problem.wait)
         await rest(self._stopped, problem.wait + random.uniform(0, self._settings.backoff))
 
@@ -88,27 +88,27 @@ class Attempts:
         if not counts and (limits.budget_tokens is not None or limits.budget_money is not None):
             self.stop(
                 WorkFailed(
-                    f"{self._remote.name} does not say how many tokens a reply took, so a budget of tokens or money "
-                    "cannot be kept.\nSet server.budget_requests in its place and run the same command."
+                    f"{self._remote.name} does not report how many tokens a reply took, so a budget of tokens or money "
+                    "cannot be enforced.\nSet server.budget_requests instead and run the same command."
                 )
             )
 
     def _exhausted(self, problem: NoReply, request: Request, failures: int) -> UserError:
         return WorkFailed(
             f"{self._remote.name} gave no answer to a question about {request.image} in {failures} attempts. "
-            f"The last brought {problem}\n"
-            "What was answered is kept: when the server is well again, run the same command."
+            f"The last one gave {problem}\n"
+            "Answers so far are kept: when the server works again, run the same command."
         )
 
     def _refusal(self, problem: NoReply, request: Request) -> UserError:
-        advice = problem.advice or "What was answered is kept; mend this, then run the same command."
+        advice = problem.advice or "Answers so far are kept; fix this, then run the same command."
         if problem.wait and not problem.advice:
-            advice = f"It asks to be left alone for {problem.wait:,.0f} s. What was answered is kept: run again then."
-        return WorkFailed(f"{self._remote.name}: a question about {request.image} brought {problem}\n{advice}")
+            advice = f"It asks to wait for {problem.wait:,.0f} s. Answers so far are kept: run the same command then."
+        return WorkFailed(f"{self._remote.name}: a question about {request.image} gave {problem}\n{advice}")
 
 
 async def rest(until: asyncio.Event, seconds: float) -> None:
-    """Waits for the event, but no longer than that."""
+    """Waits for the event, at most so long."""
     try:
         async with asyncio.timeout(seconds):
             await until.wait()

@@ -1,7 +1,7 @@
-"""What a run has asked remote models: each question's answer and cost, kept as it comes, and the budget over all.
+"""The ledger of a run's requests to remote models: each question's answer and cost, and the budget.
 
-The ledger is why nothing is asked or paid twice. A stage writes a batch when the batch is whole; the ledger holds each
-answer of it as soon as it has come, so that a batch that was cut off is completed and not asked again.
+It ensures that nothing is asked or paid twice. A stage writes a batch when it is complete; the ledger stores each
+answer as soon as it arrives, so that an interrupted batch is completed without asking again.
 """
 
 import asyncio
@@ -16,25 +16,25 @@ ANSWERS = "answers.jsonl"
 
 
 class Exchange(Record):
-    """One question and what came of it: a line of the ledger."""
+    """One question and its outcome: a line of the ledger."""
 
     key: str
-    """Identity of model, image, prompt and decoding."""
+    """Hash of model, image, prompt and decoding."""
     stage: str
     model: str
-    """Its name: of a served one URL and served name."""
+    """The model's name; for a served one, URL and served name."""
     text: str | None = None
-    """None: there was no answer in the end."""
+    """None: there was no answer."""
     finish: str = ""
     requests: int = 0
-    """HTTP requests that were sent for it, repeated ones too."""
+    """HTTP requests sent for it, including repeated ones."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
     """From the first request to the answer, waiting included."""
     logprob: float | None = None
     refused: tuple[str, ...] = ()
-    """Optional fields of its request that were left out, as the server does not take them."""
+    """Optional fields of its request that were left out, since the server refuses them."""
 
 
 @dataclass
@@ -44,17 +44,17 @@ class Spent:
     answers: int = 0
     requests: int = 0
     retries: int = 0
-    """Requests beyond the first of each question."""
+    """Repeated requests: those beyond the first of each question."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
-    """Summed over the questions, of which many are in flight at once."""
+    """Summed over the questions, many of which are in flight concurrently."""
     cut_off: int = 0
-    """Answers that ended at their token limit."""
+    """Answers cut off at their token limit."""
     with_logprob: int = 0
 
     def add(self, exchange: Exchange) -> None:
-        """Counts one exchange in."""
+        """Adds one exchange."""
         self.answers += exchange.text is not None
         self.requests += exchange.requests
         self.retries += max(0, exchange.requests - 1)
@@ -83,7 +83,7 @@ def in_words(name: str, usage: Spent, settings: ServerSettings, refused: set[str
     said = (
         f"{name}: {usage.answers:,} answers, {usage.requests:,} requests ({usage.retries:,} repeated), "
         f"{usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} completion tokens, "
-        f"{usage.seconds:,.0f} s of waiting in all"
+        f"{usage.seconds:,.0f} s of waiting in total"
     )
     money = cost(usage.prompt_tokens, usage.completion_tokens, settings)
     said += f", {money:,.4f} at the given prices" if money else ""
@@ -92,18 +92,18 @@ def in_words(name: str, usage: Spent, settings: ServerSettings, refused: set[str
         why = "the server refuses them" if "logprobs" in refused else "the server left them out"
         said += f"; log-probabilities of {usage.with_logprob:,} of {usage.answers:,} answers: {why}"
     if "seed" in refused:
-        said += "; the server takes no seeds"
+        said += "; the server does not accept seeds"
     return said
 
 
 class Ledger:
-    """Answers and costs of a run, in a file that only grows; without a folder, in memory.
+    """Answers and costs of a run, in an append-only file; without a folder, in memory.
 
     Attributes:
-        total: What everything together took.
+        total: Totals of all exchanges.
         by_stage: The same by (stage, model).
         longest_prompt: Tokens of the longest prompt so far.
-        refused: By (stage, model), optional fields of requests that the server does not take.
+        refused: By (stage, model), optional fields of requests that the server refuses.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -121,14 +121,14 @@ class Ledger:
             self._count(exchange)
 
     def text(self, key: str) -> str | None:
-        """The answer to a question; None where there is none yet."""
+        """The answer to a question; None if there is none yet."""
         return self._texts.get(key)
 
     def of_stage(self, stage: str) -> tuple[dict[str, Spent], dict[str, set[str]]]:
         """What each model was asked in a stage, those parts of it included that are called `STAGE, PART`.
 
         Returns:
-            By model: what it took, and the fields that its server refused.
+            By model: its usage, and the fields that its server refused.
         """
         used: defaultdict[str, Spent] = defaultdict(Spent)
         refused: defaultdict[str, set[str]] = defaultdict(set)
@@ -139,23 +139,23 @@ class Ledger:
         return dict(used), dict(refused)
 
     def known_as(self, location: str) -> str | None:
-        """`LOCATION#NAME` of the only model at a location that was asked before; None where there is none such."""
+        """`LOCATION#NAME` of the only model at a location that was asked before; None if there is no such one."""
         place = f"{location.rstrip('/')}#"
         found = {name for _, name in self.by_stage if name.startswith(place)}
         return found.pop() if len(found) == 1 else None
 
     def add(self, exchange: Exchange) -> None:
-        """Takes in what came; it is on the disk after the next `write`."""
+        """Adds an exchange; the next `write` puts it on disk."""
         self._count(exchange)
         self._unwritten.append(exchange)
 
     def unwritten(self) -> list[Exchange]:
-        """What is not on the disk yet; the caller hands it to `write`."""
+        """The exchanges that are not on disk yet; the caller passes them to `write`."""
         taken, self._unwritten = self._unwritten, []
         return taken
 
     def write(self, exchanges: list[Exchange]) -> None:
-        """Puts exchanges on the disk; may be called from another thread.
+        """Writes exchanges to disk; may be called from another thread.
 
         Raises:
             WorkFailed: The disk refused.
@@ -173,13 +173,13 @@ class Ledger:
 
 
 class Budget:
-    """What may still be spent; a request is sent only if it fits, with all those in flight.
+    """The remaining budget; a request is sent only if it fits together with all those in flight.
 
-    What a request in flight will cost in tokens is taken to be the longest prompt so far and a reply of full length.
+    The tokens of a request in flight are estimated as the longest prompt so far and a reply of full length.
     """
 
     def __init__(self, settings: ServerSettings, ledger: Ledger) -> None:
-        """The budget of the settings, less what the ledger says was spent."""
+        """The budget of the settings, minus what was spent according to the ledger."""
         self._settings = settings
         self._requests = ledger.total.requests
         self._prompt, self._completion = ledger.total.prompt_tokens, ledger.total.completion_tokens
@@ -191,7 +191,7 @@ class Budget:
         """Waits until one more request fits.
 
         Raises:
-            WorkFailed: Nothing is in flight any more, and it still does not fit.
+            WorkFailed: It does not fit even with nothing in flight.
         """
         async with self._changed:
             while limit := self._limit_in_the_way(max_new_tokens):
@@ -202,7 +202,7 @@ class Budget:
             self._in_flight.append(max_new_tokens)
 
     async def settle(self, max_new_tokens: int, prompt_tokens: int, completion_tokens: int) -> None:
-        """Puts what a request really took in the place of what was set aside for it."""
+        """Replaces the reservation of a request by its actual usage."""
         async with self._changed:
             self._in_flight.remove(max_new_tokens)
             self._prompt += prompt_tokens
@@ -211,13 +211,13 @@ class Budget:
             self._changed.notify_all()
 
     def _limit_in_the_way(self, max_new_tokens: int) -> str | None:
-        """The name of the first limit that one more request would break."""
+        """The name of the first limit that one more request would exceed."""
         limits = self._settings
         if limits.budget_requests is not None and self._requests >= limits.budget_requests:
             return "budget_requests"
         if limits.budget_tokens is None and limits.budget_money is None:
             return None
-        unknown = not self._longest and bool(self._in_flight)  # the first answer tells how long prompts are
+        unknown = not self._longest and bool(self._in_flight)  # the first answer shows how long prompts are
         completion = self._completion + sum(self._in_flight) + max_new_tokens
         prompt = self._prompt + self._longest * (len(self._in_flight) + 1)
         if limits.budget_tokens is not None and (unknown or prompt + completion > limits.budget_tokens):
@@ -232,6 +232,6 @@ class Budget:
             f"the run's budget for servers is used up: server.{limit} is {getattr(self._settings, limit):,}, and "
             f"{self._requests:,} requests took {self._prompt + self._completion:,} tokens"
             + (f" and {spent:,.4f} at the given prices" if spent else "")
-            + f"; one more might exceed it.\nWhat was answered is kept. To go on, raise server.{limit} in the "
+            + f"; one more might exceed it.\nAnswers so far are kept. To continue, raise server.{limit} in the "
             "configuration and run the same command."
         )

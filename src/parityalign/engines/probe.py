@@ -1,4 +1,4 @@
-"""Whether a remote model looks at pictures at all. Some servers drop them without a word and answer from the text."""
+"""Tests whether a remote model sees pictures. Some servers silently drop them and answer from the text."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,15 +12,15 @@ QUESTION = "What colours are in the picture?\nAnswer the question using a single
 DECODING = Decoding(max_new_tokens=16)
 
 _SIZE, _BLANK_SIZE = (224, 160), (320, 320)
-"""They differ, since many models have the more tokens the larger a picture is."""
+"""Sides of the two test pictures; they differ, since for many models larger pictures have more tokens."""
 
 Ask = Callable[[Request, Decoding], Awaitable[Said]]
 
 
 async def require_sight(name: str, ask: Ask) -> None:
-    """Asks about a drawn picture, a blank one and, in doubt, none.
+    """Asks about a drawn picture, a blank one and, if still in doubt, without a picture.
 
-    A small model may say the same of both pictures. Then the length of the prompt tells, where it is counted.
+    A small model may give the same answer for both pictures. Then the prompt lengths are compared, if reported.
 
     Args:
         name: Of the model, for the message.
@@ -39,14 +39,14 @@ async def require_sight(name: str, ask: Ask) -> None:
         return
     tokens = "uncounted" if drawn.prompt_tokens is None else str(drawn.prompt_tokens)
     raise WorkFailed(
-        f"{name} does not look at pictures: asked for the colours of a drawn picture and of a blank one, it said "
+        f"{name} does not see pictures: asked for the colours of a drawn picture and of a blank one, it said "
         f"{drawn.text[:80]!r} both times, and both prompts have the same number of tokens ({tokens}).\n"
         "Serve a vision-language model, with its image input switched on, and run the same command."
     )
 
 
 async def _text_tokens(ask: Ask) -> int | None:
-    """Tokens of the same prompt without a picture; None where the server refuses such, as only one that looks does."""
+    """Tokens of the prompt without a picture; None if the server refuses that, which shows that it expects pictures."""
     try:
         return (await ask(Request("", QUESTION), DECODING)).prompt_tokens
     except UserError:

@@ -1,4 +1,4 @@
-"""Models that answer from elsewhere, as the stages see them: many questions in flight, none asked or paid twice."""
+"""Remote models as stages see them: many questions in flight, none asked or paid twice."""
 
 import asyncio
 import time
@@ -23,26 +23,26 @@ from parityalign.engines.ledger import Budget, Exchange, Ledger, Spent, in_words
 from parityalign.engines.probe import require_sight
 
 PROBE = "probe"
-"""Key under which the questions are noted that find out whether a model sees pictures."""
+"""Ledger key of the questions that test whether a model sees pictures."""
 _SECONDS_BETWEEN_WRITES = 0.2
 
 
 class Remotes:
-    """The remote models that one run asks, with the ledger that they share."""
+    """The remote models of one run, with their shared ledger."""
 
     def __init__(self, settings: ServerSettings, folder: Path | None) -> None:
-        """Reads the ledger in the folder; None: there is none to keep."""
+        """Reads the ledger in the folder; None: the ledger is kept in memory only."""
         self._settings = settings
         self._ledger = Ledger(folder)
         self._models: dict[str, RemoteModel] = {}
 
     def model(self, spec: str, loading: LoadingSettings, stage: str = "") -> "RemoteModel":
-        """The model that a spec names, which notes its exchanges under the stage; the same one all through the run.
+        """The model of a spec, which records its exchanges under the stage; the same object throughout the run.
 
-        Where the spec has no `#NAME`, it is the one that the run has asked before, if it did.
+        Without `#NAME` in the spec, it is the model that the run has asked before, if any.
 
         Raises:
-            UserError: It cannot be reached, or its backend makes none that is remote.
+            UserError: It cannot be reached, or its backend is not remote.
         """
         if spec not in self._models:
             connect, (_, location) = backend_of(spec).connect, split_model(spec)
@@ -54,7 +54,7 @@ class Remotes:
         return self._models[spec]
 
     def facts(self, stage: str) -> dict[str, object]:
-        """For the manifest: what each model was asked in a stage, all resumes and parts together; empty if nothing."""
+        """For the manifest: each model's usage in a stage, over all resumes and parts; empty if there was none."""
         found, refused = self._ledger.of_stage(stage)
         notes = [in_words(name, usage, self._settings, refused[name]) for name, usage in found.items()]
         usages = {name: usage.as_counts() for name, usage in found.items()}
@@ -65,11 +65,11 @@ class RemoteModel:
     """A `Model` made of a `Remote`.
 
     Attributes:
-        stage: What its exchanges are noted under.
+        stage: The stage in the ledger's records.
     """
 
     def __init__(self, remote: Remote, settings: ServerSettings, ledger: Ledger) -> None:
-        """A model that is not asked before `generate`."""
+        """Wraps a remote model; nothing is sent before `generate`."""
         self.stage = ""
         self._remote = remote
         self._settings = settings
@@ -78,19 +78,19 @@ class RemoteModel:
 
     @property
     def name(self) -> str:
-        """The remote model's own."""
+        """As of the remote model."""
         return self._remote.name
 
     @property
     def special_tokens(self) -> frozenset[str]:
-        """The remote model's own."""
+        """As of the remote model."""
         return self._remote.special_tokens
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[str]:
-        """The reply to each request, in order; what the ledger holds is not asked again.
+        """The reply to each request, in order; answers in the ledger are not asked for again.
 
         Raises:
-            WorkFailed: The model does not answer as it should, or the budget is used up; answers so far are kept.
+            WorkFailed: The model does not answer properly, or the budget is used up; answers so far are kept.
         """
         keys = [self._key(request, decoding) for request in requests]
         texts = {key: self._ledger.text(key) for key in keys}
@@ -108,7 +108,7 @@ class RemoteModel:
         return content_id(self.name, image, request.prompt, drawn, str(decoding.max_new_tokens))
 
     async def _complete(self, missing: Mapping[str, Request], decoding: Decoding) -> None:
-        """Has everything answered, so far as server and budget allow, and on the disk."""
+        """Gets all answers, as far as server and budget allow, and writes them to disk."""
         done = asyncio.Event()
         attempts = Attempts(self._remote, self._settings, Budget(self._settings, self._ledger))
         async with self._remote.connection() if isinstance(self._remote, Connected) else nullcontext():
@@ -123,7 +123,7 @@ class RemoteModel:
             raise attempts.problem
 
     async def _look(self, attempts: Attempts) -> None:
-        """Makes sure, once in a process, that the model sees pictures."""
+        """Tests, once per process, that the model sees pictures."""
         if not self._sees:
             await require_sight(self.name, lambda request, decoding: self._ask(attempts, PROBE, request, decoding))
             self._sees = True
@@ -163,7 +163,7 @@ class RemoteModel:
                 self._ledger.add(noted.model_copy(update=_as_noted(said)) if said else noted)
 
     async def _keep(self, attempts: Attempts, done: asyncio.Event) -> None:
-        """Puts answers on the disk as they come: together, since a disk takes milliseconds to be sure."""
+        """Writes answers to disk as they arrive, in groups, since syncing a file takes milliseconds."""
         while True:
             last = done.is_set()
             try:
@@ -177,7 +177,7 @@ class RemoteModel:
 
 def _as_noted(said: Said) -> dict[str, object]:
     return {
-        # Halves of characters, which no file can hold, become `?`.
+        # Lone surrogates, which cannot be written to a file, become `?`.
         "text": said.text.strip().encode("utf-8", "replace").decode(),
         "finish": said.finish,
         "prompt_tokens": said.prompt_tokens or 0,

@@ -1,4 +1,4 @@
-"""What a run has for other tools, and the levelled student for others."""
+"""Exports a run for other tools, and uploads the levelled student."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The levelled student for others: its card, written from the run as it lies, and its way to the Hugging Face hub."""
+"""Publishes the levelled student: writes its model card from the run, and uploads it to the Hugging Face hub."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -31,9 +31,9 @@ CARD = "README.md"
 
 
 def write_card(config: RunConfig) -> None:
-    """Writes the levelled student's README.md, with scores as soon as there are any; where nothing was levelled, none.
+    """Writes the levelled student's README.md, with scores if there are any; none if no student was levelled.
 
-    It is no part of the artifact but a view of the run, like the report: no manifest lists it.
+    It is not part of the artifact but a view of the run, like the report: no manifest lists it.
 
     Raises:
         WorkFailed: The disk refused.
@@ -47,15 +47,15 @@ def write_card(config: RunConfig) -> None:
 
 
 def check_push(repo: str | None, *, public: bool) -> None:
-    """Refuses an upload that could not work, before hours of work; None: nothing is to be uploaded.
+    """Refuses an upload that cannot succeed, before hours of work; None: there is no upload.
 
     Raises:
-        UserError: It is no OWNER/NAME, or this machine is not logged in, or nothing is there to be public.
+        UserError: It is not OWNER/NAME, this machine is not logged in, or `public` is set without a repository.
     """
     if repo is not None:
         _check_name(repo)
     elif public:
-        raise UserError("--public says who may see what --push uploads; give --push OWNER/NAME too")
+        raise UserError("--public makes the repository of --push public; give --push OWNER/NAME too")
 
 
 def _check_name(repo: str) -> None:
@@ -65,24 +65,24 @@ def _check_name(repo: str) -> None:
         raise _no_name(repo)
     if get_token() is None:
         raise UserError(
-            f"--push {repo} needs a token of the hub with the right to write, and this machine has none.\n"
+            f"--push {repo} needs a hub token with write access, and this machine has none.\n"
             "Log in: hf auth login   (or set HF_TOKEN)"
         )
 
 
 def push_student(run: Path, repo: str, *, public: bool) -> str:
-    """Uploads the levelled student, without the run's own files; what else lies in the repository stays.
+    """Uploads the levelled student, without the run's own files; other files of the repository stay.
 
     Args:
         run: The run folder.
-        repo: `OWNER/NAME`; made if it is not there.
-        public: Whether everybody may see it. A repository that is there keeps what it is.
+        repo: `OWNER/NAME`; created if it does not exist.
+        public: Whether everybody may see it. An existing repository keeps its visibility.
 
     Returns:
-        The page of the student.
+        The URL of the student's page.
 
     Raises:
-        UserError: Nothing was levelled, the token may not write there, or the repository is public unasked.
+        UserError: Nothing was levelled, the token lacks write access, or the repository is public without `public`.
         WorkFailed: The hub cannot be reached.
     """
     from huggingface_hub import HfApi  # noqa: PLC0415
@@ -98,7 +98,7 @@ def push_student(run: Path, repo: str, *, public: bool) -> str:
     with _told(repo):
         page = api.create_repo(repo, private=not public, exist_ok=True)
         if not public and not api.model_info(repo).private:
-            raise UserError(f"{repo} is there and public. Add --public, or name another.")
+            raise UserError(f"{repo} exists and is public. Add --public, or name another.")
         api.upload_folder(
             repo_id=repo,
             folder_path=run / STUDENT,
@@ -120,19 +120,19 @@ def _told(repo: str) -> Iterator[None]:
     except HfHubHTTPError as problem:
         if problem.response.status_code in (401, 403, 404):
             raise UserError(
-                f"the token of this machine may not write to {repo} ({problem.response.status_code}).\n"
-                "Log in with one that has the right to write: hf auth login   (or set HF_TOKEN)"
+                f"this machine's token has no write access to {repo} ({problem.response.status_code}).\n"
+                "Log in with one that has it: hf auth login   (or set HF_TOKEN)"
             ) from problem
         raise WorkFailed(f"the hub refuses {repo}: {str(problem).splitlines()[0]}\nTry again later.") from problem
     except out_of_reach() as problem:
         raise WorkFailed(
-            f"cannot reach the hub to push {repo}: {problem}\nThe student is whole in the run; push it later with the "
-            "same command."
+            f"cannot reach the hub to push {repo}: {problem}\nThe student in the run is complete: "
+            "push it later with the same command."
         ) from problem
 
 
 def _no_name(repo: str) -> UserError:
-    return UserError(f"--push {repo!r} is no name on the hub; write it as OWNER/NAME")
+    return UserError(f"--push {repo!r} is not a name on the hub; write it as OWNER/NAME")
 
 
 def _made(config: RunConfig, manifest: Mapping[str, Any]) -> Made:
@@ -167,7 +167,7 @@ def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def _licence(location: str, config: RunConfig, *, on_hub: bool) -> dict[str, str]:
-    """What the base's card says, where it lies on this machine; nothing is fetched for it."""
+    """The licence in the base model's card, if that is on this machine; nothing is downloaded."""
     path: object = Path(location).expanduser() / CARD
     if on_hub:
         from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415

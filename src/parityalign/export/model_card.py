@@ -1,4 +1,4 @@
-"""The levelled student's card: what it was made of, how, what it came to, and what is not known of its licence."""
+"""The levelled student's model card: its data, recipe, scores, and what is known of its licence."""
 
 import html
 import re
@@ -11,38 +11,38 @@ import yaml
 
 @dataclass(frozen=True)
 class Made:
-    """How a student was made, for those who get it without the run. Names, not paths, of local things."""
+    """How a student was made, for readers without the run. Local things by name, not by path."""
 
     base: str
     base_on_hub: bool
-    """Whether `base` is a name on the hub, which its page can be found by."""
+    """Whether `base` is a name on the hub, so that its page can be linked."""
     commit: str | None
     """The base's commit on the hub."""
     licence: Mapping[str, str]
-    """What the base's own card says: `license`, `license_name`, `license_link`; empty where nothing is known."""
+    """From the base's own card: `license`, `license_name`, `license_link`; empty if unknown."""
     teacher: str
     sources: Mapping[str, str]
-    """Of each task: where its images came from."""
+    """By task: where its images came from."""
     prompt: str
     """One task's answer prompt, with `{question}`."""
     counts: Mapping[str, int]
-    """Pairs in all, gaps, replay, training, held out."""
+    """Counts of pairs: total, gaps, replay, training, held out."""
     recipe: Mapping[str, object]
     """The settings of level, and the seed."""
     result: Mapping[str, object]
-    """Steps, the held-out losses, and what else training told."""
+    """Steps, held-out losses, and other results of training."""
     scores: Sequence[Sequence[str]]
-    """A table with its headings first; empty where nothing was scored."""
+    """A table, headings first; empty if nothing was scored."""
     headline: str
     version: str
-    """Of parityalign."""
+    """The version of parityalign."""
 
 
 _BODY = """\
 # {base}, levelled towards {teacher}
 
-A student that learnt from {gaps:,} questions about unlabelled images which {teacher} answered right and it did not,
-with {replay:,} that it had right already. Made with parityalign {version}; no person has checked the questions and
+A student trained on {gaps:,} questions about unlabelled images that {teacher} answered right and it did not,
+and on {replay:,} that it already had right. Made with parityalign {version}; no person has checked the questions and
 answers.
 
 | | |
@@ -97,7 +97,7 @@ _NO_SCORES = "It has not been scored: the run has no labelled questions, or eval
 
 
 def card(made: Made) -> str:
-    """The text of README.md: a header that the hub reads, then the same for people."""
+    """The text of README.md: a YAML header for the hub, then the text for readers."""
     header = yaml.safe_dump(_header(made), sort_keys=False, allow_unicode=True, width=1000)
     licence = made.licence.get("license_name") or made.licence.get("license")
     body = _BODY.format(
@@ -120,7 +120,7 @@ def card(made: Made) -> str:
 
 
 def licence_of(readme: str) -> dict[str, str]:
-    """What the header of a model's card says of its licence; empty where it says nothing, or is no header."""
+    """The licence in the header of a model card; empty if there is none."""
     found = re.match(r"---\s*\n(.*?)\n---", readme, re.DOTALL)
     try:
         header = yaml.safe_load(found[1]) if found else None
@@ -131,7 +131,7 @@ def licence_of(readme: str) -> dict[str, str]:
 
 
 def escaped(text: str) -> str:
-    """A text as Markdown shows it, whatever is in it: on one line, with nothing in it that would be read as a mark."""
+    """A text escaped for Markdown, on one line."""
     return re.sub(r"([\\`*_\[\]#|~!])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
@@ -147,7 +147,7 @@ def _header(made: Made) -> dict[str, Any]:
 
 
 def _facts(rows: Mapping[str, object]) -> str:
-    """A table of two columns; the first row is its heading."""
+    """A table of two columns; the first row is the heading."""
     return _table([[name, _shown(value)] for name, value in rows.items()])
 
 

@@ -1,6 +1,6 @@
-"""Joins a run folder, as it lies, with a format of `exports/`: nothing of the run is made or changed.
+"""Exports a run folder in a format of `export/formats/`: nothing in the run is made or changed.
 
-runs/NAME/exports/llava/        data.json, and a manifest.json that says which pairs and verdicts went in
+runs/NAME/exports/llava/        data.json, and a manifest.json with the digests of its pairs and verdicts
 """
 
 from collections.abc import Iterator, Mapping
@@ -54,24 +54,24 @@ EXPORTS = "exports"
 
 
 class Exported(NamedTuple):
-    """What an export left."""
+    """The result of an export."""
 
     path: Path
     counts: Mapping[str, int]
     made: bool
-    """Whether it was written now; False: it was there and is up to date."""
+    """Whether it was written now; False: it was up to date."""
 
 
 class RunExport:
-    """What a run has for other tools; see `seams.Exportable`."""
+    """The run as an `Exportable` (core/interfaces.py)."""
 
     def __init__(self, config: RunConfig, *, everything: bool, prompted: bool) -> None:
-        """Opens a run folder to read.
+        """Opens a run folder for reading.
 
         Args:
             config: The run's configuration; its `run` names the folder.
-            everything: All pairs with their verdicts, not the gaps alone.
-            prompted: Questions inside the task's answer prompt, as the models were asked them.
+            everything: All pairs with their verdicts, not only the gaps.
+            prompted: Questions inside the task's answer prompt, as the models saw them.
         """
         self.everything = everything
         self.prompted = prompted
@@ -81,7 +81,7 @@ class RunExport:
         self._stages = stages_of(config)
 
     def origin(self) -> Origin:
-        """Where the pairs come from, as the manifests tell it."""
+        """Where the pairs come from, by the manifests."""
         pairs, verdicts = self._manifest("pairs"), self._manifest("verdicts")
         tasks = self._tasks
         return Origin(
@@ -104,7 +104,7 @@ class RunExport:
         """The pairs to export with their verdicts.
 
         Raises:
-            UserError: A line is broken, or an image is gone.
+            UserError: A line is broken, or an image is missing.
         """
         verdicts = self._read("verdicts", VERDICTS, Verdict)
         for pair, verdict in zip(self._read("pairs", PAIRS, Pair), verdicts, strict=True):
@@ -117,13 +117,13 @@ class RunExport:
         """Every model's answers to the test splits, with their scores.
 
         Raises:
-            UserError: A line is broken, or a question is gone from its test split.
+            UserError: A line is broken, or a question is missing from its test split.
         """
         asked = {f"{task}:{each.question_id}": (task, each) for task, each in self._questions()}
         for file in (BEFORE_FILE, AFTER_FILE, TEACHER_FILE):
             for answer in self._read("answers", file, Answer):
                 if answer.item_id not in asked:
-                    raise self._unusable("answers", f"have one to {answer.item_id}, which its test split has not")
+                    raise self._unusable("answers", f"include one to {answer.item_id}, which is not in its test split")
                 task, question = asked[answer.item_id]
                 rule = self._tasks[task]
                 score = rule.metric.score(answer.text, question.answers)
@@ -143,7 +143,7 @@ class RunExport:
             )
 
     def plan(self, form: str, of: tuple[str, ...]) -> dict[str, Any]:
-        """What an export in this format would be made of, as `Artifact` takes it.
+        """The inputs of an export in this format, for `Artifact`.
 
         Raises:
             UserError: One of the artifacts `of` the run is not finished or out of date, or has nothing to export.
@@ -165,7 +165,7 @@ class RunExport:
 
     def _judged(self, pair: Pair, verdict: Verdict) -> ExportedPair:
         if not Path(pair.image).is_file():
-            raise UserError(f"the image {pair.image} of pair {pair.pair_id} is gone; put it back where it was")
+            raise UserError(f"the image {pair.image} of pair {pair.pair_id} is missing; put it back")
         pair, verdict = _untagged(pair, "question", "answer"), _untagged(verdict, *_VERDICT_TEXTS)
         prompt = self._tasks[pair.task].answer_prompt
         return ExportedPair(pair, verdict, prompt.format(question=pair.question) if self.prompted else pair.question)
@@ -191,13 +191,13 @@ class RunExport:
         if artifact == "answers" and not counts["questions"]:
             raise UserError(f"no task of {run} has a test split, so there are no answers to export")
         if stale := stale_inputs(run, artifact):
-            raise self._unusable(artifact, f"were made of other {' and '.join(stale)} than it has now")
+            raise self._unusable(artifact, f"were made from other {' and '.join(stale)} than it has now")
         if artifact != "verdicts":
             return
         if self.everything and not counts["pairs"]:
             raise UserError(f"{run} has no pairs, so there is nothing to export")
         if not self.everything and not counts["gaps"]:
-            raise UserError(f"{run} has no gaps, so there is nothing to export; --what all writes the other pairs")
+            raise UserError(f"{run} has no gaps, so there is nothing to export; --what all exports the other pairs")
 
     def _unusable(self, artifact: str, what: str) -> UserError:
         run, command = self._config.run, command_of(artifact, self._stages)
@@ -211,17 +211,17 @@ _VERDICT_TEXTS = ("reason", "student_text", "teacher_text")
 
 
 def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool, out: Path | None) -> Exported:
-    """Writes what a run has in the format `form`; leaves an export alone that is up to date.
+    """Exports a run in the format `form`; an export that is up to date is left alone.
 
     Args:
         config: The run's configuration.
-        form: A file in `exports/`, with `-` or `_`.
-        everything: All pairs with their verdicts, not the gaps alone.
+        form: A module in `export/formats/`, with `-` or `_`.
+        everything: All pairs with their verdicts, not only the gaps.
         prompted: Questions inside the task's answer prompt.
-        out: The folder to write; None: `exports/FORMAT` of the run, with `-all` where it is everything.
+        out: The folder to write; None: `exports/FORMAT` of the run, with `-all` for everything.
 
     Raises:
-        UserError: There is no such format, the run has not come so far, or the folder holds other files.
+        UserError: There is no such format, the run has not reached that stage, or the folder holds other files.
     """
     part = form.replace("-", "_")
     found = load_part(EXPORTS, part, ExportFormat)
@@ -239,7 +239,7 @@ def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool
 
 
 def _asked_for(task: Task) -> str:
-    """The annotate prompt, with what may take the place of `{kind}` in it."""
+    """The annotate prompt, with the values of `{kind}`."""
     return f"{task.annotate_prompt}\n({{kind}}: one of {', '.join(task.kinds)})" if task.kinds else task.annotate_prompt
 
 
@@ -249,18 +249,18 @@ def _untagged(record: R, *fields: str) -> R:
 
 
 def _refuse_other_files(folder: Path) -> None:
-    """An export is written anew by throwing the old one away, and nothing else must go with it."""
+    """Refuses a folder with other files, since an old export in it is deleted before a new one is written."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder for the export")
-    if _tells_of_export(folder / BEGUN):  # cut off
+    if _tells_of_export(folder / BEGUN):  # interrupted
         return
     made = read_manifest(folder) if _tells_of_export(folder / MANIFEST) else None
     ours = {MANIFEST, *made["files"]} if made else set()
     others = [name for name in folder_files(folder) if name not in ours]
     if others:
-        raise UserError(f"{folder} holds {others[0]}, which is of no export; name another folder, or an empty one")
+        raise UserError(f"{folder} holds {others[0]}, which no export wrote; name another folder, or an empty one")
 
 
 def _tells_of_export(mark: Path) -> bool:
@@ -268,18 +268,18 @@ def _tells_of_export(mark: Path) -> bool:
 
 
 def model_name(spec: str) -> str:
-    """A model as a configuration names it, without the path that leads to it on this machine."""
+    """A model's spec, with a local path reduced to its name."""
     kind, _, location = spec.partition(":")
     return f"{kind}:{_local_name(location)}"
 
 
 def source_name(spec: str) -> str:
-    """A source of images, likewise."""
+    """An image source's spec, with a local path reduced to its name."""
     return _local_name(spec) if Path(spec).is_absolute() else model_name(spec)
 
 
 def _local_name(location: str) -> str:
-    """Where something is, without the path that leads there on this machine."""
+    """A location, with a local path reduced to its name."""
     return Path(location).name if Path(location).is_absolute() else location
 
 

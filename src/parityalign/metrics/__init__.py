@@ -3,12 +3,12 @@
     anls("tea", ["Tea"]).value  ->  1.0
 
 Each metric follows one public implementation to the letter, named in its docstring: public evaluators disagree with
-one another, and a score with a rule of our own would compare with nothing.
+one another, and a score with a rule of our own would not be comparable.
 """
 
 import lazy_loader
 
-# At once, since each has the name of its module, which would otherwise stand in its place once it is loaded.
+# Imported eagerly, since each has the name of its module, which would otherwise shadow it once loaded.
 from parityalign.metrics.anls import anls
 from parityalign.metrics.chartqa_relaxed_accuracy import chartqa_relaxed_accuracy
 from parityalign.metrics.mpa_substring import mpa_substring

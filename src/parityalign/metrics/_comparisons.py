@@ -1,5 +1,5 @@
-"""What the distributions of the discrepancies are described with. scipy.stats takes half a second to import, so it is
-imported where there is something to describe."""
+"""Statistics of the discrepancies' distributions. Importing scipy.stats takes half a second, so it is imported on
+use."""
 
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from parityalign.metrics._statistics import Floats, cluster_sums, percentile_interval, resampled_means
 
 BINS = 10
-"""Of the calibration error; as many items in each."""
+"""Bins of the calibration error, with equal counts."""
 RESAMPLES = 1000
 
 
@@ -34,7 +34,7 @@ class Separation(NamedTuple):
     area: float
     """Area under the ROC curve: the chance that an item of the group has the larger number; ties count half."""
     interval: tuple[float, float] | None
-    """95 %, from a bootstrap over images. None: too few images to draw from."""
+    """95 %, from a bootstrap over images. None: too few images."""
     inside: int
     """Items of the group."""
     outside: int
@@ -42,7 +42,7 @@ class Separation(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """How well probabilities say how often one is right."""
+    """How well predicted probabilities match the share of right answers."""
 
     error: float
     """Expected calibration error, 0 to 1."""
@@ -54,7 +54,7 @@ class Calibration(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and percentiles; None of nothing."""
+    """Mean and percentiles; None for no values."""
     if not values:
         return None
     array = np.asarray(values, dtype=np.float64)
@@ -62,20 +62,20 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 class Item(NamedTuple):
-    """What may or may not belong to a group."""
+    """A value that does or does not belong to a group."""
 
     value: float
     inside: bool
     image: Hashable
-    """Items on one image share its luck."""
+    """The cluster: items on one image are correlated."""
 
 
 def separation(items: Sequence[Item], rng: np.random.Generator) -> Separation | None:
-    """How well their values tell the items of the group from the others; None where one side is empty.
+    """How well the values separate the group from the others (AUROC); None if one side is empty.
 
-    The area is the Mann-Whitney statistic over its largest possible value: the mean over the group of the share of the
-    others that lie below (Hanley and McNeil 1982, Radiology 143(1)). In the bootstrap the shares stay as they are and
-    the images are drawn, which is the first order of drawing everything anew (DeLong et al. 1988, Biometrics 44(3); for
+    The area is the Mann-Whitney statistic over its maximum: the mean over the group of the share of the others that
+    lie below (Hanley and McNeil 1982, Radiology 143(1)). The bootstrap keeps these shares fixed and resamples images,
+    a first-order approximation of recomputing them in each resample (DeLong et al. 1988, Biometrics 44(3); for
     clusters Obuchowski 1997, Biometrics 53(2)).
     """
     values = np.array([item.value for item in items], dtype=np.float64)
@@ -88,7 +88,7 @@ def separation(items: Sequence[Item], rng: np.random.Generator) -> Separation | 
     columns = np.column_stack([shares * chosen, chosen, shares * ~chosen, ~chosen]).astype(np.float64)
     sums, sizes = cluster_sums(columns, [item.image for item in items])
     means = resampled_means(sums, sizes, resamples=RESAMPLES, rng=rng)
-    both = means[(means[:, 1] > 0) & (means[:, 3] > 0)]  # draws with an item on both sides
+    both = means[(means[:, 1] > 0) & (means[:, 3] > 0)]  # resamples with an item on both sides
     replicates = np.clip(both[:, 0] / both[:, 1] + both[:, 2] / both[:, 3] - area, 0, 1)
     interval = percentile_interval(replicates) if len(sizes) > 1 and len(replicates) else None
     return Separation(area, interval, inside, outside, len(sizes))
@@ -106,7 +106,7 @@ def _shares_in_order(values: Floats, chosen: NDArray[np.bool_]) -> Floats:
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Spearman's; None where there are fewer than three items or one side has a single value."""
+    """Spearman's rank correlation; None for fewer than three items or a constant side."""
     if len(one) < 3 or len(set(one)) == 1 or len(set(other)) == 1:
         return None
     from scipy.stats import spearmanr  # noqa: PLC0415
@@ -115,11 +115,11 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | No
 
 
 def calibration(probabilities: Sequence[float], right: Sequence[bool]) -> Calibration | None:
-    """Expected calibration error over bins of equal count; None of nothing.
+    """Expected calibration error over bins of equal count; None for no items.
 
     The items are sorted by probability and cut into bins; the error is the mean over the items of the distance between
     their bin's mean probability and its share of right ones (Naeini et al. 2015, AAAI; equal-count bins as in Nixon et
-    al. 2019, arXiv:1904.01685). Items of one probability stand in their given order.
+    al. 2019, arXiv:1904.01685). Ties keep their given order.
     """
     if not probabilities:
         return None

@@ -7,6 +7,6 @@ def find_metric(name: str) -> Metric:
     """The metric of that name: a file in `metrics/`, or another package's.
 
     Raises:
-        UserError: There is none; the message names the near ones and all.
+        UserError: There is no such metric; the message suggests near names and lists all.
     """
     return load_part("metrics", name, Metric)

@@ -1,4 +1,4 @@
-"""What the metrics share: references that are there, and VQA accuracy as a count."""
+"""Shared by the metrics: checks of references, and VQA accuracy from a count of matches."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,14 +6,14 @@ from parityalign.core import Score, UserError
 
 
 def require_references(prediction: str | None, references: Sequence[str]) -> None:
-    """Refuses what is no list of references.
+    """Refuses anything but a non-empty list of references.
 
     Raises:
         UserError: There is no reference.
     """
-    # A text is a sequence of texts to Python and to mypy; its letters would be taken for references.
+    # To Python and mypy a text is a sequence of texts; its letters would be taken for references.
     if isinstance(references, str) or not references:
-        raise UserError(f"{references!r} came as references of {prediction!r}; give a list of one text or more")
+        raise UserError(f"the references of {prediction!r} are {references!r}; give a list of one text or more")
 
 
 def leave_one_out(compared: str, answers: Sequence[str], *, note: str = "") -> Score:
@@ -31,14 +31,14 @@ def leave_one_out(compared: str, answers: Sequence[str], *, note: str = "") -> S
 
 
 _DISSENT = "\x00"
-"""An annotator's answer that no model gives."""
+"""A filler for an annotator's answer that no model gives."""
 
 
 def nine_of_ten(score: Callable[[str, Sequence[str]], Score]) -> Callable[[str, str], Score]:
-    """VQA accuracy against one reference, as ten annotators might have given it: nine agree, one dissents.
+    """VQA accuracy against one reference, taken as given by nine of ten annotators.
 
     VQA accuracy leaves one annotator out, so a single reference scores 0 whatever the prediction; and its official form
-    compares raw texts where all ten agree, so "Tennis" would be wrong for "tennis". With nine of ten the answer itself
-    scores 1 under both.
+    compares raw texts where all ten agree, so "Tennis" would be wrong for "tennis". With nine of ten, the
+    reference itself scores 1 under both.
     """
     return lambda prediction, reference: score(prediction, [reference] * 9 + [_DISSENT])

@@ -2,7 +2,7 @@
 
     {"prediction": "coca cola", "answers": ["Coca-Cola", "coke"]}
 
-Other fields are allowed and travel along, so that a score can be joined with its question.
+Other fields are allowed and copied to the output, so that a score can be joined with its question.
 """
 
 import json
@@ -20,17 +20,17 @@ _EXPECTED = 'each line must be like {"prediction": "a text", "answers": ["a text
 def score_file(metric_name: str, path: Path) -> Iterator[dict[str, Any]]:
     """One row per case, in order: the case's own fields, then `score` (0 to 1), `compared` and `why`.
 
-    The file is streamed, blank lines are passed over, and a prediction of null is scored as an empty text.
+    The file is streamed, blank lines are skipped, and a prediction of null is scored as an empty text.
     The metric, the file and its first case are checked at once, the other lines as they come.
 
     Raises:
-        UserError: the metric is unknown, the file cannot be read or holds no case, or a line is no case (the
-            message has its number and what was found there).
+        UserError: the metric is unknown, the file cannot be read or is empty, or a line is not a case (the message
+            has its number and what was found there).
     """
     rows = _rows(find_metric(metric_name), path)
     first = next(rows, None)
     if first is None:
-        raise UserError(f"{path} holds no case; {_EXPECTED}")
+        raise UserError(f"{path} is empty; {_EXPECTED}")
     return chain([first], rows)
 
 
@@ -42,7 +42,7 @@ def _rows(metric: Metric, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines that are not blank, each with the words that say where it stands."""
+    """The lines that are not blank, each with its place for messages."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -57,7 +57,7 @@ def _read_case(line: bytes, where: str) -> dict[str, Any]:
         case = json.loads(line)
     except json.JSONDecodeError as problem:
         raise UserError(f"{where} is not JSON: {problem.msg} at column {problem.colno}; {_EXPECTED}") from problem
-    except (ValueError, RecursionError) as problem:  # not UTF-8, a number without end, nested without end
+    except (ValueError, RecursionError) as problem:  # not UTF-8, a huge number, nested too deeply
         raise UserError(f"{where} cannot be read as JSON: {problem}; {_EXPECTED}") from problem
     if not isinstance(case, dict):
         raise UserError(f"{where} is {_shown(case)}, not an object; {_EXPECTED}")
@@ -82,6 +82,6 @@ def _check_case(case: Mapping[str, Any], where: str) -> None:
 
 
 def _shown(value: object) -> str:
-    """The value as it stands in the file, cut where it is long."""
+    """The value as it is in the file, cut if it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:60]}..."

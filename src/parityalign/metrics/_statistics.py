@@ -1,8 +1,8 @@
-"""How sure a score is: bootstrap intervals and a paired test, both with the image as the unit of chance.
+"""Uncertainty of scores: bootstrap intervals and a paired test, both with the image as the sampling unit.
 
-Questions on one image share its luck, so images are drawn, not questions (a cluster bootstrap; Davison and
+Questions on one image are correlated, so images are resampled, not questions (a cluster bootstrap; Davison and
 Hinkley, "Bootstrap Methods and their Application", section 3.8). The scores of several models on the same
-questions are drawn together, which keeps their differences paired.
+questions are resampled together, which keeps their differences paired.
 """
 
 from collections.abc import Hashable, Sequence
@@ -18,11 +18,11 @@ LEVEL = 0.95
 """Coverage of all intervals."""
 
 _CELLS = 4_000_000
-"""Draws held in memory at once: 32 MB."""
+"""Random numbers held in memory at once: 32 MB."""
 
 
 def cluster_sums(scores: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
-    """Adds up the rows that belong to one cluster.
+    """Sums the rows of each cluster.
 
     Args:
         scores: One row per question, one column per measure; shape (questions, measures).
@@ -40,13 +40,13 @@ def cluster_sums(scores: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, 
 
 
 def resampled_means(sums: Floats, sizes: Floats, *, resamples: int, rng: np.random.Generator) -> Floats:
-    """Means per question over images drawn with replacement.
+    """Bootstrap replicates of the mean per question, with images drawn with replacement.
 
     Args:
         sums: Sums per image; shape (images, measures).
         sizes: Questions per image; shape (images,).
         resamples: How many times the images are drawn.
-        rng: Source of chance.
+        rng: Random number generator.
 
     Returns:
         Shape (resamples, measures).
@@ -74,14 +74,14 @@ def percentile_interval(replicates: Floats) -> tuple[float, float]:
 
 
 def share_interval(hits: Sequence[bool], clusters: Sequence[Hashable]) -> tuple[float, float]:
-    """Wilson's score interval of a share of cases that may hang together.
+    """Wilson's score interval for a share of correlated cases.
 
-    With n cases that vary as m independent ones would, it is Wilson's for m (Wilson 1927; Korn and Graubard 1998 for
-    the effective m). Where none or all of them are hits, which a bootstrap takes for certain, m is the number of
-    clusters, as if all cases of one shared its fate.
+    It uses the effective sample size m, the number of independent cases with the same variance (Wilson 1927; Korn and
+    Graubard 1998 for m). If none or all are hits, where a bootstrap interval has width 0, m is the number of clusters,
+    as if all cases of a cluster were identical.
 
     Args:
-        hits: Of each case whether it counts; one at least.
+        hits: For each case whether it is a hit; at least one case.
         clusters: The image of each case.
     """
     sums, sizes = cluster_sums(np.array(hits, dtype=np.float64)[:, None], clusters)
@@ -95,7 +95,7 @@ def share_interval(hits: Sequence[bool], clusters: Sequence[Hashable]) -> tuple[
 
 
 def sign_flip_p(differences: Floats, *, permutations: int, rng: np.random.Generator) -> float:
-    """Two-sided p value of a paired permutation test: if two models are alike, each image's sign is chance.
+    """Two-sided p value of a paired permutation test: under the null hypothesis each image's sign is random.
 
     The signs as observed count as one of the permutations, so the value is never 0 and the test keeps its
     level (Phipson and Smyth 2010).
@@ -103,7 +103,7 @@ def sign_flip_p(differences: Floats, *, permutations: int, rng: np.random.Genera
     Args:
         differences: After minus before, summed per image; shape (images,).
         permutations: How many times all signs are drawn.
-        rng: Source of chance.
+        rng: Random number generator.
     """
     moved = differences[differences != 0]
     if not len(moved):

@@ -1,12 +1,12 @@
-"""How VQA accuracy reads an answer before comparing it: the official way and the EvalAI way, quirks and all.
+"""How VQA accuracy normalises an answer before comparing it: the official rules and EvalAI's, quirks included.
 
     "Two dogs, barking."      -> official "2 dogs barking"        EvalAI "2 dogs barking"
     "1,000-2"                 -> official "10002"                 EvalAI "1000 2"
     "mcdonald's"              -> official "mcdonald's"            EvalAI "mcdonald 's"
 
 Sources: `vqaEval.py` of GT-Vision-Lab/VQA (a013f00), and `EvalAIAnswerProcessor` of facebookresearch/mmf
-(b0ffc7fb), which lmms-eval and LLaVA carry unchanged. What looks odd below is what they do; it is kept so
-that scores compare.
+(b0ffc7fb), which lmms-eval and LLaVA carry unchanged. Oddities below are theirs, kept so
+that scores are comparable.
 """
 
 import re
@@ -51,7 +51,7 @@ _SPELLINGS = """
 """
 # A token that lacks exactly one apostrophe of a spelling gets it back; "couldntve" lacks two and stays.
 # Of the original's 120 entries, two map to themselves (let's, she's) and four hold a capital I, which text in
-# lower case never has: they are left out. "somebody'd" is the wrong way round there too.
+# lower case never has: they are left out. "somebody'd" is reversed there too.
 _CONTRACTIONS = {
     spelling[:at] + spelling[at + 1 :]: spelling
     for spelling in _SPELLINGS.split()
@@ -61,27 +61,27 @@ _CONTRACTIONS = {
 
 
 def on_one_line(text: str) -> str:
-    """The text with newlines and tabs as spaces, outer whitespace cut off; carriage returns inside stay."""
+    """The text with newlines and tabs as spaces, outer whitespace stripped; inner carriage returns stay."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)
 def normalise_official(text: str) -> str:
-    """What the official script compares where the references differ; `text` comes from `on_one_line`."""
+    """The text that the official script compares if the references differ; `text` comes from `on_one_line`."""
     return _map_words(_strip_periods(_strip_marks(text)))
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)
 def normalise_evalai(text: str) -> str:
-    """What EvalAI's processor compares, from the text as it was typed."""
-    # Commas go first, so the digit-comma-digit rule of `_strip_marks` never applies on this way.
+    """The text that EvalAI's processor compares, from the raw text."""
+    # Commas are removed first, so the digit-comma-digit rule of `_strip_marks` never applies here.
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     return normalise_official(on_one_line(text))
 
 
 def _strip_marks(text: str) -> str:
-    """Deletes each mark that touches a space anywhere, makes the others spaces; one "1,000" deletes all."""
-    # Every decision is about the text as given, so the marks can be replaced in one go in any order.
+    """Deletes each mark that touches a space anywhere and replaces the others by spaces; one "1,000" deletes all."""
+    # Every decision depends on the original text only, so the marks can be replaced together in any order.
     marks = _MARKS.intersection(text)
     if not marks:
         return text

@@ -9,9 +9,9 @@ _RELAXED_TOLERANCE = 0.05
 
 
 def chartqa_relaxed_accuracy(prediction: str, references: Sequence[str]) -> Score:
-    """Within 5 % of a numeric label, else equal but for case (lmms-eval 75571cfe, pix2struct 945f27e).
+    """Within 5 % of a numeric label, else equal ignoring case (lmms-eval 75571cfe, pix2struct 945f27e).
 
-    The rule stands at the end of section 5.1 of the ChartQA paper, whose authors ship no scorer for it. Years
+    The rule is given at the end of section 5.1 of the ChartQA paper, whose authors ship no scorer for it. Years
     are numbers (2010 is right for 2014), "62%" is 0.62 and wrong for the label "62", and nothing is stripped:
     "Yes." is wrong for "Yes". Of several references the best one counts.
 
@@ -24,7 +24,7 @@ def chartqa_relaxed_accuracy(prediction: str, references: Sequence[str]) -> Scor
 
 def _relaxed(prediction: str, target: str) -> Score:
     predicted, labelled = _number(prediction), _number(target)
-    # A label of zero has no 5 % around it and is compared as text, so "0.0" is wrong for "0".
+    # A label of zero has no 5 % interval and is compared as text, so "0.0" is wrong for "0".
     if predicted is None or not labelled:
         same = prediction.lower() == target.lower()
         return Score(float(same), prediction.lower(), f"{'equals' if same else 'differs from'} {target!r}")

@@ -1,4 +1,4 @@
-"""The substring rule of the MPA paper: far laxer than any official metric, it never belongs in one column with them."""
+"""The substring rule of the MPA paper: far more lenient than official metrics, never shown in one column with them."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ def mpa_substring(prediction: str | None, references: Sequence[str]) -> Score:
     """The MPA paper's metric: the squeezed prediction contains the squeezed ground truth (vl2g/MPA 4e69e39).
 
     The ground truth is the most frequent reference; of equally frequent ones, the first. Beware: "2015"
-    contains "5", "nothing" contains "no", and everything contains a ground truth of which nothing is left.
+    contains "5", "nothing" contains "no", and everything contains a ground truth that is empty when squeezed.
     Long answers can only gain.
 
     Raises:

@@ -13,8 +13,8 @@ from parityalign.metrics._vqa_text import normalise_evalai
 def textvqa_accuracy(prediction: str, references: Sequence[str]) -> Score:
     """VQA accuracy with the EvalAI processor, which papers report on TextVQA (facebookresearch/mmf b0ffc7fb).
 
-    As in lmms-eval, any number of references will do; mmf insists on ten. A prediction of which nothing is
-    left, such as "A", matches the references of which nothing is left.
+    As in lmms-eval, any number of references is allowed; mmf requires ten. A prediction that normalises to an
+    empty text, such as "A", matches the references that do so too.
 
     Raises:
         UserError: there is no reference.

@@ -1,4 +1,4 @@
-"""Everything about a vision-language model that runs here or behind a server."""
+"""Vision-language models in this process and behind servers."""
 
 import lazy_loader
 

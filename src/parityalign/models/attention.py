@@ -1,9 +1,9 @@
-"""What a vision-language model attends to while it answers: read off, differentiably, at a few positions only.
+"""Attention of a vision-language model at a few token positions, recorded differentiably.
 
-The language model's attention function is wrapped for the time of a forward pass, by way of transformers' table of
-attention functions. The pass itself keeps its own function, fast or not; beside it, in the chosen layers, the weights
-of the asked positions alone are computed once more from the same queries and keys: (positions x tokens) numbers where
-a whole map would have (tokens x tokens).
+During a forward pass the language model's attention function is wrapped, through transformers' table of attention
+functions. The pass itself keeps its own (fast) function; in the chosen layers the weights of the requested positions
+are computed once more from the same queries and keys: (positions x tokens) numbers instead of (tokens x tokens) for a
+whole map.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,16 +20,16 @@ from parityalign.models.labels import IGNORE_INDEX
 from parityalign.models.versions import unknown_transformers
 
 _RECORDED = "parityalign_recorded"
-"""Name of the wrapped attention in transformers' tables, while one is there."""
+"""Name of the wrapped attention function in transformers' tables."""
 _CHOICE = "_attn_implementation_internal"
-"""Where a configuration keeps the name of its attention function; the setter beside it would change those below too."""
+"""Attribute with the name of a configuration's attention function; its public setter would also change sub-configs."""
 
 
 class AttentionRecorder:
-    """Gathers attention while a model runs inside `recording_attention`; made by it.
+    """Collects attention while a model runs inside `recording_attention`, which creates it.
 
     Attributes:
-        layers: The layers that are read, counted from 0.
+        layers: Indices of the recorded layers, from 0.
     """
 
     def __init__(self, layers: frozenset[int]) -> None:
@@ -40,42 +40,42 @@ class AttentionRecorder:
         self._seen: dict[int, torch.Tensor] = {}
 
     def select(self, positions: torch.Tensor | None) -> None:
-        """Sets what the next forward pass is recorded at.
+        """Sets the positions at which the next forward pass is recorded.
 
         Args:
-            positions: (rows, positions) places of the tokens that attend; any place, such as -1, where a row has fewer.
+            positions: (rows, positions) indices of the query tokens, padded with any index, such as -1.
                 None: the next pass is not recorded.
         """
         self._positions = positions
         self._seen = {}
 
     def begin_layer(self, token: object | None) -> None:
-        """Told before a layer works for which pass it does, by an object that all layers of a pass are given.
+        """Called before each layer, with an object that all layers of one pass share, to tell passes apart.
 
-        Gradient checkpointing runs the layers of each pass once more in the backward pass; those of a pass that was
-        recorded are recorded again, whatever pass was the last.
+        Gradient checkpointing runs the layers of each pass again in the backward pass; the layers of a recorded pass
+        are then recorded again, even if another pass came later.
 
         Args:
-            token: The object; None: the family has none, so it is taken for the last pass.
+            token: The object; None: the family has none, so the last pass is assumed.
         """
         self._here = self._positions
         if token is not None:
             _, self._here = self._passes.setdefault(id(token), (token, self._positions))
 
     def clear(self) -> None:
-        """Lets go of all passes so far: nothing of them will be run once more."""
+        """Forgets all passes so far: none of their layers will run again."""
         self._passes = {}
 
     @property
     def weights(self) -> torch.Tensor:
-        """(rows, positions, tokens): mean over the read layers and their heads, in float32 at least."""
+        """(rows, positions, tokens): mean over the recorded layers and their heads, in float32 or wider."""
         return torch.stack([self._seen[layer] for layer in sorted(self._seen)]).mean(dim=0)
 
     def mean_over_answers(self, lengths: torch.Tensor) -> torch.Tensor:
-        """What answers look at: the mean over their own tokens, the end token left out, which has nothing to look for.
+        """The attention of answers: the mean over their own tokens, without the end token.
 
         Args:
-            lengths: (rows,) how many positions each row has, the end token's among them.
+            lengths: (rows,) number of positions in each row, including the end token's.
 
         Returns:
             (rows, tokens)
@@ -87,14 +87,14 @@ class AttentionRecorder:
     def record(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float
     ) -> None:
-        """Computes the weights of one layer at the asked positions.
+        """Computes the attention weights of one layer at the requested positions.
 
         Args:
-            layer: Its number.
+            layer: Its index.
             query: (rows, heads, tokens, width), positions already encoded.
             key: (rows, key heads, tokens, width).
             mask: (rows or 1, 1, tokens, tokens), additive or boolean; None: causal.
-            scaling: Of the products.
+            scaling: Factor on the query-key products.
         """
         if self._here is None:
             return
@@ -110,31 +110,31 @@ class AttentionRecorder:
             allowed = mask.expand(rows, 1, -1, -1).gather(2, at)[..., :tokens]
             hidden = ~allowed if allowed.dtype == torch.bool else allowed < torch.finfo(allowed.dtype).min / 2
         weights = scores.masked_fill(hidden, -torch.inf).softmax(dim=-1).mean(dim=1)
-        # Run again in a backward pass they are computed, so that as much is saved as the first time, but not kept: with
-        # them would be kept what checkpointing is there to let go of.
+        # In a checkpointed re-run they are computed, so that as many tensors are saved as in the first run, but not
+        # stored: that would keep alive the memory that checkpointing is meant to free.
         if self._here is self._positions:
             self._seen.setdefault(layer, weights)
 
 
 @contextmanager
 def recording_attention(model: PreTrainedModel, layers: Sequence[int]) -> Iterator[AttentionRecorder]:
-    """Records what the language model of `model` attends to, in the forward passes inside the `with`.
+    """Records the attention of `model`'s language model in the forward passes inside the `with`.
 
-    With gradient checkpointing the backward passes have to be inside as well.
+    With gradient checkpointing the backward passes have to be inside too.
 
     Args:
         model: A vision-language model of transformers.
         layers: Which layers, such as `readable_layers(model)`.
 
     Raises:
-        UserError: The installed transformers chooses its attention function in a way that is not known.
+        UserError: The installed transformers selects its attention function in an unknown way.
     """
     config: Any = _decoder(model).config
     if not hasattr(config, _CHOICE):
         raise unknown_transformers("chooses its attention function")
     recorder, usual = AttentionRecorder(frozenset(layers)), config._attn_implementation
     modules = _text_layers(model)
-    # The family's plain function has no name in the table; the fused one computes the same from the same mask.
+    # The eager function is not in the table; sdpa computes the same from the same mask.
     attend = ALL_ATTENTION_FUNCTIONS["sdpa" if usual == "eager" else usual]
 
     def attend_and_record(
@@ -175,7 +175,7 @@ def recording_attention(model: PreTrainedModel, layers: Sequence[int]) -> Iterat
 
 
 def readable_layers(model: Any) -> list[int]:  # noqa: ANN401 - whichever class the family has
-    """The layers whose attention is read: the middle half, where answers look at the image most.
+    """The layers whose attention is recorded: the middle half, where answers attend to the image most.
 
     The first layers mix neighbours and the last ones write the next token (Chen et al. 2024, arXiv:2403.06764; Zhang
     et al. 2025, arXiv:2502.17422).
@@ -187,36 +187,36 @@ def readable_layers(model: Any) -> list[int]:  # noqa: ANN401 - whichever class 
     if not count or not model._supports_attention_backend:
         raise UserError(
             f"the attention of {type(model).__name__} cannot be read: its layers do not take their attention function "
-            "from transformers' table. Leave out of level.objective what needs it, such as the term 'attention'."
+            "from transformers' table. Remove the terms that need it, such as 'attention', from level.objective."
         )
     return list(range(count // 4, count - count // 4))
 
 
 def before_answers(labels: torch.Tensor) -> torch.Tensor:
-    """Where the tokens stand whose output is an answer's token.
+    """Positions of the tokens that predict the answers' tokens.
 
     Args:
         labels: (rows, tokens), `IGNORE_INDEX` outside the answers.
 
     Returns:
-        (rows, longest answer) places; -1 where an answer is shorter.
+        (rows, longest answer) positions; -1 where an answer is shorter.
     """
     found = [row.nonzero().flatten() for row in labels[:, 1:] != IGNORE_INDEX]
     return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=-1)
 
 
 def _text_layers(model: PreTrainedModel) -> dict[torch.nn.Module, int]:
-    """The attention modules of the language model, with the number of each."""
+    """The attention modules of the language model, with the index of each."""
     numbered = ((module, getattr(module, "layer_idx", None)) for module in _decoder(model).modules())
     return {module: number for module, number in numbered if isinstance(number, int) and hasattr(module, "scaling")}
 
 
 def _decoder(model: Any) -> Any:  # noqa: ANN401 - whichever class the family has
-    """The language model below the output head, also under an adapter's wrapper."""
+    """The language model without its output head, also under an adapter's wrapper."""
     return unwrapped(model).get_decoder()
 
 
 def unwrapped(model: Any) -> Any:  # noqa: ANN401 - whichever class the family has
-    """The model below an adapter's wrapper, where there is one."""
+    """The model without an adapter's wrapper."""
     inner = getattr(model, "get_base_model", None)
     return inner() if inner else model

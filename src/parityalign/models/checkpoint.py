@@ -1,6 +1,6 @@
-"""A model's files, looked at without loading them: in a folder, or on the Hugging Face hub at the commit of a run.
+"""Checks a model's files without loading them: in a folder, or on the Hugging Face hub at the commit of a run.
 
-What the hub has is kept in the local cache; once the files of a commit lie there, nothing here needs the network.
+Files of the hub are kept in the local cache; once those of a commit are there, no network is needed.
 """
 
 import json
@@ -17,7 +17,7 @@ from parityalign.config import LoadingSettings, is_path
 from parityalign.core import UserError, WorkFailed, out_of_reach
 
 INDEX = "model.safetensors.index.json"
-"""Says in which file each weight lies, where there are several."""
+"""Index of the file of each weight, if there are several."""
 WEIGHTS = "model.safetensors"
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 """Everything but the weights: configurations, tokenizer, chat template."""
@@ -36,15 +36,15 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def model_folder(location: str, loading: LoadingSettings, *, weights: bool) -> Path:
-    """Where a model's files lie: its own folder, or its commit in the cache, fetched from the hub if need be.
+    """The folder of a model's files: its own, or its commit in the cache, downloaded from the hub if needed.
 
     Args:
         location: Folder or `OWNER/NAME` on the hub.
-        loading: Which revision, and whether its code may come along.
-        weights: Whether the weights have to be there too; a download may be many gigabytes.
+        loading: The revision, and whether the model's code is included.
+        weights: Whether the weights are needed too; a download may be many gigabytes.
 
     Raises:
-        UserError: There is no such model, it may not be read, it lacks files, or the hub is out of reach.
+        UserError: There is no such model, it may not be read, it lacks files, or the hub cannot be reached.
         WorkFailed: The disk refused.
     """
     if is_path(location):
@@ -70,10 +70,10 @@ def _in_reach(address: str) -> bool:
 
 
 def check_model_folder(location: str) -> None:
-    """Refuses a folder that cannot be a vision-language model; anything that is no path may be a hub id.
+    """Refuses a folder that cannot be a vision-language model; anything that is not a path may be a hub id.
 
     Raises:
-        UserError: There is no such folder, or it lacks files; says which.
+        UserError: There is no such folder, or it lacks files; the message names them.
     """
     if not is_path(location):
         return
@@ -102,14 +102,14 @@ def _refuse_incomplete(location: str, names: list[str]) -> None:
                 "load it with transformers and save_pretrained."
             )
     if lacking:
-        raise UserError(f"{location} is no model folder: it lacks {' and '.join(lacking)}.\nExpected: {_EXPECTED}.")
+        raise UserError(f"{location} is not a model folder: it lacks {' and '.join(lacking)}.\nExpected: {_EXPECTED}.")
 
 
 def commit_of(name: str, loading: LoadingSettings) -> str:
-    """The commit that a model's branch, tag or newest state is; from the hub, or as last seen if it is out of reach.
+    """The commit of a model's branch, tag or default branch; from the hub, or from the cache if it cannot be reached.
 
     Raises:
-        UserError: There is no such model or revision, or the hub is out of reach and nothing was seen before.
+        UserError: There is no such model or revision, or the hub cannot be reached and the cache has none.
     """
     if loading.commit:
         return loading.commit
@@ -121,15 +121,15 @@ def commit_of(name: str, loading: LoadingSettings) -> str:
 
 
 def fetched(name: str, loading: LoadingSettings, *, weights: bool) -> Path:
-    """The folder of the cache with a model's files, downloaded if they are not there.
+    """The folder of a model's files in the cache, downloaded if they are missing.
 
     Args:
         name: `OWNER/NAME` on the hub.
-        loading: Which revision, and whether its code may come along.
-        weights: Whether the weights too, which may be many gigabytes.
+        loading: The revision, and whether the model's code is included.
+        weights: Whether to include the weights, which may be many gigabytes.
 
     Raises:
-        UserError: There is no such model, it may not be read, or the hub is out of reach.
+        UserError: There is no such model, it may not be read, or the hub cannot be reached.
         WorkFailed: The disk refused.
     """
     commit = commit_of(name, loading)
@@ -138,7 +138,7 @@ def fetched(name: str, loading: LoadingSettings, *, weights: bool) -> Path:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """The files that hold a model's weights, as its index names them, there or not.
+    """The files of a model's weights by its index, existing or not.
 
     Raises:
         UserError: The index is damaged.
@@ -153,14 +153,14 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def refuse_damaged(location: str, folder: Path) -> None:
-    """Refuses weights that are cut off or none at all, as the heads of their files show; those not there are passed by.
+    """Refuses truncated or invalid weight files, by their headers; missing files are skipped.
 
     Args:
-        location: What the user calls the model.
-        folder: Where its files lie.
+        location: The model in messages.
+        folder: The folder of its files.
 
     Raises:
-        UserError: Some are damaged; names their files.
+        UserError: Some are damaged; the message names the files.
     """
     damaged = ", ".join(_damaged(folder))
     if damaged:
@@ -179,7 +179,7 @@ def _damaged(folder: Path) -> Iterator[str]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object that one of a model's files holds.
+    """The JSON object in one of a model's files.
 
     Raises:
         UserError: The file cannot be read, or holds something else.
@@ -198,14 +198,14 @@ def _broken(path: Path, why: str) -> UserError:
 
 
 def published_files(name: str, loading: LoadingSettings) -> dict[str, int]:
-    """The names and sizes (bytes) of a model's files on the hub; as last seen if the hub is out of reach.
+    """The names and sizes (bytes) of a model's files on the hub; from the cache if it cannot be reached.
 
     Raises:
         UserError: As `fetched`.
     """
     from huggingface_hub import get_cached_repo_tree  # noqa: PLC0415
 
-    fetched(name, loading, weights=False)  # notes the list
+    fetched(name, loading, weights=False)  # caches the list
     commit = commit_of(name, loading)
     with _answers(name, commit):
         return {file.path: file.size for file in get_cached_repo_tree(name, revision=commit)}
@@ -215,7 +215,7 @@ def _snapshot(name: str, commit: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
     with _answers(name, commit):
-        # Folders below hold copies for other programs (ONNX, the original format), often as large again.
+        # Subfolders hold copies for other programs (ONNX, the original format), often of the same size.
         return Path(snapshot_download(name, revision=commit, allow_patterns=patterns, ignore_patterns=["*/*"]))
 
 
@@ -234,19 +234,19 @@ def _answers(name: str, revision: str | None) -> Iterator[None]:
         ) from problem
     except errors.RepositoryNotFoundError as problem:
         raise UserError(
-            f"there is no model {name} on the hub ({page}), or it is private.\nLook at its name; for a private one log "
+            f"there is no model {name} on the hub ({page}), or it is private.\nCheck its name; for a private one log "
             "in: hf auth login; a folder is written with a dot or a slash in front: hf:./folder"
         ) from problem
     except errors.RevisionNotFoundError as problem:
         raise UserError(f"the model {name} has no revision {revision!r}; its branches and tags: {page}") from problem
     except errors.HFValidationError as problem:
         raise UserError(
-            f"{name!r} is no name of a model on the hub, which is OWNER/NAME, such as Qwen/Qwen2-VL-2B-Instruct."
+            f"{name!r} is not the name of a model on the hub; write OWNER/NAME, such as Qwen/Qwen2-VL-2B-Instruct."
         ) from problem
     except out_of_reach() as problem:
         raise UserError(
-            f"the model {name} is not, or not whole, in this machine's cache ({constants.HF_HUB_CACHE}), and the hub "
-            "cannot be reached.\nLook at the network and at HF_HUB_OFFLINE; or download it elsewhere and name the "
+            f"the model {name} is missing or incomplete in the local cache ({constants.HF_HUB_CACHE}), and the hub "
+            "cannot be reached.\nCheck the network and HF_HUB_OFFLINE; or download it on another machine and name the "
             f"folder: hf:./folder (there: hf download {name} --local-dir folder)"
         ) from problem
     except errors.HfHubHTTPError as problem:

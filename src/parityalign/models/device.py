@@ -1,4 +1,4 @@
-"""What this machine computes with: device, precision, attention and quantised weights for a model that is loaded."""
+"""Device, precision, attention and quantisation of a model on this machine."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -11,28 +11,28 @@ from parityalign.config import LoadingSettings
 from parityalign.core import UserError, missing_package
 
 SMALLER = (
-    "What would help, in `loading` of the run (docs/settings.md): dtype: bfloat16; quantise: 4bit; device_map: auto, "
-    "which uses all GPUs and the memory; fewer `max_pixels`; or a smaller model."
+    "These settings in `loading` reduce memory (docs/settings.md): dtype: bfloat16; quantise: 4bit; device_map: auto, "
+    "which uses all GPUs and CPU memory; fewer `max_pixels`. Or use a smaller model."
 )
-"""The end of a message that a model does not fit."""
+"""Advice in messages that a model does not fit into memory."""
 _NO_MEMORY = ("out of memory", "can't allocate memory")
-"""What torch says in a plain RuntimeError where accelerate does not know its wording."""
+"""Texts of torch's plain RuntimeErrors for memory that accelerate does not recognise."""
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether this is what is raised, on some device, when memory has run out."""
+    """Whether an exception means that memory ran out, on any device."""
     said = str(problem)
     known = isinstance(problem, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(RuntimeError(said))
     return known or any(words in said.lower() for words in _NO_MEMORY)
 
 
 def this_device() -> str:
-    """Where a model goes that is not spread over several places."""
+    """The device of a model that is not spread over several."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def dtype_of(loading: LoadingSettings) -> torch.dtype:
-    """What a model's numbers are kept in; `auto` comes to what this machine multiplies fast and safely."""
+    """The precision of a model's weights; `auto` picks what is fast and safe on this machine."""
     if loading.dtype != "auto":
         found: torch.dtype = getattr(torch, loading.dtype)
         return found
@@ -49,7 +49,7 @@ def bf16_is_fast(on_gpu: bool) -> bool:
 
 
 def placement(loading: LoadingSettings, dtype: torch.dtype | None) -> dict[str, Any]:
-    """In what, where and how the model computes, as arguments of `from_pretrained`."""
+    """Precision, device and attention as arguments of `from_pretrained`."""
     asked: dict[str, Any] = {"dtype": dtype or dtype_of(loading)}
     if loading.attention != "auto":
         asked["attn_implementation"] = loading.attention
@@ -57,12 +57,12 @@ def placement(loading: LoadingSettings, dtype: torch.dtype | None) -> dict[str, 
         asked["device_map"] = loading.device_map
     if loading.quantise:
         asked["quantization_config"] = quantisation(loading, asked["dtype"])
-        asked.setdefault("device_map", {"": this_device()})  # such weights cannot be moved afterwards
+        asked.setdefault("device_map", {"": this_device()})  # quantised weights cannot be moved afterwards
     return asked
 
 
 def quantisation(loading: LoadingSettings, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """How bitsandbytes keeps the weights; 4 bits as in QLoRA (Dettmers et al. 2023, arXiv:2305.14314)."""
+    """Quantisation by bitsandbytes; 4 bits as in QLoRA (Dettmers et al. 2023, arXiv:2305.14314)."""
     make: Any = BitsAndBytesConfig  # untyped
     if loading.quantise == "8bit":
         return make(load_in_8bit=True)  # type: ignore[no-any-return]
@@ -72,10 +72,10 @@ def quantisation(loading: LoadingSettings, dtype: torch.dtype) -> BitsAndBytesCo
 
 
 def refuse_machine(loading: LoadingSettings) -> None:
-    """Refuses settings that this machine lacks something for.
+    """Refuses settings that need something that this machine lacks.
 
     Raises:
-        UserError: Says what is missing and how to get it.
+        UserError: Something is missing; the message says how to get it.
     """
     if loading.quantise and find_spec("bitsandbytes") is None:
         raise missing_package(f"quantise: {loading.quantise}", "bitsandbytes", "'parityalign[quantised]'")

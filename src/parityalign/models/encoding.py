@@ -1,4 +1,4 @@
-"""How an image and a prompt become a model's input: one way, for generating and for training alike.
+"""Encodes an image and a prompt as a model's input, the same way for generation and training.
 
 Written against transformers' processors without importing them, so that it needs no torch; arrays are NumPy's.
 """
@@ -20,13 +20,13 @@ from parityalign.data import Unfit, read_picture
 Array = NDArray[Any]
 _PER_TOKEN = ("input_ids", "token_type_ids", "mm_token_type_ids")
 _MADE_HERE = ("attention_mask", "labels")
-"""What processors give too, but batches make themselves; PaliGemma's gives labels, for a prompt without an answer."""
+"""Outputs of processors that are replaced by our own; PaliGemma's gives labels even for a prompt without an answer."""
 _PADDING = {"labels": -100}
-"""What fills up a row, besides the tokens themselves; 0 where nothing is said. -100: no loss, as torch has it."""
+"""Padding values of per-token inputs other than the tokens; 0 by default. -100: no loss, as in torch."""
 
 
 class Tokenizer(Protocol):
-    """What is needed of one of transformers' tokenizers."""
+    """The methods of transformers' tokenizers that are used."""
 
     bos_token: str | None
     eos_token_id: int | None
@@ -35,14 +35,14 @@ class Tokenizer(Protocol):
     added_tokens_decoder: dict[int, Any]
 
     def __call__(self, text: str, *, add_special_tokens: bool, return_offsets_mapping: bool = False) -> dict[str, Any]:
-        """Text to `input_ids` and, where asked, `offset_mapping`: start and end of each in the text."""
+        """Text to `input_ids` and, on request, `offset_mapping`: start and end of each in the text."""
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
         """Ids to text."""
 
 
 class Processor(Protocol):
-    """What is needed of one of transformers' processors."""
+    """The methods of transformers' processors that are used."""
 
     tokenizer: Tokenizer
 
@@ -52,20 +52,20 @@ class Processor(Protocol):
     def __call__(
         self, *, images: list[Image.Image], text: list[str], return_tensors: str, add_special_tokens: bool
     ) -> dict[str, Any]:
-        """Everything that the model takes."""
+        """All model inputs."""
 
     def save_pretrained(self, save_directory: Path) -> object:
         """Writes the processor's files into a folder."""
 
 
 class GenerationEnds(Protocol):
-    """What is needed of transformers' `GenerationConfig`."""
+    """The attributes of transformers' `GenerationConfig` that are used."""
 
     eos_token_id: int | list[int] | None
 
 
 class Pieces(NamedTuple):
-    """A text in tokens."""
+    """A tokenized text."""
 
     ids: list[int]
     ends: list[int]
@@ -74,14 +74,14 @@ class Pieces(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoded:
-    """One image with its text, as one model takes it in."""
+    """One image with its text, as input of one model."""
 
     per_token: dict[str, list[int]]
-    """`input_ids` with the image's placeholders spelt out, and what else goes along with every token."""
+    """`input_ids` with the image's placeholders expanded, and other per-token inputs."""
     image: dict[str, Array]
-    """`pixel_values` and, in some families, sizes or grids; the first axis is tiles or patches."""
+    """`pixel_values` and, for some families, sizes or grids; the first axis is tiles or patches."""
     size: tuple[int, int] = (0, 0)
-    """Width and height of the picture itself, in pixels."""
+    """Width and height of the original image, in pixels."""
 
     @property
     def tokens(self) -> list[int]:
@@ -93,10 +93,10 @@ class Prompter:
     """Writes chats for one model.
 
     Attributes:
-        special_tokens: Texts that the model does not read as plain text.
-        answer_marks: What goes along with an answer's tokens, besides zeros. A processor that takes an answer apart
-            from its prompt, as PaliGemma's does, marks it with 1: what has 0 there is read in both directions, so an
-            answer would see its own end while it is learnt.
+        special_tokens: Texts that the tokenizer does not read as plain text.
+        answer_marks: Nonzero per-token inputs of an answer's tokens. A processor that tells the answer from
+            its prompt, as PaliGemma's does, marks it with 1: tokens with 0 attend in both directions, so an answer
+            would see its own end in training.
     """
 
     def __init__(self, processor: Processor) -> None:
@@ -107,7 +107,7 @@ class Prompter:
         self._special = re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))))
 
     def chat(self, prompt: str, answer: str | None = None) -> str:
-        """The text of a chat: the image, the prompt, then the place for the answer, or the answer."""
+        """The text of a chat: the image, the prompt, then the generation prompt or the given answer."""
         content = [{"type": "image"}, {"type": "text", "text": self._plain(prompt)}]
         turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if answer is not None:
@@ -116,30 +116,30 @@ class Prompter:
         return self._processor.apply_chat_template(turns, add_generation_prompt=answer is None)
 
     def encode(self, image: Image.Image, prompt: str) -> Encoded:
-        """The model's input up to the place where its answer begins."""
+        """The model's input up to the beginning of its answer."""
         text = self.chat(prompt)
         features = self._processor(
             images=[image], text=[text], return_tensors="pt", add_special_tokens=self._adds_special_tokens(text)
         )
-        # Through `np.asarray`: image processors with a torchvision backend return nothing but torch tensors.
+        # `np.asarray`, since image processors with a torchvision backend return only torch tensors.
         per_token = {key: np.asarray(features[key])[0].tolist() for key in _PER_TOKEN if key in features}
         rest = features.keys() - {*_PER_TOKEN, *_MADE_HERE}
         return Encoded(per_token, {key: np.asarray(features[key]) for key in sorted(rest)}, image.size)
 
     def tokens(self, prompt: str) -> list[int]:
-        """The tokens of the chat up to the place of the answer, with one placeholder for the image."""
+        """The tokens of the chat up to the answer, with one placeholder for the image."""
         text = self.chat(prompt)
         read = self._processor.tokenizer(text, add_special_tokens=self._adds_special_tokens(text))
         return list(read["input_ids"])
 
     def answer_pieces(self, encoded: Encoded, prompt: str, lead: str, answer: str) -> Pieces:
-        """The tokens of `lead + answer` where they follow the prompt, whose own tokens (`encoded`) stay as they are."""
+        """The tokens of `lead + answer` after the prompt, whose own tokens (`encoded`) stay unchanged."""
         text, said = self.chat(prompt), lead + self._plain(answer)
         before, whole = self._pieces(text).ids, self._pieces(text + said)
         start, first = len(text + lead), len(before)
         if whole.ids[:first] != before or encoded.tokens[-1] != before[-1]:
-            # A tokenizer that merges across the border would change the prompt, and PaliGemma's processor ends the
-            # prompt with a line's end that is not in the chat; then the answer is read on its own.
+            # A tokenizer that merges across the boundary would change the prompt, and PaliGemma's processor appends a
+            # newline to the prompt that is not in the chat; then the answer is tokenized alone.
             whole, start, first = self._pieces(said, begun=True), len(lead), 0
         ends = [min(max(0, end - start), len(answer)) for end in whole.ends[first:]]
         return Pieces(whole.ids[first:], ends)
@@ -150,19 +150,19 @@ class Prompter:
         return Pieces(list(read["input_ids"]), [end for _, end in read["offset_mapping"]])
 
     def _adds_special_tokens(self, text: str) -> bool:
-        """Whether the tokenizer has to begin the text as it begins every text; some chat templates do so already."""
+        """Whether the tokenizer has to add its start token; some chat templates write it already."""
         begin = self._processor.tokenizer.bos_token
         return not (begin and text.startswith(begin))
 
     def _plain(self, text: str) -> str:
-        """The text with a space inside every special token, so that a question cannot hold an image's place."""
+        """The text with a space inside every special token, so that a question cannot hold an image placeholder."""
         if not self.special_tokens:
             return text
         return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 def read_image(path: str) -> Image.Image:
-    """The image as intake saw it: see `pictures.py`.
+    """The image as intake saw it: see `data/images.py`.
 
     Raises:
         WorkFailed: The file is gone or can no longer be decoded.
@@ -174,7 +174,7 @@ def read_image(path: str) -> Image.Image:
 
 
 def stack(rows: Sequence[Encoded], *, pad_token: int, side: Literal["left", "right"]) -> dict[str, Array]:
-    """Rows side by side: per-token values (rows, longest row), filled up at one side, and the images' arrays."""
+    """A batch: per-token values (rows, longest row), padded at one side, and the images' arrays."""
     longest = max(len(row.tokens) for row in rows)
 
     def filled(values: list[int], fill: int) -> list[int]:
@@ -190,7 +190,7 @@ def stack(rows: Sequence[Encoded], *, pad_token: int, side: Literal["left", "rig
 
 
 def stack_images(images: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    """The arrays of several images joined along the first axis, filled up with zeros where their shapes differ."""
+    """The arrays of several images concatenated along the first axis, zero-padded where their shapes differ."""
     return {key: _joined([image[key] for image in images]) for key in images[0]}
 
 
@@ -201,7 +201,7 @@ def _joined(arrays: list[Array]) -> Array:
 
 
 def stop_tokens(tokenizer: Tokenizer, generation_config: GenerationEnds) -> list[int]:
-    """The ids that end a reply: those of the model's generation settings and the tokenizer's own end token."""
+    """The ids that end a reply: those of the generation config and the tokenizer's end token."""
     ends = generation_config.eos_token_id
     listed = ends if isinstance(ends, list) else [ends]
     return list(dict.fromkeys(end for end in (*listed, tokenizer.eos_token_id) if end is not None))
@@ -211,5 +211,5 @@ def _special_tokens(processor: Processor) -> frozenset[str]:
     tokenizer = processor.tokenizer
     added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
     places = (getattr(processor, f"{medium}_token", None) for medium in ("image", "video", "audio"))
-    # A single character (some tokenizers pad with "!") cannot be told from plain text, nor be broken by a space.
+    # A single character (some tokenizers pad with "!") is plain text, and a space cannot break it.
     return frozenset(token for token in (*added, *tokenizer.all_special_tokens, *places) if token and len(token) > 1)

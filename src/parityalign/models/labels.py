@@ -1,6 +1,6 @@
-"""A model's input with its answer behind the prompt: one way, for training and for scoring.
+"""A model's input with the answer after the prompt, the same for training and for scoring.
 
-The prompt's tokens are those of inference. Behind them stand the answer's tokens and the token that ends a reply.
+The prompt's tokens are those of inference, followed by the answer's tokens and the end token.
 """
 
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from parityalign.core import UserError
 from parityalign.models.encoding import Encoded, Processor, Prompter
 
 IGNORE_INDEX = -100
-"""Label of a token that is not to be learnt, as torch's cross-entropy has it."""
+"""Label of a token without loss, as in torch's cross-entropy."""
 _PROBE = ("What is it?", "42")
 
 
@@ -21,28 +21,28 @@ class LabelledRow:
     encoded: Encoded
     """The whole row; its `labels` hold the answer's tokens and the end token, else `IGNORE_INDEX`."""
     ends: list[int]
-    """For each labelled token: where in the answer's text it ends, in characters."""
+    """For each labelled token: its end in the answer's text, in characters."""
 
 
 class LabelEncoder:
-    """Writes answers behind prompts for one model.
+    """Appends answers to prompts for one model.
 
     Attributes:
         prompter: Writes the prompts.
-        lead: What the chat template writes between the place for the answer and the answer; mostly nothing.
+        lead: Text of the chat template between the generation prompt and the answer; usually empty.
         end_token: The id that ends an answer in training and stops generation.
-        pad_token: The id that fills rows up.
+        pad_token: The id of padding.
     """
 
     def __init__(self, processor: Processor, stop: Collection[int]) -> None:
-        """Finds out how the chat template ends an answer.
+        """Detects how the chat template ends an answer.
 
         Args:
             processor: The model's.
             stop: The ids that stop its generation.
 
         Raises:
-            UserError: Nothing stops the model, so there is no end to an answer.
+            UserError: The model has no end token.
         """
         tokenizer = processor.tokenizer
         if not stop:
@@ -62,9 +62,9 @@ class LabelEncoder:
         """The row of a prompt with its answer.
 
         Args:
-            encoded: The prompt's, from `prompter.encode`.
-            prompt: The text that it was made of.
-            answer: What the model is to say.
+            encoded: The encoded prompt, from `prompter.encode`.
+            prompt: Its text.
+            answer: The answer's text.
         """
         said = self.prompter.answer_pieces(encoded, prompt, self.lead, answer)
         tokens = [*said.ids, self.end_token]
@@ -76,7 +76,7 @@ class LabelEncoder:
 
 
 def _around_answer(prompter: Prompter) -> tuple[str, str]:
-    """What the chat template writes before and after an answer, beyond the prompt that asks for it."""
+    """Texts that the chat template writes before and after an answer, beyond the generation prompt."""
     asked, whole = prompter.chat(_PROBE[0]), prompter.chat(*_PROBE)
     lead, found, tail = whole[len(asked) :].partition(_PROBE[1])
     if not whole.startswith(asked) or not found or lead.strip():

@@ -1,4 +1,4 @@
-"""Opens Hugging Face models and processors: one way for answering, for training and for planning."""
+"""Opens Hugging Face models and processors, the same way for inference, training and planning."""
 
 import logging as python_logging
 import re
@@ -37,14 +37,14 @@ _CLASS = "AutoModelForImageTextToText"
 
 
 def check_model(location: str, loading: LoadingSettings = AS_IT_IS) -> None:
-    """Refuses what could not be opened, as far as it shows without the weights.
+    """Refuses a model that cannot be opened, as far as can be checked without its weights.
 
     Args:
         location: Hugging Face folder or hub id.
         loading: How it would be loaded.
 
     Raises:
-        UserError: It is missing or damaged, is no vision-language model, has no chat template, or this machine lacks
+        UserError: It is missing or damaged, is not a vision-language model, has no chat template, or this machine lacks
             something.
     """
     refuse_machine(loading)
@@ -58,10 +58,10 @@ def open_processor(location: str, loading: LoadingSettings = AS_IT_IS) -> Proces
 
     Args:
         location: Hugging Face folder or hub id.
-        loading: Which revision, how many pixels.
+        loading: The revision and the limit of pixels.
 
     Raises:
-        UserError: There is none, or it has no chat template, or the limit is below what the family looks at.
+        UserError: There is no processor or no chat template, or the limit is below the family's minimum.
     """
     quieten()
     folder = model_folder(location, loading, weights=False)
@@ -72,12 +72,12 @@ def open_processor(location: str, loading: LoadingSettings = AS_IT_IS) -> Proces
         raise UserError(
             f"the model {location} takes no images: its processor is a {type(processor).__name__}. {_WANTED}"
         )
-    if processor.chat_template is None:  # some families keep it with the tokenizer
+    if processor.chat_template is None:  # some families store it with the tokenizer
         processor.chat_template = processor.tokenizer.chat_template
     if processor.chat_template is None:
         raise UserError(
             f"the model {location} has no chat template, so no prompt can be written for it.\n"
-            "Take a variant that was tuned for chats (often called -it, -Instruct or -chat), or write its template to "
+            "Use a variant that was tuned for chat (often called -it, -Instruct or -chat), or write its template to "
             "chat_template.jinja in a copy of its folder."
         )
     if loading.max_pixels:
@@ -87,10 +87,10 @@ def open_processor(location: str, loading: LoadingSettings = AS_IT_IS) -> Proces
 
 
 def open_config(location: str, loading: LoadingSettings = AS_IT_IS) -> PreTrainedConfig:
-    """The configuration of a vision-language model, in step with a processor of the same settings.
+    """The configuration of a vision-language model, consistent with a processor of the same settings.
 
     Raises:
-        UserError: It is missing, or of no vision-language model.
+        UserError: It is missing, or is not of a vision-language model.
     """
     folder = model_folder(location, loading, weights=False)
     _refuse_foreign_code(location, folder, loading)
@@ -99,7 +99,7 @@ def open_config(location: str, loading: LoadingSettings = AS_IT_IS) -> PreTraine
     known = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or _CLASS in (getattr(config, "auto_map", None) or {})
     if not known:
         named = ", ".join(config.architectures or [type(config).__name__])
-        raise UserError(f"{location} is no vision-language model but a {named} ({config.model_type}). {_WANTED}")
+        raise UserError(f"{location} is not a vision-language model but a {named} ({config.model_type}). {_WANTED}")
     if loading.max_pixels:
         reader: Any = open_processor(location, loading)
         if grids := shared_grids(reader.image_processor):
@@ -116,10 +116,10 @@ def open_model(
         location: Hugging Face folder or hub id.
         loading: How it is loaded.
         weights: A folder with other weights of the same architecture, such as a checkpoint.
-        dtype: What training needs, whatever `loading` says. None: as `loading` says.
+        dtype: Overrides the precision of `loading`, for training. None: as in `loading`.
 
     Raises:
-        UserError: It is missing, no vision-language model with safetensors, or does not fit.
+        UserError: It is missing, is not a vision-language model with safetensors, or does not fit into memory.
     """
     quieten()
     refuse_machine(loading)
@@ -146,7 +146,7 @@ def open_model(
 
 
 def _channels_last(model: torch.nn.Module) -> None:
-    """Convolutional towers run about 1.4 times as fast on a CPU with this order; it changes nothing else."""
+    """Stores convolution weights channels-last, with which towers run about 1.4 times as fast on a CPU."""
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):  # not Conv3d, which cuts Qwen-VL's patches and refuses it
             convolution: Any = module
@@ -154,7 +154,7 @@ def _channels_last(model: torch.nn.Module) -> None:
 
 
 def described(model: Any, processor: Any) -> dict[str, str]:  # noqa: ANN401 - untyped classes
-    """What the numbers of an opened model hang on besides its files, for manifests."""
+    """What the outputs of an opened model depend on besides its files, for manifests."""
     return {
         "class": type(model).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -167,7 +167,7 @@ def described(model: Any, processor: Any) -> dict[str, str]:  # noqa: ANN401 - u
 
 
 def quieten() -> None:
-    """Keeps transformers' warnings and progress bars off the terminal, which belongs to the command line."""
+    """Keeps transformers' warnings and progress bars off the terminal."""
     chatter: Any = logging
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
@@ -177,13 +177,13 @@ def quieten() -> None:
 
 
 _WANTED = (
-    "Needed is one that transformers opens as an image-text-to-text model (AutoModelForImageTextToText), such as "
+    "Use one that transformers opens as an image-text-to-text model (AutoModelForImageTextToText), such as "
     "Qwen/Qwen2-VL-2B-Instruct."
 )
 
 
 def _refuse_foreign_code(location: str, folder: Path, loading: LoadingSettings) -> None:
-    """Refuses a family that transformers does not know, since its code would have to come from elsewhere."""
+    """Refuses a family that transformers does not know, or whose own code was not allowed."""
     content = read_object(folder / "config.json")
     family, code = content.get("model_type"), content.get("auto_map") or {}
     if family in CONFIG_MAPPING or (loading.remote_code and _CLASS in code):
@@ -196,10 +196,10 @@ def _refuse_foreign_code(location: str, folder: Path, loading: LoadingSettings) 
     if _CLASS not in code:
         raise UserError(
             f"the model {location} comes with code of its own, which offers {', '.join(sorted(code))} but no {_CLASS}. "
-            "Look for the same model in the form of transformers (often called -hf)."
+            "Look for the same model in transformers' format (often called -hf)."
         )
     raise UserError(
-        f"the model {location} needs Python code of its own ({code[_CLASS]}), which is not run unasked.\n"
+        f"the model {location} needs Python code of its own ({code[_CLASS]}), which is not run by default.\n"
         "If you have read it and trust it: set loading.student.remote_code: true (or loading.teacher.remote_code, "
         "whichever it is)."
     )
@@ -207,12 +207,12 @@ def _refuse_foreign_code(location: str, folder: Path, loading: LoadingSettings) 
 
 @contextmanager
 def _in_words(location: str, what: str, folder: Path | None = None) -> Iterator[None]:
-    """Says in words why something cannot be loaded."""
+    """Turns errors of loading into messages for the user."""
     try:
         yield
     except SafetensorError as problem:
         if folder:
-            refuse_damaged(location, folder)  # names the files, which the problem itself does not
+            refuse_damaged(location, folder)  # names the files, unlike the exception
         raise UserError(f"cannot load {what} {location}: damaged: {problem}.\nCopy or download it again.") from problem
     except ImportError as problem:
         raise UserError(
@@ -229,7 +229,7 @@ def _first_line(problem: BaseException) -> str:
 
 
 def _install_line(problem: ImportError) -> str:
-    """What to type to get a missing package, as the error itself says or by its name."""
+    """The command that installs a missing package, from the error's text or the package's name."""
     said = re.search(r"pip install [\w\[\]., -]*\w", str(problem))
     named = f"pip install {problem.name.partition('.')[0]}" if problem.name else "see the line above"
     return f"Install it: {said[0] if said else named}"

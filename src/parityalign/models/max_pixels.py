@@ -1,7 +1,7 @@
-"""Limits how many pixels of an image a model looks at, whatever its family calls that.
+"""Limits the pixels of an image, whatever the family's setting is called.
 
-Counted are the pixels that go into the vision tower, since they decide how many tokens an image takes: all tiles, and
-the small copy of the whole image beside them where the family adds one.
+The count is of pixels that enter the vision tower, since they decide how many tokens an image takes: all tiles, and
+the small copy of the whole image where the family adds one.
 """
 
 from math import isqrt
@@ -11,10 +11,10 @@ from parityalign.core import UserError
 
 
 def limit_pixels(image_processor: Any, pixels: int) -> None:  # noqa: ANN401 - each family has its own, untyped
-    """Changes an image processor so that no image costs more than so many pixels; never raises what it takes.
+    """Changes an image processor so that no image takes more than so many pixels; never raises its limit.
 
     Raises:
-        UserError: It always looks at more, or in a way that is not known here.
+        UserError: Its minimum is higher, or its family is not known here.
     """
     kind, size = type(image_processor).__name__, dict(image_processor.size or {})
     if hasattr(image_processor, "merge_size"):
@@ -29,20 +29,20 @@ def limit_pixels(image_processor: Any, pixels: int) -> None:  # noqa: ANN401 - e
         _refuse_below(kind, _fixed_area(image_processor), pixels)
     else:
         raise UserError(
-            f"max_pixels is {pixels}, but how to limit them in a {kind} with size {size} is not known here. "
+            f"max_pixels is {pixels}, but parityalign cannot limit the pixels of a {kind} with size {size}. "
             "Leave the setting out, or make the images smaller."
         )
 
 
 def shared_grids(image_processor: Any) -> list[list[int]] | None:  # noqa: ANN401
-    """The tilings that a LLaVA-NeXT or LLaVA-OneVision may choose from, which its model has to know as well."""
+    """The tilings that LLaVA-NeXT or LLaVA-OneVision may choose from; the model's configuration needs them too."""
     return getattr(image_processor, "image_grid_pinpoints", None) or None
 
 
 def _refuse_below(kind: str, least: int, pixels: int) -> None:
     if pixels < least:
         raise UserError(
-            f"max_pixels is {pixels}, but a {kind} always looks at {least} or more. Set that many, or none."
+            f"max_pixels is {pixels}, but a {kind} always uses {least} or more. Set at least that, or leave it out."
         )
 
 
@@ -52,12 +52,12 @@ def _limit_area(image_processor: Any, size: dict[str, int], pixels: int) -> None
     least = (image_processor.patch_size * image_processor.merge_size) ** 2
     _refuse_below(type(image_processor).__name__, least, pixels)
     most = min(pixels * times, size["longest_edge"])
-    # Small pictures are blown up to the lower bound and then rounded up, to twice the width and height at most.
+    # Small images are enlarged to the lower bound and then rounded up, to at most twice the width and height.
     image_processor.size = {**size, "longest_edge": most, "shortest_edge": min(size["shortest_edge"], most // 4)}
 
 
 def _limit_tiles_a_side(image_processor: Any, size: dict[str, int], pixels: int) -> None:  # noqa: ANN401
-    """Idefics3, SmolVLM: the longer edge in tiles, at most that many squared, and one more of the whole image."""
+    """Idefics3, SmolVLM: the longer edge in tiles, at most its square in all, plus one of the whole image."""
     tile = image_processor.max_image_size["longest_edge"]
     _refuse_below(type(image_processor).__name__, tile**2, pixels)
     tiles = pixels // tile**2
@@ -65,7 +65,7 @@ def _limit_tiles_a_side(image_processor: Any, size: dict[str, int], pixels: int)
 
 
 def _limit_tiles(image_processor: Any, size: dict[str, int], pixels: int) -> None:  # noqa: ANN401
-    """InternVL: the number of tiles; where there are several, one more of the whole image."""
+    """InternVL: the number of tiles; if there are several, plus one of the whole image."""
     tile = size["height"] * size["width"]
     _refuse_below(type(image_processor).__name__, tile, pixels)
     image_processor.max_patches = min(image_processor.max_patches, max(1, pixels // tile - 1))
@@ -80,7 +80,7 @@ def _limit_grids(image_processor: Any, pixels: int) -> None:  # noqa: ANN401
 
 
 def _fixed_area(image_processor: Any) -> int:  # noqa: ANN401
-    """What a whole image, or a tile, is resized and perhaps cut to."""
+    """Pixels that a whole image, or a tile, is resized and perhaps cropped to."""
     cut = getattr(image_processor, "do_center_crop", False)
     sides = dict(image_processor.crop_size if cut else image_processor.size)
     area: int = sides["height"] * sides["width"]

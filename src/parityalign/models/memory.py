@@ -1,4 +1,4 @@
-"""How much memory a model takes while it works: its weights, and what they need at most besides."""
+"""Measures a model's memory: its weights, and the peak on top of them."""
 
 import ctypes
 import sys
@@ -11,14 +11,14 @@ import torch
 from transformers import PreTrainedModel
 
 _ROOM = 1.25
-"""How many times its own weights another model needs: activations and cache come on top."""
+"""Memory for another model as a multiple of its weights, for activations and cache."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _FORGET_PEAK = "5"
-"""What the kernel takes as the order to begin the peak anew; see proc(5)."""
+"""Written to the kernel's file, resets the peak; see proc(5)."""
 
 
 def fits_twice(model: PreTrainedModel) -> bool:
-    """Whether the memory where the model lies has room for another one of its size."""
+    """Whether the model's device has memory for another one of its size."""
     if model.device.type == "cuda":
         free = sum(torch.cuda.mem_get_info(gpu)[0] for gpu in _gpus(model))
     else:
@@ -27,10 +27,9 @@ def fits_twice(model: PreTrainedModel) -> bool:
 
 
 def peak_bytes(model: PreTrainedModel, work: Callable[[], object]) -> int | None:
-    """Does the work; the model's weights and what is taken at most besides while it lasts.
+    """Does the work and returns the model's weights plus the peak on top of them, in bytes.
 
-    Other models may be in memory: only what comes on top of the state before counts. None where nothing is known of
-    the peak.
+    Other models may be in memory: only the increase counts. None if the peak cannot be measured.
     """
     extra = _extra_on_gpus(_gpus(model), work) if model.device.type == "cuda" else _extra_in_process(work)
     return None if extra is None else _weights(model) + extra
@@ -41,7 +40,7 @@ def _weights(model: Any) -> int:  # noqa: ANN401 - the method has no types
 
 
 def _gpus(model: PreTrainedModel) -> list[torch.device]:
-    """Those that the model's weights lie on."""
+    """The devices of the model's weights."""
     return list({weights.device for weights in model.parameters() if weights.device.type == "cuda"})
 
 
@@ -62,7 +61,7 @@ def _extra_in_process(work: Callable[[], object]) -> int | None:
 
 
 def _begin_anew() -> bool:
-    """Forgets the peak of memory so far, after what is free already has gone back to the system."""
+    """Resets the peak of memory, after returning free memory to the system."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
         _CLEAR.write_text(_FORGET_PEAK)

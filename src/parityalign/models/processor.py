@@ -1,9 +1,9 @@
-"""Reads a model's processor for pictures alone, the same way whether torchvision is installed or not.
+"""Opens a model's processor for images only, the same way whether or not torchvision is installed.
 
 `AutoProcessor` also opens a processor's video part, which needs torchvision in Qwen2-VL, Qwen2.5-VL, Qwen3-VL,
-SmolVLM, InternVL, LLaVA-OneVision and GLM-4V. No video is ever shown here, so that part stays closed; its settings
-are kept and written again with the others. Pictures are resized by Pillow on every machine: torchvision's resizing
-gives slightly different pixels, and answers made on one machine are compared with answers made on another.
+SmolVLM, InternVL, LLaVA-OneVision and GLM-4V. Videos are not used here, so that part is not opened; its settings
+are kept and saved with the others. Images are resized by Pillow on every machine: torchvision's resizing gives slightly
+different pixels, and answers from one machine are compared with answers from another.
 """
 
 import json
@@ -22,7 +22,7 @@ _NAMES_THE_CLASS = ("processor_config.json", "preprocessor_config.json", "tokeni
 
 
 def read_processor(folder: Path, *, remote_code: bool) -> Any:  # noqa: ANN401 - one of a hundred untyped classes
-    """The processor in a model's folder; whatever is wrong with it is an exception of transformers."""
+    """The processor in a model's folder; errors are exceptions of transformers."""
     kind = None if remote_code else _kind(folder)
     if kind is None or not {*kind.get_attributes()} <= {"image_processor", "tokenizer", _VIDEO}:
         auto: Any = AutoProcessor
@@ -44,14 +44,14 @@ def read_processor(folder: Path, *, remote_code: bool) -> Any:  # noqa: ANN401 -
 
 
 class _NoVideo:
-    """Stands where a processor looks for its video part; SmolVLM's does so even while it writes a chat."""
+    """A placeholder for the video part, which SmolVLM's processor reads even to write a chat."""
 
     fps = num_frames = None
     model_input_names: tuple[str, ...] = ()
 
 
 def _without_video(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - a class made of an untyped one
-    """The same class of processor, under the same name, that has an image processor and a tokenizer only."""
+    """The same class of processor, under the same name, with only an image processor and a tokenizer."""
     settings, _ = BaseVideoProcessor.get_video_processor_dict(folder)
 
     def get_attributes(_: type[ProcessorMixin]) -> list[str]:
@@ -65,7 +65,7 @@ def _without_video(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - a class ma
 
 
 def _kind(folder: Path) -> Any:  # noqa: ANN401 - a class
-    """The class that the folder's files name, else the one of the model's configuration; None if there is none."""
+    """The class named in the folder's files, else the one for the model's configuration; None if there is none."""
     for file in _NAMES_THE_CLASS:
         named = _read(folder / file).get("processor_class")
         if named:

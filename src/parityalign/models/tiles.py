@@ -1,6 +1,6 @@
-"""Which part of a picture a processor shows in each tile, after it has resized, cropped, padded and cut it.
+"""Which part of an image each tile of a processor shows, after resizing, cropping, padding and tiling.
 
-This is measured and not computed again: pictures of the same size whose colours tell where a pixel lies go through the
+It is measured, not recomputed: test images of the same size whose colours encode pixel positions go through the
 processor itself. So it holds for any setting, and for the resizing of Pillow and of torchvision.
 """
 
@@ -16,33 +16,33 @@ from parityalign.models.encoding import Array
 Size = tuple[int, int]
 """Width and height of a picture in pixels."""
 Extent = tuple[float, float]
-"""Start and end along one side of a picture, in fractions of that side; beyond 0 and 1 lies padding."""
+"""Start and end along one side of a picture, in fractions of that side; values beyond 0 and 1 are padding."""
 
 _ENOUGH = 8
-"""Pixels that a straight line is laid through."""
+"""Number of pixels that a straight line is fitted to."""
 _STEP = 1 / 255
-"""What 8 bits can tell apart."""
+"""The resolution of 8 bits."""
 
 
 class VisionProcessor(Protocol):
-    """What is needed of transformers' processors besides `prompting.Processor`; the last three not of each of them."""
+    """Attributes of transformers' processors used besides `encoding.Processor`; not all have the last three."""
 
     image_token: str
-    """What stands for the picture in a prompt before it is spelt out."""
+    """The placeholder of the image in a prompt before expansion."""
     image_token_ids: list[int]
-    """The token that stands for a place of the picture, then those around it."""
+    """The id of the image token, then of those around the image."""
     image_processor: Any
     patch_size: int
     num_image_tokens: int
     vision_aspect_ratio: str
 
     def __call__(self, *, images: list[Image.Image], text: list[str], return_tensors: str) -> dict[str, Any]:
-        """Everything that the model takes."""
+        """All model inputs."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """What a processor makes of pictures of one size.
+    """A processor's output for pictures of one size.
 
     A profile is (tiles, 2, pixels), summed over the other side of each tile: first position times light, then light.
     Position runs from 0 to 1 along the picture's side; light is how much of the picture, rather than padding, is shown.
@@ -57,7 +57,7 @@ class Tiles:
     """Profile from top to bottom."""
 
     def __len__(self) -> int:
-        """How many tiles there are."""
+        """Number of tiles."""
         return len(self.across)
 
     @property
@@ -71,7 +71,7 @@ class Tiles:
         return int(self.down.shape[-1])
 
     def lines(self, laid: Array, rows: int, columns: int) -> tuple[Array, Array]:
-        """The rows and columns of tokens of tiles that are laid side by side to show a part of the picture.
+        """The token rows and columns of tiles that are laid side by side to show a part of the picture.
 
         Args:
             laid: (rows, columns) Numbers of the tiles.
@@ -99,7 +99,7 @@ def spans(extent: Extent, pixels: int, tokens: int, tiles: int = 1) -> Array:
     Returns:
         (tiles * tokens, 2) In fractions of the picture's side.
     """
-    # Vision towers read whole patches only: what is left of 384 pixels after 27 patches of 14 is not seen.
+    # Vision towers read whole patches only: the rest of 384 pixels after 27 patches of 14 is ignored.
     patch = pixels // tokens
     starts = (np.arange(tiles)[:, None] * pixels + np.arange(tokens) * patch).ravel()
     edges = np.stack([starts, starts + patch], axis=1) / (tiles * pixels)
@@ -108,11 +108,11 @@ def spans(extent: Extent, pixels: int, tokens: int, tiles: int = 1) -> Array:
 
 
 def tiles_of(processor: VisionProcessor, size: Size) -> Tiles:
-    """What the processor makes of pictures of this size."""
+    """Measures the processor's output for pictures of this size."""
     width, height = size
     picture = np.zeros((height, width, 3), np.uint8)
     features = read(processor, picture)
-    # Subtracting what became of black leaves nothing of normalisation's shift and of padding, whatever their values.
+    # Subtracting the output for black removes the shift of normalisation and the padding, whatever their values.
     black = _pixels(features)
     light = _pixels(read(processor, np.full_like(picture, 255))) - black
     picture[..., 0] = np.rint((np.arange(width) + 0.5) / width * 255)
@@ -126,7 +126,7 @@ def tiles_of(processor: VisionProcessor, size: Size) -> Tiles:
 
 
 def read(processor: VisionProcessor, picture: Array) -> dict[str, Any]:
-    """What the model takes for a picture (height, width, 3) and no words."""
+    """The model inputs for a picture (height, width, 3) without text."""
     return processor(images=[Image.fromarray(picture)], text=[processor.image_token], return_tensors="pt")
 
 
@@ -137,20 +137,20 @@ def _pixels(features: dict[str, Any]) -> Array:
 
 
 def _extent(profile: Array, pixels: int) -> Extent:
-    """Which part of the picture's side, of so many pixels, a row of a tile's pixels shows: a line laid through them."""
+    """Which part of the picture's side, of so many pixels, a row of a tile's pixels shows, by a line fit."""
     places, light = profile
     if not light.max() > 0:
         return math.nan, math.nan
     seen = np.flatnonzero(light > light.max() / 2)
     at = places[seen] / light[seen]
     first, end = int(seen[0]), int(seen[-1]) + 1
-    # Outside the middles of the outermost pixels resizing has nothing to go between, and repeats them.
+    # Beyond the centres of the outermost pixels resizing cannot interpolate, and repeats them.
     rim = 0.5 / pixels
     clear = (at > rim + _STEP / 2) & (at < 1 - rim - _STEP / 2)
     if clear.sum() >= _ENOUGH:
         slope, start = np.polyfit(seen[clear] + 0.5, at[clear], 1)
         low, high = start + slope * first, start + slope * end
-    else:  # few pixels, here or in the picture: up to the outer edges of those that are shown
+    else:  # few pixels, here or in the picture: up to the outer edges of the pixels shown
         margin = max(rim, 0.5 * np.ptp(at) / (len(at) - 1) if len(at) > 1 else 0.5)
         low, high = at.min() - margin, at.max() + margin
     low, high = max(0.0, float(low)), min(1.0, float(high))

@@ -1,7 +1,7 @@
-"""Where on the picture each image token looks, so that attention maps of different families mean the same place.
+"""The region of the picture of each image token, so that attention maps of different families are comparable.
 
-Which part of the picture a tile shows is measured (`tiling.py`); only the order of a tile's tokens, and of the tiles,
-is every family's own. Written against transformers' processors without importing them, like `prompting.py`.
+Which part of the picture a tile shows is measured (`tiles.py`); only the order of a tile's tokens, and of the tiles, is
+specific to a family. Written against transformers' processors without importing them, like `encoding.py`.
 """
 
 import math
@@ -18,20 +18,20 @@ from parityalign.models.tiles import Size, Tiles, VisionProcessor, read, spans, 
 GRID = 8
 """Cells of a map along each side."""
 _SIZES_KEPT = 1024
-"""Of how many picture sizes the boxes are kept: finding them costs as much as preparing three pictures."""
+"""Number of picture sizes whose boxes are cached: measuring them costs as much as processing three pictures."""
 
 
 class Placed(NamedTuple):
     """The image tokens of one prompt."""
 
     positions: Array
-    """(places,) Where they stand among the prompt's tokens."""
+    """(places,) Their positions among the prompt's tokens."""
     boxes: Array
-    """(places, 4) The part of the picture that each stands for: see `TokenBoxes.boxes`."""
+    """(places, 4) The region of the picture of each: see `TokenBoxes.boxes`."""
 
 
 class TokenBoxes:
-    """Knows which part of a picture each image token of one processor stands for."""
+    """Gives the region of a picture of each image token of one processor."""
 
     def __init__(self, processor: Processor) -> None:
         """Raises a UserError where the order of the family's image tokens is not known."""
@@ -40,21 +40,21 @@ class TokenBoxes:
             known = ", ".join(sorted(name.removesuffix("Processor") for name in _LAYOUTS))
             raise UserError(
                 f"attention cannot be placed for {_family(processor)}: the order of its image tokens is not known.\n"
-                f"Known: {known}. Take a model of one of these, or leave out what compares attention."
+                f"Known: {known}. Use a model of one of these, or remove the term 'attention' from level.objective."
             )
-        self._processor: Any = processor  # has what its family needs of `VisionProcessor`
+        self._processor: Any = processor  # has the attributes of `VisionProcessor` that its family needs
         self._layout = layout
         self._kept = lru_cache(_SIZES_KEPT)(self._find)
 
     def boxes(self, size: Size) -> Array:
-        """The part of the picture that each image token stands for, the same for all pictures of a size.
+        """The region of the picture of each image token, the same for all pictures of a size.
 
         Args:
             size: Width and height of the picture in pixels.
 
         Returns:
-            (places, 4) Left, top, right and bottom in fractions of the picture's width and height. A box reaches over
-            the picture's edge where its token shows padding as well. NaN for a token that stands for no place.
+            (places, 4) Left, top, right and bottom in fractions of the picture's width and height. A box extends
+            beyond the picture's edge where its token shows padding too. NaN for a token without a region.
         """
         return self._kept(size)
 
@@ -62,7 +62,7 @@ class TokenBoxes:
         """The image tokens of a prompt, as `Encoded.tokens` has them, that shows one picture of this size.
 
         Raises:
-            UserError: The prompt has another number of image tokens than the picture has places.
+            UserError: The prompt has another number of image tokens than the picture has boxes.
         """
         positions = np.flatnonzero(np.asarray(tokens) == self._processor.image_token_ids[0])
         boxes = self.boxes(size)
@@ -86,15 +86,15 @@ def can_place(processor: Processor) -> bool:
 
 
 def spread_over_cells(boxes: Array, grid: int = GRID) -> Array:
-    """How a token's attention is shared out: `attention (..., tokens) @ spread` is attention on the picture's cells.
+    """Distributes tokens' attention: `attention (..., tokens) @ spread` is attention on the picture's cells.
 
     Args:
         boxes: (tokens, 4) As `TokenBoxes.boxes` gives them.
         grid: Cells along each side.
 
     Returns:
-        (tokens, grid * grid) The part of each box that lies in each cell, cells row by row. A row sums to 1 where the
-        box lies in the picture, to less where it reaches over the edge, and to 0 where the token has no place.
+        (tokens, grid * grid) The part of each box that lies in each cell, cells row by row. A row sums to 1 if the
+        box is inside the picture, to less if it extends beyond the edge, and to 0 if the token has no region.
     """
     down, across = _overlaps(boxes[:, [1, 3]], grid), _overlaps(boxes[:, [0, 2]], grid)
     shares: Array = down[:, :, None] * across[:, None, :]
@@ -104,7 +104,7 @@ def spread_over_cells(boxes: Array, grid: int = GRID) -> Array:
 def pooled(weights: Array, boxes: Array, grid: int = GRID) -> Array:
     """Attention on the image tokens as a map of the picture that sums to 1.
 
-    Overview and details both count, where a family shows the picture more than once.
+    If a family shows the picture more than once, overview and details both count.
 
     Args:
         weights: (tokens,) Attention on each image token, not negative.
@@ -112,7 +112,7 @@ def pooled(weights: Array, boxes: Array, grid: int = GRID) -> Array:
         grid: Cells along each side.
 
     Returns:
-        (grid, grid) Rows from top to bottom; all zeros where no attention lies on the picture.
+        (grid, grid) Rows from top to bottom; all zeros if there is no attention on the picture.
     """
     cells: Array = (weights @ spread_over_cells(boxes, grid)).reshape(grid, grid)
     total = float(cells.sum())
@@ -120,7 +120,7 @@ def pooled(weights: Array, boxes: Array, grid: int = GRID) -> Array:
 
 
 def _overlaps(intervals: Array, grid: int) -> Array:
-    """(tokens, grid) The part of each interval (tokens, 2) that lies in each of the equal parts of 0..1."""
+    """(tokens, grid) The part of each interval (tokens, 2) in each of the equal parts of 0..1."""
     edges = np.linspace(0, 1, grid + 1)
     start, end = intervals[:, :1], intervals[:, 1:]
     overlap = np.minimum(end, edges[1:]) - np.maximum(start, edges[:-1])
@@ -129,7 +129,7 @@ def _overlaps(intervals: Array, grid: int) -> Array:
 
 
 def _boxes(rows: Array, columns: Array) -> Array:
-    """(rows * columns, 4) The boxes of tokens in reading order; NaN where they lie outside the picture."""
+    """(rows * columns, 4) The boxes of tokens in reading order; NaN if they are outside the picture."""
     x, y = np.tile(columns, (len(rows), 1)), np.repeat(rows, len(columns), axis=0)
     boxes = np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1)
     inside = np.all((boxes[:, :2] < 1) & (boxes[:, 2:] > 0), axis=1)
@@ -143,7 +143,7 @@ def _tile(seen: Tiles, tile: int, rows: int, columns: int) -> Array:
 
 
 def _whole_picture(processor: VisionProcessor, size: Size) -> Array:
-    """Qwen: the whole picture, resized; neighbouring patches are merged and come in the order of the merged ones."""
+    """Qwen: the whole picture, resized; neighbouring patches are merged; tokens are in the order after merging."""
     nothing = np.zeros((size[1], size[0], 3), np.uint8)
     patches = np.asarray(read(processor, nothing)["image_grid_thw"])[0, 1:]
     rows, columns = (int(side) // processor.image_processor.merge_size for side in patches)
@@ -161,7 +161,7 @@ def _one_tile(processor: VisionProcessor, size: Size) -> Array:
 def _square_tiles(processor: VisionProcessor, size: Size) -> Array:
     """Idefics3, SmolVLM, InternVL, Gemma 3, PaliGemma: tile after tile, an overview among them, each in reading order.
 
-    What merges patches (pixel shuffle, pooling) keeps that order, so a tile's tokens are a square of equal cells.
+    Merging patches (pixel shuffle, pooling) keeps that order, so a tile's tokens are a square of equal cells.
     """
     seen = tiles_of(processor, size)
     side = math.isqrt(seen.tokens // len(seen))
@@ -199,7 +199,7 @@ def _canvas(size: Size, choices: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _unpadded(rows: Array, columns: Array, size: Size) -> tuple[Array, Array]:
-    """Without the lines that show padding only, as transformers' `unpad_image` rounds it."""
+    """The canvas without lines of padding only, rounded as in transformers' `unpad_image`."""
     width, height = size
     if width / height > len(columns) / len(rows):
         cut = (len(rows) - int(round(height * (len(columns) / width), 7))) // 2
@@ -209,7 +209,7 @@ def _unpadded(rows: Array, columns: Array, size: Size) -> tuple[Array, Array]:
 
 
 def _fewer(rows: Array, columns: Array, most: int) -> tuple[Array, Array]:
-    """Each side shrunk alike where there are clearly more tokens than `most`: LLaVA-OneVision interpolates features."""
+    """Both sides scaled down if there are clearly more tokens than `most`: LLaVA-OneVision interpolates features."""
     ratio = math.sqrt(len(rows) * len(columns) / most)
     if ratio <= 1.1:
         return rows, columns

@@ -1,19 +1,19 @@
-"""Which versions of transformers are known, for what this package takes from the inside of it."""
+"""The supported versions of transformers, since this package uses its internals."""
 
 from importlib.metadata import version
 
 from parityalign.core import UserError
 
 OLDEST, NEWEST = "5.23", "5.24"
-"""The first and the last version that passed the tests. Before 5.23 PaliGemma reads a text in training in another way
+"""The first and the last version that passed the tests. Before 5.23 PaliGemma encodes a text differently in training
 than in decoding."""
 
 
 def unknown_transformers(what: str) -> UserError:
-    """The error that the installed transformers works in another way inside.
+    """The error that the installed transformers has other internals.
 
     Args:
-        what: What it does so, such as `builds LlavaProcessor`.
+        what: What it does differently, such as `builds LlavaProcessor`.
     """
     major, minor = NEWEST.split(".")
     return UserError(

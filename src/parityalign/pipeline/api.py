@@ -1,4 +1,4 @@
-"""The Python face: a run opened, worked on as far as wanted, and read as records or tables; answers judged without one.
+"""The Python API: open a run, do its stages, and read its records and tables; or judge answers without a run.
 
 run = open_run("RUN.yaml")
 run.upto("identify")
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Record)
 
 Answers = Sequence[str | None] | Mapping[str, str | None]
-"""One a pair in their order, or by pair id; None: there is none."""
+"""One answer per pair in order, or by pair id; None: no answer."""
 
 TABLES: Mapping[str, tuple[str, str, type[Record]]] = {
     "images": ("images", "accepted.jsonl", ImageRef),
@@ -59,7 +59,7 @@ JUDGED = "judged"
 
 
 def open_run(run: str | Path | RunConfig, *, progress: Progress | None = None, **settings: object) -> "OpenRun":
-    """Opens a run; nothing is made or loaded before `upto`.
+    """Opens a run; nothing is computed or loaded before `upto`.
 
     Args:
         run: A RUN.yaml, the folder of a run that was begun, or a configuration. With `settings`: the run folder,
@@ -103,13 +103,13 @@ def _as_text(value: object) -> object:
 
 
 class OpenRun:
-    """A run, to work on and to read. The run folder is locked only while `upto` works.
+    """A run, to work on and to read. The run folder is locked only during `upto`.
 
     What is read comes from the run folder each time, so another process may do the work.
 
     Attributes:
         config: The configuration.
-        outcomes: What became of each stage in the last call of `upto`.
+        outcomes: The outcome of each stage in the last call of `upto`.
     """
 
     def __init__(self, config: RunConfig, progress: Progress | None = None) -> None:
@@ -118,7 +118,7 @@ class OpenRun:
         self._progress = progress
 
     def __repr__(self) -> str:
-        """Where it is and how far it has come."""
+        """The path and the stages done."""
         done = [stage.name for stage in stages_of(self.config) if read_manifest(self.path / stage.artifact)]
         return f"<run {self.path}: {', '.join(done) or 'not begun'}>"
 
@@ -128,7 +128,7 @@ class OpenRun:
         return self.config.run
 
     def upto(self, stage: str | None = None, *, alone: bool = False, redo: bool = False) -> Self:
-        """Does every stage up to this one, as far as they are not up to date; None: all, and the report.
+        """Does every stage up to this one that is not up to date; None: all, and the report.
 
         Args:
             stage: As its command is called: `intake`, `annotate`, `identify`, `level`, `evaluate`, ...
@@ -139,7 +139,7 @@ class OpenRun:
             The run itself, so that `run.upto("identify").gaps` can be written.
 
         Raises:
-            UserError: There is no such stage, or something stands in the way; what was computed is kept.
+            UserError: There is no such stage, or the run cannot be done; what was computed is kept.
         """
         known = [each.asked_by for each in stages_of(with_asked(self.config, stage))]
         if stage is not None and stage not in known:
@@ -153,7 +153,7 @@ class OpenRun:
         return self
 
     def __call__(self) -> Self:
-        """Does everything that is left to do."""
+        """Does all stages that are left."""
         return self.upto()
 
     def work(
@@ -164,7 +164,7 @@ class OpenRun:
         asked: str | None = None,
         redo: bool = False,
     ) -> None:
-        """Hands the locked run to a function; for what `upto` does not do, such as the demo's controls."""
+        """Calls a function with the locked run, for work outside the stages, such as the demo's controls."""
         watching = nullcontext(self._progress) if self._progress else shown_progress()
         with watching as told, open_run_folder(self.config, told, only=only, asked=asked, redo=redo) as run:
             self.outcomes = run.outcomes
@@ -177,7 +177,7 @@ class OpenRun:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """What identify says of each pair, in the order of the pairs."""
+        """The verdict on each pair, in the order of the pairs."""
         return self._read("verdicts", Verdict)
 
     @property
@@ -199,18 +199,18 @@ class OpenRun:
 
     @property
     def scores(self) -> Scores | None:
-        """What the student came to on the labelled test splits; None before evaluate."""
+        """The scores on the labelled test splits; None before evaluate."""
         return read_record(self.path / SCORES, Scores)
 
     @property
     def student(self) -> Path | None:
-        """The levelled student: an ordinary Hugging Face folder. None where nothing was levelled, or not yet."""
+        """The levelled student: an ordinary Hugging Face folder. None if nothing was levelled, or not yet."""
         manifest = read_manifest(self.path / "student")
         return self.path / "student" if manifest and manifest["outcome"] == LEVELLED else None
 
     @property
     def report(self) -> Path:
-        """The report, there or not yet."""
+        """The path of the report, which may not exist yet."""
         return self.path / REPORT
 
     def to_pandas(self, table: str) -> "pd.DataFrame":
@@ -256,15 +256,15 @@ def identify(
     rule: str = "metric",
     ask_teacher: str = "failures",
 ) -> list[Verdict]:
-    """Judges answers that are there already: one verdict a pair. No run, no model.
+    """Judges existing answers: one verdict per pair, without a run or a model.
 
     Args:
         pairs: Records, or mappings with `pair_id`, `question` and `answer`.
-        student: The student's answers, in the order of the pairs or by pair id; None: it gave none.
-        teacher: The teacher's; where the student is right none is needed.
-        task: Whose metric judges, such as `textvqa`.
+        student: The student's answers, in the order of the pairs or by pair id; None: no answer.
+        teacher: The teacher's answers; not needed where the student is right.
+        task: The task whose metric is used, such as `textvqa`.
         rule: `metric`, or `paper` for the substring rule of the MPA paper.
-        ask_teacher: `all`: the teacher's answer counts everywhere.
+        ask_teacher: `all`: the teacher's answer counts for every pair.
 
     Raises:
         UserError: There is no such task, a pair lacks a field or an id is given twice.
@@ -287,5 +287,5 @@ def _by_id(pairs: Sequence[Pair], answers: Answers) -> dict[str, str | None]:
     if isinstance(answers, Mapping):
         return dict(answers)
     if len(answers) != len(pairs):
-        raise UserError(f"{len(answers)} answers came to {len(pairs)} pairs; give one a pair, or a mapping by pair id")
+        raise UserError(f"{len(answers)} answers for {len(pairs)} pairs; give one per pair, or a mapping by pair id")
     return {pair.pair_id: answer for pair, answer in zip(pairs, answers, strict=True)}

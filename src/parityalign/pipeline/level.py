@@ -1,4 +1,4 @@
-"""What trains a run's student."""
+"""The leveller of a run."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,13 +11,13 @@ from parityalign.stages import StageRun
 
 
 def leveller(run: StageRun, settings: LevelSettings, seed: int, step: str = "level") -> Leveller:
-    """What trains a student; only when it is called does training's torch come in.
+    """The leveller of a student; torch is imported only when it is called.
 
     Args:
         run: The run.
-        settings: How it is trained.
-        seed: Decides the order of the pairs.
-        step: What its progress is called.
+        settings: How to train.
+        seed: Of the order of the pairs.
+        step: The name of its progress.
     """
 
     def level(pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:

@@ -1,4 +1,4 @@
-"""What a run's levelling minimises: the objective of its settings, with the teacher's stored signals."""
+"""The objective of a run's training: its settings joined with the teacher's stored signals."""
 
 from collections.abc import Collection, Sequence
 
@@ -20,10 +20,10 @@ from parityalign.stages import StageRun, pair_weights, rationales_of
 
 
 def objective_of(run: StageRun, settings: LevelSettings, pairs: Sequence[Pair]) -> object:
-    """What is minimised on these pairs, with the teacher's signals if a term or the weights of pairs need them.
+    """The objective on these pairs, with the teacher's signals if a term or the pairs' weights need them.
 
     Raises:
-        UserError: There is nothing for a term that was asked for by its name, or for the weights.
+        UserError: A term named in the objective, or the weights, have no teacher signals.
     """
     lacking = _lacking(run, settings)
     if lacking and PRESET not in settings.objective:
@@ -45,7 +45,7 @@ def note_left_out(run: StageRun, artifact: Artifact, settings: LevelSettings) ->
 
 
 def _lacking(run: StageRun, settings: LevelSettings) -> list[str]:
-    """The terms that no pair has anything for: their share of the training would be for nothing."""
+    """The terms for which no pair has a teacher signal, so that they would have no effect."""
     if not settings.needs_signals:
         return []
     stored = run.artifact(DISCREPANCY_FOLDER).path
@@ -88,8 +88,8 @@ def _weights(run: StageRun, stored: Artifact) -> dict[str, float]:
 
 def _nothing_for(run: StageRun, what: str, instead: str) -> str:
     return (
-        f"{what}, but the teacher {run.config.teacher} showed nothing for it on any pair: see "
-        f"{run.artifact(DISCREPANCY_FOLDER).path / 'manifest.json'}.\n{instead}, or take another teacher."
+        f"{what}, but the teacher {run.config.teacher} has no signals for it on any pair: see "
+        f"{run.artifact(DISCREPANCY_FOLDER).path / 'manifest.json'}.\n{instead}, or use another teacher."
     )
 
 

@@ -1,7 +1,7 @@
 """The figure of the paper: images -> intake -> annotate (PA) -> identify (PI) -> level (PL) -> evaluate -> report.
 
-The stages are those of `stages/_list.py`, each with an artifact that is done again only when what it hangs on has
-changed. Views are made of the artifacts each time: scores, the student's card, the report.
+The stages are those of `stages/_list.py`, each with an artifact that is redone only when its inputs or settings
+change. Views are made from the artifacts each time: scores, the student's card, the report.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,11 +16,11 @@ View = Callable[[Run], object]
 
 
 def align(run: Run, upto: str | None = None) -> Iterator[str]:
-    """Brings the student towards the teacher; yields each stage's name when it is done.
+    """Does the stages of a run; yields each stage's name when it is done.
 
     Args:
         run: The run.
-        upto: The command after whose stages to stop; None: after the report.
+        upto: The last command whose stages are done; None: all, and the report.
     """
     last = max((place for place, stage in enumerate(run.stages) if stage.asked_by == upto), default=None)
     for place, stage in enumerate(run.stages):
@@ -43,4 +43,4 @@ def _write_card(run: Run) -> None:
 
 
 VIEWS: Mapping[str, tuple[View, ...]] = {"level": (_write_card,), "speed": (_write_scores, _write_card)}
-"""What is made after a stage, by the stage's name."""
+"""Views to write after a stage, by the stage's name."""

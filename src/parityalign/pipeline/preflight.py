@@ -1,7 +1,4 @@
-"""How a run begins or goes on: what is looked at before anything is computed, so that no hour of work is lost to it.
-
-Like `pipeline.py` this module joins rooms.
-"""
+"""Starts or resumes a run: all checks that can be made before anything is computed, so that no work is lost."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -47,18 +44,18 @@ _PACKAGES_OF_METHOD = {"lora": ("peft",), "qlora": ("peft", "bitsandbytes")}
 def open_run_folder(
     config: RunConfig, progress: Progress, *, only: str | None = None, asked: str | None = None, redo: bool = False
 ) -> Iterator[Run]:
-    """Locks the run folder, writes the configuration into it and joins the parts.
+    """Locks the run folder, writes the configuration into it and loads the plug-ins.
 
     Args:
         config: The configuration; its `run` names the folder.
-        progress: Told of every step.
-        only: The one stage that may work.
-        asked: The stage that is asked for by its name.
-        redo: Whether the results of another configuration may be worked over.
+        progress: Called with every step.
+        only: The only stage that may work.
+        asked: The stage that was requested by name.
+        redo: Allow redoing the results of another configuration.
 
     Raises:
-        UserError: The folder is in use, is no run folder, is shared with what was given to the run, or holds a run
-            of another configuration.
+        UserError: The folder is in use, is not a run folder, overlaps with inputs of the run, or holds a run of another
+            configuration.
     """
     refuse_shared_folder(config, drawn=_drawn_by_demo(config.run))
     refuse_foreign_folder(config.run)
@@ -77,7 +74,7 @@ def open_run_folder(
 
 
 def with_asked(config: RunConfig, asked: str | None) -> RunConfig:
-    """The configuration for one call: who asks for the discrepancy by its name has it, whatever run.yaml says."""
+    """The configuration for one call: requesting the discrepancy by name enables it, whatever run.yaml says."""
     if asked != "discrepancy":
         return config
     always = config.discrepancy.model_copy(update={"always": True})
@@ -85,7 +82,7 @@ def with_asked(config: RunConfig, asked: str | None) -> RunConfig:
 
 
 def _pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:
-    """The configuration with the commit of each model on the hub: the one that the run began with, if it did."""
+    """The configuration with the commit of each model on the hub: the one that the run began with, if any."""
     loadings = {}
     for role in _ROLES:
         loading, spec = getattr(config.loading, role), getattr(config, role)
@@ -99,13 +96,13 @@ def _pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:
 
 
 def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None:
-    """What would be found wrong only after hours of the teacher's work; looked at closely when a run begins."""
+    """Checks for problems that would otherwise show only after hours of work; more thorough when a run begins."""
     for role in _ROLES:
         spec, loading = getattr(config, role), getattr(config.loading, role)
         backend, (_, location) = backend_of(spec), split_model(spec)
         if not before or (spec, loading) != (getattr(before, role), getattr(before.loading, role)):
             backend.check(location, loading)
-        elif backend.hub:  # it was looked at before, but may be gone
+        elif backend.hub:  # checked before, but may have been removed
             check_model_folder(location)
     for package in _PACKAGES_OF_METHOD.get(config.level.method, ()):
         if find_spec(package) is None:
@@ -122,14 +119,14 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
 
 
 def refuse_shared_folder(config: RunConfig, *, drawn: Path | None = None) -> None:
-    """Keeps the run folder apart from the pools, test splits and models that the user gave.
+    """Refuses a run folder that overlaps with the user's pools, test splits or models.
 
     Args:
         config: The configuration, with full paths.
-        drawn: The folder whose pools and test splits the demo draws itself, so that they may lie in the run folder.
+        drawn: The folder of the demo's own pools and test splits, which may be in the run folder.
 
     Raises:
-        UserError: The run folder is, contains or lies in one of them, by its name or by where links lead.
+        UserError: The run folder is, contains or is inside one of them, by its path or after resolving links.
     """
     found = []
     for setting, places in _given(config):
@@ -140,8 +137,8 @@ def refuse_shared_folder(config: RunConfig, *, drawn: Path | None = None) -> Non
     if found:
         told = "\n".join(found)
         raise UserError(
-            f"the run folder {_with_target(config.run)} is not the run's alone:\n{told}\n"
-            "A run deletes and makes anew what lies in its folder. "
+            f"the run folder {_with_target(config.run)} overlaps with inputs of the run:\n{told}\n"
+            "A run deletes and rewrites files in its folder. "
             "Name a folder of its own as `run`, such as runs/NAME."
         )
 
@@ -152,7 +149,7 @@ def _drawn_by_demo(run: Path) -> Path | None:
 
 
 def _given(config: RunConfig) -> Iterator[tuple[str, Sequence[Path]]]:
-    """The settings that name files or folders of the user, with their places on this machine."""
+    """The settings that name the user's files or folders, with their local paths."""
     for name, data in config.tasks.items():
         for spec in data.images:
             yield f"tasks.{name}.images", places_of(spec)
@@ -171,7 +168,7 @@ def _local(location: str) -> list[Path]:
 
 
 def _relation(folder: Path, thing: Path) -> str | None:
-    """What a folder is to a thing, in a word; None if the two are apart. Neither needs to exist."""
+    """How two paths overlap, in words; None if they do not. Neither needs to exist."""
     pairs = list(product(_names(folder), _names(thing)))
     if any(one == other for one, other in pairs):
         return "is"
@@ -181,7 +178,7 @@ def _relation(folder: Path, thing: Path) -> str | None:
 
 
 def _names(path: Path) -> set[Path]:
-    """As it is called, since a link is lost with the folder that it lies in, and where it leads."""
+    """The path as given, followed by its target if it is a link."""
     return {Path(os.path.abspath(path)), Path(os.path.realpath(path))}
 
 
@@ -191,7 +188,7 @@ def _with_target(path: Path) -> str:
 
 
 def refuse_foreign_folder(folder: Path) -> None:
-    """Keeps a run out of a folder that holds something else.
+    """Refuses a folder that holds something other than a run.
 
     Raises:
         UserError: The folder holds files but was never a run folder.
@@ -199,12 +196,12 @@ def refuse_foreign_folder(folder: Path) -> None:
     ours = not folder.is_dir() or (folder / CONFIG).exists() or (folder / ".lock").exists()
     if not ours and any(folder.iterdir()):
         raise UserError(
-            f"{folder} holds files but is no run folder: it has no {CONFIG}. Name another, or an empty one."
+            f"{folder} holds files but is not a run folder: it has no {CONFIG}. Name another, or an empty one."
         )
 
 
 def refuse_other_run(before: RunConfig, now: RunConfig) -> None:
-    """A changed setting redoes its stages; other models or images are another run and deserve a folder.
+    """Refuses other models or images than the folder's run has; changed settings only redo their stages.
 
     Raises:
         UserError: The two differ in a model or in images, or have no task in common.

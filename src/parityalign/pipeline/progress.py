@@ -1,4 +1,4 @@
-"""How the steps of a run look while they are worked on: bars on a terminal, plain lines where nobody watches."""
+"""Shows the progress of a run: bars on a terminal, else plain lines."""
 
 import time
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from parityalign.core import Progress as Report
 
 SECONDS_BETWEEN_LINES = 5.0
-"""Of one step, where the console is no terminal."""
+"""Seconds between two lines of one step, if the console is not a terminal."""
 
 
 @contextmanager
 def shown_progress(console: Console | None = None) -> Iterator[Report]:
-    """Shows the steps of a run while the `with` lasts, in the way that suits the console; None: standard output."""
+    """Shows the steps of a run inside the `with`, in the style for the console; None: standard output."""
     console = console or plain_console()
     if not console.is_terminal:
         yield PlainLines(console)
@@ -33,22 +33,22 @@ def shown_progress(console: Console | None = None) -> Iterator[Report]:
 
 
 class Bars:
-    """One bar a step, each with the time that is left."""
+    """One bar per step, with the remaining time."""
 
     def __init__(self, bars: Progress) -> None:
-        """Draws on `bars`, which the caller starts and stops."""
+        """Takes the bars, which the caller starts and stops."""
         self._bars = bars
         self._ids: dict[str, TaskID] = {}
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        """Moves the bar of a step; a step that is new gets a bar."""
+        """Updates the bar of a step; a new step gets a bar."""
         if step not in self._ids:
             self._ids[step] = self._bars.add_task(escape(step), total=total)
         self._bars.update(self._ids[step], completed=done, total=total)
 
 
 class PlainLines:
-    """A line every few seconds, and one when a step is done: for log files and pipes."""
+    """A line every few seconds and at the end of each step, for log files and pipes."""
 
     def __init__(self, console: Console) -> None:
         """Writes to `console`."""
@@ -66,14 +66,14 @@ class PlainLines:
 
 
 class _Step:
-    """When a step began and when it was last told of."""
+    """The times of a step's start and last line."""
 
     def __init__(self, now: float, done: int) -> None:
         self.began, self.told, self.ended = now, now, False
-        self._done_before = done  # a resumed step starts with what an earlier process did
+        self._done_before = done  # a resumed step starts with the work of an earlier process
 
     def outlook(self, now: float, done: int, total: int) -> str:
-        """How long it took, or how long it will take at the pace so far."""
+        """The time it took, or the remaining time at the pace so far."""
         spent = now - self.began
         if done >= total:
             return f", took {_clock(spent)}" if spent >= 1 else ""

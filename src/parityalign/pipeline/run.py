@@ -1,4 +1,4 @@
-"""What the pipeline needs around the stages: a run's parts found by name, its artifacts with what they hang on."""
+"""A run at work: its plug-ins, models and artifacts, for the stages."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -39,37 +39,37 @@ from parityalign.tasks import task_of
 
 
 class Outcome(NamedTuple):
-    """What became of one stage in this process."""
+    """The outcome of one stage in this process."""
 
     stage: str
     why: str
-    """What was done and why, in words."""
+    """What was done and why, as text."""
     counts: Mapping[str, int]
     note: str
-    """What else the stage has to say; mostly nothing."""
+    """The stage's note; usually empty."""
 
 
 class Run:
-    """One alignment at work.
+    """One run at work.
 
     Attributes:
         folder: The run folder, locked.
         config: The configuration.
-        progress: Told of every step.
+        progress: Called with every step.
         tasks: The tasks by name, in the order of the configuration.
-        outcomes: What became of each stage so far.
-        models: Loads the models, and knows what to say of them.
-        stages: Its stages, in their order.
+        outcomes: The outcomes of the stages so far.
+        models: Loads the models, and describes them in manifests.
+        stages: Its stages, in order.
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig, progress: Progress, *, only: str | None = None) -> None:
-        """Joins a locked folder with what the configuration names.
+        """Loads the plug-ins that the configuration names.
 
         Args:
             folder: The run folder, already entered.
             config: The configuration.
-            progress: Told of every step.
-            only: The one stage that may work; those before it have to be up to date. None: any may.
+            progress: Called with every step.
+            only: The only stage that may work; those before it have to be up to date. None: any may.
         """
         self.folder = folder
         self.config = config
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def pools(self) -> dict[str, list[Source]]:
-        """Where the unlabelled images of each task come from."""
+        """The sources of unlabelled images by task."""
         return {name: [*map(open_source, data.images)] for name, data in self.config.tasks.items()}
 
     @cached_property
@@ -115,7 +115,7 @@ class Run:
         return {name: split_state(self.tasks[name], data.test) for name, data in self.config.tasks.items() if data.test}
 
     def artifact(self, name: str) -> Artifact:
-        """The artifact that a stage has made or found up to date in this process."""
+        """The artifact that a stage made or found up to date in this process."""
         return self._artifacts[name]
 
     def load_teacher(self) -> Model:
@@ -145,12 +145,12 @@ class Run:
         return judged_pairs(self.artifact("verdicts"), self.pairs)
 
     def leveller(self, artifact: Artifact) -> Leveller:
-        """What trains the run's student; notes in the artifact which terms of the loss there is nothing for."""
+        """Trains the run's student; records in the artifact which terms of the loss have no teacher signals."""
         note_left_out(self, artifact, self.config.level)
         return leveller(self, self.config.level, self.config.seed)
 
     def do(self, stage: Stage) -> None:
-        """Does a stage, as far as its artifact is not up to date, and notes what became of it.
+        """Does a stage unless its artifact is up to date, and records the outcome.
 
         Raises:
             UserError: The artifact is not up to date, but this stage may not work in this process.
@@ -161,7 +161,7 @@ class Run:
         if made.finished:
             self._note(stage, "up to date: nothing changed", made)
             return
-        # They tell of what is about to change; no score hangs on the discrepancy alone.
+        # They describe what is about to change; no score depends on the discrepancy alone.
         for stale in (REPORT,) if stage.artifact == DISCREPANCY_FOLDER else (SCORES, CONTROLS, REPORT):
             (self.folder.path / stale).unlink(missing_ok=True)
         self.folder.event("began", stage=stage.name)
@@ -175,7 +175,7 @@ class Run:
         self._note(stage, f"done again: {made.redone_because}" if made.redone_because else "done", made)
 
     def holds(self, artifact: str, chosen: Mapping[str, object]) -> bool:
-        """Whether a stage's artifact is there, finished and current with these settings in place of those it has."""
+        """Whether a stage's artifact exists, is finished and is up to date with these settings."""
         stage = next(each for each in self.stages if each.artifact == artifact)
         plan = {key: value for part in stage.settings for key, value in self._flat(part).items()} | dict(chosen)
         return self.folder.peek(artifact, inputs=self._made_of(stage), settings=plan).finished
@@ -198,12 +198,12 @@ class Run:
         folder = self.folder.path
         state = f"is out of date: {found.redone_because}" if found.redone_because else "is not finished"
         raise UserError(
-            f"{self._only} builds on {found.path}, which {state}.\n"
+            f"{self._only} needs {found.path}, which {state}.\n"
             f"First: parityalign {stage.asked_by} {folder}   (or do everything: parityalign run {folder / CONFIG})"
         )
 
     def _digests(self, part: str) -> dict[str, str]:
-        """The identities of what `part` stands for, under names that a message may show."""
+        """The digests of the input `part`, by names for messages."""
         if part in self._artifacts:
             return {part: self._artifacts[part].digest}
         tasks = self.tasks.values()
@@ -225,10 +225,10 @@ class Run:
                 return {f"{part} of {task.name}": content_id(task.answer_prompt) for task in tasks}
             case "metric":
                 return {f"{part} of {task.name}": content_id(task.metric.name) for task in tasks}
-        raise ValueError(f"nothing is called {part!r} here")
+        raise ValueError(f"there is no input {part!r}")
 
     def _digest_of(self, sources: Sequence[Source]) -> str:
-        # Images that are no files are kept in the run folder, and later records name their places: they move with it.
+        # Images from inside other files are stored in the run folder, and records hold their paths, which move with it.
         place = "" if all(source.holds_files for source in sources) else str(self.folder.path)
         return content_id(place, *(source.digest() for source in sources))
 

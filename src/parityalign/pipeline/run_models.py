@@ -1,4 +1,4 @@
-"""The models of a run: loaded when a stage asks for them, and what the stage's manifest then says of them."""
+"""The models of a run: loaded on demand, and described in the manifest of the stage that uses them."""
 
 import gc
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ _THEN = ", then "
 
 @runtime_checkable
 class Described(Protocol):
-    """A model that can say how it runs in this process."""
+    """A model that describes how it runs in this process."""
 
     facts: Mapping[str, str]
-    """What its numbers hang on besides its files, such as the precision; for manifests."""
+    """What its outputs depend on besides its files, such as the precision; for manifests."""
 
 
 class RunModels:
@@ -30,7 +30,7 @@ class RunModels:
 
         Args:
             config: The configuration.
-            ledger: The folder where it is kept what remote models were asked.
+            ledger: The folder of the ledger of remote models.
         """
         self._config = config
         self._ledger = ledger
@@ -39,26 +39,26 @@ class RunModels:
 
     @cached_property
     def teacher_fingerprint(self) -> str:
-        """Changes whenever the teacher does; read once, since a model may be large."""
+        """The teacher's fingerprint; computed once, since a model may be large."""
         return fingerprint(self._config.teacher, self._config.loading.teacher)
 
     @cached_property
     def student_fingerprint(self) -> str:
-        """Changes whenever the student before does."""
+        """The original student's fingerprint."""
         return fingerprint(self._config.student, self._config.loading.student)
 
     def begin(self, stage: str, artifact: Artifact) -> None:
-        """What is loaded from now on is loaded for this stage, and its artifact's manifest will say how it ran."""
+        """From now on models are loaded for this stage, and its artifact's manifest records how they ran."""
         self._stage, self._artifact = stage, artifact
         artifact.also = lambda: self._asked_elsewhere(stage)
 
     def load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
-        """Loads a model, after what the one before left behind is gone: two need not fit into memory.
+        """Loads a model after freeing the previous one, so that two need not fit into memory.
 
         Args:
-            spec: Where it is.
+            spec: The model.
             loading: How it is loaded.
-            role: What the stage's manifest calls it: `teacher`, `before` or `after`.
+            role: Its name in the stage's manifest: `teacher`, `before` or `after`.
         """
         if backend_of(spec).remote:
             return self._remotes.model(spec, loading, self._stage)
@@ -80,11 +80,11 @@ class RunModels:
 
     @cached_property
     def _remotes(self) -> "engines.Remotes":
-        """What the run asks elsewhere, and what it has spent there."""
+        """The remote models of the run, with the ledger."""
         return engines.Remotes(self._config.server, self._ledger)
 
 
 def _in_turn(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """Both; where they differ, as when a run is continued on another machine, every value in its turn."""
+    """Merges two descriptions; where they differ, as after a resume on another machine, all values in order."""
     turns = {key: [*before[key].split(_THEN), now[key]] for key in before.keys() & now.keys()}
     return {**before, **now, **{key: _THEN.join(dict.fromkeys(values)) for key, values in turns.items()}}

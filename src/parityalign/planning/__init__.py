@@ -1,4 +1,4 @@
-"""What a run will take, and what this machine has."""
+"""Projects the cost of a run, and describes this machine."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
-"""What work takes: seconds, bytes of memory and money, from counts of parameters and tokens.
+"""Estimates time, memory and money from counts of parameters and tokens.
 
-A forward pass multiplies every parameter with every token once, 2 operations each; a backward pass does so once for
-the gradient of what came in and once for that of the weights (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
-Attention between tokens is left out: at the lengths here it adds little to the language model.
+A forward pass takes 2 operations per parameter and token; a backward pass as many for the gradient of the inputs and
+as many for that of the weights (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). Attention between tokens is left
+out: at the lengths here it adds little.
 """
 
 import math
@@ -16,16 +16,16 @@ from parityalign.planning.works import Workload
 from parityalign.training import MOST_LOGITS
 
 USED = 0.4
-"""Share of a device's peak operations that is reached where many tokens go through a model at once."""
+"""Share of a device's peak operations that large batches reach."""
 STREAMED = 0.6
-"""Share of its memory bandwidth that is reached where replies are written token by token."""
+"""Share of its memory bandwidth that token-by-token decoding reaches."""
 STEP_SECONDS = {True: 0.025, False: 0.002}
-"""What one step of `generate` takes at least, on a GPU (where launching the work is what takes long) and on a CPU."""
+"""Minimum seconds of one step of `generate`, on a GPU (dominated by kernel launches) and on a CPU."""
 RUNTIME_BYTES = {True: 1.0e9, False: 0.5e9}
 """What PyTorch and the device's libraries take before a model is loaded."""
 FLOAT32, HALF = 4, 2
 _QUANTISED = {"8bit": 1.0, "4bit": 0.516}
-"""Bytes of a weight; in 4 bits with its share of the scales, quantised again (Dettmers et al. 2023, section 3)."""
+"""Bytes per weight; in 4 bits including its share of the doubly quantised scales (Dettmers et al. 2023, section 3)."""
 _OPTIMISER = 8
 """Bytes that Adam keeps of each trained parameter: two averages in float32."""
 
@@ -36,7 +36,7 @@ class TrainingMode(NamedTuple):
     method: str
     """`full`, `lora` or `qlora`."""
     checkpointing: bool
-    """Whether activations are computed again in the backward pass and not kept."""
+    """Whether activations are recomputed in the backward pass."""
     rows: int
     """Examples that are in memory at once."""
     bf16: bool
@@ -139,7 +139,7 @@ def levelling_memory(work: Workload, size: Size, mode: TrainingMode, level: Leve
 
 
 def weights(size: Size, loading: LoadingSettings, device: Device) -> float:
-    """Bytes of the weights while a model is asked."""
+    """Bytes of the weights in inference."""
     number = _number(loading, device)
     if loading.quantise is None:
         return size.parameters * number
@@ -152,7 +152,7 @@ def money(work: Workload, server: ServerSettings) -> float:
 
 
 def _passes(method: str, checkpointing: bool) -> int:
-    """How many forward passes a step is worth: backward two, or one where the weights stay as they are."""
+    """Cost of a step in forward passes: the backward pass counts two, or one if the weights are frozen."""
     return (2 if method != "full" else 3) + checkpointing
 
 
@@ -181,23 +181,23 @@ def _held(size: Size, mode: TrainingMode, level: LevelSettings) -> float:
 
 
 def _working(stack: Stack) -> int:
-    """Numbers that one layer has in memory of each token while nothing is kept for a backward pass."""
+    """Activations of one layer per token in memory, without a backward pass."""
     return 6 * stack.hidden + 3 * stack.intermediate
 
 
 def _kept(stack: Stack, mode: TrainingMode) -> int:
     """Numbers that are kept of each token for the backward pass.
 
-    Of a layer without dropout, with fused attention: about 12 of the hidden size (inputs of norms and projections,
-    queries, keys, values, what attention gives) and 4 of the inner part (gate, its activation, up, their product).
-    With checkpointing: each layer's input, and one layer as it is computed again.
+    For a layer without dropout, with fused attention: about 12 of the hidden size (inputs of norms and projections,
+    queries, keys, values, attention's output) and 4 of the inner size (gate, its activation, up, their product).
+    With checkpointing: each layer's input, and one layer while it is recomputed.
     """
     layer = 12 * stack.hidden + 4 * stack.intermediate
     return stack.layers * stack.hidden + layer if mode.checkpointing else stack.layers * layer
 
 
 def _number(loading: LoadingSettings, device: Device) -> int:
-    """Bytes of a number while a model is asked."""
+    """Bytes per number in inference."""
     if loading.dtype == "auto":
         return HALF if device.is_gpu else FLOAT32
     return FLOAT32 if loading.dtype == "float32" else HALF

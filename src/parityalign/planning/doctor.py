@@ -1,4 +1,4 @@
-"""What this machine has, what follows for the models of a run, and what would stand in their way; loads no weights."""
+"""Describes this machine, how a run's models would be loaded on it, and problems with them; loads no weights."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -40,20 +40,20 @@ PACKAGES = (
 )
 """Whose versions are shown; those from torchvision on may be missing."""
 _BITS = {"4bit": 4.5, "8bit": 8.5}
-"""Of a quantised weight, with its share of the scales."""
+"""Bytes per quantised weight, including its share of the scales."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to compute with."""
+    """This machine."""
 
     cores: int
     memory: int
     """Bytes."""
     gpus: list[dict[str, Any]]
-    """Of each: name, memory (bytes), and whether it multiplies bfloat16 in hardware."""
+    """By GPU: name, memory (bytes), and whether it multiplies bfloat16 in hardware."""
     packages: dict[str, str | None]
-    """Version, None where it is not installed."""
+    """Versions by package, None if not installed."""
     hub: str
     hub_reachable: bool
     cache: str
@@ -66,7 +66,7 @@ class ModelCheck:
     role: str
     model: str
     problem: str | None = None
-    """Why it cannot be loaded or levelled, and what to do; None: nothing is in the way."""
+    """Why it cannot be loaded or levelled, and what to do; None: no problem."""
     family: str | None = None
     commit: str | None = None
     dtype: str | None = None
@@ -74,22 +74,22 @@ class ModelCheck:
     device: str | None = None
     image_processor: str | None = None
     files: int | None = None
-    """Bytes of its weights as they are published."""
+    """Bytes of its weights as published."""
     missing: int | None = None
-    """Bytes of them that have to be downloaded yet."""
+    """Bytes of them still to download."""
     needs: int | None = None
-    """Bytes that its weights take once loaded; pictures and replies come on top."""
+    """Bytes of its weights once loaded, without activations."""
     has: int | None = None
-    """Bytes of the memory that they go into."""
+    """Bytes of the memory that they are loaded into."""
 
     @property
     def fits(self) -> bool | None:
-        """Whether the weights have room; None if it is not known."""
+        """Whether the weights fit; None if unknown."""
         return None if self.needs is None or self.has is None else self.needs < self.has
 
 
 def inspect_machine() -> Machine:
-    """Looks at this machine."""
+    """Describes this machine."""
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     fast = bool(gpus) and bf16_is_fast(on_gpu=True)
     return Machine(
@@ -161,7 +161,7 @@ def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> 
             facts["commit"] = folder.name
         config = open_config(location, loading)
         facts |= _loaded_as(config, loading)
-        refuse_damaged(location, folder)  # of such files no size says anything
+        refuse_damaged(location, folder)  # the size of damaged files is meaningless
         facts |= _room(location, folder, config, loading, here)
         backend.check(location, loading)
         processor: Any = open_processor(location, loading)
@@ -186,7 +186,7 @@ def _loaded_as(config: PreTrainedConfig, loading: LoadingSettings) -> dict[str, 
 def _room(
     location: str, folder: Path, config: PreTrainedConfig, loading: LoadingSettings, here: Machine
 ) -> dict[str, int]:
-    """Sizes of the weights: published, still to be downloaded, loaded; and of what they are loaded into."""
+    """Bytes of the weights: published, still to download, loaded; and of the memory they are loaded into."""
     names = weight_files(folder)
     if is_path(location):
         sizes = {path.name: path.stat().st_size for path in folder.glob("*.safetensors")}

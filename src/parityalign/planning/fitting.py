@@ -1,4 +1,4 @@
-"""What of a plan does not fit, and what would: fewer bits, quantised weights, adapters, fewer rows or pixels."""
+"""What in a plan exceeds memory or budget, and which settings would fit: dtype, quantisation, adapters, pixels."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -42,7 +42,7 @@ def _asking(work: Workload, size: Size, loading: LoadingSettings, device: Device
         for key, value in changes
         if getattr(loading, key) != value
     }
-    fewer = f"{place}.max_pixels to look at smaller pictures"
+    fewer = f"{place}.max_pixels for smaller pictures"
     return needed, _in_words(f"asking the {work.role} ({work.stage})", needed, others, fewer, device)
 
 
@@ -69,7 +69,7 @@ def _in_words(what: str, needed: float, others: Mapping[str, float], fewer: str,
     fitting = [f"{words} ({bytes / _GIGA:,.1f} GB)" for words, bytes in others.items() if bytes <= device.memory]
     small = min(others.values(), default=needed)
     advice = (
-        f"Would fit: {'; '.join(fitting)}" if fitting else f"The least of the settings takes {small / _GIGA:,.1f} GB"
+        f"Would fit: {'; '.join(fitting)}" if fitting else f"The smallest of the settings takes {small / _GIGA:,.1f} GB"
     )
     return (
         f"{what} takes {needed / _GIGA:,.1f} GB, {device.name} has {device.memory / _GIGA:,.1f} GB. {advice}; "
@@ -88,7 +88,7 @@ def _budgets(server: ServerSettings, work: Sequence[Workload], known: Mapping[Ro
     for name, needed in needs.items():
         budget = getattr(server, name)
         if budget is not None and needed > budget:
-            yield f"server.{name} is {budget:,}, the plan needs {_amount(needed)}: the run would stop there"
+            yield f"server.{name} is {budget:,}, but the plan needs {_amount(needed)}: the run would stop there"
 
 
 def _amount(number: float) -> str:

@@ -1,4 +1,4 @@
-"""How fast this machine is: what it is, how fast it multiplies, and how long models take for a few real requests."""
+"""Measures this machine: its GPU, the speed of matrix products, and of models on a few real requests."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,15 +12,15 @@ from parityalign.planning.published import Device, device_called
 from parityalign.planning.sizes import Prompts, Throughput
 
 _SIDE = 1024
-"""Of the matrices that are multiplied."""
+"""Side of the test matrices."""
 _SECONDS = 0.3
-"""That a measurement lasts at least."""
+"""Minimum duration of a measurement in seconds."""
 _OF_MATRICES = 0.6
-"""Share of the speed of large matrices that a whole model reaches."""
+"""Share of the speed of large matrix products that a whole model reaches."""
 
 
 def this_machine() -> Device:
-    """The machine's GPU as the table has it, else what is measured of GPU or processor."""
+    """The machine's GPU from the table, else measured values of GPU or processor."""
     if not torch.cuda.is_available():
         memory = float(psutil.virtual_memory().total)
         return _measured(f"this processor, {torch.get_num_threads()} threads", memory, torch.device("cpu"))
@@ -37,9 +37,9 @@ def measured_throughput(
     Args:
         model: Loaded already.
         images: Paths of the sample's pictures.
-        prompts: What is asked.
-        tokens: Most tokens of a pair, an answer and a rationale; 0: none of the kind is asked for.
-        draws: Pairs of each picture: prompts that are equal may be read once.
+        prompts: The prompts.
+        tokens: Most tokens of a pair, an answer and a rationale; 0: not asked for.
+        draws: Pairs per picture: equal prompts may be processed once.
     """
 
     def timed(prompt: str, most: int, times: int = 1) -> float:
@@ -59,7 +59,7 @@ def measured_throughput(
 
 
 def _measured(name: str, memory: float, place: torch.device) -> Device:
-    """Peak operations and bandwidth such that the assumed share of them is what large matrices reach here."""
+    """Peak operations and bandwidth, such that the assumed share of them is the measured speed."""
     kind = torch.bfloat16 if place.type == "cuda" else torch.float32
     left = torch.ones(_SIDE, _SIDE, dtype=kind, device=place)
     copied, there = torch.zeros(2, 32 * 2**20, dtype=torch.uint8, device=place)
@@ -69,7 +69,7 @@ def _measured(name: str, memory: float, place: torch.device) -> Device:
 
 
 def _rate(work: Callable[[], object], place: torch.device) -> float:
-    """Times a second that some work is done."""
+    """How often per second some work is done."""
     work()
     count, began = 0, time.monotonic()
     while (spent := time.monotonic() - began) < _SECONDS:

@@ -1,4 +1,4 @@
-"""Projects tokens, time, memory and money of a run before it begins, and says what it assumed."""
+"""Projects tokens, time, memory and money of a run before it begins, with its assumptions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,9 +32,9 @@ from parityalign.planning.works import (
 from parityalign.tasks import task_of
 
 QUESTION = "What is written on the sign beside the door?"
-"""Stands for the questions that nobody has written yet."""
+"""A placeholder for the questions, which are not written yet."""
 PIXELS_PER_TOKEN = 28 * 28
-"""Of a served model of which nothing but its name is known."""
+"""Pixels per token of a served model that is known only by name."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class PlanOptions:
 
 
 def project_run(config: RunConfig, options: PlanOptions) -> Projection:
-    """What a run will take.
+    """Projects a run.
 
     Raises:
-        UserError: A model's configuration cannot be read, or nobody knows how many pictures there are.
+        UserError: A model's configuration cannot be read, or the number of images is unknown.
     """
     if options.device and options.benchmark:
         raise UserError("--benchmark times this machine and --device plans for another one. Give one of them.")
@@ -123,7 +123,7 @@ def _guessed(tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> dict[s
         pixels = sum(picture.width * picture.height for picture in found.pictures) / len(found.pictures)
         return PromptSize(pixels / PIXELS_PER_TOKEN + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, 0.0)
 
-    how = f"a token for each {PIXELS_PER_TOKEN} pixels and each {CHARACTERS_PER_TOKEN} characters"
+    how = f"one token per {PIXELS_PER_TOKEN} pixels and per {CHARACTERS_PER_TOKEN} characters"
     return {
         name: PromptSizes.of(_prompts(tasks[name]), partial(seen, found), len(found.pictures), how)
         for name, found in samples.items()
@@ -154,7 +154,7 @@ def _throughput(config: RunConfig, role: Role, tasks: Mapping[str, Task], sample
 
 
 def _saved(pictures: Sequence[Image], folder: Path) -> list[str]:
-    """Models are asked about files."""
+    """The sample's pictures as files, since models read files."""
     paths = [folder / f"{number}.png" for number in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path)
@@ -196,7 +196,7 @@ def _assumed(
     samples: Mapping[str, Sample],
     known: Mapping[Role, ModelFacts],
 ) -> list[str]:
-    """Everything that the figures hang on and nobody has measured."""
+    """All assumptions that the figures depend on."""
     said = [text for found in samples.values() for text in found.assumed]
     said.append(
         f"the student has {options.gap_rate:.0%} of the pairs wrong and each of these is a gap; every reply is a pair, "
@@ -209,7 +209,7 @@ def _assumed(
         said.append(f"rationales of {rationale_tokens(config)} tokens with their answers, all of them kept")
     if config.level.needs_observations and not backend_of(config.teacher).shows:
         left_out = " and ".join(config.level.needs_observations)
-        said.append(f"without {left_out}: this teacher shows nothing but its words")
+        said.append(f"without {left_out}: this teacher gives only text")
     for role, each in known.items():
         said.extend(f"{role}: {how}" for how in {sizes.assumed for sizes in each.prompt_sizes.values()} if how)
         if each.throughput:
@@ -217,9 +217,9 @@ def _assumed(
                 f"{role}: seconds a request as measured on {each.throughput.requests} requests of each kind here"
             )
     said.append(_of_device(where))
-    said.append("decoding pictures, intake, loading models and the report are not in the hours")
+    said.append("the hours do not include decoding pictures, intake, loading models and the report")
     said.append(
-        "not counted at all: what reading and comparing attention and distributions takes besides the passes through "
+        "not counted: reading and comparing attention and distributions, beyond the passes through "
         "the models, and the timing of the student in `evaluate`"
     )
     return said
@@ -227,8 +227,8 @@ def _assumed(
 
 def _of_device(where: Device) -> str:
     return (
-        f"{where.name}: {where.operations / 1e12:,.3g} teraflops at most, {costs.USED:.0%} of them reached; "
-        f"{where.bandwidth / 1e9:,.0f} GB a second, {costs.STREAMED:.0%} of them reached; "
+        f"{where.name}: peak {where.operations / 1e12:,.3g} teraflops, of which {costs.USED:.0%} are reached; "
+        f"{where.bandwidth / 1e9:,.0f} GB per second, of which {costs.STREAMED:.0%} are reached; "
         f"at least {costs.STEP_SECONDS[where.is_gpu]:g} s for each "
         "token of a batch's replies"
     )

@@ -1,4 +1,4 @@
-"""What a plan says: a row for each thing that a model does, what does not fit, and what was assumed."""
+"""A plan: one row per model and stage, what does not fit, and the assumptions."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -28,19 +28,19 @@ class ProjectionRow:
     stage: str
     model: str
     requests: int
-    """In training: examples gone through."""
+    """Requests; in training, examples processed."""
     prompt_tokens: int
     reply_tokens: int
     steps: int
     """Optimiser steps."""
     at_once: int | None
-    """Requests or examples that go through the model together; None: nobody knows."""
+    """Batch or micro-batch size; None: unknown."""
     seconds: float | None
-    """None: nobody knows, as with a served model."""
+    """None: unknown, as for a served model."""
     memory: float | None
-    """Bytes on the device at most."""
+    """Peak bytes on the device."""
     money: float | None
-    """None: the model is not paid for."""
+    """None: the model is not paid per token."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,24 @@ class Projection:
     rows: list[ProjectionRow]
     device: Device
     models: list[str]
-    """What is known of each model, in words."""
+    """What is known of each model, as text."""
     problems: list[str]
-    """What does not fit into memory or a budget, and what would."""
+    """What does not fit into memory or a budget, and which settings would."""
     assumed: list[str]
 
     @property
     def seconds(self) -> float:
-        """Of all rows whose time is known."""
+        """The total of all rows whose time is known."""
         return sum(row.seconds or 0.0 for row in self.rows)
 
     @property
     def memory(self) -> float | None:
-        """The most of all rows: one model is in memory at a time."""
+        """The maximum over all rows, since one model is in memory at a time."""
         return max((row.memory for row in self.rows if row.memory is not None), default=None)
 
     @property
     def money(self) -> float | None:
-        """Of all rows that are paid for; None where none is."""
+        """The total of all paid rows; None if there are none."""
         paid = [row.money for row in self.rows if row.money is not None]
         return sum(paid) if paid else None
 
@@ -92,7 +92,7 @@ class Projection:
         return [_cells(row) for row in (*self.rows, self.total)]
 
     def as_json(self) -> str:
-        """Everything, for programs: seconds, bytes and the prices' currency."""
+        """Everything, as JSON values: seconds, bytes and the prices' currency."""
         whole = {
             **asdict(self),
             "device": self.device._asdict(),
@@ -101,7 +101,7 @@ class Projection:
         return json.dumps(whole, indent=1)
 
     def lines(self) -> Iterator[str]:
-        """What stands below the table: the sums, the models, then problems, then what was assumed."""
+        """The text below the table: totals, models, problems, assumptions."""
         yield from summary(self)
         yield ""
         yield from self.models
@@ -110,7 +110,7 @@ class Projection:
 
 
 def summary(plan: Projection) -> list[str]:
-    """The plan in three lines, as recipes carry it."""
+    """The plan in three lines, for recipes."""
     asking, training = [row for row in plan.rows if not row.steps], [row for row in plan.rows if row.steps]
 
     def time(rows: Sequence[ProjectionRow]) -> str:
@@ -123,9 +123,9 @@ def summary(plan: Projection) -> list[str]:
     requests, steps = sum(row.requests for row in asking), sum(row.steps for row in training)
     tokens = sum(row.prompt_tokens for row in asking) / 1e6
     return [
-        f"asking: {requests:,} requests, {tokens:,.1f} million prompt tokens, {time(asking)}, {most(asking)} at most",
+        f"asking: {requests:,} requests, {tokens:,.1f} million prompt tokens, {time(asking)}, at most {most(asking)}",
         f"training: {steps:,} steps, {time(training)}, {most(training)}",
-        f"in all: {time(plan.rows)} on {plan.device.name}",
+        f"total: {time(plan.rows)} on {plan.device.name}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What is published of models and machines: architectures without weights, and the devices that a plan may assume."""
+"""Tables of published models (architectures without weights) and of devices, for plans."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,15 +13,15 @@ _GIGA = 1e9
 
 
 class Device(NamedTuple):
-    """A machine that models run on."""
+    """A machine to run models on."""
 
     name: str
     operations: float
-    """Peak multiplications and additions a second, in the precision that models are asked in."""
+    """Peak floating-point operations per second, in the precision of inference."""
     memory: float
     """Bytes."""
     bandwidth: float
-    """Bytes of memory a second."""
+    """Memory bandwidth in bytes per second."""
     is_gpu: bool = True
 
 
@@ -38,16 +38,16 @@ def device(name: str) -> Device:
 
 
 def device_called(driver_name: str, memory: float) -> Device | None:
-    """The device that a driver calls by this name; of several the one whose memory (bytes) is nearest."""
+    """The device with this driver name; of several the one whose memory (bytes) is nearest."""
     called = {key: str(facts["name"]).split() for key, facts in _table().items()}
     words = driver_name.replace("-", " ").split()
     fitting = [_devices()[key] for key, name in called.items() if all(word in words for word in name)]
-    # The longest name fits best: an RTX 4090 is no "4090" of another make.
+    # The longest matching name is the most specific.
     return min(fitting, key=lambda found: abs(found.memory - memory), default=None)
 
 
 def architecture(location: str) -> Path | None:
-    """The folder with a published model's configuration, for a hub id or for a folder named like the model."""
+    """The folder of a published model's configuration, for a hub id or for a folder named like the model."""
     known = {model.relative_to(_FOLDER).as_posix(): model for model in models()}
     wanted = Path(location).name.removesuffix("-hf")
     by_name = [model for model in models() if model.name.removesuffix("-hf") == wanted]
@@ -56,7 +56,7 @@ def architecture(location: str) -> Path | None:
 
 
 def models() -> list[Path]:
-    """The folders of all published architectures that are known."""
+    """The folders of all published architectures in the table."""
     return sorted(path.parent for path in _FOLDER.glob("*/*/config.json"))
 
 

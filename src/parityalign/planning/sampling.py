@@ -1,4 +1,4 @@
-"""A small sample of what a run is about: some of its pictures, and how many pictures and questions there are."""
+"""A small sample of a run's data: some pictures, and the numbers of pictures and questions."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -15,35 +15,35 @@ from parityalign.data import Unfit, open_picture, open_questions, open_source
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What a plan may look at, and what is said in place of looking."""
+    """What a plan may read, and values to assume instead."""
 
     pictures: int = 32
-    """Opened of each task; 0: none."""
+    """Pictures to open per task; 0: none."""
     size: tuple[int, int] = (1024, 768)
-    """Width and height of a picture, where none is opened."""
+    """Assumed width and height of pictures if none is opened."""
     images: int | None = None
-    """Of each task; None: they are counted."""
+    """Images per task; None: they are counted."""
     offline: bool = False
-    """Whether the hub is left alone."""
+    """Whether to avoid the hub."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What was found of one task."""
+    """The sample of one task."""
 
     images: int
     questions: int
     pictures: list[Image]
-    """At least one; a blank one of the assumed size where none was opened."""
+    """At least one picture; a blank one of the assumed size if none was opened."""
     assumed: list[str]
-    """What was not found but assumed, in words."""
+    """The assumptions, as text."""
 
 
 def size_of_picture(text: str) -> tuple[int, int]:
     """Width and height from a text such as `1024x768`.
 
     Raises:
-        UserError: It is none.
+        UserError: It is malformed.
     """
     found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if not found:
@@ -52,16 +52,16 @@ def size_of_picture(text: str) -> tuple[int, int]:
 
 
 def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | None) -> Sample:
-    """Looks at one task of a run.
+    """Samples one task of a run.
 
     Args:
         task: The task.
-        data: Where its pictures and questions are.
-        ask: What may be looked at.
-        limit: Questions that are asked of the test split at most.
+        data: Its pictures and questions.
+        ask: What may be read.
+        limit: Most questions of the test split that are asked.
 
     Raises:
-        UserError: Nobody knows how many pictures there are.
+        UserError: The number of images is unknown.
     """
     questions, assumed = _questions(task, data, limit)
     images = ask.images if ask.images is not None else _count(task, data)
@@ -70,7 +70,7 @@ def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | Non
     if ask.images is not None:
         assumed.append(f"{images:,} images")
     if left_alone and ask.pictures:
-        assumed.append(f"{', '.join(left_alone)} not looked at, since the hub is left alone (--offline)")
+        assumed.append(f"{', '.join(left_alone)} not read (--offline)")
     if not pictures:
         assumed.append(f"pictures of {ask.size[0]}x{ask.size[1]} pixels, since none was opened")
     said = [f"{task.name}: {'; '.join(assumed)}"] if assumed else []
@@ -82,14 +82,14 @@ def _count(task: Task, data: TaskData) -> int:
     unknown = [spec for spec, count in counts.items() if count is None]
     if unknown:
         raise UserError(
-            f"nobody knows how many images {', '.join(unknown)} (task {task.name}) has before the last is read. "
-            "Say how many to plan for: --images 5000"
+            f"the task {task.name} reads {', '.join(unknown)}, a stream of unknown length. "
+            "Say how many images to plan for, such as --images 5000"
         )
     return sum(count or 0 for count in counts.values())
 
 
 def _pictures(specs: Iterable[str], images: int, wanted: int) -> Iterator[Image]:
-    """Evenly spread over files; the first ones where pictures lie in archives, which have to be read in order."""
+    """Evenly spaced files; the first ones of archives, which have to be read in order."""
     if not wanted:
         return
     sources = [*map(open_source, specs)]
@@ -103,12 +103,12 @@ def _fit(found: Iterable[Found]) -> Iterator[Image]:
     for each in found:
         try:
             yield open_picture(each.read()).image
-        except Unfit:  # intake will say why
+        except Unfit:  # intake will report it
             continue
 
 
 def _questions(task: Task, data: TaskData, limit: int | None) -> tuple[int, list[str]]:
-    """How many questions of the test split will be asked, and what was assumed for it."""
+    """How many questions of the test split will be asked, and the assumptions."""
     if data.test is None:
         return 0, []
     if _is_in_hub(data.test):
@@ -118,16 +118,16 @@ def _questions(task: Task, data: TaskData, limit: int | None) -> tuple[int, list
 
 
 def _official(task: Task, test: str, limit: int | None) -> tuple[int, list[str]]:
-    """The same of a split on the hub, which is not asked: what the benchmark says of itself."""
+    """The same for a split on the hub without reading it, from the benchmark's published size."""
     official = task.benchmark.questions if task.benchmark else None
     if official is not None:
         found = min(official, limit) if limit else official
         return found, [f"{found:,} questions, as many as are published or `evaluate.limit` allows"]
     if limit:
-        return limit, [f"{limit:,} questions, as `evaluate.limit` allows; nobody knows how many {test} has"]
-    return 0, [f"no question of {test}, as nobody knows how many it has; set `evaluate.limit` to plan for them"]
+        return limit, [f"{limit:,} questions, as `evaluate.limit` allows; the size of {test} is unknown"]
+    return 0, [f"no question of {test}, since its size is unknown; set `evaluate.limit` to plan for them"]
 
 
 def _is_in_hub(spec: str) -> bool:
-    """Whether images or questions come from the hub, not from a folder or file in the form of its data sets."""
+    """Whether images or questions come from the hub rather than from a local copy of a data set."""
     return spec.startswith(PREFIX) and not Path(divided(spec.removeprefix(PREFIX))[0]).exists()

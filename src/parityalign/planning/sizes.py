@@ -1,4 +1,4 @@
-"""What a plan has to know of a model: how many numbers it holds and how many tokens it makes of a picture."""
+"""What a plan needs to know about a model: its parameters, and its tokens per picture."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ class Stack:
     """A stack of transformer layers: the language model, or the vision tower."""
 
     parameters: int
-    """Those that every token is multiplied with."""
+    """Parameters that every token is multiplied with."""
     layers: int
     hidden: int
     intermediate: int
@@ -18,38 +18,38 @@ class Stack:
 
 @dataclass(frozen=True)
 class Size:
-    """A vision-language model as a plan sees it."""
+    """The size of a vision-language model."""
 
     parameters: int
-    """All of them."""
+    """All parameters."""
     language: Stack
-    """Without embeddings and output head."""
+    """The language model, without embeddings and output head."""
     vision: Stack
-    """With the connector."""
+    """The vision tower, with the connector."""
     head: int
-    """Of the output head, which only tokens go through that are written or learnt."""
+    """Parameters of the output head, which only generated or trained tokens pass."""
     vocabulary: int
     cached: int
-    """Numbers that the language model keeps of each token (keys and values of all layers)."""
+    """Numbers in the cache per token (keys and values of all layers)."""
     adapter: int
-    """Parameters that low-rank adapters of rank 1 would add: linear layers' inputs and outputs, without the head."""
+    """Parameters of adapters of rank 1: inputs plus outputs of all linear layers, without the head."""
     adapted: int
-    """Parameters in those linear layers, which are also what quantised loading shrinks."""
+    """Parameters in those linear layers, which are also the quantised ones."""
     origin: str
-    """Where the configuration was read, in words."""
+    """Where the configuration was read, as text."""
 
 
 class PromptSize(NamedTuple):
     """What a model makes of a picture and a prompt, on average over a sample."""
 
     tokens: float
-    """Of the prompt, the picture's placeholders among them."""
+    """Tokens of the prompt, including the picture's."""
     patches: float
-    """That go through the vision tower."""
+    """Patches in the vision tower."""
 
 
 class Prompts(NamedTuple):
-    """What a model is asked in one task, with a question where the prompt has one."""
+    """The prompts of one task, with a question filled in."""
 
     annotate: str
     """Asks for a pair."""
@@ -66,9 +66,9 @@ class PromptSizes:
     answer: PromptSize
     rationale: PromptSize
     pictures: int
-    """How many pictures this is the average of."""
+    """Number of pictures in the mean."""
     assumed: str = ""
-    """How tokens were estimated, in words; empty where the model's own processor counted."""
+    """How tokens were estimated, as text; empty if counted by the model's own processor."""
 
     @classmethod
     def of(cls, prompts: Prompts, seen: Callable[[str], PromptSize], pictures: int, assumed: str = "") -> Self:
@@ -83,11 +83,11 @@ class Throughput(NamedTuple):
     annotate: float
     answer: float
     rationale: float
-    """0 where no rationales are asked for."""
+    """0 if no rationales are asked for."""
     read: float
-    """For reading the prompt alone: a forward pass."""
+    """For processing the prompt alone: a forward pass."""
     requests: int
-    """How many were measured of each."""
+    """Number of measured requests of each kind."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class ModelFacts:
     prompt_sizes: Mapping[str, PromptSizes]
     """By task."""
     origin: str
-    """Where the rest comes from, in words."""
+    """The source of the other facts, as text."""
     size: Size | None = None
     """None: nothing but its name is known."""
     throughput: Throughput | None = None

@@ -1,4 +1,4 @@
-"""How large a model is and what it makes of pictures, from its configuration: no weight is loaded or downloaded.
+"""A model's size and its tokens per picture, from its configuration; no weights are loaded or downloaded.
 
 Parameters are counted on a model that is built without storage (PyTorch's meta device), so the count is exact for
 every family that transformers has.
@@ -34,12 +34,12 @@ from parityalign.planning.published import architecture, models
 from parityalign.planning.sizes import Prompts, PromptSize, PromptSizes, Size, Stack
 
 CHARACTERS_PER_TOKEN = 4
-"""Of English text, where no tokenizer is at hand."""
+"""Characters per token of English text, without a tokenizer."""
 CHAT_TOKENS = 16
-"""What a chat template writes around a prompt, where there is none at hand."""
+"""Tokens that a chat template adds to a prompt, without a template."""
 _ESTIMATE = (
     f"the picture's tokens from the image processor and the text's from its length ({CHARACTERS_PER_TOKEN} characters "
-    f"a token, {CHAT_TOKENS} tokens for the chat)"
+    f"per token, {CHAT_TOKENS} tokens for the chat)"
 )
 _PROBLEMS = (ValueError, LookupError, RuntimeError, ImportError, AttributeError, TypeError)
 
@@ -50,23 +50,23 @@ class Place(NamedTuple):
     location: str
     """A folder or a hub id."""
     origin: str
-    """The same in words."""
+    """The same as text."""
     published: bool = False
     """Whether it is only a published architecture, with no tokenizer."""
     commit: str | None = None
-    """In the local cache, where the hub must not be asked whether there is a newer one."""
+    """The commit in the local cache, to be used without asking the hub for a newer one."""
 
 
 def place_of(location: str, loading: LoadingSettings, *, offline: bool = False) -> Place:
-    """The folder, the hub, or the package's own table of published architectures, in this order.
+    """Finds a model's configuration: in its folder, on the hub, or in the table of published models, in this order.
 
     Args:
         location: Hugging Face folder or hub id.
         loading: Which revision.
-        offline: Whether the hub is left alone.
+        offline: Whether to avoid the hub.
 
     Raises:
-        UserError: It is nowhere.
+        UserError: It is not found.
     """
     if is_path(location):
         if Path(location).expanduser().is_dir():
@@ -163,7 +163,7 @@ def _estimated(place: Place, loading: LoadingSettings, pictures: Sequence[Image]
 
 @cache
 def _patches_of_size(place: Place, loading: LoadingSettings, size: tuple[int, int]) -> int:
-    """Of a picture of so many pixels: what it shows plays no part."""
+    """Counts for a picture of this size, whatever its content."""
     opened: Any = AutoImageProcessor
     processor = opened.from_pretrained(place.location, backend=BACKEND)
     if loading.max_pixels:
@@ -172,18 +172,18 @@ def _patches_of_size(place: Place, loading: LoadingSettings, size: tuple[int, in
 
 
 def _patches(arrays: Any, config: PreTrainedConfig) -> int:  # noqa: ANN401 - a dictionary of one of two kinds
-    """How many patches of a picture the tower sees: (patches, values), or tiles of (channels, height, width)."""
+    """Number of patches of a picture in the vision tower: (patches, values), or tiles of (channels, height, width)."""
     pixels: tuple[int, ...] = np.asarray(arrays["pixel_values"]).shape
     side = patch_side(config)
     if len(pixels) == 2:
         return pixels[0]
-    if not side:  # a convolutional tower has no patches; its tokens are the nearest thing
+    if not side:  # a convolutional tower has no patches; its tokens come closest
         return int(getattr(config, "image_seq_length", 0) or 0)
     return prod(pixels[:-3]) * (pixels[-2] // side) * (pixels[-1] // side)
 
 
 def _patches_per_token(config: PreTrainedConfig) -> float:
-    """How many of the tower's patches become one token of the prompt, in the words of the families."""
+    """Patches of the tower per token of the prompt, from the families' different settings."""
     tower: Any = getattr(config, "vision_config", None)
     if getattr(config, "mm_tokens_per_image", None):
         return float((tower.image_size // patch_side(config)) ** 2 / config.mm_tokens_per_image)

@@ -1,7 +1,6 @@
-"""What a run will ask of its models: requests, tokens and optimiser steps of each stage, before anything is paid for.
+"""The workload of a run: requests, tokens and optimiser steps of each model and stage.
 
-Arithmetic only. How large the models are and what they make of pictures comes from `sizing.py`, what it takes in time
-and memory from `costs.py`.
+Arithmetic only. Model sizes and tokens per picture come from `sizing.py`; time and memory from `costs.py`.
 """
 
 import math
@@ -18,9 +17,9 @@ Role = Literal["teacher", "student"]
 Prompt = Literal["annotate", "answer", "rationale"]
 ROLES: tuple[Role, Role] = ("teacher", "student")
 PAIR_TOKENS = 30
-"""Of a question and its answer as a teacher writes them."""
+"""Tokens of a question and its answer as a teacher writes them."""
 ANSWER_TOKENS = 5
-"""Of an answer in a word or a phrase, with its end."""
+"""Tokens of an answer in a word or a phrase, with its end token."""
 RATIONALE_TOKENS = 50
 """Of a rationale in one sentence, with the answer behind it."""
 
@@ -30,7 +29,7 @@ class Counts(NamedTuple):
 
     images: int
     questions: int
-    """Of the test split."""
+    """Questions of the test split."""
 
 
 class Workload(NamedTuple):
@@ -39,11 +38,11 @@ class Workload(NamedTuple):
     stage: str
     role: Role
     requests: int
-    """Replies, or in training examples gone through."""
+    """Replies; in training, examples processed."""
     prompt_tokens: int
     reply_tokens: int
     patches: int
-    """That go through the vision tower."""
+    """Patches in the vision tower."""
     steps: int = 0
     """Optimiser steps; 0 where nothing is trained."""
     eval_examples: int = 0
@@ -55,11 +54,11 @@ class Workload(NamedTuple):
     prompt: Prompt = "answer"
     """What is asked; a field of `Prompts`, `PromptSizes` and `Throughput`."""
     given: bool = False
-    """Whether the replies are given to the model, which reads them and writes nothing."""
+    """Whether replies are given and scored teacher-forced, not generated."""
 
     @property
     def tokens(self) -> int:
-        """Of prompts and replies."""
+        """Tokens of prompts and replies."""
         return self.prompt_tokens + self.reply_tokens
 
 
@@ -93,7 +92,7 @@ def workloads(
 
 
 def rationale_tokens(config: RunConfig) -> int:
-    """Of a rationale in one sentence, with the answer behind it, as far as the run allows."""
+    """Tokens of a rationale with its answer, within the run's limit."""
     return min(RATIONALE_TOKENS, config.discrepancy.max_new_tokens)
 
 
@@ -108,7 +107,7 @@ class _Workloads:
 
     @property
     def pairs(self) -> dict[str, int]:
-        """Of each task."""
+        """By task."""
         return {task: each.images * self.config.annotate.pairs_per_image for task, each in self.amounts.items()}
 
     @property
@@ -136,7 +135,7 @@ class _Workloads:
         if rationales:
             yield self._asked("discrepancy rationales", "teacher", self.pairs, reply, "rationale")
         for role in ROLES:
-            if not backend_of(getattr(self.config, role)).shows:  # gives nothing but text
+            if not backend_of(getattr(self.config, role)).shows:  # gives only text
                 continue
             yield self._asked("discrepancy", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
             if rationales:
@@ -147,8 +146,8 @@ class _Workloads:
     def level(self) -> Workload:
         """Training: `requests` are examples gone through, those that are only looked at for early stopping apart.
 
-        In a step an example goes through the student once with its answer, once more under another view of its picture
-        if `consistency` asks, and once more with its rationale if a term asks for that.
+        In a step an example takes one forward pass with its answer, one more for an augmented view of its picture if
+        `consistency` is a term, and one more with its rationale if a term needs that.
         """
         level, picked = self.config.level, self._choice()
         steps = level.steps(picked.training)

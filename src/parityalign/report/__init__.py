@@ -1,4 +1,4 @@
-"""Tables, plots and the page that tell of a run."""
+"""Tables, plots and the page that report on a run."""
 
 import lazy_loader
 

@@ -15,14 +15,14 @@ DARKEST = 0.75
 _FAINTEST = 0.01
 
 Maps = dict[str, dict[str, Array]]
-"""By pair, then by model: (cells,) shares of the picture's cells, row by row."""
+"""By pair, then by model: (cells,) share of attention on the picture's cells, row by row."""
 
 
 def maps_by_pair(folder: Path, pair_ids: Collection[str]) -> Maps:
-    """The attention maps of the given pairs, as far as they are known.
+    """The available attention maps of the given pairs.
 
     Args:
-        folder: The signals; it need not be there.
+        folder: The signals' folder; it may be missing.
         pair_ids: The pairs.
 
     Raises:
@@ -37,7 +37,7 @@ def maps_by_pair(folder: Path, pair_ids: Collection[str]) -> Maps:
 
 
 def picture(uri: str, size: tuple[int, int], name: str) -> Markup:
-    """A picture that `attention_overlay` repeats by its name, so that its bytes are in the page once."""
+    """A picture that `attention_overlay` refers to by name, so that its bytes are in the page only once."""
     image = element("image", id=name, href=uri, width=size[0], height=size[1])
     return _framed(size, "The picture that the question below is about", image)
 

@@ -1,4 +1,4 @@
-"""Pictures as inline SVG, built from text: no script, no plotting library.
+"""Charts as inline SVG, built from text: no script, no plotting library.
 
 Colours come from classes of the page's style sheet, so that light mode, dark mode and print need one drawing.
 Lengths are SVG units; a drawing is 400 wide and scales with the page.
@@ -14,21 +14,21 @@ from parityalign.report.tables import estimate_cell
 
 WIDTH, LEFT, RIGHT = 400.0, 8.0, 392.0
 LANE = 13.0
-"""From one model's marks down to the next one's."""
+"""Vertical distance between two models' marks."""
 SERIES = ("before", "after", "teacher")
 WIDE_ENOUGH = 7.0
-"""Room that one digit needs inside a bar."""
+"""Width of one digit inside a bar."""
 
 
 def element(tag: str, *children: str, **attributes: object) -> Markup:
-    """One SVG element; whatever is not markup already is escaped. `font_size` is written `font-size`."""
+    """One SVG element; everything that is not markup is escaped. `font_size` is written `font-size`."""
     pairs = ((name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items())
     written = Markup("").join(Markup(' {}="{}"').format(name, _short(value)) for name, value in pairs)
     return Markup("<{0}{1}>{2}</{0}>").format(Markup(tag), written, Markup("").join(children))
 
 
 def score_chart(scores: Scores) -> Markup:
-    """For each task the student before and after and the teacher, as dots with 95 % whiskers, 0 to 100."""
+    """For each task the student before and after and the teacher, as dots with 95 % whiskers, from 0 to 100."""
     block, top = 3 * LANE + 27, 28.0
     bottom = top + block * len(scores.tasks)
     tasks = [_task_scores(name, task, top + block * i) for i, (name, task) in enumerate(scores.tasks.items())]
@@ -55,7 +55,7 @@ def verdict_chart(counts: Mapping[str, Mapping[VerdictKind, int]]) -> Markup:
 
 
 def drawing(name: str, title: str, described: str, height: float, parts: Sequence[str]) -> Markup:
-    """One picture with a title and a description for those who cannot see it; `name` is unlike any other's."""
+    """A drawing with a title and a description for screen readers; `name` is unique on the page."""
     spoken = [
         element("title", title, id=f"{name}-title"),
         element("desc", described, id=f"{name}-desc"),
@@ -83,7 +83,7 @@ def _verdicts_in_words(counts: Mapping[VerdictKind, int]) -> str:
 
 
 def _x(score: float) -> float:
-    """Where a score between 0 and 100 lies on the drawing."""
+    """The x position of a score between 0 and 100."""
     return LEFT + (RIGHT - LEFT) * min(max(score, 0.0), 100.0) / 100
 
 
@@ -122,7 +122,7 @@ def _estimate(series: str, value: Estimate | None, y: float) -> Markup:
 
 
 def _number(value: Estimate, y: float) -> Markup:
-    """The score beside its mark, on the side that has room."""
+    """The score next to its mark, on the side with room."""
     low, high = (_x(end) for end in value.ci or (value.score, value.score))
     score = f"{value.score:.1f}"
     if high > RIGHT - 40:
@@ -139,7 +139,7 @@ def _whisker(series: str, value: Estimate, y: float) -> Markup:
 
 
 def _mark(series: str, x: float, y: float) -> Markup:
-    """A shape for each series, so that the picture can be read without its colours."""
+    """A shape for each series, so that the chart can be read without colours."""
     if series == "teacher":
         return element("path", d=f"M{x:.1f} {y - 5:.1f}l5 5-5 5-5-5z", class_=f"mark {series}")
     return element("circle", cx=x, cy=y, r=4.5, class_=f"mark {series}")

@@ -1,4 +1,4 @@
-"""What other ways of training came to with as many steps: the content of `controls.json` as a table."""
+"""The results of the controls, trained with as many steps: `controls.json` as a table."""
 
 from typing import NamedTuple
 
@@ -8,16 +8,16 @@ from parityalign.report.tables import ABSENT, estimate_cell, percent
 
 
 class ControlTable(NamedTuple):
-    """Plain text, ready to be drawn."""
+    """A table of plain text."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     precision: str
-    """A sentence on the truth of the gaps; empty where it was not measured."""
+    """A sentence on how many gaps are true; empty if that was not measured."""
 
 
 def control_table(controls: Controls) -> ControlTable:
-    """One row a control, one column for each task that any of them was scored on."""
+    """One row per control, one column for each task that any of them was scored on."""
     tasks = tuple(dict.fromkeys(task for control in controls.controls for task in control.tasks))
     headings = (
         "control",

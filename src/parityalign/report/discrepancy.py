@@ -1,4 +1,4 @@
-"""The discrepancies of a run as rows of plain text, so that terminal and page write the same numbers one way."""
+"""The discrepancies of a run as rows of plain text, the same for terminal and page."""
 
 import math
 from collections import Counter
@@ -19,9 +19,9 @@ MEASURE_WORDS: Mapping[Measure, str] = {
     Measure.RATIONALE_GAP: "rationale gap",
 }
 MEASURE_MEANING: Mapping[Measure, str] = {
-    Measure.CONFIDENCE_GAP: "teacher's minus student's mean log-probability of the pair's answer, in nats a token",
-    Measure.ATTENTION_DIVERGENCE: "Jensen-Shannon divergence of the attention maps, in nats (0 same, 0.693 apart)",
-    Measure.RATIONALE_GAP: "teacher's minus student's mean log-probability of the rationale, in nats a token",
+    Measure.CONFIDENCE_GAP: "teacher's minus student's mean log-probability of the pair's answer, in nats per token",
+    Measure.ATTENTION_DIVERGENCE: "Jensen-Shannon divergence of the attention maps, in nats (0 equal, 0.693 disjoint)",
+    Measure.RATIONALE_GAP: "teacher's minus student's mean log-probability of the rationale, in nats per token",
 }
 ALL = "all tasks"
 PLOT_WIDTH = 32
@@ -29,25 +29,25 @@ PLOT_WIDTH = 32
 
 
 class Table(NamedTuple):
-    """Plain text, ready to be drawn."""
+    """A table of plain text."""
 
     caption: str
     headings: tuple[str, ...]
     rows: list[tuple[str, ...]]
     words: int
-    """How many of the first columns are words; the others are numbers."""
+    """How many of the first columns are text; the others are numbers."""
 
 
 Spreads = Mapping[str, Mapping[VerdictKind, Spread]]
-"""By task, then by verdict; only where there are values."""
+"""Distributions by task, then by verdict; only those with values."""
 
 
 def spreads(pairs: Sequence[PairDiscrepancy], measure: Measure, tasks: Sequence[str]) -> Spreads:
     """How a measure is distributed, by task and verdict.
 
     Args:
-        pairs: All of a run, compared.
-        measure: Which.
+        pairs: All compared pairs of a run.
+        measure: The measure.
         tasks: In the order in which they are shown.
     """
     found = {}
@@ -59,7 +59,7 @@ def spreads(pairs: Sequence[PairDiscrepancy], measure: Measure, tasks: Sequence[
 
 
 def discrepancy_tables(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str], *, seed: int) -> list[Table]:
-    """All that is told of the discrepancies where nothing can be drawn; see `measure_table` and `relation_tables`."""
+    """All tables of the discrepancies, for plain text; see `measure_table` and `relation_tables`."""
     plotted = [_plotted(measure_table(pairs, measure, tasks), spreads(pairs, measure, tasks)) for measure in Measure]
     return [*plotted, *relation_tables(pairs, tasks, seed=seed)]
 
@@ -78,16 +78,16 @@ def measure_table(pairs: Sequence[PairDiscrepancy], measure: Measure, tasks: Seq
 
 
 def relation_tables(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str], *, seed: int) -> list[Table]:
-    """What the discrepancies say of the student being wrong, of one another, and how well each model knows itself.
+    """How the discrepancies relate to the student being wrong and to one another, and how calibrated each model is.
 
     Args:
-        pairs: All of a run, compared.
+        pairs: All compared pairs of a run.
         tasks: In the order in which they are shown.
-        seed: Of the intervals.
+        seed: Of the bootstrap.
     """
     tables = [
         Table(
-            "How well a discrepancy tells the pairs that the student has wrong: area under the ROC curve, with its "
+            "How well a discrepancy predicts which pairs the student has wrong: area under the ROC curve, with its "
             "95 % interval from a bootstrap over images. 0.5: not at all; 1: a larger discrepancy is always a wrong "
             "answer.",
             ("discrepancy", "task", "area", "wrong", "right", "images"),
@@ -95,14 +95,14 @@ def relation_tables(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str], *, s
             words=2,
         ),
         Table(
-            "How the discrepancies go together over the pairs that have both: Spearman's rank correlation.",
+            "How the discrepancies correlate, over the pairs that have both: Spearman's rank correlation.",
             ("discrepancy", "with", "correlation", "pairs"),
             _correlation_rows(pairs),
             words=2,
         ),
         Table(
-            "How well each model's probability of the pair's answer says how often its own answer is right: expected "
-            "calibration error over 10 bins of equal count, where it was asked.",
+            "How well each model's probability of the pair's answer predicts that its own answer is right: expected "
+            "calibration error over 10 bins of equal count, on the pairs where the model was asked.",
             ("task", "model", "error", "mean probability", "right", "pairs", "not known"),
             _calibration_rows(pairs, tasks),
             words=2,
@@ -112,7 +112,7 @@ def relation_tables(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str], *, s
 
 
 def _plotted(table: Table, found: Spreads) -> Table:
-    """The table with a column in which each distribution stands on one axis: `..--==|===---`."""
+    """The table with a column that shows each distribution on a common axis: `..--==|===---`."""
     every = [value for of_task in found.values() for value in of_task.values()]
     if not every:
         return table
@@ -122,12 +122,12 @@ def _plotted(table: Table, found: Spreads) -> Table:
 
 
 def _plot(value: Spread, low: float, high: float) -> str:
-    """Nine tenths as `-`, the middle half as `=`, the median as `|`."""
+    """The 5th to 95th percentile as `-`, the middle half as `=`, the median as `|`."""
 
     def place(at: float) -> int:
         return round((PLOT_WIDTH - 1) * (at - low) / ((high - low) or 1.0))
 
-    cells = ["."] * PLOT_WIDTH  # not spaces, which a table may cut off
+    cells = ["."] * PLOT_WIDTH  # not spaces, which a table may strip
     for mark, start, end in (("-", value.low, value.high), ("=", value.quarter, value.three_quarters)):
         first, last = place(start), place(end)
         cells[first : last + 1] = mark * (last + 1 - first)
@@ -143,7 +143,7 @@ def _by_task(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str]) -> dict[str
 
 
 def _scopes(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str]) -> dict[str, Sequence[PairDiscrepancy]]:
-    """Each task's pairs, then all of them where there are several tasks."""
+    """Each task's pairs, then all of them if there are several tasks."""
     by_task = _by_task(pairs, tasks)
     return {**by_task, ALL: pairs} if len(by_task) > 1 else {**by_task}
 
@@ -206,9 +206,9 @@ def _calibration_rows(pairs: Sequence[PairDiscrepancy], tasks: Sequence[str]) ->
 
 
 def _sure_and_right(pair: PairDiscrepancy, who: str) -> tuple[float, str, bool] | None:
-    """The probability that the model gives the pair's whole answer, and whether its own answer was right."""
+    """The model's probability of the pair's whole answer, and whether its own answer was right."""
     logprob, tokens, right = (getattr(pair, f"{who}_{what}") for what in ("logprob", "tokens", "right"))
-    # The identity in between makes an order of equal probabilities that says nothing of right and wrong.
+    # The identity in between orders equal probabilities independently of right and wrong.
     return None if logprob is None or right is None else (math.exp(logprob * tokens), pair.pair_id, right)
 
 

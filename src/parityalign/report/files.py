@@ -1,4 +1,4 @@
-"""Reads the files of a run folder as they lie: finished, cut off in the middle, or not there yet."""
+"""Reads the files of a run folder in any state: finished, interrupted, or missing."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +13,16 @@ R = TypeVar("R", bound=Record)
 
 
 def read_records(path: Path, record_type: type[R]) -> Iterator[R]:
-    """The whole lines of a stream, none where there is no file.
+    """The complete lines of a stream; none if there is no file.
 
     Raises:
-        UserError: a line is no such record.
+        UserError: a line is not such a record.
     """
     return iter(Stream(path, record_type, read_only=True))
 
 
 def read_record(path: Path, record_type: type[R]) -> R | None:
-    """The one record that a JSON file holds, None where there is no file.
+    """The record in a JSON file, None if there is no file.
 
     Raises:
         UserError: the file holds something else.
@@ -36,15 +36,15 @@ def read_record(path: Path, record_type: type[R]) -> R | None:
 
 
 def is_current(run: Path, artifact: str) -> bool:
-    """Whether an artifact is finished, and of the artifacts that lie in the run now."""
+    """Whether an artifact is finished and made from the run's current artifacts."""
     return read_manifest(run / artifact) is not None and not stale_inputs(run, artifact)
 
 
 def read_settings(path: Path) -> tuple[str, dict[str, Any]]:
-    """The text of a run's `run.yaml` and what it says; both empty where there is none.
+    """The text of a run's `run.yaml` and its content; both empty if there is none.
 
     Raises:
-        UserError: the file is no YAML mapping.
+        UserError: the file is not a YAML mapping.
     """
     if not path.is_file():
         return "", {}

@@ -1,7 +1,7 @@
-"""What went from stage to stage, in counts.
+"""The flow of a run from images to scores, in counts.
 
-They are counted from the records, so they also hold for a stage that was cut off; what training did stands in
-the student's manifest alone.
+The counts come from the records, so they also hold for an interrupted stage; those of training are in the student's
+manifest only.
 """
 
 from collections import Counter, defaultdict
@@ -33,22 +33,22 @@ VERDICT_WORDS = {
     VerdictKind.NEITHER: "neither is right",
     VerdictKind.DROPPED: "dropped",
 }
-"""Every verdict in words, in the order in which they are shown."""
+"""Every verdict in words, in display order."""
 
 
 NOTE_WORDS = {"first_frame": "first frame of several", "other_format": "named as another format"}
-"""What intake notes on images that it lets in, in words."""
+"""Intake's notes on accepted images, in words."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One station of the flow."""
+    """One step of the flow."""
 
     title: str
     total: int | None
-    """None where the stage has left nothing yet."""
+    """None if the stage has written nothing yet."""
     parts: tuple[tuple[str, str], ...] = ()
-    """Name and number of what the total consists of, or of what else is known."""
+    """Names and counts of the total's parts, or of related facts."""
     note: str = ""
 
 
@@ -59,14 +59,14 @@ def flow(
     scores: Scores | None,
     stages: Sequence[Stage] = STAGES,
 ) -> list[Step]:
-    """The stations from images to scores.
+    """The steps from images to scores.
 
     Args:
         run: the run folder.
         tasks: in the order in which they are shown.
         verdicts: how many pairs of each task have each verdict.
-        scores: None where there are none yet.
-        stages: of the run, in their order.
+        scores: None if there are none yet.
+        stages: of the run, in order.
     """
     told: dict[str, Callable[[], list[Step]]] = {
         "images": lambda: [_images(run / "images")],
@@ -80,7 +80,7 @@ def flow(
 
 
 def _counted(run: Path, stage: Stage) -> list[Step]:
-    """A stage of which nothing is known here but what its manifest counts; parts of other commands have own tables."""
+    """A stage of another package, by the counts of its manifest."""
     manifest = read_manifest(run / stage.artifact)
     if manifest is None or stage.command:
         return []
@@ -89,13 +89,13 @@ def _counted(run: Path, stage: Stage) -> list[Step]:
 
 
 def in_order(names: Iterable[str], tasks: Sequence[str]) -> list[str]:
-    """The named tasks as `tasks` has them, then those that it does not have, by name."""
+    """The named tasks in the order of `tasks`, then the others by name."""
     named = set(names)
     return [*(task for task in tasks if task in named), *sorted(named.difference(tasks))]
 
 
 def verdicts_by_task(run: Path, tasks: Sequence[str]) -> dict[str, dict[VerdictKind, int]]:
-    """How many pairs of each task have each verdict; only verdicts that occur at all.
+    """How many pairs of each task have each verdict; only verdicts that occur.
 
     Args:
         run: the run folder.
@@ -172,7 +172,7 @@ def _station(title: str, folder: Path, total: int, parts: Iterable[tuple[str, in
 
 
 def _noted(step: Step, folder: Path) -> Step:
-    """The step with what its stage's manifest has to say besides numbers."""
+    """The step with the notes of its stage's manifest."""
     return replace(step, note=step.note or str((read_manifest(folder) or {}).get("note", "")))
 
 

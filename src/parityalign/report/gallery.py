@@ -1,4 +1,4 @@
-"""A small exhibition of gaps: what the teacher could read in a picture and the student could not."""
+"""A gallery of gaps: pictures and questions that the teacher has right and the student wrong."""
 
 import base64
 from collections import defaultdict
@@ -24,29 +24,29 @@ class Thumbnail(NamedTuple):
     """A small picture."""
 
     uri: str
-    """PNG or JPEG, as data."""
+    """PNG or JPEG bytes."""
     size: tuple[int, int]
     """Width and height in pixels."""
 
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One gap as it is shown."""
+    """One gap for the gallery."""
 
     pair: Pair
     picture: Thumbnail | None
-    """None where the image cannot be read any more."""
+    """None if the image can no longer be read."""
     student: str | None
     teacher: str | None
-    """What the two models answered; None where a model was not asked or nothing is known."""
+    """The two models' answers; None if a model was not asked or its answer is missing."""
     drawn: Markup | None = None
-    """The picture once more, as a drawing that `looks` repeat; None without them."""
+    """The picture as an SVG that the drawings of `looks` refer to; None without them."""
     looks: Mapping[str, Markup] = field(default_factory=dict)
-    """Where each model looked on the picture, as far as that is known."""
+    """Each model's attention on the picture, if known."""
 
 
 def choose_gaps(gaps: Iterable[Pair], *, seed: int, limit: int) -> list[Pair]:
-    """Up to `limit` gaps, evenly from all tasks; the same ones whatever order they come in."""
+    """Up to `limit` gaps, evenly from all tasks, independent of their order."""
     by_task: defaultdict[str, list[Pair]] = defaultdict(list)
     for pair in gaps:
         by_task[pair.task].append(pair)
@@ -58,7 +58,7 @@ def choose_gaps(gaps: Iterable[Pair], *, seed: int, limit: int) -> list[Pair]:
 
 
 def exhibit(pair: Pair, verdict: Verdict | None, maps: Mapping[str, Array]) -> Exhibit:
-    """A gap with its picture, both models' answers, and where on the picture they looked, as far as that is known."""
+    """A gap with its picture, both models' answers, and their attention on the picture if known."""
     small = thumbnail(Path(pair.image))
     name = f"picture-{pair.pair_id}"
     return Exhibit(
@@ -72,10 +72,10 @@ def exhibit(pair: Pair, verdict: Verdict | None, maps: Mapping[str, Array]) -> E
 
 
 def thumbnail(path: Path) -> Thumbnail | None:
-    """The picture made small, drawn anew so that nothing but its pixels is carried over.
+    """A thumbnail, re-encoded so that it holds only pixels and no metadata.
 
     Returns:
-        PNG or JPEG, whichever takes less; None where the file is missing or broken.
+        PNG or JPEG, whichever is smaller; None if the file is missing or broken.
     """
     try:
         small = read_picture(path)

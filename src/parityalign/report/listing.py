@@ -1,4 +1,4 @@
-"""The pairs on which the two models of a run differ, as a list that is filtered and sorted."""
+"""A filtered and sorted list of the pairs on which the two models of a run differ."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from parityalign.report.tables import ABSENT, counted
 from parityalign.stages import most_discrepant_first
 
 LISTED_BY_DEFAULT = 10
-"""Pairs that are shown where nobody says how many."""
+"""Default number of pairs."""
 
 
 class ListOptions(NamedTuple):
@@ -31,15 +31,15 @@ class ListOptions(NamedTuple):
 
     verdict: VerdictKind
     sort: Measure
-    """The pairs on which the models differ most by this come first, those without it last."""
+    """The measure to sort by, largest first; pairs without it come last."""
     top: int | None
     """None: all."""
 
 
 def holds_discrepancy(config: RunConfig) -> bool:
-    """Whether a run has been compared as its configuration says, on the pairs and verdicts that it has now.
+    """Whether a run's models have been compared with its configuration, on its current pairs and verdicts.
 
-    Only manifests are looked at, so that a list can be had where neither model is.
+    Only manifests are read, so that the list works on machines without the models.
     """
     folder = config.run / DISCREPANCY_FOLDER
     manifest = read_manifest(folder) if is_current(config.run, DISCREPANCY_FOLDER) else None
@@ -56,7 +56,7 @@ def read_pair_discrepancies(run: Path) -> list[PairDiscrepancy]:
 
 
 def of_one_task(pairs: Sequence[PairDiscrepancy], task: str | None) -> list[PairDiscrepancy]:
-    """The pairs of one task, all of them without a task.
+    """The pairs of one task, or of all tasks if it is None.
 
     Raises:
         UserError: There is no pair of the task.
@@ -68,7 +68,7 @@ def of_one_task(pairs: Sequence[PairDiscrepancy], task: str | None) -> list[Pair
 
 
 def listed_pairs(pairs: Sequence[PairDiscrepancy], wanted: ListOptions) -> list[PairDiscrepancy]:
-    """The pairs that are wanted, the most discrepant first."""
+    """The selected pairs, the most discrepant first."""
     chosen = [pair for pair in pairs if pair.verdict == wanted.verdict]
     return most_discrepant_first(chosen, wanted.sort)[: wanted.top]
 
@@ -83,7 +83,7 @@ def listed_rows(run: Path, chosen: Sequence[PairDiscrepancy], weights: Mapping[s
 
 
 def list_table(run: Path, chosen: Sequence[PairDiscrepancy], wanted: ListOptions) -> Table:
-    """The list for people."""
+    """The list as text."""
     pairs = _pairs(run, chosen)
     what = f"{VERDICT_WORDS[wanted.verdict]}, ordered by {MEASURE_WORDS[wanted.sort]}"
     caption = f"Where the models differ most: the first {counted(len(chosen), 'pair')} of: {what}."

@@ -1,6 +1,6 @@
-"""Writes a run's `report.html`: one file that needs nothing else, neither script nor network.
+"""Writes a run's `report.html`: a single file without scripts that needs no network.
 
-Models wrote much of what it shows, so the template escapes everything and the page forbids scripts on top.
+Much of its text is from models, so the template escapes everything and the page forbids scripts as well.
 """
 
 import re
@@ -51,22 +51,22 @@ from parityalign.stages import with_added
 GAPS_SHOWN = 24
 QUARANTINED_SHOWN = 50
 LONGEST_TEXT = 600
-"""Characters of a model's text that are shown; a student can ramble."""
+"""Most characters of a model's text; a student can ramble."""
 EVENT_TIME = re.compile(r'^{"time": "(\d{4}-\d\d-\d\d)T(\d\d:\d\d)', re.MULTILINE)
 """Date, hours and minutes at the start of a line of `events.jsonl`."""
 
 
 def write_report(run: Path) -> Path:
-    """Writes RUN/report.html from whatever the run has so far; a file that says the same already is left alone.
+    """Writes RUN/report.html from what the run has so far, unless the file is unchanged.
 
     Raises:
-        UserError: there is no run folder, or one of its files cannot be read.
+        UserError: it is not a run folder, or one of its files cannot be read.
     """
     if not (run / "run.yaml").is_file() and not (run / "images").is_dir():
-        raise UserError(f"{run}: no run folder (neither run.yaml nor images/ is there). Name a run's folder.")
+        raise UserError(f"{run} is not a run folder (it has neither run.yaml nor images/). Name a run's folder.")
     page = _environment().get_template("page.html").render(_facts(run))
     path = run / "report.html"
-    # What has no UTF-8 form, such as half of a file name in another encoding, becomes a question mark.
+    # Text without a UTF-8 form, such as part of a file name in another encoding, becomes a question mark.
     content = page.encode("utf-8", "replace")
     if not path.is_file() or path.read_bytes() != content:
         write_whole(path, content)
@@ -111,7 +111,7 @@ def _result(scores: Scores | None, verdicts: Mapping[str, Mapping[VerdictKind, i
     if scores is not None:
         return headline(scores)
     if verdicts and not _gap_count(verdicts):
-        return "No gaps were found, so there was nothing to teach: the student was left as it is."
+        return "No gaps were found, so there was nothing to train on: the student is unchanged."
     return "There are no scores: no task of this run has a test split, or evaluate has not run yet."
 
 
@@ -157,7 +157,7 @@ def _control_facts(run: Path) -> dict[str, object]:
 
 
 def _discrepancy_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
-    """How the two models differ, where they were compared."""
+    """How the two models differ; empty if they were not compared."""
     pairs = read_pair_discrepancies(run) if is_current(run, DISCREPANCY_FOLDER) else []
     if not pairs:
         return {"differences": [], "relations": []}
@@ -210,7 +210,7 @@ def _commit(said: Mapping[str, Any], part: str) -> str:
 
 
 def _date(run: Path) -> str:
-    """When something last happened in the run, in UTC; empty for a run without events."""
+    """The time of the run's last event, in UTC; empty without events."""
     events = run / "events.jsonl"
     if not events.is_file():
         return ""
@@ -219,7 +219,7 @@ def _date(run: Path) -> str:
 
 
 def _cell(text: str) -> Markup:
-    """A number with its interval below it, which keeps wide tables narrow."""
+    """A number with its interval below it, to keep tables narrow."""
     number, bracket, interval = text.partition(" [")
     return Markup("{}<small>[{}</small>").format(number, interval) if bracket else escape(number)
 

@@ -1,4 +1,4 @@
-"""Retention: the speed and the right answers that levelling kept or lost, as rows and sentences of plain text."""
+"""Retention: speed and earlier right answers after levelling, as rows and sentences of plain text."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from parityalign.report.tables import ABSENT, counted
 _REASONS = {
     "not_wanted": "evaluate.speed_questions is 0",
     "no_questions": "there is no test question to time the students on",
-    "not_levelled": "the student was left as it is",
+    "not_levelled": "the student was not trained",
     "remote": "the student does not run in this process",
 }
 _GIGA, _MEGA = 1e9, 1e6
@@ -41,7 +41,7 @@ SPEED_HEADINGS = SpeedRow("the student", "before", "after")
 
 
 def forgotten_table(forgotten: Forgotten | None) -> list[ForgottenRow]:
-    """One row a task and one for all where there are several; none where nothing was asked."""
+    """One row per task, and one for all if there are several; none if nothing was asked."""
     if forgotten is None:
         return []
     pairs = forgotten.pairs.tasks if forgotten.pairs else {}
@@ -53,7 +53,7 @@ def forgotten_table(forgotten: Forgotten | None) -> list[ForgottenRow]:
 
 
 def speed_line(speed: Speed | None) -> str:
-    """The speed after levelling over the speed before, in one line; empty where it was not evaluated."""
+    """The speed after levelling relative to before, in one line; empty if it was not evaluated."""
     if speed is None:
         return ""
     if speed.ratio is None:
@@ -64,7 +64,7 @@ def speed_line(speed: Speed | None) -> str:
 
 
 def speed_table(speed: Speed | None) -> list[SpeedRow]:
-    """Speed and memory before and after; no rows where that was not measured."""
+    """Speed and memory before and after; no rows if not measured."""
     if speed is None or speed.before is None or speed.after is None:
         return []
     cells = zip(_cells(speed.before), _cells(speed.after), strict=True)
@@ -90,7 +90,7 @@ def _forgotten_row(name: str, pairs: Regressions | None, questions: Regressions 
 
 
 def regression_cells(lost: Regressions | None) -> tuple[str, str, str]:
-    """How many it had right, how many of these it lost, and their share in per cent with its interval."""
+    """How many it had right, how many of these it lost, and the lost share in per cent with its interval."""
     if lost is None or lost.share is None:
         return (ABSENT, ABSENT, ABSENT)
     interval = f" [{100 * lost.ci[0]:.1f}, {100 * lost.ci[1]:.1f}]" if lost.ci else ""

@@ -13,17 +13,17 @@ from parityalign.report.flow import VERDICT_WORDS
 
 LANE = 14.0
 HEAD = 22.0
-"""Room for a task's name."""
+"""Height of a task's name."""
 TICKS = 5
 NARROW = 2.0
-"""No box is narrower."""
+"""Smallest width of a box."""
 
 
 def spread_chart(name: str, title: str, found: Spreads) -> Markup:
-    """For each task and verdict a box from quarter to quarter with its median; whiskers hold nine tenths.
+    """For each task and verdict a box from first to third quartile with the median; whiskers at 5 and 95 %.
 
     Args:
-        name: Of the drawing, unlike any other's on the page.
+        name: Of the drawing, unique on the page.
         title: What is measured.
         found: At least one distribution.
     """
@@ -40,12 +40,12 @@ def spread_chart(name: str, title: str, found: Spreads) -> Markup:
         f"{task}: {', '.join(_in_words(kind, value) for kind, value in of_task.items())}"
         for task, of_task in found.items()
     )
-    described = f"Boxes hold the middle half, whiskers nine tenths. {told}."
+    described = f"Boxes show the middle half, whiskers the middle 90 %. {told}."
     return drawing(name, title, described, top + 14, [axis.drawn(top), *parts])
 
 
 class _Axis:
-    """From values to places on the drawing."""
+    """The scale from values to x positions."""
 
     def __init__(self, low: float, high: float) -> None:
         self._low, self._width = low, (high - low) or 1.0
@@ -65,7 +65,7 @@ class _Axis:
 
 
 def _ticks(low: float, high: float) -> Sequence[float]:
-    """Round numbers in between, about `TICKS` of them."""
+    """About `TICKS` round numbers in the range."""
     rough = (high - low) / TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)

@@ -1,4 +1,4 @@
-"""The scores of a run as rows of plain text, so that terminal and page write the same numbers one way."""
+"""The scores of a run as rows of plain text, the same for terminal and page."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -9,7 +9,7 @@ from parityalign.core import Comparison, Coverage, Estimate, Gain, Scores, TaskS
 WHO = ("before", "after", "teacher")
 """The models in the order of every table."""
 ABSENT = "-"
-"""Stands where a number is not known."""
+"""Shown for an unknown number."""
 
 
 class ScoreRow(NamedTuple):
@@ -26,7 +26,7 @@ class ScoreRow(NamedTuple):
 
 
 class PartRow(NamedTuple):
-    """One line of the table of the parts of benchmarks."""
+    """One line of the table of the benchmarks' subsets."""
 
     part: str
     n: str
@@ -47,7 +47,7 @@ class PaperRow(NamedTuple):
 
 
 class CoverageRow(NamedTuple):
-    """One line of the table of questions that were scored and that were not."""
+    """One line of the table of scored and unscored questions."""
 
     task: str
     why: str
@@ -63,7 +63,7 @@ PAPER_HEADINGS = PaperRow("task", "n", "before", "after", "teacher")
 
 
 def score_table(scores: Scores) -> list[ScoreRow]:
-    """One row a task in the order of the file, then their unweighted mean where there are several."""
+    """One row per task in the order of the file, then their unweighted mean if there are several."""
     rows = [_score_row(name, task) for name, task in scores.tasks.items()]
     return [*rows, _mean_row(scores)] if len(rows) > 1 else rows
 
@@ -75,7 +75,7 @@ def paper_table(scores: Scores) -> list[PaperRow]:
 
 
 def part_table(scores: Scores) -> list[PartRow]:
-    """One row for each part of each benchmark that has several, then their unweighted mean, as papers report it."""
+    """One row per subset of each benchmark that has several, then their unweighted mean, as papers report it."""
     rows = []
     for name, task in scores.tasks.items():
         if len(task.subsets) > 1:
@@ -85,7 +85,7 @@ def part_table(scores: Scores) -> list[PartRow]:
 
 
 def coverage_table(scores: Scores) -> list[CoverageRow]:
-    """For each task how many questions its file has, how many were scored, and why not the others."""
+    """For each task how many questions its file has, how many were scored, and why the others were not."""
     return [_coverage_row(name, task.coverage) for name, task in scores.tasks.items()]
 
 
@@ -110,7 +110,7 @@ def estimate_cell(value: Estimate | None, *, signed: bool = False) -> str:
 
 
 def p_value(gain: Gain) -> str:
-    """A gain's p to three digits, and never more certain than a permutation test can be."""
+    """A gain's p value to three digits, never below the smallest of a permutation test."""
     if gain.p is None:
         return ABSENT
     return "<0.001" if gain.p < 0.001 else f"{gain.p:.3f}"

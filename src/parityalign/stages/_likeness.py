@@ -1,8 +1,8 @@
-"""When two pictures are the same one: by their bytes, by their pixels, or saved again (re-encoded, resized).
+"""Duplicate images: same bytes, same pixels, or copies (re-encoded, resized).
 
-A 64-bit perceptual hash (signs of the lowest cosine frequencies) and a gist of 4 x 4 grey values only propose;
-the pixels of both pictures decide. Charts and signs that share a layout differ somewhere by far more than a JPEG's
-noise, however alike they are as a whole, so the largest difference between small cells is what counts.
+A 64-bit perceptual hash (signs of the lowest cosine frequencies) and a gist of 4 x 4 grey values find candidates;
+the pixels of both pictures decide. Charts and signs with the same layout differ somewhere by far more than JPEG noise,
+however similar they are as a whole, so the criterion is the largest difference between small cells.
 The limits were measured on the embedded worlds: see `docs/log.md`.
 """
 
@@ -19,31 +19,31 @@ from parityalign.data import image_id
 Array = NDArray[Any]
 
 HASH_BITS_APART = 10
-"""Of 64: up to here a picture is proposed."""
+"""Largest Hamming distance (of 64 bits) of a candidate."""
 GIST_LEVELS_APART = 9
-"""Of 256, at each of the 16 places: up to here a picture is proposed."""
+"""Largest difference (of 256 levels) at each of the 16 cells of the gist of a candidate."""
 GIST_BYTES = 16
 FINE_CELL, COARSE_CELL = 2, 8
-"""Sides of the cells in which pictures are compared: brightness in small ones, colour in large ones, in pixels."""
+"""Sides in pixels of the cells that are compared: small ones for brightness, large ones for colour."""
 FINE_LEVELS, FINE_LEVELS_RESIZED, COARSE_LEVELS = 34, 48, 30
-"""Of 256: no cell may differ by more. Resizing moves edges by parts of a pixel, so it is allowed more."""
+"""Largest difference of a cell, of 256 levels. Resizing shifts edges by fractions of a pixel, so it is allowed more."""
 GRAIN_LEVELS, GRAIN_PEAK = 12, 6
-"""Up to this root mean square a difference is grain that a JPEG dropped, if no cell differs by more than so many
-times as much: grain is alike everywhere, another digit is not."""
+"""Up to this root mean square a difference is grain lost in a JPEG, if no cell differs by more than this multiple of
+it: grain is uniform over the picture, a different digit is not."""
 _LARGEST = 2048
 """Longest side at which pictures are compared, in pixels."""
 _HASH_SIDE, _HASH_FREQUENCIES = 32, 8
 
 
 class Look(NamedTuple):
-    """What is kept of a picture to find it again."""
+    """Hashes of a picture, to find copies of it."""
 
     image_id: str
-    """Identity of the file's bytes."""
+    """Hash of the file's bytes."""
     pixels: str
-    """Identity of the pixels, whatever file they are kept in: 32 hex digits."""
+    """Hash of the pixels, independent of the file: 32 hex digits."""
     hash: int
-    """64 bits; pictures that look alike differ in few."""
+    """Perceptual hash of 64 bits; similar pictures differ in few."""
     gist: bytes
     """Grey values, row by row."""
 
@@ -54,7 +54,7 @@ class Look(NamedTuple):
 
     @classmethod
     def kept(cls, image: str, pixels: str, likeness: str) -> Self:
-        """The look of a picture that was looked at before."""
+        """The look of an accepted image, from its record."""
         return cls(image, pixels, int(likeness[:16], 16), bytes.fromhex(likeness[16:]))
 
 
@@ -66,7 +66,7 @@ def look_at(content: bytes, image: Image.Image) -> Look:
 
 
 def same_picture(one: Image.Image, other: Image.Image) -> bool:
-    """Whether the pixels of two RGB pictures are those of one, perhaps resized or re-encoded."""
+    """Whether two RGB pictures are copies of one another, possibly resized or re-encoded."""
     if not _same_shape(one.size, other.size):
         return False
     size = min(one.size, other.size, key=lambda size: (size[0] * size[1], size))
@@ -81,7 +81,7 @@ def same_picture(one: Image.Image, other: Image.Image) -> bool:
 
 
 def _peak_of_grain(difference: Array) -> float:
-    """The largest difference that grain as strong as this one may have; 0 where it is none."""
+    """The largest difference that grain of this strength may have; 0 if it is not grain."""
     strength = float(np.sqrt(np.mean(difference.astype(np.float64) ** 2)))
     return GRAIN_PEAK * strength if strength <= GRAIN_LEVELS else 0
 
@@ -93,7 +93,7 @@ def _same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def _difference(pair: list[Image.Image], mode: str, side: int) -> Array:
-    """One picture less the other, in cells of `side` pixels; levels of 256, (rows, columns[, colours])."""
+    """The difference of two pictures in cells of `side` pixels; levels of 256, (rows, columns[, colours])."""
     width, height = pair[0].size
     cells = (-(-width // side), -(-height // side))
     one, other = (
@@ -107,7 +107,7 @@ def _hash(grey: Image.Image) -> int:
     values = np.asarray(grey.resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BILINEAR), dtype=np.float64)
     lowest = (waves @ values @ waves.T).ravel()
     lowest[0] = 0  # the mean brightness says nothing about the picture
-    # Rounded: what is zero up to the last bits must not become a coin toss between processors.
+    # Rounded, so that the sign of a value that is zero up to the last bits does not depend on the processor.
     lowest = lowest.round(3)
     return int.from_bytes(np.packbits(lowest > np.median(lowest)).tobytes(), "big")
 

@@ -1,4 +1,4 @@
-"""The one list of stages: pipeline, commands, plan, report and export read it. A new stage is a module and a line."""
+"""The list of stages, read by pipeline, commands, plan, report and export. A new stage is a module and a line here."""
 
 from collections.abc import Sequence
 
@@ -17,21 +17,21 @@ STAGES: tuple[Stage, ...] = (
     forgotten.STAGE,
     speed.STAGE,
 )
-"""In their order."""
+"""The stages, in order."""
 PARTS = frozenset(
     {
         *("pools", "tests", "teacher model", "student model", "metric"),
         *("annotate prompt", "answer prompt", "rationale prompt"),
     }
 )
-"""What a stage may be made of besides artifacts."""
+"""Inputs of a stage other than artifacts."""
 
 
 def with_added(names: Sequence[str]) -> list[Stage]:
-    """All stages, with those of other packages that have these names.
+    """All stages, including the named ones of other packages.
 
     Raises:
-        UserError: There is no such stage, or it does not fit among the others.
+        UserError: There is no such stage, or it is inconsistent with the others.
     """
     stages = list(STAGES)
     for name in names:

@@ -1,4 +1,4 @@
-"""Looks at what sources offer: each is read, opened as models will see it, and hashed; several at a time."""
+"""Reads, decodes and hashes the images of sources, several at a time."""
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -11,7 +11,7 @@ from parityalign.stages._likeness import Look, look_at
 
 MIN_SIDE_PIXELS = 8
 MAX_ASPECT = 200
-"""Longer side over shorter side; processors of some model families refuse more."""
+"""Longer side over shorter side; some families' processors refuse more."""
 
 _ENDINGS = {
     "PNG": (".png", ".apng"),
@@ -22,18 +22,18 @@ _ENDINGS = {
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 }
-"""How files of each format are named, mostly by the first."""
+"""Suffixes of each format, the usual one first."""
 
 
 class Looked(NamedTuple):
-    """What is known of a sound picture after it was opened."""
+    """What is known of a valid picture after decoding."""
 
     found: Found
     look: Look
     size: tuple[int, int]
     """Width and height in pixels, upright."""
     ending: str
-    """How files of its format are named, such as `.png`."""
+    """The usual suffix of its format, such as `.png`."""
     notes: tuple[str, ...]
 
 
@@ -43,12 +43,12 @@ def hands() -> Executor:
 
 
 def look_through(offered: Sequence[Found], executor: Executor) -> list[Looked | Unfit]:
-    """What each of the offered images is, in order, or why it is none."""
+    """Each offered image, in order, or why it is unusable."""
     return list(executor.map(_looked, offered))
 
 
 def check_shape(size: tuple[int, int]) -> None:
-    """Looks whether every model family can take a picture of this size.
+    """Checks that every model family can process a picture of this size.
 
     Raises:
         Unfit: It is too small or too thin.

@@ -34,12 +34,12 @@ from parityalign.core import (
 NOT_SCORED = "not_scored"
 NO_MAP = "no_map"
 NOT_ASKED_FOR = "not_asked_for"
-"""No rationales were asked for."""
+"""No rationales were requested."""
 OTHER_GRID = "other_grid"
 NOT_FINITE = "not_finite"
 
 _DIGITS = 6
-"""Decimals that are written; the stored signals have three or four digits."""
+"""Decimals in the file; the stored signals have three or four significant digits."""
 
 _RIGHT: Mapping[VerdictKind, tuple[bool | None, bool | None]] = {
     VerdictKind.TEACHER_ONLY: (True, False),
@@ -49,18 +49,18 @@ _RIGHT: Mapping[VerdictKind, tuple[bool | None, bool | None]] = {
     VerdictKind.STUDENT_ONLY: (False, True),
     VerdictKind.DROPPED: (None, None),
 }
-"""Whether teacher and student are right, as far as a verdict tells."""
+"""Whether teacher and student are right, by verdict; None if unknown."""
 
 
 def write_pair_discrepancies(artifact: Artifact, judged: Sequence[Judged]) -> dict[str, int]:
-    """Writes `pairs.jsonl`, one line a pair in their order, beside the signals that it is computed from.
+    """Writes `pairs.jsonl`, one line per pair in order, next to the signals that it is computed from.
 
     Args:
-        artifact: The signals, all of them written but the artifact not yet finished.
+        artifact: The signals, all written; the artifact is not yet finished.
         judged: The pairs, with their verdicts; those that were dropped were not scored.
 
     Returns:
-        How many values there are of each measure, and how many are missing for which reason.
+        How many values each measure has, and how many are missing for which reason.
 
     Raises:
         UserError: The signals are damaged.
@@ -82,7 +82,7 @@ def attention_divergence(one: Array, other: Array) -> float:
 
     p, q = (cells.astype(np.float64) / cells.sum(dtype=np.float64) for cells in (one, other))
     middle = (p + q) / 2
-    # Rounding may leave a little less than 0 of two maps that are nearly the same.
+    # Rounding may give slightly less than 0 for nearly equal maps.
     return max(0.0, float(rel_entr(p, middle).sum() + rel_entr(q, middle).sum()) / 2)
 
 
@@ -113,7 +113,7 @@ class _Found(NamedTuple):
 
 
 class _Mean(NamedTuple):
-    """A mean log-probability, of whom."""
+    """A model's mean log-probability of a text, or why it is missing."""
 
     who: str
     line: ObservationRef | None

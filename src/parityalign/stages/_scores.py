@@ -1,4 +1,4 @@
-"""Turns the answers to test splits into scores from 0 to 100, each with its count and how sure it is."""
+"""Scores the answers to test splits, from 0 to 100, with counts and confidence intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -23,9 +23,9 @@ from parityalign.metrics import Floats, cluster_sums, find_metric, percentile_in
 from parityalign.stages.forgotten import Case, regressions_by_task
 
 PERMUTATIONS = 10_000
-"""Draws of the paired test: its p value is never below 1 / 10,001."""
+"""Permutations of the paired test: its p value is never below 1 / 10,001."""
 RIGHT = 0.5
-"""Score from which an answer to a test question counts as right, where it has to be right or wrong."""
+"""Score from which an answer to a test question counts as right, where a yes or no is needed."""
 
 
 class AnsweredQuestion(NamedTuple):
@@ -51,8 +51,8 @@ def score_run(
         said: Questions and answers of each scored task.
         tasks: All tasks by name.
         not_scored: How many other questions the files have, by task and reason.
-        resamples: How often the images are drawn for an interval.
-        seed: Of all draws; each task has draws of its own.
+        resamples: Bootstrap resamples of the images for an interval.
+        seed: Of all draws; each task has its own.
     """
     scored: dict[str, TaskScores] = {}
     gains: list[Floats] = []
@@ -149,7 +149,7 @@ def _compare(
 
 
 def _mean_gain(scored: Mapping[str, TaskScores], gains: Sequence[Floats]) -> Estimate | None:
-    """The tasks' images are drawn independently of one another, so their replicates average draw by draw."""
+    """The mean over the tasks. Their images are resampled independently, so replicates are averaged one by one."""
     if not scored:
         return None
     mean = sum(task.gain.score for task in scored.values()) / len(scored) / 100

@@ -18,11 +18,11 @@ NEARLY: Final = "nearly the same pixels"
 
 
 _BLOCK = 16384
-"""Pictures whose hashes are kept, and compared, in one piece."""
+"""Pictures per block of hashes."""
 
 
 class Match(NamedTuple):
-    """A picture that was seen before."""
+    """An earlier picture that a new one duplicates."""
 
     how: str
     """One of `BYTES`, `PIXELS` and `NEARLY`."""
@@ -53,11 +53,11 @@ class SeenImages:
         self._paths.append(path)
 
     def match(self, look: Look, picture: Callable[[], Image.Image], *, near: bool) -> Match | None:
-        """The first picture seen that is this one; a match of bytes goes before one of pixels, and that before near.
+        """The first picture seen that this one duplicates, preferring equal bytes, then equal pixels, then near copies.
 
         Args:
             look: The look of the new picture.
-            picture: Opens it; called only where the hash proposes another.
+            picture: Opens it; called only if the hash finds a candidate.
             near: Whether re-encoded and resized pictures are looked for.
         """
         for how, seen, identity in ((BYTES, self._by_bytes, look.image_id), (PIXELS, self._by_pixels, look.pixels)):
@@ -65,14 +65,14 @@ class SeenImages:
             if first is not None:
                 return Match(how, first)
         if near:
-            opened = cache(picture)  # one decoding, however many are proposed
+            opened = cache(picture)  # decoded once, however many candidates there are
             for path in self._alike(look):
                 if _same(opened(), path):
                     return Match(NEARLY, path)
         return None
 
     def _alike(self, look: Look) -> Iterator[str]:
-        """The paths of the pictures that hash and gist propose."""
+        """The paths of the candidates by hash and gist."""
         for number, (hashes, gists) in enumerate(self._blocks):
             start = number * _BLOCK
             for place in _places_alike(look, hashes[: len(self) - start], gists):
@@ -80,7 +80,7 @@ class SeenImages:
 
 
 class Names:
-    """The names of what an earlier process has done, each as often as it was done."""
+    """A multiset of the names that an earlier process has done."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._times = Counter(names)
@@ -94,7 +94,7 @@ class Names:
 
 
 def _places_alike(look: Look, hashes: Array, gists: Array) -> list[int]:
-    """Where in a block pictures are that look alike; hashes (pictures,), gists (at least as many, 16)."""
+    """Indices of candidates in a block; hashes (pictures,), gists (at least as many, 16)."""
     near = np.flatnonzero(np.bitwise_count(hashes ^ np.uint64(look.hash)) <= HASH_BITS_APART)
     apart = np.abs(gists[near].astype(np.int16) - np.frombuffer(look.gist, np.uint8))
     places: list[int] = near[(apart <= GIST_LEVELS_APART).all(axis=1)].tolist()
@@ -104,5 +104,5 @@ def _places_alike(look: Look, hashes: Array, gists: Array) -> list[int]:
 def _same(picture: Image.Image, path: str) -> bool:
     try:
         return same_picture(picture, read_picture(Path(path)))
-    except Unfit:  # gone or changed since it was seen
+    except Unfit:  # removed or changed since it was seen
         return False

@@ -1,4 +1,4 @@
-"""What a stage is, and what it may ask of the run that it works for."""
+"""The definition of a stage, and what a run offers it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ class StageRun(Protocol):
     config: RunConfig
     progress: Progress
     tasks: Mapping[str, Task]
-    """By name, in the order of the configuration."""
+    """The tasks by name, in the order of the configuration."""
 
     @property
     def pools(self) -> Mapping[str, Sequence[Source]]:
-        """Where the unlabelled images of each task come from."""
+        """The sources of unlabelled images by task."""
 
     @property
     def tests(self) -> Mapping[str, Sequence[Question]]:
@@ -43,7 +43,7 @@ class StageRun(Protocol):
         """How many questions of each test split cannot be scored, by reason."""
 
     def artifact(self, name: str) -> Artifact:
-        """The finished artifact of a stage before this one."""
+        """The finished artifact of an earlier stage."""
 
     @property
     def pairs(self) -> Sequence[Pair]:
@@ -63,61 +63,61 @@ class StageRun(Protocol):
         """Loads the student as levelling left it."""
 
     def leveller(self, artifact: Artifact) -> Leveller:
-        """What trains the run's student; notes in the artifact which terms of the loss there is nothing for."""
+        """Trains the run's student; records in the artifact which terms of the loss have no teacher signals."""
 
     def holds(self, artifact: str, chosen: Mapping[str, object]) -> bool:
-        """Whether a stage's artifact is there, finished and current with these settings in place of those it has."""
+        """Whether a stage's artifact exists, is finished and is up to date with these settings."""
 
 
 class PlannedAmounts(NamedTuple):
-    """How much there will be of one task, as far as a plan knows."""
+    """Estimated counts of one task, for a plan."""
 
     images: int
     pairs: int
     gaps: int
     questions: int
-    """Of the test split."""
+    """Questions of the test split."""
 
 
 class PlannedRequests(NamedTuple):
-    """Questions that a stage will ask of one model, about as long as those of pairs."""
+    """Questions that a stage will ask one model, of about the length of pairs' questions."""
 
     role: Literal["teacher", "student"]
     requests: Mapping[str, int]
-    """By task."""
+    """Questions by task."""
     reply_tokens: int
-    """Of each reply."""
+    """Tokens of each reply."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a run. It makes one artifact, and is done again when what that hangs on has changed."""
+    """One step of a run. It makes one artifact, which is redone when its inputs or settings change."""
 
     name: str
-    """Unique among the stages; messages and events name it."""
+    """Unique among the stages; used in messages and events."""
     artifact: str
-    """The folder that it makes, below the run folder."""
+    """The folder of its artifact in the run folder."""
     of: tuple[str, ...]
-    """What it is made of: artifacts of earlier stages by their folder, and `pools`, `tests`, `teacher model`,
+    """Its inputs: artifacts of earlier stages by their folder, and `pools`, `tests`, `teacher model`,
     `student model`, `annotate prompt`, `answer prompt`, `rationale prompt`, `metric`."""
     settings: tuple[str, ...]
-    """The settings that it hangs on: sections (`annotate`) or single ones (`level.replay`, `seed`)."""
+    """The settings that it depends on: sections (`annotate`) or single ones (`level.replay`, `seed`)."""
     work: Callable[[StageRun, Artifact], None]
-    """Makes the artifact and finishes it. Not called when it is up to date."""
+    """Makes and finishes the artifact. Not called if it is up to date."""
     help: str
     """What it does, in one sentence."""
     command: str = ""
-    """The command that does it, where that is not its name: one command may do several stages."""
+    """The command that does it, if not its name: one command may do several stages."""
     wanted: Callable[[RunConfig], bool] = lambda config: True
     """Whether a run with this configuration has the stage."""
     also_of: Callable[[RunConfig], Sequence[str]] = lambda config: ()
-    """What else it is made of in a run with this configuration."""
+    """Further inputs in a run with this configuration."""
     derived: Callable[[StageRun], Mapping[str, object]] = lambda run: _NOTHING
-    """Settings that it hangs on and that are no fields of the configuration, under their dotted names."""
+    """Further settings that it depends on, which are not fields of the configuration, by dotted name."""
     after: str = ""
-    """For stages of other packages: the stage that it follows."""
+    """For stages of other packages: the stage before it."""
     planned: Callable[[RunConfig, Mapping[str, PlannedAmounts]], Sequence[PlannedRequests]] | None = None
-    """What it will ask, for `parityalign plan`. None: it asks no model, or the plan knows the stage."""
+    """What it will ask, for `parityalign plan`. None: it asks no model, or the plan knows the stage already."""
 
     @property
     def asked_by(self) -> str:

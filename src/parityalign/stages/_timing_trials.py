@@ -1,7 +1,7 @@
 """Interleaved timing trials: two students answer the same questions, part by part.
 
-Each part is asked of one student and then of the other, and who goes first alternates, so that other load on the
-machine affects both alike. Fast students go through all parts again, since short times are noisy.
+Each part goes to one student and then to the other, and the order alternates, so that other load on the machine
+affects both alike. Fast students answer all parts several times, since short times are noisy.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +12,13 @@ from parityalign.engines import Asked, LoadModel, askable, model_replies, reques
 
 BEFORE, AFTER = "before", "after"
 MOST_PARTS = 16
-"""Of the questions."""
+"""Parts of the questions."""
 MOST_PASSES = 8
-"""Through all parts."""
+"""Most passes through all parts."""
 ENOUGH_SECONDS = 10.0
-"""Time for both students' answers after which no further pass begins."""
+"""Seconds of both students' answers after which no further pass begins."""
 VISITS = 2
-"""How often each student is loaded, where there is no room for both."""
+"""How often each student is loaded, if both do not fit into memory."""
 _FIRST_TOKEN = Decoding(max_new_tokens=1)
 
 Clock = Callable[[], float]
@@ -31,14 +31,14 @@ class Trial(Record):
     who: str
     part: int
     again: int
-    """How often this part was asked before."""
+    """Earlier passes through this part."""
     questions: int
     seconds: float
-    """For all of them together."""
+    """Seconds for all questions of the part."""
     first_token_seconds: float
-    """For the first of them alone, until its first token is there."""
+    """Seconds until the first token of the first question alone."""
     words: int
-    """In all answers."""
+    """Words in all answers."""
 
 
 class TimedStudent(Record):
@@ -48,7 +48,7 @@ class TimedStudent(Record):
     parameters: int
     peak_bytes: int | None
     together: bool
-    """Whether the other one was in memory as well."""
+    """Whether the other student was in memory too."""
 
 
 class InterleavedTiming:
@@ -56,8 +56,8 @@ class InterleavedTiming:
 
     Attributes:
         are_local: Whether they run in this process.
-        parts: The questions that are asked in one trial.
-        measured: Size and memory of each that was loaded so far.
+        parts: The questions of each trial.
+        measured: Size and memory of each student loaded so far.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class InterleavedTiming:
 
         Args:
             loads: Load `BEFORE` and `AFTER`.
-            questions: For both; those that a model would not read as plain text are left out.
+            questions: For both; those with special tokens of a model are left out.
             decoding: How long answers may be.
-            clock: What times are read from.
+            clock: The timer.
         """
         self._loads, self._decoding, self._clock = loads, decoding, clock
         first = loads[BEFORE]()
@@ -80,7 +80,7 @@ class InterleavedTiming:
         self.measured: dict[str, TimedStudent] = {}
         asked = askable(questions, first)
         count = min(MOST_PARTS, len(asked))
-        self.parts = [asked[number::count] for number in range(count)]  # each has something of every task
+        self.parts = [asked[number::count] for number in range(count)]  # each has questions of every task
 
     def trials(self) -> Iterator[Trial]:
         """The trials of both, in the order in which they are run."""
@@ -123,7 +123,7 @@ class InterleavedTiming:
         return model_replies(model, [request_of(question) for question in part], self._decoding)
 
     def _ready(self, who: str) -> Model:
-        """The student, in memory and warm: first calls make caches and pick kernels."""
+        """The student, loaded and warmed up: the first calls fill caches and select kernels."""
         if who not in self._models:
             if not self._together:
                 self._models.clear()

@@ -1,6 +1,6 @@
 """Annotate (the paper's Pseudo Annotator): the teacher writes questions and answers for unlabelled images.
 
-Its input has no place for a label. Every reply is kept as it came, beside what became of it.
+It uses no labels. Every raw reply is kept, with its outcome.
 """
 
 from collections import Counter
@@ -42,7 +42,7 @@ REPEAT_QUESTION = "repeat_question"
 """An earlier draw on the image gave the same question with another answer; the first one is kept."""
 
 _PATIENCE_BATCHES = 3
-"""Batches without a single pair after which the teacher is taken not to follow the prompt."""
+"""Batches without any pair after which the stage stops, since the teacher does not follow the prompt."""
 _pair_in = lru_cache(4096)(read_pair)  # the replies on one image are compared with each other
 _SHOWN_REPLIES = 3
 _SHOWN_CHARACTERS = 200
@@ -77,17 +77,16 @@ def annotate_images(
     """Asks the teacher for pairs on every image, each with the prompt of the task it came in with.
 
     Args:
-        artifact: Where `replies.jsonl` and `pairs.jsonl` go.
-        images: What intake accepted; the images of one task are distinct.
-        tasks: By name, in the order in which they are worked on. Of a task with kinds of questions, each draw is asked
-            for one of them.
+        artifact: Gets `replies.jsonl` and `pairs.jsonl`.
+        images: Accepted by intake; the images of one task are distinct.
+        tasks: By name, in the order of the work. If a task has kinds of questions, each draw asks for one of them.
         load_teacher: Not called if the artifact is finished.
-        settings: How many draws on each image, and how they are made.
+        settings: How many draws per image, and how they are decoded.
         seed: With image, task and draw number it decides each draw.
-        progress: Told of every batch.
+        progress: Called after every batch.
 
     Raises:
-        WorkFailed: No reply for a task could be read; three of them are shown.
+        WorkFailed: No reply for a task could be parsed; the message shows three.
     """
     if artifact.finished:
         return
@@ -109,7 +108,7 @@ class _Draw(NamedTuple):
 
     image: ImageRef
     number: int
-    """0 for the image's first draw."""
+    """Number of the draw on the image, from 0."""
     reply_id: str
 
 
@@ -152,7 +151,7 @@ class _Annotator:
         self._require_a_pair(written)
 
     def _draw(self, batch: Sequence[_Draw], written: dict[str, Reply]) -> list[Reply]:
-        """Asks for one batch; notes the replies in `written`, where later draws find those on their image."""
+        """Asks for one batch; adds the replies to `written`, where later draws look for duplicates."""
         requests = [self._request(draw) for draw in batch]
         decoding = Decoding(self.settings.max_new_tokens, self.settings.temperature)
         for draw, raw in zip(batch, model_replies(self.teacher, requests, decoding), strict=True):
@@ -197,12 +196,12 @@ class _Annotator:
             f"none of {len(written)} replies of {self.teacher.name} for the task {self.task.name} "
             f"holds a question and an answer ({_in_words(counts)}). The first ones:\n  "
             + "\n  ".join(shown)
-            + "\nTake a teacher that follows instructions; if replies are cut off, raise annotate.max_new_tokens."
+            + "\nUse a teacher that follows instructions; if replies are cut off, raise annotate.max_new_tokens."
         )
 
 
 def _outcome(parsed: ParsedPair | NoPair, known: Sequence[ParsedPair]) -> str:
-    """What becomes of a reply, given the pairs that the same image has already."""
+    """The outcome of a reply, given the earlier pairs of the same image."""
     if not isinstance(parsed, ParsedPair):
         return parsed.value
     same_question = [pair for pair in known if pair.question.casefold() == parsed.question.casefold()]

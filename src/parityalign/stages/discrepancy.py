@@ -1,8 +1,8 @@
-"""Discrepancy: both models are scored teacher-forced on every pair's answer, and compared by that.
+"""Discrepancy: scores both models teacher-forced on every pair's answer, and compares them.
 
 Log-probabilities and attention are stored from one forward pass without generation, over the pair's own answer, which
-is what the student will be trained on; so pairs that were made or judged elsewhere have them too. The models are never
-in memory together, nor is the teacher while the student trains.
+is what the student will be trained on; so it works for pairs from other tools too. The two models are never in memory
+together, nor is the teacher while the student trains.
 """
 
 from collections import Counter
@@ -43,7 +43,7 @@ from parityalign.stages.parsing import read_rationale
 REPLIES = "rationale_replies.jsonl"
 
 OPAQUE = "opaque"
-"""The model gives nothing but text."""
+"""The model gives only text."""
 NOT_SHOWN = "not_shown"
 """The model gave no scores for this answer."""
 UNREADABLE = "unreadable"
@@ -58,7 +58,7 @@ def _work(run: StageRun, artifact: Artifact) -> None:
 
 
 def _with_rationales(run: StageRun) -> bool:
-    # Rationales that are there stay, even if no term asks for them any more.
+    # Existing rationales stay, even if no term needs them any more.
     return run.config.wants_rationales or run.holds(DISCREPANCY_FOLDER, {"discrepancy.rationales": True})
 
 
@@ -83,15 +83,15 @@ def score_teacher_forced(
     settings: DiscrepancySettings,
     progress: Progress,
 ) -> None:
-    """Scores both models teacher-forced on every pair that was not dropped, and writes how they differ on it.
+    """Scores both models teacher-forced on every pair that was not dropped, and writes how they differ.
 
     Args:
-        artifact: Where the signals, the rationales and the comparison go.
+        artifact: Gets the signals, the rationales and the comparison.
         judged: What the teacher wrote, with the verdicts.
         tasks: The tasks of the pairs, by name.
         models: Each is loaded only if something is left to score; the teacher is freed before the student is loaded.
-        settings: Whether rationales are asked for, and the batch size.
-        progress: Told of every batch.
+        settings: Whether rationales are requested, and the batch size.
+        progress: Called after every batch.
     """
     if artifact.finished:
         return
@@ -144,7 +144,7 @@ class _Scorer:
         place = {each.pair.pair_id: number for number, each in enumerate(forced)}
 
         def work(batch: Sequence[_Forced]) -> list[ObservationRef]:
-            # Named by its place among all, so that a run that goes on with other batches overwrites none that counts.
+            # Named by its index among all, so that a resumed run with other batches overwrites no valid shard.
             shard = f"{name}-{place[batch[0].pair.pair_id]:08d}.safetensors"
             return self._scored(batch, None if suffix else shard)
 
@@ -181,7 +181,7 @@ class _Scorer:
         return [lines.get(line.pair_id, line) for line in unsafe]
 
     def write_rationales(self, pairs: Sequence[Pair], tasks: Mapping[str, Task]) -> list[Rationale]:
-        """Asks the model for a rationale of each answer; keeps those that lead to the answer again."""
+        """Asks the model for a rationale of each answer; keeps those that lead to the same answer."""
         asked = [
             Asked(pair.pair_id, pair.image, _prompt(tasks[pair.task].rationale_prompt, pair), pair.question)
             for pair in pairs
@@ -223,7 +223,7 @@ def _unsafe(forced: _Forced, special_tokens: frozenset[str]) -> bool:
 
 
 def _finish(artifact: Artifact, measures: Mapping[str, int]) -> None:
-    """Counts what was scored of each model, why the rest was not, and the values of each measure."""
+    """Counts of scored pairs by model, of reasons why not, and of the values of each measure."""
     counts: Counter[str] = Counter()
     for who in (TEACHER, STUDENT):
         for line in read_index(artifact.path, who):

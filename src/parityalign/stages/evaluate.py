@@ -1,6 +1,6 @@
 """Evaluate: the student before, the student after and the teacher answer the labelled test splits.
 
-Answers are kept and scored as they came: an official metric says itself what it normalises.
+Raw answers are kept and scored: each official metric does its own normalisation.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,11 +38,11 @@ STAGE = Stage(
 
 
 class Models(NamedTuple):
-    """Who is evaluated; each is loaded only if it has something left to answer, one at a time."""
+    """Loads the evaluated models, one at a time and only if something is left to answer."""
 
     before: LoadModel
     after: LoadModel | None
-    """None: the student was left as it is, so its answers before are its answers after."""
+    """None: the student was not trained, so its answers after are its answers before."""
     teacher: LoadModel
 
 
@@ -56,16 +56,16 @@ def evaluate_models(
     seed: int,
     progress: Progress,
 ) -> None:
-    """Collects everybody's greedy answers, with the prompt that identify and level use.
+    """Collects the models' greedy answers, with the prompt of identify and level.
 
     Args:
-        artifact: Where `before.jsonl`, `after.jsonl` and `teacher.jsonl` go.
+        artifact: Gets `before.jsonl`, `after.jsonl` and `teacher.jsonl`.
         tests: The labelled questions of each task that has a test split.
         tasks: All tasks by name.
-        models: Who answers.
+        models: The models to ask.
         settings: How many questions, and how they are asked.
-        seed: Decides which questions are asked where they are limited.
-        progress: Told of every batch.
+        seed: Selects the questions if their number is limited.
+        progress: Called after every batch.
     """
     if artifact.finished:
         return
@@ -97,7 +97,7 @@ def answer_tests(
     seed: int,
     on_progress: Callable[[int, int], None],
 ) -> list[Answer]:
-    """One model's greedy answers to the questions of all test splits, task by task; kept in the stream."""
+    """One model's greedy answers to the questions of all test splits, task by task; stored in the stream."""
     answers = answer_all(
         stream,
         _all_asked(tests, tasks, settings, seed),
@@ -112,7 +112,7 @@ def answer_tests(
 def speed_questions(
     tests: Mapping[str, Sequence[Question]], tasks: Mapping[str, Task], *, settings: EvaluateSettings, seed: int
 ) -> list[Asked]:
-    """The questions of the test splits that the students are timed on; of those that are scored, a seeded part."""
+    """The questions that the students are timed on: a seeded sample of the scored ones."""
     asked = _all_asked(tests, tasks, settings, seed)
     return sample(asked, settings.speed_questions, f"speed {seed}", lambda question: question.item_id)
 
@@ -126,7 +126,7 @@ def score_run_answers(
     seed: int,
     left_out: Mapping[str, Mapping[str, int]] = _NOTHING,
 ) -> Scores:
-    """The scores of the answers that `evaluate` collected with the same arguments.
+    """The scores of the answers collected by `evaluate` with the same arguments.
 
     `left_out` says how many questions of each task's file cannot be scored, by reason.
     """
@@ -162,7 +162,7 @@ def score_answers(
 
 
 def write_scores(path: Path, scores: Scores) -> None:
-    """Writes `scores.json`; a file that says the same already is left alone.
+    """Writes `scores.json`, unless it is unchanged.
 
     Raises:
         WorkFailed: The disk refused.

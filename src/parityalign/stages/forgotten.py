@@ -1,4 +1,4 @@
-"""Regressions: what the student had right before levelling, and has wrong after."""
+"""Regressions: what the student had right before levelling and has wrong after."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -53,16 +53,16 @@ class PreviouslyRight(NamedTuple):
 
     pair: Pair
     said: str
-    """By the student before."""
+    """The answer of the student before."""
 
 
 class Case(NamedTuple):
-    """Something that the student had right before."""
+    """A question or pair that the student had right before."""
 
     task: str
     image: str
     lost: bool
-    """Whether it has it wrong after."""
+    """Whether the student has it wrong after."""
 
 
 def previously_right(
@@ -72,13 +72,13 @@ def previously_right(
     settings: EvaluateSettings,
     seed: int,
 ) -> list[PreviouslyRight]:
-    """The pairs that the student had right and was not trained on; of many, a part that depends on their identities.
+    """The pairs that the student had right and was not trained on; a sample by identity if they are many.
 
     Args:
         judged: All pairs.
-        trained: The `pair_id` of what the student was trained on.
-        settings: How many at most.
-        seed: Decides which, where they are too many.
+        trained: The `pair_id`s that the student was trained on.
+        settings: The most pairs.
+        seed: Of the sample.
     """
     known = [
         PreviouslyRight(pair, verdict.student_text or "")
@@ -97,15 +97,15 @@ def ask_again(
     settings: IdentifySettings,
     progress: Progress,
 ) -> None:
-    """Asks the levelled student again what it had right before, the way identify asked.
+    """Asks the levelled student again what it had right before, as in identify.
 
     Args:
-        artifact: Where its answers go.
-        known: What `previously_right` found.
+        artifact: Gets its answers.
+        known: The pairs from `previously_right`.
         tasks: The tasks of the pairs, by name.
-        load_after: Called only if something is left to ask. None: the student was left as it is.
+        load_after: Called only if something is left to ask. None: the student was not trained.
         settings: How identify asks.
-        progress: Told of every batch.
+        progress: Called after every batch.
     """
     if artifact.finished:
         return
@@ -128,7 +128,7 @@ def ask_again(
 def pair_regressions(
     artifact: Artifact, pairs: Sequence[Pair], tasks: Mapping[str, Task], *, settings: IdentifySettings
 ) -> RegressionsByTask:
-    """How many of the pairs that `ask_again` asked the student has wrong now, by the judge of identify."""
+    """How many of the pairs of `ask_again` the student has wrong now, judged as in identify."""
     judges = {name: judge_of(task, settings) for name, task in tasks.items()}
     after = {answer.item_id: answer.text for answer in artifact.stream(AFTER, Answer)}
     return regressions_by_task(
@@ -139,7 +139,7 @@ def pair_regressions(
 
 
 def regressions_by_task(cases: Iterable[Case]) -> RegressionsByTask:
-    """Counts and intervals, in the order in which the tasks come."""
+    """Counts and intervals, in the order of the tasks."""
     listed = list(cases)
     tasks = dict.fromkeys(case.task for case in listed)
     return RegressionsByTask(

@@ -1,7 +1,7 @@
 """Identify (the paper's Parity Identifier): finds the pairs that the teacher has right and the student wrong.
 
-The student is asked first. The teacher need answer again only where the student failed: a pair that the
-student has right is no gap whatever the teacher says, and the larger model's passes are the dear ones.
+The student is asked first. The teacher has to answer again only where the student failed: a pair that the
+student has right is not a gap whatever the teacher says, and the large model's forward passes cost most.
 """
 
 from collections import Counter
@@ -73,13 +73,13 @@ def identify_gaps(
     """Gives every pair a verdict.
 
     Args:
-        artifact: Where both models' answers, `verdicts.jsonl` and `gaps.jsonl` go.
+        artifact: Gets both models' answers, `verdicts.jsonl` and `gaps.jsonl`.
         pairs: What the teacher wrote.
         tasks: The tasks of the pairs, by name.
-        models: Each is loaded only if it has something left to answer; the student is dropped before the teacher comes.
+        models: Each is loaded only if something is left to answer; the student is freed before the teacher is loaded.
         settings: The rule, its threshold, and when the teacher is asked.
-        progress: Told of every batch.
-        filters: By name; a pair that one of them has a reason against is dropped with that reason, and nobody is asked.
+        progress: Called after every batch.
+        filters: By name; a pair that one of them rejects is dropped with its reason, and no model is asked about it.
     """
     if artifact.finished:
         return
@@ -133,8 +133,8 @@ def judged_pairs(artifact: Artifact, pairs: Sequence[Pair]) -> list[Judged]:
 
 
 def as_asked(pair: Pair, task: Task) -> Asked:
-    """A pair's question as it goes to a model."""
-    # The answer goes to no model here, but the student would be trained on it.
+    """A pair's question for a model."""
+    # The answer is not sent to a model here, but the student would be trained on it.
     untrusted = f"{pair.question}\n{pair.answer}"
     return Asked(pair.pair_id, pair.image, task.answer_prompt.format(question=pair.question), untrusted)
 
@@ -155,7 +155,7 @@ def _given(answer: Answer | None, missing: str) -> Given:
 
 
 def _finish(artifact: Artifact, judged: Sequence[Judged]) -> None:
-    """Writes verdicts and gaps, then how many there are of each kind and of each reason to drop."""
+    """Writes verdicts and gaps, and counts of each kind and of each reason to drop."""
     gaps = []
     by_task: dict[str, Counter[str]] = {}
     for pair, verdict in judged:

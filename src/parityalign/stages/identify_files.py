@@ -1,10 +1,10 @@
-"""Identify for answers that were made elsewhere: files in, verdicts out, no model is loaded.
+"""Identify for existing answers: files in, verdicts out, no model is loaded.
 
     pairs     {"pair_id": "7", "image": "a.png", "question": "What is sold?", "answer": "tea"}
     answers   {"pair_id": "7", "text": "Tea."}
 
-One object a line, or one of the other forms in `_given_pairs.py`; answers may also be the predictions of the
-method's first release. Ids may be numbers, texts may be null, other keys are ignored.
+One object a line, or one of the other formats of `data/given_pairs.py`; answers may also be the predictions of
+the method's first release. Ids may be numbers, texts may be null, other keys are ignored.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,22 +42,22 @@ def identify_from_files(
 ) -> list[Verdict]:
     """One verdict a pair, in the order of the pairs' file.
 
-    By default a pair that the student has right needs no teacher's answer, and a given one is not looked at;
-    `settings.ask_teacher` of `all` fills all four cells. A pair without a question, an answer or a needed answer
-    of a model is dropped.
+    By default a pair that the student has right needs no teacher's answer, and a given one is ignored; with
+    `settings.ask_teacher` of `all` it counts for every pair. A pair that lacks its question, its answer or a needed
+    model's answer is dropped.
 
     Args:
-        pairs: The pairs; `form` and `columns` say how they are written, see `read_given_pairs`.
+        pairs: The pairs; for `form` and `columns` see `read_given_pairs`.
         teacher_answers: The teacher's answers to them.
         student_answers: The student's.
         task: The task that the pairs belong to.
         settings: The rule and its threshold.
-        form: None: told by the file.
+        form: The format; None: detected.
         columns: The names of a Parquet file's columns.
 
     Raises:
         UserError: A file is missing, a row is broken or repeats an id, or an answer belongs to no pair; the
-            message names file and place.
+            message names file and line.
     """
     known = _by_id(read_given_pairs(pairs, task=task.name, form=form, columns=columns))
     student = _answers(student_answers, known, pairs)
@@ -73,7 +73,7 @@ def judge_answers(
     task: Task,
     settings: IdentifySettings,
 ) -> list[Verdict]:
-    """One verdict a pair, in their order, on answers by pair id; see `identify_from_files`.
+    """One verdict per pair, in order, from answers by pair id; see `identify_from_files`.
 
     Raises:
         UserError: A pair id is given twice.
@@ -95,7 +95,7 @@ def named_columns(columns: str | None) -> dict[str, str]:
     """{our name: the file's name} from `question=q,answer=a`.
 
     Raises:
-        UserError: It is not written like this.
+        UserError: It is malformed.
     """
     named = dict(part.split("=", 1) for part in columns.split(",") if "=" in part) if columns else {}
     if columns and len(named) < columns.count(",") + 1:
@@ -109,7 +109,7 @@ def _answers(path: Path, known: Mapping[str, GivenPair], pairs: Path) -> dict[st
     for answer in answers.values():
         if answer.pair_id not in known:
             raise UserError(
-                f"{answer.where}: the pair_id {answer.pair_id!r} is not in {pairs}; take answers to these pairs"
+                f"{answer.where}: the pair_id {answer.pair_id!r} is not in {pairs}; give answers to these pairs"
             )
     return {pair_id: answer.text for pair_id, answer in answers.items()}
 

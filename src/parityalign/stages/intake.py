@@ -1,4 +1,4 @@
-"""Intake guards the door: every image that the sources offer is looked at once, and what is unfit is set aside.
+"""Intake: checks every image of the sources once, and sets unusable ones aside.
 
 Nothing that comes later has to fear a broken file. Of pictures that are the same one is kept, and pictures of a test
 split never enter a pool. Of what was seen the paths and hashes stay in memory, about 370 bytes an image.
@@ -51,7 +51,7 @@ STAGE = Stage(
     of=("pools", "tests"),
     settings=("intake",),
     work=_work,
-    help="Sort the image folders into sound images and quarantine.",
+    help="Check the images: accept usable ones, set broken, duplicate and test images aside.",
 )
 
 
@@ -63,14 +63,14 @@ def sort_images(
     settings: IntakeSettings,
     progress: Progress,
 ) -> None:
-    """Sorts what each task's sources offer into accepted images and quarantine.
+    """Sorts the images of each task's sources into accepted ones and quarantine.
 
     Args:
-        artifact: Where `accepted.jsonl` and `quarantine.jsonl` go, and `files/` with images that were no files.
-        pools: Where the unlabelled images of each task come from.
+        artifact: Gets `accepted.jsonl` and `quarantine.jsonl`, and `files/` with images from inside other files.
+        pools: The sources of unlabelled images by task.
         tests: The test splits; their images are kept out of every pool.
-        settings: Which sound images are set aside all the same.
-        progress: Told of every chunk of images.
+        settings: Which valid images are set aside too.
+        progress: Called after every chunk of images.
 
     Raises:
         UserError: A source cannot be read or offers no usable image.
@@ -78,7 +78,7 @@ def sort_images(
     if artifact.finished:
         return
     with hands() as executor, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, about metadata that nobody reads here
+        warnings.simplefilter("ignore")  # Pillow's, about metadata that is not used
         tested = _seen_in(tests if settings.overlap_guard else {}, executor, progress)
         for task, sources in pools.items():
             _Pool(artifact, task, tested, settings).take_in(sources, executor, progress)
@@ -91,7 +91,7 @@ def accepted_images(artifact: Artifact) -> list[ImageRef]:
 
 
 class _Pool:
-    """The images of one task, as far as they are sorted out."""
+    """The images of one task while they are sorted."""
 
     def __init__(self, artifact: Artifact, task: str, tested: SeenImages, settings: IntakeSettings) -> None:
         self._artifact, self._task, self._tested, self._settings = artifact, task, tested, settings
@@ -101,7 +101,7 @@ class _Pool:
         self._known = Names(self._resumed())
 
     def take_in(self, sources: Sequence[Source], executor: Executor, progress: Progress) -> None:
-        """Sorts out what an earlier process did not, in the order of the sources."""
+        """Sorts the images that an earlier process did not, in the order of the sources."""
         counts = [source.count() for source in sources]
         total = None if None in counts else sum(count or 0 for count in counts)
         offered = (found for source in sources for found in source.images())
@@ -114,7 +114,7 @@ class _Pool:
             progress(f"intake {self._task}", done, done)
 
     def _resumed(self) -> Iterator[str]:
-        """The names of what was sorted out before; the accepted ones are seen again."""
+        """The names of the images sorted before; adds the accepted ones to the pictures seen."""
         for image in self._good:
             if image.task == self._task:
                 self._seen.add(Look.kept(image.image_id, image.pixels, image.likeness), image.path)
@@ -129,7 +129,7 @@ class _Pool:
         self._bad.append([record for record in records if isinstance(record, Rejected)])
 
     def _judged(self, found: Found, saw: Looked | Unfit) -> ImageRef | Rejected:
-        """Lets one image in, or says why not."""
+        """Accepts one image, or records why not."""
         reject = partial(Rejected, path=found.name, task=self._task)
         try:
             if isinstance(saw, Unfit):
@@ -160,7 +160,7 @@ class _Pool:
         )
 
     def _written(self, saw: Looked) -> Path:
-        """The image as a file of its own: its bytes as they are, named by their content."""
+        """The image as its own file: its unchanged bytes, named by their hash."""
         name = saw.look.image_id
         path = self._artifact.path / BY_CONTENT / name[:2] / f"{name}{saw.ending}"
         with writing(path):
@@ -188,7 +188,7 @@ def _seen_in(tests: Mapping[str, Sequence[Question]], executor: Executor, progre
             if isinstance(saw, Looked):
                 seen.add(saw.look, saw.found.name)
         done += len(chunk)
-        progress("look at the test splits", done, len(paths))
+        progress("read the test splits", done, len(paths))
     return seen
 
 
@@ -225,7 +225,7 @@ def _refuse_without_images(pools: Mapping[str, Sequence[Source]], outcomes: Mapp
     ]
     if unusable:
         listed = "\n  ".join(unusable)
-        raise UserError(f"no usable image in\n  {listed}\nName a source that holds pictures.")
+        raise UserError(f"no usable image in\n  {listed}\nName a source that holds images.")
 
 
 def _in_words(counts: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""Judges answers to pseudo questions: who is right, and what that makes of the pair."""
+"""Judges answers to pseudo questions: which model is right, and the pair's verdict."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,28 +16,28 @@ NO_TEACHER_ANSWER = "no_teacher_answer"
 
 
 class Given(NamedTuple):
-    """What one model gave as its answer to a pair's question."""
+    """One model's answer to a pair's question."""
 
     text: str | None
     """None: there is no answer."""
     missing: str
-    """Reason code for that case."""
+    """Reason code if there is none."""
 
 
 NOT_ASKED = Given(None, "")
-"""Of a model that was asked nothing about a pair."""
+"""The answer of a model that was not asked about a pair."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Decides for one task what the verdict on a pair is."""
+    """Decides the verdicts on one task's pairs."""
 
     score: Callable[[str, str], Score]
-    """(model's text, the pair's answer) -> how right the text is."""
+    """(model's text, the pair's answer) -> score of the text."""
     threshold: float
     """Score from which a text counts as right."""
     ask_all: bool
-    """Whether the teacher's answer counts where the student is right."""
+    """Whether the teacher's answer counts even if the student is right."""
 
     def agrees(self, text: str, answer: str) -> bool:
         """Whether a model's text counts as right for the pair's answer."""
@@ -82,7 +82,7 @@ class Judge:
 
 
 def judge_of(task: Task, settings: IdentifySettings) -> Judge:
-    """The judge that the settings ask for."""
+    """The judge of a task with these settings."""
 
     def by_metric(text: str, answer: str) -> Score:
         return task.metric.on_pair(normalise_answer(text), normalise_answer(answer))

@@ -1,8 +1,8 @@
-"""Level (the paper's Parity Leveler): chooses what the student is trained on, and has it trained.
+"""Level (the paper's Parity Leveler): selects the training pairs and trains the student on them.
 
-The gaps alone teach the exceptions and make a small student forget the rule, so a share of pairs that it
-already has right is mixed in (`replay`); 0 is the paper's way. Which pairs are chosen hangs on their
-identities and the seed, not on their places.
+Training on the gaps alone makes a small student forget what it had right, so a share of pairs that it already
+has right is mixed in (`replay`); 0 as in the paper. The choice of pairs depends on their identities and the seed,
+not on their positions.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ NO_GAPS = "no_gaps"
 LEVELLED = "levelled"
 
 HAD_RIGHT = (VerdictKind.STUDENT_RIGHT, VerdictKind.BOTH)
-"""Verdicts on pairs that may be replayed: the student agrees with them, and the teacher if it was asked."""
+"""Verdicts of replayable pairs: the student has them right, and so has the teacher if it was asked."""
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
@@ -43,7 +43,7 @@ class Choice(NamedTuple):
     held_out: list[Pair]
     """For early stopping; shares no image with `training`."""
     replayed: int
-    """How many of both are replay."""
+    """How many of both are replayed."""
 
 
 class ChoiceCounts(NamedTuple):
@@ -65,13 +65,13 @@ def level_on_gaps(
     settings: LevelSettings,
     seed: int,
 ) -> None:
-    """Has the student trained on what `choose` takes; where that is nothing, leaves the student as it is.
+    """Trains the student on the pairs of `choose`; if there are none, the student is not trained.
 
     Args:
-        artifact: Where the levelled student goes.
+        artifact: Gets the levelled student.
         judged: All pairs.
         leveller: Trains and saves.
-        settings: What to train on; how to train is the leveller's affair.
+        settings: What to train on; the leveller has its own settings of how.
         seed: Decides what is drawn.
     """
     if artifact.finished:
@@ -99,14 +99,14 @@ def was_levelled(artifact: Artifact) -> bool:
 
 
 def choose_pairs(judged: Sequence[Judged], settings: LevelSettings, seed: int) -> Choice:
-    """Gaps and replay, or what a control asks for, split by image into training and held-out pairs.
+    """Gaps and replay, or the selection of a control, split by image into training and held-out pairs.
 
     Args:
         judged: All pairs.
-        settings: What to choose.
-        seed: Decides what is drawn.
+        settings: The selection.
+        seed: Of the draws.
     """
-    # Pairs are dropped for what would break training, so no control may bring them back.
+    # Dropped pairs would break training, so no control may use them.
     usable = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
     gaps = [pair for pair, verdict in judged if verdict.verdict == VerdictKind.TEACHER_ONLY]
     had_right = [pair for pair, verdict in judged if verdict.verdict in HAD_RIGHT]
@@ -132,12 +132,12 @@ def choice_counts(pairs: int, gaps: int, settings: LevelSettings) -> ChoiceCount
 
 
 def split_by_image(pairs: Sequence[Pair], share: float, seed: int) -> Choice:
-    """Training and held-out pairs, `replayed` left at 0; at least one image is held out where there are two.
+    """Training and held-out pairs, with `replayed` 0; at least one image is held out if there are two.
 
     Args:
         pairs: What to train on.
         share: Of the images, held out.
-        seed: Decides which.
+        seed: Of the draw.
     """
     images = sorted({pair.image_id for pair in pairs})
     wanted = min(max(1, round(share * len(images))), len(images) - 1)

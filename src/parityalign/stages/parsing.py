@@ -1,8 +1,8 @@
-"""Reads the teacher's replies: a question and an answer out of free text, or the reason why there is none.
+"""Parses the teacher's replies: a question and an answer from free text, or the reason why there is none.
 
     read_pair("**Question:** What is sold?\n**Answer:** Tea.")  ->  ParsedPair("What is sold?", "Tea")
 
-A reply that cannot be read is an everyday outcome that is counted, not an exception: no text raises.
+A reply that cannot be parsed is a normal, counted outcome: no text raises an exception.
 """
 
 import json
@@ -20,30 +20,30 @@ MAX_ANSWER_WORDS = 12
 
 
 class ParsedPair(NamedTuple):
-    """What a reply says, in the words of the teacher."""
+    """A question and an answer parsed from a reply."""
 
     question: str
-    """On one line; a question mark stays."""
+    """On one line, with its question mark."""
     answer: str
     """As `normalise_answer` leaves it; never empty."""
 
 
 class NoPair(StrEnum):
-    """Why a reply holds no usable pair."""
+    """Why a reply does not hold a usable pair."""
 
     SPECIAL_TOKEN = "special_token"
-    """It holds a text that a processor would not read as plain text, such as an image placeholder."""
+    """It holds a special token, such as an image placeholder."""
     EMPTY = "empty"
     NO_QUESTION = "no_question"
     NO_ANSWER = "no_answer"
     TOO_LONG = "too_long"
     """Question or answer is longer than the limits of this module."""
     ANSWER_IN_QUESTION = "answer_in_question"
-    """The question gives its own answer away."""
+    """The question contains its answer."""
 
 
 def read_pair(reply: str, special_tokens: Collection[str] = ()) -> ParsedPair | NoPair:
-    """Reads the first question and answer of a reply.
+    """Parses the first question and answer of a reply.
 
     Understands `Question: ... Answer: ...` on one line or several, in any case, in bold, in a numbered list,
     and an object such as `{"question": ..., "answer": ...}`, also between code fences.
@@ -70,7 +70,7 @@ def read_pair(reply: str, special_tokens: Collection[str] = ()) -> ParsedPair | 
 
 
 class RationaleReply(NamedTuple):
-    """How a teacher says that it gets to an answer, and the answer that it gets to."""
+    """A rationale and the answer after it, parsed from a reply."""
 
     rationale: str
     """On one line; never empty."""
@@ -79,7 +79,7 @@ class RationaleReply(NamedTuple):
 
 
 def read_rationale(reply: str, special_tokens: Collection[str] = ()) -> RationaleReply | None:
-    """Reads `Explanation: ... Answer: ...`; the first label may be missing. None where there is no such thing.
+    """Parses `Explanation: ... Answer: ...`; the first label may be missing. None if the reply has another form.
 
     Args:
         reply: The text as the model wrote it.
@@ -89,7 +89,7 @@ def read_rationale(reply: str, special_tokens: Collection[str] = ()) -> Rational
     labels = list(_ANSWER_LABEL.finditer(reply))
     if not labels or holds_special_token(reply, special_tokens):
         return None
-    answered = labels[-1]  # a rationale may well speak of an answer
+    answered = labels[-1]  # a rationale may contain the word "answer"
     rationale = _on_one_line(_RATIONALE_LABEL.sub("", reply[: answered.start()], count=1))
     answer = normalise_answer(_first_line(reply[answered.end() :]))
     fits = 0 < len(rationale) <= MAX_RATIONALE_CHARACTERS and answer
@@ -97,14 +97,14 @@ def read_rationale(reply: str, special_tokens: Collection[str] = ()) -> Rational
 
 
 def without_tags(text: str) -> str:
-    """The text with a space inside all that looks like a tag, so that another tool reads it as plain text."""
+    """The text with a space inside everything that looks like a tag, so that other tools read it as plain text."""
     return _TAG.sub(lambda found: f"{found[0]} ", text)
 
 
 def normalise_answer(text: str) -> str:
-    """A short answer on one line, without bold marks, surrounding quotes and the full stop at its end.
+    """A short answer on one line, without bold marks, surrounding quotes and the final full stop.
 
-    The dots of an abbreviation such as `U.S.` stay. What is left may be empty.
+    The dots of an abbreviation such as `U.S.` stay. The result may be empty.
     """
     while True:
         stripped = _without_full_stop(_without_wrapping(_on_one_line(text)))
@@ -113,11 +113,11 @@ def normalise_answer(text: str) -> str:
         text = stripped
 
 
-# What a teacher writes that repeats the form instead of filling it in; the angle brackets are gone by then.
+# The reply of a teacher that repeats the form instead of filling it in, without its angle brackets.
 _ECHOED_QUESTION = "your question"
 _ECHOED_ANSWER = "your answer"
 
-# What some processor or trainer takes for an image's place, a role or an end: <image>, <|im_end|>, [IMG], ...
+# Tags that some processor or trainer reads as an image, a role or an end: <image>, <|im_end|>, [IMG], ...
 _TAG = re.compile(r"<(?=[^<>\s]+>)|\[(?=/?(?:IMG|IMG_BREAK|IMG_END|INST)\])")
 _BOLD = re.compile(r"\*\*|__")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # legal in JSON escapes, but in no file
@@ -128,12 +128,12 @@ _LIST_MARK_AT_END = re.compile(r"(?:^|\s)(?:\d{1,3}[.)]|[-*#•]+)$")
 _DOTTED_ABBREVIATION = re.compile(r"(?:^|\W)[^\W\d_](?:\.[^\W\d_])+\.$")
 _WRAPPINGS = ('""', "''", "``", "“”", "„“", "‘’", "«»", "<>")
 
-# Numbers keep the spelling they have in the reply: 1.50 is an answer that a float would lose.
+# Numbers keep their spelling: a float would lose the 0 of 1.50.
 _DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
 
 
 def _from_json(reply: str) -> tuple[str, str] | None:
-    """Question and answer of the reply's first object, either empty if absent; None if there is no object."""
+    """Question and answer of the reply's first JSON object, each empty if absent; None if there is no object."""
     start = reply.find("{")
     if start < 0:
         return None
@@ -155,7 +155,7 @@ def _text_of(fields: Mapping[str, object], key: str) -> str:
 
 
 def _from_labels(reply: str) -> tuple[str, str]:
-    """The texts behind the first `Question:` and the first `Answer:` after it; empty where there is none."""
+    """The texts after the first `Question:` and the first `Answer:` following it; empty if absent."""
     reply = _BOLD.sub("", _SURROGATE.sub("", reply))
     asked = _QUESTION_LABEL.search(reply)
     answered = _ANSWER_LABEL.search(reply, asked.end() if asked else 0)
@@ -164,7 +164,7 @@ def _from_labels(reply: str) -> tuple[str, str]:
 
 
 def _first_line(text: str) -> str:
-    """The first line that says something, up to where the reply goes on with another question."""
+    """The first non-empty line, up to the next question."""
     following = _QUESTION_LABEL.search(text)
     if following:
         text = _LIST_MARK_AT_END.sub("", text[: following.start()].rstrip())
@@ -180,7 +180,7 @@ def _on_one_line(text: str) -> str:
 
 
 def _without_wrapping(text: str) -> str:
-    """Takes off pairs of marks that enclose the whole text, such as quotes; a lone apostrophe stays."""
+    """Strips pairs of marks that enclose the whole text, such as quotes; a lone apostrophe stays."""
     while len(text) >= 2 and text[0] + text[-1] in _WRAPPINGS:
         text = text[1:-1].strip()
     return text
@@ -199,9 +199,9 @@ def _too_long(question: str, answer: str) -> bool:
 
 
 def _gives_itself_away(question: str, answer: str) -> bool:
-    """Whether the answer stands in the question as whole words.
+    """Whether the question contains the answer as whole words.
 
-    A question that names alternatives with "or" has to, yes and no and single characters prove nothing.
+    Exceptions: questions that offer alternatives with "or", the answers yes and no, and single characters.
     """
     question, answer = question.casefold(), answer.casefold()
     if len(answer) == 1 or answer in ("yes", "no") or " or " in question:

@@ -1,4 +1,4 @@
-"""What a run came to, put together from what its last stages left; computed anew each time, which takes seconds."""
+"""The scores of a run, from the artifacts of its last stages; recomputed each time, which takes seconds."""
 
 from parityalign.core import Scores
 from parityalign.stages._stage import StageRun
@@ -8,7 +8,7 @@ from parityalign.stages.speed import measured_speed
 
 
 def score_of_run(run: StageRun) -> Scores:
-    """The scores of the answers, what was forgotten, and the student's speed beside what it was."""
+    """The scores of the answers, the regressions, and the student's speed before and after."""
     config, seed, settings = run.config, run.config.seed, run.config.evaluate
     answers, asked_again, timed = (run.artifact(name) for name in ("answers", "forgotten", "speed"))
     scores = score_run_answers(answers, run.tests, run.tasks, settings=settings, seed=seed, left_out=run.left_out)

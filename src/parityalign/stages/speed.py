@@ -26,7 +26,7 @@ NO_QUESTIONS = "no_questions"
 NOT_LEVELLED = "not_levelled"
 """The student after is the student before."""
 REMOTE = "remote"
-"""A server answers; its times would include the network and its other load."""
+"""The student is remote; times would include the network and the server's other load."""
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
@@ -60,17 +60,17 @@ def time_students(
     """Times both students on the questions, and stores the trials.
 
     Args:
-        artifact: Where `trials.jsonl` and `students.jsonl` go.
+        artifact: Gets `trials.jsonl` and `students.jsonl`.
         questions: The same for both.
         load_before: Loads the student before.
-        load_after: Loads the student after. None: it was left as it is.
+        load_after: Loads the student after. None: it was not trained.
         settings: How long answers may be.
-        progress: Told of every trial.
-        clock: What times are read from.
+        progress: Called after every trial.
+        clock: The timer.
     """
     if artifact.finished:
         return
-    artifact.remembered.clear()  # it is measured from the beginning, whatever an earlier process loaded
+    artifact.remembered.clear()  # measured from the start, whatever an earlier process loaded
     trials: list[Trial] = []
     why_not = _why_not(questions, settings, load_after)
     if load_after and not why_not:
@@ -84,11 +84,11 @@ def time_students(
 
 
 def measured_speed(artifact: Artifact, *, resamples: int, seed: int) -> Speed:
-    """What `time_students` measured, put together.
+    """Summarises the trials of `time_students`.
 
     Args:
         artifact: Finished.
-        resamples: How often the parts are drawn for the interval.
+        resamples: Bootstrap resamples of the parts for the interval.
         seed: Of the draws.
     """
     trials, counts = list(artifact.stream(TRIALS, Trial)), artifact.manifest["counts"]
@@ -107,12 +107,12 @@ def measured_speed(artifact: Artifact, *, resamples: int, seed: int) -> Speed:
 
 
 def times_as_fast(before: Sequence[float], after: Sequence[float], *, resamples: int, seed: int) -> Ratio:
-    """How many times as fast the student is after.
+    """Speed after levelling over speed before.
 
     Args:
-        before: Seconds that it took for each part of the questions before.
-        after: For the same parts, after.
-        resamples: How often the parts are drawn.
+        before: Seconds for each part of the questions before.
+        after: Seconds for the same parts after.
+        resamples: Bootstrap resamples of the parts.
         seed: Of the draws.
     """
     value = sum(before) / sum(after)

@@ -1,4 +1,4 @@
-"""What a pair weighs in levelling, and its place in a list, by how much the two models differ on it."""
+"""Training weights and ranking of pairs by how much the two models differ on them."""
 
 import math
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from parityalign.config import DiscrepancySettings
 from parityalign.core import Measure, PairDiscrepancy
 
 _LEAST = math.log(1e-3)
-"""No pair counts less than a thousandth of the one that counts most, before the mean is set to 1."""
+"""Smallest weight relative to the largest, before the mean is set to 1."""
 
 
 def most_discrepant_first(pairs: Iterable[PairDiscrepancy], measure: Measure) -> list[PairDiscrepancy]:
@@ -21,12 +21,12 @@ def most_discrepant_first(pairs: Iterable[PairDiscrepancy], measure: Measure) ->
 
 
 def pair_weights(pairs: Iterable[PairDiscrepancy], settings: DiscrepancySettings) -> dict[str, float]:
-    """What each pair counts in levelling, with mean 1 over the pairs, whatever their order.
+    """The training weight of each pair, with mean 1 over the pairs, independent of their order.
 
-    `teacher_confidence`: the probability that the teacher gives its own answer (geometric mean over the tokens) to the
-    power of `weight_exponent`, since a teacher that is unsure of its answer is likelier wrong. `confidence_gap`: its
-    part in the sum of both models' probabilities, likewise, which grows with the gap and stays between 0 and 1. A pair
-    without the measure counts 1; none counts less than a thousandth of the one that counts most.
+    `teacher_confidence`: the teacher's probability of its own answer (geometric mean over the tokens) to the power of
+    `weight_exponent`, since a teacher that is unsure of its answer is likelier wrong. `confidence_gap`: the teacher's
+    share of the sum of both models' probabilities, to the same power, which grows with the gap and is between 0 and 1.
+    A pair without the measure has weight 1; no weight is below a thousandth of the largest.
     """
     logs = {each.pair_id: _log_weight(each, settings) for each in pairs}
     known = [value for value in logs.values() if value is not None]

@@ -1,4 +1,4 @@
-"""What is asked of pictures, and how benchmarks are read."""
+"""Skills (prompts and metrics) and readers of benchmarks."""
 
 import lazy_loader
 

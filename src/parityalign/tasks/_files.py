@@ -1,4 +1,4 @@
-"""What the readers of the benchmarks share."""
+"""Helpers of the benchmark readers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +18,10 @@ def by_id(rows: Sequence[Row], key: str) -> dict[str, Row]:
 
 
 def image_name(row: Row, key: str) -> str:
-    """What a row of a Hugging Face copy calls its image; empty where it has no such column."""
+    """The image's name in a row of a Hugging Face copy; empty if there is no such column."""
     return row.text_or_empty(key) if key in row.values else ""
 
 
 def image_path(folder: Path, name: str, ending: str = "") -> str:
-    """The path of an image in a release; empty where the row names none."""
+    """The path of an image in a release; empty if the row names none."""
     return str(folder / f"{name}{ending}") if name else ""

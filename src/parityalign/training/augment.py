@@ -1,18 +1,18 @@
-"""Another view of the same picture, to ask the same of: a little less of it, in another size and other colours."""
+"""Augmented views of a picture: slightly cropped, rescaled and recoloured."""
 
 from random import Random
 
 from PIL import Image, ImageEnhance
 
 _CROPPED = 0.06
-"""At most so much of the width or height goes at either side: what a question asks about may lie close to the edge."""
+"""Largest crop at either side, as a share of width or height: what a question is about may be close to the edge."""
 _SCALED = (0.75, 1.25)
 _TURNED = 0.25
-"""Brightness, contrast and saturation change by at most this share; hues stay, since questions ask for colours."""
+"""Largest relative change of brightness, contrast and saturation; hue stays, since questions ask for colours."""
 
 
 def augmented_view(picture: Image.Image, seed: str) -> Image.Image:
-    """The picture cropped, scaled and recoloured; the same for the same picture and seed.
+    """The picture cropped, scaled and recoloured, deterministic in picture and seed.
 
     Args:
         picture: In RGB.

@@ -11,15 +11,15 @@ from parityalign.models import Array, LabelEncoder, LabelledRow, Processor, read
 from parityalign.training.augment import augmented_view
 
 CACHE_BYTES = 2**30
-"""Memory for images that were decoded before."""
+"""Bytes of the cache of decoded images."""
 
 Join = Callable[[Sequence[str], Sequence[LabelledRow]], dict[str, torch.Tensor]]
-"""(ids of pairs, their rows) -> what is known of them besides their answers, for terms of the loss."""
+"""(pair ids, their rows) -> tensors that terms of the loss need besides the answers."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """What the student is to learn from one pair."""
+    """One pair as a training example."""
 
     image: str
     """Path of the image file."""
@@ -30,11 +30,11 @@ class Example:
     rationale_prompt: str = ""
     """The prompt of the rationale."""
     rationale: str = ""
-    """How the teacher gets to the answer; empty where that is not known or not asked for."""
+    """The teacher's rationale; empty if there is none or none is needed."""
 
 
 class AnswerCollator:
-    """Collates examples into batches padded at the right, for a data loader."""
+    """Collates examples into right-padded batches."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class AnswerCollator:
         Args:
             processor: The student's.
             stop: The ids that stop its generation.
-            join: Gives what terms of the loss need besides the model's inputs.
-            views: Whether a batch also has another view of each picture, under `view`; another one at each visit.
-            cache_bytes: Memory for images that were decoded before.
+            join: Gives the tensors that terms of the loss need besides the model's inputs.
+            views: Whether a batch also has an augmented view of each picture, under `view`, different at each visit.
+            cache_bytes: Bytes of the cache of decoded images.
 
         Raises:
-            UserError: Nothing stops the student, so it could not learn to end an answer.
+            UserError: The student has no end token, so it could not learn to end an answer.
         """
         self._encoder = LabelEncoder(processor, stop)
         self._join = join
@@ -67,11 +67,11 @@ class AnswerCollator:
     def __call__(self, examples: Sequence[Example], visit: int = 0) -> dict[str, Any]:
         """The model's inputs and `labels` (rows, tokens): the answer's tokens and the end token, else -100.
 
-        Besides these: what was joined, `view` and, for examples with a rationale, `explained`, batches of their own.
+        Also the tensors of `join`, and, as nested batches, `view` and `explained` (the examples with a rationale).
 
         Args:
             examples: The rows.
-            visit: Decides which other view of a picture is shown.
+            visit: Seeds the augmented view.
         """
         rows = [self.row_of(example) for example in examples]
         batch: dict[str, Any] = self._inputs(rows)
@@ -86,11 +86,11 @@ class AnswerCollator:
         return batch
 
     def plain(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """The model's inputs and `labels` alone."""
+        """Only the model's inputs and `labels`."""
         return self._inputs([self.row_of(example) for example in examples])
 
     def row_of(self, example: Example) -> LabelledRow:
-        """One row, its pixels in half precision: they come from 8 bits, and twice as many fit into memory."""
+        """One row, with pixels in half precision: they come from 8 bits, and twice as many fit into memory."""
         image, row = self._images.get(example.image), self._rows.get(example)
         if image is None or row is None:
             prompt = self._encoder.prompter.encode(read_image(example.image), example.prompt)
@@ -101,7 +101,7 @@ class AnswerCollator:
         return replace(row, encoded=replace(row.encoded, image=image))
 
     def _augmented_row(self, example: Example, visit: int) -> LabelledRow:
-        """The same row with a view of its picture that hardly ever comes again: it would be learnt by heart too."""
+        """The same row with an augmented view of its picture, not cached since views hardly ever repeat."""
         picture = augmented_view(read_image(example.image), f"{example.pair_id} {visit}")
         prompt = self._encoder.prompter.encode(picture, example.prompt)
         return self._encoder.encode(prompt, example.prompt, example.answer)
@@ -112,7 +112,7 @@ class AnswerCollator:
         return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
 
     def _keep(self, path: str, image: dict[str, Array]) -> None:
-        """Keeps an image if there is room; none makes way, since in a shuffled epoch all are as likely to be next."""
+        """Caches an image if there is room; without eviction, since after shuffling all are equally likely next."""
         size = sum(array.nbytes for array in image.values())
         if path not in self._images and size <= self._cache_left:
             self._images[path] = image

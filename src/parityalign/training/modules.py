@@ -21,25 +21,25 @@ _NAMES = {
     CONNECTOR: (
         *("multi_modal_projector", "connector", "mlp1", "aligner", "modality_projection", "perceiver_resampler"),
         *("qformer", "query_tokens", "language_projection", "image_to_text_projection", "embed_vision"),
-        # Learnt tokens between rows and tiles of an image, beside the projector.
+        # Learnt separator tokens between rows and tiles of an image, next to the projector.
         *("image_newline", "view_separator", "view_seperator"),
     ),
     LANGUAGE: ("language_model", "text_model", "lm_head"),
 }
 _PART_OF = {name: part for part, names in _NAMES.items() for name in names}
 _INSIDE_VISION = frozenset({"merger", "deepstack_merger_list", "patch_merger", "downsample"})
-"""Connectors that a family keeps in its tower, though they write in the language model's space: Qwen-VL, GLM-4V."""
+"""Connectors inside the tower that map to the language model's space: Qwen-VL, GLM-4V."""
 
 
 def module_of(name: str) -> str | None:
-    """The part that a parameter or module belongs to, by its full name; None where no part is known."""
+    """The part of a parameter or module, by its full name; None if unknown."""
     pieces = name.split(".")
     part = next((_PART_OF[piece] for piece in pieces if piece in _PART_OF), None)
     return CONNECTOR if part == VISION and not _INSIDE_VISION.isdisjoint(pieces) else part
 
 
 def lr_multipliers_by_module(rates: LrMultipliers) -> dict[str, float] | None:
-    """Factors on the learning rate; None where all parts learn at one rate and need not be told apart."""
+    """Factors on the learning rate; None if all are 1, so that the parts need not be distinguished."""
     named = {VISION: rates.vision, CONNECTOR: rates.connector, LANGUAGE: rates.language}
     return None if set(named.values()) == {1.0} else named
 
@@ -48,7 +48,7 @@ def modules_of(model: nn.Module) -> dict[str, str]:
     """The part of each of the model's parameters.
 
     Raises:
-        UserError: A part has no parameters, or a parameter belongs to none: this family cannot be taken apart.
+        UserError: A part has no parameters, or a parameter belongs to no part: this family's parts are not known.
     """
     found = {name: module_of(name) for name, _ in model.named_parameters()}
     unknown = sorted({_module(name) for name, part in found.items() if part is None})
@@ -59,10 +59,10 @@ def modules_of(model: nn.Module) -> dict[str, str]:
 
 
 def freeze(model: nn.Module, rates: Mapping[str, float]) -> None:
-    """Keeps the gradient off the parts whose rate is 0.
+    """Freezes the parts whose factor is 0.
 
     Raises:
-        UserError: The model cannot be taken apart.
+        UserError: The model's parts are not known.
     """
     parts = modules_of(model)
     for name, weight in model.named_parameters():
@@ -72,10 +72,10 @@ def freeze(model: nn.Module, rates: Mapping[str, float]) -> None:
 def linear_layers(model: nn.Module, rates: Mapping[str, float]) -> list[str]:
     """Names of the linear layers in the parts that are trained, the output head left out.
 
-    The head may share its weights with the embeddings, which an adapter beside one of them would tear apart.
+    The head may share its weights with the embeddings; an adapter on one of them would untie them.
 
     Raises:
-        UserError: The model cannot be taken apart, or there is no such layer.
+        UserError: The model's parts are not known, or there is no such layer.
     """
     modules_of(model)
     trained = {part for part, rate in rates.items() if rate}
@@ -83,8 +83,8 @@ def linear_layers(model: nn.Module, rates: Mapping[str, float]) -> list[str]:
     found = [name for name in named if module_of(name) in trained and name.rpartition(".")[2] != "lm_head"]
     if not found:
         raise UserError(
-            f"level.lr_multipliers trains {', '.join(sorted(trained))}, where {_kind(model)} has no linear layer that "
-            "LoRA could stand beside. Train another part too, or set level.method: full."
+            f"level.lr_multipliers trains {', '.join(sorted(trained))}, where {_kind(model)} has no linear layer for "
+            "LoRA. Train another part too, or set level.method: full."
         )
     return found
 
@@ -97,9 +97,9 @@ def parameter_groups(
     Args:
         model: The student, with an adapter or without.
         rates: Factors on the learning rate by part.
-        decayed: Names of the parameters that weight decay is for.
-        learning_rate: Of a part whose factor is 1.
-        weight_decay: For those parameters.
+        decayed: Names of the parameters with weight decay.
+        learning_rate: The rate of a part whose factor is 1.
+        weight_decay: Of those parameters.
     """
     parts, decayed = modules_of(model), set(decayed)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
@@ -113,7 +113,7 @@ def parameter_groups(
 
 
 def _module(name: str) -> str:
-    """The two outermost names of a parameter's path, below the wrapper that most families call `model`."""
+    """The two outermost names of a parameter's path, without the wrapper that most families call `model`."""
     pieces = [piece for piece in name.split(".") if piece not in ("base_model", "model")]
     return pieces[0] if pieces else name
 
@@ -125,10 +125,10 @@ def _kind(model: nn.Module) -> str:
 def _not_told_apart(
     model: nn.Module, found: Mapping[str, str | None], unknown: list[str], absent: list[str]
 ) -> UserError:
-    lacks = f"no {' and no '.join(absent)} was found in it" if absent else f"{', '.join(unknown)} is of no known part"
+    lacks = f"no {' and no '.join(absent)} was found in it" if absent else f"{', '.join(unknown)} is in no known part"
     modules = ", ".join(sorted({_module(name) for name in found}))
     return UserError(
-        f"level.lr_multipliers is given, but the student's class {_kind(model)} cannot be taken apart: {lacks}.\n"
+        f"level.lr_multipliers is given, but the parts of the student's class {_kind(model)} are not known: {lacks}.\n"
         f"Its modules: {modules}.\n"
-        "Leave level.lr_multipliers out, so that everything is trained at one rate."
+        "Leave level.lr_multipliers out to train everything at one rate."
     )

@@ -1,4 +1,4 @@
-"""As many rows at once as memory takes."""
+"""Out-of-memory back-off: halves the micro-batch until it fits."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 class OomBackoff:
-    """How many rows go through a model together: halved whenever memory runs out, and remembered.
+    """The size of micro-batches: halved whenever memory runs out, and remembered.
 
-    accelerate's `find_executable_batch_size` begins each call with the size that did not fit before, and ends at 0.
+    accelerate's `find_executable_batch_size` starts each call again with a size that did not fit, and ends at 0.
 
     Attributes:
-        rows: As many as went through last; at first as many as are asked for.
+        rows: The last size that fit; at first the requested one.
         halved: Whether memory has run out.
     """
 
@@ -26,7 +26,7 @@ class OomBackoff:
         self.halved = False
 
     def __call__(self, work: Callable[[int], T], items: int) -> T:
-        """What `work(rows)` makes of so many items; it is called again from its beginning where memory runs out.
+        """The result of `work(rows)` for so many items; it is called again from its start if memory runs out.
 
         Raises:
             WorkFailed: A single row does not fit.
@@ -40,7 +40,7 @@ class OomBackoff:
                     raise
                 if rows == 1:
                     raise _does_not_fit(problem) from problem
-            # Here, since until the exception is gone its traceback holds the tensors that filled the memory.
+            # Outside the `except`: until the exception is gone, its traceback keeps the tensors that filled the memory.
             self.rows, self.halved = rows // 2, True
             clear_device_cache(garbage_collection=True)
 
@@ -49,6 +49,6 @@ def _does_not_fit(problem: Exception) -> WorkFailed:
     said = next(iter(str(problem).splitlines()), "out of memory")
     return WorkFailed(
         f"a single pair does not fit into memory in training: {said}\n"
-        "What takes less: level.gradient_checkpointing: true, a smaller loading.student.max_pixels, "
-        "level.method: lora or qlora. What was trained so far is kept where only gradient_checkpointing changes."
+        "To use less: level.gradient_checkpointing: true, a smaller loading.student.max_pixels, "
+        "level.method: lora or qlora. The training so far is kept if only gradient_checkpointing changes."
     )

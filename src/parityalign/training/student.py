@@ -1,4 +1,4 @@
-"""The student's weights: opened for training, given an adapter, merged, saved as an ordinary folder, and read back."""
+"""The student's weights: opened for training, with an adapter, merged, saved as an ordinary folder, and read back."""
 
 import shutil
 from importlib.util import find_spec
@@ -17,13 +17,13 @@ from parityalign.training.modules import freeze, linear_layers, lr_multipliers_b
 
 
 def open_student(location: str, loading: LoadingSettings = AS_IT_IS, *, weights: Path | None = None) -> nn.Module:
-    """The student in float32 and not quantised: what full training and merging work on.
+    """The student in float32 and not quantised, for full training and merging.
 
     Args:
         location: Hugging Face folder or hub id.
-        loading: Its revision, and where its weights are put.
+        loading: Its revision and device map.
         weights: A checkpoint with other weights of the same architecture; the configuration stays the student's,
-            since a trainer writes its own habits (such as no cache) into the checkpoint's.
+            since a trainer writes its own settings (such as no cache) into the checkpoint's.
 
     Raises:
         UserError: The location holds no model.
@@ -33,16 +33,16 @@ def open_student(location: str, loading: LoadingSettings = AS_IT_IS, *, weights:
 
 
 def open_trainable(location: str, loading: LoadingSettings, settings: LevelSettings, *, half: bool) -> nn.Module:
-    """The student as its method trains it, adapter and frozen parts included; draws an adapter's first weights.
+    """The student prepared for its training method, with adapter and frozen parts; initialises the adapter.
 
     Args:
         location: Hugging Face folder or hub id.
-        loading: Its revision, and where its weights are put.
-        settings: The method and what it trains.
-        half: Whether weights that only stand below an adapter may be in bfloat16.
+        loading: Its revision and device map.
+        settings: The method and the parts to train.
+        half: Whether frozen weights below an adapter may be in bfloat16.
 
     Raises:
-        UserError: It cannot be trained so: a package is missing, or its parts cannot be told apart.
+        UserError: It cannot be trained this way: a package is missing, or its parts are not known.
     """
     refuse_method(settings.method)
     if settings.method == "qlora":
@@ -55,10 +55,10 @@ def open_trainable(location: str, loading: LoadingSettings, settings: LevelSetti
 
 
 def refuse_method(method: str) -> None:
-    """Refuses a method that this machine cannot train by, before a large model is read.
+    """Refuses a method that this machine does not support, before a large model is loaded.
 
     Raises:
-        UserError: Says what is missing.
+        UserError: Something is missing; the message says what.
     """
     if method != "full":
         _peft()
@@ -68,15 +68,15 @@ def refuse_method(method: str) -> None:
             "Install it: pip install 'parityalign[lora,quantised]', or set level.method: lora"
         )
     if method == "qlora" and not torch.cuda.is_available():
-        # On a CPU bitsandbytes packs weights for answering, and nothing can be learnt through these.
+        # On a CPU bitsandbytes packs weights for inference only, without gradients.
         raise UserError("level.method is qlora, which needs a GPU, and this machine has none. Set level.method: lora")
 
 
 def refuse_student(location: str, loading: LoadingSettings, settings: LevelSettings) -> None:
-    """Refuses a student whose family cannot be trained as the settings ask, without reading its weights.
+    """Refuses a student whose family cannot be trained with the settings, without loading its weights.
 
     Raises:
-        UserError: Its parts cannot be told apart, or its attention cannot be read or placed on pictures.
+        UserError: Its parts are not known, or its attention cannot be read or mapped to pictures.
     """
     rates, attends = lr_multipliers_by_module(settings.lr_multipliers), "attention" in settings.needs
     if rates is None and not attends:
@@ -94,7 +94,7 @@ def refuse_student(location: str, loading: LoadingSettings, settings: LevelSetti
 def _prepare(model: nn.Module, settings: LevelSettings) -> nn.Module:
     rates = lr_multipliers_by_module(settings.lr_multipliers)
     if settings.gradient_checkpointing:
-        # Not re-entrant: below an adapter nothing that goes into the first layer asks for a gradient.
+        # Not re-entrant: with an adapter, no input of the first layer requires a gradient.
         checkpointing: Any = model
         checkpointing.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.method == "full":
@@ -114,14 +114,14 @@ def add_lora(
     dropout: float = 0.0,
     layers: str | list[str] = "all-linear",
 ) -> nn.Module:
-    """The model frozen, with LoRA (Hu et al. 2021, arXiv:2106.09685) beside linear layers.
+    """The frozen model with LoRA (Hu et al. 2021, arXiv:2106.09685) on linear layers.
 
     Args:
         model: The student.
-        rank: Of the adapters.
-        alpha: What they learn is scaled by alpha / rank. None: twice the rank, so that the scale is the same for all.
-        dropout: Share of an adapter's inputs left out at random in training.
-        layers: Names of the layers; or all, but the output head.
+        rank: The adapters' rank.
+        alpha: The adapters' output is scaled by alpha / rank. None: twice the rank, the same scale for all ranks.
+        dropout: Dropout of the adapters' inputs.
+        layers: Names of the layers; or all but the output head.
 
     Raises:
         UserError: The package peft is not installed.
@@ -136,7 +136,7 @@ def add_lora(
 def open_checkpoint(
     location: str, checkpoint: Path, *, adapter: bool, loading: LoadingSettings = AS_IT_IS
 ) -> nn.Module:
-    """The student at a checkpoint of its training, in float32; an adapter still stands beside its weights."""
+    """The student at a checkpoint of its training, in float32, with its adapter not merged."""
     if not adapter:
         return open_student(location, loading, weights=checkpoint)
     adapted: nn.Module = _peft().PeftModel.from_pretrained(open_student(location, loading), checkpoint)
@@ -144,7 +144,7 @@ def open_checkpoint(
 
 
 def merge_adapter(model: nn.Module) -> nn.Module:
-    """The model with its adapter added to its weights; a model without one as it is."""
+    """The model with its adapter merged; unchanged without an adapter."""
     merge: Any = getattr(model, "merge_and_unload", None)
     whole: nn.Module = merge() if merge else model
     return whole
@@ -153,14 +153,13 @@ def merge_adapter(model: nn.Module) -> nn.Module:
 def save_student(location: str, model: nn.Module, out: Path, *, loading: LoadingSettings = AS_IT_IS) -> torch.dtype:
     """Writes an ordinary Hugging Face folder with the precision, configuration and processor of the student.
 
-    Nothing is written in place: files are moved into the folder when all are there, the weights last, so that a folder
-    with weights is a whole one.
+    Files are moved into the folder when all are written, the weights last, so that a folder with weights is complete.
 
     Args:
-        location: Where the student is.
-        model: The levelled student; changed to the stored precision.
+        location: The student's folder or hub id.
+        model: The levelled student; converted to the stored precision.
         out: The folder to write to; may exist.
-        loading: How the student was loaded; a limit on its pixels is the levelled student's, too.
+        loading: How the student was loaded; the levelled student keeps its limit of pixels.
 
     Returns:
         The stored precision.
@@ -185,13 +184,13 @@ def save_student(location: str, model: nn.Module, out: Path, *, loading: Loading
 
 
 def _stored_dtype(config: PreTrainedConfig) -> torch.dtype:
-    """The precision that a folder's weights are in; float32 where its configuration names none."""
+    """The precision of a folder's weights; float32 if its configuration names none."""
     found = getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
     return found if isinstance(found, torch.dtype) else torch.float32
 
 
 def _in_4_bits(location: str, loading: LoadingSettings, *, half: bool) -> nn.Module:
-    """The student in 4 bits (Dettmers et al. 2023, arXiv:2305.14314), the rest of it ready for an adapter."""
+    """The student in 4 bits (Dettmers et al. 2023, arXiv:2305.14314), prepared for an adapter."""
     quantised = loading.model_copy(update={"quantise": "4bit"})
     model = open_model(location, quantised, dtype=torch.bfloat16 if half else torch.float32)
     ready: nn.Module = _peft().prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

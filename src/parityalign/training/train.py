@@ -1,4 +1,4 @@
-"""Levels the student: trains it, keeps the best of it, and resumes so that nothing changes."""
+"""Levels the student: trains it, keeps the best checkpoint, and resumes reproducibly."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,18 +27,18 @@ from parityalign.training.trainer import (
 from parityalign.training.verify_saved import answer_logprobs, refuse_difference
 
 PLAN = "plan"
-"""File in the folder of checkpoints that says what training they are of."""
+"""File in the folder of checkpoints that identifies their training."""
 
 
 class Best(NamedTuple):
-    """The best that a training came to."""
+    """The best checkpoint of a training."""
 
     step: int
-    """0: nothing that was learnt is better than what came in."""
+    """Optimiser step; 0: no checkpoint is better than the initial student."""
     model: nn.Module
-    """In float32; with an adapter beside its weights, where one was trained."""
+    """The model in float32, with its adapter not merged."""
     before: float
-    """The held-out loss of the student that came in."""
+    """The held-out loss of the initial student."""
     after: float
 
 
@@ -54,17 +54,17 @@ def make_leveller(
 ) -> Leveller:
     """A leveller for the student at `student`, a Hugging Face folder or hub id.
 
-    While it trains, its checkpoints lie beside the result. Called again with the same pairs after a kill, it goes on
-    from the last of them and ends with the same weights.
+    During training its checkpoints are next to the result. Called again with the same pairs after a kill, it resumes
+    from the last checkpoint and ends with the same weights.
 
     Args:
-        student: Where the student is.
+        student: Its folder or hub id.
         answer_prompts: Task name -> format string with `{question}`, the same as in identify and evaluate.
         settings: How to train.
         objective: What to minimise.
-        seed: Decides the order of the pairs and an adapter's first weights.
-        progress: Told the optimiser steps done and in all.
-        loading: How the student is loaded elsewhere: its revision and limit on pixels hold in training, too.
+        seed: Of the order of the pairs and the adapter's initial weights.
+        progress: Called with the optimiser steps done and in total.
+        loading: How the student is loaded for inference: its revision and limit of pixels apply to training too.
     """
 
     def examples(pairs: Sequence[Pair]) -> list[Example]:
@@ -81,7 +81,7 @@ def make_leveller(
 
     def level(pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
         quieten()
-        # Pairs of a single image cannot be split; then the training pairs are what there is to judge by.
+        # Pairs of a single image cannot be split; then the training pairs are used for early stopping.
         data = examples(pairs), examples(held_out or pairs)
         return _level(Training(student, loading, settings, objective, seed, progress, *data), out)
 
@@ -96,7 +96,7 @@ def _level(training: Training, out: Path) -> LevelResult:
     trainer.release()
     best = _best(training, trainer, work, state, before)
     _save(training, best.model, trainer.batches, out)
-    (work / PLAN).unlink()  # first: what a kill leaves of the folder must not be gone on from
+    (work / PLAN).unlink()  # first, so that a half-deleted folder is never resumed
     shutil.rmtree(work)
     told = skipped_steps(state), smallest_micro_batch(state)
     return LevelResult(state.global_step, best.step, best.before, best.after, *told)
@@ -107,7 +107,7 @@ def _best(training: Training, trainer: LevelTrainer, work: Path, state: TrainerS
     step, after = state.best_global_step, state.best_metric
     if step and after is not None and after < before:
         model = open_checkpoint(location, checkpoint(work, step), adapter=method != "full", loading=loading)
-        if method == "qlora":  # trained on 4-bit weights, merged into whole ones: only how it does there counts
+        if method == "qlora":  # trained in 4 bits, merged in full precision: only the merged model's loss counts
             after = trainer.held_out_loss(model)
             before = _without_adapter(trainer, model)
         if after < before:
@@ -122,7 +122,7 @@ def _without_adapter(trainer: LevelTrainer, model: Any) -> float:  # noqa: ANN40
 
 
 def _save(training: Training, model: nn.Module, batches: AnswerCollator, out: Path) -> None:
-    """Saves the student, reads it back and compares: merging and saving can change a model without a word."""
+    """Saves the student, loads it again and compares: merging and saving can silently change a model."""
     said = answer_logprobs(model, batches, training.held_out)
     whole = merge_adapter(model)
     stored = save_student(training.student, whole, out, loading=training.loading)
@@ -134,7 +134,7 @@ def _save(training: Training, model: nn.Module, batches: AnswerCollator, out: Pa
 def _trainer(training: Training, work: Path) -> LevelTrainer:
     location, loading, settings = training.student, training.loading, training.settings
     processor = open_processor(location, loading)
-    set_seed(training.seed)  # before an adapter draws its first weights
+    set_seed(training.seed)  # before an adapter is initialised
     half = torch.cuda.is_available() and bf16_is_fast(on_gpu=True)
     student: Any = open_trainable(location, loading, settings, half=half)
     stop = stop_tokens(processor.tokenizer, student.generation_config)
@@ -144,7 +144,7 @@ def _trainer(training: Training, work: Path) -> LevelTrainer:
 
 
 def _train(trainer: LevelTrainer, work: Path, patience: int) -> TrainerState:
-    """Trains from the start or the last complete checkpoint; does nothing if that one was the end."""
+    """Trains from the start or the last complete checkpoint; does nothing if training had finished."""
     last = _last_checkpoint(work)
     if last:
         state: TrainerState = TrainerState.load_from_json(str(last / "trainer_state.json"))
@@ -156,7 +156,7 @@ def _train(trainer: LevelTrainer, work: Path, patience: int) -> TrainerState:
 
 
 def _work_folder(out: Path, training: Training) -> Path:
-    """The folder of checkpoints beside `out`; emptied if they are of another training."""
+    """The folder of checkpoints next to `out`; emptied if they are of another training."""
     folder = Path(training.student).expanduser()
     student = folder_digest(folder) if folder.is_dir() else training.student
     settings = training.settings.model_dump(exclude=set(speed_only(LevelSettings)))
@@ -175,7 +175,7 @@ def _work_folder(out: Path, training: Training) -> Path:
 
 
 def _last_checkpoint(work: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; what a kill left behind is removed."""
+    """The newest complete checkpoint; incomplete ones are removed."""
     complete = []
     for folder in work.glob("checkpoint-*"):
         if (folder / COMPLETE).exists():

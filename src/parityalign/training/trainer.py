@@ -1,4 +1,4 @@
-"""A transformers Trainer with our loss: micro-batches that fit into memory, early stopping, whole checkpoints."""
+"""A transformers Trainer with our loss: micro-batches that fit into memory, early stopping, complete checkpoints."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,57 +25,57 @@ Batch = dict[str, Any]
 
 
 class Objective(Protocol):
-    """What is minimised; `WeightedLoss` is one."""
+    """The training objective; `WeightedLoss` is one."""
 
     needs: frozenset[str]
-    """What its terms want to know besides the answers; with `view`, batches have other views of the pictures."""
+    """What its terms need besides the answers; with `view`, batches hold augmented views of the pictures."""
 
     @property
     def evidence_digest(self) -> str:
-        """Changes with what is stored of the teacher; empty where nothing is."""
+        """A fingerprint of the teacher's stored signals; empty without any."""
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Any], done: float = 1.0) -> torch.Tensor:
-        """The mean loss over the labelled tokens of a batch, when a share `done` of the training is over."""
+        """The mean loss over the labelled tokens of a batch, after a share `done` of the training."""
 
     def rationale(self, pair_id: str) -> tuple[str, str]:
-        """A prompt and a reply that the student is to learn besides the answer; empty where there is none."""
+        """A prompt and a reply to learn besides the answer; empty if there is none."""
 
     def joiner(self, processor: Processor) -> Join | None:
-        """Gives what the terms need for a batch; None where they need nothing."""
+        """The function that makes the terms' tensors for a batch; None if they need none."""
 
     def recording_attention(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Sees what the model attends to while it is trained, if a term asks for it."""
+        """Records the model's attention in training, if a term needs it."""
 
 
 EVALUATIONS = 8
-"""Times that the held-out loss is measured in a training, and a checkpoint written."""
+"""Number of evaluations of the held-out loss in a training, each with a checkpoint."""
 COMPLETE = "complete"
-"""File that is written into a checkpoint last."""
+"""File that is written last into a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One levelling, from the same beginning to the same end however often it is called."""
+    """One training, deterministic and resumable."""
 
     student: str
     """Hugging Face folder or hub id."""
     loading: LoadingSettings
-    """Which revision, how many pixels; how its weights are held is training's own affair."""
+    """The revision and the limit of pixels; training chooses precision and quantisation itself."""
     settings: LevelSettings
     objective: Objective
     seed: int
-    """Decides the order of the pairs and an adapter's first weights."""
+    """Seed of the order of the pairs and the adapter's initial weights."""
     progress: Progress
     train: list[Example]
     held_out: list[Example]
 
 
 class LevelTrainer(Trainer):
-    """Minimises an objective on the training examples; judges by its mean over the held-out ones.
+    """Minimises an objective on the training examples and evaluates it on the held-out ones.
 
     Attributes:
-        batches: Makes the student's inputs of examples.
-        oom_backoff: Decides how many rows go through it together.
+        batches: Collates examples into the student's inputs.
+        oom_backoff: Decides the size of micro-batches.
     """
 
     def __init__(self, training: Training, student: nn.Module, batches: AnswerCollator, work: Path) -> None:
@@ -91,15 +91,15 @@ class LevelTrainer(Trainer):
         self.oom_backoff = OomBackoff(training.settings.micro_batch_size or training.settings.batch_size)
         self.batches = batches
         self._training = training
-        self._student: Any = student  # none any more when it is let go
-        # Their running statistics belong to pretraining: a few thousand pairs, half of them gaps, would shift them
-        # for all images. In training they are used as in inference; only scale and shift are learnt.
+        self._student: Any = student  # None once it is released
+        # Batch norm statistics are from pretraining: a few thousand pairs, half of them gaps, would shift them
+        # for all images. In training they are fixed as in inference; only scale and shift are trained.
         self._batch_norms = [
             module for module in student.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
         ]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; where parts of the student learn at rates of their own, with a group of weights for each."""
+        """AdamW; with a parameter group for each part that has its own learning rate."""
         rates = lr_multipliers_by_module(self._training.settings.lr_multipliers)
         if rates and self.optimizer is None:
             decayed = self.get_decay_parameter_names(self._student)
@@ -116,7 +116,7 @@ class LevelTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The objective on a micro-batch of a step, as its share in the mean over all labelled tokens of the step."""
+        """The objective on a micro-batch, as its share of the mean over all labelled tokens of the step."""
         for module in self._batch_norms:
             module.eval()
         done = self.state.global_step / max(1, self.state.max_steps)
@@ -125,47 +125,47 @@ class LevelTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Forward and backward; where loss or gradient is not finite, the weights stay and the step is counted."""
+        """Forward and backward pass; if loss or gradient is not finite, the step is skipped and counted."""
         examples = inputs["examples"]
         loss = self.oom_backoff(lambda rows: self._in_micro_batches(model, examples, rows), len(examples))
         if self.oom_backoff.halved and self.oom_backoff.rows < (smallest_micro_batch(self.state) or math.inf):
             self.log({"micro_batch_size": float(self.oom_backoff.rows)})
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
-            model.zero_grad()  # without gradients the optimiser does nothing, not even weight decay
+            model.zero_grad()  # without gradients the optimiser changes nothing, not even by weight decay
             self.log({"skipped": 1.0})
             if skipped_steps(self.state) >= self._training.settings.skipped_steps:
                 self.control.should_training_stop = True
         return loss
 
     def _in_micro_batches(self, model: nn.Module, examples: Sequence[Example], rows: int) -> torch.Tensor:
-        """Gradients of the mean over all labelled tokens, whatever the size of the micro-batches."""
-        model.zero_grad()  # of a micro-batch that went through before memory ran out
+        """Gradients of the mean over all labelled tokens, independent of the size of the micro-batches."""
+        model.zero_grad()  # gradients of micro-batches before memory ran out
         starts = range(0, len(examples), rows)
         batches = [self.batches(examples[start : start + rows], self.state.global_step) for start in starts]
         labelled = sum(map(_count_labels, batches))
         return torch.stack([super(LevelTrainer, self).training_step(model, batch, labelled) for batch in batches]).sum()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: the rows are not opened when it is asked."""
+        """Not counted, since the rows are not loaded yet when this is called."""
         return 0
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
-        """Measures the held-out loss and tells the callbacks."""
+        """Measures the held-out loss and calls the callbacks."""
         metrics = {"eval_loss": self.held_out_loss()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def held_out_loss(self, model: nn.Module | None = None) -> float:
-        """The objective's mean over the labelled tokens of all held-out examples; of the student, or of another."""
+        """The objective's mean over the labelled tokens of all held-out examples, for the student or another model."""
         student = model or self._student
         student.eval()
         with self._training.objective.recording_attention(student):
             return self.oom_backoff(lambda rows: self._mean_loss(student, rows), len(self._training.held_out))
 
     def release(self) -> None:
-        """Lets go of the student and its optimiser, whose memory the next model needs."""
+        """Releases the student and its optimiser, whose memory the next model needs."""
         self.accelerator.free_memory()
         holders: list[Any] = [self, self.callback_handler]
         for holder in holders:
@@ -175,7 +175,7 @@ class LevelTrainer(Trainer):
         clear_device_cache(garbage_collection=True)
 
     def recording_attention(self) -> AbstractContextManager[None]:
-        """Lets the objective see what the student attends to."""
+        """Records the student's attention for the objective."""
         return self._training.objective.recording_attention(self._student)
 
     def _mean_loss(self, model: nn.Module, rows: int) -> float:
@@ -192,7 +192,7 @@ class LevelTrainer(Trainer):
 
 
 class LevelCallback(TrainerCallback):
-    """Reports progress, measures at the very end too, stops when patience is at its end, and marks checkpoints."""
+    """Reports progress, evaluates at the end too, stops when patience is exhausted, and marks complete checkpoints."""
 
     def __init__(self, progress: Progress, patience: int, work: Path) -> None:
         self._progress = progress
@@ -216,24 +216,24 @@ class LevelCallback(TrainerCallback):
 
 
 def checkpoint(work: Path, step: int) -> Path:
-    """Where a training's checkpoint of a step lies."""
+    """The folder of a step's checkpoint."""
     return work / f"checkpoint-{step}"
 
 
 def out_of_patience(state: TrainerState, patience: int) -> bool:
-    """Whether the held-out loss has had no new best for so many looks."""
+    """Whether the held-out loss has had no new best for so many evaluations."""
     losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
     losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
     return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 def skipped_steps(state: TrainerState) -> int:
-    """How many steps left the weights as they were, since loss or gradient was not finite."""
+    """How many steps were skipped, since loss or gradient was not finite."""
     return sum("skipped" in entry for entry in state.log_history)
 
 
 def smallest_micro_batch(state: TrainerState) -> int | None:
-    """How many rows went through together after memory had run out, at the least; None: it never did."""
+    """The smallest micro-batch after memory ran out; None: it never did."""
     return min(
         (int(entry["micro_batch_size"]) for entry in state.log_history if "micro_batch_size" in entry), default=None
     )
@@ -255,7 +255,7 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
         eval_steps=math.ceil(steps / EVALUATIONS),
         save_strategy="steps",
         save_steps=math.ceil(steps / EVALUATIONS),
-        save_total_limit=3,  # the best, and two: a kill while one is written and another deleted leaves the third
+        save_total_limit=3,  # the best and two more: a kill while one is written and another deleted leaves the third
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         logging_strategy="no",
@@ -264,7 +264,7 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
         use_cpu=not on_gpu,
         bf16=bf16_is_fast(on_gpu),
         use_liger_kernel=on_gpu and settings.liger and find_spec("liger_kernel") is not None,
-        dataloader_pin_memory=False,  # what the loader gives are no tensors yet
+        dataloader_pin_memory=False,  # the loader's items are not tensors yet
         remove_unused_columns=False,
         seed=training.seed,
         data_seed=training.seed,
@@ -275,7 +275,7 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
 
 
 def _examples_alone(examples: Sequence[Example]) -> dict[str, Sequence[Example]]:
-    """The examples of a step as they are: they become tensors when it is known how many go through together."""
+    """Keeps the examples of a step as they are: they become tensors when the micro-batch size is known."""
     return {"examples": examples}
 
 

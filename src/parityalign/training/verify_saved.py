@@ -1,4 +1,4 @@
-"""Whether the student that was saved says what the trained one said, before it counts as done."""
+"""Checks that the saved student gives the same log-probabilities as the trained one, before level finishes."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -12,11 +12,11 @@ from parityalign.models import IGNORE_INDEX
 from parityalign.training.collator import AnswerCollator, Example
 
 PAIRS_COMPARED = 4
-"""Pairs that both are shown."""
+"""Pairs that both are compared on."""
 TOLERANCE: Mapping[torch.dtype, float] = MappingProxyType(
     {torch.float32: 0.005, torch.float16: 0.02, torch.bfloat16: 0.1}
 )
-"""By stored precision: what rounding the weights to it may change. See `difference`."""
+"""Largest `difference` that rounding the weights may cause, by stored precision."""
 
 
 def answer_logprobs(model: nn.Module, batches: AnswerCollator, examples: Sequence[Example]) -> torch.Tensor:
@@ -26,12 +26,12 @@ def answer_logprobs(model: nn.Module, batches: AnswerCollator, examples: Sequenc
 
 
 def mean_difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Mean distance of two rows of log-probabilities, each relative to 1 + its size: far down, little is much."""
+    """Mean distance of two rows of log-probabilities, each relative to 1 + its magnitude."""
     return float(((one - other).abs() / (1 + one.abs())).mean())
 
 
 def refuse_difference(trained: torch.Tensor, saved: torch.Tensor, stored: torch.dtype, where: str) -> None:
-    """Refuses a saved student that does not say what the trained one says.
+    """Refuses a saved student whose log-probabilities differ from the trained one's.
 
     Raises:
         WorkFailed: They differ by more than the rounding to the stored precision explains.
@@ -40,9 +40,9 @@ def refuse_difference(trained: torch.Tensor, saved: torch.Tensor, stored: torch.
     if not found <= most:  # so that nan is refused, too
         name = str(stored).removeprefix("torch.")
         raise WorkFailed(
-            f"the student saved in {where} does not say what the trained one says: on {len(trained)} tokens of "
-            f"held-out answers the log-probabilities differ by {found:.3g}, where {name} explains {most:g} at most "
-            f"({_row(trained)} became {_row(saved)}).\n"
+            f"the student saved in {where} differs from the trained one: on {len(trained)} tokens of "
+            f"held-out answers the log-probabilities differ by {found:.3g}, where rounding to {name} explains at most "
+            f"{most:g} ({_row(trained)} became {_row(saved)}).\n"
             "It is not used, and the checkpoints are kept. Try level.method: full, or another version of peft or "
             "transformers, and run the same command."
         )

@@ -1,6 +1,6 @@
-"""The weighted sum of the terms of the loss: what the student says, how sure it is, where it looks, how it gets there.
+"""The training loss: a weighted sum of terms.
 
-What each term is worth: docs/results-objectives.md.
+Measured effect of each term: docs/results-objectives.md.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,10 +27,10 @@ def refuse_terms(terms: Iterable[str], settings: Mapping[str, Mapping[str, objec
 
     Args:
         terms: Their names.
-        settings: What is given of their own settings, by term.
+        settings: Their own settings, by term.
 
     Raises:
-        UserError: Says all that is wrong with the settings.
+        UserError: Something is wrong with the settings; the message lists all problems.
     """
     problems = []
     for name in dict.fromkeys([*terms, *settings]):
@@ -41,10 +41,10 @@ def refuse_terms(terms: Iterable[str], settings: Mapping[str, Mapping[str, objec
 
 
 class WeightedLoss:
-    """A loss that is made of terms.
+    """A loss made of terms.
 
     Attributes:
-        needs: What the terms want to know beside the answers: `distribution`, `attention`, `rationale`, `view`.
+        needs: What the terms need besides the answers: `distribution`, `attention`, `rationale`, `view`.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class WeightedLoss:
         """Finds the terms.
 
         Args:
-            weights: Of each term, by its name: its weight in the beginning and at the end;
-                it changes evenly in between. Terms that never weigh anything are left out.
-            settings: What is given of the terms' own settings, by term.
-            evidence: What is stored of the teacher; None: neither the terms nor weights of pairs need it.
+            weights: By term: its weight at the start and at the end,
+                linear in between. Terms whose weight is always 0 are left out.
+            settings: The terms' own settings, by term.
+            evidence: The teacher's stored signals; None: neither the terms nor the pairs' weights need them.
 
         Raises:
-            UserError: There is no such term, or it does not take its settings.
+            UserError: There is no such term, or its settings are wrong.
         """
         used = {name: ends for name, ends in weights.items() if any(ends)}
         refuse_terms(used, settings)
@@ -74,29 +74,29 @@ class WeightedLoss:
 
     @property
     def evidence_digest(self) -> str:
-        """Changes with what is stored of the teacher; empty where nothing is."""
+        """A fingerprint of the teacher's stored signals; empty without any."""
         return self._evidence.digest if self._evidence else ""
 
     def rationale(self, pair_id: str) -> tuple[str, str]:
-        """What else the student is to say of a pair: a prompt and the reply; empty where there is nothing."""
+        """A further prompt and reply to learn for a pair; empty if there is none."""
         if self._evidence is None or "rationale" not in self.needs:
             return "", ""
         return self._evidence.rationales.get(pair_id, ("", ""))
 
     def joiner(self, processor: Processor) -> Joiner | None:
-        """Makes what the terms need for a batch; None where they need nothing.
+        """The function that makes the terms' tensors for a batch; None if they need none.
 
         Args:
             processor: The student's.
 
         Raises:
-            UserError: The student's attention is needed and cannot be placed on pictures.
+            UserError: The student's attention is needed and cannot be mapped to pictures.
         """
         return Joiner(self._evidence, processor, self.needs) if self._evidence else None
 
     @contextmanager
     def recording_attention(self, model: Any) -> Iterator[None]:  # noqa: ANN401 - whichever class the family has
-        """Records what the model attends to as long as the `with` lasts, if a term asks for it and nobody does so yet.
+        """Records the model's attention inside the `with`, if a term needs it and it is not being recorded already.
 
         Raises:
             UserError: The family's attention cannot be read.
@@ -117,7 +117,7 @@ class WeightedLoss:
         Args:
             model: The student, inside `recording_attention`.
             batch: See `_passes.py`; holds what `needs` names.
-            done: Share of the training that is over, which decides the weights.
+            done: Share of the training done, which decides the weights.
         """
         if self._recorder:
             self._recorder.clear()
@@ -133,7 +133,7 @@ class WeightedLoss:
 
 
 def _settings_of(term: str) -> type[Settings]:
-    """What a term takes besides its weight."""
+    """The class of a term's own settings."""
     found = getattr(find_part("losses", term), "SETTINGS", Settings)
     if not (isinstance(found, type) and issubclass(found, Settings)):
         raise UserError(f"{described('losses', term)} has SETTINGS = {found!r}. Expected: a subclass of Settings.")

@@ -1,1 +1,1 @@
-"""Where unlabelled images come from: one file is one kind of source, called as the ending of such files."""
+"""Sources of unlabelled images: one module per kind of source, named like the suffix of such files."""

@@ -1,4 +1,4 @@
-"""Images that are files of their own."""
+"""Images that are their own files."""
 
 import os
 from functools import partial
@@ -9,7 +9,7 @@ from parityalign.data.images import Unfit, read_bytes
 
 
 def found_file(path: Path, inside: Path | None = None) -> Found:
-    """A file as something that a source offers; links that lead out of the folder `inside` are not followed."""
+    """A file as an image of a source; links that lead out of the folder `inside` are not followed."""
     return Found(name=printable_path(path), read=partial(_read, path, inside), path=path)
 
 
@@ -20,8 +20,8 @@ def _read(path: Path, inside: Path | None) -> bytes:
         raise Unfit("outside_folder", "a link that leads out of the folder is not followed")
     try:
         is_file = path.is_file()
-    except OSError as problem:  # a name that is too long, or a folder that may not be entered
+    except OSError as problem:  # too long a name, or a folder without access
         raise Unfit("unreadable", problem.strerror) from problem
-    if not is_file and "\0" not in str(path):  # with a NUL, `read_bytes` says what is wrong
+    if not is_file and "\0" not in str(path):  # with a NUL, `read_bytes` reports the problem
         raise Unfit("not_a_file")
     return read_bytes(path)

@@ -1,4 +1,4 @@
-"""Files that name one image in each line."""
+"""Files with one image per line."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,11 +8,11 @@ from parityalign.data.sources._files import found_file
 
 
 def listed(location: str, named: Callable[[str, str], str]) -> Source:
-    """The images that the lines of a file name, relative to its folder; blank lines are passed over.
+    """The images that the lines of a file name, relative to its folder; blank lines are skipped.
 
     Args:
         location: The file.
-        named: (line, where it stands) -> the path in it.
+        named: (line, its place for messages) -> the path in it.
     """
     file = Path(location)
 
@@ -37,4 +37,4 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
     except OSError as problem:
         raise UserError(f"cannot read the list of images {path}: {problem.strerror}") from problem
     except UnicodeDecodeError as problem:
-        raise UserError(f"{path} is no UTF-8 text: {problem}. A list holds one path in each line") from problem
+        raise UserError(f"{path} is not UTF-8 text: {problem}. A list holds one path per line") from problem

@@ -1,4 +1,4 @@
-"""Images that lie in other files, such as the shards of a data set."""
+"""Images inside other files, such as the shards of a data set."""
 
 import glob
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ def shards(location: str, images_of: Callable[[Path], Iterator[Found]], count_of
     Args:
         location: A path or a pattern.
         images_of: The images in a file.
-        count_of: How many there are.
+        count_of: The number of images in a file.
     """
 
     def paths() -> Sequence[Path]:
@@ -31,7 +31,7 @@ def shards(location: str, images_of: Callable[[Path], Iterator[Found]], count_of
 
 
 def found_bytes(name: str, content: object) -> Found:
-    """An image of which nothing but its bytes is there."""
+    """An image that is given by its bytes only."""
 
     def read() -> bytes:
         if not isinstance(content, bytes):

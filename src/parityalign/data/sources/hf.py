@@ -19,7 +19,7 @@ _OPENER_ERRORS = (OSError, ValueError, RuntimeError, ImportError, LookupError, z
 def open_source(location: str) -> Source:
     """The images of a data set, on the hub or in a folder.
 
-    On the hub only the name stands for its content: name a revision of your own, or download it, to be sure.
+    On the hub only the name is fingerprinted, so a changed data set goes unnoticed; download it to be sure.
     """
     return Source(
         where=f"hf:{location}",
@@ -50,7 +50,7 @@ def _digest(location: str) -> str:
 
 
 def _found(name: str, cell: object, place: Path) -> Found:
-    """An image that lies in the data set, or beside it in a file of its own, as in folders of images."""
+    """An image in the data set, or in its own file beside it, as in folders of images."""
     content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (cell, None)
     if content is None and isinstance(path, str) and "://" in path:
         return Found(name=name, read=partial(_read_remote, name, path))

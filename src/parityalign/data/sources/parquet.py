@@ -1,7 +1,7 @@
 """A Parquet file with the bytes of images in a column, or a pattern such as `data/train-*.parquet` of several.
 
-The column is `image`, or the only one that holds bytes; it holds them as they are or, as Hugging Face data sets do,
-as `{"bytes": ..., "path": ...}`.
+The column is `image`, or the only one that holds bytes; either plain bytes or, as in Hugging Face data sets,
+`{"bytes": ..., "path": ...}`.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _COLUMN = "image"
 _ROWS = 64
-"""Rows that are in memory at a time."""
+"""Rows in memory at a time."""
 _BUFFER_BYTES = 1 << 20
 
 
@@ -41,7 +41,7 @@ def _opened(path: Path) -> "pq.ParquetFile":
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     with _readable(path):
-        # Else a row group is loaded whole, and all images may lie in one.
+        # Else a row group is loaded as a whole, and all images may be in one.
         return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
 

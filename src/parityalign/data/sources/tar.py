@@ -1,6 +1,6 @@
 """A tar archive of images, such as a WebDataset shard (`000017.jpg` beside `000017.json`), or a pattern of several.
 
-What else lies beside the images of a sample is passed over by its ending; all other files are looked at.
+Other parts of a sample are skipped by their suffix; all other files are tried as images.
 """
 
 import tarfile
@@ -35,7 +35,7 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(path, "r:") as archive:
             while member := archive.next():
-                # It would remember all of them; typeshed does not know the list, which is older than it.
+                # The archive would keep a list of all members; typeshed does not declare it.
                 archive.members.clear()  # type: ignore[attr-defined]
                 if member.isreg() and PurePosixPath(member.name).suffix.lower() not in _BESIDE:
                     yield member

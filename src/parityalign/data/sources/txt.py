@@ -1,4 +1,4 @@
-"""A text file with a path in each line, relative to the file's folder:
+"""A text file with one path per line, relative to the file's folder:
 
 photos/0001.jpg
 photos/0002.png

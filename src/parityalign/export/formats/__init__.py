@@ -1,1 +1,1 @@
-"""The forms in which a run leaves the house: one file is one format that other tools read."""
+"""Export formats: one module per format that other tools read."""

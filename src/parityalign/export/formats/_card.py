@@ -1,4 +1,4 @@
-"""The data card: what is in a data set, who wrote and judged it, and what is not known of its licence."""
+"""The data card: the content of a data set, the models behind it, and what is known of its licence."""
 
 from collections import Counter
 from typing import Any
@@ -48,7 +48,7 @@ the licence of that model says what they may be used for. Set `license` above be
 
 
 def card(origin: Origin, rows: int) -> str:
-    """The text of README.md: a header that the hub and the library read, then the same for people."""
+    """The text of README.md: a YAML header for the hub and the library, then the text for readers."""
     header = yaml.safe_dump(_header(origin, rows), sort_keys=False, allow_unicode=True, width=1000)
     what = "the gaps of a run" if origin.exported == "gaps" else "all pairs of a run with their verdicts"
     body = _BODY.format(

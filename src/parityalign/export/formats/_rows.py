@@ -1,4 +1,4 @@
-"""What the formats share: the columns of a verdict, and files of JSON that are written row by row."""
+"""Shared by the formats: the columns of a verdict, and JSON files written row by row."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,11 +9,11 @@ from parityalign.core import ExportedPair, writing
 
 Row = Mapping[str, Any]
 IMAGE_MARK = "<image>\n"
-"""Where the image stands in a user's turn; the texts of a pair hold no second one."""
+"""Placeholder of the image in a user's turn; the texts of a pair hold no second one."""
 
 
 def verdict_columns(judged: ExportedPair) -> dict[str, Any]:
-    """What a row says beside question and answer. Trainers pass over columns that they do not know."""
+    """The columns of a row besides question and answer. Trainers ignore columns that they do not know."""
     return {
         "task": judged.pair.task,
         **judged.verdict.model_dump(mode="json", exclude={"pair_id"}),
@@ -26,7 +26,7 @@ def write_lines(path: Path, rows: Iterable[Row]) -> int:
 
 
 def write_list(path: Path, rows: Iterable[Row]) -> int:
-    """Writes one JSON list with a row a line; returns how many."""
+    """Writes one JSON list with one row per line; returns how many."""
     return _write(path, rows, between=",\n", around=("[\n", "\n]\n"))
 
 

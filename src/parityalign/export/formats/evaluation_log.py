@@ -1,13 +1,13 @@
-"""What each model answered to each question of the test splits, with its score, for other tools to score again.
+"""Evaluation logs: each model's answer to each test question, with its score, for rescoring by other tools.
 
-One file a task and model, such as `textvqa-before.jsonl`, with lines such as
+One file per task and model, such as `textvqa-before.jsonl`, with lines such as
 
     {"question_id": "34602", "task": "textvqa", "model": "before", "question": "what is the brand?",
      "image": "/TextVQA/train_images/003a8ae2ef43b901.jpg", "subset": "", "prediction": "nokia",
      "answers": ["nokia", ...], "metric": "textvqa_accuracy", "score": 1.0, "why": "10 of 10 references match"}
 
-`parityalign score METRIC FILE` reads such a file and comes to the mean of `scores.json`. Texts stand here as the
-models wrote them: a log is no training data.
+`parityalign score METRIC FILE` reads such a file and gives the mean of `scores.json`. Texts are written here as the
+models gave them, since a log is not training data.
 """
 
 from itertools import groupby

@@ -1,9 +1,9 @@
-"""A Hugging Face data set folder: Parquet with the images inside, and a data card that says where it comes from.
+"""A Hugging Face data set folder: Parquet with the images inside, and a data card with its origin.
 
     README.md                       the card
     data/train-00000.parquet        id, image, question, answer, task, verdict, reason, the models' texts and scores
 
-`datasets.load_dataset(FOLDER)` loads it; it may be moved or uploaded, since nothing in it points outside.
+`datasets.load_dataset(FOLDER)` loads it; it may be moved or uploaded, since it is self-contained.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,9 +19,9 @@ from parityalign.export.formats._card import card
 from parityalign.export.formats._rows import Row, verdict_columns
 
 _SHARD_BYTES = 128 * 2**20
-"""Image bytes in one file; a file is put together in memory."""
+"""Image bytes per file; each file is built in memory."""
 _ROW_GROUP = 100
-"""Rows that a reader has to take at once; the library's own choice for images."""
+"""Rows per row group; the library's own choice for images."""
 _TEXTS = ("id", "question", "answer", "task", "image_id", "verdict", "reason", "student_text", "teacher_text")
 _NUMBERS = ("student_score", "teacher_score")
 

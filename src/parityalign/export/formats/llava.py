@@ -1,6 +1,6 @@
-"""LLaVA's conversations, as its `--data_path` takes them; also the ShareGPT form of many other trainers.
+"""LLaVA's conversations, for its `--data_path`; also the ShareGPT format of many other trainers.
 
-`data.json` is one list of rows such as
+`data.json` is a list of rows such as
 
     {"id": "9f…", "image": "/photos/1.jpg",
      "conversations": [{"from": "human", "value": "<image>\\nWhat is sold?"}, {"from": "gpt", "value": "tea"}],

@@ -1,4 +1,4 @@
-"""`messages` and `images` as JSON lines: ms-swift reads the file as it is, LLaMA-Factory through its entry.
+"""`messages` and `images` as JSON lines: ms-swift reads the file directly, LLaMA-Factory through its entry.
 
 `data.jsonl` has lines such as
 
@@ -8,7 +8,7 @@
 
 and `dataset_info.json` the entry that LLaMA-Factory looks for in its `dataset_dir`.
 Shapes: ms-swift, docs/source_en/Customization/Custom-dataset.md; LLaMA-Factory, data/README.md, where OpenAI's
-form is `sharegpt` with other tags.
+format is `sharegpt` with other tags.
 """
 
 import json

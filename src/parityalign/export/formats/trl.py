@@ -1,4 +1,4 @@
-"""TRL's conversational prompt and completion, with images: the loss falls on the completion alone.
+"""TRL's conversational prompt and completion, with images: the loss is on the completion only.
 
 `data.jsonl` has lines such as
 
@@ -6,7 +6,7 @@
      "completion": [{"role": "assistant", "content": "tea"}],
      "images": ["/photos/1.jpg"], "task": "textvqa", "verdict": "teacher_only", ...}
 
-TRL puts the images before the first user's text itself, so no placeholder is written. It wants pictures, not
+TRL inserts the images before the first user's text itself, so no placeholder is written. It needs images, not
 paths: `load_dataset("json", data_files=...).cast_column("images", List(Image()))` opens them.
 Shape: TRL, docs/source/dataset_formats.md (vision datasets).
 """

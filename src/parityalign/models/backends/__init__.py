@@ -1,1 +1,1 @@
-"""Ways to reach a model: one file each, called as the KIND of KIND:LOCATION."""
+"""Ways to reach a model: one module each, named like the KIND of KIND:LOCATION."""

@@ -1,4 +1,4 @@
-"""Which rows go through the model at once: as many as their tokens and patches allow, fewer once memory ran out."""
+"""Batch sizes of inference: as many rows as their tokens and patches allow, fewer once memory has run out."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -12,19 +12,19 @@ from parityalign.models.encoding import Encoded
 from parityalign.models.limits import CPU_TOKENS, MOST_TOKENS, cached_numbers, patch_side, tokens_in_memory
 
 _WINDOW_BYTES = 2**30
-"""Of images that lie in memory while their rows are sorted by length."""
+"""Bytes of images in memory while their rows are sorted by length."""
 _PATCH = 16
-"""Pixels along the side of a patch, for towers that have none."""
+"""Side of a patch in pixels, for towers without patches."""
 
 _learned: dict[str, int] = {}
-"""Of each model that memory ran out for: how many tokens were too many, halved."""
+"""By model, after memory ran out: half the number of tokens that were too many."""
 
 
 class BatchRow(NamedTuple):
     """One reply to be written."""
 
     place: int
-    """Among the requests."""
+    """Index among the requests."""
     request: Request
     encoded: Encoded
 
@@ -33,7 +33,7 @@ class TokenBudget:
     """How much of one model's work fits into memory.
 
     Attributes:
-        tokens: Tokens (prompt, padding and reply) and patches that go through the model at once.
+        tokens: Most tokens (prompt, padding and reply) and patches in a batch.
     """
 
     def __init__(self, name: str, model: PreTrainedModel) -> None:
@@ -79,7 +79,7 @@ def windows(rows: Iterable[BatchRow]) -> Iterator[list[BatchRow]]:
 
 
 def patches(row: Encoded, side: int) -> int:
-    """What the vision tower sees of the row's image: patches, not the fewer tokens that it makes of them."""
+    """Patches of the row's image in the vision tower, which may be more than the tokens made of them."""
     pixels = row.image.get("pixel_values")
     if pixels is None:
         return 0

@@ -1,7 +1,7 @@
-"""The decoding loop: prompts go through the model once however many replies they get, and replies that ended leave.
+"""The decoding loop: each prompt is processed once for all its replies, and finished replies leave the batch.
 
-It runs inside transformers' `generate`, which makes cache, positions and masks ready for each family and would
-otherwise carry every row along until the longest reply of the batch has ended.
+It runs inside transformers' `generate`, which prepares cache, positions and masks for each family but would keep
+every row until the longest reply of the batch has ended.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from parityalign.models.backends._generate import GenerationPasses
 
 
 class GumbelNoise(LogitsProcessor):
-    """Turns greedy search into exact sampling that depends on nothing but each row's own seed.
+    """Turns greedy search into exact sampling that depends only on each row's own seed.
 
     The largest of `logits / temperature + Gumbel noise` is a draw from `softmax(logits / temperature)` (the
     Gumbel-max trick; Maddison, Tarlow and Minka, "A* Sampling", NeurIPS 2014, arXiv:1411.0030). Row by row the noise
@@ -35,12 +35,12 @@ class GumbelNoise(LogitsProcessor):
         return scores.float() / self._temperature - noise.log_()  # -log of an exponential variate is Gumbel
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Goes on with these rows only."""
+        """Keeps only these rows."""
         self._generators = [self._generators[row] for row in rows]
 
 
 def can_choose_rows(model: PreTrainedModel) -> bool:
-    """Whether rows of the model's cache can be left out and doubled; states of recurrent layers cannot."""
+    """Whether rows of the model's cache can be dropped and repeated; states of recurrent layers cannot."""
     layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
@@ -54,20 +54,20 @@ def decode(
     noise: GumbelNoise | None,
     **state: Any,  # noqa: ANN401 - the family's own
 ) -> list[list[int]]:
-    """What `generate` calls in place of its own loop, as `custom_generate`.
+    """The `custom_generate` that replaces the loop of `generate`.
 
     Args:
         model: The model.
         input_ids: (prompts, tokens), padded at the left.
-        generation_config: How many tokens at most, and which end a reply.
-        prompts: Of each reply: the row of its prompt.
+        generation_config: The most new tokens, and the end tokens.
+        prompts: For each reply the row of its prompt.
         noise: A row for each reply; None: greedy.
-        state: What `generate` made ready.
+        state: The inputs that `generate` prepared.
 
     Returns:
-        The tokens of each reply; what follows an end token means nothing.
+        The tokens of each reply; those after an end token are meaningless.
     """
-    for unused in ("logits_processor", "stopping_criteria"):  # `noise` and the end tokens say it all
+    for unused in ("logits_processor", "stopping_criteria"):  # replaced by `noise` and the end tokens
         state.pop(unused, None)
     ends = torch.tensor(generation_config.eos_token_id or [], device=input_ids.device)
     choosing, passes = can_choose_rows(model), GenerationPasses(model, state)

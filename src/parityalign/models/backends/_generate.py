@@ -1,7 +1,6 @@
-"""What the decoding loop takes from the inside of transformers' `generate`, whatever a version calls it.
+"""The internals of transformers' `generate` that the decoding loop uses, across versions.
 
-None of it is promised by transformers, so it is all here: a version that does it in another way is met in this module
-and nowhere else.
+They are not a public API of transformers, so they are confined to this module, the only one to adapt to a new version.
 """
 
 import inspect
@@ -13,22 +12,22 @@ from transformers import GenerationConfig, GenerationMixin
 from parityalign.models.versions import unknown_transformers
 
 _CACHE_NAMES = ("cache", "past_key_values")
-"""What the cache is called among what `generate` carries along: since transformers 5.24, and before."""
+"""Names of the cache in the state of `generate`: since transformers 5.24, and before."""
 _PER_TOKEN = ("attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids")
-"""What `generate` carries along beside the cache, a row for each row of the batch."""
+"""Other per-row state of `generate`."""
 _TAKEN = {
     "_prefill": {"input_ids", "generation_config", "model_kwargs"},
     "_update_model_kwargs_for_generation": {"outputs", "model_kwargs"},
     "prepare_inputs_for_generation": {"input_ids", "next_sequence_length"},
 }
-"""The methods that are called here, with the arguments that they are given."""
+"""The methods that are called here, with their arguments."""
 
 
 def refuse_unknown_generate() -> None:
-    """Refuses a transformers whose `generate` is made of other parts, before any work.
+    """Refuses a transformers with another structure of `generate`, before any work.
 
     Raises:
-        UserError: It is; says which versions are known.
+        UserError: It has; the message names the supported versions.
     """
     for name, arguments in _TAKEN.items():
         method = getattr(GenerationMixin, name, None)
@@ -44,39 +43,39 @@ class GenerationPasses:
         self._state = state
 
     def first(self, input_ids: torch.Tensor, generation_config: GenerationConfig) -> torch.Tensor:
-        """Takes the prompts in.
+        """Processes the prompts.
 
         Args:
             input_ids: (prompts, tokens), padded at the left.
-            generation_config: As `generate` made it.
+            generation_config: As prepared by `generate`.
 
         Returns:
-            (prompts, vocabulary): what comes next after each, in float32.
+            (prompts, vocabulary): logits of the next token after each, in float32.
         """
         return self._after(self._model._prefill(input_ids, generation_config, self._state))
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Takes one more token of each row in.
+        """Processes one more token of each row.
 
         Args:
             tokens: (rows,)
 
         Returns:
-            (rows, vocabulary): what comes next after each, in float32.
+            (rows, vocabulary): logits of the next token after each, in float32.
         """
         inputs = self._model.prepare_inputs_for_generation(tokens[:, None], next_sequence_length=1, **self._state)
         return self._after(self._model(**inputs, return_dict=True))
 
     def choose(self, rows: torch.Tensor) -> None:
-        """Goes on with these rows of the batch, some of them several times perhaps; changes the cache in place.
+        """Keeps these rows of the batch, which may repeat; changes the cache in place.
 
         Raises:
-            UserError: This transformers carries its cache in another way.
+            UserError: This transformers stores its cache in another way.
         """
         self._cache().batch_select_indices(rows)
         for key in _PER_TOKEN:
             if (value := self._state.get(key)) is not None:
-                # Positions in time, height and width stand in front of the rows.
+                # The axis of time, height and width comes before the rows.
                 self._state[key] = value.index_select(value.ndim - 2, rows)
 
     def _cache(self) -> Any:  # noqa: ANN401 - one of the family's choice

@@ -31,11 +31,11 @@ _PIXELS = "pixel_values"
 
 
 def load_hf(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
-    """The model in a folder or on the hub, ready to be asked.
+    """Loads the model in a folder or on the hub.
 
     Raises:
-        UserError: It is missing or no vision-language model with safetensors, processor and chat template; or the
-            installed transformers generates in a way that is not known.
+        UserError: It is missing or is not a vision-language model with safetensors, processor and chat template; or
+            the installed transformers generates in an unknown way.
     """
     refuse_unknown_generate()
     processor = open_processor(location, loading)
@@ -47,7 +47,7 @@ class HFModel:
 
     Attributes:
         name: `embedded:NAME` for a bundled model, else `hf:` and the location as it was given.
-        facts: What its numbers hang on besides its files, for manifests.
+        facts: What its outputs depend on besides its files, for manifests.
     """
 
     def __init__(self, location: str, model: PreTrainedModel, processor: Processor) -> None:
@@ -63,7 +63,7 @@ class HFModel:
         self._shares = can_choose_rows(model)
         pad = self._tokenizer.pad_token_id
         self._pad = pad if pad is not None else (self._stop or [0])[0]
-        # Replaced, so that no habit of the folder (temperature, penalties) leaks into what the caller asked for.
+        # Replaced, so that the folder's defaults (temperature, penalties) do not override the caller's decoding.
         ends = {"eos_token_id": self._stop or None, "pad_token_id": self._pad}
         self._model.generation_config = GenerationConfig.from_dict(ends)
         self._budget = TokenBudget(self.name, model)
@@ -74,21 +74,21 @@ class HFModel:
         return self._prompter.special_tokens
 
     def expect(self, requests: Sequence[Request]) -> None:
-        """Notes what will be asked after the next call of `generate`; its images are read while that one works."""
+        """Announces the requests after the next call of `generate`; their images are read during that call."""
         self._reader.expect(requests)
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[str]:
-        """The reply to each request, in order; special tokens that the model wrote stay visible in it.
+        """The reply to each request, in order, including special tokens that the model wrote.
 
         Raises:
             WorkFailed: An image cannot be read.
-            UserError: Memory does not even do for one of them.
+            UserError: Memory does not suffice even for a single one.
         """
         size = decoding.max_new_tokens
         return self._each(requests, size, lambda rows: self._write(rows, decoding))
 
     def parameters(self) -> int:
-        """How many numbers the weights are."""
+        """Number of parameters."""
         return int(self._model.num_parameters())
 
     def fits_twice(self) -> bool:
@@ -96,15 +96,15 @@ class HFModel:
         return memory.fits_twice(self._model)
 
     def peak_bytes(self, work: Callable[[], object]) -> int | None:
-        """Does the work; the memory that is taken at most meanwhile, with the weights."""
+        """Does the work and returns the peak memory meanwhile, weights included."""
         return memory.peak_bytes(self._model, work)
 
     def observe(self, told: Sequence[tuple[Request, str]]) -> list[Observation | None]:
-        """What the model shows when each request is followed by the given text as if it were its own reply.
+        """Scores each request teacher-forced: followed by the given text as if it were the model's own reply.
 
         Raises:
             WorkFailed: An image cannot be read.
-            UserError: Memory does not even do for one of them.
+            UserError: Memory does not suffice even for a single one.
         """
         longest = max((len(text) for _, text in told), default=0)  # in characters; tokens are fewer
 
@@ -206,9 +206,9 @@ class HFModel:
         return None if features is None else _picked(features, [places[row.request.image] for row in rows])
 
     def _image_features(self, rows: Sequence[Encoded]) -> torch.Tensor | list[torch.Tensor] | None:
-        """One entry for each row's image, from the vision tower to the connector's end.
+        """The connector's output for each row's image.
 
-        None where the family's features cannot be told apart by image, or its language model takes more than these.
+        None if the family's features cannot be separated by image, or its language model needs more than these.
         """
         if "mm_encoder_outputs" not in inspect.signature(self._model.forward).parameters:
             return None
@@ -228,7 +228,7 @@ class HFModel:
 
 
 def _picked(features: torch.Tensor | list[torch.Tensor], places: Sequence[int]) -> BaseModelOutputWithPooling:
-    """The features of the images at these places, some of them several times, as the model's own output type."""
+    """The features of the images at these indices, which may repeat, as the model's own output type."""
     rows = [features[place] for place in places]
     picked: Any = torch.stack(rows) if isinstance(features, torch.Tensor) else rows
     return BaseModelOutputWithPooling(pooler_output=picked)

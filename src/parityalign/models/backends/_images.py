@@ -1,4 +1,4 @@
-"""Images as a server gets them: data URLs of the pixels that a local model sees."""
+"""Images for servers: data URLs of the pixels that a local model would see."""
 
 import base64
 from io import BytesIO
@@ -13,10 +13,10 @@ _AS_THEY_ARE = ("PNG", "JPEG")
 
 
 def data_url(path: Path) -> str:
-    """The picture in a file: the file itself if nothing in it has to be interpreted, else its pixels as PNG.
+    """The image in a file: the file itself if every decoder reads it alike, else its pixels as PNG.
 
     Raises:
-        Unfit: There is no such file, or it is no sound picture.
+        Unfit: There is no such file, or it is not a valid image.
     """
     content = read_bytes(path)
     kind = _plain_format(content)
@@ -46,5 +46,5 @@ def _plain_format(content: bytes) -> str | None:
                 and not file.info.keys() & {"icc_profile", "transparency"}
             )
             return file.format if plain else None
-    except (OSError, ValueError, SyntaxError):  # `open_picture` says what is wrong, or reads it all the same
+    except (OSError, ValueError, SyntaxError):  # `open_picture` reports the problem, or reads it anyway
         return None

@@ -19,10 +19,10 @@ class Observing:
     """Scores replies with one model; made once, called batch by batch."""
 
     def __init__(self, model: PreTrainedModel, processor: Processor) -> None:
-        """Finds out whether the model's attention can be read and placed on the picture."""
+        """Checks whether the model's attention can be read and mapped to the picture."""
         self._model: Any = model
         tokenizer: Any = processor.tokenizer
-        # An output head may have more rows than there are tokens.
+        # An output head may have more rows than the vocabulary.
         self._vocabulary = len(tokenizer)
         self._token_boxes = TokenBoxes(processor) if can_place(processor) else None
         self._layers = _layers(model) if self._token_boxes else []
@@ -32,7 +32,7 @@ class Observing:
 
         Args:
             rows: Prompts with their answers.
-            inputs: The same rows as the model takes them, padded at the right, `labels` among them.
+            inputs: The same rows as model inputs, padded at the right, with `labels`.
         """
         model_inputs = {key: value for key, value in inputs.items() if key != "labels"}
         positions = before_answers(inputs["labels"])
@@ -91,5 +91,5 @@ def _half(values: torch.Tensor) -> Array:
 def _layers(model: PreTrainedModel) -> list[int]:
     try:
         return readable_layers(model)
-    except UserError:  # then there is no map, which is counted
+    except UserError:  # then the pair has no map, which is counted
         return []

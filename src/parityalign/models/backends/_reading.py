@@ -1,7 +1,6 @@
-"""What a model is to be asked, made ready in threads while it still works on what came before.
+"""Prepares a model's inputs in threads, while the model works on the previous ones.
 
-An image is opened, resized and taken in once for all the prompts on it: of the processor's output only the place of
-the prompt's own tokens differs.
+An image is opened and processed once for all its prompts: only the prompt's tokens differ in the processor's output.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,13 +15,13 @@ from parityalign.models.encoding import Encoded, Prompter, read_image
 _MOST_WORKERS = 8
 _PROMPTS_KEPT = 4096
 _UNLIKE = ("a", "9")
-"""Two prompts without a common beginning: what their chats begin with alike stands before every prompt."""
+"""Two prompts without a common prefix: the common prefix of their chats precedes every prompt."""
 _BYTES_AHEAD = 2**29
-"""Of images that lie ready before they are asked for."""
+"""Bytes of images that are prepared ahead."""
 
 
 class _Seen(NamedTuple):
-    """An image with the first prompt on it."""
+    """An image encoded with its first prompt."""
 
     prompt: str
     encoded: Encoded
@@ -42,7 +41,7 @@ class Reader:
         self._largest = 0
 
     def expect(self, requests: Sequence[Request]) -> None:
-        """Notes what will be asked after the next `read`; it is begun when that comes to its end."""
+        """Announces the requests after the next `read`; preparing them begins when that one is nearly done."""
         self._expected = list(requests)
 
     def read(self, requests: Sequence[Request]) -> Iterator[Encoded]:
@@ -66,7 +65,7 @@ class Reader:
             yield self._row(seen, request)
 
     def _room(self) -> int:
-        """How many requests may be worked on ahead of the one that is asked for."""
+        """How many requests may be prepared ahead of the current one."""
         return max(2 * self._threads, _BYTES_AHEAD // self._largest if self._largest else 0)
 
     def _begin(self, request: Request) -> None:
@@ -84,21 +83,21 @@ class Reader:
 
 
 def image_bytes(row: Encoded) -> int:
-    """What the image of a row takes in memory."""
+    """Bytes of a row's image in memory."""
     return sum(array.nbytes for array in row.image.values())
 
 
 def with_other_prompt(encoded: Encoded, before: Sequence[int], now: Sequence[int], *, head: int) -> Encoded | None:
-    """The same image with another prompt, without asking the processor again.
+    """The same image with another prompt, without running the processor again.
 
     Args:
         encoded: The image with a prompt.
-        before: The tokens of that prompt's chat, the image's place being a single one.
-        now: Those of the other prompt's.
-        head: How many tokens stand before every prompt.
+        before: The tokens of that prompt's chat, with a single placeholder for the image.
+        now: The tokens of the other prompt's chat.
+        head: How many tokens precede every prompt.
 
     Returns:
-        None where the processor did more than to put the image's tokens in their place before the prompt.
+        None if the processor did more than insert the image's tokens before the prompt.
     """
     whole = encoded.tokens
     start = _shared(whole, before)
@@ -114,6 +113,6 @@ def with_other_prompt(encoded: Encoded, before: Sequence[int], now: Sequence[int
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two texts begin with alike."""
+    """Length of the common prefix of two token sequences."""
     pairs = zip(one, other, strict=False)
     return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

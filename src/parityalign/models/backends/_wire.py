@@ -1,4 +1,4 @@
-"""What travels to and from an OpenAI-compatible chat endpoint: bodies, replies, and what came instead of a reply.
+"""Messages of an OpenAI-compatible chat endpoint: request bodies, replies and errors.
 
 The `openai` library would do little of this, and some of it otherwise: see "Decisions" in docs/design.md.
 """
@@ -16,26 +16,26 @@ from parityalign.core import Decoding, NoReply, Record, Request, Said
 R = TypeVar("R", bound=Record)
 
 REFUSABLE = ("seed", "logprobs", "max_tokens")
-"""Fields that are left out, or called otherwise, after a server has refused them by name."""
+"""Fields that are left out, or renamed, after a server has refused them by name."""
 
 _SEEDS = 2**31
-"""Servers keep seeds in 32 bits with a sign, some of them."""
+"""Some servers store seeds as signed 32-bit integers."""
 _SHOWN = 300
 _TRY_AGAIN = frozenset({408, 425, 429})
-_WRONG_ADDRESS = "Look at the address (most end in /v1) and at the model's name behind the #."
+_WRONG_ADDRESS = "Check the address (most end in /v1) and the model's name after the #."
 
 
 def body(
     model: str, picture: str | None, request: Request, decoding: Decoding, *, without: Collection[str]
 ) -> dict[str, Any]:
-    """The JSON of a request; the image stands before the text, as in the chats of local models.
+    """The JSON of a request; the image comes before the text, as in the chats of local models.
 
     Args:
         model: The name under which it is served.
         picture: The image as a data URL; None for a question without one.
-        request: The text, and the seed, which decides the draw where there is one.
+        request: The text, and the seed of the draw if there is one.
         decoding: How tokens are picked.
-        without: The fields of `REFUSABLE` that the server is not to see.
+        without: The fields of `REFUSABLE` to leave out.
     """
     images = [{"type": "image_url", "image_url": {"url": picture}}] if picture else []
     fields = {
@@ -61,7 +61,7 @@ class _Token(Record):
 
 
 class _Completion(Record):
-    """What is read of a reply; `null` in the place of an object is as good as nothing."""
+    """The fields of a reply that are read; `null` in place of an object counts as missing."""
 
     message: _Message = Field(validation_alias=AliasPath("choices", 0, "message"))
     finish: str | None = Field(None, validation_alias=AliasPath("choices", 0, "finish_reason"))
@@ -82,7 +82,7 @@ def read_reply(response: Response, *, left_out: tuple[str, ...]) -> Said:
     """The reply in a response.
 
     Raises:
-        NoReply: There is none; says what there was.
+        NoReply: There is no reply; the error says what came instead.
     """
     said = _read(response, _Completion)
     return Said(
@@ -105,10 +105,10 @@ def read_models(response: Response) -> list[str]:
 
 
 def refuse_failure(response: Response, key_variable: str) -> None:
-    """Raises what a response says where it is none of success.
+    """Raises an error for a response that is not a success.
 
     Raises:
-        NoReply: The status is another.
+        NoReply: The status is not 2xx.
     """
     if response.is_success:
         return
@@ -126,7 +126,7 @@ def refuse_failure(response: Response, key_variable: str) -> None:
 
 
 def excerpt(response: Response) -> str:
-    """The beginning of what a server sent, as one printable line; the key, which some repeat, is not shown."""
+    """The beginning of a server's response, as one printable line, without the key, which some servers repeat."""
     key = _key_of(response)
     sent = response.text.replace(key, "[key]") if key else response.text
     text = " ".join(sent[: 4 * _SHOWN].split())
@@ -134,7 +134,7 @@ def excerpt(response: Response) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds for which a server asks to be left alone; it gives them as a number or as the date when they end."""
+    """Seconds until the next request, from Retry-After: a number, or the date when they end."""
     said = headers.get("retry-after", "").strip()
     try:
         return max(0.0, float(said))

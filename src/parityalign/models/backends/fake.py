@@ -3,7 +3,7 @@
     {"replies": [{"image": "stop.png", "contains": "What is written", "text": "stop"},
                  {"image": "*", "contains": "", "text": "Question: What is it? Answer: a sign"}]}
 
-The first row whose image is the file's name (or `*`) and whose text stands in the prompt gives the reply.
+The first row whose image is the file's name (or `*`) and whose text is in the prompt gives the reply.
 """
 
 import json
@@ -17,7 +17,7 @@ from parityalign.core import Decoding, Record, Request, UserError, WorkFailed
 
 
 class FakeModel:
-    """Replies with what a function says; remembers what it was asked.
+    """Replies with the results of a function; records its requests.
 
     Attributes:
         asked: Every request so far, in order.
@@ -48,7 +48,7 @@ class ScriptedReply(Record):
     image: str = "*"
     """File name of the image, or `*` for any."""
     contains: str = ""
-    """Text that stands in the prompt; empty for any."""
+    """Text that the prompt contains; empty for any."""
     text: str
     """The reply."""
 
@@ -61,10 +61,10 @@ class ReplyTable(Record):
 
 
 def load(location: str, _loading: LoadingSettings | None = None) -> FakeModel:
-    """The model whose replies stand in the JSON file at `location`; there is nothing to choose in how it is loaded.
+    """The model whose replies are in the JSON file at `location`; the loading settings do not apply.
 
     Raises:
-        UserError: The file is missing or holds no table of replies.
+        UserError: The file is missing or does not hold a table of replies.
     """
     table = _read(Path(location))
 
@@ -91,6 +91,6 @@ def _read(path: Path) -> ReplyTable:
     except ValidationError as problem:
         found = problem.errors()[0]
         place = ".".join(map(str, found["loc"]))
-        raise UserError(f"{path} is no table of replies: {place or 'the file'}: {found['msg']}") from problem
+        raise UserError(f"{path} is not a table of replies: {place or 'the file'}: {found['msg']}") from problem
     except ValueError as problem:
         raise UserError(f"{path} is not JSON: {problem}") from problem

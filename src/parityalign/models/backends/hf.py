@@ -11,13 +11,13 @@ _AS_IT_IS = LoadingSettings()
 
 
 def load(location: str, loading: LoadingSettings = _AS_IT_IS) -> Model:
-    """The model in a folder or on the hub, ready to be asked; torch comes in here."""
+    """Loads the model in a folder or on the hub; torch is imported here."""
     model: Model = models.load_hf(location, loading)
     return model
 
 
 def fingerprint(location: str, loading: LoadingSettings) -> str:
-    """Of the folder, or of name and commit on the hub; and of what changes the model's numbers."""
+    """A fingerprint of the folder, or of name and commit on the hub, and of settings that change the outputs."""
     found = fingerprint_of_files(location, loading)
     pinned = [loading.pinned] if loading.pinned and not Path(location).is_dir() else []
     numbers = loading.numbers()
@@ -25,7 +25,7 @@ def fingerprint(location: str, loading: LoadingSettings) -> str:
 
 
 def check(location: str, loading: LoadingSettings) -> None:
-    """Opens configuration and processor, and looks whether the weights are whole."""
+    """Opens configuration and processor, and checks that the weights are complete."""
     models.check_model(location, loading)
 
 

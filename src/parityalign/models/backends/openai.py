@@ -1,7 +1,7 @@
 """A model behind an OpenAI-compatible server: `http://HOST:PORT/v1#NAME`, as teacher or student, never trained.
 
-The key comes from an environment variable and goes into one header. What travels is in `_wire.py`; attempts, ledger
-and budget are those of every remote model (`engines`).
+The key comes from an environment variable and goes into one header. Requests and replies are in `_wire.py`; attempts,
+ledger and budget are those of every remote model (`engines`).
 """
 
 import asyncio
@@ -22,17 +22,17 @@ PLACEHOLDERS = frozenset(
     "<image> <img> </img> <|image|> <|image_pad|> <|vision_start|> <|vision_end|> <|im_start|> <|im_end|> "
     "<IMG_CONTEXT> <image_soft_token> <start_of_image> <end_of_image> [IMG] [IMG_END] <|endoftext|> </s>".split()
 )
-"""Special tokens of the usual families. Which ones a served model has, its server does not tell."""
+"""Special tokens of the usual families, since a server does not report those of its model."""
 _MENDABLE = (400, 422)
-"""What a server says to a field that it does not take."""
+"""Statuses with which servers refuse an unknown field."""
 
 
 def connect(location: str, _loading: LoadingSettings, server: ServerSettings) -> "OpenAIModel":
-    """The model at `URL#NAME`; its server loads it. Without a name it is the only one that the server has.
+    """The model at `URL#NAME`, loaded by its server. Without a name, the server's only model.
 
     Raises:
-        UserError: No name is given and the server has not exactly one model, or cannot be reached; or the key in the
-            environment cannot be one.
+        UserError: No name is given and the server does not have exactly one model, or cannot be reached; or the key in
+            the environment is not a valid key.
     """
     url, _, name = location.partition("#")
     model = OpenAIModel(url.rstrip("/"), name, server)
@@ -45,15 +45,15 @@ class OpenAIModel:
     """A `Remote` behind a server.
 
     Attributes:
-        served_name: What the server calls it.
-        refused: Optional fields of a request that the server does not take; found out anew in each process, as the
-            server may have been mended.
+        served_name: Its name on the server.
+        refused: Optional fields of a request that the server refuses; detected again in each process, as the server
+            may have been updated.
     """
 
     special_tokens = PLACEHOLDERS
 
     def __init__(self, url: str, served_name: str, server: ServerSettings) -> None:
-        """A model that is not asked yet."""
+        """Takes the model's place and settings; sends nothing."""
         self.served_name = served_name
         self.refused: set[str] = set()
         self._url = url
@@ -71,14 +71,14 @@ class OpenAIModel:
         """Connections to the server, closed at the end of the `with`.
 
         Raises:
-            UserError: The key in the environment cannot be one.
+            UserError: The key in the environment is not a valid key.
         """
         key, many = _key(self._server), self._server.max_concurrency
         async with httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             limits=httpx2.Limits(max_connections=many, max_keepalive_connections=many),
-            verify=self._url.startswith("https:"),  # else reading the system's certificates is time for nothing
-            timeout=None,  # `engines` is stricter: a server that sends a byte now and then is cut off too
+            verify=self._url.startswith("https:"),  # else loading the system's certificates wastes time
+            timeout=None,  # `engines` is stricter: it also stops a server that sends a byte now and then
         ) as self._client:
             yield
 
@@ -86,7 +86,7 @@ class OpenAIModel:
         """Sends one request.
 
         Raises:
-            NoReply: There was no reply; where the server refuses an optional field by name, it is left out next time.
+            NoReply: There was no reply. An optional field that the server refused by name is left out next time.
             WorkFailed: The image cannot be read.
         """
         picture = await self._picture(request.image) if request.image else None
@@ -101,10 +101,10 @@ class OpenAIModel:
         return read_reply(response, left_out=tuple(sorted(self.refused & full.keys())))
 
     async def only_name(self) -> str:
-        """The name of the only model that the server has.
+        """The name of the server's only model.
 
         Raises:
-            UserError: There are more or none, or the server does not tell.
+            UserError: There are none or several, or the server does not list them.
         """
         try:
             async with asyncio.timeout(self._server.timeout), self.connection():
@@ -117,9 +117,7 @@ class OpenAIModel:
             raise WorkFailed(f"{self._url}: its list of models brought {problem}\n{problem.advice}") from None
         if len(names) != 1:
             known = f"It has {len(names)}: {', '.join(names[:10])}" if names else "It lists none"
-            raise UserError(
-                f"{self._url} does not say by itself which model is meant. {known}. Write {self._url}#NAME."
-            )
+            raise UserError(f"{self._url} does not have exactly one model. {known}. Write {self._url}#NAME.")
         return names[0]
 
     async def _sent(self, method: str, path: str, content: object = None) -> httpx2.Response:
@@ -127,12 +125,12 @@ class OpenAIModel:
             return await self._client.request(method, f"{self._url}/{path}", json=content)
         except (httpx2.TransportError, httpx2.DecodingError) as problem:
             told = str(problem) or "the connection broke"
-            key = _key(self._server)  # which libraries may repeat
+            key = _key(self._server)  # libraries may repeat it in their messages
             told = told.replace(key, "[key]") if key else told
             raise NoReply(f"{type(problem).__name__}: {told}", again=True) from None
 
     async def _picture(self, path: str) -> str:
-        """The image as it is sent; the last few are kept, as the draws on an image come one after another."""
+        """The image as it is sent; the last few are cached, as the draws on an image follow one another."""
         picture = self._recent.pop(path, "") or await asyncio.to_thread(_data_url, path)
         self._recent[path] = picture
         while len(self._recent) > self._server.max_concurrency:

@@ -1,1 +1,1 @@
-"""How benchmarks are read as they were released. One file is one benchmark, and defines it as `BENCHMARK`."""
+"""Readers of benchmarks as released. Each module is one benchmark and defines it as `BENCHMARK`."""

@@ -24,7 +24,7 @@ _TYPES: Mapping[str, str] = MappingProxyType(
     {"0": "human", "1": "augmented", "human": "human", "machine": "augmented"}
     | {"human_test": "human", "augmented_test": "augmented"}
 )
-"""Which part a row of a Hugging Face copy belongs to, by what the copies write."""
+"""The subset of a row of a Hugging Face copy, by the copies' own values."""
 
 
 def read_test(folder: Path) -> list[Question]:
@@ -43,7 +43,7 @@ def read_test(folder: Path) -> list[Question]:
 
 
 def read_row(row: Row) -> Question:
-    """A row of a Hugging Face copy; its part and its place are its id."""
+    """A row of a Hugging Face copy; its id is its subset and position."""
     if "human_or_machine" in row.values:
         return _question(row, _part(row, "human_or_machine"), "query", "label")
     if "type" in row.values:

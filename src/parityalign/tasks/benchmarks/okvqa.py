@@ -33,7 +33,7 @@ def read_test(folder: Path) -> list[Question]:
     alone = sorted(asked.keys() ^ answered.keys())
     if alone:
         raise UserError(
-            f"{folder}: {len(alone)} ids stand in only one of {_QUESTIONS} and {_ANNOTATIONS}, "
+            f"{folder}: {len(alone)} ids are in only one of {_QUESTIONS} and {_ANNOTATIONS}, "
             f"such as {alone[0]}; take both files from one release"
         )
     return [
@@ -57,7 +57,7 @@ def _question(row: Row, image: str, annotation: Row) -> Question:
 
 
 def _answers(row: Row) -> tuple[str, ...]:
-    """The ten `answer`s, of a list of texts, of objects, or of one object of lists (an older form of the copies)."""
+    """The ten `answer`s, from a list of texts or objects, or from one object of lists (an older form of the copies)."""
     found = row.values.get("answers")
     if isinstance(found, dict):
         return Row(f"{row.where}: 'answers'", found).texts("answer")

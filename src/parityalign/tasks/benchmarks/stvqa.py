@@ -1,6 +1,6 @@
-"""ST-VQA, task 1: questions that only the text in a scene answers.
+"""ST-VQA, task 1: questions that are answered by the text in a scene.
 
-A row of `train_task_1.json`, under `data` (other keys are not used; one answer or more, their case is kept):
+A row of `train_task_1.json`, under `data` (other keys are not used; one or more answers, in their original case):
 
     {"question_id": 1, "file_path": "coco-text/COCO_train2014_000000000036.jpg",
      "question": "What is the name of the shop?", "answers": ["Corner Bakery"]}
@@ -11,7 +11,7 @@ danjacobellis/stvqa_task1 (split `train`) has `path`, `question`, `answer` (a li
 The released test split has no answers and is scored by a server, and there is no official validation split. So the
 subset `held_out`, the default, takes a tenth of the images of the file with answers: those for which the first 32 bits
 of SHA-256 of "stvqa held out 0:" and the image's base name, as a number, are below a tenth of 2 ** 32. All questions
-of an image are on one side, and what else lies in the folder changes nothing. The subset `whole` is the whole file.
+of an image are in the same subset, and other files do not matter. The subset `whole` is the whole file.
 Metric: ANLS with threshold 0.5, the measure of the challenge.
 """
 
@@ -44,7 +44,7 @@ def read_test(folder: Path) -> list[Question]:
 
 
 def read_row(row: Row) -> Question:
-    """A row of the Hugging Face copy; its place is its id."""
+    """A row of the Hugging Face copy; its position is its id."""
     return Question(
         question_id=str(row.place),
         image=image_name(row, "path"),
@@ -54,7 +54,7 @@ def read_row(row: Row) -> Question:
 
 
 def is_held_out(question: Question) -> bool:
-    """Whether a question is about one of the images that are kept for testing."""
+    """Whether a question is about one of the held-out images."""
     name = PurePosixPath(question.image).name
     digest = hashlib.sha256(f"stvqa held out {HELD_OUT_SEED}:{name}".encode()).digest()
     return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32

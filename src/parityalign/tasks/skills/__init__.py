@@ -1,1 +1,1 @@
-"""What is asked of pictures: prompts and a metric. One file is one skill, and defines it as `SKILL`."""
+"""Skills: prompts and a metric. Each module is one skill and defines it as `SKILL`."""

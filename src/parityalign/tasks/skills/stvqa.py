@@ -1,4 +1,4 @@
-"""Reading in scenes: questions that only the text on signs, shops or vehicles answers, scored as ST-VQA is."""
+"""Reading in scenes: questions about the text on signs, shops or vehicles, scored as in ST-VQA."""
 
 from parityalign.core import Skill
 from parityalign.metrics import find_metric

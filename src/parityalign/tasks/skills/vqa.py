@@ -1,9 +1,9 @@
-"""Any picture: one question about what it shows, for tasks that no other skill fits.
+"""Any image: one question about its content, for tasks that no other skill fits.
 
-Its metric is ANLS. A test set of one's own mostly has one answer a question, which VQA accuracy cannot score since it
-compares each annotator with the others; ANLS takes any number of answers, lower case, and forgives a misspelling. It is
-lenient where few characters matter: "15" scores 0.5 for "45". Where answers are numbers take
-`metric: chartqa_relaxed_accuracy`, or raise `identify.threshold`.
+Its metric is ANLS. A user's test set usually has one answer per question, which VQA accuracy cannot score since it
+compares each annotator with the others; ANLS takes any number of answers, ignores case, and tolerates misspellings. It
+is lenient for short texts: "15" scores 0.5 for "45". For numeric answers set `metric: chartqa_relaxed_accuracy`, or
+raise `identify.threshold`.
 """
 
 from parityalign.core import Skill

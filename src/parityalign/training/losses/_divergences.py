@@ -1,7 +1,7 @@
-"""How far the student's distributions are from the teacher's stored ones: formulas and sources in docs/objectives.md.
+"""Divergences of the student's distributions from the teacher's stored ones; formulas, sources: docs/objectives.md.
 
-All functions work row by row, in float32 or wider, and give nats. Value and gradient stay finite whatever finite or
-minus infinite log-probabilities come in. NaN goes through, so that the training step is seen to have failed.
+All functions work row by row, in float32 or wider, and give nats. Value and gradient are finite for all finite or
+minus infinite log-probabilities. NaN is propagated, so that a failed training step is detected.
 """
 
 import math
@@ -15,25 +15,25 @@ Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(teacher's, student's) log-probabilities (N, classes) -> (N,); zero where both are equal."""
 
 TEACHER_FLOOR = -100.0
-"""Least log-probability that a teacher is taken to mean: what it rules out costs the student 100 nats, not infinity."""
+"""Lower bound of the teacher's log-probabilities: what it rules out costs the student 100 nats, not infinity."""
 STUDENT_FLOOR = -(2.0**17)
-"""Least log-probability of a student: further apart than any two logits in half precision, so these have gradients."""
+"""Lower bound of the student's: beyond any two half-precision logits' difference, so they keep gradients."""
 NOTHING = -1e30
-"""Log-probability in place of -inf, where a sum over nothing else would have no gradient."""
+"""Log-probability in place of -inf, where an empty sum would have no gradient."""
 _LEAST_SHARE = 1e-30
 _LEAST_SUM = 1e-12
 
 
 @dataclass(frozen=True)
 class TopTokens:
-    """What is stored of a teacher's distribution for each of N answer tokens: its likeliest tokens and the rest."""
+    """The stored part of a teacher's distribution for each of N answer tokens: its likeliest tokens and the rest."""
 
     ids: torch.Tensor
-    """(N, k), no id twice in a row; negative: a token that the student does not have."""
+    """(N, k), distinct within a row; negative: a token that the student does not have."""
     logprobs: torch.Tensor
-    """(N, k) log-probabilities of `ids`, in nats; -inf fills rows that list fewer."""
+    """(N, k) log-probabilities of `ids`, in nats; padded with -inf."""
     tail: torch.Tensor
-    """(N,) log of the probability of all other tokens; -inf where there is none."""
+    """(N,) log of the probability mass of all other tokens; -inf if there is none."""
 
     def __getitem__(self, place: slice | torch.Tensor) -> "TopTokens":
         """The evidence for some of the tokens."""
@@ -41,12 +41,12 @@ class TopTokens:
 
 
 def forward_kl(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
-    """KL(teacher || student): the student is to cover all that the teacher holds possible (Hinton et al. 2015)."""
+    """KL(teacher || student): the student covers everything that the teacher finds possible (Hinton et al. 2015)."""
     return (teacher.exp() * (teacher - student)).sum(-1)
 
 
 def reverse_kl(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
-    """KL(student || teacher): the student is to avoid what the teacher holds impossible (Gu et al. 2024, MiniLLM)."""
+    """KL(student || teacher): the student avoids what the teacher finds impossible (Gu et al. 2024, MiniLLM)."""
     return (student.exp() * (student - teacher)).sum(-1)
 
 
@@ -71,8 +71,8 @@ def token_divergence(
 
     Args:
         logits: (N, outputs) of the student, one row for each answer token that has evidence.
-        teacher: Its evidence for the same tokens. A row that lists nothing and has no tail is no evidence and costs 0.
-        shared: Size of the part of the vocabulary that both models have, at most `outputs`.
+        teacher: Its evidence for the same tokens. A row without listed tokens and tail is no evidence and costs 0.
+        shared: Size of the common vocabulary, at most `outputs`.
         divergence: One of `DIVERGENCES`.
 
     Returns:
@@ -86,33 +86,33 @@ def token_divergence(
 def class_logprobs(logits: torch.Tensor, ids: torch.Tensor, shared: int) -> torch.Tensor:
     """The student's log-probabilities of the listed tokens and of anything else; they sum to 1 over k + 1 classes.
 
-    The student's vocabulary is cropped: its distribution is normalised over the first `shared` outputs, so what an
-    output head has beyond them (padding rows, tokens that the other model lacks) changes nothing.
+    The student's vocabulary is cropped: its distribution is normalised over the first `shared` outputs, so further
+    outputs (padding rows, tokens that the other model lacks) change nothing.
 
     Args:
         logits: (N, outputs).
-        ids: (N, k), no id twice in a row; an id that is negative or not below `shared` is an empty class.
-        shared: Outputs that count.
+        ids: (N, k), distinct within a row; an id that is negative or not below `shared` is an empty class.
+        shared: Number of outputs that count.
 
     Returns:
         (N, k + 1), the last column for anything else.
     """
-    # One output more, impossible, for the ids that have none: they take nothing away from anything else.
+    # One more output of probability 0, for ids without one, which take nothing from the rest.
     padded = functional.pad(_wide(logits[:, :shared]), (0, 1), value=NOTHING)
     places = torch.where(_known(ids, shared), ids, shared).long()
     listed = padded.gather(1, places)
-    # The mass of the rest is summed up, not taken from 1: that would leave rounding where the student is sure.
+    # The mass of the rest is summed, not subtracted from 1, which would leave only rounding error at high confidence.
     rest = padded.scatter(1, places, NOTHING).logsumexp(1, keepdim=True)
     return torch.cat([listed, rest], 1).log_softmax(1).clamp(min=STUDENT_FLOOR)
 
 
 def attention_divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Jensen-Shannon divergence of where the two models look, on a grid that means the same place for both.
+    """Jensen-Shannon divergence of the two models' attention maps, on a common grid of the picture.
 
     Args:
         student: (rows, cells) of attention, not negative; each row is normalised here.
-        teacher: The same for the teacher. Where either row is empty (sums to less than 1e-12) there is no map, so the
-            divergence is 0 and has no gradient.
+        teacher: The same for the teacher. If either row is empty (sums to less than 1e-12), the divergence is
+            0 without a gradient.
 
     Returns:
         (rows,), from 0 to ln 2.
@@ -130,7 +130,7 @@ def view_divergence(first: torch.Tensor, second: torch.Tensor, *, stop_gradient:
     Args:
         first: (N, outputs) logits under one view.
         second: (N, outputs) logits of the same tokens under the other.
-        stop_gradient: Whether `second` is a fixed target, which only `first` moves towards (Chen and He 2021,
+        stop_gradient: Whether `second` is a fixed target without a gradient (Chen and He 2021,
             arXiv:2011.10566).
 
     Returns:
@@ -142,7 +142,7 @@ def view_divergence(first: torch.Tensor, second: torch.Tensor, *, stop_gradient:
 
 
 def _teacher_classes(teacher: TopTokens, shared: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (N, k + 1) over the same classes as the student's, and which rows are evidence at all."""
+    """Log-probabilities (N, k + 1) over the same classes as the student's, and which rows are evidence."""
     known = _known(teacher.ids, shared)
     logprobs = teacher.logprobs.to(dtype)
     tail = torch.cat([logprobs.masked_fill(known, -math.inf), teacher.tail.to(dtype)[:, None]], 1)
@@ -164,5 +164,5 @@ def _share_logs(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:
-    """In float32; in float64 what is so already."""
+    """In float32; float64 stays."""
     return values if values.dtype == torch.float64 else values.float()

@@ -1,4 +1,4 @@
-"""What is stored of the teacher, joined to the student's batches: its distributions and maps in the student's terms."""
+"""Joins the teacher's stored signals to the student's batches: distributions in the student's ids, attention maps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,45 +23,45 @@ from parityalign.training.losses._vocabulary import token_map, token_texts
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of the pairs beside their answers."""
+    """The stored teacher signals of the pairs."""
 
     observations: Mapping[str, Observation]
-    """Of the teacher, by pair."""
+    """The teacher's observations by pair."""
     weights: Mapping[str, float]
-    """How much a pair counts; 1 where nothing is said."""
+    """Weights by pair; 1 if missing."""
     rationales: Mapping[str, tuple[str, str]]
-    """A prompt and the teacher's reply to it that leads to the answer, by pair."""
+    """By pair: the rationale prompt, and the teacher's reply, which leads to the answer."""
     digest: str
-    """Changes with all of this."""
+    """A fingerprint of all of these."""
     open_teacher: Callable[[], Processor] | None
-    """Opens the teacher's processor, whose tokens the observations speak of. None: they hold no token ids."""
+    """Opens the teacher's processor, whose token ids the observations use. None: they hold no token ids."""
 
 
 class _TeacherLabels(NamedTuple):
     """What the teacher's observation says of a student's answer."""
 
     top: TopTokens
-    """Of each of the student's tokens."""
+    """The teacher's evidence for each of the student's tokens."""
     groups: torch.Tensor
-    """(groups, longest) of the student's tokens."""
+    """(groups, longest) indices of the student's tokens."""
     group_logprobs: torch.Tensor
     """(groups, 2)"""
     whole: float
-    """Log-probability of the answer, where nothing within it compares."""
+    """Log-probability of the whole answer, if it has no common token boundary."""
     characters: int
-    """0 where something does."""
+    """Length of the answer in that case, else 0."""
 
 
 class Joiner:
-    """Makes the tensors that terms need of what is stored."""
+    """Makes the tensors that terms need from the stored signals."""
 
     def __init__(self, evidence: Evidence, processor: Processor, needs: frozenset[str]) -> None:
-        """Looks at the two models' tokens and at the student's image tokens.
+        """Prepares the map between the two vocabularies, and the student's image tokens.
 
         Args:
-            evidence: What is stored.
+            evidence: The stored signals.
             processor: The student's.
-            needs: Of which terms.
+            needs: The needs of the terms.
 
         Raises:
             UserError: The order of the student's image tokens is not known, but its attention is needed.
@@ -73,7 +73,7 @@ class Joiner:
         self._map: torch.Tensor | None = None
 
     def __call__(self, pair_ids: Sequence[str], rows: Sequence[LabelledRow]) -> dict[str, torch.Tensor]:
-        """What belongs to a batch of these pairs, besides the model's inputs; see `_passes.py`."""
+        """The tensors of a batch of these pairs besides the model's inputs; see `_passes.py`."""
         weights = [self._evidence.weights.get(pair_id, 1.0) for pair_id in pair_ids]
         found = {"weight": torch.tensor(weights)}
         if "distribution" in self._needs:
@@ -87,7 +87,7 @@ class Joiner:
         return _told(row, seen, self._tokens(row, seen)) if seen else _nothing(len(row.ends))
 
     def _tokens(self, row: LabelledRow, seen: Observation) -> torch.Tensor:
-        """The student's id of each of the teacher's tokens; empty where the teacher's are not known."""
+        """The student's id of each of the teacher's tokens; empty if the teacher's tokens are not known."""
         if self._map is None:
             ends = int(seen.ids[-1]), row.encoded.per_token["labels"][-1]
             self._map = _map_of_tokens(self._evidence, self._processor, ends)

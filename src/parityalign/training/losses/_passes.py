@@ -1,17 +1,17 @@
-"""The student's passes over one batch: each is made once, however many terms of a loss ask for what comes of it.
+"""The student's forward passes over one batch, each run once however many terms of the loss use it.
 
-A batch is a mapping of tensors: what the model takes, `labels` (rows, tokens), and what terms need besides (`EXTRAS`):
+A batch is a mapping of tensors: the model's inputs, `labels` (rows, tokens), and those of the terms (`EXTRAS`):
 
 | key | shape | holds |
 |---|---|---|
-| `weight` | (rows,) | how much a pair counts; left out: 1 |
+| `weight` | (rows,) | the pair's weight; default 1 |
 | `top_ids`, `top_logprobs`, `tail` | (N, k), (N, k), (N,) | the teacher's distribution, in the student's ids |
-| `members`, `member_logprobs` | (groups, longest), (groups, 2) | texts that the two tokenizers cut differently |
-| `whole_logprob`, `characters` | (rows,) | of answers that compare as a whole only; 0 characters elsewhere |
-| `places` | (rows, cells) | the teacher's map of the picture; all zeros where there is none |
-| `image_tokens`, `spread` | (rows, places), (rows, places, cells) | the student's image tokens, and the cells of each |
-| `view` | mapping | the student's inputs for another view of the same pictures |
-| `explained` | mapping | inputs and `labels` of rationales; `explains` (its rows,) says of which row each is |
+| `members`, `member_logprobs` | (groups, longest), (groups, 2) | texts that the two tokenizers split differently |
+| `whole_logprob`, `characters` | (rows,) | of answers that are compared as a whole; else 0 characters |
+| `places` | (rows, cells) | the teacher's attention map; zeros if there is none |
+| `image_tokens`, `spread` | (rows, places), (rows, places, cells) | the student's image tokens, their shares of cells |
+| `view` | mapping | the student's inputs for an augmented view of the pictures |
+| `explained` | mapping | inputs and `labels` of rationales; `explains` (its rows,) is the row of each |
 
 N counts the labelled tokens row by row.
 """
@@ -49,17 +49,17 @@ MOST_LOGITS = 2**25
 """Logits that may be in memory at once; more are computed for the labelled tokens alone, and in chunks."""
 
 TokenLoss = Callable[[torch.Tensor, slice], torch.Tensor]
-"""(logits (n, vocabulary), their place among the labelled tokens) -> (n, ...)."""
+"""(logits (n, vocabulary), their indices among the labelled tokens) -> (n, ...)."""
 
 
 class Passes:
-    """One batch on its way through a student.
+    """The passes of one batch through a student.
 
     Attributes:
-        batch: What there is to learn from.
+        batch: The batch.
         labels: (N,) the answers' tokens, row by row.
         rows: (N,) the row of each.
-        lengths: (rows,) how many of them each row has.
+        lengths: (rows,) number of labelled tokens of each row.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class Passes:
         *,
         recorded: bool = True,
     ) -> None:
-        """A batch of which nothing was computed yet.
+        """Computes nothing yet.
 
         Args:
             model: A vision-language model of transformers.
-            batch: See the module.
-            recorder: Records what the model attends to; None: no term asks.
-            recorded: Whether it does so in this pass.
+            batch: See the module's docstring.
+            recorder: Records the model's attention; None: no term needs it.
+            recorded: Whether this pass is recorded.
         """
         self.batch = batch
         self._model = model
@@ -90,19 +90,19 @@ class Passes:
         self.lengths: torch.Tensor = labelled.sum(dim=1)
 
     def part(self, key: str) -> "Passes":
-        """The passes over a batch within this one: `view` or `explained`."""
+        """The passes of a nested batch: `view` or `explained`."""
         if key not in self._parts:
             self._parts[key] = Passes(self._model, self.batch[key], self._recorder, recorded=False)
         return self._parts[key]
 
     def each_token(self, loss_of: TokenLoss, chosen: torch.Tensor | None = None) -> torch.Tensor:
-        """What `loss_of` makes of the logits that belong to each labelled token: (N, ...).
+        """Applies `loss_of` to the logits of each labelled token: (N, ...).
 
-        Logits that are too many for memory are made in chunks, once for each term that asks.
+        If the logits are too many for memory, they are computed in chunks, again for each term.
 
         Args:
-            loss_of: Of logits, and their place among those that are asked for.
-            chosen: (n,) the labelled tokens that are asked for; None: all.
+            loss_of: (logits, their indices among the chosen tokens) -> losses.
+            chosen: (n,) the chosen labelled tokens; None: all.
         """
         known = self._outputs
         if isinstance(known, tuple):
@@ -120,12 +120,12 @@ class Passes:
         """
         _ = self._outputs
         if self._seen is None:
-            raise ValueError("no term said that it needs attention")
+            raise ValueError("no term declares that it needs attention")
         return self._seen
 
     @cached_property
     def _outputs(self) -> torch.Tensor | tuple[torch.Tensor, nn.Linear]:
-        """Logits (N, vocabulary) in float32; where they are too many, states (N, H) and the head they go through."""
+        """Logits (N, vocabulary) in float32; if they are too many, hidden states (N, H) and the output head."""
         inputs = {key: value for key, value in self.batch.items() if key not in EXTRAS}
         if self._recorder is not None:
             self._recorder.select(before_answers(self.batch["labels"]) if self._recorded else None)
@@ -140,12 +140,12 @@ class Passes:
         return logits[asked.labelled].float()
 
     def _note_attention(self) -> None:
-        """Takes what was seen in this pass, before another one is made."""
+        """Takes the attention of this pass, before another one runs."""
         if self._recorder is not None and self._recorded:
             self._seen = self._recorder.mean_over_answers(self.lengths)
 
 
 def _head(model: nn.Module) -> nn.Linear | None:
-    """The output head, where it is a linear layer whose work can be put off."""
+    """The output head, if it is a linear layer that can be applied later."""
     found = getattr(model, "get_output_embeddings", lambda: None)()
     return found if isinstance(found, nn.Linear) else None

@@ -1,4 +1,4 @@
-"""What a model knows of each labelled token just before its output head: the head's work, put off or done in chunks."""
+"""Hidden states of the labelled tokens before the output head, so that the head can be applied in chunks."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,15 +13,15 @@ class AnswerInputs(NamedTuple):
     """What a model is asked of a batch: the logits of few columns, since prompts are much longer than answers."""
 
     inputs: dict[str, Any]
-    """For the model: it gives the logits of the last `columns + 1` tokens of each row."""
+    """The model's inputs, with the request for logits of the last `columns + 1` tokens of each row."""
     columns: int
-    """Columns from the first answer's first token on. The token in column i is foretold by the logits of i - 1."""
+    """Columns from the first answer's first token on. The logits of column i - 1 predict the token in column i."""
     labelled: torch.Tensor
-    """(rows, columns), where loss is taken."""
+    """(rows, columns), where there is a loss."""
 
 
 class _PassedOn(nn.Module):
-    """Stands for the output head: what goes in comes out, and is kept."""
+    """Replaces the output head: returns its input and stores it."""
 
     seen: torch.Tensor | None = None
 
@@ -34,7 +34,7 @@ def asked_for(batch: Mapping[str, torch.Tensor]) -> AnswerInputs:
     """The model's inputs of a batch, and which of its outputs matter.
 
     Args:
-        batch: The model's inputs and `labels` (rows, tokens), `IGNORE_INDEX` wherever no loss is taken.
+        batch: The model's inputs and `labels` (rows, tokens), `IGNORE_INDEX` where there is no loss.
     """
     inputs: dict[str, Any] = {key: value for key, value in batch.items() if key != "labels"}
     labelled = batch["labels"] != IGNORE_INDEX
@@ -46,8 +46,8 @@ def asked_for(batch: Mapping[str, torch.Tensor]) -> AnswerInputs:
 def states_before_head(model: nn.Module, head: nn.Linear, asked: AnswerInputs) -> torch.Tensor | None:
     """(labelled tokens, H): what the output head makes the logits of the labelled tokens of, in the head's precision.
 
-    None where the family does more to logits than its head does (a soft cap, a scale), since then the head alone does
-    not tell the loss.
+    None if the family changes the logits after the head (a soft cap, a scale), since then the head alone does not
+    give the loss.
     """
     stand_in, owner = _PassedOn(), unwrapped(model)
     owner.set_output_embeddings(stand_in)

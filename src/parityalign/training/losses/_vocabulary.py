@@ -1,4 +1,4 @@
-"""Which token of one vocabulary is which of another: the same text."""
+"""Maps tokens between two vocabularies by equal text."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 _ANCHOR = "a"
-_DAMAGED = "\ufffd"  # stands for bytes that are no whole character
+_DAMAGED = "\ufffd"  # replaces bytes that are not a whole character
 
 
 class TextTokenizer(Protocol):
@@ -25,8 +25,8 @@ class TextTokenizer(Protocol):
 def token_texts(tokenizer: TextTokenizer) -> list[str | None]:
     """What each token writes within a text, white space before it included; None where that is not certain.
 
-    Tokens are decoded after a letter, since many tokenizers take white space away from the beginning of a text. Not
-    certain are parts of a character, and tokens that write nothing.
+    Tokens are decoded after a letter, since many tokenizers strip white space at the beginning of a text. Parts of a
+    character and tokens without text are not certain.
     """
     before = tokenizer.encode(_ANCHOR, add_special_tokens=False)
     sequences = [before, *([*before, token] for token in range(len(tokenizer)))]
@@ -38,20 +38,20 @@ def token_texts(tokenizer: TextTokenizer) -> list[str | None]:
 def token_map(
     teacher: Iterable[str | None], student: Iterable[str | None], *, ends: tuple[int, int] | None = None
 ) -> torch.Tensor:
-    """The student's id of each token of the teacher, -1 where it has none of exactly that text.
+    """The student's id of each token of the teacher, -1 if it has no token of exactly that text.
 
-    No id of the student stands for two of the teacher: where texts occur twice, the first of both is meant.
+    No id of the student is used twice: if texts repeat, the first of each side are matched.
 
     Args:
-        teacher: Texts by id, of `token_texts`.
+        teacher: Texts by id, from `token_texts`.
         student: The same for the student.
-        ends: The tokens that end an answer of the teacher and of the student, the same whatever their texts.
+        ends: The end tokens of the teacher and of the student, matched whatever their texts.
     """
     ids: dict[str, int] = {}
     for number, text in enumerate(student):
         if text is not None:
             ids.setdefault(text, number)
-    # Each is taken out when it is found.
+    # Each is removed when it is matched.
     mapped = torch.tensor([-1 if text is None else ids.pop(text, -1) for text in teacher], dtype=torch.long)
     if ends:
         theirs, ours = ends

@@ -1,4 +1,4 @@
-"""The student agrees with itself: the divergence of its answers with and without the teacher's rationale before them.
+"""Context distillation: the divergence of the student's answers with and without the teacher's rationale before them.
 
 Formula, source and checks: docs/objectives.md.
 """
@@ -12,7 +12,7 @@ NEEDS = frozenset({"rationale"})
 
 
 def losses(passes: Passes) -> torch.Tensor:
-    """(N,) the Jensen-Shannon divergence of the next token in the two places, in nats; 0 where there is only one."""
+    """(N,) the Jensen-Shannon divergence of the next token in the two contexts, in nats; 0 without a rationale."""
     if "explained" not in passes.batch:
         return torch.zeros(len(passes.labels), device=passes.labels.device)
     explained = passes.part("explained")
@@ -23,9 +23,9 @@ def losses(passes: Passes) -> torch.Tensor:
 
 
 def _same_tokens(passes: Passes, explained: Passes, explains: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(n,) tokens of the answers and (n,) those of the explained rows where the same stand again, at their ends.
+    """(n,) indices of answer tokens and (n,) of the same tokens at the ends of the rows with rationales.
 
-    A tokenizer that takes the space before a word into it cuts an answer's beginning in another way behind a text.
+    A tokenizer that merges a space into the next word splits an answer's beginning differently after a text.
     """
     here: list[int] = []
     there: list[int] = []

@@ -1,8 +1,8 @@
-"""How sure the teacher is, of which words: the divergence of the student's next token from the teacher's stored one.
+"""Knowledge distillation: the divergence of the student's next-token distribution from the teacher's stored one.
 
-Formulas, sources and checks: docs/objectives.md. Where the two tokenizers cut an answer alike, the teacher's likeliest
-tokens and the mass of all others are compared; where they cut it differently, the stretches that both have whole; where
-there is none, the probability of the whole answer.
+Formulas, sources and checks: docs/objectives.md. Where both tokenizers split an answer alike, the teacher's likeliest
+tokens and the mass of all others are compared; where they differ, stretches of text that are whole tokens for both;
+if there is none, the probability of the whole answer.
 """
 
 from typing import Literal
@@ -21,17 +21,17 @@ class ConfidenceSettings(Settings):
     """How the student's next token is compared with the teacher's."""
 
     divergence: Literal["forward", "reverse", "jensen_shannon"] = "forward"
-    """The teacher's from the student's, the student's from the teacher's, or the mean of both from their average."""
+    """KL(teacher || student), KL(student || teacher), or the Jensen-Shannon divergence."""
 
 
 SETTINGS = ConfidenceSettings
 
 
 def losses(passes: Passes, divergence: str = "forward") -> torch.Tensor:
-    """(N,) the divergence at each labelled token, in nats; 0 where nothing is known of the teacher.
+    """(N,) the divergence at each labelled token, in nats; 0 without a teacher's signal.
 
     Args:
-        passes: Of the student, over a batch with the teacher's distributions.
+        passes: The student's, over a batch with the teacher's distributions.
         divergence: One of `DIVERGENCES`.
     """
     batch, compared = passes.batch, DIVERGENCES[divergence]
@@ -55,7 +55,7 @@ def losses(passes: Passes, divergence: str = "forward") -> torch.Tensor:
 
 
 def _whole_answers(passes: Passes, logprobs: torch.Tensor) -> torch.Tensor:
-    """(N,) the difference of whole answers, at the first token of each."""
+    """(N,) the difference of whole answers' probabilities, at the first token of each."""
     batch = passes.batch
     total = logprobs.new_zeros(len(passes.lengths)).index_add(0, passes.rows, logprobs)
     differs = answer_difference(total, batch["whole_logprob"], batch["characters"])

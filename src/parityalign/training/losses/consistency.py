@@ -1,4 +1,4 @@
-"""The student agrees with itself: the divergence of its answers under two views of the same picture.
+"""Consistency: the divergence of the student's answers under two views of the same picture.
 
 Formula, source and checks: docs/objectives.md.
 """

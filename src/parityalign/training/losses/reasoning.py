@@ -1,7 +1,7 @@
-"""How the teacher gets to its answer: the negative log-likelihood of its rationale, under a prompt of its own.
+"""Rationale distillation: the negative log-likelihood of the teacher's rationale, under its own prompt.
 
-The answer prompt stays as short as before: what is learnt here is shared through the weights only. Formula, source and
-checks: docs/objectives.md.
+The answer prompt stays as short as before; the effect is through the shared weights only. Formula, source and checks:
+docs/objectives.md.
 """
 
 import torch
@@ -14,7 +14,7 @@ NEEDS = frozenset({"rationale"})
 
 
 def losses(passes: Passes) -> torch.Tensor:
-    """(N,) mean over a row's rationale of -log p(token), in nats, at each of its tokens; 0 where it has none."""
+    """(N,) mean of -log p(token) over the row's rationale, in nats, at each answer token; 0 without a rationale."""
     if "explained" not in passes.batch:
         return torch.zeros(len(passes.labels), device=passes.labels.device)
     explained = passes.part("explained")
