@@ -105,21 +105,14 @@ def run_command(
 @_command("plan")
 def plan_command(  # noqa: PLR0913 - an option is a parameter
     config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
-    device: Annotated[str | None, typer.Option(help="Such as a100-80gb; by default this machine.")] = None,
-    sample: Annotated[int, typer.Option(min=0, help="Pictures of each task that are opened.")] = 32,
-    images: Annotated[int | None, typer.Option(min=1, help="Images of each task, where they are not counted.")] = None,
-    image_size: Annotated[str, typer.Option(help="Size of an image in pixels, where none is opened.")] = "1024x768",
-    gap_rate: Annotated[float, typer.Option(min=0, max=1, help="Share of the pairs that the student has wrong.")] = 0.5,
-    benchmark: Annotated[
-        bool | None, typer.Option(help="Time local models on the sample; by default the bundled ones on this machine.")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="Plan for this device, such as a100-80gb.")] = None,
     sample: Annotated[int, typer.Option(min=0, help="Pictures to open per task.")] = 32,
     images: Annotated[int | None, typer.Option(min=1, help="Assume so many images per task.")] = None,
-    picture: Annotated[str, typer.Option(help="Picture size in pixels, if none is opened.")] = "1024x768",
-    failures: Annotated[
+    image_size: Annotated[str, typer.Option(help="Picture size in pixels, if none is opened.")] = "1024x768",
+    gap_rate: Annotated[
         float, typer.Option(min=0, max=1, help="Assumed share of pairs that the student has wrong.")
     ] = 0.5,
-    measure: Annotated[
+    benchmark: Annotated[
         bool | None, typer.Option(help="Time local models on the sample. (default: only bundled models)")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not contact the hub.")] = False,
