@@ -91,6 +91,8 @@ def coverage_table(scores: Scores) -> list[CoverageRow]:
 
 def headline(scores: Scores) -> str:
     """The result in one sentence."""
+    if not scores.questions:
+        return "Not scored: there are no labelled questions."
     gain, count = scores.mean_gain, f"on {counted(scores.questions, 'question')}"
     if gain is None:
         return f"Scored {count}, without a mean gain."
