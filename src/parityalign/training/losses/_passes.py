@@ -13,7 +13,8 @@ A batch is a mapping of tensors: what the model takes, `labels` (rows, tokens), 
 | `view` | mapping | the student's inputs for another view of the same pictures |
 | `explained` | mapping | inputs and `labels` of rationales; `explains` (its rows,) says of which row each is |
 
-N counts the labelled tokens row by row.
+N counts the labelled tokens row by row. Where nothing is known of the teacher, and behind a row's listed tokens,
+`top_ids` is -1 and `top_logprobs` minus infinity.
 """
 
 from collections.abc import Callable, Mapping
