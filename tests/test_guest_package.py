@@ -256,6 +256,15 @@ def test_what_the_guest_finds_wrong_ends_in_one_message_before_anything_is_asked
     assert not (tmp_path / "runs" / "a" / "pairs").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "has no deck.csv"), ("image,question\nred.png,What?\n", "card 1 has no 'answer'")]
+)
+def test_a_deck_that_cannot_be_read_ends_in_one_message(tmp_path, text, said):
+    config, file = begin(tmp_path), tmp_path / "deck" / "deck.csv"
+    file.unlink() if text is None else file.write_text(text)
+    assert said in refusal("run", config)
+
+
 # A stage of the house
 
 

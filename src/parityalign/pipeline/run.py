@@ -198,7 +198,7 @@ class Run:
         folder = self.folder.path
         state = f"is out of date: {found.redone_because}" if found.redone_because else "is not finished"
         raise UserError(
-            f"{self._only} needs {found.path}, which {state}.\n"
+            f"{self._only} comes after {found.path}, which {state}.\n"
             f"First: parityalign {stage.asked_by} {folder}   (or do everything: parityalign run {folder / CONFIG})"
         )
 

@@ -13,7 +13,8 @@ A batch is a mapping of tensors: the model's inputs, `labels` (rows, tokens), an
 | `view` | mapping | the student's inputs for an augmented view of the pictures |
 | `explained` | mapping | inputs and `labels` of rationales; `explains` (its rows,) is the row of each |
 
-N counts the labelled tokens row by row.
+N counts the labelled tokens row by row. Where nothing is known of the teacher, and behind a row's listed tokens,
+`top_ids` is -1 and `top_logprobs` minus infinity.
 """
 
 from collections.abc import Callable, Mapping
