@@ -196,8 +196,8 @@ BROKEN_BESIDE = [
     ("stages", "STAGE = stage(of=('verdicts',))", "is made of 'verdicts', which no stage before it makes"),
     (
         "stages",
-        "STAGE = stage(after='level', of=('evidence',))",
-        "is made of 'evidence', which no stage before it makes",
+        "STAGE = stage(after='level', of=('discrepancy',))",
+        "is made of 'discrepancy', which no stage before it makes",
     ),
     ("stages", "STAGE = stage(also_of=lambda config: ['pear'])", "is made of 'pear', which no stage before it makes"),
     ("stages", "STAGE = stage(after='verify')", "it follows 'verify', but the stages are intake, annotate"),

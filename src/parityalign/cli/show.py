@@ -1,4 +1,4 @@
-"""What a command has found, on the console that `cli.py` hands in.
+"""What a command has found, on the console that `app.py` hands in.
 
 Reports and plans are loaded when there is one to show.
 """

@@ -1,4 +1,4 @@
-"""The contracts between rooms. A seam is one call; an implementation is settings -> something that has it."""
+"""The contracts between packages. A seam is one call; an implementation is settings -> something that has it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

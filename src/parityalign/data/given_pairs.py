@@ -3,7 +3,7 @@
 pairs           JSON lines {"pair_id": "7", "image": "a.png", "question": "What is sold?", "answer": "tea"}
 sharegpt        {"id": "7", "image": "a.png", "conversations": [{"from": "human", "value": "<image>\\nWhat ..."},
                 {"from": "gpt", "value": "tea"}]}, as one JSON list or as JSON lines
-first-release   the PA output of the method's first release, or its predictions; see `firstrelease.py`
+first-release   the PA output of the method's first release, or its predictions; see `mpa_release.py`
 parquet         a file with these columns, or with others that are named
 """
 

@@ -6,7 +6,7 @@
     true labels      as many, drawn with the pictures instead of written by the teacher
     format only      the teacher's questions with the student's own answers: short answers, no new content
 
-Like `pipeline.py` this module joins rooms. It needs pictures whose truth is known, so it works on the demo only.
+Like `pipeline.py` this module joins packages. It needs pictures whose truth is known, so it works on the demo only.
 """
 
 from collections import Counter

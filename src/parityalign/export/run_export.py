@@ -63,7 +63,7 @@ class Exported(NamedTuple):
 
 
 class RunExport:
-    """What a run has for other tools; see `seams.Exportable`."""
+    """What a run has for other tools; see `interfaces.Exportable`."""
 
     def __init__(self, config: RunConfig, *, everything: bool, prompted: bool) -> None:
         """Opens a run folder to read.

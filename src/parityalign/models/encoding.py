@@ -162,7 +162,7 @@ class Prompter:
 
 
 def read_image(path: str) -> Image.Image:
-    """The image as intake saw it: see `pictures.py`.
+    """The image as intake saw it: see `data/images.py`.
 
     Raises:
         WorkFailed: The file is gone or can no longer be decoded.

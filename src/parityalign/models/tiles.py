@@ -25,7 +25,7 @@ _STEP = 1 / 255
 
 
 class VisionProcessor(Protocol):
-    """What is needed of transformers' processors besides `prompting.Processor`; the last three not of each of them."""
+    """What is needed of transformers' processors besides `encoding.Processor`; the last three not of each of them."""
 
     image_token: str
     """What stands for the picture in a prompt before it is spelt out."""

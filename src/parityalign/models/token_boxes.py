@@ -1,7 +1,7 @@
 """Where on the picture each image token looks, so that attention maps of different families mean the same place.
 
-Which part of the picture a tile shows is measured (`tiling.py`); only the order of a tile's tokens, and of the tiles,
-is every family's own. Written against transformers' processors without importing them, like `prompting.py`.
+Which part of the picture a tile shows is measured (`tiles.py`); only the order of a tile's tokens, and of the tiles,
+is every family's own. Written against transformers' processors without importing them, like `encoding.py`.
 """
 
 import math

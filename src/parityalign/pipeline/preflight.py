@@ -1,6 +1,6 @@
 """How a run begins or goes on: what is looked at before anything is computed, so that no hour of work is lost to it.
 
-Like `pipeline.py` this module joins rooms.
+Like `pipeline.py` this module joins packages.
 """
 
 import os

@@ -3,7 +3,7 @@
     pairs     {"pair_id": "7", "image": "a.png", "question": "What is sold?", "answer": "tea"}
     answers   {"pair_id": "7", "text": "Tea."}
 
-One object a line, or one of the other forms in `_given_pairs.py`; answers may also be the predictions of the
+One object a line, or one of the other forms in `data/given_pairs.py`; answers may also be the predictions of the
 method's first release. Ids may be numbers, texts may be null, other keys are ignored.
 """
 
