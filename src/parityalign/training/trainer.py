@@ -31,7 +31,7 @@ class Objective(Protocol):
     """What its terms want to know besides the answers; with `view`, batches have other views of the pictures."""
 
     @property
-    def evidence_digest(self) -> str:
+    def signals_digest(self) -> str:
         """Changes with what is stored of the teacher; empty where nothing is."""
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Any], done: float = 1.0) -> torch.Tensor:

@@ -15,7 +15,7 @@ from torch import nn
 from parityalign.config import Settings, needs_of, problems_with
 from parityalign.core import UserError, described, find_part, load_part
 from parityalign.models import AttentionRecorder, Processor, readable_layers, recording_attention
-from parityalign.training.losses._joining import Evidence, Joiner
+from parityalign.training.losses._joining import Joiner, Signals
 from parityalign.training.losses._passes import Passes
 
 Losses = Callable[[Passes], torch.Tensor]
@@ -52,7 +52,7 @@ class WeightedLoss:
         weights: Mapping[str, tuple[float, float]],
         *,
         settings: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
-        evidence: Evidence | None = None,
+        signals: Signals | None = None,
     ) -> None:
         """Finds the terms.
 
@@ -60,7 +60,7 @@ class WeightedLoss:
             weights: Of each term, by its name: its weight in the beginning and at the end;
                 it changes evenly in between. Terms that never weigh anything are left out.
             settings: What is given of the terms' own settings, by term.
-            evidence: What is stored of the teacher; None: neither the terms nor weights of pairs need it.
+            signals: What is stored of the teacher; None: neither the terms nor weights of pairs need it.
 
         Raises:
             UserError: There is no such term, or it does not take its settings.
@@ -69,19 +69,19 @@ class WeightedLoss:
         refuse_terms(used, settings)
         self._terms = [(_losses_of(name, settings.get(name, {})), *ends) for name, ends in used.items()]
         self.needs: frozenset[str] = frozenset().union(*map(needs_of, used))
-        self._evidence = evidence
+        self._signals = signals
         self._recorder: AttentionRecorder | None = None
 
     @property
-    def evidence_digest(self) -> str:
+    def signals_digest(self) -> str:
         """Changes with what is stored of the teacher; empty where nothing is."""
-        return self._evidence.digest if self._evidence else ""
+        return self._signals.digest if self._signals else ""
 
     def rationale(self, pair_id: str) -> tuple[str, str]:
         """What else the student is to say of a pair: a prompt and the reply; empty where there is nothing."""
-        if self._evidence is None or "rationale" not in self.needs:
+        if self._signals is None or "rationale" not in self.needs:
             return "", ""
-        return self._evidence.rationales.get(pair_id, ("", ""))
+        return self._signals.rationales.get(pair_id, ("", ""))
 
     def joiner(self, processor: Processor) -> Joiner | None:
         """Makes what the terms need for a batch; None where they need nothing.
@@ -92,7 +92,7 @@ class WeightedLoss:
         Raises:
             UserError: The student's attention is needed and cannot be placed on pictures.
         """
-        return Joiner(self._evidence, processor, self.needs) if self._evidence else None
+        return Joiner(self._signals, processor, self.needs) if self._signals else None
 
     @contextmanager
     def recording_attention(self, model: Any) -> Iterator[None]:  # noqa: ANN401 - whichever class the family has
