@@ -46,6 +46,7 @@ from .level import split_by_image as split_by_image
 from .level import was_levelled as was_levelled
 from .parsing import without_tags as without_tags
 from .run_scores import score_of_run as score_of_run
+from .run_scores import scored_from as scored_from
 from .speed import measured_speed as measured_speed
 from .speed import time_students as time_students
 from .weighting import most_discrepant_first as most_discrepant_first
