@@ -262,6 +262,7 @@ def test_a_stage_that_does_not_finish_its_artifact_is_refused(offer, project):
     assert "ended without finishing its artifact" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["annotate", "speed"])
 def test_scores_outlast_a_stage_that_they_do_not_hang_on(offer, project, trainable, after):
     offer({"stages": {"odd": BESIDE + f"STAGE = stage(after={after!r})"}})
