@@ -15,11 +15,11 @@ from parityalign.training.losses._alignment import (
     Group,
     align,
     answer_difference,
-    group_evidence,
     group_logprobs,
     is_aligned,
     member_table,
     same_tokens,
+    teacher_group_logprobs,
     translated,
 )
 from parityalign.training.losses._chunks import over_chunks
@@ -297,7 +297,7 @@ def test_a_group_is_as_probable_as_its_tokens_in_a_row():
 
 def test_the_teacher_s_groups_are_as_probable_as_its_tokens_in_a_row():
     logprobs = -torch.rand(7, dtype=torch.float64)
-    got = group_evidence(logprobs, member_table(SPANS)).exp()
+    got = teacher_group_logprobs(logprobs, member_table(SPANS)).exp()
     wanted = torch.stack([logprobs[list(span)].sum().exp() for span in SPANS])
     torch.testing.assert_close(got, torch.stack([wanted, 1 - wanted], 1))
 
@@ -307,7 +307,7 @@ def test_groups_of_a_student_that_equals_the_teacher_cost_nothing(divergence):
     logits, labels = example()
     members = member_table(SPANS)
     student = group_logprobs(token_classes(logits, labels), members)
-    teacher = group_evidence(-functional.cross_entropy(logits, labels, reduction="none"), members)
+    teacher = teacher_group_logprobs(-functional.cross_entropy(logits, labels, reduction="none"), members)
     losses = divergence(teacher, student)
     (gradient,) = torch.autograd.grad(losses.sum(), logits)
     assert losses.abs().max() < 1e-12
@@ -318,7 +318,7 @@ def test_groups_of_a_student_that_equals_the_teacher_cost_nothing(divergence):
 def test_the_gradient_for_groups_equals_finite_differences(divergence):
     logits, labels = example()
     members = member_table(SPANS)
-    teacher = group_evidence(-2 * torch.rand(7, dtype=torch.float64), members)
+    teacher = teacher_group_logprobs(-2 * torch.rand(7, dtype=torch.float64), members)
     assert torch.autograd.gradcheck(
         lambda x: divergence(teacher, group_logprobs(token_classes(x, labels), members)), logits
     )
@@ -328,7 +328,7 @@ def test_groups_in_chunks_equal_groups_at_once():
     torch.manual_seed(1)
     hidden, head = torch.randn(7, 3, dtype=torch.float64, requires_grad=True), torch.nn.Linear(3, 6).double()
     labels, members = torch.randint(6, (7,)), member_table(SPANS)
-    teacher = group_evidence(-torch.rand(7), members).double()
+    teacher = teacher_group_logprobs(-torch.rand(7), members).double()
     chunked = over_chunks(hidden, head, lambda logits, place: token_classes(logits, labels[place]), 2)
     losses = [
         forward_kl(teacher, group_logprobs(one, members)) for one in (chunked, token_classes(head(hidden), labels))
@@ -341,7 +341,7 @@ def test_groups_in_chunks_equal_groups_at_once():
 def test_groups_of_extreme_tokens_stay_finite(divergence):
     logits = torch.tensor([[1e4, -1e4], [-1e4, 1e4], [1e4, 1e4], [-math.inf, 0]], requires_grad=True)
     labels, members = torch.zeros(4, dtype=torch.long), member_table([range(0, 1), range(0, 2), range(2, 4), range(4)])
-    teacher = group_evidence(torch.tensor([0, -65504, -math.inf, -0.5]).half(), members)
+    teacher = teacher_group_logprobs(torch.tensor([0, -65504, -math.inf, -0.5]).half(), members)
     losses = divergence(teacher, group_logprobs(token_classes(logits, labels), members))
     losses.sum().backward()
     assert torch.isfinite(losses).all()
@@ -362,7 +362,7 @@ def test_a_group_does_not_depend_on_what_else_is_in_the_batch():
 def test_no_group_at_all_gives_no_loss():
     assert member_table([]).shape == (0, 1)
     assert group_logprobs(torch.empty(0, 2), member_table([])).shape == (0, 2)
-    assert group_evidence(torch.empty(0), member_table([])).shape == (0, 2)
+    assert teacher_group_logprobs(torch.empty(0), member_table([])).shape == (0, 2)
 
 
 # --- Whole answers
@@ -399,7 +399,9 @@ def test_two_tokenizers_that_differ_meet_in_one_loss_that_teaches(tokenizers, di
     ends = teacher.eos_token_id, student.eos_token_id
     there = token_map(token_texts(teacher), token_texts(student), ends=ends)
     same = same_tokens(groups, student_ids, teacher_ids, there)
-    wanted = group_evidence(torch.full((len(teacher_ids),), -0.1), member_table([group.teacher for group in groups]))
+    wanted = teacher_group_logprobs(
+        torch.full((len(teacher_ids),), -0.1), member_table([group.teacher for group in groups])
+    )
     members, labels = member_table([group.student for group in groups]), torch.tensor(student_ids)
     logits = torch.zeros(len(student_ids), len(student), requires_grad=True)
     optimizer = torch.optim.Adam([logits], lr=0.3)

@@ -7,12 +7,16 @@ import pytest
 from makers import mute
 from parityalign.config.run_yaml import load_config
 from parityalign.core.records import Answer, ImageRef
-from parityalign.demo.controls import Arm, is_true, scored, true_pairs
+from parityalign.demo import controls
+from parityalign.demo.controls import Aligned, Arm, is_true, scored, true_pairs
+from parityalign.models.backends import fake
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
+from parityalign.pipeline.run import Run
 from parityalign.stages.evaluate import AFTER_FILE
 from parityalign.stages.level import Choice
 from parityalign.tasks import load_task
+from projects import WORDS, configure, table
 
 
 @pytest.fixture
@@ -57,3 +61,18 @@ def test_a_control_says_how_far_the_run_is_ahead_of_it_question_by_question(proj
     assert worse.run_ahead.score == same.mean.score - worse.mean.score == 25
     low, high = worse.run_ahead.ci
     assert 0 <= low < 25 < high
+
+
+def test_a_control_is_not_trained_again_for_a_setting_that_only_changes_speed(project, trainable, monkeypatch):
+    trained = []
+
+    def leveller(*_):
+        return lambda training, held_out, out: trained.append(table(out / "replies.json", WORDS))
+
+    monkeypatch.setattr(controls, "leveller", leveller)
+    monkeypatch.setattr(Run, "load_own", lambda self, folder: fake.load(str(folder / "replies.json")))
+    for level, times in (({"micro_batch_size": 4}, 1), ({"micro_batch_size": 2}, 1), ({"epochs": 9}, 2)):
+        with open_run_folder(load_config(configure(project, level=level)), mute) as run:
+            assert list(align(run))[-1] == "report"
+            controls._control(run, Aligned([], run.judged, {}, 1), Arm("any", "", Choice([], [], 0)))
+        assert len(trained) == times

@@ -53,12 +53,12 @@ def pairs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def evidence(teacher, pairs):
+def signals(teacher, pairs):
     """What the teacher shows of each pair, a rationale of every second one, and one pair that counts twice."""
     seen = models.load_model(f"hf:{teacher}", SINGLE).observe([*zip(asked(pairs), said(pairs), strict=True)])
     told = {pair.pair_id: ("why?", f"Explanation: red. Answer: {pair.answer}") for pair in pairs[::2]}
     by_pair = {pair.pair_id: each for pair, each in zip(pairs, seen, strict=True)}
-    return training.Evidence(by_pair, {"1": 2.0}, told, "", lambda: models.open_processor(teacher))
+    return training.Signals(by_pair, {"1": 2.0}, told, "", lambda: models.open_processor(teacher))
 
 
 def asked(pairs):
@@ -145,10 +145,10 @@ def test_what_a_model_shows_of_an_answer_is_what_transformers_alone_compute(role
 @pytest.mark.slow
 @pytest.mark.parametrize("term", TERMS)
 def test_every_term_of_the_loss_is_learnt_and_leaves_a_student_that_opens_on_the_cpu(
-    term, student, pairs, evidence, tmp_path
+    term, student, pairs, signals, tmp_path
 ):
     weights = {"answer": (1.0, 1.0), term: (1.0, 1.0)}
-    result = level(student, pairs, tmp_path / "out", training.WeightedLoss(weights, evidence=evidence))
+    result = level(student, pairs, tmp_path / "out", training.WeightedLoss(weights, signals=signals))
     assert result.held_out_loss_after < result.held_out_loss_before
     before, after = (load_file(f"{folder}/model.safetensors") for folder in (student, tmp_path / "out"))
     assert before.keys() == after.keys()
@@ -164,8 +164,8 @@ def test_ways_of_training_come_to_a_better_student(choices, student, pairs, tmp_
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_to_about_the_same_student(student, pairs, evidence, tmp_path):
-    objective = training.WeightedLoss({term: (0.5, 0.5) for term in TERMS}, evidence=evidence)
+def test_a_killed_training_goes_on_to_about_the_same_student(student, pairs, signals, tmp_path):
+    objective = training.WeightedLoss({term: (0.5, 0.5) for term in TERMS}, signals=signals)
 
     def die(step, done, total):
         if done == 7:

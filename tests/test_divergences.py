@@ -31,7 +31,7 @@ def drawn(seed, *shape, spread=3.0, dtype=torch.float64):
     return spread * torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
-def evidence(logits, k, dtype=None):
+def top_tokens(logits, k, dtype=None):
     """What a teacher with these logits would leave, computed with numpy over the whole vocabulary."""
     everything = log_softmax(logits.double().numpy(), axis=-1)
     order = np.argsort(-everything, axis=-1, kind="stable")
@@ -67,7 +67,7 @@ def by_hand(student, teacher, shared, name):
 @QUICK
 @given(seeds, st.sampled_from(sorted(DIVERGENCES)), st.integers(1, 6), st.integers(7, 12))
 def test_each_divergence_equals_one_from_plain_probabilities(seed, name, k, shared):
-    student, teacher = drawn(seed, 4, 12), evidence(drawn(seed + 1, 4, 13), k)
+    student, teacher = drawn(seed, 4, 12), top_tokens(drawn(seed + 1, 4, 13), k)
     got = token_divergence(student, teacher, shared=shared, divergence=DIVERGENCES[name])
     torch.testing.assert_close(got, by_hand(student, teacher, shared, name), rtol=1e-6, atol=1e-9)
 
@@ -76,7 +76,7 @@ def test_each_divergence_equals_one_from_plain_probabilities(seed, name, k, shar
 @pytest.mark.parametrize("stored", [torch.float64, torch.float32])
 def test_a_student_that_equals_the_teacher_costs_nothing_and_is_left_alone(divergence, stored):
     logits = drawn(1, 5, 20).requires_grad_()
-    losses = token_divergence(logits, evidence(logits.detach(), 4, stored), shared=20, divergence=divergence)
+    losses = token_divergence(logits, top_tokens(logits.detach(), 4, stored), shared=20, divergence=divergence)
     (gradient,) = torch.autograd.grad(losses.sum(), logits)
     assert losses.abs().max() < 1e-7
     assert gradient.abs().max() < 1e-6
@@ -85,7 +85,7 @@ def test_a_student_that_equals_the_teacher_costs_nothing_and_is_left_alone(diver
 @each_divergence
 def test_only_the_listed_tokens_and_the_rest_as_a_whole_are_compared(divergence):
     logits = drawn(2, 1, 10)
-    teacher = evidence(logits, 3)
+    teacher = top_tokens(logits, 3)
     unlisted = [token for token in range(10) if token not in teacher.ids[0].tolist()]
     shuffled = logits.clone()
     shuffled[:, unlisted] = logits[:, unlisted[1:] + unlisted[:1]]
@@ -98,7 +98,7 @@ def test_only_the_listed_tokens_and_the_rest_as_a_whole_are_compared(divergence)
 @QUICK
 @given(seeds, st.sampled_from(sorted(DIVERGENCES)))
 def test_divergences_are_never_negative_and_jensen_shannon_at_most_ln_2(seed, name):
-    student, teacher = drawn(seed, 6, 9, spread=20.0), evidence(drawn(seed + 1, 6, 9, spread=20.0), 3)
+    student, teacher = drawn(seed, 6, 9, spread=20.0), top_tokens(drawn(seed + 1, 6, 9, spread=20.0), 3)
     losses = token_divergence(student, teacher, shared=9, divergence=DIVERGENCES[name])
     assert losses.min() >= -1e-9
     assert name != "jensen_shannon" or losses.max() <= math.log(2) + 1e-9
@@ -106,13 +106,13 @@ def test_divergences_are_never_negative_and_jensen_shannon_at_most_ln_2(seed, na
 
 @each_divergence
 def test_the_gradient_for_tokens_equals_finite_differences(divergence):
-    logits, teacher = drawn(3, 3, 8).requires_grad_(), evidence(drawn(4, 3, 8), 3)
+    logits, teacher = drawn(3, 3, 8).requires_grad_(), top_tokens(drawn(4, 3, 8), 3)
     assert torch.autograd.gradcheck(lambda x: token_divergence(x, teacher, shared=7, divergence=divergence), logits)
 
 
 @each_divergence
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_extreme_logits_and_evidence_cost_a_finite_amount_with_a_finite_gradient(divergence, dtype):
+def test_extreme_logits_and_signals_cost_a_finite_amount_with_a_finite_gradient(divergence, dtype):
     never = -math.inf
     logits = torch.tensor(
         [
@@ -165,7 +165,7 @@ def test_the_rest_keeps_its_digits_where_the_student_is_sure():
 
 
 @each_divergence
-def test_a_row_without_evidence_costs_nothing_and_has_no_gradient(divergence):
+def test_a_row_without_signals_costs_nothing_and_has_no_gradient(divergence):
     logits = drawn(5, 2, 6).requires_grad_()
     nothing = TopTokens(torch.zeros(2, 3, dtype=torch.long), torch.full((2, 3), -math.inf), torch.full((2,), -math.inf))
     losses = token_divergence(logits, nothing, shared=6, divergence=divergence)
@@ -174,7 +174,7 @@ def test_a_row_without_evidence_costs_nothing_and_has_no_gradient(divergence):
     assert not logits.grad.any()
 
 
-def test_damaged_evidence_is_not_taken_for_none():
+def test_damaged_signals_are_not_taken_for_none():
     damaged = TopTokens(torch.tensor([[0]]), torch.tensor([[math.nan]]), torch.tensor([0.0]))
     assert token_divergence(torch.zeros(1, 3), damaged, shared=3).isnan().all()
     whole, broken = torch.ones(1, 4), torch.full((1, 4), math.nan)
@@ -195,7 +195,7 @@ def test_no_token_at_all_gives_no_loss(divergence):
 def test_output_heads_of_151936_and_152064_rows_are_compared_over_the_151643_tokens_that_both_have(divergence):
     student, teacher = drawn(6, 2, 151_936), drawn(7, 2, 152_064)
     teacher[:, 151_643:] = -30.0  # padding rows
-    stored = evidence(teacher, 8)
+    stored = top_tokens(teacher, 8)
     got = token_divergence(student, stored, shared=151_643, divergence=divergence)
     other_padding = student.clone()
     other_padding[:, 151_643:] = 40.0
@@ -220,7 +220,7 @@ def test_what_the_student_cannot_say_counts_to_anything_else():
 @each_divergence
 @pytest.mark.parametrize("rows", [1, 3, 8])
 def test_chunked_equals_unchunked_in_value_and_gradient(divergence, rows):
-    hidden, teacher = drawn(9, 8, 4).requires_grad_(), evidence(drawn(10, 8, 15), 4)
+    hidden, teacher = drawn(9, 8, 4).requires_grad_(), top_tokens(drawn(10, 8, 15), 4)
     head = nn.Linear(4, 15, dtype=torch.float64)
 
     def loss_of(logits, place):
@@ -237,7 +237,7 @@ def test_chunked_equals_unchunked_in_value_and_gradient(divergence, rows):
 
 @each_divergence
 def test_a_token_s_loss_does_not_depend_on_the_others_in_the_batch(divergence):
-    logits, teacher = drawn(11, 6, 9), evidence(drawn(12, 6, 9), 3)
+    logits, teacher = drawn(11, 6, 9), top_tokens(drawn(12, 6, 9), 3)
     together = token_divergence(logits, teacher, shared=9, divergence=divergence)
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     shuffled = token_divergence(logits[order], teacher[order], shared=9, divergence=divergence)
@@ -248,7 +248,7 @@ def test_a_token_s_loss_does_not_depend_on_the_others_in_the_batch(divergence):
 
 def test_losses_are_in_float32_where_the_model_runs_in_bfloat16():
     hidden, head = drawn(26, 4, 3, dtype=torch.float32).requires_grad_(), nn.Linear(3, 30)
-    teacher = evidence(drawn(27, 4, 30), 4, torch.float16)
+    teacher = top_tokens(drawn(27, 4, 30), 4, torch.float16)
     loss_of = lambda logits, place: token_divergence(logits, teacher[place], shared=30)  # noqa: E731
     with torch.autocast("cpu", torch.bfloat16):
         chunked, whole = over_chunks(hidden, head, loss_of, 3), loss_of(head(hidden), slice(None))
@@ -259,16 +259,16 @@ def test_losses_are_in_float32_where_the_model_runs_in_bfloat16():
     torch.testing.assert_close(chunked, loss_of(head(hidden), slice(None)), rtol=0.05, atol=0.05)
 
 
-def test_evidence_that_does_not_quite_sum_to_1_is_normalised():
-    student, exact = drawn(28, 3, 9), evidence(drawn(29, 3, 9), 3)
+def test_signals_that_do_not_quite_sum_to_1_are_normalised():
+    student, exact = drawn(28, 3, 9), top_tokens(drawn(29, 3, 9), 3)
     rounded = TopTokens(exact.ids, exact.logprobs + 0.01, exact.tail + 0.01)
     torch.testing.assert_close(token_divergence(student, rounded, shared=9), token_divergence(student, exact, shared=9))
 
 
-def test_evidence_in_half_precision_changes_a_loss_by_a_thousandth_only():
+def test_signals_in_half_precision_change_a_loss_by_a_thousandth_only():
     student, teacher = drawn(13, 20, 50), drawn(14, 20, 50)
-    exact = token_divergence(student, evidence(teacher, 8), shared=50)
-    stored = token_divergence(student, evidence(teacher, 8, torch.float16), shared=50)
+    exact = token_divergence(student, top_tokens(teacher, 8), shared=50)
+    stored = token_divergence(student, top_tokens(teacher, 8, torch.float16), shared=50)
     torch.testing.assert_close(stored, exact, rtol=2e-3, atol=2e-3)
 
 

@@ -350,7 +350,7 @@ def test_the_run_of_the_tutorial_trains_a_student_with_the_guests_term(tmp_path)
     said["evaluate"] = {"resamples": 100, "speed_questions": 0}
     run = tmp_path / said["run"]
     told = done("run", begin(tmp_path, **said))
-    assert "observe" not in told and not (run / "evidence").exists()  # the term needs a view, and no evidence
+    assert "discrepancy" not in told and not (run / "discrepancy").exists()  # the term needs a view, and no signals
     manifest = json.loads((run / "student" / "manifest.json").read_text())
     assert manifest["settings"]["level.objective"]["second_look"]["power"] == 1.0
     assert manifest["result"]["steps"] == 2

@@ -11,7 +11,7 @@ from parityalign.metrics import find_metric
 from parityalign.planning.sampling import SamplingOptions, sample
 from parityalign.stages.judging import Given, judge_of
 from parityalign.tasks import load_task, task_of
-from projects import configure, refusal
+from projects import configure, done, refusal
 
 GOOD = {
     "skills": {
@@ -196,8 +196,8 @@ BROKEN_BESIDE = [
     ("stages", "STAGE = stage(of=('verdicts',))", "is made of 'verdicts', which no stage before it makes"),
     (
         "stages",
-        "STAGE = stage(after='level', of=('evidence',))",
-        "is made of 'evidence', which no stage before it makes",
+        "STAGE = stage(after='level', of=('discrepancy',))",
+        "is made of 'discrepancy', which no stage before it makes",
     ),
     ("stages", "STAGE = stage(also_of=lambda config: ['pear'])", "is made of 'pear', which no stage before it makes"),
     ("stages", "STAGE = stage(after='verify')", "it follows 'verify', but the stages are intake, annotate"),
@@ -260,6 +260,19 @@ def test_a_stage_that_does_not_finish_its_artifact_is_refused(offer, project):
     offer({"stages": {"odd": BESIDE + "STAGE = stage(work=lambda run, artifact: None)"}})
     assert "the stage 'odd'" in (told := refusal("run", configure(project, stages=["odd"])))
     assert "ended without finishing its artifact" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", ["annotate", "speed"])
+def test_scores_outlast_a_stage_that_they_do_not_hang_on(offer, project, trainable, after):
+    offer({"stages": {"odd": BESIDE + f"STAGE = stage(after={after!r})"}})
+    run = project / "runs" / "a"
+    done("run", configure(project))
+    (run / "controls.json").write_text('{"controls": []}')
+    done("run", configure(project, stages=["odd"]))
+    assert (run / "odd" / "manifest.json").is_file()
+    assert (run / "controls.json").is_file() and (run / "scores.json").is_file()
+    assert "There are no scores" not in (run / "report.html").read_text()
 
 
 # What a plan makes of a benchmark that it cannot read

@@ -72,7 +72,7 @@ def test_asking_for_rationales_compares_the_models(project, trainable):
 def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, trainable, monkeypatch, weight_by):
     made = []
     monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))
-    monkeypatch.setattr(training, "WeightedLoss", lambda weights, *, settings, evidence: made.append(evidence))
+    monkeypatch.setattr(training, "WeightedLoss", lambda weights, *, settings, signals: made.append(signals))
     monkeypatch.setattr(objective, "_weights", lambda run, stored: {"a": 2.0})
 
     plain = pipeline_run.leveller
@@ -83,7 +83,7 @@ def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, tr
 
     monkeypatch.setattr(pipeline_run, "leveller", leveller)
     done("run", configure(project, discrepancy={"weight_by": weight_by}))
-    assert [evidence and evidence.weights for evidence in made] == [None if weight_by == "none" else {"a": 2.0}]
+    assert [signals and signals.weights for signals in made] == [None if weight_by == "none" else {"a": 2.0}]
     inputs = json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["inputs"]
     assert ("discrepancy" in inputs) == (weight_by != "none")
 

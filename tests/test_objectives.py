@@ -23,7 +23,7 @@ from parityalign.models.token_boxes import TokenBoxes, spread_over_cells
 from parityalign.training import train
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.losses import _passes, coherence
-from parityalign.training.losses._joining import Evidence
+from parityalign.training.losses._joining import Signals
 from parityalign.training.weighted_loss import WeightedLoss
 
 STOP = [1]
@@ -72,8 +72,8 @@ def observed(folder: str, asked):
 
 def objective_of(weights, teacher: str, observations, **options) -> WeightedLoss:
     seen = {str(place): each for place, each in enumerate(observations)}
-    evidence = Evidence(seen, options.pop("pairs", {}), {}, "", lambda: open_processor(teacher))
-    return WeightedLoss(weights, evidence=evidence, **options)
+    signals = Signals(seen, options.pop("pairs", {}), {}, "", lambda: open_processor(teacher))
+    return WeightedLoss(weights, signals=signals, **options)
 
 
 def loss_of(objective: WeightedLoss, folder: str, asked, *, model=None, ids=None):
@@ -137,13 +137,13 @@ def test_answer_alone_is_the_mean_negative_log_likelihood_of_the_labelled_tokens
 
 
 @pytest.mark.slow
-def test_levelling_from_stored_evidence_is_levelling_with_the_teacher_live(student, teacher, asked, tmp_path):
+def test_levelling_from_stored_signals_is_levelling_with_the_teacher_live(student, teacher, asked, tmp_path):
     write_shard(tmp_path / "shard", observed(teacher, asked))
     stored = loss_of(objective_of(ALL, teacher, read_shard(tmp_path / "shard")), student, asked)
     assert stored.item() == pytest.approx(live(student, teacher, asked, ALL).item(), rel=2e-3)
 
 
-def test_gradients_from_stored_evidence_are_those_with_the_teacher_live(student, teacher, asked):
+def test_gradients_from_stored_signals_are_those_with_the_teacher_live(student, teacher, asked):
     gradients = []
     for from_store in (True, False):
         model = open_model(student)
@@ -174,7 +174,7 @@ def test_batch_mates_padding_and_order_change_nothing(student, teacher, asked, t
     assert torch.allclose(together, mean, atol=1e-6)
 
 
-def test_a_pair_without_evidence_costs_nothing_but_its_answer(student, teacher, asked):
+def test_a_pair_without_signals_costs_nothing_but_its_answer(student, teacher, asked):
     seen = observed(teacher, asked)
     every = objective_of({"confidence": (1, 1), "attention": (1, 1)}, teacher, seen)
     none = loss_of(every, student, asked, ids=["a", "b", "c", "d"])
@@ -187,7 +187,7 @@ TOLD = {"0": "Explanation: red Answer: red square", "2": "Explanation: blue Answ
 def coherence_of(student, asked, ids, model=None):
     """The term on the pairs of these numbers, of which those in `TOLD` are explained."""
     told = {name: ("why?", text) for name, text in TOLD.items()}
-    objective = WeightedLoss({"coherence": (1, 1)}, evidence=Evidence({}, {}, told, "", None))
+    objective = WeightedLoss({"coherence": (1, 1)}, signals=Signals({}, {}, told, "", None))
     batches = AnswerCollator(open_processor(student), STOP)
     examples = [Example(*asked[int(name)], name, *objective.rationale(name)) for name in ids]
     return objective(model or open_model(student), batches(examples))
@@ -301,9 +301,9 @@ def test_what_a_model_shows_is_what_it_shows_alone(teacher, asked):
 def test_checkpointing_changes_no_gradient_though_several_passes_are_run_again(student, teacher, asked):
     told = {name: ("why?", text) for name, text in TOLD.items()}
     seen = dict(zip("0123", observed(teacher, asked), strict=True))
-    evidence = Evidence(seen, {}, told, "", lambda: open_processor(teacher))
+    signals = Signals(seen, {}, told, "", lambda: open_processor(teacher))
     weights = {**ALL, "reasoning": (1.0, 1.0), "consistency": (1.0, 1.0), "coherence": (1.0, 1.0)}
-    objective, gradients = WeightedLoss(weights, evidence=evidence), []
+    objective, gradients = WeightedLoss(weights, signals=signals), []
     processor = open_processor(student)
     batches = AnswerCollator(processor, STOP, join=objective.joiner(processor), views=True)
     examples = [Example(*one, name, *objective.rationale(name)) for name, one in zip("0123", asked, strict=True)]
@@ -331,14 +331,14 @@ def test_levelling_on_all_terms_lowers_their_sum_and_goes_on_after_a_kill_as_if_
     ]
     seen = observed(teacher, [(pair.image, "what", pair.answer) for pair in pairs])
     told = {pair.pair_id: ("why?", f"Explanation: red. Answer: {pair.answer}") for pair in pairs[::2]}
-    evidence = Evidence(dict(zip("01234567", seen, strict=True)), {"1": 2.0}, told, "", lambda: open_processor(teacher))
+    signals = Signals(dict(zip("01234567", seen, strict=True)), {"1": 2.0}, told, "", lambda: open_processor(teacher))
     weights = {**ALL, "reasoning": (0.5, 0.1), "consistency": (0.5, 0.5), "coherence": (0.5, 0.5)}
 
     def level(out, progress=mute):
         settings = LevelSettings(
             batch_size=4, max_steps=12, learning_rate=3e-3, patience=99, gradient_checkpointing=checkpointed
         )
-        objective = WeightedLoss(weights, evidence=evidence)
+        objective = WeightedLoss(weights, signals=signals)
         make = train.make_leveller(
             student, {"toy": "{question}"}, settings=settings, objective=objective, seed=0, progress=progress
         )

@@ -98,8 +98,9 @@ def run_command(
     """Run all stages on your images and models; resumes, and redoes only what a change affects."""
 
     export.check_push(push, public=public)
-    _align(load_config(config), redo=redo)
-    _push(load_config(config).run, push, public=public)
+    loaded = load_config(config)
+    _align(loaded, redo=redo)
+    _push(loaded.run, push, public=public)
 
 
 @_command("plan")

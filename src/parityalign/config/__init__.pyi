@@ -1,6 +1,4 @@
 from .backend import Backend as Backend
-from .backend import Connect as Connect
-from .backend import Load as Load
 from .backend import backend_of as backend_of
 from .backend import fingerprint_of_files as fingerprint_of_files
 from .base import Settings as Settings

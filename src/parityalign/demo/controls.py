@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from parityalign.config import speed_only
 from parityalign.core import (
     CONTROLS,
     DISCREPANCY_FOLDER,
@@ -171,10 +172,10 @@ def _control(run: Run, aligned: Aligned, arm: Arm) -> Control:
     choice = arm.choice
     trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in (*choice.training, *choice.held_out)))
     inputs = {"student model": run.models.student_fingerprint, "pairs": trained}
-    plan = {**settings.model_dump(mode="json"), **settings.stands_for, "seed": run.config.seed}
+    told = settings.model_dump(mode="json", exclude={*speed_only(type(settings))})
+    plan = {**told, **settings.stands_for, **run.config.discrepancy.in_levelling(settings), "seed": run.config.seed}
     if run.config.discrepancy.used_in_training(settings):
         inputs[DISCREPANCY_FOLDER] = run.artifact(DISCREPANCY_FOLDER).digest
-        plan["weights"] = run.config.discrepancy.model_dump(include={"weight_by", "weight_exponent"})
     student = run.folder.artifact(f"{folder}/student", inputs=inputs, settings=plan)
     if not student.finished:
         level = leveller(run, settings, run.config.seed, f"level {arm.name}")

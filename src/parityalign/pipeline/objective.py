@@ -34,7 +34,7 @@ def objective_of(run: StageRun, settings: LevelSettings, pairs: Sequence[Pair]) 
     weights = {name: ends for name, ends in settings.weights.items() if name not in lacking}
     needed = run.config.discrepancy.used_in_training(settings)
     signals = _teacher_signals(run, weights, pairs) if needed else None
-    return training.WeightedLoss(weights, settings=settings.own_settings, evidence=signals)
+    return training.WeightedLoss(weights, settings=settings.own_settings, signals=signals)
 
 
 def note_left_out(run: StageRun, artifact: Artifact, settings: LevelSettings) -> None:
@@ -59,13 +59,13 @@ def _lacking(run: StageRun, settings: LevelSettings) -> list[str]:
     return [name for name in settings.weights if needs_of(name) & missing]
 
 
-def _teacher_signals(run: StageRun, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Evidence":
+def _teacher_signals(run: StageRun, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Signals":
     stored = run.artifact(DISCREPANCY_FOLDER)
     wanted = {pair.pair_id for pair in pairs} if any(needs_of(name) & OBSERVED for name in terms) else set()
     index = [line for line in read_index(stored.path, TEACHER) if line.pair_id in wanted]
     texts = rationales_of(stored)
     prompts = {name: task.rationale_prompt for name, task in run.tasks.items()}
-    return training.Evidence(
+    return training.Signals(
         observations={line.pair_id: seen for line, seen in read_observations(stored.path, index)},
         weights=_weights(run, stored),
         rationales={

@@ -10,7 +10,6 @@ from parityalign.config import RunConfig, Settings, TaskData, speed_only
 from parityalign.core import (
     CONFIG,
     CONTROLS,
-    DISCREPANCY_FOLDER,
     REPORT,
     SCORES,
     SERVER,
@@ -34,7 +33,7 @@ from parityalign.metrics import find_metric as find_metric
 from parityalign.pipeline.level import leveller
 from parityalign.pipeline.objective import note_left_out
 from parityalign.pipeline.run_models import RunModels
-from parityalign.stages import Stage, judged_pairs, stages_of, written_pairs
+from parityalign.stages import Stage, judged_pairs, scored_from, stages_of, written_pairs
 from parityalign.tasks import task_of
 
 
@@ -161,8 +160,8 @@ class Run:
         if made.finished:
             self._note(stage, "up to date: nothing changed", made)
             return
-        # They describe what is about to change; no score depends on the discrepancy alone.
-        for stale in (REPORT,) if stage.artifact == DISCREPANCY_FOLDER else (SCORES, CONTROLS, REPORT):
+        # They describe what is about to change.
+        for stale in (SCORES, CONTROLS, REPORT) if stage.artifact in scored_from(self.stages) else (REPORT,):
             (self.folder.path / stale).unlink(missing_ok=True)
         self.folder.event("began", stage=stage.name)
         began = time.monotonic()

@@ -88,7 +88,7 @@ class Projection:
         )
 
     def table(self) -> list[list[str]]:
-        """The rows and their total as text, one cell for each of `HEADINGS`."""
+        """The rows and their total as text, one cell for each of `PROJECTION_HEADINGS`."""
         return [_cells(row) for row in (*self.rows, self.total)]
 
     def as_json(self) -> str:

@@ -1,4 +1,4 @@
-from .losses._joining import Evidence as Evidence
+from .losses._joining import Signals as Signals
 from .losses._passes import MOST_LOGITS as MOST_LOGITS
 from .losses._passes import Passes as Passes
 from .student import refuse_method as refuse_method

@@ -163,7 +163,7 @@ def _work_folder(out: Path, training: Training) -> Path:
     loading = training.loading.numbers(), training.loading.pinned
     data = training.seed, training.train, training.held_out
     plan = content_id(
-        student, training.objective.evidence_digest, repr((settings, training.settings.weights, loading, *data))
+        student, training.objective.signals_digest, repr((settings, training.settings.weights, loading, *data))
     )
     work = out.with_name(f".{out.name}.training")
     note = work / PLAN

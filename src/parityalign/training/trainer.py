@@ -31,7 +31,7 @@ class Objective(Protocol):
     """What its terms need besides the answers; with `view`, batches hold augmented views of the pictures."""
 
     @property
-    def evidence_digest(self) -> str:
+    def signals_digest(self) -> str:
         """A fingerprint of the teacher's stored signals; empty without any."""
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Any], done: float = 1.0) -> torch.Tensor:

@@ -15,7 +15,7 @@ from torch import nn
 from parityalign.config import Settings, needs_of, problems_with
 from parityalign.core import UserError, described, find_part, load_part
 from parityalign.models import AttentionRecorder, Processor, readable_layers, recording_attention
-from parityalign.training.losses._joining import Evidence, Joiner
+from parityalign.training.losses._joining import Joiner, Signals
 from parityalign.training.losses._passes import Passes
 
 Losses = Callable[[Passes], torch.Tensor]
@@ -52,7 +52,7 @@ class WeightedLoss:
         weights: Mapping[str, tuple[float, float]],
         *,
         settings: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
-        evidence: Evidence | None = None,
+        signals: Signals | None = None,
     ) -> None:
         """Finds the terms.
 
@@ -60,7 +60,7 @@ class WeightedLoss:
             weights: By term: its weight at the start and at the end,
                 linear in between. Terms whose weight is always 0 are left out.
             settings: The terms' own settings, by term.
-            evidence: The teacher's stored signals; None: neither the terms nor the pairs' weights need them.
+            signals: The teacher's stored signals; None: neither the terms nor the pairs' weights need them.
 
         Raises:
             UserError: There is no such term, or its settings are wrong.
@@ -69,19 +69,19 @@ class WeightedLoss:
         refuse_terms(used, settings)
         self._terms = [(_losses_of(name, settings.get(name, {})), *ends) for name, ends in used.items()]
         self.needs: frozenset[str] = frozenset().union(*map(needs_of, used))
-        self._evidence = evidence
+        self._signals = signals
         self._recorder: AttentionRecorder | None = None
 
     @property
-    def evidence_digest(self) -> str:
+    def signals_digest(self) -> str:
         """A fingerprint of the teacher's stored signals; empty without any."""
-        return self._evidence.digest if self._evidence else ""
+        return self._signals.digest if self._signals else ""
 
     def rationale(self, pair_id: str) -> tuple[str, str]:
         """A further prompt and reply to learn for a pair; empty if there is none."""
-        if self._evidence is None or "rationale" not in self.needs:
+        if self._signals is None or "rationale" not in self.needs:
             return "", ""
-        return self._evidence.rationales.get(pair_id, ("", ""))
+        return self._signals.rationales.get(pair_id, ("", ""))
 
     def joiner(self, processor: Processor) -> Joiner | None:
         """The function that makes the terms' tensors for a batch; None if they need none.
@@ -92,7 +92,7 @@ class WeightedLoss:
         Raises:
             UserError: The student's attention is needed and cannot be mapped to pictures.
         """
-        return Joiner(self._evidence, processor, self.needs) if self._evidence else None
+        return Joiner(self._signals, processor, self.needs) if self._signals else None
 
     @contextmanager
     def recording_attention(self, model: Any) -> Iterator[None]:  # noqa: ANN401 - whichever class the family has

@@ -68,10 +68,10 @@ def same_tokens(
 
 
 def translated(teacher: TopTokens, token_map: torch.Tensor) -> TopTokens:
-    """The teacher's evidence with the student's ids; a token that the student lacks gets -1 and counts to the tail.
+    """The teacher's top tokens with the student's ids; a token that the student lacks gets -1 and counts to the tail.
 
     Args:
-        teacher: Its evidence, with its own ids.
+        teacher: Its top tokens, with its own ids.
         token_map: From `token_map`: (teacher's vocabulary,) the student's id of each token, or -1.
     """
     known = (teacher.ids >= 0) & (teacher.ids < len(token_map))
@@ -106,7 +106,7 @@ def group_logprobs(tokens: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
     return torch.stack([own.sum(1), other], 1).clamp(min=STUDENT_FLOOR)
 
 
-def group_evidence(logprobs: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+def teacher_group_logprobs(logprobs: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
     """The same for the teacher, for whose tokens only the log-probability is known.
 
     Args:

@@ -36,7 +36,7 @@ class TopTokens:
     """(N,) log of the probability mass of all other tokens; -inf if there is none."""
 
     def __getitem__(self, place: slice | torch.Tensor) -> "TopTokens":
-        """The evidence for some of the tokens."""
+        """The same for some of the tokens."""
         return TopTokens(self.ids[place], self.logprobs[place], self.tail[place])
 
 
@@ -70,8 +70,8 @@ def token_divergence(
     """Divergence of the student's next token from the teacher's, over the listed tokens and `anything else`.
 
     Args:
-        logits: (N, outputs) of the student, one row for each answer token that has evidence.
-        teacher: Its evidence for the same tokens. A row without listed tokens and tail is no evidence and costs 0.
+        logits: (N, outputs) of the student, one row for each answer token that has signals.
+        teacher: Its signals for the same tokens. A row without listed tokens and tail holds no signals and costs 0.
         shared: Size of the common vocabulary, at most `outputs`.
         divergence: One of `DIVERGENCES`.
 
@@ -142,7 +142,7 @@ def view_divergence(first: torch.Tensor, second: torch.Tensor, *, stop_gradient:
 
 
 def _teacher_classes(teacher: TopTokens, shared: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (N, k + 1) over the same classes as the student's, and which rows are evidence."""
+    """Log-probabilities (N, k + 1) over the same classes as the student's, and which rows hold signals."""
     known = _known(teacher.ids, shared)
     logprobs = teacher.logprobs.to(dtype)
     tail = torch.cat([logprobs.masked_fill(known, -math.inf), teacher.tail.to(dtype)[:, None]], 1)

@@ -11,10 +11,10 @@ from parityalign.core import Observation
 from parityalign.models import GRID, IGNORE_INDEX, LabelledRow, Processor, TokenBoxes, spread_over_cells
 from parityalign.training.losses._alignment import (
     align,
-    group_evidence,
     is_aligned,
     member_table,
     same_tokens,
+    teacher_group_logprobs,
     translated,
 )
 from parityalign.training.losses._divergences import TopTokens
@@ -22,7 +22,7 @@ from parityalign.training.losses._vocabulary import token_map, token_texts
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Signals:
     """The stored teacher signals of the pairs."""
 
     observations: Mapping[str, Observation]
@@ -55,18 +55,18 @@ class _TeacherLabels(NamedTuple):
 class Joiner:
     """Makes the tensors that terms need from the stored signals."""
 
-    def __init__(self, evidence: Evidence, processor: Processor, needs: frozenset[str]) -> None:
+    def __init__(self, signals: Signals, processor: Processor, needs: frozenset[str]) -> None:
         """Prepares the map between the two vocabularies, and the student's image tokens.
 
         Args:
-            evidence: The stored signals.
+            signals: The stored signals.
             processor: The student's.
             needs: The needs of the terms.
 
         Raises:
             UserError: The order of the student's image tokens is not known, but its attention is needed.
         """
-        self._evidence = evidence
+        self._signals = signals
         self._needs = needs
         self._boxes = TokenBoxes(processor) if "attention" in needs else None
         self._processor = processor
@@ -74,7 +74,7 @@ class Joiner:
 
     def __call__(self, pair_ids: Sequence[str], rows: Sequence[LabelledRow]) -> dict[str, torch.Tensor]:
         """The tensors of a batch of these pairs besides the model's inputs; see `_passes.py`."""
-        weights = [self._evidence.weights.get(pair_id, 1.0) for pair_id in pair_ids]
+        weights = [self._signals.weights.get(pair_id, 1.0) for pair_id in pair_ids]
         found = {"weight": torch.tensor(weights)}
         if "distribution" in self._needs:
             found |= _stacked([self._of(pair_id, row) for pair_id, row in zip(pair_ids, rows, strict=True)])
@@ -83,14 +83,14 @@ class Joiner:
         return found
 
     def _of(self, pair_id: str, row: LabelledRow) -> _TeacherLabels:
-        seen = self._evidence.observations.get(pair_id)
+        seen = self._signals.observations.get(pair_id)
         return _told(row, seen, self._tokens(row, seen)) if seen else _nothing(len(row.ends))
 
     def _tokens(self, row: LabelledRow, seen: Observation) -> torch.Tensor:
         """The student's id of each of the teacher's tokens; empty if the teacher's tokens are not known."""
         if self._map is None:
             ends = int(seen.ids[-1]), row.encoded.per_token["labels"][-1]
-            self._map = _map_of_tokens(self._evidence, self._processor, ends)
+            self._map = _map_of_tokens(self._signals, self._processor, ends)
         return self._map
 
     def _maps(self, pair_ids: Sequence[str], rows: Sequence[LabelledRow], boxes: TokenBoxes) -> dict[str, torch.Tensor]:
@@ -102,17 +102,17 @@ class Joiner:
         for i, (pair_id, each) in enumerate(zip(pair_ids, placed, strict=True)):
             tokens[i, : len(each.positions)] = each.positions
             shares[i, : len(each.positions)] = spread_over_cells(each.boxes)
-            seen = self._evidence.observations.get(pair_id)
+            seen = self._signals.observations.get(pair_id)
             if seen is not None and len(seen.places):
                 places[i] = seen.places
         arrays = {"image_tokens": tokens, "spread": shares, "places": places}
         return {key: torch.from_numpy(array) for key, array in arrays.items()}
 
 
-def _map_of_tokens(evidence: Evidence, processor: Processor, ends: tuple[int, int]) -> torch.Tensor:
-    if evidence.open_teacher is None:
+def _map_of_tokens(signals: Signals, processor: Processor, ends: tuple[int, int]) -> torch.Tensor:
+    if signals.open_teacher is None:
         return torch.zeros(0, dtype=torch.long)
-    teacher: Any = evidence.open_teacher().tokenizer
+    teacher: Any = signals.open_teacher().tokenizer
     student: Any = processor.tokenizer
     if teacher.get_vocab() == student.get_vocab() and ends[0] == ends[1]:
         return torch.arange(1 + max(student.get_vocab().values()))
@@ -138,12 +138,12 @@ def _told(row: LabelledRow, seen: Observation, tokens: torch.Tensor) -> _Teacher
             for mine, theirs in zip(vars(known.top).values(), vars(translation).values(), strict=True):
                 mine[group.student[0]] = theirs[0]
     other = [group for group, found in zip(groups, alike, strict=True) if not found]
-    evidence = group_evidence(torch.from_numpy(seen.logprobs), member_table([group.teacher for group in other]))
-    return known._replace(groups=member_table([group.student for group in other]), group_logprobs=evidence)
+    grouped = teacher_group_logprobs(torch.from_numpy(seen.logprobs), member_table([group.teacher for group in other]))
+    return known._replace(groups=member_table([group.student for group in other]), group_logprobs=grouped)
 
 
 def _nothing(tokens: int, top: int = 1) -> _TeacherLabels:
-    """No evidence, which costs nothing."""
+    """No signals, which costs nothing."""
     unlisted = TopTokens(
         torch.full((tokens, top), -1), torch.full((tokens, top), -torch.inf), torch.full((tokens,), -torch.inf)
     )

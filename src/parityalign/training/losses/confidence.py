@@ -35,11 +35,11 @@ def losses(passes: Passes, divergence: str = "forward") -> torch.Tensor:
         divergence: One of `DIVERGENCES`.
     """
     batch, compared = passes.batch, DIVERGENCES[divergence]
-    evidence = TopTokens(batch["top_ids"], batch["top_logprobs"], batch["tail"])
+    teacher = TopTokens(batch["top_ids"], batch["top_logprobs"], batch["tail"])
 
     def loss_of(logits: torch.Tensor, place: slice) -> torch.Tensor:
         shared = logits.shape[-1]  # ids that the student lacks were left out when the batch was made
-        known = token_divergence(logits, evidence[place], shared=shared, divergence=compared)
+        known = token_divergence(logits, teacher[place], shared=shared, divergence=compared)
         own = class_logprobs(logits, passes.labels[place, None], shared)
         return torch.cat([known[:, None], own], dim=1)
 
