@@ -138,7 +138,7 @@ def asked(example):
     return Request(example.image, example.prompt)
 
 
-@pytest.mark.check("a batch of one writes what a batch of eight writes")
+@pytest.mark.check("a batch of one gives the same replies as a batch of eight")
 def test_a_batch_of_one_writes_what_a_batch_of_eight_writes(model, examples):
     requests = [asked(example) for example in examples]
     together = model.generate(requests, Decoding(10))
@@ -192,7 +192,7 @@ def test_the_prompt_is_the_same_in_training_in_inference_and_in_transformers(fol
         assert row["input_ids"][row["labels"] == -100].tolist() == expected
 
 
-@pytest.mark.check("log-probabilities in training are those of decoding")
+@pytest.mark.check("log-probabilities in training equal those of decoding")
 @pytest.mark.parametrize("cache", [False, True], ids=["no cache", "cache"])
 def test_an_answer_is_as_likely_in_training_as_in_decoding(folder, model, rows, examples, cache):
     prompter = Prompter(open_processor(folder))
@@ -218,7 +218,7 @@ def test_an_answer_is_as_likely_in_training_as_in_decoding(folder, model, rows, 
         torch.testing.assert_close(found, expected, **CLOSE)
 
 
-@pytest.mark.check("each row sees its own picture and no other")
+@pytest.mark.check("each row sees only its own picture")
 def test_each_row_sees_its_own_picture_and_no_other(model, rows, examples, tmp_path):
     Image.new("RGB", SIZES[0], "grey").save(tmp_path / "blank.png")
     one, other, third = examples[:3]
@@ -232,7 +232,7 @@ def test_each_row_sees_its_own_picture_and_no_other(model, rows, examples, tmp_p
     torch.testing.assert_close(log_probs(model._model, rows([third, one]))[1], pair[0], **CLOSE)
 
 
-@pytest.mark.check("saved, opened again and with an adapter merged it says the same")
+@pytest.mark.check("saved, loaded again and with a merged adapter it gives the same replies")
 def test_saving_and_merging_keep_what_the_student_says(folder, rows, examples, tmp_path):
     batch = rows(examples[:3])
     before = logits(open_student(folder), batch)
@@ -249,7 +249,7 @@ def test_saving_and_merging_keep_what_the_student_says(folder, rows, examples, t
     torch.testing.assert_close(logits(open_student(str(tmp_path / "merged")), batch), after, **CLOSE)
 
 
-@pytest.mark.check("a limit on pixels is kept and takes fewer tokens")
+@pytest.mark.check("a limit of pixels is respected and saves tokens")
 def test_a_limit_on_pixels_is_kept(folder, family, examples, record_property):
     image = read_image(examples[3].image)
     whole = Prompter(open_processor(folder)).encode(image, "what")
