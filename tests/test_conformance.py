@@ -221,7 +221,7 @@ def test_an_answer_is_as_likely_in_training_as_in_decoding(folder, model, rows, 
         torch.testing.assert_close(found, expected, **CLOSE)
 
 
-@pytest.mark.check("each row sees its own picture and no other")
+@pytest.mark.check("each row sees only its own picture")
 def test_each_row_sees_its_own_picture_and_no_other(model, rows, examples, tmp_path):
     Image.new("RGB", SIZES[0], "grey").save(tmp_path / "blank.png")
     one, other, third = examples[:3]
@@ -253,7 +253,7 @@ def test_saving_and_merging_keep_what_the_student_says(folder, rows, examples, t
     torch.testing.assert_close(logits(open_student(str(tmp_path / "merged")), batch), after, **CLOSE)
 
 
-@pytest.mark.check("a limit on pixels is kept and takes fewer tokens")
+@pytest.mark.check("a limit of pixels is respected and saves tokens")
 def test_a_limit_on_pixels_is_kept(folder, family, examples, record_property):
     image = read_image(examples[3].image)
     whole = Prompter(open_processor(folder)).encode(image, "what")
