@@ -41,7 +41,7 @@ class _TeacherLabels(NamedTuple):
     """What the teacher's observation says of a student's answer."""
 
     top: TopTokens
-    """The teacher's evidence for each of the student's tokens."""
+    """The teacher's signals for each of the student's tokens."""
     groups: torch.Tensor
     """(groups, longest) indices of the student's tokens."""
     group_logprobs: torch.Tensor
