@@ -317,7 +317,7 @@ def test_a_language_model_without_eyes_is_refused(tmp_path):
     shutil.rmtree(tmp_path / "text", ignore_errors=True)
     LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2)).save_pretrained(tmp_path / "text")
     shutil.copy(tmp_path / "text" / "config.json", folder)
-    with pytest.raises(UserError, match="no vision-language model"):
+    with pytest.raises(UserError, match="is not a vision-language model"):
         hf.load(str(folder))
 
 

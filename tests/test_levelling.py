@@ -25,14 +25,14 @@ def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, m
     config = configure(project, level={"objective": {"answer": 1, term: 1}})
     said = refusal("run", config)
     assert f"has the term '{term}', but the teacher fake:" in said
-    assert "showed nothing for it on any pair" in said
+    assert "has no signals for it on any pair" in said
     assert (project / "runs" / "a" / "discrepancy" / "manifest.json").exists()
 
 
 @pytest.mark.slow
 def test_of_the_discrepancy_objective_what_the_teacher_shows_nothing_for_is_left_out_and_told(project, trainable):
     said = done("run", configure(project, level={"objective": "discrepancy"}))
-    note = "Without confidence and reasoning: the teacher shows nothing for it on any pair."
+    note = "Without confidence and reasoning: the teacher has no signals for it on any pair."
     assert json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["note"] == note
     assert note in said
     assert note in (project / "runs" / "a" / "report.html").read_text()

@@ -404,7 +404,7 @@ def test_offline_no_source_on_the_hub_is_opened_and_that_is_said(pool, monkeypat
     (mixed,) = [line for line in said if line.startswith("textvqa: ")]
     assert "hf:someone/photos:train not read" in mixed and "--offline" in mixed and "none was opened" not in mixed
     (alone,) = [line for line in said if line.startswith("okvqa: ")]
-    assert "hf:someone/more not looked at" in alone and "1024x768 pixels, since none was opened" in alone
+    assert "hf:someone/more not read (--offline)" in alone and "1024x768 pixels, since none was opened" in alone
     said = projected(config, PlanOptions(SamplingOptions(images=60), device="l4", benchmark=False)).assumed
     assert set(asked) == {"someone/photos:train", "someone/more"}
     assert not [line for line in said if "--offline" in line]
@@ -416,7 +416,7 @@ def test_offline_a_folder_in_the_form_of_the_hub_is_opened_all_the_same(pool):
     parquet.write_table(pyarrow.Table.from_pylist([{"image": row}] * 3), pool / "copy" / "train-0.parquet")
     config = load_config(configured(pool, tasks={"textvqa": {"images": "hf:./copy:train"}}))
     said = projected(config, PlanOptions(SamplingOptions(images=3, offline=True), device="l4", benchmark=False)).assumed
-    assert not [line for line in said if "not looked at" in line or "none was opened" in line]
+    assert not [line for line in said if "not read" in line or "none was opened" in line]
 
 
 def test_where_nobody_knows_how_many_images_there_are_the_user_says_it(pool, monkeypatch):

@@ -41,7 +41,7 @@ def note_left_out(run: StageRun, artifact: Artifact, settings: LevelSettings) ->
     """Has the artifact's manifest say which terms of `objective: discrepancy` the teacher shows nothing for."""
     lacking = _lacking(run, settings)
     if lacking:
-        artifact.note(f"Without {' and '.join(lacking)}: the teacher shows nothing for it on any pair.")
+        artifact.note(f"Without {' and '.join(lacking)}: the teacher has no signals for it on any pair.")
 
 
 def _lacking(run: StageRun, settings: LevelSettings) -> list[str]:

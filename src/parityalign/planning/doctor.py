@@ -121,7 +121,7 @@ def doctor_lines(here: Machine, checks: list[ModelCheck]) -> Iterator[str]:
     gpus = [f"{gpu['name']} ({_size(gpu['memory'])}, bfloat16 {_yes(gpu['bfloat16'])})" for gpu in here.gpus]
     yield f"machine: {here.cores} cores, {_size(here.memory)} of memory, {', '.join(gpus) or 'no GPU'}"
     yield "packages: " + ", ".join(f"{name} {found or 'none'}" for name, found in here.packages.items())
-    yield f"hub: {here.hub} is {'in' if here.hub_reachable else 'out of'} reach; cache: {here.cache}"
+    yield f"hub: {here.hub} is {'reachable' if here.hub_reachable else 'not reachable'}; cache: {here.cache}"
     for check in checks:
         yield f"{check.role}: {check.model}"
         yield from (f"  {line}" for line in _told(check))

@@ -214,7 +214,7 @@ def _assumed(
         said.extend(f"{role}: {how}" for how in {sizes.assumed for sizes in each.prompt_sizes.values()} if how)
         if each.throughput:
             said.append(
-                f"{role}: seconds a request as measured on {each.throughput.requests} requests of each kind here"
+                f"{role}: seconds per request as measured on {each.throughput.requests} requests of each kind here"
             )
     said.append(_of_device(where))
     said.append("the hours do not include decoding pictures, intake, loading models and the report")

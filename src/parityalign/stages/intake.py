@@ -213,7 +213,7 @@ def _finish(artifact: Artifact, pools: Mapping[str, Sequence[Source]], guard: st
         outcomes[rejected.task][rejected.reason] += 1
     _refuse_without_images(pools, outcomes)
     total = sum(outcomes.values(), Counter[str]())
-    artifact.note(f"overlap guard: {guard}; {total[IN_TEST_SPLIT]:,} of {total.total():,} images left their pool")
+    artifact.note(f"overlap guard: {guard}; {total[IN_TEST_SPLIT]:,} of {total.total():,} images were dropped")
     artifact.finish(total, by_task={task: dict(counts) for task, counts in outcomes.items()}, noted=dict(noted))
 
 

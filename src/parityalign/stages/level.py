@@ -80,7 +80,7 @@ def level_on_gaps(
     gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for _, verdict in judged)
     counts = {"gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
     if not choice.training:
-        artifact.note("Nothing to train on: the student is left as it is.")
+        artifact.note("Nothing to train on: the student is unchanged.")
         artifact.finish(counts, outcome=NO_GAPS)
         return
     result = leveller(choice.training, choice.held_out, artifact.path)
@@ -88,7 +88,7 @@ def level_on_gaps(
     rows = result.micro_batch_size
     if rows is not None:
         artifact.note(
-            f"Memory ran out, so the {settings.batch_size} pairs of a step went through the student {rows} at a time."
+            f"Memory ran out, so each step of {settings.batch_size} pairs was split into micro-batches of {rows}."
         )
     artifact.finish(counts, outcome=LEVELLED, training_by_task=by_task, result=dict(vars(result)))
 
