@@ -211,6 +211,7 @@ def test_the_export_writes_the_gaps_of_a_run_that_has_a_stage_more(whole, tmp_pa
     assert all(Path(image).is_file() for *_, image in rows)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_up_to_date_and_a_filter_less_touches_only_what_follows_it(learning, tmp_path):
     done("run", begin(tmp_path))
     assert "done" not in done("run", tmp_path / "run.yaml")
@@ -226,6 +227,7 @@ def test_the_plan_counts_the_cards_and_has_a_row_for_the_stage(tmp_path):
     assert (asked["requests"], asked["reply_tokens"]) == (8, 40)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_the_stage_has_a_command_and_those_after_it_ask_for_it(tmp_path):
     run = pa.open_run(begin(tmp_path), progress=mute).upto("annotate")
