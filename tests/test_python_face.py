@@ -84,7 +84,7 @@ def test_what_a_run_has_not_come_to_yet_is_said_with_what_to_do(project):
     run = pa.open_run(project / "run.yaml", progress=mute)
     with pytest.raises(pa.UserError, match=r"has no gaps yet: call upto\('identify'\)"):
         run.gaps  # noqa: B018 - it is the reading that is refused
-    with pytest.raises(pa.UserError, match="has no stage 'identfy'; it has intake, annotate, identify"):
+    with pytest.raises(pa.UserError, match="has no stage 'identfy'. Did you mean identify.* Known: intake, annotate"):
         run.upto("identfy")
 
 

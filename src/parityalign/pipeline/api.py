@@ -27,6 +27,7 @@ from parityalign.core import (
     UserError,
     Verdict,
     content_id,
+    did_you_mean,
     missing_package,
     read_manifest,
 )
@@ -141,9 +142,9 @@ class OpenRun:
         Raises:
             UserError: There is no such stage, or the run cannot be done; what was computed is kept.
         """
-        known = [each.asked_by for each in stages_of(with_asked(self.config, stage))]
+        known = list(dict.fromkeys(each.asked_by for each in stages_of(with_asked(self.config, stage))))
         if stage is not None and stage not in known:
-            raise UserError(f"the run {self.path} has no stage {stage!r}; it has {', '.join(dict.fromkeys(known))}")
+            raise UserError(f"the run {self.path} has no stage {stage!r}. {did_you_mean(stage, known)}")
 
         def work(run: Run) -> None:
             for _ in align(run, upto=stage):
