@@ -120,7 +120,7 @@ def named(node: ast.Import | ast.ImportFrom) -> list[str]:
 
 def test_the_top_level_holds_packages_alone():
     files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
-    assert files == {"__init__.py", "__init__.pyi", "__main__.py", "py.typed"}
+    assert files == {"__init__.py", "__main__.py", "py.typed"}
 
 
 def tool(name: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:

@@ -7,8 +7,29 @@ run.upto("identify")
 run.gaps, run.to_pandas("gaps")
 """
 
+from typing import TYPE_CHECKING
+
 import lazy_loader
+
+if TYPE_CHECKING:
+    from parityalign import metrics as metrics
+    from parityalign.core import Judged as Judged
+    from parityalign.core import Pair as Pair
+    from parityalign.core import Scores as Scores
+    from parityalign.core import UserError as UserError
+    from parityalign.core import Verdict as Verdict
+    from parityalign.core import VerdictKind as VerdictKind
+    from parityalign.pipeline import OpenRun as OpenRun
+    from parityalign.pipeline import identify as identify
+    from parityalign.pipeline import open_run as open_run
 
 __version__ = "0.2.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    ["metrics"],
+    {
+        "core": ["Judged", "Pair", "Scores", "UserError", "Verdict", "VerdictKind"],
+        "pipeline": ["OpenRun", "identify", "open_run"],
+    },
+)
