@@ -29,7 +29,6 @@ from parityalign.core import (
     input_digest,
 )
 from parityalign.data import keep_split, kept_left_out, kept_questions, open_source, split_state
-from parityalign.metrics import find_metric as find_metric
 from parityalign.pipeline.level import leveller
 from parityalign.pipeline.objective import note_left_out
 from parityalign.pipeline.run_models import RunModels

@@ -82,7 +82,7 @@ def _misfit(name: str, stage: Stage, stages: Sequence[Stage]) -> str:
     if stage.artifact in [each.artifact for each in stages]:
         return f"it makes {stage.artifact!r}, which another stage makes already"
     if unknown := [part for part in stage.settings if not _is_setting(part)]:
-        return f"it hangs on the setting {unknown[0]!r}, which a run does not have"
+        return f"it depends on the setting {unknown[0]!r}, which a run does not have"
     return ""
 
 
