@@ -208,7 +208,7 @@ BROKEN_BESIDE = [
         "STAGE = stage(settings=('odd.size',))",
         "it depends on the setting 'odd.size', which a run does not have",
     ),
-    ("stages", "STAGE = stage(settings=('level.size',))", "it depends on the setting 'level.size', which a run does not"),
+    ("stages", "STAGE = stage(settings=('level.size',))", "it depends on the setting 'level.size', which a run"),
     ("exports", "OF = ('pairs',)", "has to define EXPORT, a parityalign.core.ExportFormat, and does not"),
     ("exports", "EXPORT = ExportFormat(None, ('pairs',))", "write has to be a function (run, folder), and is None"),
     (
