@@ -22,7 +22,7 @@ import parityalign
 from makers import speckle
 from parityalign.cli.app import app
 from parityalign.config import RunConfig, read_config
-from parityalign.core.registry import ROOMS
+from parityalign.core.registry import GROUPS
 from projects import configure, done, make_project
 
 ROOT = Path(__file__).parent.parent
@@ -38,8 +38,8 @@ COMPILED_ONLY = re.compile(r"<!-- compiled only: .+ -->\s*$")
 """Stands before a block of Python that needs the hub, a GPU or a server, and says which."""
 PACKAGE = ROOT / "src" / "parityalign"
 FOLDERS = ("src", "tests", "docs", "examples", "recipes", "benchmarks", "tools")
-GROUPS = {f"parityalign.{room}" for room in ROOMS}
-"""Of entry points."""
+OFFERED = {f"parityalign.{group}" for group in GROUPS}
+"""The groups of entry points."""
 LEAST = {"run": "runs/a", "teacher": "fake:t.json", "student": "fake:s.json", "tasks": {"textvqa": {"images": "pool"}}}
 """What a fragment of a RUN.yaml is completed with."""
 
@@ -284,7 +284,7 @@ def missing_things(document: Path) -> Iterator[str]:
         path = span.removesuffix("/NAME.py")  # stands for a file that a reader may add there
         if is_file and not any((root / path).exists() for root in (ROOT, PACKAGE)):
             yield span
-        if re.fullmatch(r"parityalign(\.[a-z_]+)+", span) and span not in GROUPS and not is_there(span):
+        if re.fullmatch(r"parityalign(\.[a-z_]+)+", span) and span not in OFFERED and not is_there(span):
             yield span
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 import parityalign as pa
 from makers import mute
 from parityalign.core import LevelResult, Score
-from parityalign.core.registry import ROOMS, part_names
+from parityalign.core.registry import GROUPS, part_names
 from parityalign.pipeline import run as run_module
 from parityalign.stages import PlannedRequests, Stage, _list
 from parityalign.stages.judging import judge_of
@@ -40,7 +40,7 @@ PARTS = {
 }
 LIGHT = f"""
 import importlib, sys
-for name in {[name for room, name in PARTS.items() if room != "losses"]}:
+for name in {[name for group, name in PARTS.items() if group != "losses"]}:
     importlib.import_module("parityalign_guest." + name)
 sys.exit("torch" in sys.modules)
 """
@@ -148,10 +148,10 @@ def console(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_package_offers_one_part_of_each_kind():
-    assert {*PARTS} == {*ROOMS}
-    assert all(name in part_names(room) for room, name in PARTS.items())
+    assert {*PARTS} == {*GROUPS}
+    assert all(name in part_names(group) for group, name in PARTS.items())
     offered = {(entry.group, entry.name) for entry in distribution("parityalign-guest").entry_points}
-    assert offered == {(f"parityalign.{room}", name) for room, name in PARTS.items()}
+    assert offered == {(f"parityalign.{group}", name) for group, name in PARTS.items()}
 
 
 def test_no_part_but_the_term_of_the_loss_brings_torch_along():

@@ -6,7 +6,7 @@ import pytest
 
 from parityalign.config import IdentifySettings, RunConfig, TaskData
 from parityalign.core import Metric, Skill, UserError, has_part, load_part, part_names
-from parityalign.core.registry import ROOMS
+from parityalign.core.registry import GROUPS
 from parityalign.metrics import find_metric
 from parityalign.planning.sampling import SamplingOptions, sample
 from parityalign.stages.judging import Given, judge_of
@@ -76,15 +76,15 @@ BROKEN = [
 
 @pytest.fixture
 def offer(tmp_path, monkeypatch):
-    """Installs a package `foreign` that offers parts: {room: {name: the text of its module}}."""
+    """Installs a package `foreign` that offers parts: {group: {name: the text of its module}}."""
 
     def install(parts) -> None:
         lines = []
-        for room, modules in parts.items():
-            lines.append(f"[parityalign.{room}]")
+        for group, modules in parts.items():
+            lines.append(f"[parityalign.{group}]")
             for name, text in modules.items():
-                (tmp_path / f"{tmp_path.name}_{room}_{name}.py").write_text(textwrap.dedent(text))
-                lines.append(f"{name} = {tmp_path.name}_{room}_{name}")
+                (tmp_path / f"{tmp_path.name}_{group}_{name}.py").write_text(textwrap.dedent(text))
+                lines.append(f"{name} = {tmp_path.name}_{group}_{name}")
         info = tmp_path / "foreign-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
@@ -101,8 +101,8 @@ def configured(**task) -> RunConfig:
 
 def test_parts_of_another_package_are_listed_and_found_like_our_own(offer):
     offer(GOOD)
-    for room, modules in GOOD.items():
-        assert {*modules} < {*part_names(room)}
+    for group, modules in GOOD.items():
+        assert {*modules} < {*part_names(group)}
     bones, atlas = load_task("bones"), load_task("atlas")
     assert bones.benchmark is None and atlas.benchmark.name == "atlas"
     assert bones.answer_prompt == atlas.answer_prompt == "{question} Say it."
@@ -138,10 +138,10 @@ def test_a_metric_may_say_how_it_is_used_on_a_single_answer():
     assert lax.on_pair("a", "b") == ("a", "b")
 
 
-@pytest.mark.parametrize(("room", "text", "told"), BROKEN)
-def test_a_broken_part_is_one_error_with_its_package_its_name_and_what_was_expected(offer, room, text, told):
-    offer({room: {"odd": IMPORTS + text}})
-    kind = {"skills": "skill", "benchmarks": "benchmark", "metrics": "metric"}[room]
+@pytest.mark.parametrize(("group", "text", "told"), BROKEN)
+def test_a_broken_part_is_one_error_with_its_package_its_name_and_what_was_expected(offer, group, text, told):
+    offer({group: {"odd": IMPORTS + text}})
+    kind = {"skills": "skill", "benchmarks": "benchmark", "metrics": "metric"}[group]
     with pytest.raises(UserError) as refused:
         task_of("theirs", configured(**{kind: "odd"}).tasks["theirs"])
     message = str(refused.value)
@@ -202,6 +202,7 @@ BROKEN_BESIDE = [
     ("stages", "STAGE = stage(also_of=lambda config: ['pear'])", "is made of 'pear', which no stage before it makes"),
     ("stages", "STAGE = stage(after='verify')", "it follows 'verify', but the stages are intake, annotate"),
     ("stages", "STAGE = stage(artifact='pairs')", "it makes 'pairs', which another stage makes already"),
+    ("stages", "STAGE = stage(artifact='two words')", "the name of an artifact has no space"),
     ("stages", "STAGE = stage(name='even')", "it calls itself 'even', and its command is found by the name 'odd'"),
     (
         "stages",
@@ -229,23 +230,23 @@ BROKEN_BESIDE = [
 ]
 
 
-def naming(project, room: str, text: str):
-    """What the command line is told where a run has the part `odd` of a room."""
+def naming(project, group: str, text: str):
+    """What the command line is told where a run has the part `odd` of a group."""
     changes = {
         "sources": {"tasks": {"textvqa": {"images": "odd:3" if "by_name" in text else "odd:teacher.json"}}},
         "filters": {"filters": ["odd"]},
         "stages": {"stages": ["odd"]},
         "exports": {},
-    }[room]
+    }[group]
     run = configure(project, **changes)
-    return ("export", project, "--format", "odd") if room == "exports" else ("run", run)
+    return ("export", project, "--format", "odd") if group == "exports" else ("run", run)
 
 
-@pytest.mark.parametrize(("room", "text", "told"), BROKEN_BESIDE)
-def test_a_broken_part_beside_the_tasks_is_one_error_before_anything_is_asked(offer, project, room, text, told):
-    offer({room: {"odd": BESIDE + text}})
-    message = refusal(*naming(project, room, text))
-    assert message.startswith(f"parityalign: the {ROOMS[room].word} 'odd' (module ")
+@pytest.mark.parametrize(("group", "text", "told"), BROKEN_BESIDE)
+def test_a_broken_part_beside_the_tasks_is_one_error_before_anything_is_asked(offer, project, group, text, told):
+    offer({group: {"odd": BESIDE + text}})
+    message = refusal(*naming(project, group, text))
+    assert message.startswith(f"parityalign: the {GROUPS[group].word} 'odd' (module ")
     assert "_odd of the package foreign) " in message and told in message
     assert not (project / "runs" / "a" / "pairs").exists()
 

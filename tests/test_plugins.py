@@ -10,9 +10,9 @@ from parityalign.tasks import load_task
 TASKS = ["chartqa", "okvqa", "stvqa", "textvqa"]
 
 
-@pytest.mark.parametrize("room", ["skills", "benchmarks"])
-def test_the_four_tasks_of_the_paper_are_both_skills_and_benchmarks(room):
-    assert set(TASKS) <= set(registry.part_names(room))
+@pytest.mark.parametrize("group", ["skills", "benchmarks"])
+def test_the_four_tasks_of_the_paper_are_both_skills_and_benchmarks(group):
+    assert set(TASKS) <= set(registry.part_names(group))
 
 
 @pytest.mark.parametrize("name", [*TASKS, "vqa"])
@@ -24,8 +24,8 @@ def test_each_skill_and_each_benchmark_is_a_module_that_defines_it(name):
 
 
 def test_helper_modules_are_no_parts():
-    for room in ("skills", "benchmarks", "metrics", "backends", "losses"):
-        assert not [name for name in registry.part_names(room) if name.startswith("_")]
+    for group in ("skills", "benchmarks", "metrics", "backends", "losses"):
+        assert not [name for name in registry.part_names(group) if name.startswith("_")]
 
 
 def test_an_unknown_task_is_answered_with_the_near_ones_and_all():

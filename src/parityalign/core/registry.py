@@ -1,7 +1,7 @@
 """Finds a plug-in by its file name, or by the entry point of another package; there is no table to edit.
 
-A plug-in ("part") is a module NAME.py in one of the packages of `ROOMS` (names that begin with an underscore are
-helpers), or an entry point NAME in the group `parityalign.ROOM`. Nothing is imported before it is used.
+A plug-in ("part") is a module NAME.py in one of the packages of `GROUPS` (names that begin with an underscore are
+helpers), or an entry point NAME in the group `parityalign.GROUP`. Nothing is imported before it is used.
 """
 
 import ast
@@ -35,7 +35,7 @@ _BROKEN = (ImportError, AttributeError, NameError, SyntaxError, TypeError, Value
 """Errors of importing another package's module that are reported as a message, not as a traceback."""
 
 
-class Room(NamedTuple):
+class Group(NamedTuple):
     """A kind of plug-in."""
 
     package: str
@@ -46,30 +46,30 @@ class Room(NamedTuple):
     """The name under which its module defines what `load_part` returns."""
 
 
-ROOMS: Mapping[str, Room] = MappingProxyType(
+GROUPS: Mapping[str, Group] = MappingProxyType(
     {
-        "skills": Room("tasks.skills", "skill", "SKILL"),
-        "benchmarks": Room("tasks.benchmarks", "benchmark", "BENCHMARK"),
-        "metrics": Room("metrics", "metric", "METRIC"),
-        "backends": Room("models.backends", "kind of model", "BACKEND"),
-        "losses": Room("training.losses", "term of the loss", "losses"),
-        "exports": Room("export.formats", "export format", "EXPORT"),
-        "sources": Room("data.sources", "kind of image source", "SOURCE"),
-        "stages": Room("", "stage of another package", "STAGE"),
-        "filters": Room("", "filter of pairs", "FILTER"),
+        "skills": Group("tasks.skills", "skill", "SKILL"),
+        "benchmarks": Group("tasks.benchmarks", "benchmark", "BENCHMARK"),
+        "metrics": Group("metrics", "metric", "METRIC"),
+        "backends": Group("models.backends", "kind of model", "BACKEND"),
+        "losses": Group("training.losses", "term of the loss", "losses"),
+        "exports": Group("export.formats", "export format", "EXPORT"),
+        "sources": Group("data.sources", "kind of image source", "SOURCE"),
+        "stages": Group("", "stage of another package", "STAGE"),
+        "filters": Group("", "filter of pairs", "FILTER"),
     }
 )
 
 
-def part_names(room: str) -> list[str]:
-    """The names of all plug-ins of a room, sorted; imports none of them."""
-    foreign = (entry.name for entry in entry_points(group=f"parityalign.{room}"))
-    return sorted({*_own(room), *foreign})
+def part_names(group: str) -> list[str]:
+    """The names of all plug-ins of a group, sorted; imports none of them."""
+    foreign = (entry.name for entry in entry_points(group=f"parityalign.{group}"))
+    return sorted({*_own(group), *foreign})
 
 
-def has_part(room: str, name: str) -> bool:
-    """Whether a room has the plug-in `name`; imports nothing."""
-    return name in _own(room) or bool(entry_points(group=f"parityalign.{room}", name=name))
+def has_part(group: str, name: str) -> bool:
+    """Whether a group has the plug-in `name`; imports nothing."""
+    return name in _own(group) or bool(entry_points(group=f"parityalign.{group}", name=name))
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
@@ -79,53 +79,53 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f"{guess}Known: {', '.join(known) or 'none'}."
 
 
-def known_part(room: str) -> Callable[[str], str]:
-    """A validator for settings: the room has a plug-in of the given name, else it raises ValueError."""
+def known_part(group: str) -> Callable[[str], str]:
+    """A validator for settings: the group has a plug-in of the given name, else it raises ValueError."""
 
     def check(name: str) -> str:
-        if not has_part(room, name):
-            raise ValueError(_unknown(room, name))
+        if not has_part(group, name):
+            raise ValueError(_unknown(group, name))
         return name
 
     return check
 
 
-def find_part(room: str, name: str) -> ModuleType:
-    """Imports the plug-in `name` of a room.
+def find_part(group: str, name: str) -> ModuleType:
+    """Imports the plug-in `name` of a group.
 
     Raises:
         UserError: There is no such plug-in, a package that it needs is not installed, or another package's cannot be
             imported.
     """
-    if not has_part(room, name):
-        raise UserError(_unknown(room, name))
-    entry = _entry(room, name)
+    if not has_part(group, name):
+        raise UserError(_unknown(group, name))
+    entry = _entry(group, name)
     try:
-        return importlib.import_module(_module_of(room, name))
+        return importlib.import_module(_module_of(group, name))
     except _BROKEN as problem:
         package = (problem.name or "").partition(".")[0] if isinstance(problem, ModuleNotFoundError) else ""
         if package not in ("", "parityalign"):
-            raise missing_package(f"the {ROOMS[room].word} {name!r}", package, package) from problem
+            raise missing_package(f"the {GROUPS[group].word} {name!r}", package, package) from problem
         if entry is None:
             raise
-        raise _unusable(room, name, f"cannot be imported: {type(problem).__name__}: {problem}") from problem
+        raise _unusable(group, name, f"cannot be imported: {type(problem).__name__}: {problem}") from problem
 
 
-def load_part(room: str, name: str, kind: type[T]) -> T:
+def load_part(group: str, name: str, kind: type[T]) -> T:
     """The object that the module of a plug-in defines.
 
     Raises:
         UserError: There is no such plug-in, or its module defines something else or something that cannot be used; the
             message names its package and what was expected.
     """
-    expected = ROOMS[room].defines
-    found = getattr(find_part(room, name), expected, None)
+    expected = GROUPS[group].defines
+    found = getattr(find_part(group, name), expected, None)
     if not isinstance(found, kind):
         instead = "does not" if found is None else f"defines it as {found!r}"
-        raise _unusable(room, name, f"has to define {expected}, a {_public_name(kind)}, and {instead}")
+        raise _unusable(group, name, f"has to define {expected}, a {_public_name(kind)}, and {instead}")
     lacking = found.lacking() if isinstance(found, Checked) else ""
     if lacking:
-        raise _unusable(room, name, f"cannot be used: {lacking}")
+        raise _unusable(group, name, f"cannot be used: {lacking}")
     return found
 
 
@@ -152,52 +152,52 @@ def fault_of_function(name: str, found: object, *arguments: str) -> str:
     return ""
 
 
-def declared(room: str, name: str, attribute: str) -> object:
+def declared(group: str, name: str, attribute: str) -> object:
     """A literal that the module of a plug-in defines, read from its source: nothing is imported.
 
     Args:
-        room: The kind of plug-in.
+        group: The kind of plug-in.
         name: An existing plug-in.
         attribute: A name that the module may assign a literal or `frozenset({...})`; the result is None if it does not.
 
     Raises:
         UserError: The module has no source, or assigns something that is not a literal.
     """
-    statements = [each for each in _source(room, name).body if attribute in _bound(each)]
+    statements = [each for each in _source(group, name).body if attribute in _bound(each)]
     if not statements:
         return None
     try:
         return _literal(statements[-1])
     except (ValueError, TypeError) as problem:
         said = f"has {attribute} on line {statements[-1].lineno}, but that is not a literal, such as {{'a', 'b'}}"
-        raise UserError(f"{described(room, name)} {said}: it is read without importing the module.") from problem
+        raise UserError(f"{described(group, name)} {said}: it is read without importing the module.") from problem
 
 
-def described(room: str, name: str) -> str:
+def described(group: str, name: str) -> str:
     """A plug-in in a message: its kind, name, module and package."""
-    entry = _entry(room, name)
+    entry = _entry(group, name)
     package = entry.dist.name if entry and entry.dist else "parityalign"
-    return f"the {ROOMS[room].word} {name!r} (module {_module_of(room, name)} of the package {package})"
+    return f"the {GROUPS[group].word} {name!r} (module {_module_of(group, name)} of the package {package})"
 
 
-def _entry(room: str, name: str) -> EntryPoint | None:
+def _entry(group: str, name: str) -> EntryPoint | None:
     """The entry point of another package under the name; None for a plug-in that comes with parityalign."""
-    return None if name in _own(room) else next(iter(entry_points(group=f"parityalign.{room}", name=name)), None)
+    return None if name in _own(group) else next(iter(entry_points(group=f"parityalign.{group}", name=name)), None)
 
 
-def _module_of(room: str, name: str) -> str:
-    entry = _entry(room, name)
-    return entry.module if entry else f"parityalign.{ROOMS[room].package}.{name}"
+def _module_of(group: str, name: str) -> str:
+    entry = _entry(group, name)
+    return entry.module if entry else f"parityalign.{GROUPS[group].package}.{name}"
 
 
-def _source(room: str, name: str) -> ast.Module:
-    found = _spec(_module_of(room, name))
+def _source(group: str, name: str) -> ast.Module:
+    found = _spec(_module_of(group, name))
     if found is None or not found.has_location or not str(found.origin).endswith(".py"):
-        raise UserError(f"{described(room, name)} has no source file that could be read. Install its package again.")
+        raise UserError(f"{described(group, name)} has no source file that could be read. Install its package again.")
     try:
         return ast.parse(Path(str(found.origin)).read_bytes())
     except (OSError, SyntaxError, ValueError) as problem:
-        raise UserError(f"{described(room, name)} cannot be read: {problem}") from problem
+        raise UserError(f"{described(group, name)} cannot be read: {problem}") from problem
 
 
 def _spec(module: str) -> ModuleSpec | None:
@@ -239,8 +239,8 @@ def _value(node: ast.expr) -> object:
     return ast.literal_eval(node)
 
 
-def _unknown(room: str, name: str) -> str:
-    return f"there is no {ROOMS[room].word} {name!r}. {did_you_mean(name, part_names(room))}"
+def _unknown(group: str, name: str) -> str:
+    return f"there is no {GROUPS[group].word} {name!r}. {did_you_mean(name, part_names(group))}"
 
 
 def _public_name(kind: type) -> str:
@@ -249,12 +249,12 @@ def _public_name(kind: type) -> str:
     return f"{package}.{inner[0]}.{kind.__name__}" if package == "parityalign" else kind.__name__
 
 
-def _unusable(room: str, name: str, why: str) -> UserError:
-    return UserError(f"{described(room, name)} {why}")
+def _unusable(group: str, name: str, why: str) -> UserError:
+    return UserError(f"{described(group, name)} {why}")
 
 
-def _own(room: str) -> set[str]:
-    if not ROOMS[room].package:
+def _own(group: str) -> set[str]:
+    if not GROUPS[group].package:
         return set()
-    modules = pkgutil.iter_modules([str(_PACKAGE / ROOMS[room].package.replace(".", "/"))])
+    modules = pkgutil.iter_modules([str(_PACKAGE / GROUPS[group].package.replace(".", "/"))])
     return {module.name for module in modules if not (module.name.startswith("_") or module.ispkg)}

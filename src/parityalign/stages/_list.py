@@ -79,6 +79,8 @@ def _misfit(name: str, stage: Stage, stages: Sequence[Stage]) -> str:
         return "there is a stage of that name already"
     if stage.after not in known:
         return f"it follows {stage.after!r}, but the stages are {', '.join(known)}"
+    if " " in stage.artifact:
+        return f"it makes {stage.artifact!r}, and the name of an artifact has no space"
     if stage.artifact in [each.artifact for each in stages]:
         return f"it makes {stage.artifact!r}, which another stage makes already"
     if unknown := [part for part in stage.settings if not _is_setting(part)]:
