@@ -408,22 +408,8 @@ def with_parts_and_coverage():
     chartqa = {
         **SCORES["tasks"]["chartqa"],
         "subsets": {
-            "human": {
-                "n": 100,
-                "images": 100,
-                "before": {"score": 20.0},
-                "after": {"score": 30.0},
-                "teacher": {"score": 50.0},
-                "gain": {"score": 10.0},
-            },
-            "augmented": {
-                "n": 300,
-                "images": 300,
-                "before": {"score": 40.0},
-                "after": {"score": 44.0},
-                "teacher": {"score": 50.0},
-                "gain": {"score": 4.0},
-            },
+            "human": part(100, 20.0, 30.0),
+            "augmented": part(300, 40.0, 44.0),
         },
         "coverage": {"questions": 1410, "scored": 400, "not_scored": {"missing_image": 10, "over_limit": 1000}},
     }

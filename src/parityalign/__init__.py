@@ -1,10 +1,12 @@
 """Bring a small vision-language model to parity with a large one on your own images, without labels.
 
-import parityalign as pa
+    import parityalign as pa
 
-run = pa.open_run("RUN.yaml")
-run.upto("identify")
-run.gaps, run.to_pandas("gaps")
+    run = pa.open_run("RUN.yaml")
+    run.upto("identify")
+    run.gaps, run.to_pandas("gaps")
+
+docs/python.md has the rest.
 """
 
 from typing import TYPE_CHECKING

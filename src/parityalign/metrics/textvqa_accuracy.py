@@ -1,6 +1,7 @@
 """VQA accuracy with the EvalAI processor, which papers report on TextVQA.
 
-textvqa_accuracy("Two.", ["2", "2", "two", "3", ...])  ->  Score(0.9, "2", "3 of 10 references match")
+For example, a prediction "Two." of which 3 of 10 references are "2", "2" and "two" has
+`Score(0.9, "2", "3 of 10 references match")`.
 """
 
 from collections.abc import Sequence

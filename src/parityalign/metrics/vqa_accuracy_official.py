@@ -1,6 +1,6 @@
 """VQA accuracy by the official script of VQA v2 and OK-VQA.
 
-vqa_accuracy_official("Two.", ["2", "2", "two", "3"])  ->  Score(...)
+For example, `vqa_accuracy_official("Two.", ["2", "2", "two", "3"])` is `Score(0.75, "2", "3 of 4 references match")`.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,11 @@
 """The Python API: open a run, do its stages, and read its records and tables; or judge answers without a run.
 
-run = open_run("RUN.yaml")
-run.upto("identify")
-run.gaps, run.to_pandas("judged")
-run.upto().scores
+    run = open_run("RUN.yaml")
+    run.upto("identify")
+    run.gaps, run.to_pandas("judged")
+    run.upto().scores
+
+docs/python.md has the rest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
