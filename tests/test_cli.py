@@ -71,6 +71,7 @@ def test_a_finished_run_does_nothing_and_loads_no_model(project, trainable, monk
     assert {path: path.stat().st_mtime_ns for path in unlocked} == unlocked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "redone"),
     [

@@ -23,6 +23,8 @@ from parityalign.models.loading import open_model, open_processor
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.student import add_lora, open_student, save_student
 
+pytestmark = pytest.mark.slow  # every question is asked of every family
+
 SIZES = ((60, 60), (150, 50), (40, 110), (100, 90))
 QUESTIONS = ("what is the colour ?", "shape ?", "what is the shape of the red square é", "is the green square red?")
 ANSWERS = ("red", "a blue square", "42.5%", "é", "green", "7", "the answer", "red?")
@@ -138,7 +140,6 @@ def asked(example):
     return Request(example.image, example.prompt)
 
 
-@pytest.mark.slow
 @pytest.mark.check("a batch of one writes what a batch of eight writes")
 def test_a_batch_of_one_writes_what_a_batch_of_eight_writes(model, examples):
     requests = [asked(example) for example in examples]
@@ -148,7 +149,6 @@ def test_a_batch_of_one_writes_what_a_batch_of_eight_writes(model, examples):
     assert len({len(text.split()) for text in together}) > 1, "rows should end at different places"
 
 
-@pytest.mark.slow
 @pytest.mark.check("left padding for generating, right for training; it changes nothing")
 def test_padding_is_on_its_side_and_changes_nothing(model, rows, examples):
     for given in prompts_given(model, [asked(example) for example in examples]):
@@ -194,7 +194,6 @@ def test_the_prompt_is_the_same_in_training_in_inference_and_in_transformers(fol
         assert row["input_ids"][row["labels"] == -100].tolist() == expected
 
 
-@pytest.mark.slow
 @pytest.mark.check("log-probabilities in training are those of decoding")
 @pytest.mark.parametrize("cache", [False, True], ids=["no cache", "cache"])
 def test_an_answer_is_as_likely_in_training_as_in_decoding(folder, model, rows, examples, cache):
@@ -235,7 +234,6 @@ def test_each_row_sees_its_own_picture_and_no_other(model, rows, examples, tmp_p
     torch.testing.assert_close(log_probs(model._model, rows([third, one]))[1], pair[0], **CLOSE)
 
 
-@pytest.mark.slow
 @pytest.mark.check("saved, opened again and with an adapter merged it says the same")
 def test_saving_and_merging_keep_what_the_student_says(folder, rows, examples, tmp_path):
     batch = rows(examples[:3])
@@ -269,7 +267,6 @@ def test_a_limit_on_pixels_is_kept(folder, family, examples, record_property):
     assert len(hf.load(folder, loading).generate([asked(example) for example in examples], Decoding(2))) == 8
 
 
-@pytest.mark.slow
 @pytest.mark.check("plain transformers opens a saved student")
 def test_a_saved_student_opens_with_plain_transformers(folder, family, plain, rows, examples, record_property):
     said = json.loads((plain / family.name / "said.json").read_text())

@@ -59,6 +59,7 @@ def test_replies_are_those_of_transformers_own_loop_token_for_token(model, image
     assert model.generate(requests, decoding) == expected
 
 
+@pytest.mark.slow
 def test_a_family_whose_cache_cannot_be_cut_writes_the_same(model, images, monkeypatch):
     requests = [Request(image, prompt) for image in images for prompt in PROMPTS[:2]]
     expected = model.generate(requests, Decoding(TOKENS))

@@ -56,6 +56,7 @@ def test_a_seed_always_draws_the_same_picture(task):
     assert first.image.size == (SIDE, SIDE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", WORLDS)
 def test_a_question_has_one_answer_on_a_picture(task):
     for seed in range(300):

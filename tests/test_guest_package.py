@@ -25,6 +25,8 @@ from parityalign.stages.judging import judge_of
 from parityalign.tasks import task_of
 from projects import done, refusal
 
+pytestmark = pytest.mark.slow  # pip builds and installs a package
+
 ROOT = Path(__file__).parent.parent
 TUTORIAL = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PARTS = {
@@ -211,7 +213,6 @@ def test_the_export_writes_the_gaps_of_a_run_that_has_a_stage_more(whole, tmp_pa
     assert all(Path(image).is_file() for *_, image in rows)
 
 
-@pytest.mark.slow
 def test_a_finished_run_is_up_to_date_and_a_filter_less_touches_only_what_follows_it(learning, tmp_path):
     done("run", begin(tmp_path))
     assert "done" not in done("run", tmp_path / "run.yaml")
@@ -227,8 +228,6 @@ def test_the_plan_counts_the_cards_and_has_a_row_for_the_stage(tmp_path):
     assert (asked["requests"], asked["reply_tokens"]) == (8, 40)
 
 
-@pytest.mark.slow
-@pytest.mark.slow
 def test_the_stage_has_a_command_and_those_after_it_ask_for_it(tmp_path):
     run = pa.open_run(begin(tmp_path), progress=mute).upto("annotate")
     assert f"First: parityalign check_labels {run.path}" in refusal("identify", run.path)
@@ -343,7 +342,6 @@ def test_the_tutorial_leads_through_every_part():
     assert linked >= {*PARTS.values()}
 
 
-@pytest.mark.slow
 def test_the_run_of_the_tutorial_trains_a_student_with_the_guests_term(tmp_path):
     ((_, block),) = tutorial_blocks("yaml")
     said = yaml.safe_load(block)

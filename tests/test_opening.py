@@ -67,6 +67,7 @@ def refusal(call, *arguments, **named) -> str:
     return str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("each", families.FAMILIES, ids=lambda each: each.name)
 def test_a_processor_opens_for_pictures_alone_and_is_the_same_after_saving(written, tmp_path, each):
     folder = written(each)
