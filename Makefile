@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: setup demo demo-controls demo-objectives demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-loop bench-startup
-.PHONY: conformance conformance-torchvision test-newest
+.PHONY: conformance conformance-torchvision test-newest test-cases
 
 setup: .venv/set-up
 
@@ -42,6 +42,10 @@ test: setup
 # What takes under a minute: everything but the tests marked slow.
 test-fast: setup
 	$(PYTEST) $(SPREAD) -m 'not served and not slow'
+
+# Troubles from public reports and attacks of our own, each as a small input and a script; CASE=05-disk runs one.
+test-cases: setup
+	PARITYALIGN=$(CURDIR)/$(BIN)/parityalign tests/cases/run.sh $(CASE)
 
 # Models, training, losses, decoding and discrepancy on the GPU, which every other target hides; one process.
 test-gpu: setup
