@@ -13,6 +13,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from parityalign.engines.ledger import ANSWERS
 from PIL import Image
 
 from makers import content as content_of
@@ -27,7 +28,6 @@ from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.data.images import read_picture
 from parityalign.engines import attempts
-from parityalign.engines.ledger import ANSWERS
 from parityalign.engines.remote import PROBE, RemoteModel, Remotes
 from parityalign.models.backends._images import data_url
 from parityalign.models.backends._wire import retry_after

@@ -106,6 +106,7 @@ def as_yaml(config: RunConfig, folder: Path) -> str:
     """The complete configuration as the text of a YAML file in `folder`, with paths relative to it."""
     raw = config.model_dump(mode="json")
     raw["run"] = os.path.relpath(config.run, folder)
+    raw["answers"] = config.answers and os.path.relpath(config.answers, folder)
     for data in raw["tasks"].values():
         data["images"] = unlisted(tuple(relative_source(spec, folder) for spec in listed(data["images"])))
         if data["test"]:
@@ -234,6 +235,7 @@ def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
     }
     update = {
         "run": _full(config.run, folder),
+        "answers": config.answers and _full(config.answers, folder),
         "tasks": tasks,
         "teacher": _full_spec(config.teacher, folder),
         "student": _full_spec(config.student, folder),

@@ -19,6 +19,8 @@ class Said:
     completion_tokens: int | None = None
     logprob: float | None = None
     """Natural log-probability of the reply, summed over its tokens; None if it was not reported."""
+    refused: str = ""
+    """Why the server declined this one question, such as its filter's words; then there is no text."""
     left_out: tuple[str, ...] = ()
     """Optional fields of the request that were left out, as the server refuses them (`seed`, `logprobs`)."""
 

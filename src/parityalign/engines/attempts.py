@@ -3,14 +3,22 @@
 import asyncio
 import random
 import time
+from dataclasses import dataclass
 
 from parityalign.config import ServerSettings
 from parityalign.core import Decoding, NoReply, Remote, Request, Said, UserError, WorkFailed
-from parityalign.engines.ledger import Budget, Spent
+from parityalign.engines.spending import Budget
 
 LONGEST_WAIT = 600.0
 """Seconds; a server that asks for a longer wait is out of quota, and the stage stops."""
 _LONGEST_BACKOFF = 60.0
+
+
+@dataclass
+class Sent:
+    """How many requests were sent for one question."""
+
+    requests: int = 0
 
 
 class Attempts:
@@ -33,8 +41,8 @@ class Attempts:
         self.problem = self.problem or problem
         self._stopped.set()
 
-    async def ask(self, request: Request, decoding: Decoding, taken: Spent) -> Said:
-        """Sends a question until it is answered; counts every request in `taken`.
+    async def ask(self, request: Request, decoding: Decoding, sent: Sent) -> Said:
+        """Sends a question until it is answered; counts every request in `sent`.
 
         Raises:
             UserError: It was refused, or not answered often enough, or the budget is used up.
@@ -42,7 +50,7 @@ class Attempts:
         failures = 0
         while True:
             try:
-                return await self._send(request, decoding, taken)
+                return await self._send(request, decoding, sent)
             except NoReply as problem:
                 if problem.amended:
                     continue
@@ -53,7 +61,7 @@ class Attempts:
                     raise self._exhausted(problem, request, failures) from None
                 await self._pause(problem, failures)
 
-    async def _send(self, request: Request, decoding: Decoding, taken: Spent) -> Said:
+    async def _send(self, request: Request, decoding: Decoding, sent: Sent) -> Said:
         while (left := self._not_before - time.monotonic()) > 0 and not self.problem:
             await rest(self._stopped, left)
         await self._budget.take(decoding.max_new_tokens)
@@ -61,7 +69,7 @@ class Attempts:
         try:
             if self.problem:
                 raise self.problem
-            taken.requests += 1
+            sent.requests += 1
             async with asyncio.timeout(self._settings.timeout):
                 said = await self._remote.ask(request, decoding)
         except TimeoutError:

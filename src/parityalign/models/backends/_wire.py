@@ -91,7 +91,7 @@ def read_reply(response: Response, *, left_out: tuple[str, ...]) -> Said:
         said.prompt_tokens,
         said.completion_tokens,
         sum(token.logprob for token in said.tokens) if said.tokens else None,
-        left_out,
+        left_out=left_out,
     )
 
 
