@@ -129,11 +129,18 @@ def _relative_spec(spec: str, folder: Path) -> str:
 class _StrictLoader(yaml.SafeLoader):
     """Refuses a key that is given twice, where plain YAML would silently take the last."""
 
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
+        event = self.peek_event()
+        if getattr(event, "tag", None):  # PyYAML raises errors of any kind where a tag does not fit its value
+            raise yaml.MarkedYAMLError(problem=f"the tag {event.tag!r} has no use here", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
+        seen: set[str] = set()
         for key, _ in node.value:
-            if keys.count(key.value) > 1:
+            if str(key.value) in seen:
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 

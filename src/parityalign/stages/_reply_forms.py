@@ -111,7 +111,7 @@ class _Label(NamedTuple):
     number: str
     """Empty if it has none."""
     stands_out: bool
-    """Whether it begins a line or follows a punctuation mark, unlike `what is the answer: yes or no?`."""
+    """Whether it begins a line, or has a capital and follows a mark, unlike `What is the answer: yes or no?`."""
     start: int
     end: int
 
@@ -149,7 +149,7 @@ def _labels(text: str) -> Iterator[_Label]:
         before = text[max(0, found.start() - _BEFORE_LABEL) : found.start()]
         line = before.rpartition("\n")[2]
         begins = (line != before or len(before) == found.start()) and _MARKS_ONLY.fullmatch(line) is not None
-        stands_out = begins or not before.rstrip(" ")[-1:].isalnum()
+        stands_out = begins or (found[0][0].isupper() and not before.rstrip(" ")[-1:].isalnum())
         heads = begins and bool(number if found["point"] else not letter)
         if heads or (found["colon"] and (stands_out or not letter)):
             yield _Label(bool(found["asks"] or found["Q"]), letter, number, stands_out, found.start(), found.end())

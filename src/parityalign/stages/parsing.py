@@ -106,7 +106,8 @@ def read_rationale(reply: str, special_tokens: Collection[str] = ()) -> Rational
         return None
     answered = labels[-1]  # a rationale may contain the word "answer"
     rationale = on_one_line(_RATIONALE_LABEL.sub("", said[: answered.start()], count=1))
-    answer = normalise_answer(next((line for line in said[answered.end() :].splitlines() if line.strip()), ""))
+    own = _QUESTION_LABEL.split(said[answered.end() :], maxsplit=1)[0]
+    answer = normalise_answer(next((line for line in own.splitlines() if line.strip()), ""))
     fits = 0 < len(rationale) <= MAX_RATIONALE_CHARACTERS and answer
     return RationaleReply(rationale, answer) if fits else None
 
@@ -123,6 +124,7 @@ _TAG = re.compile(r"<(?=[^<>\s]+>)|\[(?=/?(?:IMG|IMG_BREAK|IMG_END|INST)\])")
 _CONTROL_TOKEN = re.compile(r"<\|[^<>|\s]{1,40}\|>|</s>|<(?:bos|eos|pad|unk|end_of_turn|start_of_turn)>|\[/?INST\]")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # legal in JSON escapes, but in no file
 _RATIONALE_LABEL = re.compile(r"^\s*explanation ?[:：]", re.IGNORECASE)
+_QUESTION_LABEL = re.compile(r"\bquestion(?: ?\d{1,3})? ?[:：]", re.IGNORECASE)
 _ANSWER_LABEL = re.compile(r"\banswer(?: ?\d{1,3})? ?[:：]", re.IGNORECASE)
 
 
