@@ -1,6 +1,7 @@
 """The teacher's replies are read in every form that models use, or refused with a reason."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -221,6 +222,11 @@ def test_what_a_sign_may_say_is_an_answer(answer):
 )
 def test_question_and_answer_that_belong_together_are_found(reply, pair):
     assert read_pair(reply) == ParsedPair(*pair)
+
+
+def test_every_reason_is_documented():
+    page = (Path(__file__).parent.parent / "docs/settings.md").read_text(encoding="utf-8")
+    assert [reason.value for reason in NoPair if f"`{reason}`" not in page] == []
 
 
 def test_a_reply_beyond_all_measure_is_not_read():

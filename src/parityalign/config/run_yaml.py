@@ -131,8 +131,9 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
         event = self.peek_event()
-        if getattr(event, "tag", None):  # PyYAML raises errors of any kind where a tag does not fit its value
-            raise yaml.MarkedYAMLError(problem=f"the tag {event.tag!r} has no use here", problem_mark=event.start_mark)
+        tag = getattr(event, "tag", None)
+        if tag:  # PyYAML raises errors of any kind where a tag does not fit its value
+            raise yaml.MarkedYAMLError(problem=f"the tag {tag!r} has no use here", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
