@@ -130,11 +130,11 @@ class _StrictLoader(yaml.SafeLoader):
     """Refuses a key that is given twice, where plain YAML would silently take the last."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
-        event = self.peek_event()
-        tag = getattr(event, "tag", None)
-        if tag:  # PyYAML raises errors of any kind where a tag does not fit its value
-            raise yaml.MarkedYAMLError(problem=f"the tag {tag!r} has no use here", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+        tag = getattr(self.peek_event(), "tag", None)  # type: ignore[no-untyped-call]  # its stub has no types
+        node = super().compose_node(parent, index)
+        if tag and node:  # PyYAML raises errors of any kind where a tag does not fit its value
+            raise yaml.MarkedYAMLError(problem=f"the tag {tag!r} has no use here", problem_mark=node.start_mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

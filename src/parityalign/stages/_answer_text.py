@@ -31,7 +31,8 @@ def without_thoughts(reply: str) -> str | None:
 
     A thought may begin in the prompt, so all that precedes an end without a beginning is one.
     """
-    spoken, start, thinking = [], 0, False
+    spoken: list[str] = []
+    start, thinking = 0, False
     for mark in _THOUGHT_MARK.finditer(reply):
         if mark.lastgroup == "ends":
             spoken = spoken if thinking else []

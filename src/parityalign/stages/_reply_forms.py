@@ -46,6 +46,8 @@ def from_labels(reply: str) -> tuple[str, str]:
         return text[asked.end : end], ""
     following = next((label.start for label in later if label.asks and label.start >= answered.end), None)
     answer = text[answered.end : following]
+    if text[answered.start - 1] == "(":
+        answer = answer.partition(")")[0]
     if following:
         answer = LIST_MARK_AT_END.sub("", answer.rstrip())
     return _below(text[asked.end : min(answered.start, end)]), _answer_in(answer)

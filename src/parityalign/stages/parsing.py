@@ -164,7 +164,7 @@ def _without_surrogates(text: str) -> str:
 
 
 def _normalise_question(text: str) -> str:
-    return without_wrapping(LIST_MARK_AT_END.sub("", on_one_line(text)))
+    return without_wrapping(LIST_MARK_AT_END.sub("", on_one_line(text)).rstrip(" (|;,–—"))
 
 
 def _too_long(question: str, answer: str) -> bool:
