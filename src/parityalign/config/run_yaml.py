@@ -130,11 +130,19 @@ def _relative_spec(spec: str, folder: Path) -> str:
 class _StrictLoader(yaml.SafeLoader):
     """Refuses a key that is given twice, where plain YAML would silently take the last."""
 
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
+        tag = getattr(self.peek_event(), "tag", None)  # type: ignore[no-untyped-call]  # its stub has no types
+        node = super().compose_node(parent, index)
+        if tag and node:  # PyYAML raises errors of any kind where a tag does not fit its value
+            raise yaml.MarkedYAMLError(problem=f"the tag {tag!r} has no use here", problem_mark=node.start_mark)
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
+        seen: set[str] = set()
         for key, _ in node.value:
-            if keys.count(key.value) > 1:
+            if str(key.value) in seen:
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
