@@ -11,6 +11,19 @@ from parityalign.engines.ledger import Budget, Spent
 LONGEST_WAIT = 600.0
 """Seconds; a server that asks for a longer wait is out of quota, and the stage stops."""
 _LONGEST_BACKOFF = 60.0
+_MOST_DOUBLINGS = 60
+
+
+class OneRefused(WorkFailed):
+    """A server refuses one question for what it holds, such as a picture that its filter flags; others it may answer.
+
+    Attributes:
+        told: What it said.
+    """
+
+    def __init__(self, message: str, told: str) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class Attempts:
@@ -37,7 +50,8 @@ class Attempts:
         """Sends a question until it is answered; counts every request in `taken`.
 
         Raises:
-            UserError: It was refused, or not answered often enough, or the budget is used up.
+            OneRefused: It was refused for what it holds.
+            UserError: It was refused otherwise, or not answered often enough, or the budget is used up.
         """
         failures = 0
         while True:
@@ -75,7 +89,7 @@ class Attempts:
     async def _pause(self, problem: NoReply, failures: int) -> None:
         """Waits before the next attempt, with exponential backoff and jitter."""
         if problem.wait is None:
-            longest = min(_LONGEST_BACKOFF, self._settings.backoff * 2 ** (failures - 1))
+            longest = min(_LONGEST_BACKOFF, self._settings.backoff * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
             await rest(self._stopped, longest * random.uniform(0.5, 1))
             return
         # This applies to all questions: the next request of any of them waits until then.
@@ -94,17 +108,19 @@ class Attempts:
             )
 
     def _exhausted(self, problem: NoReply, request: Request, failures: int) -> UserError:
-        return WorkFailed(
+        advice = "Answers so far are kept: when the server works again, run the same command."
+        message = (
             f"{self._remote.name} gave no answer to a question about {request.image} in {failures} attempts. "
-            f"The last one gave {problem}\n"
-            "Answers so far are kept: when the server works again, run the same command."
+            f"The last one gave {problem}\n{problem.advice or advice}"
         )
+        return OneRefused(message, str(problem)) if problem.about_this else WorkFailed(message)
 
     def _refusal(self, problem: NoReply, request: Request) -> UserError:
         advice = problem.advice or "Answers so far are kept; fix this, then run the same command."
         if problem.wait and not problem.advice:
             advice = f"It asks to wait for {problem.wait:,.0f} s. Answers so far are kept: run the same command then."
-        return WorkFailed(f"{self._remote.name}: a question about {request.image} gave {problem}\n{advice}")
+        message = f"{self._remote.name}: a question about {request.image} gave {problem}\n{advice}"
+        return OneRefused(message, str(problem)) if problem.about_this else WorkFailed(message)
 
 
 async def rest(until: asyncio.Event, seconds: float) -> None:
