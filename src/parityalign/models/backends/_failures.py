@@ -26,7 +26,7 @@ _REFUSED_FOR_WHAT_IT_HOLDS = frozenset({400, 413, 422, 451})
 
 _NOT_TAKEN = (
     r"unsupported|not (?:be )?support|n't support|unknown|unrecogni[sz]ed|unexpected|not permitted|allowed|forbidden"
-    r"|deprecated|cannot find field|additional propert|strictly positive|\bno\b"
+    r"|deprecated|cannot find field|additional propert|strictly positive"
 )
 _TOO_MUCH = re.compile(
     r"too (?:large|long|many|high)|context|exceed|at most|less than|maximum|between|range", re.IGNORECASE
@@ -37,8 +37,8 @@ _OF_ONE = re.compile(
     r"content.?(?:filter|polic|management|moderat)|moderat|flagged|responsibleai|violat|inappropriate|sensitive"
     r"|harmful|data.?inspection|high risk|unsafe"
     r"|context.?(?:length|size|window)|prompt is too long|payload too large|request (?:entity )?too large"
-    r"|(?:process|decode|parse|identify|open)\w*(?: \w+){0,2} image|(?:invalid|corrupt\w*|broken|bad) image"
-    r"|image\w*(?: \w+){0,4} (?:too|exceed\w*|restrictions?|corrupt\w*)",
+    r"|(?:process|decod|pars|identify|open)\w{0,9}(?: \w{1,20}){0,2} image|(?:invalid|corrupt|corrupted|broken|bad) image"
+    r"|image\w{0,9}(?: \w{1,20}){0,4} (?:too|exceed|restriction|corrupt)",
     re.IGNORECASE,
 )
 """What servers say of a request's picture or length."""
@@ -68,7 +68,8 @@ def refused_fields(received: Received, sent: Collection[str], model: str) -> set
 
 def _refuses(told: str, field: str) -> bool:
     named = rf"(?<![\w-]){field}(?![\w-])"
-    if not re.search(rf"(?i:{_NOT_TAKEN})[^.]{{0,60}}{named}|{named}[^.]{{0,60}}(?i:{_NOT_TAKEN})", told):
+    not_taken = rf"(?i:{_NOT_TAKEN})[^.]{{0,60}}{named}|{named}[^.]{{0,60}}(?i:{_NOT_TAKEN})|(?i:\bno) .?{named}"
+    if not re.search(not_taken, told):
         return False
     return field not in ("max_tokens", "temperature") or not _TOO_MUCH.search(told)
 

@@ -8,8 +8,8 @@ from httpx2 import Response
 
 from parityalign.core import NoReply
 
-MOST_BYTES = 8 * 2**20
-"""Of one response, unpacked; a reply of 30,000 tokens with their log-probabilities takes half of it."""
+MOST_BYTES = 4 * 2**20
+"""Of one response, unpacked; a reply of 20,000 tokens with their log-probabilities takes half of it."""
 _SHORTEST_KEY = 8
 """Shorter ones (`EMPTY`, `none`) are what servers without keys are given, and may be words of an answer."""
 
@@ -41,7 +41,8 @@ async def receive(response: Response, key: str) -> Received:
     Raises:
         NoReply: It is too long, or packed several times over, so that a few bytes might keep unpacking busy for days.
     """
-    packed = [each for each in response.headers.get("content-encoding", "").split(",") if each.strip()]
+    named = response.headers.get("content-encoding", "").lower().split(",")
+    packed = [each for each in named if each.strip() not in ("", "identity")]
     if len(packed) > 1:
         raise NoReply(f"a response that is packed {len(packed)} times over", again=True)
     content = bytearray()
