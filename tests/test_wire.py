@@ -436,16 +436,32 @@ class Refusing:
         raise NoReply("no", **self.problem)
 
 
-def attempt(remote, **settings) -> UserError:
+def answered(remote, **settings) -> tuple[Said, UserError | None]:
     server = ServerSettings(**{"backoff": 1e-9, "max_attempts": 3} | settings)
 
     async def ask():
         attempts = Attempts(remote, server, Budget(server, Ledger()))
-        await attempts.ask(Request("red.png", "question"), GREEDY, Spent())
+        return await attempts.ask(Request("red.png", "question"), GREEDY, Spent()), attempts.problem
 
+    return asyncio.run(ask())
+
+
+def attempt(remote, **settings) -> UserError:
     with pytest.raises(WorkFailed) as problem:
-        asyncio.run(ask())
+        answered(remote, **settings)
     return problem.value
+
+
+class Saying(Refusing):
+    """A remote model that always says the same."""
+
+    async def ask(self, request, decoding):
+        return Said(**self.problem)
+
+
+def test_a_reply_that_was_cut_off_before_any_text_need_not_be_counted():
+    assert answered(Saying(text="", finish="length"), budget_tokens=99)[1] is None
+    assert "does not report" in str(answered(Saying(text="tea", finish="length"), budget_tokens=99)[1])
 
 
 @pytest.mark.parametrize(("again", "times"), [(False, 1), (True, 3)])

@@ -99,6 +99,7 @@ class Attempts:
     def _require_usage(self, said: Said) -> None:
         limits = self._settings
         counts = said.prompt_tokens is not None and said.completion_tokens is not None
+        counts |= not said.text and said.finish == "length"  # some refuse such a request, and count nothing
         if not counts and (limits.budget_tokens is not None or limits.budget_money is not None):
             self.stop(
                 WorkFailed(

@@ -37,7 +37,7 @@ _OF_ONE = re.compile(
     r"content.?(?:filter|polic|management|moderat)|moderat|flagged|responsibleai|violat|inappropriate|sensitive"
     r"|harmful|data.?inspection|high risk|unsafe"
     r"|context.?(?:length|size|window)|prompt is too long|payload too large|request (?:entity )?too large"
-    r"|(?:process|decod|pars|identify|open)\w{0,9}(?: \w{1,20}){0,2} image|(?:invalid|corrupt|corrupted|broken|bad) image"
+    r"|(?:process|decod|pars|identify|open)\w{0,9}(?: \w{1,20}){0,2} image|(?:invalid|corrupt|broken|bad)(?:ed)? image"
     r"|image\w{0,9}(?: \w{1,20}){0,4} (?:too|exceed|restriction|corrupt)",
     re.IGNORECASE,
 )
