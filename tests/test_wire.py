@@ -200,6 +200,7 @@ def test_of_a_content_in_parts_the_texts_are_joined():
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
 )
 
 
