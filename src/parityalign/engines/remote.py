@@ -8,12 +8,14 @@ from contextlib import nullcontext
 from parityalign.config import LoadingSettings, ServerSettings, backend_of, split_model
 from parityalign.core import Connected, Decoding, Remote, Request, Said, UserError, WorkFailed
 from parityalign.engines.asking import Keep
-from parityalign.engines.attempts import Attempts, Sent, rest
+from parityalign.engines.attempts import Attempts, OneRefused, Sent, rest
 from parityalign.engines.probe import require_sight
 from parityalign.engines.spending import Budget, Spent
 from parityalign.engines.store import AnswerStore
 
 _SECONDS_BETWEEN_WRITES = 0.2
+_DECLINED_AT_LEAST, _DECLINED_SHARE = 10, 0.1
+"""A server that declines more questions than both, on their own, is not asked on."""
 
 
 def connect(spec: str, loading: LoadingSettings, settings: ServerSettings, store: AnswerStore) -> "RemoteModel":
@@ -93,6 +95,7 @@ class _Asking:
         self._attempts = Attempts(remote, settings, budget)
         self._arrived: dict[str, Said] = {}
         self._spent = Spent()
+        self._answered = self._declined = 0
 
     async def ask(self, requests: Mapping[str, Request], decoding: Decoding, *, look: bool) -> None:
         """Tests, if wanted, that the model sees pictures, and asks everything."""
@@ -116,6 +119,8 @@ class _Asking:
             for key, request in waiting:  # one iterator for all workers, so each question is taken once
                 try:
                     self._arrived[key] = await self._asked(request, decoding)
+                except OneRefused as problem:
+                    self._decline(key, problem)
                 except UserError as problem:
                     self._attempts.stop(problem)
                 if self._attempts.problem:
@@ -125,16 +130,31 @@ class _Asking:
             for _ in range(min(self._settings.max_concurrency, len(requests))):
                 workers.create_task(work())
 
+    def _decline(self, key: str, problem: OneRefused) -> None:
+        """Sets one question aside, with the server's words; too many of them stop the work."""
+        self._arrived[key] = Said("", refused=problem.told)
+        self._spent += Spent(refused=1)
+        self._declined += 1
+        if self._declined > _DECLINED_AT_LEAST and self._declined > _DECLINED_SHARE * self._answered:
+            self._attempts.stop(
+                WorkFailed(
+                    f"{self._remote.name} declined {self._declined:,} of {self._answered + self._declined:,} questions. "
+                    f"The last time: {problem}"
+                )
+            )
+
     async def _asked(self, request: Request, decoding: Decoding) -> Said:
         """Asks one question and books what it took, also where nothing came of it."""
         sent, began = Sent(), time.monotonic()
         said: Said | None = None
         try:
             said = await self._attempts.ask(request, decoding, sent)
+            self._answered += 1
             return said
         finally:
             if sent.requests:
-                self._spent += Spent.on(said, requests=sent.requests, seconds=time.monotonic() - began)
+                spent = Spent.on(said, requests=sent.requests, seconds=time.monotonic() - began)
+                self._spent += spent.by_another(said.model if said else "", self._remote.name)
 
     async def _keep(self, done: asyncio.Event) -> None:
         """Hands over what has arrived, again and again."""

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from parityalign.config import ServerSettings
 from parityalign.core import Said, WorkFailed
 
-SEED, LOGPROBS = "seed", "logprobs"
+SEED, LOGPROBS, TEMPERATURE = "seed", "logprobs", "temperature"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,12 @@ class Spent:
     """Answers to requests from which the seed was left out, since the server refuses it."""
     without_logprobs: int = 0
     """The same for log-probabilities."""
+    without_temperature: int = 0
+    """The same for the temperature."""
     signals: int = 0
     """Texts that a model was scored on."""
+    answered_by: tuple[str, ...] = ()
+    """Names that the server gave of models that answered, other than the one that was asked."""
 
     @classmethod
     def on(cls, said: Said | None, *, requests: int, seconds: float) -> "Spent":
@@ -49,20 +54,32 @@ class Spent:
             completion_tokens=said.completion_tokens or 0,
             longest_prompt=said.prompt_tokens or 0,
             cut_off=said.finish == "length",
-            refused=bool(said.refused),
             with_logprob=said.logprob is not None,
             without_seed=SEED in said.left_out,
             without_logprobs=LOGPROBS in said.left_out,
+            without_temperature=TEMPERATURE in said.left_out,
         )
+
+    def by_another(self, model: str, asked: str) -> "Spent":
+        """The same, answered by a model that the server calls so, if that is not the one that was asked."""
+        same = not model or model == asked.partition("#")[2]
+        return self if same else replace(self, answered_by=(model,))
 
     def __add__(self, other: "Spent") -> "Spent":
         """Both together."""
         both = {name: count + getattr(other, name) for name, count in asdict(self).items()}
-        return Spent(**{**both, "longest_prompt": max(self.longest_prompt, other.longest_prompt)})
+        both["longest_prompt"] = max(self.longest_prompt, other.longest_prompt)
+        both["answered_by"] = tuple(dict.fromkeys(both["answered_by"]))
+        return Spent(**both)
 
-    def as_counts(self) -> dict[str, int | float]:
+    def as_counts(self) -> dict[str, Any]:
         """The numbers by their names, for a manifest."""
         return {**asdict(self), "seconds": round(self.seconds, 1)}
+
+    @classmethod
+    def of_counts(cls, counts: Mapping[str, Any]) -> "Spent":
+        """The inverse of `as_counts`, where counts of 0 may be missing."""
+        return cls(**{**counts, "answered_by": tuple(counts.get("answered_by", ()))})
 
 
 def of_stage(spent: Mapping[tuple[str, str], Spent], stage: str) -> dict[str, Spent]:
@@ -93,6 +110,10 @@ def in_words(name: str, spent: Spent, settings: ServerSettings) -> str:
     if settings.logprobs and spent.with_logprob < spent.answers:
         why = "the server refuses them" if spent.without_logprobs else "the server left them out"
         said += f"; log-probabilities of {spent.with_logprob:,} of {spent.answers:,} answers: {why}"
+    if spent.answered_by:
+        said += f"; answered by {', '.join(spent.answered_by)}, as the server says"
+    if spent.without_temperature:
+        said += "; the server takes no temperature, so its draws are at its own"
     if spent.without_seed:
         said += "; the server does not accept seeds"
     return said

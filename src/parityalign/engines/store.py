@@ -175,7 +175,7 @@ class AnswerStore:
         )
         found: dict[tuple[str, str], Spent] = {}
         for stage, model, counts in self._rows(query, self._run):
-            found[stage, model] = found.get((stage, model), Spent()) + Spent(**json.loads(counts))
+            found[stage, model] = found.get((stage, model), Spent()) + Spent.of_counts(json.loads(counts))
         return found
 
     def holdings(self) -> list[Holding]:
