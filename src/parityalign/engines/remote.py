@@ -138,7 +138,7 @@ class _Asking:
         if self._declined > _DECLINED_AT_LEAST and self._declined > _DECLINED_SHARE * self._answered:
             self._attempts.stop(
                 WorkFailed(
-                    f"{self._remote.name} declined {self._declined:,} of {self._answered + self._declined:,} questions. "
+                    f"{self._remote.name} declined {self._declined:,} questions and answered {self._answered:,}. "
                     f"The last time: {problem}"
                 )
             )
