@@ -66,6 +66,7 @@ from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES
 from .layout import SERVER as SERVER
 from .layout import TESTS as TESTS
+from .printable import printable as printable
 from .prompts import KIND_FIELD as KIND_FIELD
 from .prompts import fault_of_annotate_prompt as fault_of_annotate_prompt
 from .prompts import fault_of_answer_prompt as fault_of_answer_prompt
