@@ -29,7 +29,12 @@ def folder(tmp_path, monkeypatch):
     """A tiny model and the configuration of a run with it; the hub is left alone and no weights may be loaded."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     tiny.llava(tmp_path / "student")
-    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
+    load = AutoModelForImageTextToText.from_pretrained
+
+    def counted(*given, **how):
+        return load(*given, **how) if how.get("device_map") == {"": "meta"} else pytest.fail("was loaded")
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", counted)
     (tmp_path / "pool").mkdir()
     return tmp_path
 

@@ -57,7 +57,7 @@ class HFModel:
         self._model: Any = model
         self._tokenizer = processor.tokenizer
         self._processor = processor
-        self._prompter = Prompter(processor)
+        self._prompter = Prompter(processor, self.name)
         self._reader = Reader(self._prompter)
         self._stop = stop_tokens(self._tokenizer, self._model.generation_config)
         self._shares = can_choose_rows(model)
