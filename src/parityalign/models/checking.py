@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
+import numpy as np
 from PIL import Image
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
@@ -83,9 +84,14 @@ def _try_out(location: str, processor: Processor, config: PreTrainedConfig) -> N
                 "Use the template of a vision-language model, whose contents are lists of parts."
             )
     with in_words(location, "the processor of"):
-        tokens = prompter.encode(Image.new("RGB", (_SIDE, _SIDE), "white"), _QUESTION).tokens
+        encoded = prompter.encode(Image.new("RGB", (_SIDE, _SIDE), "white"), _QUESTION)
+    if not all(np.isfinite(array).all() for array in encoded.image.values()):
+        raise UserError(
+            f"the processor of {location} makes numbers of a picture that are not finite (NaN or infinite); its "
+            "image_mean, image_std or rescale_factor are damaged.\nCopy or download it again."
+        )
     placeholder = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-    if placeholder is not None and placeholder not in tokens:
+    if placeholder is not None and placeholder not in encoded.tokens:
         raise UserError(
             f"the chat template of {location} leaves out the picture: no token of the prompt is its placeholder "
             f"({placeholder}).\nUse the template of a vision-language model, which writes one for each picture."

@@ -16,7 +16,7 @@ from httpx2 import HTTPError
 from huggingface_hub import constants, get_session
 
 from parityalign.config import LoadingSettings, is_path
-from parityalign.core import UserError, WorkFailed, out_of_reach
+from parityalign.core import UserError, WorkFailed, out_of_reach, unusable_proxy
 
 INDEX = "model.safetensors.index.json"
 """Index of the file of each weight, if there are several."""
@@ -65,7 +65,7 @@ def model_folder(location: str, loading: LoadingSettings, *, weights: bool) -> P
 
 def hub_answers() -> bool:
     """Whether the hub is in reach; asked once and briefly, since its own client tries for half a minute."""
-    return not constants.HF_HUB_OFFLINE and _in_reach(constants.ENDPOINT)
+    return not constants.HF_HUB_OFFLINE and not unusable_proxy() and _in_reach(constants.ENDPOINT)
 
 
 @cache
@@ -91,10 +91,10 @@ def check_model_folder(location: str) -> None:
         raise UserError(f"the model folder {location} is {what}. Give a folder that holds {_EXPECTED}.")
     _refuse_incomplete(location, [path.name for path in _files_of(location, folder)])
     lost = [name for name in weight_files(folder) if not (folder / name).is_file()]
-    if (folder / INDEX).is_file() and lost:
+    if lost:
         raise UserError(
-            f"the model {location} lacks {len(lost)} of its files with weights, such as {lost[0]}.\n"
-            "Copy or download it again; its index is whole."
+            f"the model {location} lacks {len(lost)} of its files with weights, such as {lost[0]}, or they are no "
+            f"plain files.\nCopy or download it again; transformers opens {WEIGHTS}, or what {INDEX} names."
         )
 
 
@@ -304,5 +304,9 @@ def _answers(name: str, revision: str | None) -> Iterator[None]:
         raise WorkFailed(
             f"the hub refuses the model {name}: {str(problem).splitlines()[0]}\nTry again later."
         ) from problem
+    except (ValueError, ImportError) as problem:  # what httpx2 raises of a proxy
+        if not (why := unusable_proxy()):
+            raise
+        raise UserError(f"the hub cannot be asked for the model {name}: {why}.") from problem
     except OSError as problem:
         raise WorkFailed(f"cannot keep the files of {name} in {constants.HF_HUB_CACHE}: {problem}") from problem
