@@ -17,7 +17,7 @@ from parityalign.metrics import anls, chartqa_relaxed_accuracy, textvqa_accuracy
 
 STARTS = {
     "import parityalign": ("import parityalign", "pass"),
-    "parityalign --help": ("from parityalign.cli.app import main; main()", "import typer, rich, pydantic, yaml"),
+    "parityalign --help": ("from parityalign.cli import main; main()", "import typer, rich, pydantic, yaml"),
     "what training needs": (
         "from parityalign import training; training.make_leveller",
         "import torch; from transformers import Trainer",

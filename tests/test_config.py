@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -340,3 +341,41 @@ def test_what_a_served_teacher_can_never_show_is_refused_before_it_is_asked_anyt
 @pytest.mark.parametrize("objective", ["discrepancy", {"answer": 1, "reasoning": 1, "consistency": 1, "coherence": 1}])
 def test_what_a_served_teacher_can_say_is_taken(folder, objective):
     assert load(folder, good(teacher="http://localhost:1/v1#large", level={"objective": objective})).wants_rationales
+
+
+LIMITS = {
+    "seed": (0, 2**32 - 1),
+    "annotate.max_new_tokens": (1, 2**53),
+    "level.epochs": (1, 2**53),
+    "level.lora_rank": (1, 65536),
+    "evaluate.resamples": (100, 1_000_000),
+    "server.budget_tokens": (1, 2**53),
+}
+
+
+@pytest.mark.parametrize("key", LIMITS)
+def test_whole_numbers_that_would_fail_late_are_refused_at_once(folder, key):
+    section, _, name = key.rpartition(".")
+
+    def said(number: int) -> dict[str, object]:
+        return good(**({section: {name: number}} if section else {name: number}))
+
+    for allowed in LIMITS[key]:
+        load(folder, said(allowed))
+    for refused in (LIMITS[key][1] + 1, LIMITS[key][0] - 1, 2**64, 10**4200):
+        assert f"'{key}'" in refusal(folder, said(refused)) or refused > 2**53
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("seed: 0x" + "f" * 5000, "larger than any setting takes"),
+        ("seed: 1" + "0" * 5000, "is not YAML"),
+        ("a: " + "[" * 5000, "is nested too deeply"),
+        ("".join(f"{key}: &{key} [{', '.join(['*' + below] * 9)}]\n" for below, key in pairwise("abcdefghijkl")), "a"),
+    ],
+)
+def test_a_hostile_file_is_one_short_message(folder, content, message):
+    first = "a: &a [x]\n" if content.startswith("b") else ""
+    said = refusal(folder, first + content + "\nlevel: *l" if first else content)
+    assert message in said and len(said) < 5000

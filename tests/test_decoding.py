@@ -6,6 +6,7 @@ from transformers import LogitsProcessorList
 
 import tiny
 from families import FAMILIES, write
+from parityalign.core.errors import WorkFailed
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.models.backends import _batches, _hf_model, hf
 from parityalign.models.backends._batches import BatchRow, TokenBudget, patches, windows
@@ -124,3 +125,41 @@ def test_many_large_images_are_not_held_at_once(model, images, monkeypatch):
     rows = rows_of(model, images)
     monkeypatch.setattr(_batches, "_WINDOW_BYTES", 1)
     assert [[row.place for row in window] for window in windows(rows)] == [[place] for place in range(9)]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_no_numbers_are_said_as_such_and_no_reply(tmp_path, number, temperature):
+    model = hf.load(str(tiny.llava(tmp_path / "model", dtype=torch.float16)))
+    requests = [Request(image, "what", seed) for seed, image in enumerate(tiny.drawn(tmp_path / "images", 3))]
+    assert len(model.generate(requests, Decoding(4, temperature))) == 3
+    weights = model._model.get_output_embeddings().weight
+    weights.data[5] = number
+    for ask in (
+        lambda: model.generate(requests, Decoding(4, temperature)),
+        lambda: model.observe([(request, "red") for request in requests]),
+    ):
+        with pytest.raises(WorkFailed, match=r"hf:.* computes no numbers in float32(.|\n)*not finite") as failed:
+            ask()
+        assert str(tmp_path / "images") in str(failed.value)
+
+
+def test_a_reply_that_has_ended_may_be_followed_by_anything(tmp_path, monkeypatch):
+    """Rows of a cache that cannot be cut go on, beyond what the model has positions for."""
+    model = hf.load(str(tiny.llava(tmp_path / "model")))
+    (image,) = tiny.drawn(tmp_path / "images", 1)
+    head = model._model.get_output_embeddings()
+    calls = []
+
+    def after_the_end(_module, _inputs, logits):
+        calls.append(len(logits))
+        written = torch.full_like(logits, -10.0)
+        written[0, :, model._stop[0] if len(calls) == 1 else 7] = torch.nan if len(calls) > 1 else 10.0
+        written[1, :, 8] = 10.0
+        return written
+
+    monkeypatch.setattr("parityalign.models.backends._decoding.can_choose_rows", lambda model: False)
+    monkeypatch.setattr(model, "_shares", False)
+    head.register_forward_hook(after_the_end)
+    replies = model.generate([Request(image, "what"), Request(image, "shape ?")], Decoding(3))
+    assert "" in replies and calls == [2, 2, 2]

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 import yaml
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants
 from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner
 
@@ -29,7 +29,12 @@ def folder(tmp_path, monkeypatch):
     """A tiny model and the configuration of a run with it; the hub is left alone and no weights may be loaded."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     tiny.llava(tmp_path / "student")
-    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", lambda *_, **__: pytest.fail("was loaded"))
+    load = AutoModelForImageTextToText.from_pretrained
+
+    def counted(*given, **how):
+        return load(*given, **how) if how.get("device_map") == {"": "meta"} else pytest.fail("was loaded")
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", counted)
     (tmp_path / "pool").mkdir()
     return tmp_path
 
@@ -134,3 +139,27 @@ def test_a_model_on_a_hub_out_of_reach_is_a_problem_in_words(folder, monkeypatch
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
     assert "is not reachable" in done.output
     assert "problem: the model someone/tiny is missing or incomplete in the local cache" in done.output
+
+
+PROXIES = {
+    "socks://127.0.0.1:1": "the environment variable ALL_PROXY names a proxy of the kind socks://",
+    "socks5://user:secret@127.0.0.1:1": "ALL_PROXY names a socks5 proxy, which needs the package socksio",
+    "ftp://127.0.0.1:1": "Write http://HOST:PORT",
+}
+
+
+@pytest.mark.parametrize("address", PROXIES)
+def test_a_proxy_that_cannot_be_used_is_told_by_its_variable(folder, monkeypatch, address):
+    monkeypatch.setattr("parityalign.core.proxies.find_spec", lambda name: None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("ALL_PROXY", address)
+    monkeypatch.delenv("all_proxy", raising=False)
+    close_session()
+    machine = CliRunner().invoke(app, ["doctor"])
+    assert machine.exit_code == 0 and PROXIES[address] in machine.output and "not reachable" in machine.output
+    model = asked(folder, student="hf:someone/tiny")
+    assert model.exit_code == 1 and isinstance(model.exception, SystemExit)
+    assert "problem: the hub cannot be asked for the model someone/tiny" in model.output
+    assert "secret" not in machine.output + model.output
+    close_session()

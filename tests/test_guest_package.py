@@ -308,7 +308,7 @@ from dataclasses import replace
 from parityalign.stages import _list
 from parityalign_guest.check_labels import STAGE
 _list.STAGES = (*_list.STAGES[:2], replace(STAGE, name="recheck", artifact="rechecked"), *_list.STAGES[2:])
-from parityalign.cli.app import main
+from parityalign.cli import main
 main()
 """
 """Patched before the command line is built."""

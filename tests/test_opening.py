@@ -21,9 +21,10 @@ from parityalign.config.schema import RunConfig
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.models import device, loading
 from parityalign.models.backends.fake import FakeModel
+from parityalign.models.checking import check_model
 from parityalign.models.checkpoint import WEIGHTS
 from parityalign.models.encoding import Prompter
-from parityalign.models.loading import check_model, described, open_config, open_model, open_processor
+from parityalign.models.loading import described, open_config, open_model, open_processor
 from parityalign.models.max_pixels import limit_pixels
 from parityalign.models.versions import NEWEST, OLDEST
 from parityalign.pipeline import preflight
@@ -186,7 +187,7 @@ def test_a_configuration_that_makes_no_sense_is_refused(llava):
 def test_a_broken_processor_is_refused(llava):
     (llava / "preprocessor_config.json").write_text("{")
     (llava / "processor_config.json").write_text("{")
-    assert f"cannot load the processor of {llava}" in refusal(check_model, str(llava))
+    assert f"{llava / 'processor_config.json'} is damaged" in refusal(check_model, str(llava))
 
 
 @pytest.mark.parametrize(

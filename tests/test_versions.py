@@ -1,5 +1,6 @@
 """What is taken from the inside of transformers: found under each of its names, else told in words."""
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -11,11 +12,12 @@ from transformers import DynamicCache, GenerationConfig, GenerationMixin
 
 import tiny
 from parityalign.core.errors import UserError
+from parityalign.models import internals
 from parityalign.models.attention import recording_attention
 from parityalign.models.backends import hf
 from parityalign.models.backends._generate import GenerationPasses, refuse_unknown_generate
 from parityalign.models.loading import open_model
-from parityalign.models.versions import NEWEST, OLDEST
+from parityalign.models.versions import NEWEST, OLDEST, known
 
 HERE = Path(__file__).parent.parent
 KNOWN = f"Install a version from {OLDEST} to {NEWEST}: pip install 'transformers>="
@@ -94,6 +96,20 @@ def test_attention_that_is_chosen_in_another_way_is_answered_with_the_versions_t
     monkeypatch.setattr("parityalign.models.attention._CHOICE", "_attention_of_some_day")
     with pytest.raises(UserError, match=KNOWN), recording_attention(model, [0]):
         pass
+
+
+def test_attention_that_is_not_in_the_tables_is_answered_with_the_versions_that_are_known(tmp_path, monkeypatch):
+    model = open_model(str(tiny.llava(tmp_path / "model")))
+    monkeypatch.setattr("parityalign.models.attention.ALL_ATTENTION_FUNCTIONS", {})
+    with pytest.raises(UserError, match=rf"attends \('sdpa'\)(.|\n)*{KNOWN}"), recording_attention(model, [0]):
+        pass
+    assert known("attends", {"sdpa": 1}, "sdpa") == 1
+
+
+def test_a_part_that_has_moved_is_answered_with_the_versions_that_are_known(monkeypatch):
+    monkeypatch.delattr("transformers.masking_utils.ALL_MASK_ATTENTION_FUNCTIONS")
+    with pytest.raises(UserError, match=rf"ALL_MASK_ATTENTION_FUNCTIONS(.|\n)*{KNOWN}"):
+        importlib.reload(internals)
 
 
 def test_the_versions_that_are_named_are_those_that_are_installed_and_tested():

@@ -9,11 +9,11 @@
 docs/python.md has the rest.
 """
 
-from typing import TYPE_CHECKING
-
 import lazy_loader
 
+TYPE_CHECKING = False  # type checkers take it for true; importing `typing` for it would take longer than all else here
 if TYPE_CHECKING:
+    from parityalign import cli as cli
     from parityalign import metrics as metrics
     from parityalign.core import Judged as Judged
     from parityalign.core import Pair as Pair
@@ -29,7 +29,7 @@ __version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    ["metrics"],
+    ["cli", "metrics"],
     {
         "core": ["Judged", "Pair", "Scores", "UserError", "Verdict", "VerdictKind"],
         "pipeline": ["OpenRun", "identify", "open_run"],

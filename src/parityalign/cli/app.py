@@ -1,11 +1,11 @@
-"""The command line: the only module that prints or exits.
+"""The commands.
 
 Exit status: 0 done, 1 the work failed (what was computed is kept), 2 the request was wrong, 130 interrupted.
 Packages load their modules lazily, so help, `score` and `identify --pairs` are quick and need no torch.
 """
 
 import json
-import sys
+import signal
 from collections import Counter
 from collections.abc import Callable
 from functools import wraps
@@ -18,6 +18,7 @@ from parityalign import demo, export, metrics, pipeline, planning, report, stage
 from parityalign.cli import show
 from parityalign.cli.options import PublicOption, PushOption, Rule, RunArgument, What
 from parityalign.cli.tables import counted
+from parityalign.cli.terminal import say, say_everything_so
 from parityalign.config import IdentifySettings, RunConfig, config_in, load_config, read_config, with_teacher
 from parityalign.core import CONFIG, DEMO_DATA, Measure, RunFolder, UserError, VerdictKind, part_names, write_whole
 
@@ -35,8 +36,11 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The entry point of the command `parityalign`."""
-    app()
+    """Does what the arguments of this process say, and ends it."""
+    say_everything_so()
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    typer.main.get_command(app)()  # not app(), which has tracebacks printed its own way
 
 
 def _command(name: str, help: str | None = None) -> Callable[[Callable[P, None]], Callable[P, None]]:
@@ -53,10 +57,10 @@ def _command(name: str, help: str | None = None) -> Callable[[Callable[P, None]]
             try:
                 command(*args, **kwargs)
             except UserError as problem:
-                print(f"parityalign: {problem}", file=sys.stderr)
+                say(f"parityalign: {problem}", error=True)
                 raise typer.Exit(problem.exit_status) from problem
             except KeyboardInterrupt as interrupt:
-                print("parityalign: interrupted. Resume with the same command.", file=sys.stderr)
+                say("parityalign: interrupted. Resume with the same command.", error=True)
                 raise typer.Exit(INTERRUPTED) from interrupt
 
         app.command(name, help=help)(ended)
@@ -124,7 +128,7 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
     sampling = planning.SamplingOptions(sample, planning.size_of_picture(image_size), images, offline)
     found = planning.project_run(load_config(config), planning.PlanOptions(sampling, device, gap_rate, benchmark))
     if as_json:
-        print(found.as_json())
+        say(found.as_json())
     else:
         show.show_projection(pipeline.plain_console(), found)
 
@@ -141,7 +145,7 @@ def doctor_command(
     told = (
         [json.dumps(planning.doctor_record(here, checks), indent=1)] if as_json else planning.doctor_lines(here, checks)
     )
-    print("\n".join(told))
+    say("\n".join(told))
     if any(check.problem or check.fits is False for check in checks):
         raise typer.Exit(1)
 
@@ -192,7 +196,7 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
             columns=stages.named_columns(columns),
         )
         _write_lines([verdict.model_dump_json() for verdict in verdicts], out)
-        print(counted(Counter(verdict.verdict for verdict in verdicts)))
+        say(counted(Counter(verdict.verdict for verdict in verdicts)))
     else:
         missing = [name for name, value in needed.items() if not value]
         raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
@@ -228,7 +232,7 @@ def discrepancy_command(  # noqa: PLR0913 - an option is a parameter
     if out:
         weights = stages.pair_weights(everything, config.discrepancy)
         _write_lines([json.dumps(row) for row in report.listed_rows(run, chosen, weights)], out)
-        print(f"list: {out} ({len(chosen):,} pairs)")
+        say(f"list: {out} ({len(chosen):,} pairs)")
 
 
 @_command("level")
@@ -261,7 +265,7 @@ def _stage_command(name: str) -> Callable[[Path], None]:
 def report_command(run: RunArgument) -> None:
     """Write report.html from what the run has so far."""
 
-    print(f"report: {report.write_report(run)}")
+    say(f"report: {report.write_report(run)}")
 
 
 @_command("export")
@@ -278,7 +282,7 @@ def export_command(
     """Export a run's gaps or pairs in a format of other tools; see docs/interchange.md."""
 
     done = export.export_run(config_in(run), form, everything=what == What.ALL, prompted=prompted, out=out)
-    print(f"{'export' if done.made else 'up to date'}: {done.path} ({counted(done.counts)})")
+    say(f"{'export' if done.made else 'up to date'}: {done.path} ({counted(done.counts)})")
 
 
 @_command("score")
@@ -294,7 +298,7 @@ def score_command(
         scores.append(row["score"])
         lines.append(json.dumps(row))
     _write_lines(lines, out)
-    print(json.dumps({"metric": metric, "mean": sum(scores) / len(scores), "count": len(scores)}))
+    say(json.dumps({"metric": metric, "mean": sum(scores) / len(scores), "count": len(scores)}))
 
 
 def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, controls: bool = False) -> None:
@@ -317,12 +321,12 @@ def _with_controls(run: "pipeline.Run") -> None:
 
 def _push(run: Path, repo: str | None, *, public: bool) -> None:
     if repo is not None:
-        print(f"pushed: {export.push_student(run, repo, public=public)}")
+        say(f"pushed: {export.push_student(run, repo, public=public)}")
 
 
 def _write_lines(lines: list[str], out: Path | None) -> None:
     if out is None:
-        print("\n".join(lines))
+        say("\n".join(lines))
     elif not out.parent.is_dir():
         raise UserError(f"cannot write {out}: the folder {out.parent} does not exist")
     else:

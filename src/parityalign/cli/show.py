@@ -51,7 +51,7 @@ def show_result(console: Console, run: Path, tasks: Sequence[str]) -> None:
 def show_projection(console: Console, found: "planning.Projection") -> None:
     """Prints a plan, and below it the assumptions."""
     console.print(table(planning.PROJECTION_HEADINGS, found.table(), texts=2))
-    console.print("", *found.lines(), sep="\n", markup=False, soft_wrap=True)
+    console.print("", *found.lines(), sep="\n", soft_wrap=True)
 
 
 def show_tables(console: Console, tables: "Iterable[report.Table]") -> None:
@@ -85,4 +85,4 @@ def _show_scores(console: Console, scores: "Scores") -> None:
 
 
 def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True)

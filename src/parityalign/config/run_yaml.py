@@ -1,6 +1,7 @@
 """A run's configuration as a YAML file: read, checked (reports all problems at once), written with relative paths."""
 
 import os
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from parityalign.config.base import Settings
+from parityalign.config.base import LARGEST, Settings
 from parityalign.config.data_specs import PREFIX, folder_of, full_source, is_own, is_table, problem_of, relative_source
 from parityalign.config.model_specs import is_address, split_model
 from parityalign.config.schema import RunConfig, TaskData, listed, unlisted
@@ -34,6 +35,9 @@ REMOVED: Mapping[str, str] = MappingProxyType(
     }
 )
 """Settings of earlier versions, by dotted name, with the message for a file that still has one."""
+
+_MOST_TOLD = 30
+"""Problems of one file that are listed."""
 
 
 def load_config(path: Path, folder: Path | None = None) -> RunConfig:
@@ -128,7 +132,7 @@ def _relative_spec(spec: str, folder: Path) -> str:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is given twice, where plain YAML would silently take the last."""
+    """Refuses a key that is given twice, where plain YAML would silently take the last, and absurd numbers."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
         tag = getattr(self.peek_event(), "tag", None)  # type: ignore[no-untyped-call]  # its stub has no types
@@ -145,6 +149,15 @@ class _StrictLoader(yaml.SafeLoader):
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = int(super().construct_yaml_int(node))
+        if abs(value) > LARGEST:  # thousands of digits cannot even be shown
+            raise yaml.MarkedYAMLError(problem="larger than any setting takes", problem_mark=node.start_mark)
+        return value
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
+
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
@@ -155,6 +168,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read the configuration {path}: {problem.strerror}") from problem
     except (yaml.YAMLError, ValueError) as problem:  # ValueError: not UTF-8, or a date such as 2024-13-45
         raise UserError(f"{path} is not YAML: {problem}") from problem
+    except RecursionError as problem:
+        raise UserError(f"{path} is nested too deeply for a configuration") from problem
     if not isinstance(raw, dict):
         found = type(raw).__name__
         raise UserError(f"{path} should hold a mapping of settings (run, teacher, ...), but holds {found}")
@@ -181,7 +196,8 @@ def _is_old(problem: ErrorDetails) -> bool:
 
 
 def _refusal(path: Path, problems: list[str]) -> UserError:
-    lines = "\n".join(f"  - {problem}" for problem in problems)
+    more = [f"and {len(problems) - _MOST_TOLD} more"] if len(problems) > _MOST_TOLD else []
+    lines = "\n".join(f"  - {problem}" for problem in [*problems[:_MOST_TOLD], *more])
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return UserError(f"{path}: {count}\n{lines}")
 
@@ -214,7 +230,14 @@ def _in_words(problem: ErrorDetails, kind: type[Settings] = RunConfig, before: s
     if problem["type"] == "value_error":
         said = str(problem["ctx"]["error"])
         return f"{key.removesuffix('.[key]')!r}: {said}" if key else said
-    return f"{key!r} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    return f"{key!r} is {_shown(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _shown(given: object) -> str:
+    """A value in a message; aliases make a list of lists endless in a few lines of YAML."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxlong = 2, 200, 40
+    return short.repr(given)
 
 
 def _known_keys(place: list[str], part: type[Settings]) -> list[str]:

@@ -206,7 +206,7 @@ class EvaluateSettings(Settings):
 
     limit: int | None = Field(default=None, ge=1)
     """Questions per task, the first of a seeded order; None: all."""
-    resamples: int = Field(default=2000, ge=100)
+    resamples: int = Field(default=2000, ge=100, le=1_000_000)
     """Bootstrap resamples of the images."""
     max_new_tokens: int = Field(default=32, ge=1)
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
@@ -221,7 +221,7 @@ class RunConfig(Settings):
 
     run: Path
     """The run folder."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     teacher: Annotated[str, AfterValidator(_known_model)]
     """KIND:LOCATION, such as `embedded:teacher` or `hf:./folder`, or `http://HOST:PORT/v1#NAME`."""
     student: Annotated[str, AfterValidator(_known_model)]

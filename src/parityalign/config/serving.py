@@ -20,11 +20,11 @@ class ServerSettings(Settings):
 
     key_variable: Annotated[str, AfterValidator(_variable)] = "PARITYALIGN_API_KEY"
     """Environment variable that holds the API key, never the key itself; if it is unset, no key is sent."""
-    max_concurrency: int = Field(default=16, ge=1)
+    max_concurrency: int = Field(default=16, ge=1, le=10_000)
     """Most concurrent requests."""
     timeout: float = Field(default=120.0, gt=0)
     """Seconds until a request without its complete answer is cancelled and sent again."""
-    max_attempts: int = Field(default=8, ge=1)
+    max_attempts: int = Field(default=8, ge=1, le=1000)
     """Most requests for one question; then the stage stops."""
     backoff: float = Field(default=1.0, gt=0)
     """Seconds before the second attempt, doubled for each further one; a server's Retry-After takes precedence."""

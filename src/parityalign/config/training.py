@@ -149,7 +149,7 @@ class LevelSettings(Settings):
     """Early stopping: stop after this many evaluations of the held-out loss without a new best."""
     skipped_steps: int = Field(default=100, ge=1)
     """Stop after this many steps that were skipped because loss or gradient was not finite."""
-    lora_rank: int = Field(default=16, ge=1)
+    lora_rank: int = Field(default=16, ge=1, le=65536)
     lora_alpha: float | None = Field(default=None, gt=0)
     """LoRA's alpha: the adapter's output is scaled by alpha / rank. None: twice the rank."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -73,9 +73,11 @@ from .layout import PAIR_DISCREPANCIES as PAIR_DISCREPANCIES
 from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES
 from .layout import TESTS as TESTS
+from .printable import printable as printable
 from .prompts import KIND_FIELD as KIND_FIELD
 from .prompts import fault_of_annotate_prompt as fault_of_annotate_prompt
 from .prompts import fault_of_answer_prompt as fault_of_answer_prompt
+from .proxies import unusable_proxy as unusable_proxy
 from .records import Answer as Answer
 from .records import ImageRef as ImageRef
 from .records import Judged as Judged

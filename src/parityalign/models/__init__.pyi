@@ -4,6 +4,7 @@ from .attention import readable_layers as readable_layers
 from .attention import recording_attention as recording_attention
 from .attention import unwrapped as unwrapped
 from .backends._hf_model import load_hf as load_hf
+from .checking import check_model as check_model
 from .checkpoint import check_model_folder as check_model_folder
 from .checkpoint import commit_of as commit_of
 from .checkpoint import hub_answers as hub_answers
@@ -30,7 +31,6 @@ from .limits import cached_numbers as cached_numbers
 from .limits import patch_side as patch_side
 from .limits import tokens_in_memory as tokens_in_memory
 from .loading import AS_IT_IS as AS_IT_IS
-from .loading import check_model as check_model
 from .loading import open_config as open_config
 from .loading import open_model as open_model
 from .loading import open_processor as open_processor

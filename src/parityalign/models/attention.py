@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from parityalign.core import UserError
+from parityalign.models.internals import ALL_ATTENTION_FUNCTIONS, ALL_MASK_ATTENTION_FUNCTIONS
 from parityalign.models.labels import IGNORE_INDEX
-from parityalign.models.versions import unknown_transformers
+from parityalign.models.versions import known, unknown_transformers
 
 _RECORDED = "parityalign_recorded"
 """Name of the wrapped attention function in transformers' tables."""
@@ -135,7 +134,8 @@ def recording_attention(model: PreTrainedModel, layers: Sequence[int]) -> Iterat
     recorder, usual = AttentionRecorder(frozenset(layers)), config._attn_implementation
     modules = _text_layers(model)
     # The eager function is not in the table; sdpa computes the same from the same mask.
-    attend = ALL_ATTENTION_FUNCTIONS["sdpa" if usual == "eager" else usual]
+    attend = known("attends", ALL_ATTENTION_FUNCTIONS, "sdpa" if usual == "eager" else usual)
+    mask = known("masks attention", ALL_MASK_ATTENTION_FUNCTIONS, usual)
 
     def attend_and_record(
         module: torch.nn.Module,
@@ -164,7 +164,7 @@ def recording_attention(model: PreTrainedModel, layers: Sequence[int]) -> Iterat
         if layer in recorder.layers
     ]
     AttentionInterface.register(_RECORDED, attend_and_record)
-    AttentionMaskInterface.register(_RECORDED, ALL_MASK_ATTENTION_FUNCTIONS[usual])
+    AttentionMaskInterface.register(_RECORDED, mask)
     setattr(config, _CHOICE, _RECORDED)
     try:
         yield recorder

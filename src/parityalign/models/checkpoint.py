@@ -4,23 +4,31 @@ Files of the hub are kept in the local cache; once those of a commit are there, 
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from httpx2 import HTTPError
 from huggingface_hub import constants, get_session
 
 from parityalign.config import LoadingSettings, is_path
-from parityalign.core import UserError, WorkFailed, out_of_reach
+from parityalign.core import UserError, WorkFailed, out_of_reach, unusable_proxy
 
 INDEX = "model.safetensors.index.json"
 """Index of the file of each weight, if there are several."""
 WEIGHTS = "model.safetensors"
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model")
 """Everything but the weights: configurations, tokenizer, chat template."""
+_LARGEST = 2**29
+"""Bytes of such a file; the largest tokenizers have 40 MB."""
+MODULES: Mapping[str, int] = MappingProxyType({"layer|depth|block|expert|stage|level": 10_000})
+"""The most of what a model has one module for each of."""
+PICTURE: Mapping[str, int] = MappingProxyType({"num_|token|length": 2**24, "height|width": 2**14, "": 2**31})
+"""The most that a processor makes of one picture: placeholders, pixels on a side, and anything."""
 _NEEDED = {
     "config.json": ("config.json",),
     "a processor (processor_config.json or preprocessor_config.json)": (
@@ -57,7 +65,7 @@ def model_folder(location: str, loading: LoadingSettings, *, weights: bool) -> P
 
 def hub_answers() -> bool:
     """Whether the hub is in reach; asked once and briefly, since its own client tries for half a minute."""
-    return not constants.HF_HUB_OFFLINE and _in_reach(constants.ENDPOINT)
+    return not constants.HF_HUB_OFFLINE and not unusable_proxy() and _in_reach(constants.ENDPOINT)
 
 
 @cache
@@ -81,13 +89,33 @@ def check_model_folder(location: str) -> None:
     if not folder.is_dir():
         what = "a file" if folder.exists() else "missing"
         raise UserError(f"the model folder {location} is {what}. Give a folder that holds {_EXPECTED}.")
-    _refuse_incomplete(location, [path.name for path in folder.iterdir()])
+    _refuse_incomplete(location, [path.name for path in _files_of(location, folder)])
     lost = [name for name in weight_files(folder) if not (folder / name).is_file()]
-    if (folder / INDEX).is_file() and lost:
+    if lost:
         raise UserError(
-            f"the model {location} lacks {len(lost)} of its files with weights, such as {lost[0]}.\n"
-            "Copy or download it again; its index is whole."
+            f"the model {location} lacks {len(lost)} of its files with weights, such as {lost[0]}, or they are no "
+            f"plain files.\nCopy or download it again; transformers opens {WEIGHTS}, or what {INDEX} names."
         )
+
+
+def _files_of(location: str, folder: Path) -> list[Path]:
+    """What lies in a model's folder.
+
+    Raises:
+        UserError: It cannot be read, or a file that will be opened is no plain file or far too large.
+    """
+    try:
+        paths = list(folder.iterdir())
+        small = [path for path in paths if any(map(path.match, _SMALL)) and not path.is_dir()]
+        odd = [path.name for path in small if not path.is_file() or path.stat().st_size > _LARGEST]
+    except OSError as problem:
+        raise UserError(f"cannot read the model folder {location}: {problem.strerror}") from problem
+    if odd:
+        raise UserError(
+            f"{odd[0]} in the model folder {location} is no plain file, or larger than {_LARGEST >> 20} MB, so it is "
+            "not opened.\nCopy or download it again."
+        )
+    return paths
 
 
 def _refuse_incomplete(location: str, names: list[str]) -> None:
@@ -193,6 +221,29 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
+def refuse_absurd(path: Path, limits: Mapping[str, int]) -> None:
+    """Refuses a configuration with numbers that no model has: working with them would take hours, or all memory.
+
+    Args:
+        path: One of a model's files; it may be missing.
+        limits: The largest number by a pattern for dotted names, such as `text_config.num_hidden_layers`.
+
+    Raises:
+        UserError: It has one, which the message names, or it is damaged.
+    """
+    waiting: list[tuple[str, object]] = [("", read_object(path))] if path.exists() else []
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(f"{name}.{key}".lstrip("."), each) for key, each in value.items()]
+        elif isinstance(value, list):
+            waiting += [(name, each) for each in value]
+        elif isinstance(value, int | float):
+            over = [most for pattern, most in limits.items() if value > most and re.search(pattern, name)]
+            if over:
+                raise _broken(path, f"{name} is {value:.4g}, and no model has more than {min(over):,}")
+
+
 def _broken(path: Path, why: str) -> UserError:
     return UserError(f"the model's file {path} is damaged: {why}.\nCopy or download it again.")
 
@@ -253,5 +304,9 @@ def _answers(name: str, revision: str | None) -> Iterator[None]:
         raise WorkFailed(
             f"the hub refuses the model {name}: {str(problem).splitlines()[0]}\nTry again later."
         ) from problem
+    except (ValueError, ImportError) as problem:  # what httpx2 raises of a proxy
+        if not (why := unusable_proxy()):
+            raise
+        raise UserError(f"the hub cannot be asked for the model {name}: {why}.") from problem
     except OSError as problem:
         raise WorkFailed(f"cannot keep the files of {name} in {constants.HF_HUB_CACHE}: {problem}") from problem

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from parityalign.core import WorkFailed
+from parityalign.core import UserError, WorkFailed
 from parityalign.data import Unfit, read_picture
 
 Array = NDArray[Any]
@@ -99,7 +99,14 @@ class Prompter:
             would see its own end in training.
     """
 
-    def __init__(self, processor: Processor) -> None:
+    def __init__(self, processor: Processor, name: str = "the model") -> None:
+        """Opens nothing.
+
+        Args:
+            processor: The model's.
+            name: The model in messages.
+        """
+        self._name = name
         self.special_tokens = _special_tokens(processor)
         takes_answers = "suffix" in inspect.signature(processor.__call__).parameters
         self.answer_marks = {"token_type_ids": 1} if takes_answers else {}
@@ -107,13 +114,24 @@ class Prompter:
         self._special = re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))))
 
     def chat(self, prompt: str, answer: str | None = None) -> str:
-        """The text of a chat: the image, the prompt, then the generation prompt or the given answer."""
+        """The text of a chat: the image, the prompt, then the generation prompt or the given answer.
+
+        Raises:
+            UserError: The model's chat template fails.
+        """
         content = [{"type": "image"}, {"type": "text", "text": self._plain(prompt)}]
         turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if answer is not None:
             said = [{"type": "text", "text": self._plain(answer)}]
             turns.append({"role": "assistant", "content": said})
-        return self._processor.apply_chat_template(turns, add_generation_prompt=answer is None)
+        try:
+            return self._processor.apply_chat_template(turns, add_generation_prompt=answer is None)
+        except Exception as problem:  # the template is a program that came with the model
+            raise UserError(
+                f"the chat template of {self._name} fails: {type(problem).__name__}: {str(problem)[:300]}\n"
+                "It has to take a picture and a text as parts of one turn, as the templates of vision-language models "
+                "do. Mend chat_template.jinja in a copy of the model's folder."
+            ) from problem
 
     def encode(self, image: Image.Image, prompt: str) -> Encoded:
         """The model's input up to the beginning of its answer."""

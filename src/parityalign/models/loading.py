@@ -3,14 +3,13 @@
 import logging as python_logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from safetensors import SafetensorError
 from transformers import (
@@ -25,32 +24,14 @@ from transformers.utils import logging
 
 from parityalign.config import LoadingSettings
 from parityalign.core import UserError, WorkFailed
-from parityalign.models.checkpoint import model_folder, read_object, refuse_damaged
+from parityalign.models.checkpoint import MODULES, PICTURE, model_folder, read_object, refuse_absurd, refuse_damaged
 from parityalign.models.device import SMALLER, is_out_of_memory, placement, refuse_machine, this_device
 from parityalign.models.encoding import Processor
 from parityalign.models.max_pixels import limit_pixels, shared_grids
 from parityalign.models.processor import read_processor
 
 AS_IT_IS = LoadingSettings()
-_LOADING_PROBLEMS = (OSError, ValueError, LookupError, RuntimeError, AttributeError, TypeError, StrictDataclassError)
 _CLASS = "AutoModelForImageTextToText"
-
-
-def check_model(location: str, loading: LoadingSettings = AS_IT_IS) -> None:
-    """Refuses a model that cannot be opened, as far as can be checked without its weights.
-
-    Args:
-        location: Hugging Face folder or hub id.
-        loading: How it would be loaded.
-
-    Raises:
-        UserError: It is missing or damaged, is not a vision-language model, has no chat template, or this machine lacks
-            something.
-    """
-    refuse_machine(loading)
-    open_config(location, loading)
-    refuse_damaged(location, model_folder(location, loading, weights=False))
-    open_processor(location, loading)
 
 
 def open_processor(location: str, loading: LoadingSettings = AS_IT_IS) -> Processor:
@@ -66,7 +47,9 @@ def open_processor(location: str, loading: LoadingSettings = AS_IT_IS) -> Proces
     quieten()
     folder = model_folder(location, loading, weights=False)
     _refuse_foreign_code(location, folder, loading)
-    with _in_words(location, "the processor of"):
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        refuse_absurd(folder / name, PICTURE)
+    with in_words(location, "the processor of"):
         processor: Any = read_processor(folder, remote_code=loading.remote_code)
     if getattr(processor, "image_processor", None) is None:
         raise UserError(
@@ -94,7 +77,7 @@ def open_config(location: str, loading: LoadingSettings = AS_IT_IS) -> PreTraine
     """
     folder = model_folder(location, loading, weights=False)
     _refuse_foreign_code(location, folder, loading)
-    with _in_words(location, "the configuration of"):
+    with in_words(location, "the configuration of"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=loading.remote_code)
     known = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or _CLASS in (getattr(config, "auto_map", None) or {})
     if not known:
@@ -126,7 +109,7 @@ def open_model(
     config = open_config(location, loading)
     folder = weights or model_folder(location, loading, weights=True)
     opened: Any = AutoModelForImageTextToText.from_pretrained
-    with _in_words(location, "a vision-language model from", folder):
+    with in_words(location, "a vision-language model from", folder):
         model, found = opened(
             folder,
             config=config,
@@ -135,14 +118,30 @@ def open_model(
             output_loading_info=True,
             **placement(loading, dtype),
         )
-        if found["missing_keys"]:
-            some = ", ".join(sorted(found["missing_keys"])[:3])
-            raise UserError(f"the model {location} lacks {len(found['missing_keys'])} weights, such as {some}.")
+        refuse_missing(location, found)
         if not hasattr(model, "hf_device_map"):
             model.to(this_device())
             _channels_last(model)
     opened_model: PreTrainedModel = model.eval()
     return opened_model
+
+
+def refuse_missing(location: str, found: Mapping[str, Any]) -> None:
+    """Refuses a model whose files lack weights, or hold some of another shape, by what transformers found in them.
+
+    Raises:
+        UserError: They do; the message names some.
+    """
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(
+            f"the model {location} lacks {len(missing)} weights, such as {', '.join(missing[:3])}.\n{_AGAIN}"
+        )
+    if other := sorted(found["mismatched_keys"]):
+        name, stored, wanted = other[0]
+        raise UserError(
+            f"the weights of the model {location} do not fit its config.json: {len(other)} have another shape, such as "
+            f"{name}, {tuple(stored)} for {tuple(wanted)}.\n{_AGAIN}"
+        )
 
 
 def _channels_last(model: torch.nn.Module) -> None:
@@ -176,6 +175,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|peft|transformers)\b")
 
 
+_AGAIN = "Copy or download it again."
+_LONGEST = 1000
 _WANTED = (
     "Use one that transformers opens as an image-text-to-text model (AutoModelForImageTextToText), such as "
     "Qwen/Qwen2-VL-2B-Instruct."
@@ -184,9 +185,11 @@ _WANTED = (
 
 def _refuse_foreign_code(location: str, folder: Path, loading: LoadingSettings) -> None:
     """Refuses a family that transformers does not know, or whose own code was not allowed."""
+    refuse_absurd(folder / "config.json", MODULES)
     content = read_object(folder / "config.json")
-    family, code = content.get("model_type"), content.get("auto_map") or {}
-    if family in CONFIG_MAPPING or (loading.remote_code and _CLASS in code):
+    family, code = content.get("model_type"), content.get("auto_map")
+    code = code if isinstance(code, dict) else {}
+    if (isinstance(family, str) and family in CONFIG_MAPPING) or (loading.remote_code and _CLASS in code):
         return
     if not code:
         raise UserError(
@@ -206,22 +209,34 @@ def _refuse_foreign_code(location: str, folder: Path, loading: LoadingSettings) 
 
 
 @contextmanager
-def _in_words(location: str, what: str, folder: Path | None = None) -> Iterator[None]:
-    """Turns errors of loading into messages for the user."""
+def in_words(location: str, what: str, folder: Path | None = None) -> Iterator[None]:
+    """Turns errors of loading into messages for the user.
+
+    Only foreign code may run inside. Of a damaged file it raises whatever it happens to meet, and the errors of
+    tokenizers are plain Exceptions.
+    """
     try:
         yield
+    except UserError:
+        raise
     except SafetensorError as problem:
         if folder:
             refuse_damaged(location, folder)  # names the files, unlike the exception
-        raise UserError(f"cannot load {what} {location}: damaged: {problem}.\nCopy or download it again.") from problem
+        raise UserError(f"cannot load {what} {location}: damaged: {problem}.\n{_AGAIN}") from problem
     except ImportError as problem:
         raise UserError(
             f"cannot load {what} {location}: a package is missing: {_first_line(problem)}\n{_install_line(problem)}"
         ) from problem
-    except (*_LOADING_PROBLEMS, MemoryError) as problem:
+    except Exception as problem:
         if is_out_of_memory(problem):
             raise WorkFailed(f"the model {location} does not fit: {_first_line(problem)}\n{SMALLER}") from problem
-        raise UserError(f"cannot load {what} {location}: {problem}") from problem
+        raise UserError(f"cannot load {what} {location}: {_said(problem)}") from problem
+
+
+def _said(problem: Exception) -> str:
+    """An exception in a message: named where its text alone would be a riddle, and never pages long."""
+    text = str(problem).strip()[:_LONGEST]
+    return text if isinstance(problem, OSError | ValueError) and text else f"{type(problem).__name__}: {text}"
 
 
 def _first_line(problem: BaseException) -> str:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PROCESSOR_MAPPING, AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
-from transformers.models.auto.processing_auto import processor_class_from_name
-from transformers.video_processing_utils import BaseVideoProcessor
 
+from parityalign.models.internals import BaseVideoProcessor, processor_class_from_name
 from parityalign.models.versions import unknown_transformers
 
 BACKEND = "pil"

@@ -21,12 +21,14 @@ from parityalign.config import (
     split_model,
 )
 from parityalign.core import (
+    BEGUN,
     CONFIG,
     DEMO_DATA,
     DRAWN,
     EMBEDDED_MODELS,
     HALF_WRITTEN,
     LOCK,
+    MANIFEST,
     MARKER,
     OWNER,
     PairFilter,
@@ -37,7 +39,7 @@ from parityalign.core import (
     missing_package,
     write_whole,
 )
-from parityalign.models import check_model_folder, commit_of
+from parityalign.models import check_model_folder, commit_of, refuse_damaged
 from parityalign.pipeline.run import Run
 
 _ROLES = ("teacher", "student")
@@ -111,14 +113,19 @@ def _pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:
 
 
 def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None:
-    """Checks for problems that would otherwise show only after hours of work; more thorough when a run begins."""
+    """Checks for problems that would otherwise show only after hours of work; more thorough when a run begins.
+
+    A run begins with its first artifact: its `run.yaml` may be what the user wrote there.
+    """
+    before = before if any(config.run.glob(f"*/{BEGUN}")) or any(config.run.glob(f"*/{MANIFEST}")) else None
     for role in _ROLES:
         spec, loading = getattr(config, role), getattr(config.loading, role)
         backend, (_, location) = backend_of(spec), split_model(spec)
         if not before or (spec, loading) != (getattr(before, role), getattr(before.loading, role)):
             backend.check(location, loading)
-        elif backend.hub:  # checked before, but may have been removed
+        elif backend.hub and is_path(location):  # checked before, but may have been removed or damaged
             check_model_folder(location)
+            refuse_damaged(location, Path(location).expanduser())
     for package in _PACKAGES_OF_METHOD.get(config.level.method, ()):
         if find_spec(package) is None:
             raise missing_package(f"level.method: {config.level.method}", package, package)

@@ -3,12 +3,15 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.text import Text
 
 from parityalign.core import Progress as Report
+from parityalign.core import printable
 
 SECONDS_BETWEEN_LINES = 5.0
 """Seconds between two lines of one step, if the console is not a terminal."""
@@ -22,7 +25,7 @@ def shown_progress(console: Console | None = None) -> Iterator[Report]:
         yield PlainLines(console)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("left"),
@@ -43,7 +46,7 @@ class Bars:
     def __call__(self, step: str, done: int, total: int) -> None:
         """Updates the bar of a step; a new step gets a bar."""
         if step not in self._ids:
-            self._ids[step] = self._bars.add_task(escape(step), total=total)
+            self._ids[step] = self._bars.add_task(printable(step), total=total)
         self._bars.update(self._ids[step], completed=done, total=total)
 
 
@@ -62,7 +65,7 @@ class PlainLines:
         if seen.ended or (done < total and now - seen.told < SECONDS_BETWEEN_LINES):
             return
         seen.told, seen.ended = now, done >= total
-        self._console.print(f"{step}: {done:,} of {total:,}{seen.outlook(now, done, total)}", markup=False)
+        self._console.print(f"{step}: {done:,} of {total:,}{seen.outlook(now, done, total)}")
 
 
 class _Step:
@@ -87,12 +90,28 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+class PlainConsole(Console):
+    """Prints text as it is, but for what a terminal would obey: no markup, no emoji codes, no colours for numbers."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - those of rich
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 - those of rich
+        """A text, as it is measured and printed."""
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Whatever else is printed, in pieces; rich's own control sequences are pieces of their own, and stay."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
+
+
 def plain_console() -> Console:
-    """A console without colours for numbers; a log file has no width, so nothing is cut off or folded in it.
+    """A console for results and progress; a log file has no width, so nothing is cut off or folded in it.
 
     A notebook is written to like a log file, although its kernel sets FORCE_COLOR: it shows no moving bars.
     """
-    console = Console(highlight=False)
+    console = PlainConsole()
     if console.is_terminal and not console.is_jupyter:
         return console
-    return Console(highlight=False, force_terminal=False, force_jupyter=False, width=200)
+    return PlainConsole(force_terminal=False, force_jupyter=False, width=200)

@@ -13,7 +13,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 
 from parityalign import training
 from parityalign.config import LoadingSettings, RunConfig, backend_of, is_path, split_model
-from parityalign.core import UserError, usable_cores
+from parityalign.core import UserError, unusable_proxy, usable_cores
 from parityalign.models import (
     bf16_is_fast,
     dtype_of,
@@ -57,6 +57,8 @@ class Machine:
     hub: str
     hub_reachable: bool
     cache: str
+    proxy: str = ""
+    """Why no server can be reached through the proxy that the environment names; empty: no obstacle."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def inspect_machine() -> Machine:
         hub=constants.ENDPOINT,
         hub_reachable=hub_answers(),
         cache=constants.HF_HUB_CACHE,
+        proxy=unusable_proxy(),
     )
 
 
@@ -122,6 +125,8 @@ def doctor_lines(here: Machine, checks: list[ModelCheck]) -> Iterator[str]:
     yield f"machine: {here.cores} cores, {_size(here.memory)} of memory, {', '.join(gpus) or 'no GPU'}"
     yield "packages: " + ", ".join(f"{name} {found or 'none'}" for name, found in here.packages.items())
     yield f"hub: {here.hub} is {'reachable' if here.hub_reachable else 'not reachable'}; cache: {here.cache}"
+    if here.proxy:
+        yield f"problem: {here.proxy}"
     for check in checks:
         yield f"{check.role}: {check.model}"
         yield from (f"  {line}" for line in _told(check))

@@ -9,10 +9,19 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.generation.logits_process import LogitsProcessor
 
 from parityalign.models.backends._generate import GenerationPasses
+from parityalign.models.internals import DynamicLayer, DynamicSlidingWindowLayer
+
+
+class NotFinite(ArithmeticError):
+    """The logits of a reply's next token hold no largest number: they are NaN, or infinite."""
+
+    def __init__(self, row: int) -> None:
+        """Takes the place of the reply in the batch."""
+        super().__init__(row)
+        self.row = row
 
 
 class GumbelNoise(LogitsProcessor):
@@ -66,6 +75,9 @@ def decode(
 
     Returns:
         The tokens of each reply; those after an end token are meaningless.
+
+    Raises:
+        NotFinite: The logits are no numbers; the largest of them would be an arbitrary token.
     """
     for unused in ("logits_processor", "stopping_criteria"):  # replaced by `noise` and the end tokens
         state.pop(unused, None)
@@ -79,6 +91,9 @@ def decode(
     live, ended = list(range(len(prompts))), torch.zeros_like(rows, dtype=torch.bool)
     for left in reversed(range(generation_config.max_length - input_ids.shape[1])):
         tokens = (noise(input_ids, logits) if noise else logits).argmax(dim=-1)
+        broken = ~ended & ~logits.gather(-1, tokens[:, None])[:, 0].isfinite()  # argmax takes NaN for the largest
+        if broken.any():
+            raise NotFinite(live[int(broken.nonzero()[0])])
         for row, token in zip(live, tokens.tolist(), strict=True):
             written[row].append(token)
         ended = ended | torch.isin(tokens, ends)

@@ -7,16 +7,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from parityalign.config import LoadingSettings
-from parityalign.core import EMBEDDED_MODELS, Decoding, Observation, Request, UserError
+from parityalign.core import EMBEDDED_MODELS, Decoding, Observation, Request, UserError, WorkFailed
 from parityalign.models import memory
 from parityalign.models.backends._batches import BatchRow, TokenBudget, windows
-from parityalign.models.backends._decoding import GumbelNoise, can_choose_rows, decode
+from parityalign.models.backends._decoding import GumbelNoise, NotFinite, can_choose_rows, decode
 from parityalign.models.backends._generate import refuse_unknown_generate
 from parityalign.models.backends._observing import Observing
 from parityalign.models.backends._reading import Reader
@@ -57,7 +58,7 @@ class HFModel:
         self._model: Any = model
         self._tokenizer = processor.tokenizer
         self._processor = processor
-        self._prompter = Prompter(processor)
+        self._prompter = Prompter(processor, self.name)
         self._reader = Reader(self._prompter)
         self._stop = stop_tokens(self._tokenizer, self._model.generation_config)
         self._shares = can_choose_rows(model)
@@ -81,7 +82,7 @@ class HFModel:
         """The reply to each request, in order, including special tokens that the model wrote.
 
         Raises:
-            WorkFailed: An image cannot be read.
+            WorkFailed: An image cannot be read, or the model computes no numbers.
             UserError: Memory does not suffice even for a single one.
         """
         size = decoding.max_new_tokens
@@ -103,7 +104,7 @@ class HFModel:
         """Scores each request teacher-forced: followed by the given text as if it were the model's own reply.
 
         Raises:
-            WorkFailed: An image cannot be read.
+            WorkFailed: An image cannot be read, or the model computes no numbers.
             UserError: Memory does not suffice even for a single one.
         """
         longest = max((len(text) for _, text in told), default=0)  # in characters; tokens are fewer
@@ -111,7 +112,11 @@ class HFModel:
         def work(rows: Sequence[BatchRow]) -> list[Observation | None]:
             answered = [self._encoder.encode(row.encoded, row.request.prompt, told[row.place][1]) for row in rows]
             inputs = stack([row.encoded for row in answered], pad_token=self._pad, side="right")
-            return [*self._observing.observe(answered, self._on_device(inputs))]
+            seen = self._observing.observe(answered, self._on_device(inputs))
+            for row, observed in zip(rows, seen, strict=True):
+                if np.isnan(observed.logprobs).any():
+                    raise self._not_finite(row)
+            return [*seen]
 
         return self._each([request for request, _ in told], longest, work)
 
@@ -161,16 +166,27 @@ class HFModel:
         noise = None
         if decoding.temperature > 0:
             noise = GumbelNoise([row.request.seed for row in rows], decoding.temperature, self._model.device)
-        with torch.inference_mode():
-            tokens = self._model.generate(
-                **self._inputs(prompts),
-                max_new_tokens=decoding.max_new_tokens,
-                do_sample=False,
-                custom_generate=decode,
-                prompts=prompt_of,
-                noise=noise,
-            )
+        try:
+            with torch.inference_mode():
+                tokens = self._model.generate(
+                    **self._inputs(prompts),
+                    max_new_tokens=decoding.max_new_tokens,
+                    do_sample=False,
+                    custom_generate=decode,
+                    prompts=prompt_of,
+                    noise=noise,
+                )
+        except NotFinite as problem:
+            raise self._not_finite(rows[problem.row]) from problem
         return [self._text(row) for row in tokens]
+
+    def _not_finite(self, row: BatchRow) -> WorkFailed:
+        dtype = str(self._model.dtype).removeprefix("torch.")
+        return WorkFailed(
+            f"{self.name} computes no numbers in {dtype}: what it makes of {row.request.image} is not finite (NaN or "
+            "infinite), so no reply can be told from it.\nFloat16 overflows where bfloat16 and float32 do not: set "
+            "`dtype` in this model's `loading` to one of these. If it is one already, the weights are damaged."
+        )
 
     def _prompts(self, rows: Sequence[BatchRow]) -> tuple[list[BatchRow], list[int]]:
         """The rows that differ in image or prompt, and for each row its place among them."""

@@ -1,0 +1,117 @@
+"""Checks a model before anything is paid for its work: opened, tried out on one question, its weights counted.
+
+A model's folder is foreign: its files may be damaged or hostile, and its chat template is a program. What is opened is
+bounded in size, and what runs is bounded in time.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+from transformers import AutoModelForImageTextToText, PreTrainedConfig
+
+from parityalign.config import LoadingSettings
+from parityalign.core import UserError
+from parityalign.models.checkpoint import model_folder, refuse_damaged, weight_files
+from parityalign.models.device import refuse_machine
+from parityalign.models.encoding import Processor, Prompter
+from parityalign.models.loading import AS_IT_IS, in_words, open_config, open_processor, refuse_missing
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Seconds for opening a processor, and for one question; both take a fraction of a second."""
+_QUESTION, _ANSWER = "What is it?", "42"
+_SIDE = 64
+
+
+def check_model(location: str, loading: LoadingSettings = AS_IT_IS) -> None:
+    """Refuses a model that cannot work, as far as can be checked without reading its weights.
+
+    Args:
+        location: Hugging Face folder or hub id.
+        loading: How it would be loaded.
+
+    Raises:
+        UserError: It is missing or damaged, lacks weights, is not a vision-language model, its chat template is missing
+            or leaves out the question or the picture, or this machine lacks something.
+    """
+    refuse_machine(loading)
+    config = in_time(lambda: open_config(location, loading), f"the configuration of {location}")
+    folder = model_folder(location, loading, weights=False)
+    refuse_damaged(location, folder)
+    in_time(lambda: _try_out(location, open_processor(location, loading), config), f"a question to {location}")
+    _count_weights(location, folder, config, loading)
+
+
+def in_time(work: Callable[[], T], what: str) -> T:
+    """What `work` returns or raises, unless it takes too long: then it is left alone, in its own thread.
+
+    Raises:
+        UserError: It takes too long.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as problem:  # noqa: BLE001 - raised again by whoever waits
+            done.set_exception(problem)
+
+    Thread(target=run, name="checking", daemon=True).start()
+    try:
+        return done.result(PATIENCE)
+    except TimeoutError as problem:
+        if done.done():
+            raise
+        raise UserError(
+            f"{what} took more than {PATIENCE:.0f} seconds, so its files are damaged or hostile (a chat template is a "
+            "program). Nothing was done.\nCopy or download it again."
+        ) from problem
+
+
+def _try_out(location: str, processor: Processor, config: PreTrainedConfig) -> None:
+    """Writes a question about a picture, and one with its answer, as for the model."""
+    prompter = Prompter(processor, location)
+    for text in (prompter.chat(_QUESTION), prompter.chat(_QUESTION, _ANSWER)):
+        if _QUESTION not in text:
+            raise UserError(
+                f"the chat template of {location} leaves out the question: of {_QUESTION!r} it makes {text[:200]!r}.\n"
+                "Use the template of a vision-language model, whose contents are lists of parts."
+            )
+    with in_words(location, "the processor of"):
+        encoded = prompter.encode(Image.new("RGB", (_SIDE, _SIDE), "white"), _QUESTION)
+    if not all(np.isfinite(array).all() for array in encoded.image.values()):
+        raise UserError(
+            f"the processor of {location} makes numbers of a picture that are not finite (NaN or infinite); its "
+            "image_mean, image_std or rescale_factor are damaged.\nCopy or download it again."
+        )
+    placeholder = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    if placeholder is not None and placeholder not in encoded.tokens:
+        raise UserError(
+            f"the chat template of {location} leaves out the picture: no token of the prompt is its placeholder "
+            f"({placeholder}).\nUse the template of a vision-language model, which writes one for each picture."
+        )
+
+
+def _count_weights(location: str, folder: Path, config: PreTrainedConfig, loading: LoadingSettings) -> None:
+    """Refuses weights that lack some of the model's, by names and shapes; those that are not here are skipped."""
+    here = all((folder / name).is_file() for name in weight_files(folder))
+    if not here or getattr(config, "quantization_config", None):  # quantised ones have other names and shapes
+        return
+    opened: Any = AutoModelForImageTextToText.from_pretrained
+    with in_words(location, "a vision-language model from", folder):
+        _, found = opened(
+            folder,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=loading.remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below
+            device_map={"": "meta"},  # nothing is read but the names and shapes
+        )
+    refuse_missing(location, found)
