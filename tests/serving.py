@@ -72,10 +72,13 @@ def answer(content: str, status: str = "200 OK", *headers: str, kind: str = "app
     return "\r\n".join(lines).encode() + body
 
 
-def reply(text: str, *, finish: str = "stop", usage: tuple[int, int] | None = (10, 2), **choice: object) -> bytes:
-    """A reply as a chat endpoint gives it; `usage` is prompt and completion tokens."""
+def reply(
+    text: str, *, finish: str = "stop", usage: tuple[int, int] | None = (10, 2), model: str = "", **choice: object
+) -> bytes:
+    """A reply as a chat endpoint gives it; `usage` is prompt and completion tokens, `model` the one that answered."""
     said: dict = {
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish, **choice}]
+        **({"model": model} if model else {}),
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish, **choice}],
     }
     if usage:
         said["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}

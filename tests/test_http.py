@@ -7,13 +7,13 @@ import random
 import re
 import signal
 from collections import Counter
+from collections.abc import Container
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from io import BytesIO
 
 import numpy as np
 import pytest
-from parityalign.engines.ledger import ANSWERS
 from PIL import Image
 
 from makers import content as content_of
@@ -26,9 +26,13 @@ from parityalign.config.run_yaml import as_yaml, load_config, read_config
 from parityalign.config.serving import ServerSettings
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.interfaces import Decoding, Request
+from parityalign.core.records import Answer
+from parityalign.core.remote import Said
 from parityalign.data.images import read_picture
-from parityalign.engines import attempts
-from parityalign.engines.remote import PROBE, RemoteModel, Remotes
+from parityalign.engines import Asked, CachedModel, Spent, attempts, connect, in_words, of_stage
+from parityalign.engines.asking import answer_key
+from parityalign.engines.remote import RemoteModel
+from parityalign.engines.store import AnswerStore, KnownModel
 from parityalign.models.backends._failures import retry_after
 from parityalign.models.backends._images import data_url
 from parityalign.models.open import fingerprint, load_model
@@ -51,20 +55,56 @@ def picture(tmp_path):
     return str(draw(tmp_path / "red.png"))
 
 
-def model(served: Served, folder=None, **settings) -> RemoteModel:
-    return at(Remotes(ServerSettings(**QUICK | settings), folder), f"{served.url}#m")
+def model(served: Served, **settings) -> RemoteModel:
+    """The served model as it is: whoever asks again gets it asked again."""
+    return at(f"{served.url}#m", AnswerStore(), **settings)
 
 
-def at(remotes: Remotes, spec: str, stage: str = "stage") -> RemoteModel:
-    return remotes.model(spec, LoadingSettings(), stage)
+def at(spec: str, store: AnswerStore, **settings) -> RemoteModel:
+    return connect(spec, LoadingSettings(), ServerSettings(**QUICK | settings), store)
+
+
+class Kept:
+    """The served model as a process of a run has it: its answers are kept in a folder."""
+
+    def __init__(self, served: Served, folder, *, stage: str = "stage", **settings) -> None:
+        self.settings = ServerSettings(**QUICK | settings)
+        self.name = f"{served.url}#m"
+        self.store = AnswerStore(folder / "answers.sqlite", run="r")
+        self.store.begin_stage(stage)
+        self.model = CachedModel(self.name, lambda: at(self.name, self.store, **settings), self.store)
+
+    def answer(self, requests: list[Request], decoding: Decoding) -> list[Answer]:
+        answers = self.model.answer(
+            numbered(requests),
+            max_new_tokens=decoding.max_new_tokens,
+            temperature=decoding.temperature,
+            batch_size=1,
+            on_progress=lambda done, total: None,
+        )
+        return [*answers.values()]
+
+    def generate(self, requests: list[Request], decoding: Decoding) -> list[str]:
+        return [answer.text for answer in self.answer(requests, decoding)]
+
+    def known(self, requests: list[Request], decoding: Decoding) -> dict[str, Said]:
+        """What the store holds, by prompt."""
+        keys = {answer_key(self.name, each, decoding): each.prompt for each in numbered(requests)}
+        return {keys[key]: said for key, said in self.store.answers(keys)}
+
+    def spent(self, stage: str = "stage") -> Spent:
+        return of_stage(self.store.spent(), stage).get(self.name, Spent())
+
+    def told(self, stage: str = "stage") -> str:
+        return in_words(self.name, self.spent(stage), self.settings)
+
+
+def numbered(requests: list[Request]) -> list[Asked]:
+    return [Asked(str(place), each.image, each.prompt, "", seed=each.seed) for place, each in enumerate(requests)]
 
 
 def questions(picture: str, count: int) -> list[Request]:
     return [Request(picture, f"question {number}") for number in range(count)]
-
-
-def lines(folder) -> list[dict]:
-    return [json.loads(line) for line in (folder / ANSWERS).read_text().splitlines()]
 
 
 def asked(served: Served) -> list[str]:
@@ -84,9 +124,9 @@ def test_a_request_holds_the_picture_then_the_prompt_and_how_to_decode(picture):
     assert "logprobs" not in body
 
 
-def test_a_greedy_question_has_no_seed_and_is_the_same_question_whatever_its_seed(picture):
+def test_a_greedy_question_has_no_seed_and_is_the_same_question_whatever_its_seed(picture, tmp_path):
     with serving(well) as served:
-        texts = model(served).generate([Request(picture, "question", seed) for seed in (1, 2)], GREEDY)
+        texts = Kept(served, tmp_path).generate([Request(picture, "question", seed) for seed in (1, 2)], GREEDY)
     assert asked(served) == ["question"] and texts[0] == texts[1] and "seed" not in served.asked[-1]
 
 
@@ -123,8 +163,9 @@ def test_any_other_file_is_sent_as_the_pixels_that_a_local_model_sees(tmp_path, 
 
 
 def test_a_picture_that_is_gone_is_named(tmp_path):
-    with serving(well) as served, pytest.raises(WorkFailed, match="cannot read the image .*gone.png"):
-        model(served).generate([Request(str(tmp_path / "gone.png"), "question")], GREEDY)
+    for asking in (model, lambda served: Kept(served, tmp_path)):
+        with serving(well) as served, pytest.raises(WorkFailed, match="cannot read the image .*gone.png"):
+            asking(served).generate([Request(str(tmp_path / "gone.png"), "question")], GREEDY)
 
 
 # ---- every question once, whatever goes wrong ----
@@ -190,7 +231,7 @@ class Faults:
 def test_hundreds_of_questions_are_answered_once_each_through_every_kind_of_fault(picture, tmp_path, quick_switches):
     faults = Faults(COUNT)
     with serving(faults) as served:
-        asking = model(served, tmp_path / "server", max_concurrency=24, timeout=3)
+        asking = Kept(served, tmp_path, max_concurrency=24, timeout=3)
         requests = questions(picture, COUNT)
         texts = asking.generate(requests, GREEDY)
     length = len(image_of(served.asked[-1]))
@@ -202,21 +243,25 @@ def test_hundreds_of_questions_are_answered_once_each_through_every_kind_of_faul
     failures = sum(map(len, faults.plans.values()))
     assert {kind for plan in faults.plans.values() for kind in plan} == set(FAULTS)
     assert failures > COUNT / 4 and len(asked(served)) == COUNT + failures
-    written = lines(tmp_path / "server")
-    assert Counter(line["key"] for line in written).most_common(2)[1][1] == 1 and len(written) == COUNT + PROBES
-    assert sum(line["requests"] for line in written) == len(served.asked)
+    assert {prompt: said.text for prompt, said in asking.known(requests, GREEDY).items()} == dict(
+        zip(prompts, texts, strict=True)
+    )
+    assert asking.store.holdings()[0].answers == COUNT
     # The server goes on with a request whose asker has given up.
     assert served.most_in_flight <= 24 + sum(plan.count("stall") for plan in faults.plans.values())
-    usage = Remotes(ServerSettings(), tmp_path / "server").facts("stage")["servers"][asking.name]
-    counts = {key: usage[key] for key in ("answers", "requests", "retries", "prompt_tokens", "cut_off")}
     total = COUNT + PROBES
-    assert counts == {
-        "answers": total,
-        "requests": total + failures,
-        "retries": failures,
-        "prompt_tokens": 10 * total,
-        "cut_off": COUNT // 10,
-    }
+    spent = Kept(served, tmp_path).spent()
+    assert spent == Spent(
+        answers=total,
+        requests=total + failures,
+        retries=failures,
+        prompt_tokens=10 * total,
+        completion_tokens=2 * total,
+        longest_prompt=10,
+        seconds=spent.seconds,
+        cut_off=COUNT // 10,
+    )
+    assert spent.requests == len(served.asked)
 
 
 @pytest.fixture
@@ -289,13 +334,13 @@ def test_after_a_failure_only_what_has_no_answer_is_asked_again(picture, tmp_pat
 
     with serving(script) as served:
         with pytest.raises(WorkFailed, match="no answer to a question about .*red.png in 6 attempts") as failure:
-            model(served, tmp_path / "server", max_concurrency=4).generate(questions(picture, 12), GREEDY)
+            Kept(served, tmp_path, max_concurrency=4).generate(questions(picture, 12), GREEDY)
         assert "HTTP 500" in str(failure.value) and served.url in str(failure.value)
         first = Counter(asked(served))
         answered = {prompt for prompt in first if prompt not in broken}
         assert len(answered) >= 7 and first["question 7"] == 6 and failure.value.exit_status == 1
         broken.clear()
-        texts = model(served, tmp_path / "server").generate(questions(picture, 12), GREEDY)
+        texts = Kept(served, tmp_path).generate(questions(picture, 12), GREEDY)
         assert len(set(texts)) == 12
         second = Counter(asked(served)) - first
     assert set(second) == {request.prompt for request in questions(picture, 12)} - answered
@@ -318,7 +363,7 @@ def test_an_answer_is_asked_for_anew_where_anything_about_the_question_differs(p
     with serving(well) as served:
         for request, decoding, more in cases:
             before = len(asked(served))
-            model(served, tmp_path / "server").generate([request], decoding)
+            Kept(served, tmp_path).generate([request], decoding)
             assert len(asked(served)) == before + more, (request, decoding)
 
 
@@ -332,11 +377,11 @@ def test_an_interrupt_keeps_what_was_answered(picture, tmp_path):
         return await well(body, before)
 
     with serving(script) as served, pytest.raises(KeyboardInterrupt):
-        model(served, tmp_path / "server", max_concurrency=2).generate(questions(picture, 9), GREEDY)
-    written = [line for line in lines(tmp_path / "server") if line["key"] != PROBE]
+        Kept(served, tmp_path, max_concurrency=2).generate(questions(picture, 9), GREEDY)
+    after = Kept(served, tmp_path)
+    assert len(after.known(questions(picture, 9), GREEDY)) >= 5
     # The other worker's last question may have been in flight, sent but not arrived.
-    assert len([line for line in written if line["text"]]) >= 5
-    assert len(asked(served)) <= sum(line["requests"] for line in written) <= len(asked(served)) + 1
+    assert len(served.asked) <= after.spent().requests <= len(served.asked) + 1
 
 
 # ---- the budget ----
@@ -349,20 +394,30 @@ def test_a_budget_of_requests_is_kept_to_the_request(picture, tmp_path, budget, 
         return answer("", "500 Oh") if faults and not before else await well(body, before)
 
     with serving(script) as served:
-        asking = model(served, tmp_path / "server", budget_requests=budget, max_concurrency=7)
+        asking = Kept(served, tmp_path, budget_requests=budget, max_concurrency=7)
         with pytest.raises(WorkFailed, match=f"server.budget_requests is {budget}.*{budget} requests took") as stop:
             asking.generate(questions(picture, 50), GREEDY)
         assert (
             len(served.asked) == budget and stop.value.exit_status == 1 and "raise server.budget_req" in str(stop.value)
         )
-        known = [line for line in lines(tmp_path / "server") if line["text"] and line["key"] != PROBE]
+        known = asking.known(questions(picture, 50), GREEDY)
         # A second attempt with the same budget sends nothing, one with a larger budget only what is left.
         with pytest.raises(WorkFailed, match="is used up"):
-            model(served, tmp_path / "server", budget_requests=budget).generate(questions(picture, 50), GREEDY)
+            Kept(served, tmp_path, budget_requests=budget).generate(questions(picture, 50), GREEDY)
         assert len(served.asked) == budget
-        model(served, tmp_path / "server").generate(questions(picture, 50), GREEDY)
-    answered = Counter(line["key"] for line in lines(tmp_path / "server") if line["text"] and line["key"] != PROBE)
-    assert set(answered.values()) == {1} and len(answered) == 50 and len(known) < 50
+        first = Counter(asked(served))
+        Kept(served, tmp_path).generate(questions(picture, 50), GREEDY)
+        more = Counter(asked(served)) - first
+    assert len(known) < 50 and set(more) == {each.prompt for each in questions(picture, 50)} - set(known)
+    assert faults or set(more.values()) == {1}
+
+
+def test_a_budget_is_that_of_the_whole_run_whichever_model_or_stage_spends_it(picture, tmp_path):
+    with serving(well) as served, serving(well) as other:
+        Kept(other, tmp_path, stage="before").generate(questions(picture, 5), GREEDY)
+        with pytest.raises(WorkFailed, match="server.budget_requests is 12.*12 requests took"):
+            Kept(served, tmp_path, budget_requests=12).generate(questions(picture, 50), GREEDY)
+    assert len(other.asked) + len(served.asked) == 12
 
 
 @pytest.mark.parametrize(
@@ -411,8 +466,8 @@ async def sees(body: dict, before: int) -> bytes:
         (answer('{"choices": [{"mess'), "broken JSON: .*mess"),
         (answer('{"error": "no"}'), "an error in place of a reply: 'no'"),
         (answer("no such model", "404 Not Found"), "HTTP 404 Not Found: 'no such model'\nCheck the address"),
-        (answer("too long", "400 Bad Request"), "a question about .*red.png gave HTTP 400 Bad Request: 'too long'"),
-        (answer("x" * 5000, "400 Bad Request"), "x{300}[.]{3}'"),
+        (answer("no credits", "400 Bad Request"), "a question about .*red.png gave HTTP 400 Bad Request: 'no credits'"),
+        (answer("no credits " + "x" * 5000, "400 Bad Request"), "x{289}[.]{3}'"),
         (answer("", "401 Unauthorized"), "wants a key: set the environment variable PARITYALIGN_API_KEY"),
         (answer("", "429 No", "Retry-After: 86400"), "asks to wait for 86,400 s"),
     ],
@@ -472,7 +527,7 @@ def test_a_server_whose_model_says_the_same_of_all_pictures_is_not_blind(picture
         assert model(served).generate(questions(picture, 2), GREEDY) == ["number"] * 2
 
 
-@pytest.mark.parametrize("field", ["seed", "logprobs", "max_tokens"])
+@pytest.mark.parametrize("field", ["seed", "logprobs", "max_tokens", "temperature"])
 def test_a_field_that_a_server_refuses_is_left_out_from_then_on(picture, tmp_path, field):
     async def script(body, before):
         if field in body:
@@ -480,14 +535,15 @@ def test_a_field_that_a_server_refuses_is_left_out_from_then_on(picture, tmp_pat
         return await well(body, before)
 
     with serving(script) as served:
-        servers = Remotes(ServerSettings(**QUICK, logprobs=True), tmp_path / "server")
-        at(servers, f"{served.url}#m").generate(questions(picture, 20), Decoding(8, 0.5))
-    assert lines(tmp_path / "server")[-1]["refused"] == [field]
+        asking = Kept(served, tmp_path, logprobs=True)
+        asking.generate(questions(picture, 20), Decoding(8, 0.5))
     last = served.asked[-1]
-    assert last.get("max_completion_tokens") == (8 if field == "max_tokens" else None)
-    note = str(servers.facts("stage")["note"])
+    assert field not in last and last.get("max_completion_tokens") == (8 if field == "max_tokens" else None)
+    assert len([body for body in served.asked if field in body]) <= asking.settings.max_concurrency
+    note = asking.told()
     assert ("the server does not accept seeds" in note) == (field == "seed")
     assert ("of 22 answers: the server refuses them" in note) == (field == "logprobs")
+    assert ("the server takes no temperature" in note) == (field == "temperature")
 
 
 def test_what_a_server_refused_is_told_by_the_process_that_goes_on_too_and_of_that_stage_alone(picture, tmp_path):
@@ -497,23 +553,23 @@ def test_what_a_server_refused_is_told_by_the_process_that_goes_on_too_and_of_th
     notes = []
     with serving(script) as served:
         for count in (5, 5):
-            servers = Remotes(ServerSettings(**QUICK), tmp_path / "server")
-            at(servers, f"{served.url}#m").generate(questions(picture, count), Decoding(8, 0.5))
-            notes.append(str(servers.facts("stage")["note"]))
-        asking = Remotes(ServerSettings(**QUICK), tmp_path / "server")
-        at(asking, f"{served.url}#m", "greedy").generate(questions(picture, 5), GREEDY)
+            asking = Kept(served, tmp_path)
+            asking.generate(questions(picture, count), Decoding(8, 0.5))
+            notes.append(asking.told())
+        asking = Kept(served, tmp_path, stage="greedy")
+        asking.generate(questions(picture, 5), GREEDY)
     assert all(note.endswith("; the server does not accept seeds") for note in notes)
-    assert "seeds" not in str(asking.facts("greedy")["note"])
+    assert "seeds" not in asking.told("greedy")
 
 
-def test_a_stage_tells_of_what_its_parts_asked_too(picture):
+def test_a_stage_tells_of_what_its_parts_asked_too(picture, tmp_path):
     with serving(well) as served:
-        servers = Remotes(ServerSettings(**QUICK), None)
+        asking = Kept(served, tmp_path)
         for stage, count in (("evaluate, speed", 3), ("evaluate", 5), ("evaluate, forgotten", 7), ("evaluate more", 9)):
-            at(servers, f"{served.url}#m", stage).generate(questions(picture, count), GREEDY)
-    answers = lambda stage: [each["answers"] for each in servers.facts(stage)["servers"].values()]  # noqa: E731
-    (part,), (whole,) = answers("evaluate, speed"), answers("evaluate")
-    assert (part, whole) == (3 + PROBES, 7 + PROBES)  # what was answered before is not asked again
+            asking.store.begin_stage(stage)
+            asking.generate(questions(picture, count), GREEDY)
+    counts = [asking.spent(stage).answers for stage in ("evaluate, speed", "evaluate")]
+    assert counts == [3 + PROBES, 7 + PROBES]  # what was answered before is not asked again
 
 
 def test_log_probabilities_are_kept_where_they_come(picture, tmp_path):
@@ -522,17 +578,98 @@ def test_log_probabilities_are_kept_where_they_come(picture, tmp_path):
         return reply(image_of(body)[-9:], logprobs=tokens if body.get("logprobs") else None)
 
     with serving(script) as served:
-        model(served, tmp_path / "server", logprobs=True).generate(questions(picture, 1), GREEDY)
-    assert lines(tmp_path / "server")[-1]["logprob"] == -0.75
+        Kept(served, tmp_path, logprobs=True).generate(questions(picture, 1), GREEDY)
+    (said,) = Kept(served, tmp_path).known(questions(picture, 1), GREEDY).values()
+    assert said.logprob == -0.75
 
 
 def test_without_a_name_the_only_served_model_is_taken_and_stays_the_one_of_the_run(picture, tmp_path):
+    store = AnswerStore(tmp_path / "answers.sqlite", run="r")
     with serving(well, ("one/model",)) as served:
-        first = at(Remotes(ServerSettings(), tmp_path), served.url)
-        assert first.name == f"{served.url}#one/model" == at(Remotes(ServerSettings(), None), served.url + "/").name
-        first.generate(questions(picture, 1), GREEDY)
+        first = at(served.url, store)
+        assert first.name == f"{served.url}#one/model" == at(served.url + "/", AnswerStore()).name
+        CachedModel(first.name, lambda: first, store).loaded()
         served.models = ("other",)
-        assert at(Remotes(ServerSettings(), tmp_path), served.url).name == first.name
+        assert at(served.url, store).name == first.name == at(served.url + "/", store).name
+        assert at(served.url, AnswerStore()).name == f"{served.url}#other"
+
+
+def test_without_a_name_the_server_is_asked_where_two_of_its_models_are_known(tmp_path):
+    store = AnswerStore(tmp_path / "answers.sqlite", run="r")
+    with serving(well, ("c",)) as served:
+        for name in "ab":
+            store.remember_model(name, KnownModel(f"{served.url}#{name}", frozenset()))
+        assert at(served.url, store).name == f"{served.url}#c"
+
+
+# ---- pictures that a server declines, and models that answer for another ----
+
+FILTERED = '{"error": {"code": "content_filter", "message": "The image was flagged."}}'
+WORDS_OF_THE_FILTER = "declined: HTTP 400 Bad Request: 'The image was flagged.'"
+
+
+def filtering(declined: Container[str]):
+    """A server whose filter declines these prompts."""
+
+    async def script(body: dict, before: int) -> bytes:
+        return answer(FILTERED, "400 Bad Request") if prompt_of(body) in declined else await well(body, before)
+
+    return script
+
+
+def test_a_question_that_a_server_declines_is_set_aside_with_its_words_and_the_others_are_answered(picture, tmp_path):
+    requests = questions(picture, 12)
+    with serving(filtering({"question 3"})) as served:
+        asking = Kept(served, tmp_path)
+        answers = asking.answer(requests, GREEDY)
+        told = [each.not_asked for each in answers]
+        assert told == [WORDS_OF_THE_FILTER if number == 3 else None for number in range(12)]
+        assert [bool(each.text) for each in answers] == [number != 3 for number in range(12)]
+        assert "it declined 1 questions" in asking.told()
+        assert (asking.spent().answers, asking.spent().requests) == (11 + PROBES, len(served.asked))
+        assert Kept(served, tmp_path).answer(requests, GREEDY) == answers
+    assert served.times["question 3"] == 1
+
+
+def test_without_a_store_a_declined_question_has_an_empty_reply(picture):
+    with serving(filtering({"question 1"})) as served:
+        assert [bool(text) for text in model(served).generate(questions(picture, 3), GREEDY)] == [True, False, True]
+
+
+@pytest.mark.parametrize("of", [10, 11, 200])
+def test_a_server_may_decline_ten_questions_or_a_tenth_of_them(picture, tmp_path, of):
+    count = max(10, of // 11)  # a tenth of those that it answers
+    declined = {f"question {number}" for number in range(of - count, of)}
+    with serving(filtering(declined)) as served:
+        answers = Kept(served, tmp_path, max_concurrency=1).answer(questions(picture, of), GREEDY)
+    assert len([each for each in answers if each.not_asked == WORDS_OF_THE_FILTER]) == count
+
+
+def test_a_server_that_declines_more_is_asked_no_more_and_what_it_said_is_kept(picture, tmp_path):
+    declined = {f"question {number}" for number in range(20, 60)}
+    with serving(filtering(declined)) as served:
+        asking = Kept(served, tmp_path, max_concurrency=1)
+        with pytest.raises(WorkFailed, match="#m declined 11 questions and answered 22[.] The last time: ") as failure:
+            asking.generate(questions(picture, 60), GREEDY)
+        assert "a question about" in str(failure.value) and "'The image was flagged.'" in str(failure.value)
+        assert len(asked(served)) == 31 and failure.value.exit_status == 1
+        known = asking.known(questions(picture, 60), GREEDY)
+        assert len(known) == 31 and len([said for said in known.values() if said.refused]) == 11
+
+
+def test_the_name_by_which_a_server_calls_another_model_that_answered_is_told(picture, tmp_path):
+    async def script(body, before):
+        number = int(prompt_of(body).split()[-1]) if prompt_of(body).startswith("question") else 0
+        return reply(f"{prompt_of(body)}{image_of(body)[-40:]}", model=("m", "", "m-mini", "m-2025")[number % 4])
+
+    with serving(script) as served:
+        asking = Kept(served, tmp_path, max_concurrency=1)
+        asking.generate(questions(picture, 2), GREEDY)
+        assert asking.spent().answered_by == () and "answered by" not in asking.told()
+        asking.generate(questions(picture, 8), GREEDY)
+    again = Kept(served, tmp_path)
+    assert set(again.spent().answered_by) == {"m-mini", "m-2025"} and len(again.spent().answered_by) == 2
+    assert "; answered by m-mini, m-2025, as the server says" in again.told()
 
 
 @pytest.mark.parametrize(
@@ -540,7 +677,7 @@ def test_without_a_name_the_only_served_model_is_taken_and_stays_the_one_of_the_
 )
 def test_without_a_name_and_without_a_single_model_the_known_ones_are_listed(models, said):
     with serving(well, models) as served, pytest.raises(UserError, match=said):
-        at(Remotes(ServerSettings(), None), served.url)
+        at(served.url, AnswerStore())
 
 
 # ---- names and keys ----
@@ -548,7 +685,7 @@ def test_without_a_name_and_without_a_single_model_the_known_ones_are_listed(mod
 
 def test_an_address_is_a_model_spec_and_its_name_is_part_of_the_fingerprint():
     assert split_model("https://host/v1#a/b") == ("openai", "https://host/v1#a/b")
-    assert at(Remotes(ServerSettings(), None), "http://host/v1#a").name == "http://host/v1#a"  # nothing is asked yet
+    assert at("http://host/v1#a", AnswerStore()).name == "http://host/v1#a"  # nothing is asked yet
     with pytest.raises(UserError, match="is remote and cannot be loaded"):
         load_model("http://host/v1#a")
     assert fingerprint("http://host/v1#a") != fingerprint("http://host/v1#b")
@@ -580,7 +717,7 @@ def test_the_key_is_sent_and_stands_nowhere_else(picture, tmp_path, monkeypatch)
         return await sees(body, before)
 
     with serving(script) as served:
-        asking = model(served, tmp_path / "server", key_variable="MY_KEY")
+        asking = Kept(served, tmp_path, key_variable="MY_KEY")
         with pytest.raises(WorkFailed) as failure:
             asking.generate(questions(picture, 2), GREEDY)
     assert all(f"Bearer {KEY}" in head for head in served.headers)
@@ -589,14 +726,12 @@ def test_the_key_is_sent_and_stands_nowhere_else(picture, tmp_path, monkeypatch)
     seen = [
         str(failure.value),
         repr(failure.value),
-        repr(asking),
-        str(vars(asking)),
-        str(vars(asking._remote)),
-        repr(asking._settings),
+        *(f"{each!r} {vars(each)}" for each in (asking, asking.model, asking.model.loaded())),
+        str(vars(asking.model.loaded()._remote)),
     ]
     seen += [repr(failure.value.__cause__), repr(failure.value.__context__)] if failure.value.__cause__ else []
-    seen += [path.read_text() for path in tmp_path.rglob("*.jsonl")]
     assert not any(KEY[:6] in text for text in seen)
+    assert not any(KEY[:6].encode() in content for content in content_of(tmp_path).values())
 
 
 def test_without_a_key_none_is_sent_and_one_that_cannot_be_sent_is_not_shown(picture, monkeypatch):

@@ -1,23 +1,38 @@
 """A run folder survives a kill at any moment, keeps what still holds and says why it throws the rest away."""
 
+import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parityalign.core.artifacts import LOCK, OWNER, Artifact, RunFolder
+from makers import content
+from parityalign import __version__
+from parityalign.core import artifacts
+from parityalign.core.artifacts import (
+    LOCK,
+    MARKER,
+    OWNER,
+    Artifact,
+    RunFolder,
+    put_in_place,
+    refuse_changed,
+    stale_inputs,
+)
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.files import file_digest, folder_digest, write_whole
-from parityalign.core.jsonl import Stream, resume_in_batches
-from parityalign.core.records import Answer
+from parityalign.core.jsonl import Stream
+from parityalign.core.records import Answer, content_id
 
 
 def pairs_artifact(run: RunFolder, **changes) -> Artifact:
@@ -84,9 +99,49 @@ def test_a_line_that_is_no_record_is_named_with_its_number(tmp_path):
 
 
 def test_a_stream_of_a_finished_artifact_cannot_grow(run):
-    artifact = finished(run, answers(1))
-    with pytest.raises(ValueError, match="finished"):
-        artifact.stream("a.jsonl", Answer).append(answers(1))
+    stream = finished(run, answers(1)).stream("a.jsonl", Answer)
+    for change in (stream.append, stream.write):
+        with pytest.raises(ValueError, match="finished"):
+            change(answers(2))
+    assert list(stream) == answers(1)
+
+
+def test_a_stream_that_is_written_whole_holds_that_and_leaves_nothing_beside_it(tmp_path):
+    stream = Stream(tmp_path / "a.jsonl", Answer, read_only=False)
+    for records in (answers(5), [], answers(2)):
+        stream.write(iter(records))
+        assert list(stream) == records
+    stream.append([Answer(item_id="x", text="")])
+    assert [each.item_id for each in stream] == ["id0", "id1", "x"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process at this point."""
+
+
+@settings(max_examples=30, deadline=None)
+@given(before=st.integers(0, 4), after=st.integers(1, 4), kill=st.integers(0, 4))
+def test_a_stream_whose_writing_is_cut_off_holds_what_it_held(tmp_path_factory, before, after, kill):
+    def dying() -> Iterator[Answer]:
+        yield from answers(after)[:kill]
+        raise Killed
+
+    stream = Stream(tmp_path_factory.mktemp("kill") / "a.jsonl", Answer, read_only=False)
+    stream.append(answers(before))
+    with pytest.raises(Killed):
+        stream.write(dying())
+    assert list(stream) == answers(before)
+    stream.write(answers(after))
+    assert list(stream) == answers(after)
+
+
+def test_what_a_kill_left_of_a_file_written_whole_is_no_content(run):
+    artifact = pairs_artifact(run)
+    (artifact.path / "a.jsonl.part").write_text("half")
+    artifact.stream("b.jsonl", Answer).write(answers(1))
+    artifact.finish({})
+    assert list(artifact.manifest["files"]) == ["b.jsonl"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -97,6 +152,10 @@ def test_a_full_disk_is_told_without_a_traceback(tmp_path):
     with pytest.raises(WorkFailed, match="No space left") as refusal:
         stream.append(answers(1))
     assert refusal.value.exit_status == 1
+    (tmp_path / "b.jsonl.part").symlink_to("/dev/full")
+    with pytest.raises(WorkFailed, match=r"cannot write .*b\.jsonl: No space left"):
+        Stream(tmp_path / "b.jsonl", Answer, read_only=False).write(answers(1))
+    assert not (tmp_path / "b.jsonl").exists()
 
 
 def test_a_file_written_whole_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path):
@@ -181,11 +240,62 @@ def test_a_finished_artifact_that_lost_a_file_is_made_anew(run):
     assert pairs_artifact(run).redone_because == "its file a.jsonl is missing"
 
 
-def test_a_finished_artifact_that_was_edited_is_made_anew(run):
-    artifact = finished(run, answers(2))
-    with (artifact.path / "a.jsonl").open("a") as file:
-        file.write("more\n")
-    assert pairs_artifact(run).redone_because == "its file a.jsonl was changed by hand"
+def test_a_file_that_was_edited_is_left_alone_and_told_apart_from_a_damaged_one(run):
+    path = finished(run, answers(2)).path / "a.jsonl"
+    whole, times = path.read_bytes(), path.stat()
+    path.write_bytes(whole + b"more\n")
+    os.utime(path, ns=(times.st_atime_ns, (path.parent / "manifest.json").stat().st_mtime_ns + 1))
+    told = "(?s)was changed after the run wrote it, by hand .*`review`.*answers are not asked twice"
+    for look in (lambda: pairs_artifact(run).stream("a.jsonl", Answer), lambda: refuse_changed(path)):
+        with pytest.raises(UserError, match=told):
+            look()
+    assert path.read_bytes() == whole + b"more\n"
+
+    path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])  # a bit that fell over on the disk, at no time that is known
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for look in (lambda: pairs_artifact(run).check(), lambda: refuse_changed(path)):
+        with pytest.raises(UserError, match=r"(?s)a\.jsonl is damaged: .*delete the folder .*pairs and run"):
+            look()
+    path.write_bytes(whole)
+    pairs_artifact(run).check()
+    refuse_changed(path)
+
+
+def test_a_file_of_unfinished_work_or_one_that_no_manifest_lists_may_be_anything(run):
+    artifact = pairs_artifact(run)
+    artifact.stream("a.jsonl", Answer).append(answers(1))
+    refuse_changed(artifact.path / "a.jsonl")
+    refuse_changed(artifact.path / "none.jsonl")
+    artifact.finish({})
+    (artifact.path / "notes.txt").write_text("mine")
+    refuse_changed(artifact.path / "notes.txt")
+    pairs_artifact(run).check()
+    pairs_artifact(run).check("notes.txt")
+
+
+def test_each_file_is_compared_once_in_a_process(run, monkeypatch):
+    finished(run, answers(1))
+    again, read = pairs_artifact(run), []
+    monkeypatch.setattr(artifacts, "file_digest", lambda path: read.append(path.name) or file_digest(path))
+    for _ in range(3):
+        again.check()
+        again.stream("a.jsonl", Answer)
+    assert read == ["a.jsonl"]
+
+
+def test_files_named_by_their_content_are_compared_with_their_names(run):
+    artifact = pairs_artifact(run)
+    for text in ("one", "two"):
+        name = hashlib.sha256(text.encode()).hexdigest()[:32]
+        (artifact.path / "files").mkdir(exist_ok=True)
+        (artifact.path / "files" / f"{name}.png").write_text(text)
+    (artifact.path / "files" / "x.png.part").write_text("half")
+    artifact.finish({})
+    assert artifact.manifest["files"] == {}  # there may be as many as images
+    pairs_artifact(run).check_content()
+    (artifact.path / "files" / f"{name}.png").write_text("twp")
+    with pytest.raises(UserError, match=rf"{name}\.png is damaged: its content is not what it is named by"):
+        pairs_artifact(run).check_content()
 
 
 def test_settings_are_compared_as_json_keeps_them(run):
@@ -209,11 +319,13 @@ def test_files_below_folders_count_as_content(run):
     assert list(artifact.manifest["files"]) == ["deep/weights"]
 
 
-def test_a_kill_while_an_old_artifact_is_thrown_away_leaves_a_usable_folder(run):
-    artifact = finished(run, answers(2))
+def test_a_kill_while_unfinished_work_is_thrown_away_leaves_a_usable_folder(run):
+    artifact = pairs_artifact(run)
+    artifact.stream("a.jsonl", Answer).append(answers(2))
     artifact.path.rename(run.path / ".pairs.discarded")  # moved away, not yet deleted
     again = pairs_artifact(run)
-    assert not again.finished
+    assert not again.finished and list(again.stream("a.jsonl", Answer)) == []
+    pairs_artifact(run, version=2)
     assert not (run.path / ".pairs.discarded").exists()
 
 
@@ -235,84 +347,232 @@ def test_a_kill_before_the_first_mark_is_whole_leaves_a_usable_folder(run, left)
     assert not pairs_artifact(run).finished
 
 
-# Resuming
+# A finished artifact that is made again
 
 
-@settings(max_examples=60, deadline=None)
-@given(count=st.integers(0, 12), batch_size=st.integers(1, 5), cut=st.integers(0, 500))
-def test_a_cut_off_stream_is_completed_to_the_bytes_of_an_uninterrupted_one(tmp_path_factory, count, batch_size, cut):
-    def work(batch: Sequence[int]) -> list[Answer]:
-        # As with a real model, what one item gets depends on the others of its batch.
-        return [Answer(item_id=str(item), text=f"{item} of {list(batch)}") for item in batch]
-
-    def fill(path: Path) -> bytes:
-        stream = Stream(path, Answer, read_only=False)
-        resume_in_batches(
-            stream,
-            list(range(count)),
-            item_id=str,
-            record_id=lambda record: record.item_id,
-            batch_size=batch_size,
-            work=work,
-            on_progress=lambda done, total: None,
-        )
-        return path.read_bytes() if path.exists() else b""
-
-    folder = tmp_path_factory.mktemp("resume")
-    whole = fill(folder / "whole.jsonl")
-    (folder / "cut.jsonl").write_bytes(whole[: min(cut, len(whole))])
-    assert fill(folder / "cut.jsonl") == whole
+OTHER = {"settings": {"annotate.temperature": 0.7}}
 
 
-def test_finished_batches_are_not_worked_on_again_and_progress_counts_all_items(tmp_path):
-    stream = Stream(tmp_path / "a.jsonl", Answer, read_only=False)
-    stream.append(answers(4))
-    worked, told = [], []
-
-    def work(batch: Sequence[str]) -> list[Answer]:
-        worked.append(list(batch))
-        return [Answer(item_id=item, text="new") for item in batch]
-
-    resume_in_batches(
-        stream,
-        [f"id{number}" for number in range(5)],
-        item_id=str,
-        record_id=lambda record: record.item_id,
-        batch_size=2,
-        work=work,
-        on_progress=lambda done, total: told.append((done, total)),
-    )
-    assert worked == [["id4"]]
-    assert told == [(2, 5), (4, 5), (5, 5)]
+def test_a_finished_artifact_stays_until_the_one_in_its_place_is_whole(run):
+    old = finished(run, answers(2)).path
+    before = content(old)
+    again = pairs_artifact(run, **OTHER)
+    again.remember(place="here")
+    again.stream("a.jsonl", Answer).append(answers(1))
+    assert again.path == run.path / ".pairs.new" and content(old) == before
+    resumed = pairs_artifact(run, **OTHER)  # after a kill
+    assert resumed.redone_because == "annotate.temperature was 1.0, is 0.7" and content(old) == before
+    assert list(resumed.stream("a.jsonl", Answer)) == answers(1)
+    resumed.stream("a.jsonl", Answer).append([Answer(item_id="x", text="")])
+    resumed.finish({"answers": 2})
+    assert resumed.path == old and resumed.finished and resumed.manifest["place"] == "here"
+    assert [each.item_id for each in pairs_artifact(run, **OTHER).stream("a.jsonl", Answer)] == ["id0", "x"]
+    assert {path.name for path in run.path.iterdir() if path.is_dir()} == {"pairs"}
+    assert {path.name for path in old.iterdir()} == {"a.jsonl", "manifest.json"}
 
 
-@pytest.mark.parametrize(("items", "made"), [(["a", "a"], ["a", "a"]), (["a", "b"], ["b", "a"]), (["a"], [])])
-def test_records_that_do_not_belong_to_the_items_are_a_bug(tmp_path, items, made):
-    with pytest.raises(ValueError, match="repeat|do not belong"):
-        resume_in_batches(
-            Stream(tmp_path / "a.jsonl", Answer, read_only=False),
-            items,
-            item_id=str,
-            record_id=lambda record: record.item_id,
-            batch_size=8,
-            work=lambda batch: [Answer(item_id=item, text="") for item in made],
-            on_progress=lambda done, total: None,
-        )
+def test_a_setting_that_is_taken_back_finds_the_old_artifact_up_to_date(run):
+    finished(run, answers(2))
+    pairs_artifact(run, **OTHER).stream("a.jsonl", Answer).append(answers(1))
+    back = pairs_artifact(run)
+    assert back.finished and list(back.stream("a.jsonl", Answer)) == answers(2)
+
+
+def test_work_on_a_successor_is_not_continued_under_yet_other_settings(run):
+    finished(run, answers(2))
+    pairs_artifact(run, **OTHER).stream("a.jsonl", Answer).append(answers(1))
+    third = pairs_artifact(run, version=2)
+    assert third.redone_because.startswith("parityalign now makes version 2") and third.remembered == {}
+    assert list(third.stream("a.jsonl", Answer)) == []
+
+
+def test_what_others_put_into_a_replaced_folder_stays_there(run):
+    old = pairs_artifact(run)
+    (old.path / "files").mkdir()
+    (old.path / "files" / "a.png").write_text("by content")
+    old.stream("a.jsonl", Answer).append(answers(2))
+    old.stream("b.jsonl", Answer).append(answers(2))
+    old.finish({})
+    (old.path / "mine" / "deep").mkdir(parents=True)
+    for name in ("notes.txt", "mine/deep/photo.png", "new.txt"):
+        (old.path / name).write_text("mine")
+    new = pairs_artifact(run, **OTHER)
+    new.stream("a.jsonl", Answer).append(answers(1))
+    (new.path / "new.txt").write_text("of the run")
+    new.finish({})
+    found = content(run.path / "pairs")
+    assert found.keys() == {"a.jsonl", "manifest.json", "new.txt", "notes.txt", "mine/deep/photo.png"}
+    assert found["mine/deep/photo.png"] == b"mine" and found["new.txt"] == b"of the run"
+    assert sorted(new.manifest["files"]) == ["a.jsonl", "new.txt"]
+    pairs_artifact(run, **OTHER).check()
+
+
+MOVES = ("unlink", "replace", "rmdir", "mkdir")
+
+
+def dying(monkeypatch, after: int) -> list[str]:
+    """Ends the process, as it were, at the disk's change number `after`; the list grows by each change."""
+    done: list[str] = []
+
+    def watched(change):
+        def call(*arguments, **options):
+            if len(done) >= after:
+                raise Killed
+            done.append(change.__name__)
+            return change(*arguments, **options)
+
+        return call
+
+    for name in MOVES:
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    return done
+
+
+@pytest.mark.parametrize("kill", range(16))
+def test_a_kill_at_each_step_of_the_replacement_is_mended_by_the_next_process(tmp_path, kill):
+    with RunFolder(tmp_path / "r") as run:
+        old = finished(run, answers(3))
+        (old.path / "notes.txt").write_text("mine")
+        new = pairs_artifact(run, **OTHER)
+        new.stream("a.jsonl", Answer).append(answers(1))
+        with pytest.MonkeyPatch.context() as patch:
+            done = dying(patch, kill)
+            try:
+                new.finish({"answers": 1})
+            except Killed:
+                pass
+            else:
+                assert len(done) < 16  # the last kills come when all is done
+        made = pairs_artifact(run, **OTHER)
+        if not made.finished:
+            assert list(made.stream("a.jsonl", Answer)) == answers(1)
+            made.finish({"answers": 1})
+        assert {path.name for path in run.path.iterdir() if path.is_dir()} == {"pairs"}
+        assert content(run.path / "pairs").keys() == {"a.jsonl", "manifest.json", "notes.txt"}
+        again = pairs_artifact(run, **OTHER)
+        again.check()
+        assert again.finished and list(again.stream("a.jsonl", Answer)) == answers(1)
+
+
+def test_a_replacement_without_a_successor_gives_the_old_artifact_back(run):
+    old = finished(run, answers(2)).path
+    before = content(old)
+    old.rename(run.path / ".pairs.old")
+    put_in_place(old)
+    assert content(old) == before and not (run.path / ".pairs.old").exists()
+    put_in_place(run.path / "nothing")
+
+
+def test_what_a_newer_version_made_is_not_made_again(run):
+    path = finished(run, answers(2)).path
+    manifest = json.loads((path / "manifest.json").read_text())
+    for made, newer in ((f"{__version__}.1", True), ("99.0", True), (__version__, False), ("0.0.1", False)):
+        (path / "manifest.json").write_text(json.dumps({**manifest, "parityalign": made}))
+        assert pairs_artifact(run).finished  # what is up to date is read, whoever made it
+        before = content(run.path / "pairs")
+        if newer:
+            with pytest.raises(UserError, match=f"was made by parityalign {made}, and this is {__version__}"):
+                pairs_artifact(run, **OTHER)
+        else:
+            pairs_artifact(run, **OTHER)
+        assert content(run.path / "pairs") == before
+
+
+# What an artifact was made from
+
+
+def made_of(run: RunFolder, inputs, parts=None) -> Artifact:
+    return run.artifact("verdicts", inputs=inputs, settings={}, parts=parts or {})
+
+
+def test_where_a_part_of_an_input_matters_only_a_change_of_that_part_counts(run):
+    made_of(run, {"pairs": "a", "teacher": "t"}, {"pairs": "part"}).finish({})
+    again = made_of(run, {"pairs": "b", "teacher": "t"}, {"pairs": "part"})
+    assert again.finished
+    assert made_of(run, {"pairs": "b", "teacher": "t"}, {"pairs": "other"}).redone_because == "its input pairs changed"
+
+
+def test_an_artifact_that_still_holds_notes_the_present_digests_of_its_inputs(run):
+    source = finished(run, answers(1))
+    inputs = {"pairs": content_id("of before")}
+    made_of(run, inputs, {"pairs": "part"}).finish({"verdicts": 1})
+    assert stale_inputs(run.path, "verdicts") == ["pairs"]
+    made = made_of(run, {"pairs": source.digest}, {"pairs": "part"})
+    assert made.finished and stale_inputs(run.path, "verdicts") == []
+    assert made.manifest["of"] == {"pairs": source.digest} and made.manifest["counts"] == {"verdicts": 1}
+    before = (made.path / "manifest.json").stat().st_mtime_ns
+    made_of(run, {"pairs": source.digest}, {"pairs": "part"})
+    assert (made.path / "manifest.json").stat().st_mtime_ns == before  # nothing to note
+
+
+def test_peeking_notes_nothing(run):
+    made_of(run, {"pairs": "a"}, {"pairs": "part"}).finish({})
+    before = content(run.path)
+    assert run.peek("verdicts", inputs={"pairs": "b"}, settings={}, parts={"pairs": "part"}).finished
+    assert content(run.path) == before
+
+
+def test_an_artifact_with_an_identity_is_that_to_those_made_from_it_whatever_its_files(run):
+    digests = []
+    for number, (count, identity) in enumerate([(1, "a"), (2, "a"), (2, "b")]):
+        artifact = pairs_artifact(run, version=number)
+        artifact.stream("a.jsonl", Answer).append(answers(count))
+        artifact.finish({}, identity=identity)
+        digests.append(artifact.digest)
+    assert digests == ["a", "a", "b"]
+
+
+# Paths in records
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_paths_in_records_are_relative_to_the_run_and_hold_when_the_artifact_is_in_place(run, tmp_path, replaced):
+    if replaced:
+        finished(run, answers(1))
+    artifact = pairs_artifact(run, **OTHER)
+    inside, outside = artifact.path / "files" / "a.png", tmp_path / "pool" / "b.png"
+    kept = [artifact.kept_path(str(path)) for path in (inside, outside)]
+    assert kept == [os.path.join("pairs", "files", "a.png"), os.path.join("..", "..", "pool", "b.png")]
+    assert [artifact.found_path(path) for path in kept] == [str(inside), str(outside)]
+    artifact.finish({})
+    assert artifact.found_path(kept[0]) == str(run.path / "pairs" / "files" / "a.png")
+    assert artifact.found_path(str(outside)) == str(outside)  # as in runs of earlier versions
+
+
+def test_a_run_and_its_pictures_can_be_moved_together(tmp_path):
+    with RunFolder(tmp_path / "here" / "runs" / "r") as run:
+        artifact = pairs_artifact(run)
+        kept = artifact.kept_path(str(tmp_path / "here" / "pool" / "b.png"))
+        artifact.finish({})
+    (tmp_path / "here").rename(tmp_path / "there")
+    with RunFolder(tmp_path / "there" / "runs" / "r") as run:
+        assert pairs_artifact(run).found_path(kept) == str(tmp_path / "there" / "pool" / "b.png")
+
+
+# A kill while it works
 
 
 KILLED_WRITER = """
 import sys
 from pathlib import Path
-from parityalign.core import Answer, RunFolder, resume_in_batches
+from parityalign.core import Answer, RunFolder
+from parityalign.engines import Asked
+from makers import kept
 
-with RunFolder(Path(sys.argv[1])) as run:
+class Model:
+    name, special_tokens = "m", frozenset()
+    def generate(self, requests, decoding):
+        print("x" * 4000, flush=True)  # the pipe is full before the work is done
+        return [f"{request.prompt} of {len(requests)}" + "x" * 300 for request in requests]
+
+folder = Path(sys.argv[1])
+with RunFolder(folder) as run:
     artifact = run.artifact("answers", inputs={}, settings={})
-    resume_in_batches(
-        artifact.stream("a.jsonl", Answer), list(range(2000)),
-        item_id=str, record_id=lambda record: record.item_id, batch_size=16,
-        work=lambda batch: [Answer(item_id=str(i), text=f"{i} of {batch[0]}" + "x" * 300) for i in batch],
-        on_progress=lambda done, total: print(f"{done:>4000}", flush=True),  # the pipe is full before the work is done
+    questions = [Asked(str(number), "", f"question {number}", "") for number in range(2000)]
+    answers = kept(folder, Model()).answer(
+        questions, max_new_tokens=8, batch_size=16, on_progress=lambda done, total: None
     )
+    artifact.stream("a.jsonl", Answer).write(answers.values())
     artifact.finish({"answers": 2000})
 """
 
@@ -332,20 +592,23 @@ def test_notes_are_told_once_and_in_order_whichever_process_told_them(run):
 def test_a_process_killed_while_it_writes_is_continued_to_the_same_bytes(tmp_path):
     def start(run: Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", KILLED_WRITER, str(run)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
 
     whole = start(tmp_path / "whole")
-    whole.communicate()
-    assert whole.returncode == 0
+    batches = whole.communicate()[0].count("\n")
+    assert (whole.returncode, batches) == (0, 125)
+    seen = 0
     for kill_after in (1, 20, 55):
         killed = start(tmp_path / "killed")
         for _ in range(kill_after):
             killed.stdout.readline()
         killed.send_signal(signal.SIGKILL)
-        killed.communicate()
-        assert (tmp_path / "killed" / "answers" / "a.jsonl").exists()
+        seen += kill_after + killed.communicate()[0].count("\n")
+        assert not (tmp_path / "killed" / "answers" / "a.jsonl").exists()
         assert not (tmp_path / "killed" / "answers" / "manifest.json").exists()
-    start(tmp_path / "killed").communicate()
+    last = start(tmp_path / "killed")
+    seen += last.communicate()[0].count("\n")
+    assert batches <= seen <= batches + 3  # only the batch in which the kill came is asked again
     assert folder_digest(tmp_path / "killed" / "answers") == folder_digest(tmp_path / "whole" / "answers")
 
 
@@ -439,8 +702,99 @@ def test_events_are_whole_lines_with_a_time_even_after_a_torn_one(run):
     assert rows[0]["time"].endswith("+00:00")
 
 
-def test_a_damaged_manifest_is_named_with_what_to_do(tmp_path):
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made" / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match=r"manifest\.json is damaged.*\n.*Delete the folder"):
-        RunFolder(tmp_path).peek("made", inputs={}, settings={})
+# The marker
+
+
+def test_a_run_folder_keeps_its_id_wherever_it_lies_and_no_two_have_the_same(tmp_path):
+    with RunFolder(tmp_path / "a") as first, RunFolder(tmp_path / "b") as second:
+        assert len(first.id) == 32 and first.id != second.id
+    (tmp_path / "a").rename(tmp_path / "moved")
+    with RunFolder(tmp_path / "moved") as moved:
+        assert moved.id == first.id
+
+
+@pytest.mark.parametrize("said", ["{", "[]", "{}", '{"run": 3}', "\0"])
+def test_a_damaged_marker_is_named_and_left_alone(tmp_path, said):
+    (tmp_path / MARKER).write_text(said)
+    with pytest.raises(UserError, match=r"\.parityalign\.json is damaged"), RunFolder(tmp_path):
+        pass
+    assert (tmp_path / MARKER).read_text() == said
+
+
+# Damaged manifests
+
+
+@pytest.fixture
+def manifest(run):
+    """The manifest of a finished artifact, to be damaged: (its file, its content)."""
+    path = finished(run, answers(1)).path / "manifest.json"
+    return path, json.loads(path.read_text())
+
+
+REQUIRED = ("counts", "inputs", "settings", "version", "fingerprint", "parityalign", "files")
+
+
+def without(key):
+    return lambda said: said.pop(key)
+
+
+def with_(key, value):
+    return lambda said: said.update({key: value})
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        *((without(key), key) for key in REQUIRED),
+        *((with_(key, None), key) for key in REQUIRED),
+        (with_("counts", {"answers": "many"}), "counts.answers"),
+        (with_("inputs", {"images": 3}), "inputs.images"),
+        (with_("settings", []), "settings"),
+        (with_("version", "1"), "version"),
+        (with_("parityalign", 0.1), "parityalign"),
+        (with_("files", {"a.jsonl": "abc"}), "files.a.jsonl"),
+        (with_("files", {"a.jsonl": {"bytes": 3}}), "files.a.jsonl.sha256"),
+    ],
+)
+def test_a_manifest_that_lacks_something_or_holds_something_else_is_named_with_the_place(run, manifest, damage, place):
+    path, said = manifest
+    damaged = deepcopy(said)
+    damage(damaged)
+    path.write_text(json.dumps(damaged))
+    told = (
+        rf"manifest\.json is damaged: {re.escape(place)}: .*\nDelete the folder {re.escape(str(path.parent))} and run"
+    )
+    before = content(run.path)
+    for look in (lambda: pairs_artifact(run), lambda: pairs_artifact(run, **OTHER), lambda: refuse_changed(path)):
+        with pytest.raises(UserError, match=told):
+            look()
+    assert content(run.path) == before
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"{", b"[]", b"3", b'"text"', b"null", b"\xff\xfe", b"[" * 100_000, b'{"files": ' * 5000]
+)
+@pytest.mark.parametrize("file", ["manifest.json", "begun.json"])
+def test_what_is_no_such_object_is_named_with_what_to_do(run, file, said):
+    pairs_artifact(run)
+    path = run.path / "pairs" / file
+    path.write_bytes(said)
+    with pytest.raises(UserError, match=rf"{re.escape(file)} is damaged.*\n.*Delete the folder"):
+        pairs_artifact(run)
+    assert path.read_bytes() == said
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_a_manifest_damaged_anyhow_is_read_or_refused_in_words(tmp_path_factory, data):
+    with RunFolder(tmp_path_factory.mktemp("run")) as run:
+        path = finished(run, answers(1)).path / "manifest.json"
+        damaged = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(bytes(damaged))
+        for look in (lambda: pairs_artifact(run, **OTHER), lambda: stale_inputs(run.path, "pairs")):
+            try:
+                look()
+            except UserError as problem:
+                assert str(problem)
