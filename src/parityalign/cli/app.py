@@ -95,16 +95,60 @@ def demo_command(
 @_command("run")
 def run_command(
     config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
-    redo: Annotated[bool, typer.Option("--redo", help="Redo a run folder that has other models or images.")] = False,
+    redo: Annotated[bool, typer.Option("--redo", help="Work over a run folder that has other models.")] = False,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="The last stage to do, such as identify.")] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, why, and what asked.")] = False,
+    trusts: Annotated[bool, typer.Option("--trust", help="Do not compare files with their digests.")] = False,
     push: PushOption = None,
     public: PublicOption = False,
 ) -> None:
     """Run all stages on your images and models; resumes, and redoes only what a change affects."""
 
-    export.check_push(push, public=public)
     loaded = load_config(config)
-    _align(loaded, redo=redo)
+    if dry:
+        with pipeline.shown_progress() as progress:
+            steps = pipeline.dry_run(loaded, progress)
+        show.show_steps(pipeline.plain_console(), steps)
+        return
+    export.check_push(push, public=public)
+    _align(loaded, until=until, redo=redo, trusts=trusts)
     _push(loaded.run, push, public=public)
+
+
+@_command("preview")
+def preview_command(
+    config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
+    count: Annotated[int, typer.Option("--pairs", min=1, help="How many images to ask about.")] = 10,
+) -> None:
+    """Ask for a few pairs, judge them and show them, before the rest is paid for; the run asks only for the rest."""
+
+    found: list[report.Preview] = []
+    run = pipeline.open_run(load_config(config))
+    run.work(lambda working: found.extend(pipeline.preview(working, count)))
+    show.show_preview(pipeline.plain_console(), found, run.path)
+
+
+@_command("status")
+def status_command(run: RunArgument) -> None:
+    """Show how far a run is: its stages, what is up to date, what they counted, asked and took."""
+
+    config = config_in(run)
+    with pipeline.shown_progress() as progress:
+        found = pipeline.status_of(config, progress)
+    show.show_status(pipeline.plain_console(), found)
+
+
+@_command("answers")
+def answers_command(
+    run: RunArgument,
+    drop: Annotated[bool, typer.Option("--drop-unused", help="Drop what no artifact of any run is made from.")] = False,
+) -> None:
+    """Show what the run's answer store holds, and how large it is."""
+
+    with pipeline.answers_of(config_in(run)) as store:
+        if drop:
+            print(f"dropped: {store.drop_unused():,}")
+        show.show_holdings(pipeline.plain_console(), store.holdings(), store.path)
 
 
 @_command("plan")
@@ -301,15 +345,23 @@ def score_command(
     say(json.dumps({"metric": metric, "mean": sum(scores) / len(scores), "count": len(scores)}))
 
 
-def _align(config: RunConfig, *, only: str | None = None, redo: bool = False, controls: bool = False) -> None:
-    """Runs the pipeline, or only the stage `only`, and shows the results."""
+def _align(  # noqa: PLR0913 - one for each option of the commands
+    config: RunConfig,
+    *,
+    only: str | None = None,
+    until: str | None = None,
+    redo: bool = False,
+    controls: bool = False,
+    trusts: bool = False,
+) -> None:
+    """Runs the pipeline, up to the stage `until` or only the stage `only`, and shows the results."""
     run = pipeline.open_run(config)
     if controls:
         run.work(_with_controls, redo=redo)
     else:
-        run.upto(only, alone=only is not None, redo=redo)
+        run.upto(only or until, alone=only is not None, redo=redo, trusts=trusts)
     show.show_outcomes(pipeline.plain_console(), run.outcomes)
-    if only is None:
+    if only is None and until is None:
         show.show_result(pipeline.plain_console(), run.path, list(config.tasks))
 
 

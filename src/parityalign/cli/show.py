@@ -14,6 +14,7 @@ from parityalign.cli.tables import counted, show_table, table
 from parityalign.core import CONTROLS, REPORT, SCORES, Controls, Scores
 
 if TYPE_CHECKING:
+    from parityalign import engines, pipeline
     from parityalign.pipeline import Outcome
 
 
@@ -46,6 +47,57 @@ def show_result(console: Console, run: Path, tasks: Sequence[str]) -> None:
         console.print(table(compared.headings, compared.rows, texts=2))
         _say(console, compared.precision)
     _say(console, f"report: {run / REPORT}")
+
+
+def show_steps(console: Console, steps: "Sequence[pipeline.Step]") -> None:
+    """Prints what a run would do."""
+    rows = [[step.stage, step.why, _asked_in(step)] for step in steps]
+    show_table(console, "", ["stage", "done", "questions"], rows, texts=3)
+
+
+def _asked_in(step: "pipeline.Step") -> str:
+    if step.questions is None:
+        return f"at most {step.at_most:,}" if step.at_most else ""
+    return f"{step.questions:,} to {step.model}" if step.questions else "none"
+
+
+def show_status(console: Console, found: "Sequence[pipeline.StageStatus]") -> None:
+    """Prints how far a run is."""
+    rows = [
+        [
+            each.stage,
+            f"{each.state}: {each.why}" if each.why else each.state,
+            counted(each.counts),
+            f"{each.asked:,}",
+            "" if each.seconds is None else f"{each.seconds:,.1f} s",
+        ]
+        for each in found
+    ]
+    show_table(console, "", ["stage", "state", "counts", "asked", "took"], rows, texts=3)
+
+
+def show_preview(console: Console, found: "Sequence[report.Preview]", run: Path) -> None:
+    """Prints the pairs of a preview, and where the page with their pictures is."""
+    rows = [
+        [
+            each.image.name,
+            each.pair.question if each.pair else "",
+            each.pair.answer if each.pair else "",
+            (each.verdict.student_text if each.verdict else "") or "",
+            each.outcome,
+        ]
+        for each in found
+    ]
+    show_table(console, "", ["image", "question", "answer", "student", "outcome"], rows, texts=5)
+    _say(console, f"with pictures: {run / 'preview.html'}")
+
+
+def show_holdings(console: Console, held: "Sequence[engines.Holding]", path: Path | None) -> None:
+    """Prints what an answer store holds."""
+    rows = [[each.model, *(f"{count:,}" for count in each[1:])] for each in held]
+    show_table(console, "", ["model", "answers", "signals", "in no artifact", "bytes"], rows, texts=1)
+    if path is not None:
+        _say(console, f"{path}: {path.stat().st_size:,} bytes")
 
 
 def show_projection(console: Console, found: "planning.Projection") -> None:

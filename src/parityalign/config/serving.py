@@ -28,6 +28,8 @@ class ServerSettings(Settings):
     """Most requests for one question; then the stage stops."""
     backoff: float = Field(default=1.0, gt=0)
     """Seconds before the second attempt, doubled for each further one; a server's Retry-After takes precedence."""
+    confirm_above: int | None = Field(default=1000, ge=0)
+    """On a terminal, a stage that would ask a remote model more questions than this asks first. None: never."""
     budget_requests: int | None = Field(default=None, ge=1)
     """Most requests in the whole run, repeated and refused ones included. None, as for the next two: no limit."""
     budget_tokens: int | None = Field(default=None, ge=1)

@@ -10,6 +10,7 @@ from .artifacts import input_digest as input_digest
 from .artifacts import manifest_digest as manifest_digest
 from .artifacts import put_in_place as put_in_place
 from .artifacts import read_manifest as read_manifest
+from .artifacts import read_marker as read_marker
 from .artifacts import refuse_changed as refuse_changed
 from .artifacts import stale_inputs as stale_inputs
 from .cores import usable_cores as usable_cores
@@ -47,6 +48,7 @@ from .interfaces import Origin as Origin
 from .interfaces import PairFilter as PairFilter
 from .interfaces import Progress as Progress
 from .interfaces import Request as Request
+from .interfaces import Says as Says
 from .interfaces import Scored as Scored
 from .interfaces import Skill as Skill
 from .interfaces import Source as Source
@@ -69,6 +71,7 @@ from .layout import DEMO_DATA as DEMO_DATA
 from .layout import DISCREPANCY_FOLDER as DISCREPANCY_FOLDER
 from .layout import DRAWN as DRAWN
 from .layout import EMBEDDED_MODELS as EMBEDDED_MODELS
+from .layout import EVENTS as EVENTS
 from .layout import PAIR_DISCREPANCIES as PAIR_DISCREPANCIES
 from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES

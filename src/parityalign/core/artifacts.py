@@ -35,6 +35,7 @@ from parityalign.core.files import (
     writing,
 )
 from parityalign.core.jsonl import Stream
+from parityalign.core.layout import EVENTS
 from parityalign.core.records import Record, content_id
 
 R = TypeVar("R", bound=Record)
@@ -374,6 +375,17 @@ def _refuse_changed(folder: Path, name: str, sha256: str) -> None:
     raise UserError(f"{path} is damaged: its content differs from the digest in {MANIFEST}.\n{again}")
 
 
+def read_marker(run: Path) -> str:
+    """The id of a run folder; empty if it has none.
+
+    Raises:
+        UserError: The marker is damaged.
+    """
+    marker = run / MARKER
+    found = _read_json(marker, _Marker) if marker.is_file() else None
+    return str(found["run"]) if found else ""
+
+
 def stale_inputs(run: Path, artifact: str) -> list[str]:
     """Folders of the artifacts that a finished one was made from and that have since changed or gone.
 
@@ -445,12 +457,11 @@ class RunFolder:
 
     def _marked(self) -> str:
         """The id in the marker, which is written if there is none."""
-        marker = self.path / MARKER
-        found = _read_json(marker, _Marker) if marker.is_file() else None
-        if found is None:
-            found = {"run": uuid4().hex}
-            write_whole(marker, _as_json(found))
-        return str(found["run"])
+        found = read_marker(self.path)
+        if not found:
+            found = uuid4().hex
+            write_whole(self.path / MARKER, _as_json({"run": found}))
+        return found
 
     def _owner(self) -> str:
         """Who wrote its number last; it may not have done so yet."""
@@ -504,7 +515,7 @@ class RunFolder:
 
     def event(self, kind: str, **fields: object) -> None:
         """Adds a line with a UTC time stamp to `events.jsonl`."""
-        path = self.path / "events.jsonl"
+        path = self.path / EVENTS
         row = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **fields}
         with writing(path):
             cut_torn_line(path)

@@ -50,6 +50,17 @@ Progress = Callable[[str, int, int], None]
 """(step, items done, items in total); called often, must be cheap."""
 
 
+@runtime_checkable
+class Says(Protocol):
+    """What a `Progress` may also have: it tells sentences, and asks whoever is watching."""
+
+    def say(self, text: str) -> None:
+        """Tells a line."""
+
+    def confirm(self, question: str) -> bool:
+        """Whether to go on; where nobody can answer, yes."""
+
+
 @dataclass(frozen=True)
 class Found:
     """An image that a source offers, not yet read."""

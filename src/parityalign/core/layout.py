@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Final
 
 CONFIG: Final = "run.yaml"
+EVENTS: Final = "events.jsonl"
+"""What was begun, finished and redone, and when."""
 SCORES: Final = "scores.json"
 CONTROLS: Final = "controls.json"
 REPORT: Final = "report.html"

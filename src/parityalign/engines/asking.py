@@ -83,7 +83,15 @@ class CachedModel:
         identity: What the model is, by content: two models of the same identity give the same answers.
     """
 
-    def __init__(self, identity: str, load: LoadModel, store: AnswerStore, *, shows: bool = True) -> None:
+    def __init__(
+        self,
+        identity: str,
+        load: LoadModel,
+        store: AnswerStore,
+        *,
+        shows: bool = True,
+        before: Callable[[int, int], None] = lambda missing, total: None,
+    ) -> None:
         """Loads nothing yet.
 
         Args:
@@ -91,8 +99,11 @@ class CachedModel:
             load: Loads it.
             store: Where its answers are kept.
             shows: Whether it may have signals, not only text.
+            before: Called with (questions that will be asked, questions in total) before anything is asked; it may
+                raise to prevent that.
         """
         self.identity = identity
+        self._before = before
         self._load = load
         self._store = store
         self._shows = shows
@@ -157,6 +168,8 @@ class CachedModel:
         requests = {keys[each.item_id]: request_of(each) for each in questions if each.item_id in keys}
         missing = self._store.missing(requests)
         counted = _Counted(keys.values(), missing, len(questions), on_progress)
+        if missing:
+            self._before(len(missing), len(requests))
         self._ask({key: requests[key] for key in missing}, decoding, batch_size, counted)
         self._store.use(requests)
         said = dict(self._store.answers(requests))
@@ -196,6 +209,8 @@ class CachedModel:
         there = dict(self._store.signals(keys.values()))
         distinct = {keys[question.item_id]: (question, text) for question, text in asked}
         missing = [each for key, each in distinct.items() if key not in there]
+        if missing:
+            self._before(len(missing), len(distinct))
         if missing and not isinstance(self.loaded(), Observer):
             return {question.item_id: OPAQUE for question, _ in told}
         done = len(told) - len(missing)

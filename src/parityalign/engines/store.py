@@ -62,12 +62,13 @@ class AnswerStore:
         stage: The stage that is asking; what is spent and used is booked on it.
     """
 
-    def __init__(self, path: Path | None = None, *, run: str = "") -> None:
+    def __init__(self, path: Path | None = None, *, run: str = "", read_only: bool = False) -> None:
         """Opens or makes the store.
 
         Args:
             path: The file; None keeps everything in memory.
             run: The id of the run whose spending and use is booked.
+            read_only: Change nothing on the disk; a file that is not there is as good as an empty one.
 
         Raises:
             UserError: The file is not an answer store, is damaged, or was made by a newer version.
@@ -77,11 +78,20 @@ class AnswerStore:
         self.stage = ""
         self._run = run
         self._lock = RLock()  # answers of servers are written by another thread
+        self._read_only = read_only and path is not None and path.exists()
         with self._in_words():
-            if path is not None:
+            if path is not None and not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(path or ":memory:", timeout=_SECONDS_TO_WAIT, check_same_thread=False)
+            self._file = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode=ro" if path and self._read_only else self._place(read_only),
+                uri=self._read_only,
+                timeout=_SECONDS_TO_WAIT,
+                check_same_thread=False,
+            )
             self._prepare()
+
+    def _place(self, read_only: bool) -> Path | str:
+        return ":memory:" if self.path is None or read_only else self.path
 
     def close(self) -> None:
         """Closes the file."""
@@ -101,6 +111,8 @@ class AnswerStore:
     def remember_model(self, identity: str, model: KnownModel) -> None:
         """Keeps what is known of a model; the first name stays, since pairs carry it."""
         tokens = json.dumps(sorted(model.special_tokens))
+        if self._read_only:
+            return
         with self._writing() as file:
             file.execute("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", (identity, model.name, tokens))
 
@@ -157,7 +169,9 @@ class AnswerStore:
 
     def use(self, keys: Iterable[str]) -> None:
         """Notes that an artifact of the stage is made from these answers or signals."""
-        rows = [(self._run, self.stage, key) for key in keys]
+        rows = [(self._run, self.stage, key) for key in keys] if not self._read_only else []
+        if not rows:
+            return
         with self._writing() as file:
             file.executemany("INSERT OR IGNORE INTO used VALUES (?, ?, ?)", rows)
 
@@ -210,6 +224,8 @@ class AnswerStore:
                 f"{self.path} is an answer store of a newer parityalign (version {version} of it; this one knows "
                 f"{_VERSION}). Update parityalign, or name another file with `answers`."
             )
+        if self._read_only:
+            return
         self._file.execute("PRAGMA journal_mode = WAL")
         self._file.execute("PRAGMA synchronous = FULL")  # an answer that was paid for survives a power cut
         with self._file:

@@ -10,6 +10,7 @@ docs/python.md has the rest.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -131,13 +132,14 @@ class OpenRun:
         """The run folder."""
         return self.config.run
 
-    def upto(self, stage: str | None = None, *, alone: bool = False, redo: bool = False) -> Self:
+    def upto(self, stage: str | None = None, *, alone: bool = False, redo: bool = False, trusts: bool = False) -> Self:
         """Does every stage up to this one that is not up to date; None: all, and the report.
 
         Args:
             stage: As its command is called: `intake`, `annotate`, `identify`, `level`, `evaluate`, ...
             alone: Whether the stages before have to be up to date already.
-            redo: Whether the results of other models or images may be worked over. Other settings need no leave.
+            redo: Whether the results of other models may be worked over. Other settings and images need no leave.
+            trusts: Whether files of finished artifacts are used without comparing them with their digests.
 
         Returns:
             The run itself, so that `run.upto("identify").gaps` can be written.
@@ -153,7 +155,7 @@ class OpenRun:
             for _ in align(run, upto=stage):
                 pass
 
-        self.work(work, only=stage if alone else None, asked=stage, redo=redo)
+        self.work(work, only=stage if alone else None, asked=stage, redo=redo, trusts=trusts)
         return self
 
     def __call__(self) -> Self:
@@ -167,10 +169,12 @@ class OpenRun:
         only: str | None = None,
         asked: str | None = None,
         redo: bool = False,
+        trusts: bool = False,
     ) -> None:
         """Calls a function with the locked run, for work outside the stages, such as the demo's controls."""
         watching = nullcontext(self._progress) if self._progress else shown_progress()
-        with watching as told, open_run_folder(self.config, told, only=only, asked=asked, redo=redo) as run:
+        opened = partial(open_run_folder, only=only, asked=asked, redo=redo, trusts=trusts)
+        with watching as told, opened(self.config, told) as run:
             self.outcomes = run.outcomes
             work(run)
 

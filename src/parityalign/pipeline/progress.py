@@ -1,5 +1,6 @@
 """Shows the progress of a run: bars on a terminal, else plain lines."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.prompt import Confirm
 from rich.segment import Segment
 from rich.text import Text
 
@@ -49,6 +51,20 @@ class Bars:
             self._ids[step] = self._bars.add_task(printable(step), total=total)
         self._bars.update(self._ids[step], completed=done, total=total)
 
+    def say(self, text: str) -> None:
+        """Writes a line above the bars."""
+        self._bars.console.print(printable(text), markup=False)
+
+    def confirm(self, question: str) -> bool:
+        """Asks on the terminal, if there is anybody to type."""
+        if not sys.stdin.isatty():
+            return True
+        self._bars.stop()
+        try:
+            return Confirm.ask(Text(printable(question)), console=self._bars.console, default=False)
+        finally:
+            self._bars.start()
+
 
 class PlainLines:
     """A line every few seconds and at the end of each step, for log files and pipes."""
@@ -66,6 +82,14 @@ class PlainLines:
             return
         seen.told, seen.ended = now, done >= total
         self._console.print(f"{step}: {done:,} of {total:,}{seen.outlook(now, done, total)}")
+
+    def say(self, text: str) -> None:
+        """Writes a line."""
+        self._console.print(printable(text), markup=False)
+
+    def confirm(self, question: str) -> bool:
+        """Yes: nobody watches."""
+        return True
 
 
 class _Step:

@@ -19,17 +19,20 @@ from parityalign.core import (
     Progress,
     Question,
     RunFolder,
+    Says,
     Source,
     Task,
     UserError,
+    WorkFailed,
     content_id,
     input_digest,
+    put_in_place,
 )
 from parityalign.data import keep_split, kept_left_out, kept_questions, open_source, split_state
 from parityalign.engines import CachedModel
 from parityalign.pipeline.level import leveller
 from parityalign.pipeline.objective import note_left_out
-from parityalign.pipeline.run_models import RunModels
+from parityalign.pipeline.run_models import Ahead, RunModels
 from parityalign.stages import Stage, accepted_images, judged_pairs, scored_from, stages_of, written_pairs
 from parityalign.tasks import task_of
 
@@ -74,6 +77,7 @@ class Run:
         *,
         only: str | None = None,
         trusts: bool = False,
+        dry: bool = False,
     ) -> None:
         """Loads the plug-ins that the configuration names.
 
@@ -82,6 +86,7 @@ class Run:
             config: The configuration.
             progress: Called with every step.
             only: The only stage that may work; those before it have to be up to date. None: any may.
+            dry: Whether models are only looked up in the answer store; see `dry_run`.
             trusts: Whether files of finished artifacts are used without comparing them with their digests.
         """
         self.folder = folder
@@ -89,10 +94,11 @@ class Run:
         self.progress = progress
         self.tasks: Mapping[str, Task] = {name: task_of(name, data) for name, data in config.tasks.items()}
         self.outcomes: list[Outcome] = []
-        self.models = RunModels(config, folder)
+        self.models = RunModels(config, folder, self._announce, dry=dry)
         self.stages = stages_of(config)
         self.trusts = trusts
         self._only = only
+        self._working = ""
         self._artifacts: dict[str, Artifact] = {}
 
     @property
@@ -177,15 +183,18 @@ class Run:
         Raises:
             UserError: The artifact is not up to date, but this stage may not work in this process.
         """
-        plan = self._plan(stage)
-        self._refuse_unless_allowed(stage, self.folder.peek(stage.artifact, **plan))
-        made = self._artifacts[stage.artifact] = self.folder.artifact(stage.artifact, **plan)
+        put_in_place(self.folder.path / stage.artifact)
+        self._refuse_unless_allowed(stage, self.look(stage))
+        made = self.take(stage)
         if made.finished:
             self._note(stage, "up to date: nothing changed", made)
             return
         # They describe what is about to change.
         for stale in (SCORES, CONTROLS, REPORT) if stage.artifact in scored_from(self.stages) else (REPORT,):
             (self.folder.path / stale).unlink(missing_ok=True)
+        self._working = stage.name
+        if made.redone_because and isinstance(self.progress, Says):
+            self.progress.say(f"{stage.name} is done again: {made.redone_because}")
         self.folder.event("began", stage=stage.name)
         began = time.monotonic()
         self._check_inputs(stage)
@@ -196,6 +205,42 @@ class Run:
         seconds, counts = round(time.monotonic() - began, 1), made.manifest["counts"]
         self.folder.event("finished", stage=stage.name, seconds=seconds, counts=counts)
         self._note(stage, f"done again: {made.redone_because}" if made.redone_because else "done", made)
+
+    def is_current(self, stage: Stage) -> bool:
+        """Whether a stage has been found or made up to date in this process."""
+        return stage.artifact in self._artifacts
+
+    def look(self, stage: Stage) -> Artifact:
+        """The artifact of a stage as it is; the stages before it have been looked at."""
+        found = self.folder.peek(stage.artifact, **self._plan(stage))
+        if found.finished:
+            self._artifacts[stage.artifact] = found
+        return found
+
+    def take(self, stage: Stage) -> Artifact:
+        """The artifact of a stage, ready to be worked on."""
+        made = self._artifacts[stage.artifact] = self.folder.artifact(stage.artifact, **self._plan(stage))
+        return made
+
+    def _announce(self, ahead: Ahead) -> None:
+        """Tells what will be asked, where that is not plain from the progress; asks before much is paid for.
+
+        Raises:
+            WorkFailed: Whoever watches does not want it.
+        """
+        if not isinstance(self.progress, Says):
+            return
+        kept = ahead.total - ahead.missing
+        told = f"{self._working}: {ahead.missing:,} questions to {ahead.model}"
+        if kept:
+            self.progress.say(f"{told}; {kept:,} answers are there already")
+        limit = self.config.server.confirm_above
+        paid = ahead.remote and limit is not None and ahead.missing > limit
+        if paid and not self.progress.confirm(f"{told}. Go on?"):
+            raise WorkFailed(
+                f"stopped before {ahead.missing:,} questions to {ahead.model}; what was done so far is kept.\n"
+                "To go on, run the same command. server.confirm_above is the number from which it asks."
+            )
 
     def holds(self, artifact: str, chosen: Mapping[str, object], parts: Mapping[str, str]) -> bool:
         """Whether a stage's artifact exists, is finished and is up to date with these settings and parts of inputs."""

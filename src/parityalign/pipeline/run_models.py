@@ -2,13 +2,13 @@
 
 import gc
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from parityalign import engines
 from parityalign.config import LoadingSettings, RunConfig, backend_of, split_model
-from parityalign.core import ANSWERS, Artifact, Model, RunFolder, content_id
+from parityalign.core import ANSWERS, Artifact, Decoding, Model, Request, RunFolder, content_id
 from parityalign.engines import AnswerStore, CachedModel
 from parityalign.models import fingerprint, load_model
 
@@ -23,17 +23,58 @@ class Described(Protocol):
     """What its outputs depend on besides its files, such as the precision; for manifests."""
 
 
+class Ahead(NamedTuple):
+    """Questions that are about to be asked."""
+
+    model: str
+    role: str
+    missing: int
+    """How many will be asked."""
+    total: int
+    """With those whose answers are kept."""
+    remote: bool
+
+
+class Lacking(Exception):
+    """In a dry run: something would be asked.
+
+    Attributes:
+        ahead: What.
+    """
+
+    def __init__(self, ahead: Ahead) -> None:
+        super().__init__(f"{ahead.missing} of {ahead.total} questions to {ahead.model} are not answered")
+        self.ahead = ahead
+
+
+class _Unloaded(NamedTuple):
+    """A model in a dry run, of which nothing is known but its spec."""
+
+    name: str
+    special_tokens: frozenset[str] = frozenset()
+
+    def generate(self, requests: Sequence[Request], _decoding: Decoding) -> list[str]:
+        """Never called: a dry run ends before."""
+        raise ValueError(f"{len(requests)} questions to {self.name} in a dry run")
+
+
 class RunModels:
     """The models of one run, one in memory at a time."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, ahead: Callable[[Ahead], None], *, dry: bool = False
+    ) -> None:
         """Loads nothing yet.
 
         Args:
             config: The configuration.
             folder: The run folder; the answer store lies there unless the configuration names another file.
+            ahead: Called before a model is asked; it may raise to prevent that.
+            dry: The store is only looked at, and no model is loaded; raises `Lacking` where one would be asked.
         """
         self._config = config
+        self._ahead = ahead
+        self._dry = dry
         self._folder = folder
         self._stage = ""
         self._artifact: Artifact | None = None
@@ -42,7 +83,8 @@ class RunModels:
     @cached_property
     def store(self) -> AnswerStore:
         """The answer store."""
-        return AnswerStore(self._config.answers or self._folder.path / ANSWERS, run=self._folder.id)
+        path = self._config.answers or self._folder.path / ANSWERS
+        return AnswerStore(path, run=self._folder.id, read_only=self._dry)
 
     @cached_property
     def teacher(self) -> CachedModel:
@@ -83,8 +125,16 @@ class RunModels:
 
     def _cached(self, spec: str, loading: LoadingSettings, role: str, digest: str = "") -> CachedModel:
         identity = digest or self._identity(spec, loading, role)
-        shows = backend_of(spec).shows
-        made = CachedModel(identity, lambda: self._load(spec, loading, role), self.store, shows=shows)
+        backend = backend_of(spec)
+
+        def before(missing: int, total: int) -> None:
+            ahead = Ahead(spec, role, missing, total, backend.remote)
+            if self._dry:
+                raise Lacking(ahead)
+            self._ahead(ahead)
+
+        load = lambda: self._load(spec, loading, role)  # noqa: E731
+        made = CachedModel(identity, load, self.store, shows=backend.shows, before=before)
         self._made.append(made)
         return made
 
@@ -100,6 +150,8 @@ class RunModels:
 
     def _load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
         """Loads a model after freeing the others, so that two need not fit into memory."""
+        if self._dry and not backend_of(spec).remote:
+            return _Unloaded(spec)
         if backend_of(spec).remote:
             return engines.connect(spec, loading, self._config.server, self.store)
         self._free()

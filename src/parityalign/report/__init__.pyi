@@ -14,6 +14,8 @@ from .listing import listed_rows as listed_rows
 from .listing import of_one_task as of_one_task
 from .listing import read_pair_discrepancies as read_pair_discrepancies
 from .page import write_report as write_report
+from .preview import Preview as Preview
+from .preview import write_preview as write_preview
 from .retention import FORGOTTEN_HEADINGS as FORGOTTEN_HEADINGS
 from .retention import forgotten_table as forgotten_table
 from .retention import speed_line as speed_line

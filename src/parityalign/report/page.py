@@ -64,7 +64,7 @@ def write_report(run: Path) -> Path:
     """
     if not (run / "run.yaml").is_file() and not (run / "images").is_dir():
         raise UserError(f"{run} is not a run folder (it has neither run.yaml nor images/). Name a run's folder.")
-    page = _environment().get_template("page.html").render(_facts(run))
+    page = environment().get_template("page.html").render(_facts(run))
     path = run / "report.html"
     # Text without a UTF-8 form, such as part of a file name in another encoding, becomes a question mark.
     content = page.encode("utf-8", "replace")
@@ -73,7 +73,8 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where the templates of pages lie, with the filters that they use."""
     environment = Environment(
         loader=PackageLoader("parityalign.report", ""),
         autoescape=True,

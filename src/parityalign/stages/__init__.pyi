@@ -7,6 +7,7 @@ from ._stage import PlannedRequests as PlannedRequests
 from ._stage import Stage as Stage
 from ._stage import StageRun as StageRun
 from .annotate import PAIRS as PAIRS
+from .annotate import REPLIES as REPLIES
 from .annotate import annotate_images as annotate_images
 from .annotate import pairs_in as pairs_in
 from .annotate import written_pairs as written_pairs
@@ -21,6 +22,7 @@ from .identify import GAPS as GAPS
 from .identify import STUDENT_ANSWERS as STUDENT_ANSWERS
 from .identify import VERDICTS as VERDICTS
 from .identify import as_asked as as_asked
+from .identify import identify_gaps as identify_gaps
 from .identify import judged_pairs as judged_pairs
 from .identify_files import identify_from_files as identify_from_files
 from .identify_files import judge_answers as judge_answers

@@ -121,6 +121,11 @@ class Stage:
     parts: Callable[[StageRun], Mapping[str, str]] = lambda run: _NOTHING_OF
     """For artifacts in `of` of which only a part matters: the digest of that part, by artifact. A change elsewhere in
     them does not redo the stage."""
+    derives: bool = False
+    """Whether its work, but for the questions that it asks, is quick and touches nothing but its artifact, so that a
+    dry run can do it in a folder of its own."""
+    at_most: Callable[[StageRun], int] = lambda run: 0
+    """For a dry run: how many questions it asks at most, where the stages before it are not done yet."""
     after: str = ""
     """For stages of other packages: the stage before it."""
     planned: Callable[[RunConfig, Mapping[str, PlannedAmounts]], Sequence[PlannedRequests]] | None = None

@@ -54,6 +54,7 @@ STAGE = Stage(
     artifact="pairs",
     of=("images", "teacher model", "annotate prompt"),
     settings=("annotate", "seed"),
+    derives=True,
     work=_work,
     help="Have the teacher write questions and answers for the images.",
 )

@@ -99,6 +99,7 @@ STAGE = Stage(
     derived=lambda run: _extent(run).plan(),
     parts=lambda run: _matters_of(run, _extent(run)),
     wanted=lambda config: config.wants_discrepancy,
+    derives=True,
     work=_work,
     help="Score both models teacher-forced on the pairs' answers: log-probabilities, attention, rationales.",
 )

@@ -27,11 +27,21 @@ def _work(run: StageRun, artifact: Artifact) -> None:
     evaluate_models(artifact, run.tests, run.tasks, models, settings=settings, seed=seed, progress=run.progress)
 
 
+def _at_most(run: StageRun) -> int:
+    """All questions to the levelled student, and what the other two have not answered."""
+    settings = run.config.evaluate
+    asked = questions_asked(run.tests, run.tasks, settings=settings, seed=run.config.seed)
+    others = (run.student, run.teacher)
+    return len(asked) + sum(model.lacking(asked, max_new_tokens=settings.max_new_tokens) for model in others)
+
+
 STAGE = Stage(
     "evaluate",
     artifact="answers",
     of=("tests", "student model", "student", "teacher model", "answer prompt"),
     settings=("evaluate.limit", "evaluate.max_new_tokens", "seed"),
+    derives=True,
+    at_most=_at_most,
     work=_work,
     help="Score the student before, the student after and the teacher on the labelled test splits.",
 )

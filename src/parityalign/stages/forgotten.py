@@ -53,6 +53,8 @@ STAGE = Stage(
         "identify.max_new_tokens",
     ),
     parts=_matters,
+    derives=True,
+    at_most=lambda run: run.config.evaluate.forgotten_pairs,
     work=_work,
     help="Ask the levelled student again what it had right before.",
 )

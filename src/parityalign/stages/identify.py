@@ -57,6 +57,7 @@ STAGE = Stage(
     of=("pairs", "student model", "teacher model", "answer prompt", "metric"),
     settings=("identify",),
     derived=lambda run: {"filters": list(run.config.filters)} if run.config.filters else {},
+    derives=True,
     work=_work,
     help="Find the gaps: pairs that the teacher has right and the student wrong.",
 )

@@ -52,6 +52,7 @@ STAGE = Stage(
     artifact="images",
     of=("pools", "tests"),
     settings=("intake",),
+    derives=True,
     work=_work,
     help="Check the images: accept usable ones, set broken, duplicate and test images aside.",
 )

@@ -1,0 +1,104 @@
+"""What a run would do, and how many questions that is: everything that asks nobody is done, in a folder of its own."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple, Self
+
+from parityalign.config import RunConfig
+from parityalign.core import Artifact, Progress, RunFolder, read_marker
+from parityalign.pipeline.run import Run
+from parityalign.pipeline.run_models import Lacking
+from parityalign.stages import Stage
+
+
+class Step(NamedTuple):
+    """What would be done in one stage."""
+
+    stage: str
+    why: str
+    """In words: that it is up to date, or why it would be done."""
+    questions: int | None = None
+    """How many would be asked; None: that hangs on the stages before."""
+    model: str = ""
+    """Which model would be asked first."""
+    at_most: int = 0
+    """Where `questions` is None: the most, as far as the stage can tell."""
+
+
+def dry_run(config: RunConfig, progress: Progress) -> list[Step]:
+    """The stages of a run and what they would do; changes nothing in the run folder.
+
+    Args:
+        config: The configuration.
+        progress: Called with every step.
+
+    Raises:
+        UserError: The run cannot be done.
+    """
+    with TemporaryDirectory(prefix="parityalign-") as scratch, Scratch(config.run, Path(scratch)) as folder:
+        run = Run(folder, config, progress, dry=True)
+        try:
+            return _steps(run)
+        finally:
+            run.models.close()
+
+
+def _steps(run: Run) -> list[Step]:
+    steps: list[Step] = []
+    settled = True
+    for stage in run.stages:
+        depends = partial(Step, stage.name, "if what it is made from changes")
+        step = _look(run, stage) if settled else depends(at_most=stage.at_most(run))
+        settled = settled and step.questions == 0
+        steps.append(step)
+    return steps
+
+
+def _look(run: Run, stage: Stage) -> Step:
+    found = run.look(stage)
+    if found.finished:
+        return Step(stage.name, "up to date", 0)
+    why = f"again: {found.redone_because}" if found.redone_because else "not done yet"
+    if not stage.derives:
+        return Step(stage.name, why)
+    try:
+        stage.work(run, run.take(stage))
+    except Lacking as lacking:
+        return Step(stage.name, why, lacking.ahead.missing, lacking.ahead.model)
+    return Step(stage.name, why, 0)
+
+
+class Scratch(RunFolder):
+    """A run folder as it is, with a place elsewhere for what would be made in it."""
+
+    def __init__(self, path: Path, scratch: Path) -> None:
+        super().__init__(path)
+        self._scratch = scratch
+
+    def __enter__(self) -> Self:
+        """Takes no lock: nothing is changed."""
+        self.id = read_marker(self.path)
+        return self
+
+    def artifact(
+        self,
+        name: str,
+        *,
+        inputs: Mapping[str, str],
+        settings: Mapping[str, object],
+        version: int = 1,
+        parts: Mapping[str, str] | None = None,
+    ) -> Artifact:
+        """The artifact that is there, or one elsewhere that is ready to be worked on."""
+        found = self.peek(name, inputs=inputs, settings=settings, version=version, parts=parts or {})
+        if found.finished:
+            return found
+        place = self._scratch / name
+        made = Artifact(place, inputs=inputs, settings=settings, version=version, run=self.path, parts=parts or {})
+        made.begin()
+        return made
+
+    def event(self, kind: str, **fields: object) -> None:
+        """Writes nothing."""
