@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from makers import artifact, content, mute, task
+from makers import artifact, content, kept, mute, task
 from parityalign.config.schema import EvaluateSettings
 from parityalign.core.records import Answer, Question
 from parityalign.core.results import Scores
+from parityalign.engines import AnswerStore, CachedModel, cached
 from parityalign.metrics._statistics import cluster_sums, percentile_interval, resampled_means, sign_flip_p
 from parityalign.models.backends.fake import FakeModel
 from parityalign.stages.evaluate import Models, evaluate_models, score_run_answers, write_scores
@@ -135,6 +136,20 @@ def test_under_no_difference_small_p_values_are_as_rare_as_they_should_be():
 # The stage
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A file for each picture that is asked about; models are fake and look at none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(400):
+        (folder / f"{number}.png").write_text(f"picture {number}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def among_pictures(pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+
+
 def questions(count, *, per_image=1, subset=lambda number: "", right="tea"):
     return [
         Question(
@@ -148,7 +163,7 @@ def questions(count, *, per_image=1, subset=lambda number: "", right="tea"):
     ]
 
 
-def knows(share):
+def knows(share, name="fake"):
     """A model that is right on the first `share` of every 100 questions, and the requests that it saw."""
 
     def reply(request, decoding):
@@ -156,15 +171,16 @@ def knows(share):
         number = int(request.prompt.split()[2].rstrip("?"))
         return "tea" if number % 100 < share else "milk"
 
-    return FakeModel(reply)
+    return FakeModel(reply, name=name)
 
 
-def run(folder, tests, tasks, before=40, after=70, teacher=90, progress=mute, **options):
+def run(folder, tests, tasks, before=40, after=70, teacher=90, progress=mute, models=None, **options):
     chosen = EvaluateSettings(**({"resamples": 400, "batch_size": 32} | options))
     made = artifact(folder, "answers", **options)
     shares = {"before": before, "after": after, "teacher": teacher}
-    models = {name: None if share is None else (lambda share=share: knows(share)) for name, share in shares.items()}
-    evaluate_models(made, tests, tasks, Models(**models), settings=chosen, seed=0, progress=progress)
+    models = models or {name: knows(share, name) for name, share in shares.items()}
+    asked = Models(**{name: kept(folder, model) for name, model in models.items()})
+    evaluate_models(made, tests, tasks, asked, settings=chosen, seed=0, progress=progress)
     return made, score_run_answers(made, tests, tasks, settings=chosen, seed=0)
 
 
@@ -204,7 +220,7 @@ def test_every_model_gets_every_question_with_the_answer_prompt(tmp_path):
 
 
 def test_the_official_metric_decides_and_the_paper_metric_stands_beside_it(tmp_path):
-    tests = {"okvqa": [Question(question_id="1", image="a.png", question="What is 0?", answers=("te",) * 10)]}
+    tests = {"okvqa": [Question(question_id="1", image="0.png", question="What is 0?", answers=("te",) * 10)]}
     _, scores = run(tmp_path, tests, {"okvqa": load_task("okvqa")})
     okvqa = scores.tasks["okvqa"]
     assert okvqa.metric == "vqa_accuracy_official"
@@ -231,7 +247,10 @@ def test_the_mean_gain_is_the_unweighted_mean_and_narrower_than_its_parts(tmp_pa
 
 
 def test_a_student_that_was_left_as_it_is_answers_once_and_gains_nothing(tmp_path):
-    made, scores = run(tmp_path, {"toy": questions(50)}, {"toy": task()}, after=None)
+    student = knows(40, "student")
+    models = {"before": student, "after": student, "teacher": knows(90, "teacher")}
+    made, scores = run(tmp_path, {"toy": questions(50)}, {"toy": task()}, models=models)
+    assert len(student.asked) == 50
     assert (made.path / "after.jsonl").read_bytes() == (made.path / "before.jsonl").read_bytes()
     gain = scores.tasks["toy"].gain
     assert (gain.score, gain.ci, gain.p) == (0, (0, 0), 1)
@@ -244,7 +263,7 @@ def test_gap_recovered_is_unknown_where_the_teacher_is_not_ahead(tmp_path):
 
 def test_without_any_test_split_nothing_is_scored_and_nobody_is_loaded(tmp_path):
     made = artifact(tmp_path, "answers")
-    nobody = lambda: pytest.fail("a model was loaded")  # noqa: E731
+    nobody = CachedModel("nobody", lambda: pytest.fail("a model was loaded"), AnswerStore())
     options = {"settings": EvaluateSettings(), "seed": 0}
     evaluate_models(made, {}, {"toy": task()}, Models(nobody, nobody, nobody), progress=mute, **options)
     scores = score_run_answers(made, {}, {"toy": task()}, **options)
@@ -267,7 +286,7 @@ def test_a_question_with_a_special_token_is_not_asked_but_counted_and_wrong(tmp_
     tests = {"toy": [*questions(1), questions(1)[0].model_copy(update={"question_id": "x", "question": "<image> 0?"})]}
     made = artifact(tmp_path, "answers")
     teacher = FakeModel(lambda *_: "tea", special_tokens=frozenset({"<image>"}))
-    models = Models(lambda: teacher, lambda: teacher, lambda: teacher)
+    models = Models(*[cached(teacher)] * 3)
     options = {"settings": EvaluateSettings(), "seed": 0}
     evaluate_models(made, tests, {"toy": task()}, models, progress=mute, **options)
     scores = score_run_answers(made, tests, {"toy": task()}, **options)
@@ -330,18 +349,24 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("killed_at", [("before", 1), ("after", 0), ("after", 2), ("teacher", 2)])
-@pytest.mark.parametrize("cut", [0, 7, 200])
-def test_a_killed_evaluation_continues_to_the_same_bytes(tmp_path, killed_at, cut):
+@pytest.mark.parametrize("left", ["nothing", "a torn file", "files without an end mark"])
+def test_a_killed_evaluation_continues_to_the_same_bytes_and_asks_nothing_twice(tmp_path, killed_at, left):
     tests, tasks = {"toy": questions(50)}, {"toy": task()}
     run(tmp_path / "whole", tests, tasks, batch_size=16)
+    models = {"before": knows(40, "before"), "after": knows(70, "after"), "teacher": knows(90, "teacher")}
 
     def kill(step, done, total):
         if step == f"evaluate {killed_at[0]}" and done >= 16 * killed_at[1]:
             raise Killed
 
     with pytest.raises(Killed):
-        run(tmp_path / "killed", tests, tasks, progress=kill, batch_size=16)
-    stream = tmp_path / f"killed/answers/{killed_at[0]}.jsonl"
-    stream.write_bytes(stream.read_bytes()[: -cut or None])
-    run(tmp_path / "killed", tests, tasks, batch_size=16)
+        run(tmp_path / "killed", tests, tasks, progress=kill, models=models, batch_size=16)
+    if left == "a torn file":
+        (tmp_path / f"killed/answers/{killed_at[0]}.jsonl").write_text('{"item_id": "toy:0", "te')
+    elif left == "files without an end mark":
+        for file in (tmp_path / "whole/answers").glob("*.jsonl"):
+            (tmp_path / "killed/answers" / file.name).write_bytes(file.read_bytes())
+    run(tmp_path / "killed", tests, tasks, models=models, batch_size=16)
     assert content(tmp_path / "killed/answers") == content(tmp_path / "whole/answers")
+    assert [len({request.prompt for request in model.asked}) for model in models.values()] == [50] * 3
+    assert [len(model.asked) for model in models.values()] == [50] * 3

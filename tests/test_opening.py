@@ -383,7 +383,10 @@ def test_a_stage_that_is_continued_elsewhere_tells_of_both_machines(tmp_path, mo
             made = run.folder.artifact("pairs", inputs={}, settings={})
             run.models.begin("annotate", made)
             run.teacher.loaded()
-    made.finish({})
+    with preflight.open_run_folder(config, mute) as run:
+        made = run.folder.artifact("pairs", inputs={}, settings={})
+        run.models.begin("annotate", made)
+        made.finish({})
     assert made.manifest["models"] == {"teacher": {"device": "cpu, then cuda:0", "dtype": "float32"}}
 
 

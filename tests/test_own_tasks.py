@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from makers import artifact, mute, speckle, task
+from makers import artifact, kept, mute, speckle, task
 from parityalign.config import AnnotateSettings, RunConfig, TaskData, as_yaml, load_config
-from parityalign.core import ImageRef, Reply, Request, UserError, content_id
+from parityalign.core import ImageRef, Pair, Reply, Request, UserError, content_id
 from parityalign.data import open_questions
 from parityalign.models.backends.fake import FakeModel
-from parityalign.stages import annotate_images, written_pairs
+from parityalign.stages import annotate_images
 from parityalign.stages.parsing import ParsedPair, RationaleReply, read_pair, read_rationale
 from parityalign.tasks import load_task, task_of
 from projects import WORDS, configure, done
@@ -226,7 +226,7 @@ def annotated(folder: Path, kinds, count=60, seed=0):
     toy = replace(task(), annotate_prompt="write {kind}", kinds=kinds)
     images = [ImageRef(image_id=content_id(str(n)), path=f"{n}.png", task="toy") for n in range(count)]
     model, settings = FakeModel(reply, name="fake:teacher"), AnnotateSettings(pairs_per_image=2)
-    annotate_images(made, images, {"toy": toy}, lambda: model, settings=settings, seed=seed, progress=mute)
+    annotate_images(made, images, {"toy": toy}, kept(folder, model), settings=settings, seed=seed, progress=mute)
     return made, asked, list(made.stream("replies.jsonl", Reply))
 
 
@@ -240,7 +240,7 @@ def test_each_draw_is_asked_for_a_kind_that_hangs_on_its_seed_and_is_told_with_t
         "toy": {kind: dict(Counter(reply.outcome for reply in replies if reply.kind == kind)) for kind in counts}
     }
     assert made.manifest["by_kind"]["toy"]["counting"] == {"no_question": counts["counting"]}
-    assert len(written_pairs(made)) == 120 - counts["counting"]
+    assert len(list(made.stream("pairs.jsonl", Pair))) == 120 - counts["counting"]
     again = annotated(tmp_path / "b", KINDS)[2]
     assert again == replies
     other = annotated(tmp_path / "c", KINDS, seed=1)[2]

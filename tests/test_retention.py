@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from makers import artifact, mute, task
+from makers import artifact, kept, mute, task
 from parityalign.config.schema import EvaluateSettings, IdentifySettings
 from parityalign.config.training import LevelSettings
 from parityalign.core.records import Judged, Pair, Question, Verdict, VerdictKind
 from parityalign.core.results import Control, Controls, Forgotten, Speed
-from parityalign.engines.asking import Asked
+from parityalign.engines.asking import Asked, CachedModel, cached
+from parityalign.engines.store import AnswerStore
 from parityalign.metrics._statistics import share_interval
 from parityalign.models.backends import _hf_model, hf
 from parityalign.models.backends.fake import FakeModel
@@ -169,10 +170,10 @@ def asked(count, text="?"):
 
 def timed(folder, bench, questions, *, after=True, progress=mute, wanted=128, max_new_tokens=32):
     made = artifact(folder, "speed")
-    load_after = (lambda: bench.load("after")) if after else None
+    models = {who: CachedModel(who, lambda who=who: bench.load(who), AnswerStore()) for who in ("before", "after")}
     chosen = EvaluateSettings(speed_questions=wanted, max_new_tokens=max_new_tokens)
     options = {"settings": chosen, "progress": progress, "clock": lambda: bench.now}
-    time_students(made, questions, lambda: bench.load("before"), load_after, **options)
+    time_students(made, questions, models["before"], models["after"] if after else None, **options)
     return measured_speed(made, resamples=200, seed=0)
 
 
@@ -322,7 +323,7 @@ def test_a_real_student_beside_itself_is_about_as_fast_and_as_large(tmp_path, we
     questions = [Asked(str(number), path, "what is the colour", "") for number, path in enumerate(paths)]
     made = artifact(tmp_path, "speed")
     chosen = EvaluateSettings(max_new_tokens=4)
-    time_students(made, questions, lambda: weighed, lambda: weighed, settings=chosen, progress=mute)
+    time_students(made, questions, cached(weighed), cached(weighed), settings=chosen, progress=mute)
     speed = measured_speed(made, resamples=200, seed=0)
     assert (speed.questions, speed.together) == (8, True) and speed.trials >= 8
     assert speed.before.parameters == speed.after.parameters == sum(p.numel() for p in weighed._model.parameters())
@@ -429,17 +430,21 @@ def test_which_are_asked_hangs_on_their_identity_not_on_their_place(chance, coun
     assert len(here) == count
 
 
-def forget(folder, known, tasks, load, **options):
+def forget(folder, known, tasks, student, **options):
     made, rules = artifact(folder, "forgotten"), IdentifySettings(batch_size=4, **options)
-    ask_again(made, known, tasks, load, settings=rules, progress=mute)
+    ask_again(made, known, tasks, student, settings=rules, progress=mute)
     return made, pair_regressions(made, [each.pair for each in known], tasks, settings=rules)
+
+
+TASKS = {"toy": task(), "other": task("other")}
+NOBODY = CachedModel("nobody", lambda: pytest.fail("the student was loaded"), AnswerStore())
 
 
 def test_lost_pairs_are_counted_by_task_with_the_judge_of_identify(tmp_path):
     known = [*chosen_of(*judged(40)), *chosen_of(*judged(80, "other"))]
     right = {known.pair.question: known.pair.answer for known in known if int(known.pair.question[:-1]) >= 8}
     student = FakeModel(lambda request, _: right.get(request.prompt.partition("\n")[0], "nothing"))
-    made, lost = forget(tmp_path, known, {"toy": task(), "other": task("other")}, lambda: student)
+    made, lost = forget(tmp_path, known, {"toy": task(), "other": task("other")}, kept(tmp_path, student))
     assert {name: (part.had_right, part.lost) for name, part in lost.tasks.items()} == {
         "toy": (20, 4),
         "other": (40, 4),
@@ -458,13 +463,16 @@ def test_a_student_that_was_left_as_it_is_is_not_asked_and_lost_nothing(tmp_path
 
 def test_what_was_asked_is_not_asked_again(tmp_path):
     known = chosen_of(*judged(40))
-    forget(tmp_path, known, {"toy": task()}, lambda: FakeModel(lambda *_: "nothing"))
-    _, lost = forget(tmp_path, known, {"toy": task()}, lambda: pytest.fail("the student was loaded"))
+    forget(tmp_path, known, {"toy": task()}, kept(tmp_path, FakeModel(lambda *_: "nothing")))
+    _, lost = forget(tmp_path, known, {"toy": task()}, NOBODY)
     assert lost.total.lost == 20
+    again = FakeModel(lambda *_: "nothing")
+    forget(tmp_path / "other", [*known, *chosen_of(*judged(4, "other"))], TASKS, kept(tmp_path, again))
+    assert len(again.asked) == 0  # the same pictures and prompts
 
 
 def test_where_nothing_was_right_there_is_no_share(tmp_path):
-    _, lost = forget(tmp_path, [], {"toy": task()}, lambda: pytest.fail("the student was loaded"))
+    _, lost = forget(tmp_path, [], {"toy": task()}, NOBODY)
     assert lost.model_dump() == regressions_by_task([]).model_dump()
     assert lost.total.model_dump() == {"had_right": 0, "images": 0, "lost": 0, "share": None, "ci": None}
 

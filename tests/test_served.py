@@ -24,7 +24,7 @@ from parityalign.core.layout import EMBEDDED_MODELS
 from parityalign.core.records import Pair, Verdict
 from parityalign.core.registry import part_names
 from parityalign.demo import generate
-from parityalign.engines.remote import Remotes
+from parityalign.engines import AnswerStore, connect
 from parityalign.models.open import load_model
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
@@ -82,7 +82,7 @@ def test_greedy_replies_are_those_of_the_local_model_token_for_token(address, tm
         for task in [load_task(name)]
         for prompt in (task.annotate_prompt, task.answer_prompt.format(question="What is it?"))
     ]
-    remote = Remotes(ServerSettings(), None).model(address, LoadingSettings())
+    remote = connect(address, LoadingSettings(), ServerSettings(), AnswerStore())
     served, local = (model.generate(requests, Decoding(32)) for model in (remote, load_model("embedded:teacher")))
     assert served == local and len(set(local)) > len(requests) / 3
 

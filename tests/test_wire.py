@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from parityalign.config.serving import ServerSettings
 from parityalign.core import NoReply, Said, UserError, WorkFailed
 from parityalign.core.interfaces import Decoding, Request
-from parityalign.engines.attempts import Attempts, OneRefused
-from parityalign.engines.ledger import Budget, Ledger, Spent
+from parityalign.engines.attempts import Attempts, OneRefused, Sent
 from parityalign.engines.probe import AFTER_THOUGHTS, DECODING, require_sight
+from parityalign.engines.spending import Budget, Spent
 from parityalign.models.backends._failures import excerpt, refuse_failure, refused_fields, retry_after
 from parityalign.models.backends._received import MOST_BYTES, Received, short_line, without_key
 from parityalign.models.backends._wire import read_models, read_reply
@@ -441,8 +441,8 @@ def answered(remote, **settings) -> tuple[Said, UserError | None]:
     server = ServerSettings(**{"backoff": 1e-9, "max_attempts": 3} | settings)
 
     async def ask():
-        attempts = Attempts(remote, server, Budget(server, Ledger()))
-        return await attempts.ask(Request("red.png", "question"), GREEDY, Spent()), attempts.problem
+        attempts = Attempts(remote, server, Budget(server, Spent()))
+        return await attempts.ask(Request("red.png", "question"), GREEDY, Sent()), attempts.problem
 
     return asyncio.run(ask())
 
@@ -475,8 +475,8 @@ def test_a_question_that_is_refused_for_what_it_holds_is_an_error_of_its_own(aga
 
 def test_any_number_of_attempts_has_a_wait(monkeypatch):
     remote, began = Refusing(again=True), time.monotonic()
-    attempt(remote, max_attempts=1100, backoff=1e-30)
-    assert remote.asked == 1100 and time.monotonic() - began < 60
+    attempt(remote, max_attempts=1000, backoff=1e-30)
+    assert remote.asked == 1000 and time.monotonic() - began < 60
 
 
 def test_the_advice_stands_below_the_last_attempt():
