@@ -79,6 +79,7 @@ class RunModels:
         self._stage = ""
         self._artifact: Artifact | None = None
         self._made: list[CachedModel] = []
+        self._remote: dict[tuple[str, LoadingSettings], Model] = {}
 
     @cached_property
     def store(self) -> AnswerStore:
@@ -153,12 +154,18 @@ class RunModels:
         if self._dry and not backend_of(spec).remote:
             return _Unloaded(spec)
         if backend_of(spec).remote:
-            return engines.connect(spec, loading, self._config.server, self.store)
+            return self._connected(spec, loading)
         self._free()
         model = load_model(spec, loading)
         if isinstance(model, Described):
             self._remember(role, {**({"commit": loading.commit} if loading.commit else {}), **model.facts})
         return model
+
+    def _connected(self, spec: str, loading: LoadingSettings) -> Model:
+        """A remote model, the same throughout: what is known of its server, such as that it sees pictures, stays so."""
+        if (spec, loading) not in self._remote:
+            self._remote[spec, loading] = engines.connect(spec, loading, self._config.server, self.store)
+        return self._remote[spec, loading]
 
     def _free(self) -> None:
         for each in self._made:
