@@ -83,7 +83,7 @@ class AnswerStore:
             if path is not None and not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(
-                f"{path.resolve().as_uri()}?mode=ro" if path and self._read_only else self._place(read_only),
+                _looked_at(path) if path and self._read_only else self._place(read_only),
                 uri=self._read_only,
                 timeout=_SECONDS_TO_WAIT,
                 check_same_thread=False,
@@ -270,6 +270,12 @@ class AnswerStore:
             raise UserError(_unusable(self.path, problem)) from problem
         except OSError as problem:
             raise WorkFailed(f"cannot make the folder of the answer store {self.path}: {problem.strerror}") from problem
+
+
+def _looked_at(path: Path) -> str:
+    """The address of a store that is only read. Without a log it is read as it is, which leaves no file beside it."""
+    logged = path.with_name(f"{path.name}-wal").exists()
+    return f"{path.resolve().as_uri()}?{'mode=ro' if logged else 'immutable=1'}"
 
 
 def _unusable(path: Path | None, problem: sqlite3.Error) -> str:

@@ -37,9 +37,10 @@ from parityalign.core import (
     UserError,
     load_part,
     missing_package,
+    read_manifest,
     write_whole,
 )
-from parityalign.models import check_model_folder, commit_of, refuse_damaged
+from parityalign.models import check_model_folder, commit_of, fingerprint, refuse_damaged
 from parityalign.pipeline.run import Run
 
 _ROLES = ("teacher", "student")
@@ -117,7 +118,7 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
 
     A run begins with its first artifact: its `run.yaml` may be what the user wrote there.
     """
-    before = before if any(config.run.glob(f"*/{BEGUN}")) or any(config.run.glob(f"*/{MANIFEST}")) else None
+    before = before if any(config.run.glob(f"*/{BEGUN}")) or any(_manifests(config.run)) else None
     for role in _ROLES:
         spec, loading = getattr(config, role), getattr(config.loading, role)
         backend, (_, location) = backend_of(spec), split_model(spec)
@@ -227,22 +228,33 @@ def refuse_foreign_folder(folder: Path) -> None:
 
 
 def refuse_other_run(before: RunConfig, now: RunConfig) -> None:
-    """Refuses other models or images than the folder's run has; changed settings only redo their stages.
+    """Refuses other models than the folder's artifacts were made with; whatever else changed only asks what is new.
 
     Raises:
-        UserError: The two differ in a model or in images, or have no task in common.
+        UserError: The two differ in a model, or have no task in common.
     """
-    shared = sorted(before.tasks.keys() & now.tasks.keys())
-    compared = [("teacher", before.teacher, now.teacher), ("student", before.student, now.student)]
-    images = [
-        (f"tasks.{name}.images", ", ".join(before.tasks[name].images), ", ".join(now.tasks[name].images))
-        for name in shared
+    found = [
+        f"{role} was {getattr(before, role)}, is {getattr(now, role)}"
+        for role in _ROLES
+        if getattr(before, role) != getattr(now, role) and _made_with_another(now, role)
     ]
-    found = [f"{what} was {old}, is {new}" for what, old, new in (*compared, *images) if old != new]
-    if not shared:
+    if not before.tasks.keys() & now.tasks.keys():
         found.append(f"tasks was {', '.join(before.tasks)}, is {', '.join(now.tasks)}")
     if found:
         raise UserError(
             f"{now.run} holds a run of another configuration: {'; '.join(found)}.\n"
-            "Name another folder as `run`, or add --redo to do again what changed."
+            "Name another folder as `run`, or add --redo to do again what changed. Answers are kept either way: with "
+            "`answers`, several runs share them."
         )
+
+
+def _made_with_another(config: RunConfig, role: str) -> bool:
+    """Whether an artifact was made with a model of other content, wherever the two lie."""
+    label = f"{role} model"
+    made = {(read_manifest(path.parent) or {"inputs": {}})["inputs"].get(label) for path in _manifests(config.run)}
+    own = fingerprint(getattr(config, role), getattr(config.loading, role))
+    return any(digest not in (None, own) for digest in made)
+
+
+def _manifests(run: Path) -> Iterator[Path]:
+    return run.glob(f"*/{MANIFEST}")

@@ -26,6 +26,7 @@ from parityalign.core import (
     WorkFailed,
     content_id,
     input_digest,
+    kept_path,
     put_in_place,
 )
 from parityalign.data import keep_split, kept_left_out, kept_questions, open_source, split_state
@@ -132,7 +133,9 @@ class Run:
 
     @cached_property
     def _split_states(self) -> dict[str, str]:
-        return {name: split_state(self.tasks[name], data.test) for name, data in self.config.tasks.items() if data.test}
+        given = {name: data.test for name, data in self.config.tasks.items() if data.test}
+        places = {name: kept_path(test, self.folder.path) for name, test in given.items()}
+        return {name: content_id(places[name], split_state(self.tasks[name], test)) for name, test in given.items()}
 
     def artifact(self, name: str) -> Artifact:
         """The artifact that a stage made or found up to date in this process."""
@@ -308,7 +311,10 @@ class Run:
         raise ValueError(f"there is no input {part!r}")
 
     def _digest_of(self, sources: Sequence[Source]) -> str:
-        return content_id(*(source.digest() for source in sources))
+        # Images that are files of their own are found by their path from the run folder.
+        run = self.folder.path
+        places = (kept_path(source.where, run) if source.holds_files else "" for source in sources)
+        return content_id(*places, *(source.digest() for source in sources))
 
     def _flat(self, part: str) -> dict[str, object]:
         """A part of the configuration as {dotted name: JSON value}."""
