@@ -160,14 +160,23 @@ class AnnotateSettings(Settings):
 class IdentifySettings(Settings):
     """How gaps are identified."""
 
-    rule: Literal["metric", "paper"] = "metric"
-    """`metric`: the task's metric reaches the threshold; `paper`: the paper's substring rule."""
+    rule: Literal["judge", "metric", "paper"] = "judge"
+    """`judge`: words and numbers are compared as a reader would, and what they do not tell is unsure; `metric`: the
+    task's metric reaches the threshold; `paper`: the paper's substring rule."""
     ask_teacher: Literal["failures", "all"] = "failures"
     """Ask the teacher again only where the student failed (`failures`), or for all pairs (`all`)."""
     threshold: float = Field(default=0.5, gt=0, le=1)
-    """Score from which an answer counts as right."""
+    """Score from which an answer counts as right by `rule: metric`."""
     max_new_tokens: int = Field(default=32, ge=1)
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
+
+    @model_validator(mode="after")
+    def _threshold_is_used(self) -> Self:
+        if self.rule == "judge" and self.threshold != 0.5:
+            raise ValueError(
+                f"threshold is {self.threshold}, but the judge has none. Set `rule: metric`, or leave the threshold out"
+            )
+        return self
 
 
 class DiscrepancySettings(Settings):

@@ -126,6 +126,7 @@ _RATIONALE_LABEL = re.compile(r"^\s*explanation ?[:：]", re.IGNORECASE)
 _ANSWER_LABEL = re.compile(r"\banswer(?: ?\d{1,3})? ?[:：]", re.IGNORECASE)
 _LIST_MARK_AT_END = re.compile(r"(?:^|\s)(?:\d{1,3}[.)]|[-*#•]+)$")
 _DOTTED_ABBREVIATION = re.compile(r"(?:^|\W)[^\W\d_](?:\.[^\W\d_])+\.$")
+_LONGEST_ABBREVIATION = 100
 _WRAPPINGS = ('""', "''", "``", "“”", "„“", "‘’", "«»", "<>")
 
 # Numbers keep their spelling: a float would lose the 0 of 1.50.
@@ -187,7 +188,8 @@ def _without_wrapping(text: str) -> str:
 
 
 def _without_full_stop(text: str) -> str:
-    return text if _DOTTED_ABBREVIATION.search(text) else text.rstrip(" .")
+    # The end is enough, and over a long text of dotted letters the search would take minutes.
+    return text if _DOTTED_ABBREVIATION.search(text[-_LONGEST_ABBREVIATION:]) else text.rstrip(" .")
 
 
 def _too_long(question: str, answer: str) -> bool:
