@@ -94,7 +94,8 @@ class TaskData(Settings):
     """Kinds of questions, in a few words each; each draw asks for one of them, which replaces `{kind}` in the annotate
     prompt. Empty: the skill's."""
     metric: Annotated[str, AfterValidator(known_part("metrics"))] | None = None
-    """A file in `metrics/`, for the scores and for identify. None: the benchmark's, else the skill's."""
+    """A file in `metrics/`, for the scores, and for identify with `rule: metric`. None: the benchmark's, else the
+    skill's."""
     subset: str | None = None
     """The part of the test split that is scored, such as ChartQA's `human`. None: the benchmark's default."""
     missing: float = Field(default=0.0, ge=0, lt=1)

@@ -101,7 +101,7 @@ _SYNONYMS = """
     yes = yeah, yep, yup
     no = nope
 """
-_WHOLE_SYNONYMS = {("us",): ("usa",), ("america",): ("usa",), ("none",): ("0",), ("nothing",): ("0",)}
+_WHOLE_SYNONYMS = {("us",): ("usa",), ("america",): ("usa",), ("none",): ("0",)}
 """Only where they are the whole answer: within one, `us` may be a pronoun."""
 _PLURALS = (
     "men women children people feet teeth geese mice lives wives knives leaves wolves shelves loaves halves calves "
@@ -174,7 +174,7 @@ def tokens(text: str) -> tuple[str, ...]:
 def words(text: str) -> tuple[str, ...]:
     """The tokens of a text in the singular, and one word for those that mean the same."""
     found = _with_synonyms([singular(token) for token in tokens(text)])
-    return _WHOLE_SYNONYMS.get(found, found)
+    return _WHOLE_SYNONYMS[found] if found in _WHOLE_SYNONYMS else found
 
 
 def squeezed(text: str) -> str:

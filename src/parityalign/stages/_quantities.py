@@ -22,7 +22,7 @@ class Quantity(NamedTuple):
 _CURRENCIES = frozenset("$€£¥₹")
 
 # kind, name, how many of the kind's first unit, other names. Names without an entry here are words like any other.
-_UNIT_ROWS = (
+_UNIT_ROWS: tuple[tuple[str, str, int | Fraction, str], ...] = (
     ("length", "m", 1, "meter metre"),
     ("length", "mm", Fraction(1, 1000), "millimeter millimetre"),
     ("length", "cm", Fraction(1, 100), "centimeter centimetre"),
@@ -124,7 +124,7 @@ def may_be_same_quantity(one: Quantity, other: Quantity) -> bool:
     if one.unit and other.unit and one.unit != other.unit:
         return False
     small, large = sorted((abs(one.value), abs(other.value)))
-    if (one.value < 0) == (other.value < 0) and small and large / small in (10**3, 10**6, 10**9):
+    if (one.value < 0) == (other.value < 0) and any(large == small * scale for scale in (10**3, 10**6, 10**9) if small):
         return True
     finer, coarser = sorted((one.value, other.value), key=decimals, reverse=True)
     places = decimals(coarser)
