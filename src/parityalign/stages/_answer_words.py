@@ -2,16 +2,17 @@
 
     "The U.S. has 1,234 bicycles."  ->  ("usa", "has", "1234", "bike")
 
-The tables are short and kept by hand. inflect (MIT) was looked at for plurals: it takes proper names and words such as
-"bus" apart. WordNet is 30 MB, and its synonyms hold for some sense of a word, seldom for the one that is meant.
+The tables are short and kept by hand: WordNet is 30 MB, and its synonyms hold for some sense of a word, seldom for the
+one that is meant.
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
 
+from parityalign.stages._near_words import singular
 from parityalign.stages._quantities import tokens_of_chunk, with_numbers
 
 _CACHED_TEXTS = 1 << 14
@@ -24,7 +25,8 @@ NEGATIONS = frozenset(
 FILLERS = frozenset(
     "it its he she they there here this that these those is are was were be am pm oclock of in on at by "
     "i think see answer number called named name says say reads read written spelled about approximately "
-    "approx around roughly exactly just only please color www http https com".split()
+    "approx around roughly exactly just only please color option choice incorporated limited corporation "
+    "www http https com".split()
 )
 """Words that say nothing about an answer next to it."""
 
@@ -87,7 +89,11 @@ _SYNONYMS = """
     wednesday = wed
     thursday = thu, thur, thurs
     friday = fri
-    street = st
+    st = street, saint
+    nyc = new york city, new york
+    la = los angeles
+    half = 1/2
+    nobody = no one
     avenue = ave
     boulevard = blvd
     mount = mt
@@ -101,30 +107,21 @@ _SYNONYMS = """
     yes = yeah, yep, yup
     no = nope
 """
-_WHOLE_SYNONYMS = {("us",): ("usa",), ("america",): ("usa",), ("none",): ("0",)}
-"""Only where they are the whole answer: within one, `us` may be a pronoun."""
-_PLURALS = (
-    "men women children people feet teeth geese mice lives wives knives leaves wolves shelves loaves halves calves "
-    "potatoes tomatoes heroes mangoes buses viruses octopuses cacti oxen"
-)
-_SINGULARS = (
-    "man woman child person foot tooth goose mouse life wife knife leaf wolf shelf loaf half calf "
-    "potato tomato hero mango bus virus octopus cactus ox"
-)
-_NO_PLURALS = "series species news glasses arms goods customs fries yes"
-_IRREGULAR = {
-    **dict(zip(_PLURALS.split(), _SINGULARS.split(), strict=True)),
-    **{word: word for word in _NO_PLURALS.split()},
+_WHOLE_SYNONYMS: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    ("us",): ("usa",),
+    ("america",): ("usa",),
+    ("none",): ("0",),
 }
-"""Plurals that are not formed by the rules, and words that only look like plurals."""
-
+"""Only where they are the whole answer: within one, `us` may be a pronoun."""
 _PLAIN_MARKS = str.maketrans(
     {"’": "'", "‘": "'", "`": "'", "´": "'", "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-", "⁄": "/", "\xad": None}
 )
-_CHUNK = re.compile(r"(?:(?<!\w)(?:[-+]\.?|\.))?\d[\w.,:/]*|[^\W_]+|[$€£¥₹%¢°&]")
+_CHUNK = re.compile(r"(?:(?<!\w)(?:[-+]\.?|\.))?\d[\w.,:/]*|[^\W_]+|[$€£¥₹%¢°&<>≤≥#+]")
 _DOTTED_LETTERS = re.compile(r"(?<![^\W_])(?:[^\W\d_]\.){2,}|(?<![^\W_])(?:[^\W\d_]\.)+[^\W\d_](?![^\W_])")
 _NUMBER_SIGN = re.compile(r"(?:\bno\.? ?|\bnr\.? ?|№ ?|# ?)(?=\d)")
 _RANGE = re.compile(r"(?<=\d) ?(?:to|through|until|-) ?(?=\d)")
+_IN_BRACKETS = re.compile(r"^<([^<>]*)>$")
+_MODEL_NUMBER = re.compile(r"\b([a-z]{1,2})-(?=(\d))\2")
 _SHORT_SCALE = re.compile(r"([$€£] ?\d[\d.,]*) ?([kmb])\b")
 _SCALE_AFTER_DECIMALS = re.compile(r"(\d\.\d+) ?([MB])\b")
 _UNITS_OF_SEVERAL_WORDS = tuple(
@@ -153,6 +150,7 @@ def plain(text: str) -> str:
     text = _SHORT_SCALE.sub(lambda found: f"{found[1]} {_SCALE_NAMES[found[2]]}", text)
     for written, name in _UNITS_OF_SEVERAL_WORDS:
         text = written.sub(name, text)
+    text = _MODEL_NUMBER.sub(r"\1\2", _IN_BRACKETS.sub(r"\1", text))
     return _RANGE.sub("-", _NUMBER_SIGN.sub("", text))
 
 
@@ -174,24 +172,13 @@ def tokens(text: str) -> tuple[str, ...]:
 def words(text: str) -> tuple[str, ...]:
     """The tokens of a text in the singular, and one word for those that mean the same."""
     found = _with_synonyms([singular(token) for token in tokens(text)])
-    return _WHOLE_SYNONYMS[found] if found in _WHOLE_SYNONYMS else found
+    return _WHOLE_SYNONYMS.get(found, found)
 
 
 def squeezed(text: str) -> str:
     """The tokens without spaces, but for those between two digits: `AB 123` is `AB123`, `1 2` is not `12`."""
     joined = " ".join(tokens(text))
     return re.sub(r"(?<!\d) | (?!\d)", "", joined)
-
-
-def singular(word: str) -> str:
-    """A word without the ending of a plural; what is no plural but looks like one may become a word of its own."""
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
-    if len(word) <= 3 or not word.isalpha() or word.endswith(("ss", "us", "is")) or not word.endswith("s"):
-        return word
-    if word.endswith("ies") and len(word) > 4:
-        return f"{word[:-3]}y"
-    return word[:-2] if word.endswith(("sses", "xes", "zzes", "ches", "shes")) else word[:-1]
 
 
 def _is_article(word: str, after: str) -> bool:

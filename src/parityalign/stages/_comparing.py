@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from parityalign.stages._answer_words import FILLERS, NEGATIONS, has_digit, plain, squeezed, tokens, words
-from parityalign.stages._near_words import misspelt, one_letter_off, opposite, same_but_for_ing
+from parityalign.stages._near_words import misspelt, one_begins_the_other, one_letter_off, opposite, same_but_for_ing
 from parityalign.stages._quantities import may_be_same_quantity, quantity, same_quantity
 
 LONGEST = 600
@@ -122,6 +122,7 @@ _STATES = frozenset(
 _ASIDE = re.compile(r"\s*\([^()]{1,80}\)\s*$")
 _STATE = re.compile(r",\s*([A-Za-z.]{2,5})\s*$")
 _LISTED = re.compile(r"[,;/&]|\band\b", re.IGNORECASE)
+_PLACES = frozenset({"in", "on", "at", "of", "by"})
 _HALVES_OF_DAY = frozenset({"am", "pm"})
 
 
@@ -149,13 +150,10 @@ def _of_words(
     # A negation in what is left over decides against the whole.
     if any(each.why == _NEGATED for each in found):
         return Compared(Outcome.WRONG, _NEGATED)
-    for outcome in Outcome:
-        for each in found:
-            if each.outcome == outcome:
-                return each
-    return found[0]
+    return min(found, key=lambda each: (_BEST_FIRST.index(each.outcome), each.why))
 
 
+_BEST_FIRST = tuple(Outcome)
 _NEGATED = "one denies the other"
 _OTHER_ORDER = "the same words in another order"
 
@@ -170,11 +168,7 @@ def _pair_of_words(one: tuple[str, ...], other: tuple[str, ...], asked: Collecti
             return found
     if Counter(listed[0]) == Counter(listed[1]):
         return Compared(Outcome.UNSURE, _OTHER_ORDER)
-    shorter, longer = sorted((one, other), key=len)
-    more = Counter(longer) - Counter(shorter)
-    if Counter(shorter) - Counter(longer):
-        return _zeros(one, other)
-    return _with_more_words(shorter, list(more.elements()), asked)
+    return _with_other_words(one, other, asked)
 
 
 def _word_by_word(one: Sequence[str], other: Sequence[str]) -> Compared | None:
@@ -182,10 +176,12 @@ def _word_by_word(one: Sequence[str], other: Sequence[str]) -> Compared | None:
     different = [pair for pair in zip(one, other, strict=True) if pair[0] != pair[1] and not same_but_for_ing(*pair)]
     if not different:
         return Compared(Outcome.RIGHT, "the same words")
-    if len(different) > 1 or opposite(*different[0]):
+    if len(different) > 1 or opposite(*different[0]) or NEGATIONS.intersection(different[0]):
         return None
     if misspelt(*different[0]):
         return Compared(Outcome.RIGHT, "the same but for the spelling of a long word")
+    if one_begins_the_other(*different[0]):
+        return Compared(Outcome.UNSURE, "one word begins with the other")
     return Compared(Outcome.UNSURE, "one letter differs") if one_letter_off(*different[0]) else None
 
 
@@ -202,12 +198,21 @@ def _zeros(one: Sequence[str], other: Sequence[str]) -> Compared:
     return Compared(Outcome.WRONG, "other words")
 
 
-def _with_more_words(shorter: Sequence[str], more: Sequence[str], asked: Collection[str]) -> Compared:
-    """One answer holds all words of the other; what the additional ones are decides."""
-    if NEGATIONS.intersection(more):
+def _with_other_words(one: Sequence[str], other: Sequence[str], asked: Collection[str]) -> Compared:
+    """What the words that only one of the answers has decide: they may go without saying, deny, or say more."""
+    more = [set((Counter(a) - Counter(b)).elements()) for a, b in ((one, other), (other, one))]
+    common = {*one} & {*other} - FILLERS
+    if all(more) and (not common or all(_HALVES_OF_DAY & each for each in more)):
+        return _zeros(one, other)
+    if any(NEGATIONS & each for each in more):
         return Compared(Outcome.WRONG, _NEGATED)
     # Where the question offers the answer, its words are no mere repetition: "tea or milk?", "milk is better than tea".
-    said_anyway = FILLERS if set(shorter) & set(asked) - FILLERS else FILLERS.union(asked)
-    if all(word in said_anyway for word in more) and not FILLERS.issuperset(shorter):
-        return Compared(Outcome.RIGHT, "the same but for words that go without saying")
-    return Compared(Outcome.UNSURE, f"one holds the other, and {' '.join(sorted(more))[:60]!r}")
+    said_anyway = FILLERS if common & {*asked} else FILLERS.union(asked)
+    added = [each - said_anyway for each in more]
+    if all(added):
+        return _zeros(one, other)
+    if any(added) or not common:
+        return Compared(Outcome.UNSURE, f"one holds the other, and {' '.join(sorted(more[0] | more[1]))[:60]!r}")
+    if all(_PLACES & each for each in more):
+        return Compared(Outcome.UNSURE, "the same but for where")
+    return Compared(Outcome.RIGHT, "the same but for words that go without saying")

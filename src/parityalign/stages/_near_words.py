@@ -1,4 +1,7 @@
-"""Words that are nearly the same, and opposites that only look so."""
+"""Words that are nearly the same: plurals, other forms, misspellings; and opposites that only look so.
+
+The table of plurals is short; inflect (MIT) takes names, and words such as "bus", for plurals.
+"""
 
 from rapidfuzz.distance import Levenshtein
 
@@ -6,6 +9,22 @@ NEAR = 0.9
 """Similarity from which two long words are one, misspelt."""
 LONG_WORD = 8
 """Letters from which a word is long; one wrong letter of eight leaves it open (adaption, adoption), of ten not."""
+
+_PLURALS = (
+    "men women children people feet teeth geese mice lives wives knives leaves wolves shelves loaves halves calves "
+    "potatoes tomatoes heroes mangoes buses viruses octopuses cacti oxen"
+)
+_SINGULARS = (
+    "man woman child person foot tooth goose mouse life wife knife leaf wolf shelf loaf half calf "
+    "potato tomato hero mango bus virus octopus cactus ox"
+)
+_NO_PLURALS = "series species news glasses arms goods customs fries yes"
+_IRREGULAR = {
+    **dict(zip(_PLURALS.split(), _SINGULARS.split(), strict=True)),
+    **{word: word for word in _NO_PLURALS.split()},
+}
+"""Plurals that are not formed by the rules, and words that only look like plurals."""
+
 
 _OPPOSITE_BEGINNINGS = (
     *((beginning, "") for beginning in "un in im il ir non dis mis a anti de".split()),
@@ -15,12 +34,29 @@ _OPPOSITE_BEGINNINGS = (
 _OPPOSITE_ENDS = (("ful", "less"), ("er", "ee"), ("or", "ee"))
 
 
+def singular(word: str) -> str:
+    """A word without the ending of a plural; what is no plural but looks like one may become a word of its own."""
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    if len(word) <= 3 or not word.isalpha() or word.endswith(("ss", "us", "is")) or not word.endswith("s"):
+        return word
+    if word.endswith("ies") and len(word) > 4:
+        return f"{word[:-3]}y"
+    return word[:-2] if word.endswith(("sses", "xes", "zzes", "ches", "shes")) else word[:-1]
+
+
 def same_but_for_ing(one: str, other: str) -> bool:
     """Whether one is the other's form in -ing: surf and surfing, ride and riding, run and running."""
     short, long = sorted((one, other), key=len)
     stem = long.removesuffix("ing")
     once = stem[:-1] if stem[-2:-1] == stem[-1:] else stem
     return stem != long and len(short) > 2 and short in (stem, f"{stem}e", once)
+
+
+def one_begins_the_other(one: str, other: str) -> bool:
+    """Whether one word is the other with an ending, which may or may not be another thing: wooden, rainy, poster."""
+    short, long = sorted((one, other), key=len)
+    return len(short) >= 4 and len(long) - len(short) <= 3 and long.isalpha() and long.startswith(short)
 
 
 def misspelt(one: str, other: str) -> bool:

@@ -109,14 +109,15 @@ def quantity(tokens: Sequence[str]) -> Quantity | None:
 
 
 def same_quantity(one: Quantity, other: Quantity) -> bool:
-    """Whether two quantities are equal; a unit that only one of them has is not looked at, and 62 % is 0.62."""
+    """Whether two quantities are equal; a unit that only one has is not looked at, and 62 % or cents are 0.62."""
     if one.unit and other.unit:
         (kind, size), (other_kind, other_size) = _UNITS[one.unit], _UNITS[other.unit]
         return kind == other_kind and one.value * size == other.value * other_size
     if one.value == other.value:
         return True
-    shares = [each.value / 100 if each.unit == "%" else each.value for each in (one, other)]
-    return "%" in (one.unit, other.unit) and shares[0] == shares[1]
+    hundredths = [each.unit in ("%", "cent") for each in (one, other)]
+    values = [each.value / 100 if small else each.value for each, small in zip((one, other), hundredths, strict=True)]
+    return any(hundredths) and values[0] == values[1]
 
 
 def may_be_same_quantity(one: Quantity, other: Quantity) -> bool:
