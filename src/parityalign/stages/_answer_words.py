@@ -26,7 +26,7 @@ FILLERS = frozenset(
     "it its he she they there here this that these those is are was were be am pm oclock of in on at by "
     "i think see answer number called named name says say reads read written spelled about approximately "
     "approx around roughly exactly just only please color option choice incorporated limited corporation "
-    "www http https com".split()
+    "www http https com image picture photo show shows".split()
 )
 """Words that say nothing about an answer next to it."""
 

@@ -119,7 +119,7 @@ _STATES = frozenset(
     "al ak az ar ca co ct de fl ga hi id il in ia ks ky la me md ma mi mn ms mo mt ne nv nh nj nm ny nc nd oh ok or pa "
     "ri sc sd tn tx ut vt va wa wv wi wy dc usa uk".split()
 )
-_ASIDE = re.compile(r"\s*\([^()]{1,80}\)\s*$")
+_ASIDE = re.compile(r"\s*\([^()\d]{1,80}\)\s*$")
 _STATE = re.compile(r",\s*([A-Za-z.]{2,5})\s*$")
 _LISTED = re.compile(r"[,;/&]|\band\b", re.IGNORECASE)
 _PLACES = frozenset({"in", "on", "at", "of", "by"})
