@@ -81,7 +81,8 @@ def test_a_finished_run_does_nothing_and_loads_no_model(project, trainable, monk
         ({"annotate": {"batch_size": 2}}, []),
         ({"level": {"epochs": 7}}, ["level"]),
         ({"level": {"replay": 0.0}}, ["level"]),
-        ({"identify": {"threshold": 0.4}}, ["identify"]),
+        ({"identify": {"max_new_tokens": 9}}, ["identify"]),
+        ({"identify": {"rule": "metric"}}, ["identify", "level"]),
         ({"identify": {"ask_teacher": "all"}}, ["identify", "level"]),
         ({"annotate": {"max_new_tokens": 7}}, ["annotate"]),
     ],
@@ -293,7 +294,7 @@ def elsewhere(folder: Path, **changes: object) -> list[object]:
     return ["identify", *(part for item in given.items() if item[1] is not None for part in item)]
 
 
-@pytest.mark.parametrize("rule", ["metric", "paper"])
+@pytest.mark.parametrize("rule", ["judge", "metric", "paper"])
 def test_identify_judges_answers_that_were_made_elsewhere(tmp_path, rule):
     done(*elsewhere(tmp_path), "--rule", rule)
     rows = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text().splitlines()]

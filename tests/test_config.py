@@ -75,7 +75,7 @@ def test_paths_are_relative_to_the_file_and_made_absolute(folder, monkeypatch):
 
 def test_what_is_not_said_has_the_documented_default(folder):
     config = load(folder, good())
-    assert (config.seed, config.identify.rule, config.level.replay) == (0, "metric", 0.5)
+    assert (config.seed, config.identify.rule, config.level.replay) == (0, "judge", 0.5)
     assert config.level.max_steps is None
 
 
@@ -195,6 +195,11 @@ def test_all_problems_of_form_are_listed_at_once(folder):
     assert "'identify.rule' is 'papre'" in text
     assert "unknown setting 'sede'. Did you mean seed" in text
     assert "'teacher' is None" in text
+
+
+def test_a_threshold_belongs_to_the_metric_alone(folder):
+    assert load(folder, good(identify={"rule": "metric", "threshold": 0.8})).identify.threshold == 0.8
+    assert "the judge has none. Set `rule: metric`" in refusal(folder, good(identify={"threshold": 0.8}))
 
 
 def test_problems_of_form_and_of_content_are_listed_together(folder):

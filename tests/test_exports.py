@@ -204,7 +204,7 @@ def test_the_data_card_tells_where_the_pairs_come_from_and_no_path(shared, tmp_p
     assert told["verdicts"] == {"textvqa": {"teacher_only": 4, "student_right": 4}}
     assert told["sources"] == {"textvqa": "pool"}
     assert "Write one question" in told["annotate_prompts"]["textvqa"]
-    assert told["judged_by"] in body and "textvqa_accuracy" in told["judged_by"]
+    assert told["judged_by"] in body and "(rule: judge)" in told["judged_by"]
     assert "Licence" in body
     assert str(shared.parent.parent) not in text
 

@@ -56,7 +56,7 @@ def judged(student, teacher, answer="tea", task_name="textvqa", **options):
     ],
 )
 @pytest.mark.parametrize("task_name", TASKS)
-@pytest.mark.parametrize("rule", ["metric", "paper"])
+@pytest.mark.parametrize("rule", ["judge", "metric", "paper"])
 def test_the_four_cells_are_the_same_for_every_task_and_rule(rule, task_name, student, teacher, when_failing, when_all):
     options = {"task_name": task_name, "rule": rule}
     assert judged(student, teacher, **options)[0] == when_failing
@@ -71,7 +71,8 @@ def test_a_drop_says_why():
 
 
 def test_a_verdict_says_what_was_compared():
-    assert judged("Milk.", "Tea")[1] == "student 'milk' scores 0.00; teacher 'tea' scores 1.00"
+    assert judged("Milk.", "Tea", rule="metric")[1] == "student 'milk' scores 0.00; teacher 'tea' scores 1.00"
+    assert judged("Milk.", "Tea")[1] == "student 'Milk.' is wrong (other words); teacher 'Tea' is right (the same)"
     assert judged("iced tea!", None, rule="paper")[1] == "student 'iced tea!' scores 1.00"
 
 
@@ -96,7 +97,8 @@ def test_wrapping_and_case_do_not_make_an_answer_wrong(task_name, text):
     ],
 )
 def test_the_metric_rule_is_the_one_of_the_task(task_name, text, answer, right):
-    assert judged(text, "", answer=answer, task_name=task_name)[0] == ("student_right" if right else "neither")
+    found = judged(text, "", answer=answer, task_name=task_name, rule="metric")[0]
+    assert found == ("student_right" if right else "neither")
 
 
 def test_the_paper_rule_is_substring_inclusion_in_one_direction():
@@ -105,8 +107,55 @@ def test_the_paper_rule_is_substring_inclusion_in_one_direction():
 
 
 def test_the_threshold_decides_on_partly_right_answers():
-    assert judged("abXY", "", answer="abcd", task_name="stvqa")[0] == "student_right"
-    assert judged("abXY", "", answer="abcd", task_name="stvqa", threshold=0.51)[0] == "neither"
+    options = {"answer": "abcd", "task_name": "stvqa", "rule": "metric"}
+    assert judged("abXY", "", **options)[0] == "student_right"
+    assert judged("abXY", "", **options, threshold=0.51)[0] == "neither"
+
+
+@pytest.mark.parametrize("task_name", TASKS)
+def test_by_default_no_metric_decides_and_other_numbers_and_opposites_are_wrong(task_name):
+    for label, said in (("2013", "2018"), ("12", "13"), ("likely", "unlikely"), ("10", "10.6"), ("A", "The")):
+        assert judged(said, label, answer=label, task_name=task_name)[0] == "teacher_only"
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "when_failing", "when_all"),
+    [
+        ("iced tea", "tea", "unsure", "unsure"),
+        ("iced tea", "milk", "unsure", "unsure"),
+        ("iced tea", None, "unsure", "dropped"),
+        ("milk", "iced tea", "unsure", "unsure"),
+        ("tea", "iced tea", "student_right", "unsure"),
+    ],
+)
+def test_what_words_alone_do_not_tell_is_unsure_whichever_model_said_it(student, teacher, when_failing, when_all):
+    assert judged(student, teacher)[0] == when_failing
+    assert judged(student, teacher, ask_teacher="all")[0] == when_all
+
+
+def test_an_unsure_verdict_says_which_answer_could_not_be_judged():
+    assert judged("iced tea", "tea")[1] == "student 'iced tea' is unsure (one holds the other, and 'iced')"
+    assert judged("milk", "iced tea")[1].endswith("; teacher 'iced tea' is unsure (one holds the other, and 'iced')")
+
+
+@given(student=st.text(max_size=8), teacher=st.text(max_size=8), answer=st.sampled_from(["tea", "5", "iced tea"]))
+@pytest.mark.parametrize("rule", ["metric", "paper"])
+def test_the_metric_and_the_papers_rule_are_never_unsure(rule, student, teacher, answer):
+    for asked in ("failures", "all"):
+        assert judged(student, teacher, answer=answer, rule=rule, ask_teacher=asked)[0] != "unsure"
+
+
+def test_the_words_of_the_question_may_be_repeated_in_an_answer(tmp_path):
+    asked = row(1, "Target") | {"question": "What is the name of the store?"}
+    said_all = [said(1, "The name of the store is Target.")]
+    assert [each.verdict for each in outside(tmp_path, [asked], said_all, [])] == ["student_right"]
+
+
+def test_the_teacher_is_not_asked_about_a_pair_that_it_cannot_decide(tmp_path):
+    student, teacher = model(0, "student"), model(1, "teacher")
+    made = run(tmp_path, [pair(1, answer="iced tea"), pair(2)], student, teacher)
+    assert [request.image for request in teacher.asked] == ["2.png"]
+    assert made.manifest["counts"] == {"pairs": 2, "gaps": 1, "unsure": 1, "teacher_only": 1}
 
 
 @pytest.mark.slow

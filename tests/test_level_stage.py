@@ -74,6 +74,11 @@ def test_no_image_is_on_both_sides_and_the_share_is_kept(kinds, images, held_out
         assert not aside
 
 
+def test_an_unsure_pair_is_neither_a_gap_nor_replayed():
+    kinds = [GAP] * 4 + [RIGHT] * 3 + [VerdictKind.UNSURE] * 40
+    assert chosen(kinds)[1] == ids(kinds, GAP, RIGHT)
+
+
 def test_the_controls_take_what_they_say_and_never_a_dropped_pair():
     kinds = [GAP] * 4 + [RIGHT] * 9 + [NEITHER] * 5 + [DROPPED] * 40
     usable = ids(kinds, GAP, RIGHT, NEITHER)

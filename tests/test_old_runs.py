@@ -100,14 +100,14 @@ def test_once_they_are_corrected_the_run_goes_on_and_says_what_is_done_again_and
         without_old_settings(path)
     output = done("run", old / "run.yaml")
     told = {stage: said_of(stage, output) for stage in STAGES}
-    # Files of the pool are new where they were copied to, so intake looks at them again; since it names images by
-    # their content and no longer by their place, what was made from them is made again, and comes to the same.
+    # Files of the pool are new where they were copied to, so intake looks at them again. Version 0.1 named test splits
+    # otherwise, and images by their files; what was made from them is made again, and comes to the same.
     for stage, because in {
         "intake": "its input images of textvqa changed",
         "annotate": "its input images changed",
         "identify": "its input pairs changed",
         "level": "level.rounds",
-        "evaluate": "its input student changed",
+        "evaluate": "its input tests/textvqa was added or removed",
     }.items():
         assert "done again: " in told[stage] and because in told[stage]
     now = pairs_of(run)

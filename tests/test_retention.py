@@ -455,6 +455,14 @@ def test_lost_pairs_are_counted_by_task_with_the_judge_of_identify(tmp_path):
     assert {request.prompt for request in student.asked} == {f"{known.pair.question}\nanswer" for known in known}
 
 
+def test_a_pair_that_the_judge_is_unsure_of_is_not_lost(tmp_path):
+    known = chosen_of(*judged(40))
+    student = FakeModel(lambda request, _: f"iced {said[request.prompt.partition(chr(10))[0]]}")
+    said = {each.pair.question: each.pair.answer for each in known}
+    _, lost = forget(tmp_path / "judge", known, {"toy": task()}, lambda: student)
+    assert (lost.total.had_right, lost.total.lost) == (20, 0)
+
+
 def test_a_student_that_was_left_as_it_is_is_not_asked_and_lost_nothing(tmp_path):
     _, lost = forget(tmp_path, chosen_of(*judged(40)), {"toy": task()}, None)
     assert (lost.total.had_right, lost.total.lost, lost.total.share) == (20, 0, 0)

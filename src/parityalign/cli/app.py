@@ -201,7 +201,10 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
     teacher_answers: Annotated[Path | None, typer.Option(help="File of the teacher's answers to the pairs.")] = None,
     student_answers: Annotated[Path | None, typer.Option(help="File of the student's answers to the pairs.")] = None,
     task: Annotated[str | None, typer.Option(help="The task of the pairs, such as textvqa.")] = None,
-    rule: Annotated[Rule | None, typer.Option(help="The task's metric (default) or the paper's rule.")] = None,
+    rule: Annotated[
+        Rule | None,
+        typer.Option(help="How answers are compared: judge (default), the task's metric, or paper."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the verdicts, as JSON lines.")] = None,
     pairs_format: Annotated[
         str | None,
@@ -235,7 +238,7 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
             teacher_answers=teacher_answers,
             student_answers=student_answers,
             task=tasks.load_task(task),
-            settings=IdentifySettings(rule=(rule or Rule.METRIC).value),
+            settings=IdentifySettings(rule=(rule or Rule.JUDGE).value),
             form=pairs_format,
             columns=stages.named_columns(columns),
         )

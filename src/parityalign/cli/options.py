@@ -10,6 +10,7 @@ import typer
 class Rule(StrEnum):
     """When an answer counts as right; see `config.IdentifySettings`."""
 
+    JUDGE = "judge"
     METRIC = "metric"
     PAPER = "paper"
 

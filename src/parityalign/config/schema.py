@@ -94,7 +94,8 @@ class TaskData(Settings):
     """Kinds of questions, in a few words each; each draw asks for one of them, which replaces `{kind}` in the annotate
     prompt. Empty: the skill's."""
     metric: Annotated[str, AfterValidator(known_part("metrics"))] | None = None
-    """A file in `metrics/`, for the scores and for identify. None: the benchmark's, else the skill's."""
+    """A file in `metrics/`, for the scores, and for identify with `rule: metric`. None: the benchmark's, else the
+    skill's."""
     subset: str | None = None
     """The part of the test split that is scored, such as ChartQA's `human`. None: the benchmark's default."""
     missing: float = Field(default=0.0, ge=0, lt=1)
@@ -160,14 +161,23 @@ class AnnotateSettings(Settings):
 class IdentifySettings(Settings):
     """How gaps are identified."""
 
-    rule: Literal["metric", "paper"] = "metric"
-    """`metric`: the task's metric reaches the threshold; `paper`: the paper's substring rule."""
+    rule: Literal["judge", "metric", "paper"] = "judge"
+    """`judge`: words and numbers are compared as a reader would, and what they do not tell is unsure; `metric`: the
+    task's metric reaches the threshold; `paper`: the paper's substring rule."""
     ask_teacher: Literal["failures", "all"] = "failures"
     """Ask the teacher again only where the student failed (`failures`), or for all pairs (`all`)."""
     threshold: float = Field(default=0.5, gt=0, le=1)
-    """Score from which an answer counts as right."""
+    """Score from which an answer counts as right by `rule: metric`."""
     max_new_tokens: int = Field(default=32, ge=1)
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
+
+    @model_validator(mode="after")
+    def _threshold_is_used(self) -> Self:
+        if self.rule == "judge" and self.threshold != 0.5:
+            raise ValueError(
+                f"threshold is {self.threshold}, but the judge has none. Set `rule: metric`, or leave the threshold out"
+            )
+        return self
 
 
 class DiscrepancySettings(Settings):

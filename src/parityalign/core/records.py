@@ -131,13 +131,15 @@ class Rationale(Record):
 
 
 class VerdictKind(StrEnum):
-    """The verdict of identify on a pair; `teacher_only` is a gap."""
+    """The verdict of identify on a pair; `teacher_only` is a gap, and `unsure` neither a gap nor replayed."""
 
     TEACHER_ONLY = "teacher_only"
     NEITHER = "neither"
     STUDENT_RIGHT = "student_right"
     BOTH = "both"
     STUDENT_ONLY = "student_only"
+    UNSURE = "unsure"
+    """Words alone do not tell whether one of the models is right; the reason says which."""
     DROPPED = "dropped"
 
 

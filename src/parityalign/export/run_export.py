@@ -287,7 +287,9 @@ def _local_name(location: str) -> str:
 def _rule_in_words(settings: Mapping[str, Any], metrics: set[str]) -> str:
     threshold, asked = settings["identify.threshold"], settings["identify.ask_teacher"]
     rule = f"that scores at least {threshold} by {' or '.join(sorted(metrics))}, whichever is its task's"
-    if settings["identify.rule"] == "paper":
+    if settings["identify.rule"] == "judge":
+        rule = "that says the same as the pair's answer, by words and numbers (rule: judge)"
+    elif settings["identify.rule"] == "paper":
         rule = "that contains the pair's answer, both squeezed (the paper's rule)"
     elif len(metrics) == 1:
         rule = f"that scores at least {threshold} by {metrics.pop()}"

@@ -274,7 +274,7 @@ def identify(
     teacher: Answers,
     *,
     task: str,
-    rule: str = "metric",
+    rule: str = "judge",
     ask_teacher: str = "failures",
 ) -> list[Verdict]:
     """Judges existing answers: one verdict per pair, without a run or a model.
@@ -283,8 +283,9 @@ def identify(
         pairs: Records, or mappings with `pair_id`, `question` and `answer`.
         student: The student's answers, in the order of the pairs or by pair id; None: no answer.
         teacher: The teacher's answers; not needed where the student is right.
-        task: The task whose metric is used, such as `textvqa`.
-        rule: `metric`, or `paper` for the substring rule of the MPA paper.
+        task: The task that the pairs belong to, such as `textvqa`; `rule: metric` takes its metric.
+        rule: `judge` compares words and numbers as a reader would, `metric` takes the task's metric, `paper` the
+            substring rule of the MPA paper.
         ask_teacher: `all`: the teacher's answer counts for every pair.
 
     Raises:

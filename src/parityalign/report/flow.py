@@ -31,6 +31,7 @@ VERDICT_WORDS = {
     VerdictKind.BOTH: "both are right",
     VerdictKind.STUDENT_ONLY: "only the student is right",
     VerdictKind.NEITHER: "neither is right",
+    VerdictKind.UNSURE: "unsure (neither a gap nor replayed)",
     VerdictKind.DROPPED: "dropped",
 }
 """Every verdict in words, in display order."""

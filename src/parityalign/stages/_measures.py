@@ -46,6 +46,7 @@ _RIGHT: Mapping[VerdictKind, tuple[bool | None, bool | None]] = {
     VerdictKind.STUDENT_RIGHT: (None, True),
     VerdictKind.BOTH: (True, True),
     VerdictKind.STUDENT_ONLY: (False, True),
+    VerdictKind.UNSURE: (None, None),
     VerdictKind.DROPPED: (None, None),
 }
 """Whether teacher and student are right, by verdict; None if unknown."""

@@ -33,9 +33,10 @@ from parityalign.core import (
     write_shard,
 )
 from parityalign.engines import Asked, CachedModel, TwoModels
+from parityalign.stages._comparing import Outcome
 from parityalign.stages._measures import write_pair_discrepancies
 from parityalign.stages._stage import Stage, StageRun
-from parityalign.stages.judging import judge_of
+from parityalign.stages.judging import Judge, judge_of
 from parityalign.stages.level import choose_pairs
 from parityalign.stages.parsing import read_rationale
 
@@ -218,7 +219,7 @@ class _Scorer:
         )
         self.artifact.stream(REPLIES, Answer).write(replies.values())
         judges = {name: judge_of(task, IdentifySettings()) for name, task in tasks.items()}
-        read = [_rationale(pair, replies[pair.pair_id], judges[pair.task].agrees) for pair in pairs]
+        read = [_rationale(pair, replies[pair.pair_id], judges[pair.task]) for pair in pairs]
         self.artifact.stream(RATIONALES, Rationale).write(read)
         return read
 
@@ -230,13 +231,13 @@ def _asked(pair: Pair, prompt: str) -> Asked:
     return Asked(pair.pair_id, pair.image, prompt, pair.question, pair.image_id)
 
 
-def _rationale(pair: Pair, reply: Answer, agrees: Callable[[str, str], bool]) -> Rationale:
+def _rationale(pair: Pair, reply: Answer, judge: Judge) -> Rationale:
     if reply.not_asked:
         return Rationale(pair_id=pair.pair_id, text=None, why_not=reply.not_asked)
     found = read_rationale(reply.text)
     if found is None:
         return Rationale(pair_id=pair.pair_id, text=None, why_not=UNREADABLE)
-    if not agrees(found.answer, pair.answer):
+    if judge.outcome(found.answer, pair.answer, pair.question) is not Outcome.RIGHT:
         return Rationale(pair_id=pair.pair_id, text=None, why_not=OTHER_ANSWER)
     return Rationale(pair_id=pair.pair_id, text=f"Explanation: {found.rationale} Answer: {pair.answer}")
 

@@ -18,9 +18,10 @@ from parityalign.core import (
 )
 from parityalign.engines import CachedModel
 from parityalign.metrics import share_interval
+from parityalign.stages._comparing import Outcome
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.identify import as_asked
-from parityalign.stages.judging import judge_of
+from parityalign.stages.judging import Judge, judge_of
 from parityalign.stages.level import HAD_RIGHT, choose_pairs, was_levelled
 
 AFTER = "after.jsonl"
@@ -142,10 +143,14 @@ def pair_regressions(
     judges = {name: judge_of(task, settings) for name, task in tasks.items()}
     after = {answer.item_id: answer.text for answer in artifact.stream(AFTER, Answer)}
     return regressions_by_task(
-        Case(pair.task, pair.image_id, not judges[pair.task].agrees(after[pair.pair_id], pair.answer))
+        Case(pair.task, pair.image_id, _lost(judges[pair.task], after[pair.pair_id], pair))
         for pair in pairs
         if pair.pair_id in after
     )
+
+
+def _lost(judge: Judge, text: str, pair: Pair) -> bool:
+    return judge.outcome(text, pair.answer, pair.question) is Outcome.WRONG
 
 
 def regressions_by_task(cases: Iterable[Case]) -> RegressionsByTask:

@@ -149,6 +149,7 @@ def _verdict(pair: Pair, student: Mapping[str, Answer], teacher: Mapping[str, An
         pair.answer,
         student=_given(student.get(pair.pair_id), NO_STUDENT_ANSWER),
         teacher=_given(teacher.get(pair.pair_id), NO_TEACHER_ANSWER),
+        question=pair.question,
     )
 
 

@@ -86,7 +86,7 @@ def judge_answers(
         of_teacher = Given(teacher.get(pair.pair_id), NO_TEACHER_ANSWER)
         if not (pair.question or "").strip():
             return dropped(pair.pair_id, EMPTY_QUESTION, of_student, of_teacher)
-        return judge.verdict(pair.pair_id, pair.answer or "", student=of_student, teacher=of_teacher)
+        return judge.verdict(pair.pair_id, pair.answer or "", of_student, of_teacher, question=pair.question or "")
 
     return [verdict(pair) for pair in pairs]
 

@@ -2,8 +2,7 @@
 
 Its metric is ANLS. A user's test set usually has one answer per question, which VQA accuracy cannot score since it
 compares each annotator with the others; ANLS takes any number of answers, ignores case, and tolerates misspellings. It
-is lenient for short texts: "15" scores 0.5 for "45". For numeric answers set `metric: chartqa_relaxed_accuracy`, or
-raise `identify.threshold`.
+is lenient for short texts: "15" scores 0.5 for "45". For numeric answers set `metric: chartqa_relaxed_accuracy`.
 """
 
 from parityalign.core import Skill

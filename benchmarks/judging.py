@@ -1,0 +1,120 @@
+"""How many of the true gaps each rule of identify finds, and how many of its gaps are true, on the demo's pictures.
+
+    python benchmarks/judging.py FOLDER [--pictures 200] [--seed 5]
+
+The bundled teacher writes pairs, both models answer all of them, and each rule judges the same answers. Truth is what
+was drawn: an answer is true if it equals, in lower case, the answer of a drawn fact with the pair's question. A pair is
+a true gap if its own answer is true and the student's is not. Pictures, pairs and answers stay in FOLDER, so a second
+call with the same arguments only judges again.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from random import Random
+
+from parityalign.config import AnnotateSettings, IdentifySettings
+from parityalign.core import EMBEDDED_MODELS, Answer, Artifact, ImageRef, Pair, RunFolder, Verdict
+from parityalign.data.images import image_id
+from parityalign.demo.generate import POOL_SEEDS, pool_file, seeds, truth
+from parityalign.demo.worlds import WORLDS
+from parityalign.engines import LoadModel, ModelLoaders
+from parityalign.models.backends._hf_model import load_hf
+from parityalign.stages.annotate import annotate_images, written_pairs
+from parityalign.stages.identify import STUDENT_ANSWERS, TEACHER_ANSWERS, identify_gaps
+from parityalign.stages.identify_files import judge_answers
+from parityalign.tasks import load_task
+
+RULES = ("metric", "paper", "judge")
+TASKS = {name: load_task(name) for name in WORLDS}
+
+
+def main() -> None:
+    """Draws, asks, judges by every rule and prints a table."""
+    parser = argparse.ArgumentParser(description="Compares the rules of identify with drawn truth.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pictures", type=int, default=200, help="a task")
+    parser.add_argument("--seed", type=int, default=5, help="of the pictures; the demo has 0")
+    asked = parser.parse_args()
+    pairs, student, teacher = _answered(asked.folder, asked.pictures, asked.seed)
+    print("task      rule    pairs  true gaps  gaps  of them true  precision  recall  unsure  of them true gaps")
+    for task in (*TASKS, "all"):
+        of_task = [pair for pair in pairs if task in (pair.task, "all")]
+        for rule in RULES:
+            verdicts = [each for name in TASKS for each in _judged(name, rule, of_task, student, teacher)]
+            print(_row(task, rule, of_task, {each.pair_id: each for each in verdicts}, student))
+
+
+def _answered(folder: Path, pictures: int, seed: int) -> tuple[list[Pair], dict[str, str], dict[str, str]]:
+    """The pairs on so many pictures a task, and both models' answers to all of them."""
+    with RunFolder(folder) as run:
+        inputs = {"pictures": f"{pictures} of seed {seed}"}
+        made, verdicts = (run.artifact(name, inputs=inputs, settings={}) for name in ("pairs", "verdicts"))
+        images = list(_drawn(folder, pictures, seed))
+        teacher, student = (_loader(name) for name in ("teacher", "student"))
+        drawing = AnnotateSettings(pairs_per_image=4, max_new_tokens=32)
+        annotate_images(made, images, TASKS, teacher, settings=drawing, seed=seed, progress=_mute)
+        pairs = written_pairs(made)
+        asking = IdentifySettings(rule="paper", ask_teacher="all", max_new_tokens=8)
+        identify_gaps(verdicts, pairs, TASKS, ModelLoaders(student, teacher), settings=asking, progress=_mute)
+        return pairs, _texts(verdicts, STUDENT_ANSWERS), _texts(verdicts, TEACHER_ANSWERS)
+
+
+def _drawn(folder: Path, pictures: int, seed: int) -> Iterator[ImageRef]:
+    for task in WORLDS:
+        (folder / "pool" / task).mkdir(parents=True, exist_ok=True)
+        for picture_seed in seeds(POOL_SEEDS, task, seed, pictures):
+            path = pool_file(folder, task, picture_seed)
+            if not path.exists():
+                WORLDS[task](Random(picture_seed)).image.save(path, quality=90)
+            yield ImageRef(image_id=image_id(path.read_bytes()), path=str(path), task=task)
+
+
+def _judged(
+    task: str, rule: str, pairs: Sequence[Pair], student: Mapping[str, str], teacher: Mapping[str, str]
+) -> list[Verdict]:
+    settings = IdentifySettings.model_validate({"rule": rule})
+    return judge_answers(
+        [pair for pair in pairs if pair.task == task], student, teacher, task=TASKS[task], settings=settings
+    )
+
+
+def _row(
+    task: str, rule: str, pairs: Sequence[Pair], verdicts: Mapping[str, Verdict], student: Mapping[str, str]
+) -> str:
+    missed = {pair.pair_id for pair in pairs if _true(pair, pair.answer) and not _true(pair, student[pair.pair_id])}
+    found = {name for name, each in verdicts.items() if each.verdict == "teacher_only"}
+    unsure = {name for name, each in verdicts.items() if each.verdict == "unsure"}
+    both = len(found & missed)
+    shares = f"{both / max(1, len(found)):9.3f} {both / max(1, len(missed)):7.3f}"
+    return (
+        f"{task:9} {rule:7} {len(pairs):5} {len(missed):10} {len(found):5} {both:13} "
+        f"{shares} {len(unsure):7} {len(unsure & missed):18}"
+    )
+
+
+def _true(pair: Pair, answer: str) -> bool:
+    asked, said = pair.question.casefold(), answer.strip().casefold()
+    return any(question == asked and answer == said for question, answer in _facts(pair.task, pair.image))
+
+
+@cache
+def _facts(task: str, image: str) -> tuple[tuple[str, str], ...]:
+    return tuple((fact.question.casefold(), fact.answer.casefold()) for fact in truth(task, Path(image)))
+
+
+def _loader(name: str) -> LoadModel:
+    return cache(lambda: load_hf(str(EMBEDDED_MODELS / name)))
+
+
+def _texts(verdicts: Artifact, file: str) -> dict[str, str]:
+    return {answer.item_id: answer.text for answer in verdicts.stream(file, Answer)}
+
+
+def _mute(step: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+if __name__ == "__main__":
+    main()
