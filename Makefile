@@ -68,6 +68,12 @@ test-newest:
 search: setup
 	$(PYTEST) $(SPREAD) --hypothesis-profile=search
 
+# Doors through which texts of strangers come in, each searched for SECONDS for inputs that break it; TARGET=replies one.
+SECONDS ?= 300
+.PHONY: fuzz
+fuzz: setup
+	$(BIN)/python tools/fuzz.py --seconds $(SECONDS) $(TARGET)
+
 lint: setup
 	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/ruff format --check src tests benchmarks tools

@@ -6,9 +6,10 @@ import os
 import pytest
 from hypothesis import settings
 
+from parityalign.config import LoadingSettings
 from parityalign.core.interfaces import LevelResult
-from parityalign.models.backends import fake
 from parityalign.pipeline import run
+from parityalign.pipeline.run_models import RunModels
 from projects import WORDS, make_project, table
 
 # A busy machine breaks no deadline, and every run draws the same examples: whether a change may land must not hang on
@@ -72,5 +73,7 @@ def trainable(monkeypatch):
         return LevelResult(1, 1, 2.0, 1.0)
 
     monkeypatch.setattr(run, "leveller", lambda *_, **__: learn)
-    replies = lambda this: fake.load(str(this.folder.path / "student" / "replies.json"))  # noqa: E731
-    monkeypatch.setattr(run.Run, "load_levelled", replies)
+    replies = lambda this, student: this._cached(  # noqa: E731
+        f"fake:{student.path / 'replies.json'}", LoadingSettings(), "after", student.digest
+    )
+    monkeypatch.setattr(RunModels, "trained", replies)

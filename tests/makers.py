@@ -8,6 +8,7 @@ from PIL import Image
 from parityalign.core.artifacts import Artifact, RunFolder
 from parityalign.core.interfaces import Metric, Task
 from parityalign.core.records import Score
+from parityalign.engines import AnswerStore, CachedModel, cached
 
 
 def mute(step: str, done: int, total: int) -> None:
@@ -32,6 +33,11 @@ def artifact(folder: Path, name: str = "made", **settings) -> Artifact:
     """An artifact of a run folder, ready to be worked on or, if finished, to be read."""
     with RunFolder(folder) as run:
         return run.artifact(name, inputs={}, settings=settings)
+
+
+def kept(folder: Path, model) -> CachedModel:
+    """A model whose answers are kept in the run folder."""
+    return cached(model, AnswerStore(folder / "answers.sqlite"))
 
 
 def exact(prediction: str, references) -> Score:

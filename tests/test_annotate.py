@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from makers import artifact, content, mute, task
+from makers import artifact, content, kept, mute, task
 from parityalign.config.schema import AnnotateSettings
 from parityalign.core.errors import WorkFailed
-from parityalign.core.records import ImageRef, Reply, content_id
+from parityalign.core.records import ImageRef, Pair, Reply, content_id
+from parityalign.engines import AnswerStore, CachedModel
 from parityalign.models.backends.fake import FakeModel
-from parityalign.stages.annotate import annotate_images, written_pairs
+from parityalign.stages.annotate import annotate_images
 
 
 def images(count, task_name="toy"):
@@ -41,13 +42,17 @@ def run(folder, pictures, model, *, tasks=None, seed=0, progress=mute, **options
     made = artifact(folder, "pairs")
     tasks = tasks or {"toy": task()}
     annotate_images(
-        made, pictures, tasks, lambda: model, settings=AnnotateSettings(**options), seed=seed, progress=progress
+        made, pictures, tasks, kept(folder, model), settings=AnnotateSettings(**options), seed=seed, progress=progress
     )
     return made
 
 
 def replies(made):
     return list(made.stream("replies.jsonl", Reply))
+
+
+def pairs_of(made):
+    return list(made.stream("pairs.jsonl", Pair))
 
 
 def test_each_image_is_asked_with_the_prompt_of_its_own_task_and_nothing_else(tmp_path):
@@ -61,8 +66,8 @@ def test_each_image_is_asked_with_the_prompt_of_its_own_task_and_nothing_else(tm
         ("0.png", "write for one"),
         ("1.png", "write for one"),
     ]
-    pair = written_pairs(made)[2]
-    assert (pair.task, pair.image, pair.question, pair.answer) == ("one", "0.png", "What is 0.png?", "tea")
+    pair = pairs_of(made)[2]
+    assert (pair.task, pair.image, pair.question, pair.answer) == ("one", "", "What is 0.png?", "tea")
     assert pair.pair_id == content_id(pair.image_id, "one", pair.question, pair.answer, "fake:teacher")
 
 
@@ -98,7 +103,7 @@ def test_every_reply_is_kept_as_it_came_with_its_outcome(tmp_path):
     outcomes = [reply.outcome for reply in replies(made)]
     assert outcomes == ["ok", "duplicate", "repeat_question", "repeat_question", "no_question", "special_token", "ok"]
     assert replies(made)[6].raw == "Question: How much? Answer: 5\n"
-    pairs = written_pairs(made)
+    pairs = pairs_of(made)
     assert [(pair.question, pair.answer) for pair in pairs] == [("What is sold?", "tea"), ("How much?", "5")]
     assert [reply.pair_id for reply in replies(made) if reply.pair_id] == [pair.pair_id for pair in pairs]
     counts = made.manifest["counts"]
@@ -109,12 +114,12 @@ def test_every_reply_is_kept_as_it_came_with_its_outcome(tmp_path):
 
 def test_the_same_pair_on_another_image_is_no_duplicate(tmp_path):
     made = run(tmp_path, images(3), teacher(lambda *_: "Question: What is sold? Answer: tea"))
-    assert len({pair.pair_id for pair in written_pairs(made)}) == 3
+    assert len({pair.pair_id for pair in pairs_of(made)}) == 3
 
 
 def test_a_half_character_in_a_reply_does_not_stop_the_run(tmp_path):
     made = run(tmp_path, images(1), teacher(lambda *_: "Question: What is \ud800? Answer: tea"))
-    assert written_pairs(made)[0].question == "What is ??"
+    assert pairs_of(made)[0].question == "What is ??"
 
 
 def test_a_teacher_that_never_writes_a_pair_stops_the_run_after_three_batches(tmp_path):
@@ -130,7 +135,7 @@ def test_a_teacher_that_never_writes_a_pair_stops_the_run_after_three_batches(tm
     # What was computed is kept, and a second attempt asks for nothing before it says the same.
     with pytest.raises(WorkFailed, match="none of 12"):
         run(tmp_path, images(40), model)
-    assert len(model.asked) == 12 and len((tmp_path / "pairs/replies.jsonl").read_text().splitlines()) == 12
+    assert len(model.asked) == 12
 
 
 def test_fewer_than_three_batches_without_a_pair_stop_the_run_too(tmp_path):
@@ -149,7 +154,7 @@ def test_a_task_without_a_pair_stops_the_run_though_another_has_some(tmp_path):
 
 def test_a_late_first_pair_is_early_enough_within_three_batches(tmp_path):
     model = teacher(lambda r, _: "Question: What? Answer: tea" if r.image == "11.png" else "nothing")
-    assert len(written_pairs(run(tmp_path, images(40), model))) == 1
+    assert len(pairs_of(run(tmp_path, images(40), model))) == 1
 
 
 def test_a_finished_artifact_asks_nobody(tmp_path):
@@ -158,7 +163,7 @@ def test_a_finished_artifact_asks_nobody(tmp_path):
         artifact(tmp_path, "pairs"),
         images(4),
         {"toy": task()},
-        lambda: pytest.fail("the teacher was loaded"),
+        CachedModel("t", lambda: pytest.fail("the teacher was loaded"), AnswerStore()),
         settings=AnnotateSettings(),
         seed=0,
         progress=mute,
@@ -169,7 +174,7 @@ def test_progress_counts_draws_by_task(tmp_path):
     told = []
     model = teacher(lambda *_: "Question: What? Answer: tea")
     run(tmp_path, images(3), model, pairs_per_image=2, progress=lambda *step: told.append(step))
-    assert told == [("annotate toy", 4, 6), ("annotate toy", 6, 6)]
+    assert told == [("annotate toy", 0, 6), ("annotate toy", 4, 6), ("annotate toy", 6, 6)]
 
 
 class Killed(BaseException):
@@ -199,5 +204,7 @@ def test_a_run_killed_anywhere_ends_with_the_bytes_of_an_uninterrupted_one(tmp_p
         stream = folder / "killed/pairs" / file
         if stream.exists():
             stream.write_bytes(stream.read_bytes()[: -cut or None])
-    run(folder / "killed", pictures, teacher(), pairs_per_image=per_image)
+    again = teacher()
+    run(folder / "killed", pictures, again, pairs_per_image=per_image)
+    assert len(again.asked) == max(0, 9 * per_image - 4 * batches)
     assert content(folder / "killed/pairs") == content(folder / "whole/pairs")

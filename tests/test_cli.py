@@ -14,6 +14,7 @@ import yaml
 from makers import content, draw
 from parityalign import demo
 from parityalign.cli import app
+from parityalign.core import ANSWERS, MARKER
 from parityalign.core.artifacts import RunFolder
 from parityalign.core.files import write_whole
 from parityalign.models.backends import fake
@@ -29,7 +30,7 @@ def said_of(stage: str, output: str) -> str:
 
 def results(run: Path) -> dict[str, bytes]:
     """All files of a run but those that tell of time and process."""
-    passing = ("events.jsonl", ".lock", ".lock.pid", "report.html")
+    passing = ("events.jsonl", ".lock", ".lock.pid", MARKER, ANSWERS, "report.html")
     return {name: data for name, data in content(run).items() if name not in passing}
 
 

@@ -246,6 +246,10 @@ def test_a_folder_inside_the_images_is_refused(folder, changes):
         ("seed: 1\nseed: 2\n", "'seed' is given twice"),
         ("level:\n  epochs: 1\n  epochs: 2\n", "'epochs' is given twice"),
         ("\x00", "is not YAML"),
+        ("!!timestamp run: runs/a\n", "the tag 'tag:yaml.org,2002:timestamp' has no use here"),
+        ("seed: !!int many\n", "the tag 'tag:yaml.org,2002:int'"),
+        ("seed: !!python/object/apply:os.getcwd []\n", "the tag 'tag:yaml.org,2002:python/object/apply:os.getcwd'"),
+        ("- !mine [a]\n", "the tag '!mine'"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_refused(folder, content, message):

@@ -9,10 +9,8 @@ from parityalign.config.run_yaml import load_config
 from parityalign.core.records import Answer, ImageRef
 from parityalign.demo import controls
 from parityalign.demo.controls import Aligned, Arm, is_true, scored, true_pairs
-from parityalign.models.backends import fake
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
-from parityalign.pipeline.run import Run
 from parityalign.stages.evaluate import AFTER_FILE
 from parityalign.stages.level import Choice
 from parityalign.tasks import load_task
@@ -70,7 +68,6 @@ def test_a_control_is_not_trained_again_for_a_setting_that_only_changes_speed(pr
         return lambda training, held_out, out: trained.append(table(out / "replies.json", WORDS))
 
     monkeypatch.setattr(controls, "leveller", leveller)
-    monkeypatch.setattr(Run, "load_own", lambda self, folder: fake.load(str(folder / "replies.json")))
     for level, times in (({"micro_batch_size": 4}, 1), ({"micro_batch_size": 2}, 1), ({"epochs": 9}, 2)):
         with open_run_folder(load_config(configure(project, level=level)), mute) as run:
             assert list(align(run))[-1] == "report"

@@ -9,7 +9,7 @@ from makers import artifact, content, mute, task
 from parityalign.config.schema import DiscrepancySettings
 from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
 from parityalign.core.signals import ON_RATIONALES, STUDENT, TEACHER, Observation, read_index, read_observations
-from parityalign.engines.asking import ModelLoaders
+from parityalign.engines import AnswerStore, CachedModel, TwoModels
 from parityalign.models.backends.fake import FakeModel
 from parityalign.stages.discrepancy import rationales_of, score_teacher_forced
 from parityalign.stages.parsing import RationaleReply, read_rationale
@@ -21,7 +21,7 @@ SETTINGS = DiscrepancySettings(rationales=True, batch_size=3)
 def pair(number: int, answer: str = "tea", question: str = "what?") -> Pair:
     return Pair(
         pair_id=f"p{number}",
-        image_id="i",
+        image_id=f"i{number}",
         image=f"{number}.png",
         task="toy",
         question=question,
@@ -61,9 +61,14 @@ def right(pairs):
 
 
 def scored(folder, pairs, *, student=None, teacher=None, settings=SETTINGS, kinds=None):
-    made = artifact(folder)
+    made, store = artifact(folder), AnswerStore(folder / "answers.sqlite")
     models = student or Open(with_rationale), teacher or Open(with_rationale)
-    both, judged = ModelLoaders(lambda: models[0], lambda: models[1]), [*map(Judged, pairs, kinds or right(pairs))]
+    both, judged = (
+        TwoModels(
+            *(CachedModel(who, lambda model=model: model, store) for who, model in zip((STUDENT, TEACHER), models, strict=True))
+        ),
+        [*map(Judged, pairs, kinds or right(pairs))],
+    )
     score_teacher_forced(made, judged, TASKS, both, settings=settings, progress=mute)
     return made
 
@@ -152,14 +157,6 @@ def test_other_batches_after_a_kill_leave_every_pair_with_its_own_observation(tm
     for who in (TEACHER, STUDENT):
         lengths = [len(seen.ids) for _, seen in read_observations(made.path, read_index(made.path, who))]
         assert lengths == [number + 2 for number in range(7)]
-
-
-def test_dropped_pairs_are_not_scored(tmp_path):
-    pairs = [pair(number) for number in range(3)]
-    verdicts = right(pairs)
-    verdicts[1] = verdicts[1].model_copy(update={"verdict": VerdictKind.DROPPED})
-    made = scored(tmp_path, pairs, kinds=verdicts)
-    assert [line.pair_id for line in read_index(made.path, TEACHER)] == ["p0", "p2"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import parityalign as pa
 from makers import content
 from parityalign.config.run_yaml import load_config
 from parityalign.core.interfaces import ExportFormat
@@ -116,7 +117,7 @@ def test_all_pairs_leave_on_request_each_with_its_verdict(shared, form, tmp_path
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_image_of_a_row_is_the_one_of_its_pair(shared, form, tmp_path):
-    images = {pair["pair_id"]: Path(pair["image"]) for pair in lines(shared / "pairs" / "pairs.jsonl")}
+    images = {pair.pair_id: Path(pair.image) for pair in pa.open_run(shared).pairs}
     for row in rows(shared, form, tmp_path / "out"):
         kept = row["image"]["bytes"] if form == "hf-dataset" else Path(row["image"]).read_bytes()
         assert kept == images[row["id"]].read_bytes()

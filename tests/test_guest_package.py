@@ -19,7 +19,9 @@ import parityalign as pa
 from makers import mute
 from parityalign.core import LevelResult, Score
 from parityalign.core.registry import GROUPS, part_names
+from parityalign.engines import CachedModel
 from parityalign.pipeline import run as run_module
+from parityalign.pipeline.run_models import RunModels
 from parityalign.stages import PlannedRequests, Stage, _list
 from parityalign.stages.judging import judge_of
 from parityalign.tasks import task_of
@@ -106,8 +108,9 @@ def colours_learnt(patch: pytest.MonkeyPatch) -> None:
         return LevelResult(1, 1, 2.0, 1.0)
 
     patch.setattr(run_module, "leveller", lambda *_, **__: learn)
-    levelled = lambda run: Eyedropper((run.folder.path / "student" / "colours").read_text())  # noqa: E731
-    patch.setattr(run_module.Run, "load_levelled", levelled)
+    load = lambda student: Eyedropper((student.path / "colours").read_text())  # noqa: E731
+    levelled = lambda this, student: CachedModel(student.digest, lambda: load(student), this.store)  # noqa: E731
+    patch.setattr(RunModels, "trained", levelled)
 
 
 @pytest.fixture

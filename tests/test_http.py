@@ -13,6 +13,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from parityalign.engines.ledger import ANSWERS
 from PIL import Image
 
 from makers import content as content_of
@@ -27,10 +28,9 @@ from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.data.images import read_picture
 from parityalign.engines import attempts
-from parityalign.engines.ledger import ANSWERS
 from parityalign.engines.remote import PROBE, RemoteModel, Remotes
+from parityalign.models.backends._failures import retry_after
 from parityalign.models.backends._images import data_url
-from parityalign.models.backends._wire import retry_after
 from parityalign.models.open import fingerprint, load_model
 from projects import WORDS, configure, done, refusal
 from serving import Served, answer, image_of, prompt_of, reply, serving
@@ -251,14 +251,14 @@ def test_retry_after_holds_back_all_questions(picture):
 
 @pytest.mark.parametrize("said", ["", "soon", "-3"])
 def test_a_retry_after_that_says_nothing_is_none(said):
-    assert not retry_after({"retry-after": said})
+    assert not retry_after(said)
 
 
 def test_retry_after_may_be_seconds_or_a_date():
     date = datetime.now(UTC) + timedelta(seconds=90)
-    assert retry_after({"retry-after": "2.5"}) == 2.5
-    assert 80 < retry_after({"retry-after": format_datetime(date, usegmt=True)}) <= 90
-    assert retry_after({"retry-after": format_datetime(date - timedelta(days=1), usegmt=True)}) == 0
+    assert retry_after("2.5") == 2.5
+    assert 80 < retry_after(format_datetime(date, usegmt=True)) <= 90
+    assert retry_after(format_datetime(date - timedelta(days=1), usegmt=True)) == 0
 
 
 def test_waits_grow_and_differ_but_not_beyond_a_minute(picture, monkeypatch):
@@ -409,7 +409,7 @@ async def sees(body: dict, before: int) -> bytes:
         (answer("<html><h1>Welcome</h1>", kind="text/html"), "a web page, not JSON: '<html><h1>Welcome</h1>'.*/v1"),
         (answer('{"choices": []}'), "JSON of another form .choices.0.message: field required.*choices"),
         (answer('{"choices": [{"mess'), "broken JSON: .*mess"),
-        (answer('{"error": "no"}'), "JSON of another form .choices.0.message: field required.*error"),
+        (answer('{"error": "no"}'), "an error in place of a reply: 'no'"),
         (answer("no such model", "404 Not Found"), "HTTP 404 Not Found: 'no such model'\nCheck the address"),
         (answer("too long", "400 Bad Request"), "a question about .*red.png gave HTTP 400 Bad Request: 'too long'"),
         (answer("x" * 5000, "400 Bad Request"), "x{300}[.]{3}'"),
@@ -576,7 +576,7 @@ def test_the_key_is_sent_and_stands_nowhere_else(picture, tmp_path, monkeypatch)
 
     async def script(body, before):
         if prompt_of(body) == "question 1":
-            return answer(f"{KEY} is no good {'x' * 270} {KEY}", "403 Forbidden")
+            return answer(f"{KEY} is no good {'x' * 270} {KEY}", "401 Unauthorized")
         return await sees(body, before)
 
     with serving(script) as served:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from makers import artifact, content, mute, task
+from makers import artifact, content, kept, mute, task
 from parityalign.config.schema import IdentifySettings
 from parityalign.core.errors import UserError
 from parityalign.core.records import Answer, Pair, Verdict, VerdictKind, content_id
-from parityalign.engines.asking import ModelLoaders
+from parityalign.engines import AnswerStore, CachedModel, TwoModels, cached
 from parityalign.models.backends.fake import FakeModel
 from parityalign.stages.identify import VERDICTS, identify_gaps
 from parityalign.stages.identify_files import identify_from_files
@@ -144,7 +144,7 @@ def run(folder, pairs, student, teacher, progress=mute, **options):
         made,
         pairs,
         tasks,
-        ModelLoaders(lambda: student, lambda: teacher),
+        TwoModels(kept(folder, student), kept(folder, teacher)),
         settings=IdentifySettings(**options),
         progress=progress,
     )
@@ -159,7 +159,8 @@ def test_by_default_the_teacher_is_asked_only_where_the_student_failed(tmp_path)
     assert [request.image for request in teacher.asked] == ["2.png", "3.png", "4.png"]
     kinds = [verdict.verdict for verdict in made.stream(VERDICTS, Verdict)]
     assert kinds == ["student_right", "student_right", "teacher_only", "neither", "teacher_only"]
-    assert [gap for gap in made.stream("gaps.jsonl", Pair)] == [pairs[2], pairs[4]]
+    gaps = [pairs[2].pair_id, pairs[4].pair_id]
+    assert [gap.pair_id for gap in made.stream("gaps.jsonl", Pair)] == gaps
     assert [verdict.pair_id for verdict in made.stream(VERDICTS, Verdict)] == [each.pair_id for each in pairs]
 
 
@@ -218,7 +219,10 @@ def test_only_one_model_is_in_use_at_a_time_and_none_when_all_is_done(tmp_path):
             artifact(tmp_path, "verdicts"),
             pairs,
             {"toy": task(metric=load_task("textvqa").metric)},
-            ModelLoaders(lambda: load("student", 0), lambda: load("teacher", 1)),
+            TwoModels(
+                CachedModel("student", lambda: load("student", 0), AnswerStore()),
+                CachedModel("teacher", lambda: load("teacher", 1), AnswerStore()),
+            ),
             settings=IdentifySettings(),
             progress=mute,
         )
@@ -231,7 +235,9 @@ def test_the_teacher_is_not_loaded_if_the_student_has_all_right(tmp_path):
         made,
         [pair(0), pair(1)],
         {"toy": task()},
-        ModelLoaders(lambda: model(0, "student"), lambda: pytest.fail("the teacher was loaded")),
+        TwoModels(
+            cached(model(0, "student")), CachedModel("teacher", lambda: pytest.fail("it was loaded"), AnswerStore())
+        ),
         settings=IdentifySettings(),
         progress=mute,
     )
@@ -258,10 +264,10 @@ def test_a_run_killed_anywhere_ends_with_the_bytes_of_an_uninterrupted_one(tmp_p
                 raise Killed
             return inner.generate([request], decoding)[0]
 
-        return FakeModel(reply)
+        return FakeModel(reply, name=inner.name)
 
     try:
-        run(folder / "killed", pairs, mortal(model(0, "s")), mortal(model(1, "t")), **options)
+        run(folder / "killed", pairs, mortal(model(0, "student")), mortal(model(1, "teacher")), **options)
     except Killed:
         for stream in (folder / "killed/verdicts").glob("*.jsonl"):
             stream.write_bytes(stream.read_bytes()[: -cut or None])

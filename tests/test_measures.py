@@ -504,7 +504,7 @@ def test_what_earlier_pairs_or_verdicts_were_compared_by_is_shown_nowhere(run, m
 def test_pairs_that_were_made_again_are_noticed(run):
     lines = (run / "pairs" / "pairs.jsonl").read_text().splitlines(keepends=True)
     (run / "pairs" / "pairs.jsonl").write_text("".join(lines[1:]))
-    assert "does not hold 1 of the pairs" in refusal("discrepancy", run)
+    assert "pairs.jsonl was changed after the run wrote it" in refusal("discrepancy", run)
 
 
 def test_the_report_shows_the_differences_and_where_both_models_looked(run):

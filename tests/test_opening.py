@@ -367,7 +367,7 @@ def test_a_manifest_can_tell_how_the_models_of_a_stage_ran(llava, tmp_path):
     with preflight.open_run_folder(config, mute) as run:
         made = run.folder.artifact("pairs", inputs={}, settings={})
         run.models.begin("annotate", made)
-        run.load_student()
+        run.student.loaded()
         made.finish({})
     told = made.manifest["models"]
     assert list(told) == ["before"]
@@ -382,7 +382,7 @@ def test_a_stage_that_is_continued_elsewhere_tells_of_both_machines(tmp_path, mo
         with preflight.open_run_folder(config, mute) as run:
             made = run.folder.artifact("pairs", inputs={}, settings={})
             run.models.begin("annotate", made)
-            run.load_teacher()
+            run.teacher.loaded()
     made.finish({})
     assert made.manifest["models"] == {"teacher": {"device": "cpu, then cuda:0", "dtype": "float32"}}
 

@@ -1,13 +1,22 @@
 """The teacher's replies are read in every form that models use, or refused with a reason."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parityalign.core.records import Pair
-from parityalign.stages.parsing import NoPair, ParsedPair, normalise_answer, read_pair
+from parityalign.stages.parsing import (
+    MAX_REPLY_CHARACTERS,
+    NoPair,
+    ParsedPair,
+    RationaleReply,
+    normalise_answer,
+    read_pair,
+    read_rationale,
+)
 
 TOKENS = frozenset({"<image>", "<|im_end|>"})
 FENCED = '```json\n{"question": "What is sold?", "answer": "tea"}\n```'
@@ -34,6 +43,58 @@ FENCED = '```json\n{"question": "What is sold?", "answer": "tea"}\n```'
         'Here: {"Question": "What is sold?", "ANSWER": "tea.", "why": null} Done.',
         '[{"question": "What is sold?", "answer": "tea"}, {"question": "x?", "answer": "y"}]',
         FENCED,
+        "Question #1: What is sold?\nAnswer #1: tea",
+        "Question No. 1: What is sold? Answer: tea",
+        "Question 1. What is sold?\nAnswer 1. tea\nQuestion 2. How much?\nAnswer 2. 5",
+        "Question 1\nWhat is sold?\n\nAnswer 1\ntea",
+        "### Question\nWhat is sold?\n\n### Answer\ntea\n",
+        "## Question 1:\n> What is sold?\n## Answer:\n1. tea\n2. coffee",
+        "**Question**\nWhat is sold?\n**Answer**\n- tea",
+        "Q: What is sold?\nA: tea\n\nQ: How much?\nA: 5",
+        "Q: What is sold? A: tea",
+        "**Q1:** What is sold?\n**A1:** tea",
+        "Q1. What is sold?\nA1. tea",
+        "1. Q: What is sold?\n   A: tea\n2. Q: How much?\n   A: 5",
+        "Question: What is sold?\nAns: tea",
+        "Question: What is sold?\nCorrect answer: tea",
+        "Question 1: What is sold?\nQuestion 2: How much?\nAnswer 1: tea\nAnswer 2: 5",
+        "What is sold?\nAnswer: tea",
+        "Sure!\n1. What is sold?\n   - **Answer:** tea\n2. How much?\n   - **Answer:** 5",
+        "Here is the question: could be about tea. No.\nQuestion: What is sold?\nAnswer: tea",
+        "Reply in this form only. Question: <your question> Answer: <your answer>\nQuestion: What is sold? Answer: tea",
+        "<question>What is sold?</question>\n<answer>tea</answer>",
+        "Question: What is sold? Answer: <answer>tea</answer> as the sign says",
+        "<answer>Question: What is sold? Answer: tea</answer>",
+        "Question: [What is sold?] Answer: [tea]",
+        "Question: What is sold? (Answer: tea) It is a shop.",
+        "Question: What is sold? | Answer: tea",
+        "Question: What is sold?; Answer: tea",
+        "Question: {What is sold?} Answer: {tea}",
+        '{"questions": [{"question": "What is sold?", "answer": "tea"}]}',
+        '{"image": "a shop", "qa_pairs": [{"q": "What is sold?", "a": "tea"}, {"q": "x?", "a": "y"}]}',
+        '{"Question 1": "What is sold?", "Answer 1": "tea", "Question 2": "How much?", "Answer 2": "5"}',
+        '{"Question 1": {"question": "What is sold?", "answer": "tea"}, "Question 2": {"question": "x?"}}',
+        '{"Question 1": "What is sold?", "Answer": "tea"}',
+        '{"question": "What is sold?", "answer": "tea",}',
+        '{"questions": [{"question": "What is sold?", "answer": "tea",},],}',
+        "{'question': 'What is sold?', 'answer': 'tea'}",
+        '{the shop} {"question": "What is sold?", "answer": "tea"}',
+        "Question: What is sold? Answer: tea. Explanation: the sign says so.",
+        "Question: What is sold?\nAnswer: tea (Reason: it is on the sign)",
+        "Question: What is sold? Answer: tea - Note: there is coffee too.",
+        r"Question: What is sold? Answer: \boxed{tea}",
+        r"Question: What is sold? Answer: The sign says $\boxed{\text{tea}}$.",
+        "Question: What is sold? Answer: <|begin_of_box|>tea<|end_of_box|>",
+        "<|begin_of_box|>Question: What is sold? Answer: tea<|end_of_box|>",
+        "<think>Question: What colour? Answer: grey. Another one.</think>\n\nQuestion: What is sold? Answer: tea",
+        "Question: What colour? Answer: grey. Another.\n</think>\nQuestion: What is sold? Answer: tea",
+        "<think>After </think> I write Question: draft? Answer: no</think>Question: What is sold? Answer: tea",
+        "<think>a</think><answer>Question: What is sold? Answer: tea</answer>",
+        "Question: What is sold?<think>The sign.</think> Answer: tea <think>Right.</think>",
+        "[THINK]Question: draft? Answer: no[/THINK]Question: What is sold? Answer: tea",
+        "◁think▷Question: draft? Answer: no◁/think▷Question: What is sold? Answer: tea",
+        "<|channel|>analysis<|message|>Question: draft? Answer: no<|end|><|start|>assistant"
+        "<|channel|>final<|message|>Question: What is sold? Answer: tea",
     ],
 )
 def test_every_usual_form_gives_the_same_pair(reply):
@@ -55,6 +116,47 @@ def test_every_usual_form_gives_the_same_pair(reply):
         ("Question: What is sold? Answer: ...", "no_answer"),
         ('Question: What is sold? Answer: ""', "no_answer"),
         ("Question: What is sold? Answer: <your answer>", "no_answer"),
+        ("Question: [your question] Answer: [your answer]", "no_question"),
+        ("Question: (your question)\nAnswer: (your answer)", "no_question"),
+        ("Question: [Your question here] Answer: tea", "no_question"),
+        ("Question: What is sold? Answer: [insert your answer]", "no_answer"),
+        ('{"question": "[your question]", "answer": "[your answer]"}', "no_question"),
+        ("Question: What is sold?\nQuestion: How much?\nAnswer: tea\nAnswer: 5", "no_answer"),
+        ("The shop sells it.\nAnswer: tea", "no_question"),
+        ("Take vitamin A: it is good. Answer: tea", "no_question"),
+        ('{"question": {"text": "What is sold?"}}', "no_question"),
+        ("<think>It sells tea.</think>", "empty"),
+        ("<think>Question: What is sold? Answer: tea", "unfinished_thought"),
+        ("Question: What is sold? Answer: tea <think> or", "unfinished_thought"),
+        ("a </think> b <thinking> Question: What is sold? Answer: tea", "unfinished_thought"),
+        ("I'm sorry, but I can't assist with that.", "refusal"),
+        ("Question: Who is this? Answer: I'm sorry, I can't help with identifying people.", "refusal"),
+        (
+            "Question: Who is this? Answer: I’m sorry, but I am unable to say who is shown here, as it is private.",
+            "refusal",
+        ),
+        ("Question: Who is this? Answer: I cannot identify people.", "refusal"),
+        ("Question: Who is this? Answer: As an AI, I do not know persons.", "refusal"),
+        ("Question: Unfortunately, I cannot write one. Answer: none", "refusal"),
+        ('{"question": "Who is this?", "answer": "Sorry, I can\'t help with that."}', "refusal"),
+        ("Question: What is sold? Answer: Not visible", "unanswerable"),
+        ("Question: What is sold? Answer: It is not clearly visible in the image.", "unanswerable"),
+        ("Question: What is sold? Answer: Cannot be determined from the image", "unanswerable"),
+        ("Question: What is sold? Answer: The name of the shop cannot be read", "unanswerable"),
+        ("Question: What is sold? Answer: unable to determine", "unanswerable"),
+        ("Question: What is sold? Answer: too blurry to read", "unanswerable"),
+        ("Question: What is sold? Answer: Unknown.", "unanswerable"),
+        ("Question: What is sold? Answer: Unclear from this angle", "unanswerable"),
+        ("Question: What is sold? Answer: N/A", "unanswerable"),
+        ("Question: What is sold? Answer: not specified", "unanswerable"),
+        ("Question: What is sold? Answer: No text is visible", "unanswerable"),
+        ("Question: What is sold? Answer: I don't know", "unanswerable"),
+        (
+            "Question: What is sold? Answer: Not visible, since the sign of the shop is hidden by a very large tree",
+            "unanswerable",
+        ),
+        ("Question: What is sold? Answer: tea<|eot_id|>", "special_token"),
+        ("Question: What is sold? Answer: tea</s>", "special_token"),
         ('{"question": "What is sold?"}', "no_answer"),
         ('{"question": "What is sold?", "answer": null}', "no_answer"),
         ('{"answer": "tea"}', "no_question"),
@@ -86,6 +188,92 @@ def test_an_answer_that_the_question_has_to_name_is_kept(reply):
     assert isinstance(read_pair(reply), ParsedPair)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Sorry, we are closed",
+        "I'm sorry",
+        "Sorry, we can't take cards",
+        "Unknown Pleasures",
+        "no parking",
+        "not far",
+        "I can't get no satisfaction",
+        "As an Aide",
+        "None",
+        "not a dog",
+        "Reason: repairs",
+        "$5",
+        "your answers",
+        "-7",
+        "[EXIT] only",
+    ],
+)
+def test_what_a_sign_may_say_is_an_answer(answer):
+    assert read_pair(f"Question: What is written? Answer: {answer}") == ParsedPair("What is written?", answer)
+
+
+@pytest.mark.parametrize(
+    ("reply", "pair"),
+    [
+        ("Question: What is the answer: yes or no? Answer: yes", ("What is the answer: yes or no?", "yes")),
+        ("Question: Which?\nA: tea\nB: milk\nAnswer: B", ("Which? A: tea B: milk", "B")),
+        ("Question 1: Which?\nAnswer 1: tea\nQuestion 2: What? Answer 2: 5", ("Which?", "tea")),
+        ('{"question": "What says the "EXIT" sign?", "answer": "stop"}', ('What says the "EXIT" sign?', "stop")),
+        ('{"question": "Caf\\u00e9 or bar?", "answer": 1.50,}', ("Café or bar?", "1.50")),
+        ('Question: What? Answer: "Stop" and "Go"', ("What?", '"Stop" and "Go"')),
+    ],
+)
+def test_question_and_answer_that_belong_together_are_found(reply, pair):
+    assert read_pair(reply) == ParsedPair(*pair)
+
+
+def test_every_reason_is_documented():
+    page = (Path(__file__).parent.parent / "docs/settings.md").read_text(encoding="utf-8")
+    assert [reason.value for reason in NoPair if f"`{reason}`" not in page] == []
+
+
+def test_a_reply_beyond_all_measure_is_not_read():
+    form = "Question: What is sold? Answer: tea"
+    assert read_pair(form.ljust(MAX_REPLY_CHARACTERS)) == ParsedPair("What is sold?", "tea")
+    assert read_pair(form.ljust(MAX_REPLY_CHARACTERS + 1)) == NoPair.REPLY_TOO_LONG
+    assert read_rationale(f"Because. {form}".ljust(MAX_REPLY_CHARACTERS + 1)) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "piece",
+    [
+        '"', "'", "“", "<", "[", "{", '{"a":', '"question":', '"question": "', "question: ", "Answer: ", "Answer 1: ",
+        "Q: ", "\n", " ", "- ", "-", "1. ", "*", "**", "__", "a.", "a. ", ".", "<think>", "</think>", "<answer>", "<b>",
+        "<think></think>", "\\boxed{", "$", "\\", "#", "answer", "a", "sorry ", "not ", "the ", "reason: ", "\r", '".',
+    ],
+)  # fmt: skip
+def test_reading_takes_a_time_that_grows_with_the_reply_only(piece):
+    """Where it grew with the square, one of these would take hours."""
+    many = piece * (100_000 // len(piece))
+    for reply in (
+        many,
+        f"Question: What is sold? Answer: {many}",
+        f"Question: {many}x? Answer: {many}x",
+        f"{many}? Answer: a",
+    ):
+        read_pair(reply, TOKENS)
+        read_rationale(reply, TOKENS)
+        normalise_answer(reply)
+
+
+@pytest.mark.parametrize(
+    ("reply", "rationale"),
+    [
+        ("<think>Answer: 5</think>Explanation: the sign. Answer: tea", RationaleReply("the sign.", "tea")),
+        ("Explanation: the sign. Answer: <|begin_of_box|>tea<|end_of_box|>", RationaleReply("the sign.", "tea")),
+        ("<think>Explanation: the sign. Answer: tea", None),
+    ],
+)
+def test_a_rationale_is_read_without_the_thoughts_before_it(reply, rationale):
+    assert read_rationale(reply, TOKENS) == rationale
+
+
 def test_without_special_tokens_none_are_looked_for():
     assert read_pair("Question: What is <image>? Answer: tea") == ParsedPair("What is <image>?", "tea")
 
@@ -113,6 +301,36 @@ def test_a_json_number_keeps_its_spelling(number):
         ("two\nlines", "two lines"),
         (".", ""),
         ('""', ""),
+        ('""tea""', "tea"),
+        ('"Stop" and "Go"', '"Stop" and "Go"'),
+        ('"Stop!" and "Go!"', '"Stop!" and "Go!"'),
+        ('"Stop","Go"', '"Stop","Go"'),
+        ("'Stop' or 'Go'", "'Stop' or 'Go'"),
+        ("“Stop” and “Go”", "“Stop” and “Go”"),
+        ("„Halt“, „Los“", "„Halt“, „Los“"),
+        ("«Stop» / «Go»", "«Stop» / «Go»"),
+        ("[a] and [b]", "[a] and [b]"),
+        ("<a> and <b>", "<a> and <b>"),
+        ("'Wendy's'", "Wendy's"),
+        ("‘Wendy’s’", "Wendy’s"),
+        ("'rock 'n' roll'", "rock 'n' roll"),
+        ('"the "old" inn"', 'the "old" inn'),
+        ("<answer>tea</answer>", "tea"),
+        ("<answer>tea", "tea"),
+        ("tea.</answer>", "tea"),
+        ("<b>tea</b>", "tea"),
+        ("<b>tea</b> and <b>milk</b>", "<b>tea</b> and <b>milk</b>"),
+        ("<|begin_of_box|>tea<|end_of_box|>.", "tea"),
+        (r"\boxed{tea}", "tea"),
+        (r"It is \boxed{\text{tea}}.", "tea"),
+        (r"\boxed{1} or \boxed{2}", r"\boxed{1} or \boxed{2}"),
+        (r"$62\%$", "62%"),
+        (r"\(5\)", "5"),
+        ("$5", "$5"),
+        ("from $5 to $9", "from $5 to $9"),
+        ("<think>milk?</think> tea", "tea"),
+        ("milk? </think> tea", "tea"),
+        ("<think>milk?", ""),
         ("", ""),
     ],
 )
@@ -150,6 +368,32 @@ PIECES = [
     "[",
     "\ud800",
     "\\ud800",
+    "<think>",
+    "</think>",
+    "<answer>",
+    "Q:",
+    "### Answer",
+    "\\boxed{",
+]
+FRAMES = [
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "**",
+    '"',
+    "'",
+    "“",
+    "”",
+    "[",
+    "]",
+    "<",
+    ">",
+    "\\boxed{",
+    "{",
+    "}",
+    "$",
+    ".",
 ]
 
 
@@ -177,7 +421,7 @@ def test_nesting_beyond_all_measure_does_not_raise():
     assert read_pair('{"a":' * 100_000) == NoPair.NO_QUESTION
 
 
-@given(st.text(max_size=30))
+@given(st.text(max_size=30) | st.lists(st.sampled_from(FRAMES) | st.text(max_size=4), max_size=8).map("".join))
 def test_normalising_twice_changes_nothing_more(text):
     once = normalise_answer(text)
     assert normalise_answer(once) == once

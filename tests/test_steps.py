@@ -1,14 +1,18 @@
-"""Asking a model in batches: it hears of the next batch before it works on this one."""
+"""Asking a model: only what its answer store lacks, and in batches of which it hears beforehand."""
 
-from makers import artifact, mute
-from parityalign.core.records import Answer
-from parityalign.engines.asking import Asked, answer_all
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from makers import kept
+from parityalign.engines import AnswerStore, Asked, cached
+from parityalign.models.backends.fake import FakeModel
 
 
 class Looker:
     """Repeats prompts, and notes what it was told and asked in which order."""
 
-    name, special_tokens = "looker", frozenset()
+    name, special_tokens = "looker", frozenset({"<image>"})
 
     def __init__(self):
         self.heard = []
@@ -21,33 +25,111 @@ class Looker:
         return [request.prompt for request in requests]
 
 
-def ask(folder, model, count):
-    questions = [Asked(str(number), "image.png", f"prompt {number}", "") for number in range(count)]
-    stream = artifact(folder).stream("answers.jsonl", Answer)
-    progress = lambda done, total: mute("ask", done, total)  # noqa: E731
-    return answer_all(stream, questions, lambda: model, max_new_tokens=4, batch_size=2, on_progress=progress)
+def questions(numbers, image="i"):
+    return [Asked(str(number), "image.png", f"prompt {number}", "", image) for number in numbers]
 
 
-def test_a_model_that_looks_ahead_hears_of_the_next_batch_first(tmp_path):
+def ask(model, asked, batch_size=2, **options):
+    told = []
+    step = lambda done, total: told.append((done, total))  # noqa: E731
+    answers = model.answer(asked, max_new_tokens=4, batch_size=batch_size, on_progress=step, **options)
+    return answers, told
+
+
+def test_a_model_that_looks_ahead_hears_of_the_next_batch_first():
     model = Looker()
-    assert len(ask(tmp_path, model, 5)) == 5
+    ask(cached(model), questions(range(5)))
     prompts = [f"prompt {number}" for number in range(5)]
     assert model.heard == [
         ("expect", prompts[2:4]),
         ("generate", prompts[:2]),
         ("expect", prompts[4:]),
         ("generate", prompts[2:4]),
-        ("expect", []),
         ("generate", prompts[4:]),
     ]
 
 
-def test_a_model_that_does_not_is_only_asked(tmp_path):
-    class Plain:
-        name, special_tokens = "plain", frozenset()
+def echo(name="echo"):
+    return FakeModel(lambda request, decoding: f"{request.prompt} {request.seed} {decoding}", name=name)
 
-        def generate(self, requests, decoding):
-            return [request.prompt.upper() for request in requests]
 
-    answers = ask(tmp_path, Plain(), 3)
-    assert [answer.text for answer in answers.values()] == ["PROMPT 0", "PROMPT 1", "PROMPT 2"]
+def test_answers_come_in_the_order_of_the_questions_and_progress_counts_what_was_kept(tmp_path):
+    ask(kept(tmp_path, echo()), questions([1, 3]))
+    model = echo()
+    answers, told = ask(kept(tmp_path, model), questions(range(4)))
+    assert list(answers) == ["0", "1", "2", "3"]
+    assert [request.prompt for request in model.asked] == ["prompt 0", "prompt 2"]
+    assert told == [(2, 4), (4, 4)]
+
+
+@settings(max_examples=50)
+@given(first=st.sets(st.integers(0, 9)), then=st.sets(st.integers(0, 9)), size=st.integers(1, 4))
+def test_nothing_is_asked_twice_and_the_answers_are_those_of_asking_everything(first, then, size):
+    store, model = AnswerStore(), echo()
+    for numbers in (first, then):
+        answers, told = ask(cached(model, store), questions(sorted(numbers)), batch_size=size)
+        assert answers == ask(cached(echo()), questions(sorted(numbers)))[0]
+        assert not numbers or told[-1] == (len(numbers), len(numbers))
+    assert len(model.asked) == len(first | then)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"image_id": "other"},
+        {"prompt": "other"},
+        {"seed": 5},
+    ],
+)
+def test_another_picture_prompt_or_draw_is_another_question(tmp_path, other):
+    model = echo()
+    (asked,) = questions([1])
+    for each in (asked, asked._replace(**other), asked._replace(item_id="2", image="moved/elsewhere.png")):
+        ask(kept(tmp_path, model), [each], temperature=1.0)
+    assert len(model.asked) == 2
+
+
+def test_another_decoding_or_model_is_asked_again_and_a_seed_without_draws_is_not(tmp_path):
+    model = echo()
+    (asked,) = questions([1])
+    ask(kept(tmp_path, model), [asked])
+    ask(kept(tmp_path, model), [asked._replace(seed=7)])
+    assert len(model.asked) == 1
+    kept(tmp_path, model).answer([asked], max_new_tokens=5, batch_size=1, on_progress=lambda *_: None)
+    ask(kept(tmp_path, other := echo("other")), [asked])
+    assert (len(model.asked), len(other.asked)) == (2, 1)
+
+
+def test_questions_that_are_the_same_are_asked_once_and_all_answered():
+    model = echo()
+    twice = [each._replace(item_id=f"{each.item_id} {again}") for again in "ab" for each in questions([1])]
+    answers, told = ask(cached(model), twice)
+    assert len(model.asked) == 1 and len(answers) == 2 and told == [(0, 2), (2, 2)]
+
+
+def test_a_text_with_a_special_token_reaches_no_model_and_needs_none_once_the_model_is_known(tmp_path):
+    odd = [Asked("a", "image.png", "what is <image>?", "what is <image>?", "i")]
+    model = Looker()
+    ask(kept(tmp_path, model), questions([1]))
+    answers, _ = ask(kept(tmp_path, model), odd)
+    assert answers["a"].not_asked == "special_token" and len(model.heard) == 1
+
+
+def test_a_question_that_is_given_twice_is_a_bug():
+    with pytest.raises(ValueError, match="repeat the id"):
+        ask(cached(echo()), questions([1, 1]))
+
+
+def test_half_a_character_is_kept_as_a_question_mark(tmp_path):
+    answers, _ = ask(kept(tmp_path, FakeModel(lambda *_: "a \ud800")), questions([1]))
+    assert answers["1"].text == "a ?"
+
+
+def test_a_picture_is_known_by_its_content_wherever_it_lies(tmp_path):
+    model = echo()
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"the same")
+        ask(kept(tmp_path, model), [Asked(name, str(tmp_path / name), "p", "")])
+    (tmp_path / "a.png").write_bytes(b"another")
+    ask(kept(tmp_path, model), [Asked("a.png", str(tmp_path / "a.png"), "p", "")])
+    assert len(model.asked) == 2

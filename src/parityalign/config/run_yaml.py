@@ -110,6 +110,7 @@ def as_yaml(config: RunConfig, folder: Path) -> str:
     """The complete configuration as the text of a YAML file in `folder`, with paths relative to it."""
     raw = config.model_dump(mode="json")
     raw["run"] = os.path.relpath(config.run, folder)
+    raw["answers"] = config.answers and os.path.relpath(config.answers, folder)
     for data in raw["tasks"].values():
         data["images"] = unlisted(tuple(relative_source(spec, folder) for spec in listed(data["images"])))
         if data["test"]:
@@ -133,11 +134,19 @@ def _relative_spec(spec: str, folder: Path) -> str:
 class _StrictLoader(yaml.SafeLoader):
     """Refuses a key that is given twice, where plain YAML would silently take the last, and absurd numbers."""
 
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
+        tag = getattr(self.peek_event(), "tag", None)  # type: ignore[no-untyped-call]  # its stub has no types
+        node = super().compose_node(parent, index)
+        if tag and node:  # PyYAML raises errors of any kind where a tag does not fit its value
+            raise yaml.MarkedYAMLError(problem=f"the tag {tag!r} has no use here", problem_mark=node.start_mark)
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
+        seen: set[str] = set()
         for key, _ in node.value:
-            if keys.count(key.value) > 1:
+            if str(key.value) in seen:
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
@@ -257,6 +266,7 @@ def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
     }
     update = {
         "run": _full(config.run, folder),
+        "answers": config.answers and _full(config.answers, folder),
         "tasks": tasks,
         "teacher": _full_spec(config.teacher, folder),
         "student": _full_spec(config.student, folder),

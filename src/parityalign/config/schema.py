@@ -174,7 +174,8 @@ class DiscrepancySettings(Settings):
     """How both models are scored teacher-forced on the pairs' answers, to compare them and for the objective."""
 
     always: Annotated[bool, SpeedOnly] = False
-    """Whether `parityalign run` does this stage even if neither the objective nor another setting here needs it."""
+    """Whether `parityalign run` compares the models on all pairs, even if training needs it for its own pairs only, or
+    not at all."""
     rationales: bool = False
     """Whether the teacher is asked for a rationale of each answer even if no term of the objective needs one; both
     models are then scored on the rationales too."""
@@ -188,6 +189,10 @@ class DiscrepancySettings(Settings):
     def used_in_training(self, level: LevelSettings) -> bool:
         """Whether such a training needs the stored signals, for a term or for the weights of pairs."""
         return level.needs_signals or self.weight_by != "none"
+
+    def compares_all(self, level: LevelSettings) -> bool:
+        """Whether all pairs are scored, not only those that such a training needs."""
+        return self.always or not self.used_in_training(level)
 
     def in_levelling(self, level: LevelSettings) -> dict[str, object]:
         """The settings here that such a training depends on, by their dotted names."""
@@ -226,6 +231,9 @@ class RunConfig(Settings):
     """Additional stages, of other packages."""
     filters: tuple[Annotated[str, AfterValidator(known_part("filters"))], ...] = ()
     """Filters of pairs, in order: a pair that any of them drops is neither asked nor trained on."""
+    answers: Path | None = None
+    """The file of the answer store, which several runs may share; it has to lie on a disk of this machine. None:
+    `answers.sqlite` in the run folder."""
     loading: Loadings = Loadings()
     intake: IntakeSettings = IntakeSettings()
     annotate: AnnotateSettings = AnnotateSettings()

@@ -65,8 +65,13 @@ def _walk(folder: bytes) -> Iterator[bytes]:
         raise UserError(f"cannot read the folder {os.fsdecode(folder)}: {problem.strerror}") from problem
 
 
-def listing_digest(paths: Iterable[Path]) -> str:
-    """A fingerprint that changes when a file is added, removed or written; opens none of them."""
+def listing_digest(paths: Iterable[Path], root: Path) -> str:
+    """A fingerprint that changes when a file is added, removed or written, wherever the root lies; opens no file.
+
+    Args:
+        paths: The files.
+        root: The folder that their names are relative to in the fingerprint.
+    """
     digest = hashlib.sha256()
     for path in paths:
         try:
@@ -74,8 +79,26 @@ def listing_digest(paths: Iterable[Path]) -> str:
             size, written = status.st_size, status.st_mtime_ns
         except (OSError, ValueError):  # a list may name a missing file or an impossible file name
             size, written = -1, -1
-        digest.update(f"{printable_path(path)}\0{size}\0{written}\0".encode())
+        digest.update(f"{printable_path(relative_path(path, root))}\0{size}\0{written}\0".encode())
     return digest.hexdigest()[:32]
+
+
+def relative_path(path: Path, root: Path) -> Path:
+    """The path relative to a folder that need not contain it; as it is where there is no such path."""
+    try:
+        return Path(os.path.relpath(path, root))
+    except ValueError:  # another drive, or an impossible file name
+        return path
+
+
+def kept_path(path: str, run: Path) -> str:
+    """A path as records of a run have it: relative to the run folder, so that both can be moved together."""
+    return printable_path(relative_path(Path(path), run)) if os.path.isabs(path) else path
+
+
+def found_path(kept: str, run: Path) -> str:
+    """The inverse of `kept_path`; an absolute path, as in runs of earlier versions, stays."""
+    return os.path.normpath(run / kept) if kept else kept
 
 
 def printable_path(path: Path) -> str:

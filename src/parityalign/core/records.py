@@ -115,7 +115,9 @@ class Answer(Record):
     """The `pair_id`, or task and `question_id`."""
     text: str
     not_asked: str | None = None
-    """Why the model was not asked, such as `special_token`; None if it was."""
+    """Why there is no answer, such as `special_token`; None if there is one."""
+    cut_off: bool = False
+    """Whether the answer ended at its token limit, as far as the model tells."""
 
 
 class Rationale(Record):

@@ -13,14 +13,18 @@ class Said:
 
     text: str
     finish: str = ""
-    """Why it ended there: `stop`, `length` (cut off), `content_filter` ..."""
+    """Why it ended there: `stop`, `length` (cut off, before any text too), `content_filter` ..."""
     prompt_tokens: int | None = None
     """None: not counted."""
     completion_tokens: int | None = None
     logprob: float | None = None
     """Natural log-probability of the reply, summed over its tokens; None if it was not reported."""
+    refused: str = ""
+    """Why the server declined this one question, such as its filter's words; then there is no text."""
     left_out: tuple[str, ...] = ()
-    """Optional fields of the request that were left out, as the server refuses them (`seed`, `logprobs`)."""
+    """Fields of the request that were left out, as the server refuses them (`seed`, `logprobs`, `temperature`)."""
+    model: str = ""
+    """Which model answered, in the server's words; some answer with another than was asked. Empty: unknown."""
 
 
 class NoReply(Exception):
@@ -31,17 +35,27 @@ class NoReply(Exception):
         wait: Seconds that the server asks to wait before the next request.
         amended: Whether the question will be sent in another form, so that this does not count as a failed attempt.
         advice: What the user can do about it.
+        about_this: Whether it is this request that is refused, for what it holds (its picture is flagged or too large);
+            others may well be answered.
     """
 
     def __init__(
-        self, told: str, *, again: bool, wait: float | None = None, amended: bool = False, advice: str = ""
+        self,
+        told: str,
+        *,
+        again: bool,
+        wait: float | None = None,
+        amended: bool = False,
+        advice: str = "",
+        about_this: bool = False,
     ) -> None:
-        """Takes what came instead of a reply; it is shown in messages, so it must not hold a key."""
+        """Takes what came instead of a reply; it is shown in messages, so it must be short and hold no key."""
         super().__init__(told)
         self.again = again
         self.wait = wait
         self.amended = amended
         self.advice = advice
+        self.about_this = about_this
 
 
 class Remote(Protocol):

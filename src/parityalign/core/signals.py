@@ -4,7 +4,8 @@ A shard is one safetensors file for one batch of pairs. A line of the index (`Ob
 shard a pair's arrays are. With the 16 likeliest tokens and an 8 x 8 map, a pair of four tokens takes about 600 bytes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, load_file, save
 
+from parityalign.core.artifacts import Artifact
 from parityalign.core.errors import UserError
 from parityalign.core.files import write_whole
 from parityalign.core.jsonl import Stream
-from parityalign.core.records import Record
+from parityalign.core.records import Rationale, Record, content_id
 
 Array = NDArray[Any]
 
@@ -79,11 +81,7 @@ def write_shard(path: Path, observations: Sequence[Observation]) -> None:
     Raises:
         WorkFailed: The disk refused.
     """
-    arrays = {name: np.concatenate([getattr(each, name) for each in observations]) for name in _PER_TOKEN}
-    arrays["lengths"] = np.array([len(each.ids) for each in observations], dtype=np.int32)
-    arrays["cells"] = np.array([len(each.places) for each in observations], dtype=np.int32)
-    arrays["places"] = np.concatenate([each.places for each in observations])
-    write_whole(path, save(arrays))
+    write_whole(path, _packed(observations))
 
 
 def read_shard(path: Path) -> list[Observation]:
@@ -93,15 +91,56 @@ def read_shard(path: Path) -> list[Observation]:
         UserError: The file is missing or damaged.
     """
     try:
-        arrays = load_file(path)
-        tokens, cells = np.cumsum(arrays["lengths"])[:-1], np.cumsum(arrays["cells"])[:-1]
-        columns = [np.split(arrays[name], tokens) for name in _PER_TOKEN]
-        places = np.split(arrays["places"], cells)
+        return _unpacked(load_file(path))
     except (OSError, SafetensorError, KeyError, ValueError) as problem:
         raise UserError(
             f"the observations in {path} cannot be read: {problem}\n"
             f"Delete the folder {path.parent} and run the same command to make it again."
         ) from problem
+
+
+def pack_observation(observation: Observation) -> bytes:
+    """One observation as bytes, in the form of a shard."""
+    return _packed([observation])
+
+
+def unpack_observation(content: bytes) -> Observation:
+    """The inverse of `pack_observation`."""
+    (observation,) = _unpacked(load(content))
+    return observation
+
+
+def signals_digest(artifact: Artifact, pair_ids: Collection[str]) -> str:
+    """A digest of everything that a discrepancy artifact holds on some pairs.
+
+    Raises:
+        UserError: The artifact is damaged.
+    """
+    artifact.check()
+    parts = []
+    for who in (TEACHER, STUDENT, TEACHER + ON_RATIONALES, STUDENT + ON_RATIONALES):
+        index = [line for line in read_index(artifact.path, who) if line.pair_id in pair_ids]
+        parts += [f"{line.pair_id} {line.mean_logprob} {line.why_not}" for line in index]
+        parts += [
+            hashlib.sha256(pack_observation(seen)).hexdigest() for _, seen in read_observations(artifact.path, index)
+        ]
+    for line in artifact.stream(RATIONALES, Rationale):
+        parts += [line.model_dump_json()] if line.pair_id in pair_ids else []
+    return content_id(*parts)
+
+
+def _packed(observations: Sequence[Observation]) -> bytes:
+    arrays = {name: np.concatenate([getattr(each, name) for each in observations]) for name in _PER_TOKEN}
+    arrays["lengths"] = np.array([len(each.ids) for each in observations], dtype=np.int32)
+    arrays["cells"] = np.array([len(each.places) for each in observations], dtype=np.int32)
+    arrays["places"] = np.concatenate([each.places for each in observations])
+    return save(arrays)
+
+
+def _unpacked(arrays: Mapping[str, Array]) -> list[Observation]:
+    tokens, cells = np.cumsum(arrays["lengths"])[:-1], np.cumsum(arrays["cells"])[:-1]
+    columns = [np.split(arrays[name], tokens) for name in _PER_TOKEN]
+    places = np.split(arrays["places"], cells)
     return [Observation(*row) for row in zip(*columns, places, strict=True)]
 
 

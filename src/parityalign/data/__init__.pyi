@@ -15,7 +15,7 @@ from .open import open_source as open_source
 from .questions import open_questions as open_questions
 from .questions import split_state as split_state
 from .test_splits import OVER_LIMIT as OVER_LIMIT
-from .test_splits import QUESTIONS as QUESTIONS
 from .test_splits import keep_split as keep_split
 from .test_splits import kept_left_out as kept_left_out
 from .test_splits import kept_questions as kept_questions
+from .test_splits import questions_in as questions_in

@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parityalign.config import PREFIX, divided, is_table
-from parityalign.core import Benchmark, Question, Row, Task, UserError, content_id, first_few, folder_files, read_lines
+from parityalign.core import (
+    Benchmark,
+    Question,
+    Row,
+    Task,
+    UserError,
+    content_id,
+    first_few,
+    folder_files,
+    kept_path,
+    read_lines,
+    relative_path,
+)
 from parityalign.data.hf_datasets import open_table
 from parityalign.data.mpa_release import read_combined
 
@@ -110,7 +122,7 @@ def _plain(row: Row, folder: Path) -> Question:
 
 
 def split_state(task: Task, test: str) -> str:
-    """A fingerprint of the split's questions and image files; for a name on the hub, of the name only.
+    """A fingerprint of the split's questions and image files, wherever they lie; for a name on the hub, of the name.
 
     Raises:
         UserError: The split cannot be read.
@@ -119,10 +131,12 @@ def split_state(task: Task, test: str) -> str:
     if test.startswith(PREFIX) or is_table(path):
         place = Path(divided(test.removeprefix(PREFIX))[0])
         files = [place / each for each in folder_files(place)] if place.is_dir() else [place]
-        return content_id(test, *map(_file_state, files))
+        name = "" if place.exists() else test
+        return content_id(name, *(f"{relative_path(file, place)} {_file_state(file)}" for file in files))
     questions = [found.question for found in open_questions(task, test)[0]]
     images = (_file_state(Path(image)) for image in sorted({question.image for question in questions}))
-    return content_id(*(question.model_dump_json() for question in questions), *images)
+    listed = (each.model_copy(update={"image": kept_path(each.image, path)}) for each in questions)
+    return content_id(*(question.model_dump_json() for question in listed), *images)
 
 
 def is_file(path: Path) -> bool:

@@ -5,7 +5,7 @@ Every question of the file is either scored or listed as left out, with the reas
 
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +14,16 @@ from PIL import Image
 
 from parityalign.config import TaskData, is_own
 from parityalign.core import (
+    TESTS,
     Artifact,
     LeftOut,
     Progress,
     Question,
+    Stream,
     Task,
     UserError,
     first_few,
+    found_path,
     refuse_repeated,
     write_whole,
 )
@@ -60,22 +63,36 @@ def keep_split(artifact: Artifact, task: Task, data: TaskData, progress: Progres
     """
     if artifact.finished:
         return
-    for file in (QUESTIONS, LEFT_OUT):  # left by a process that was killed while writing them
-        (artifact.path / file).unlink(missing_ok=True)
     split = read_split(task, data, artifact.path / "images", progress)
-    artifact.stream(QUESTIONS, Question).append(split.questions)
-    artifact.stream(LEFT_OUT, LeftOut).append(split.left_out)
+    # Images that were not files lie in the artifact, whose folder may have another name while it is being made.
+    questions = [_kept(question, artifact) for question in split.questions]
+    artifact.stream(QUESTIONS, Question).write(questions)
+    artifact.stream(LEFT_OUT, LeftOut).write(split.left_out)
     artifact.finish({"questions": len(split.questions), **Counter(each.reason for each in split.left_out)})
 
 
 def kept_questions(artifact: Artifact) -> list[Question]:
-    """The questions that are scored."""
-    return list(artifact.stream(QUESTIONS, Question))
+    """The questions that are scored, with full paths."""
+    return [_found(question, artifact.run) for question in artifact.stream(QUESTIONS, Question)]
+
+
+def questions_in(run: Path, task: str) -> Iterator[Question]:
+    """The questions of a task's split in a run folder, with full paths."""
+    for question in Stream(run / TESTS / task / QUESTIONS, Question, read_only=True):
+        yield _found(question, run)
 
 
 def kept_left_out(artifact: Artifact) -> dict[str, int]:
     """How many questions are not scored, by reason."""
     return dict(Counter(each.reason for each in artifact.stream(LEFT_OUT, LeftOut)))
+
+
+def _kept(question: Question, artifact: Artifact) -> Question:
+    return question.model_copy(update={"image": artifact.kept_path(question.image)})
+
+
+def _found(question: Question, run: Path) -> Question:
+    return question.model_copy(update={"image": found_path(question.image, run)})
 
 
 def read_split(task: Task, data: TaskData, images: Path, progress: Progress) -> Split:

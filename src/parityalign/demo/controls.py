@@ -32,6 +32,7 @@ from parityalign.core import (
     Scores,
     Stream,
     Task,
+    VerdictKind,
     WorkFailed,
     content_id,
     write_whole,
@@ -43,7 +44,6 @@ from parityalign.report import write_report
 from parityalign.stages import (
     AFTER_FILE,
     BEFORE_FILE,
-    GAPS,
     STUDENT_ANSWERS,
     TEACHER_FILE,
     Choice,
@@ -83,7 +83,7 @@ def run_controls(run: Run) -> None:
     """Trains and scores every control of a finished run, writes `controls.json` and the report once more."""
     aligned = _aligned(run)
     rows = [_control(run, aligned, arm) for arm in _arms(run, aligned)]
-    gaps = list(run.artifact("verdicts").stream(GAPS, Pair))
+    gaps = [pair for pair, verdict in run.judged if verdict.verdict == VerdictKind.TEACHER_ONLY]
     right = sum(is_true(pair, run.tasks[pair.task]) for pair in gaps)
     controls = Controls(controls=tuple(rows), gap_precision=GapPrecision(n=len(gaps), right=right))
     write_whole(run.folder.path / CONTROLS, controls.model_dump_json(indent=1) + "\n")
@@ -184,16 +184,16 @@ def _control(run: Run, aligned: Aligned, arm: Arm) -> Control:
     asked = {"student": student.digest, "answers before": run.artifact("answers").digest}
     answers = run.folder.artifact(f"{folder}/answers", inputs=asked, settings={})
     if not answers.finished:
-        answer_tests(
-            answers.stream(AFTER_FILE, Answer),
+        said = answer_tests(
+            run.trained(student),
             run.tests,
             run.tasks,
-            lambda: run.load_own(student.path),
             settings=run.config.evaluate,
             seed=run.config.seed,
             on_progress=lambda done, total: run.progress(f"evaluate {arm.name}", done, total),
         )
-        answers.finish({"answers": sum(1 for _ in answers.stream(AFTER_FILE, Answer))})
+        answers.stream(AFTER_FILE, Answer).write(said)
+        answers.finish({"answers": len(said)})
     return scored(run, answers, arm, aligned.steps)
 
 

@@ -1,28 +1,48 @@
-"""Steps of several stages: ask a model questions and write the records; both resume after a kill."""
+"""Models as stages see them: what was answered before comes from the answer store, and only the rest is asked."""
 
-from collections.abc import Callable, Collection, Sequence
-from functools import cache
-from typing import NamedTuple, TypeVar
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from parityalign.core import Answer, Decoding, LooksAhead, Model, Record, Request, Stream, resume_in_batches
-
-R = TypeVar("R", bound=Record)
-T = TypeVar("T")
+from parityalign.core import (
+    Answer,
+    Decoding,
+    LooksAhead,
+    Model,
+    Observation,
+    Observer,
+    Request,
+    Said,
+    WorkFailed,
+    content_id,
+    groups_of,
+    pack_observation,
+    unpack_observation,
+)
+from parityalign.data import Unfit, image_id, read_bytes
+from parityalign.engines.spending import Spent
+from parityalign.engines.store import AnswerStore, KnownModel
 
 LoadModel = Callable[[], Model]
-"""Loads a model. Stages load one only if something is left to ask, and free it before the next."""
-
-
-class ModelLoaders(NamedTuple):
-    """The two models of a run."""
-
-    student: LoadModel
-    """The student before levelling."""
-    teacher: LoadModel
-
+"""Loads a model into this process, or connects to it."""
+Step = Callable[[int, int], None]
+"""(items done, items in total)."""
+Keep = Callable[[Mapping[str, Said], Spent], None]
+"""Takes answers by key, and what they took; they are on the disk when it returns."""
 
 SPECIAL_TOKEN = "special_token"
 """Why a model was not asked: the text holds one of its special tokens, such as an image placeholder."""
+DECLINED = "declined"
+"""Why there is no answer: the server declined this one question."""
+OPAQUE = "opaque"
+"""Why there are no signals: the model gives only text."""
+NOT_SHOWN = "not_shown"
+"""The model gave no signals for this text."""
 
 
 class Asked(NamedTuple):
@@ -30,87 +50,301 @@ class Asked(NamedTuple):
 
     item_id: str
     image: str
+    """Path of the image file; empty for a question without a picture."""
     prompt: str
     untrusted: str
     """The untrusted part of the prompt, and of texts that may be trained on later."""
+    image_id: str = ""
+    """The identity of the image's content; empty where it is not known yet."""
+    seed: int = 0
+    """Of the draw, if the temperature is above 0."""
 
 
-def answer_all(
-    stream: Stream[Answer],
-    questions: Sequence[Asked],
-    load: LoadModel,
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    on_progress: Callable[[int, int], None],
-) -> dict[str, Answer]:
-    """One model's greedy answers to all questions, by item id, in the order of the questions."""
-    model, decoding = cache(load), Decoding(max_new_tokens)
-    after = next_batch_after(questions, batch_size, lambda question: question.item_id)
+@runtime_checkable
+class AnswersInAnyOrder(Protocol):
+    """A model that takes all questions at once, such as one behind a server."""
 
-    def work(batch: Sequence[Asked]) -> list[Answer]:
-        announce(model(), [request_of(question) for question in after(batch)])
-        return _answer(model(), batch, decoding)
+    def ask_all(self, requests: Mapping[str, Request], decoding: Decoding, keep: Keep) -> None:
+        """Asks everything and hands answers over as they arrive.
 
-    resume_in_batches(
-        stream,
-        questions,
-        item_id=lambda question: question.item_id,
-        record_id=lambda answer: answer.item_id,
-        batch_size=batch_size,
-        work=work,
-        on_progress=on_progress,
-    )
-    return {answer.item_id: answer for answer in stream}
+        Args:
+            requests: By key.
+            decoding: How tokens are picked.
+            keep: Called again and again, possibly in another thread.
+        """
+
+
+class CachedModel:
+    """A model whose answers and signals are kept in an answer store.
+
+    It is loaded when something is asked that the store lacks, and stays loaded until it is freed.
+
+    Attributes:
+        identity: What the model is, by content: two models of the same identity give the same answers.
+    """
+
+    def __init__(self, identity: str, load: LoadModel, store: AnswerStore, *, shows: bool = True) -> None:
+        """Loads nothing yet.
+
+        Args:
+            identity: What the model is, by content.
+            load: Loads it.
+            store: Where its answers are kept.
+            shows: Whether it may have signals, not only text.
+        """
+        self.identity = identity
+        self._load = load
+        self._store = store
+        self._shows = shows
+        self._model: Model | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name, by which pairs call their teacher; as it was when the store first saw it."""
+        return self._known().name
+
+    @property
+    def special_tokens(self) -> frozenset[str]:
+        """Texts that the model would not read as plain text."""
+        return self._known().special_tokens
+
+    def loaded(self) -> Model:
+        """The model itself, for work that cannot be kept, such as timing."""
+        if self._model is None:
+            self._model = self._load()
+            known = KnownModel(self._model.name, self._model.special_tokens)
+            self._store.remember_model(self.identity, known)
+        return self._model
+
+    def load(self) -> Model:
+        """Loads the model anew, apart from the one that answers here."""
+        return self._load()
+
+    def free(self) -> None:
+        """Lets go of the loaded model, so that its memory can be used."""
+        self._model = None
+
+    def answer(
+        self,
+        questions: Sequence[Asked],
+        *,
+        max_new_tokens: int,
+        batch_size: int,
+        on_progress: Step,
+        temperature: float = 0.0,
+    ) -> dict[str, Answer]:
+        """The model's answers, by item id in the order of the questions; only those that the store lacks are asked.
+
+        Args:
+            questions: With distinct item ids.
+            max_new_tokens: Most tokens of an answer.
+            batch_size: Questions at a time, for a model in this process; what was asked survives a kill batch by batch.
+            on_progress: Called with (questions answered, questions in total); the first call counts what was kept.
+            temperature: 0 means greedy.
+
+        Raises:
+            WorkFailed: The model gives no answers; those so far are kept.
+            ValueError: Item ids are repeated.
+        """
+        _refuse_repeated(questions)
+        if not questions:
+            return {}
+        decoding = Decoding(max_new_tokens, temperature)
+        keys = {
+            question.item_id: answer_key(self.identity, question, decoding)
+            for question in askable(questions, self.special_tokens)
+        }
+        requests = {keys[each.item_id]: request_of(each) for each in questions if each.item_id in keys}
+        missing = self._store.missing(requests)
+        counted = _Counted(keys.values(), missing, len(questions), on_progress)
+        self._ask({key: requests[key] for key in missing}, decoding, batch_size, counted)
+        self._store.use(requests)
+        said = dict(self._store.answers(requests))
+        return {
+            each.item_id: _answer(each.item_id, said[keys[each.item_id]])
+            if each.item_id in keys
+            else Answer(item_id=each.item_id, text="", not_asked=SPECIAL_TOKEN)
+            for each in questions
+        }
+
+    def lacking(self, questions: Sequence[Asked], *, max_new_tokens: int, temperature: float = 0.0) -> int:
+        """How many of the questions would be asked; loads nothing where the store knows the model."""
+        decoding = Decoding(max_new_tokens, temperature)
+        asked = askable(questions, self.special_tokens) if questions else []
+        return len(self._store.missing(answer_key(self.identity, each, decoding) for each in asked))
+
+    def observe(
+        self, told: Sequence[tuple[Asked, str]], *, batch_size: int, on_progress: Step
+    ) -> dict[str, Observation | str]:
+        """The model scored teacher-forced on each text as its own reply, by item id; only what the store lacks is run.
+
+        Args:
+            told: Questions with distinct item ids, each with a text.
+            batch_size: Texts at a time.
+            on_progress: Called with (texts scored, texts in total).
+
+        Returns:
+            The signals, or a reason code why there are none.
+        """
+        _refuse_repeated([question for question, _ in told])
+        if not self._shows:
+            return {question.item_id: OPAQUE for question, _ in told}
+        if not told:
+            return {}
+        asked = [(question, text) for question, text in told if not self._is_unsafe(question, text)]
+        keys = {question.item_id: signal_key(self.identity, question, text) for question, text in asked}
+        there = dict(self._store.signals(keys.values()))
+        distinct = {keys[question.item_id]: (question, text) for question, text in asked}
+        missing = [each for key, each in distinct.items() if key not in there]
+        if missing and not isinstance(self.loaded(), Observer):
+            return {question.item_id: OPAQUE for question, _ in told}
+        done = len(told) - len(missing)
+        for group in groups_of(missing, batch_size):
+            self._score(group, keys)
+            done += len(group)
+            on_progress(done, len(told))
+        on_progress(len(told), len(told))
+        self._store.use(keys.values())
+        content = dict(self._store.signals(keys.values()))
+        return {
+            question.item_id: _observation(content[keys[question.item_id]])
+            if question.item_id in keys
+            else SPECIAL_TOKEN
+            for question, _ in told
+        }
+
+    def _known(self) -> KnownModel:
+        known = self._store.model(self.identity)
+        if known is None:
+            model = self.loaded()
+            known = KnownModel(model.name, model.special_tokens)
+        return known
+
+    def _ask(self, missing: Mapping[str, Request], decoding: Decoding, batch_size: int, counted: "_Counted") -> None:
+        def keep(answers: Mapping[str, Said], spent: Spent) -> None:
+            self._store.keep(self.identity, answers, spent)
+            counted.add(answers)
+
+        counted.add(())
+        if not missing:
+            return
+        model = self.loaded()
+        if isinstance(model, AnswersInAnyOrder):
+            model.ask_all(missing, decoding, keep)
+            return
+        batches = list(groups_of(missing.items(), batch_size))
+        for batch, following in pairwise([*batches, []]):
+            announce(model, [request for _, request in following])
+            began = time.monotonic()
+            texts = model.generate([request for _, request in batch], decoding)
+            said = {key: Said(text) for (key, _), text in zip(batch, texts, strict=True)}
+            keep(said, Spent(answers=len(said), seconds=time.monotonic() - began))
+
+    def _score(self, group: Sequence[tuple[Asked, str]], keys: Mapping[str, str]) -> None:
+        model = self.loaded()
+        if isinstance(model, Observer):
+            shown = model.observe([(request_of(question), text) for question, text in group])
+            packed = [None if seen is None else pack_observation(seen) for seen in shown]
+            names = [keys[question.item_id] for question, _ in group]
+            self._store.keep_signals(self.identity, dict(zip(names, packed, strict=True)))
+
+    def _is_unsafe(self, question: Asked, text: str) -> bool:
+        return holds_special_token(f"{question.untrusted}\n{text}", self.special_tokens)
+
+
+class TwoModels(NamedTuple):
+    """The two models of a run."""
+
+    student: CachedModel
+    """The student before levelling."""
+    teacher: CachedModel
+
+
+def cached(model: Model, store: AnswerStore | None = None) -> CachedModel:
+    """A loaded model with an answer store, by default in memory; its name is its identity."""
+    return CachedModel(model.name, lambda: model, store or AnswerStore())
+
+
+def answer_key(identity: str, question: Asked, decoding: Decoding) -> str:
+    """What an answer is an answer to: model, content of the image, prompt, decoding and draw."""
+    drawn = f"{decoding.temperature} {question.seed}" if decoding.temperature > 0 else "greedy"
+    return content_id(identity, _content_of(question), question.prompt, drawn, str(decoding.max_new_tokens))
+
+
+def signal_key(identity: str, question: Asked, text: str) -> str:
+    """What signals belong to: model, content of the image, prompt, and the text that was scored."""
+    return content_id("signals", identity, _content_of(question), question.prompt, text)
 
 
 def model_replies(model: Model, requests: Sequence[Request], decoding: Decoding) -> list[str]:
-    """The model's replies; lone surrogates, which cannot be written to a file, become `?`."""
-    texts = model.generate(requests, decoding) if requests else []
-    return [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+    """The model's replies, for timing: nothing is kept."""
+    return model.generate(requests, decoding) if requests else []
 
 
 def announce(model: Model, requests: Sequence[Request]) -> None:
     """Announces the next batch to a model that prepares requests ahead."""
-    if isinstance(model, LooksAhead):
+    if requests and isinstance(model, LooksAhead):
         model.expect(requests)
 
 
-def next_batch_after(
-    items: Sequence[T], batch_size: int, identity: Callable[[T], str]
-) -> Callable[[Sequence[T]], Sequence[T]]:
-    """For a batch of the items, the batch after it; empty after the last."""
-    places = {identity(item): place for place, item in enumerate(items)}
-
-    def after(batch: Sequence[T]) -> Sequence[T]:
-        end = places[identity(batch[-1])] + 1
-        return items[end : end + batch_size]
-
-    return after
-
-
-def _answer(model: Model, batch: Sequence[Asked], decoding: Decoding) -> list[Answer]:
-    asked = askable(batch, model)
-    texts = model_replies(model, [request_of(question) for question in asked], decoding)
-    text_of = {question.item_id: text for question, text in zip(asked, texts, strict=True)}
-    return [
-        Answer(item_id=question.item_id, text=text_of[question.item_id])
-        if question.item_id in text_of
-        else Answer(item_id=question.item_id, text="", not_asked=SPECIAL_TOKEN)
-        for question in batch
-    ]
-
-
-def askable(questions: Sequence[Asked], model: Model) -> list[Asked]:
-    """The questions that the model would read as plain text."""
-    return [question for question in questions if not holds_special_token(question.untrusted, model.special_tokens)]
+def askable(questions: Iterable[Asked], special_tokens: Collection[str]) -> list[Asked]:
+    """The questions that a model with these special tokens would read as plain text."""
+    return [question for question in questions if not holds_special_token(question.untrusted, special_tokens)]
 
 
 def request_of(question: Asked) -> Request:
-    """The requests to the model."""
-    return Request(question.image, question.prompt)
+    """The request to the model."""
+    return Request(question.image, question.prompt, question.seed)
 
 
 def holds_special_token(text: str, special_tokens: Collection[str]) -> bool:
     """Whether one of the tokens occurs in the text."""
     return any(token in text for token in special_tokens if token)
+
+
+class _Counted:
+    """Progress in questions, several of which may share an answer."""
+
+    def __init__(self, keys: Iterable[str], missing: Collection[str], total: int, on_progress: Step) -> None:
+        waiting = set(missing)
+        self._sharing = Counter(key for key in keys if key in waiting)
+        self._done, self._total, self._on_progress = total - self._sharing.total(), total, on_progress
+
+    def add(self, answered: Iterable[str]) -> None:
+        """Counts the questions that these answers belong to, and tells."""
+        self._done += sum(self._sharing[key] for key in answered)
+        self._on_progress(self._done, self._total)
+
+
+def _answer(item_id: str, said: Said) -> Answer:
+    if said.refused:
+        return Answer(item_id=item_id, text="", not_asked=f"{DECLINED}: {said.refused}")
+    return Answer(item_id=item_id, text=said.text, cut_off=said.finish == "length")
+
+
+def _observation(content: bytes | None) -> Observation | str:
+    return NOT_SHOWN if content is None else unpack_observation(content)
+
+
+def _content_of(question: Asked) -> str:
+    if question.image_id or not question.image:
+        return question.image_id
+    try:
+        status = os.stat(question.image)
+        return _image_id(question.image, status.st_size, status.st_mtime_ns)
+    except OSError as problem:
+        raise WorkFailed(f"cannot read the image {question.image}: {problem.strerror}") from problem
+    except Unfit as problem:
+        raise WorkFailed(f"cannot read the image {question.image}: {problem}") from problem
+
+
+@lru_cache(1 << 20)
+def _image_id(path: str, _size: int, _written: int) -> str:
+    """The identity of a file's content, read once while the file stays as it is."""
+    return image_id(read_bytes(Path(path)))
+
+
+def _refuse_repeated(questions: Sequence[Asked]) -> None:
+    repeated = len(questions) - len({question.item_id for question in questions})
+    if repeated:
+        raise ValueError(f"{repeated} questions repeat the id of another")

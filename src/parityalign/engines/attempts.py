@@ -3,14 +3,35 @@
 import asyncio
 import random
 import time
+from dataclasses import dataclass
 
 from parityalign.config import ServerSettings
 from parityalign.core import Decoding, NoReply, Remote, Request, Said, UserError, WorkFailed
-from parityalign.engines.ledger import Budget, Spent
+from parityalign.engines.spending import Budget
 
 LONGEST_WAIT = 600.0
 """Seconds; a server that asks for a longer wait is out of quota, and the stage stops."""
 _LONGEST_BACKOFF = 60.0
+_MOST_DOUBLINGS = 60
+
+
+class OneRefused(WorkFailed):
+    """A server refuses one question for what it holds, such as a picture that its filter flags; others it may answer.
+
+    Attributes:
+        told: What it said.
+    """
+
+    def __init__(self, message: str, told: str) -> None:
+        super().__init__(message)
+        self.told = told
+
+
+@dataclass
+class Sent:
+    """How many requests were sent for one question."""
+
+    requests: int = 0
 
 
 class Attempts:
@@ -33,16 +54,17 @@ class Attempts:
         self.problem = self.problem or problem
         self._stopped.set()
 
-    async def ask(self, request: Request, decoding: Decoding, taken: Spent) -> Said:
-        """Sends a question until it is answered; counts every request in `taken`.
+    async def ask(self, request: Request, decoding: Decoding, sent: Sent) -> Said:
+        """Sends a question until it is answered; counts every request in `sent`.
 
         Raises:
-            UserError: It was refused, or not answered often enough, or the budget is used up.
+            OneRefused: It was refused for what it holds.
+            UserError: It was refused otherwise, or not answered often enough, or the budget is used up.
         """
         failures = 0
         while True:
             try:
-                return await self._send(request, decoding, taken)
+                return await self._send(request, decoding, sent)
             except NoReply as problem:
                 if problem.amended:
                     continue
@@ -53,7 +75,7 @@ class Attempts:
                     raise self._exhausted(problem, request, failures) from None
                 await self._pause(problem, failures)
 
-    async def _send(self, request: Request, decoding: Decoding, taken: Spent) -> Said:
+    async def _send(self, request: Request, decoding: Decoding, sent: Sent) -> Said:
         while (left := self._not_before - time.monotonic()) > 0 and not self.problem:
             await rest(self._stopped, left)
         await self._budget.take(decoding.max_new_tokens)
@@ -61,7 +83,7 @@ class Attempts:
         try:
             if self.problem:
                 raise self.problem
-            taken.requests += 1
+            sent.requests += 1
             async with asyncio.timeout(self._settings.timeout):
                 said = await self._remote.ask(request, decoding)
         except TimeoutError:
@@ -75,7 +97,7 @@ class Attempts:
     async def _pause(self, problem: NoReply, failures: int) -> None:
         """Waits before the next attempt, with exponential backoff and jitter."""
         if problem.wait is None:
-            longest = min(_LONGEST_BACKOFF, self._settings.backoff * 2 ** (failures - 1))
+            longest = min(_LONGEST_BACKOFF, self._settings.backoff * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
             await rest(self._stopped, longest * random.uniform(0.5, 1))
             return
         # This applies to all questions: the next request of any of them waits until then.
@@ -85,6 +107,7 @@ class Attempts:
     def _require_usage(self, said: Said) -> None:
         limits = self._settings
         counts = said.prompt_tokens is not None and said.completion_tokens is not None
+        counts |= not said.text and said.finish == "length"  # some refuse such a request, and count nothing
         if not counts and (limits.budget_tokens is not None or limits.budget_money is not None):
             self.stop(
                 WorkFailed(
@@ -94,17 +117,19 @@ class Attempts:
             )
 
     def _exhausted(self, problem: NoReply, request: Request, failures: int) -> UserError:
-        return WorkFailed(
+        advice = "Answers so far are kept: when the server works again, run the same command."
+        message = (
             f"{self._remote.name} gave no answer to a question about {request.image} in {failures} attempts. "
-            f"The last one gave {problem}\n"
-            "Answers so far are kept: when the server works again, run the same command."
+            f"The last one gave {problem}\n{problem.advice or advice}"
         )
+        return OneRefused(message, str(problem)) if problem.about_this else WorkFailed(message)
 
     def _refusal(self, problem: NoReply, request: Request) -> UserError:
         advice = problem.advice or "Answers so far are kept; fix this, then run the same command."
         if problem.wait and not problem.advice:
             advice = f"It asks to wait for {problem.wait:,.0f} s. Answers so far are kept: run the same command then."
-        return WorkFailed(f"{self._remote.name}: a question about {request.image} gave {problem}\n{advice}")
+        message = f"{self._remote.name}: a question about {request.image} gave {problem}\n{advice}"
+        return OneRefused(message, str(problem)) if problem.about_this else WorkFailed(message)
 
 
 async def rest(until: asyncio.Event, seconds: float) -> None:

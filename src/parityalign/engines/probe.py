@@ -10,6 +10,8 @@ from parityalign.core import Decoding, Request, Said, UserError, WorkFailed
 
 QUESTION = "What colours are in the picture?\nAnswer the question using a single word or phrase."
 DECODING = Decoding(max_new_tokens=16)
+AFTER_THOUGHTS = Decoding(max_new_tokens=1024)
+"""For a model that thinks before it answers."""
 
 _SIZE, _BLANK_SIZE = (224, 160), (320, 320)
 """Sides of the two test pictures; they differ, since for many models larger pictures have more tokens."""
@@ -27,22 +29,36 @@ async def require_sight(name: str, ask: Ask) -> None:
         ask: Asks a question.
 
     Raises:
-        WorkFailed: The pictures make no difference.
+        WorkFailed: The pictures make no difference, or no answer comes of thinking about them.
     """
     with TemporaryDirectory() as folder:
-        drawn = await ask(_about(_drawn(), Path(folder, "drawn to test the server.png")), DECODING)
+        drawing, decoding = _about(_drawn(), Path(folder, "drawn to test the server.png")), DECODING
+        drawn = await ask(drawing, decoding)
+        if _is_cut_off(drawn):
+            decoding = AFTER_THOUGHTS
+            drawn = await ask(drawing, decoding)
         white = Image.new("RGB", _BLANK_SIZE, "white")
-        blank = await ask(_about(white, Path(folder, "blank to test the server.png")), DECODING)
+        blank = await ask(_about(white, Path(folder, "blank to test the server.png")), decoding)
     if drawn.text != blank.text or drawn.prompt_tokens != blank.prompt_tokens:
         return
     if drawn.prompt_tokens is not None and await _text_tokens(ask) != drawn.prompt_tokens:
         return
+    if _is_cut_off(drawn):
+        raise WorkFailed(
+            f"{name}: asked for the colours of a drawn picture, it was cut off at {decoding.max_new_tokens:,} tokens "
+            "before it said anything, so nobody can tell whether it sees pictures.\n"
+            "Switch its thinking off on the server, or serve another model, and run the same command."
+        )
     tokens = "uncounted" if drawn.prompt_tokens is None else str(drawn.prompt_tokens)
     raise WorkFailed(
         f"{name} does not see pictures: asked for the colours of a drawn picture and of a blank one, it said "
         f"{drawn.text[:80]!r} both times, and both prompts have the same number of tokens ({tokens}).\n"
         "Serve a vision-language model, with its image input switched on, and run the same command."
     )
+
+
+def _is_cut_off(said: Said) -> bool:
+    return said.finish == "length" and not said.text.strip()
 
 
 async def _text_tokens(ask: Ask) -> int | None:

@@ -1,79 +1,53 @@
-"""Remote models as stages see them: many questions in flight, none asked or paid twice."""
+"""Remote models: many questions in flight, within a budget; answers are handed over as they arrive."""
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 from parityalign.config import LoadingSettings, ServerSettings, backend_of, split_model
-from parityalign.core import (
-    Connected,
-    Decoding,
-    Remote,
-    Request,
-    Said,
-    UserError,
-    WorkFailed,
-    content_id,
-)
-from parityalign.data import Unfit, image_id, read_bytes
-from parityalign.engines.attempts import Attempts, rest
-from parityalign.engines.ledger import Budget, Exchange, Ledger, Spent, in_words
+from parityalign.core import Connected, Decoding, Remote, Request, Said, UserError, WorkFailed
+from parityalign.engines.asking import Keep
+from parityalign.engines.attempts import Attempts, OneRefused, Sent, rest
 from parityalign.engines.probe import require_sight
+from parityalign.engines.spending import Budget, Spent
+from parityalign.engines.store import AnswerStore
 
-PROBE = "probe"
-"""Ledger key of the questions that test whether a model sees pictures."""
 _SECONDS_BETWEEN_WRITES = 0.2
+_DECLINED_AT_LEAST, _DECLINED_SHARE = 10, 0.1
+"""A server that declines more questions than both, on their own, is not asked on."""
 
 
-class Remotes:
-    """The remote models of one run, with their shared ledger."""
+def connect(spec: str, loading: LoadingSettings, settings: ServerSettings, store: AnswerStore) -> "RemoteModel":
+    """The remote model of a spec; nothing is asked yet.
 
-    def __init__(self, settings: ServerSettings, folder: Path | None) -> None:
-        """Reads the ledger in the folder; None: the ledger is kept in memory only."""
-        self._settings = settings
-        self._ledger = Ledger(folder)
-        self._models: dict[str, RemoteModel] = {}
+    Without `#NAME` in the spec, it is the model at that address whose answers the store holds, if there is just one.
 
-    def model(self, spec: str, loading: LoadingSettings, stage: str = "") -> "RemoteModel":
-        """The model of a spec, which records its exchanges under the stage; the same object throughout the run.
-
-        Without `#NAME` in the spec, it is the model that the run has asked before, if any.
-
-        Raises:
-            UserError: It cannot be reached, or its backend is not remote.
-        """
-        if spec not in self._models:
-            connect, (_, location) = backend_of(spec).connect, split_model(spec)
-            if connect is None:
-                raise UserError(f"the model {spec} runs in this process; there is nothing to connect to")
-            remote = connect(self._ledger.known_as(location) or location, loading, self._settings)
-            self._models[spec] = RemoteModel(remote, self._settings, self._ledger)
-        self._models[spec].stage = stage
-        return self._models[spec]
-
-    def facts(self, stage: str) -> dict[str, object]:
-        """For the manifest: each model's usage in a stage, over all resumes and parts; empty if there was none."""
-        found, refused = self._ledger.of_stage(stage)
-        notes = [in_words(name, usage, self._settings, refused[name]) for name, usage in found.items()]
-        usages = {name: usage.as_counts() for name, usage in found.items()}
-        return {"servers": usages, "note": "\n".join(notes)} if found else {}
+    Raises:
+        UserError: It cannot be reached, or its backend is not remote.
+    """
+    reach, (_, location) = backend_of(spec).connect, split_model(spec)
+    if reach is None:
+        raise UserError(f"the model {spec} runs in this process; there is nothing to connect to")
+    known = [] if "#" in location else store.models_at(location.rstrip("/"))
+    remote = reach(known[0] if len(known) == 1 else location, loading, settings)
+    return RemoteModel(remote, settings, lambda: sum(store.spent().values(), Spent()))
 
 
 class RemoteModel:
-    """A `Model` made of a `Remote`.
+    """A `Model` made of a `Remote`."""
 
-    Attributes:
-        stage: The stage in the ledger's records.
-    """
+    def __init__(self, remote: Remote, settings: ServerSettings, spent: Callable[[], Spent]) -> None:
+        """Wraps a remote model; nothing is sent before something is asked.
 
-    def __init__(self, remote: Remote, settings: ServerSettings, ledger: Ledger) -> None:
-        """Wraps a remote model; nothing is sent before `generate`."""
-        self.stage = ""
+        Args:
+            remote: The model.
+            settings: How it is asked, and the budget.
+            spent: What the run has spent so far, on all models.
+        """
         self._remote = remote
         self._settings = settings
-        self._ledger = ledger
+        self._spent = spent
         self._sees = False
 
     @property
@@ -87,101 +61,112 @@ class RemoteModel:
         return self._remote.special_tokens
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[str]:
-        """The reply to each request, in order; answers in the ledger are not asked for again.
+        """The reply to each request, in order; nothing is kept."""
+        said: dict[str, Said] = {}
+        numbered = {str(place): request for place, request in enumerate(requests)}
+        self.ask_all(numbered, decoding, lambda answers, _: said.update(answers))
+        return [said[str(place)].text for place in range(len(requests))]
+
+    def ask_all(self, requests: Mapping[str, Request], decoding: Decoding, keep: Keep) -> None:
+        """Asks everything, as far as server and budget allow.
+
+        Args:
+            requests: By key.
+            decoding: How tokens are picked.
+            keep: Takes the answers as they arrive, in groups, since syncing a file takes milliseconds.
 
         Raises:
-            WorkFailed: The model does not answer properly, or the budget is used up; answers so far are kept.
+            WorkFailed: The model does not answer properly, or the budget is used up; answers so far were handed over.
         """
-        keys = [self._key(request, decoding) for request in requests]
-        texts = {key: self._ledger.text(key) for key in keys}
-        missing = {key: request for key, request in zip(keys, requests, strict=True) if texts[key] is None}
-        if missing:
-            asyncio.run(self._complete(missing, decoding))
-        return [self._ledger.text(key) or "" for key in keys]
+        if requests:
+            asyncio.run(
+                _Asking(self._remote, self._settings, Budget(self._settings, self._spent()), keep).ask(
+                    requests, decoding, look=not self._sees
+                )
+            )
+            self._sees = True
 
-    def _key(self, request: Request, decoding: Decoding) -> str:
-        try:
-            image = image_id(read_bytes(Path(request.image)))
-        except Unfit as problem:
-            raise WorkFailed(f"cannot read the image {request.image}: {problem}") from problem
-        drawn = f"{decoding.temperature} {request.seed}" if decoding.temperature > 0 else "greedy"
-        return content_id(self.name, image, request.prompt, drawn, str(decoding.max_new_tokens))
 
-    async def _complete(self, missing: Mapping[str, Request], decoding: Decoding) -> None:
-        """Gets all answers, as far as server and budget allow, and writes them to disk."""
+class _Asking:
+    """The questions of one call, in one event loop."""
+
+    def __init__(self, remote: Remote, settings: ServerSettings, budget: Budget, keep: Keep) -> None:
+        self._remote, self._settings, self._hand_over = remote, settings, keep
+        self._attempts = Attempts(remote, settings, budget)
+        self._arrived: dict[str, Said] = {}
+        self._spent = Spent()
+        self._answered = self._declined = 0
+
+    async def ask(self, requests: Mapping[str, Request], decoding: Decoding, *, look: bool) -> None:
+        """Tests, if wanted, that the model sees pictures, and asks everything."""
         done = asyncio.Event()
-        attempts = Attempts(self._remote, self._settings, Budget(self._settings, self._ledger))
         async with self._remote.connection() if isinstance(self._remote, Connected) else nullcontext():
-            keeper = asyncio.create_task(self._keep(attempts, done))
+            keeper = asyncio.create_task(self._keep(done))
             try:
-                await self._look(attempts)
-                await self._ask_all(attempts, missing, decoding)
+                if look and any(request.image for request in requests.values()):
+                    await require_sight(self._remote.name, self._asked)
+                await self._ask_all(requests, decoding)
             finally:
                 done.set()
                 await keeper
-        if attempts.problem:
-            raise attempts.problem
+        if self._attempts.problem:
+            raise self._attempts.problem
 
-    async def _look(self, attempts: Attempts) -> None:
-        """Tests, once per process, that the model sees pictures."""
-        if not self._sees:
-            await require_sight(self.name, lambda request, decoding: self._ask(attempts, PROBE, request, decoding))
-            self._sees = True
-
-    async def _ask_all(self, attempts: Attempts, missing: Mapping[str, Request], decoding: Decoding) -> None:
-        waiting = iter(missing.items())
+    async def _ask_all(self, requests: Mapping[str, Request], decoding: Decoding) -> None:
+        waiting = iter(requests.items())
 
         async def work() -> None:
             for key, request in waiting:  # one iterator for all workers, so each question is taken once
                 try:
-                    await self._ask(attempts, key, request, decoding)
+                    self._arrived[key] = await self._asked(request, decoding)
+                except OneRefused as problem:
+                    self._decline(key, problem)
                 except UserError as problem:
-                    attempts.stop(problem)
-                if attempts.problem:
+                    self._attempts.stop(problem)
+                if self._attempts.problem:
                     return
 
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(self._settings.max_concurrency, len(missing))):
+            for _ in range(min(self._settings.max_concurrency, len(requests))):
                 workers.create_task(work())
 
-    async def _ask(self, attempts: Attempts, key: str, request: Request, decoding: Decoding) -> Said:
-        """Asks one question and notes what came of it, also where nothing did."""
-        taken, began = Spent(), time.monotonic()
+    def _decline(self, key: str, problem: OneRefused) -> None:
+        """Sets one question aside, with the server's words; too many of them stop the work."""
+        self._arrived[key] = Said("", refused=problem.told)
+        self._spent += Spent(refused=1)
+        self._declined += 1
+        if self._declined > _DECLINED_AT_LEAST and self._declined > _DECLINED_SHARE * self._answered:
+            self._attempts.stop(
+                WorkFailed(
+                    f"{self._remote.name} declined {self._declined:,} questions and answered {self._answered:,}. "
+                    f"The last time: {problem}"
+                )
+            )
+
+    async def _asked(self, request: Request, decoding: Decoding) -> Said:
+        """Asks one question and books what it took, also where nothing came of it."""
+        sent, began = Sent(), time.monotonic()
         said: Said | None = None
         try:
-            said = await attempts.ask(request, decoding, taken)
+            said = await self._attempts.ask(request, decoding, sent)
+            self._answered += 1
             return said
         finally:
-            if taken.requests:
-                noted = Exchange(
-                    key=key,
-                    stage=self.stage,
-                    model=self.name,
-                    requests=taken.requests,
-                    seconds=round(time.monotonic() - began, 3),
-                )
-                self._ledger.add(noted.model_copy(update=_as_noted(said)) if said else noted)
+            if sent.requests:
+                spent = Spent.on(said, requests=sent.requests, seconds=time.monotonic() - began)
+                self._spent += spent.by_another(said.model if said else "", self._remote.name)
 
-    async def _keep(self, attempts: Attempts, done: asyncio.Event) -> None:
-        """Writes answers to disk as they arrive, in groups, since syncing a file takes milliseconds."""
+    async def _keep(self, done: asyncio.Event) -> None:
+        """Hands over what has arrived, again and again."""
         while True:
             last = done.is_set()
-            try:
-                await asyncio.to_thread(self._ledger.write, self._ledger.unwritten())
-            except WorkFailed as problem:
-                attempts.stop(problem)
+            answers, self._arrived = self._arrived, {}
+            spent, self._spent = self._spent, Spent()
+            if answers or spent.requests:
+                try:
+                    await asyncio.to_thread(self._hand_over, answers, spent)
+                except WorkFailed as problem:
+                    self._attempts.stop(problem)
             if last:
                 return
             await rest(done, _SECONDS_BETWEEN_WRITES)
-
-
-def _as_noted(said: Said) -> dict[str, object]:
-    return {
-        # Lone surrogates, which cannot be written to a file, become `?`.
-        "text": said.text.strip().encode("utf-8", "replace").decode(),
-        "finish": said.finish,
-        "prompt_tokens": said.prompt_tokens or 0,
-        "completion_tokens": said.completion_tokens or 0,
-        "logprob": said.logprob,
-        "refused": said.left_out,
-    }

@@ -12,7 +12,6 @@ from parityalign.core import (
     BEGUN,
     CONFIG,
     MANIFEST,
-    TESTS,
     Answer,
     Artifact,
     ExportedPair,
@@ -31,18 +30,19 @@ from parityalign.core import (
     folder_files,
     input_digest,
     load_part,
+    put_in_place,
     read_manifest,
     stale_inputs,
 )
-from parityalign.data import QUESTIONS
+from parityalign.data import questions_in
 from parityalign.report import read_records
 from parityalign.stages import (
     AFTER_FILE,
     BEFORE_FILE,
-    PAIRS,
     TEACHER_FILE,
     VERDICTS,
     command_of,
+    pairs_in,
     stages_of,
     without_tags,
 )
@@ -107,7 +107,7 @@ class RunExport:
             UserError: A line is broken, or an image is missing.
         """
         verdicts = self._read("verdicts", VERDICTS, Verdict)
-        for pair, verdict in zip(self._read("pairs", PAIRS, Pair), verdicts, strict=True):
+        for pair, verdict in zip(pairs_in(self._config.run), verdicts, strict=True):
             if pair.pair_id != verdict.pair_id:
                 raise self._unusable("verdicts", f"do not follow its pairs, at pair {pair.pair_id}")
             if self.everything or verdict.verdict == VerdictKind.TEACHER_ONLY:
@@ -172,7 +172,7 @@ class RunExport:
 
     def _questions(self) -> Iterator[tuple[str, Question]]:
         for task in (name for name, data in self._config.tasks.items() if data.test):
-            for question in self._read(f"{TESTS}/{task}", QUESTIONS, Question):
+            for question in questions_in(self._config.run, task):
                 yield task, question
 
     def _read(self, artifact: str, file: str, record_type: type[R]) -> Iterator[R]:
@@ -230,11 +230,12 @@ def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool
     plan = run.plan(form, found.of)
     target = out or config.run / EXPORTS / f"{form}{'-all' if everything else ''}"
     _refuse_other_files(target)
+    put_in_place(target)
     made = Artifact(target, **plan)
     if made.finished:
         return Exported(target, made.manifest["counts"], made=False)
     made.begin()
-    made.finish(found.write(run, target))
+    made.finish(found.write(run, made.path))
     return Exported(target, made.manifest["counts"], made=True)
 
 

@@ -32,13 +32,14 @@ from parityalign.core import (
     did_you_mean,
     missing_package,
     read_manifest,
+    refuse_changed,
 )
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder, with_asked
 from parityalign.pipeline.progress import shown_progress
 from parityalign.pipeline.run import Outcome, Run
 from parityalign.report import read_record
-from parityalign.stages import LEVELLED, command_of, judge_answers, stages_of
+from parityalign.stages import LEVELLED, command_of, image_with_path, judge_answers, pairs_in, stages_of
 from parityalign.tasks import load_task
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class OpenRun:
     @property
     def pairs(self) -> list[Pair]:
         """The questions and answers that the teacher wrote."""
-        return self._read("pairs", Pair)
+        return self._pairs("pairs")
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -198,7 +199,7 @@ class OpenRun:
     @property
     def gaps(self) -> list[Pair]:
         """The pairs that the teacher has right and the student wrong."""
-        return self._read("gaps", Pair)
+        return self._pairs("gaps")
 
     @property
     def scores(self) -> Scores | None:
@@ -233,17 +234,30 @@ class OpenRun:
             raise UserError(f"there is no table {table!r}; there are {', '.join((*TABLES, JUDGED))}")
         kinds = (Pair, Verdict) if table == JUDGED else (TABLES[table][2],)
         columns = dict.fromkeys(field for kind in kinds for field in kind.model_fields)
-        rows = self.judged if table == JUDGED else [(record,) for record in self._read(table, *kinds)]
+        rows = self.judged if table == JUDGED else [(record,) for record in self._records(table)]
         return pd.DataFrame([_row(*records) for records in rows], columns=[*columns])
 
     def _read(self, table: str, kind: type[R]) -> list[R]:
         artifact, file, _ = TABLES[table]
-        if not (self.path / artifact / file).is_file():
+        path = self.path / artifact / file
+        if not path.is_file():
             raise UserError(
                 f"the run {self.path} has no {table} yet: call upto({command_of(artifact)!r}), "
                 f"or run: parityalign run {self.path / CONFIG}"
             )
-        return list(Stream(self.path / artifact / file, kind, read_only=True))
+        refuse_changed(path)
+        return list(Stream(path, kind, read_only=True))
+
+    def _pairs(self, table: str) -> list[Pair]:
+        return [each for each in self._records(table) if isinstance(each, Pair)]
+
+    def _records(self, table: str) -> Sequence[Record]:
+        """The records of a table, with full paths of images."""
+        artifact, file, kind = TABLES[table]
+        found = self._read(table, kind)
+        if kind is Pair:
+            return [*pairs_in(self.path, f"{artifact}/{file}")]
+        return [image_with_path(each, self.path) if isinstance(each, ImageRef) else each for each in found]
 
 
 def _row(*records: Record) -> dict[str, object]:

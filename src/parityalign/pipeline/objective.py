@@ -14,6 +14,7 @@ from parityalign.core import (
     UserError,
     read_index,
     read_observations,
+    signals_digest,
 )
 from parityalign.models import Processor
 from parityalign.stages import StageRun, pair_weights, rationales_of
@@ -61,25 +62,27 @@ def _lacking(run: StageRun, settings: LevelSettings) -> list[str]:
 
 def _teacher_signals(run: StageRun, terms: Collection[str], pairs: Sequence[Pair]) -> "training.Signals":
     stored = run.artifact(DISCREPANCY_FOLDER)
-    wanted = {pair.pair_id for pair in pairs} if any(needs_of(name) & OBSERVED for name in terms) else set()
+    trained = {pair.pair_id for pair in pairs}
+    wanted = trained if any(needs_of(name) & OBSERVED for name in terms) else set()
     index = [line for line in read_index(stored.path, TEACHER) if line.pair_id in wanted]
     texts = rationales_of(stored)
     prompts = {name: task.rationale_prompt for name, task in run.tasks.items()}
     return training.Signals(
         observations={line.pair_id: seen for line, seen in read_observations(stored.path, index)},
-        weights=_weights(run, stored),
+        weights=_weights(run, stored, trained),
         rationales={
             pair.pair_id: (prompts[pair.task].format(question=pair.question), texts[pair.pair_id])
             for pair in pairs
             if pair.pair_id in texts
         },
-        digest=stored.digest,
+        digest=signals_digest(stored, trained),
         open_teacher=(lambda: _teacher_processor(run)) if backend_of(run.config.teacher).hub else None,
     )
 
 
-def _weights(run: StageRun, stored: Artifact) -> dict[str, float]:
-    pairs, settings = list(stored.stream(PAIR_DISCREPANCIES, PairDiscrepancy)), run.config.discrepancy
+def _weights(run: StageRun, stored: Artifact, trained: Collection[str]) -> dict[str, float]:
+    settings = run.config.discrepancy
+    pairs = [each for each in stored.stream(PAIR_DISCREPANCIES, PairDiscrepancy) if each.pair_id in trained]
     measure = {"teacher_confidence": "teacher_logprob", "confidence_gap": "confidence_gap"}.get(settings.weight_by)
     if measure and pairs and all(getattr(pair, measure) is None for pair in pairs):
         raise UserError(_nothing_for(run, f"discrepancy.weight_by is {settings.weight_by}", "Set it to none"))

@@ -26,7 +26,11 @@ from parityalign.core import (
     DEMO_DATA,
     DRAWN,
     EMBEDDED_MODELS,
+    HALF_WRITTEN,
+    LOCK,
     MANIFEST,
+    MARKER,
+    OWNER,
     PairFilter,
     Progress,
     RunFolder,
@@ -44,7 +48,13 @@ _PACKAGES_OF_METHOD = {"lora": ("peft",), "qlora": ("peft", "bitsandbytes")}
 
 @contextmanager
 def open_run_folder(
-    config: RunConfig, progress: Progress, *, only: str | None = None, asked: str | None = None, redo: bool = False
+    config: RunConfig,
+    progress: Progress,
+    *,
+    only: str | None = None,
+    asked: str | None = None,
+    redo: bool = False,
+    trusts: bool = False,
 ) -> Iterator[Run]:
     """Locks the run folder, writes the configuration into it and loads the plug-ins.
 
@@ -54,6 +64,7 @@ def open_run_folder(
         only: The only stage that may work.
         asked: The stage that was requested by name.
         redo: Allow redoing the results of another configuration.
+        trusts: Use the files of finished artifacts without comparing them with their digests.
 
     Raises:
         UserError: The folder is in use, is not a run folder, overlaps with inputs of the run, or holds a run of another
@@ -72,7 +83,11 @@ def open_run_folder(
     with RunFolder(config.run) as folder:
         if before != config:
             write_whole(path, as_yaml(config, folder.path))
-        yield Run(folder, with_asked(config, asked), progress, only=only)
+        run = Run(folder, with_asked(config, asked), progress, only=only, trusts=trusts)
+        try:
+            yield run
+        finally:
+            run.models.close()
 
 
 def with_asked(config: RunConfig, asked: str | None) -> RunConfig:
@@ -200,10 +215,14 @@ def refuse_foreign_folder(folder: Path) -> None:
     Raises:
         UserError: The folder holds files but was never a run folder.
     """
-    ours = not folder.is_dir() or (folder / CONFIG).exists() or (folder / ".lock").exists()
-    if not ours and any(folder.iterdir()):
+    if not folder.is_dir() or any((folder / mark).exists() for mark in (MARKER, CONFIG)):
+        return
+    begun = (LOCK, OWNER, MARKER + HALF_WRITTEN)  # a kill may come before the first mark is whole
+    others = [entry.name for entry in folder.iterdir() if entry.name not in begun]
+    if others:
         raise UserError(
-            f"{folder} holds files but is not a run folder: it has no {CONFIG}. Name another, or an empty one."
+            f"{folder} holds files but is not a run folder: it has no {CONFIG}, but {sorted(others)[0]}. "
+            "Name another, or an empty one."
         )
 
 

@@ -3,8 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from parityalign.config import RunConfig, Settings, TaskData, speed_only
 from parityalign.core import (
@@ -12,12 +11,10 @@ from parityalign.core import (
     CONTROLS,
     REPORT,
     SCORES,
-    SERVER,
     TESTS,
     Artifact,
     Judged,
     Leveller,
-    Model,
     Pair,
     Progress,
     Question,
@@ -29,11 +26,20 @@ from parityalign.core import (
     input_digest,
 )
 from parityalign.data import keep_split, kept_left_out, kept_questions, open_source, split_state
+from parityalign.engines import CachedModel
 from parityalign.pipeline.level import leveller
 from parityalign.pipeline.objective import note_left_out
 from parityalign.pipeline.run_models import RunModels
-from parityalign.stages import Stage, judged_pairs, scored_from, stages_of, written_pairs
+from parityalign.stages import Stage, accepted_images, judged_pairs, scored_from, stages_of, written_pairs
 from parityalign.tasks import task_of
+
+
+class _Plan(TypedDict):
+    """What decides whether an artifact is up to date."""
+
+    inputs: Mapping[str, str]
+    settings: Mapping[str, object]
+    parts: Mapping[str, str]
 
 
 class Outcome(NamedTuple):
@@ -60,7 +66,15 @@ class Run:
         stages: Its stages, in order.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig, progress: Progress, *, only: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        progress: Progress,
+        *,
+        only: str | None = None,
+        trusts: bool = False,
+    ) -> None:
         """Loads the plug-ins that the configuration names.
 
         Args:
@@ -68,14 +82,16 @@ class Run:
             config: The configuration.
             progress: Called with every step.
             only: The only stage that may work; those before it have to be up to date. None: any may.
+            trusts: Whether files of finished artifacts are used without comparing them with their digests.
         """
         self.folder = folder
         self.config = config
         self.progress = progress
         self.tasks: Mapping[str, Task] = {name: task_of(name, data) for name, data in config.tasks.items()}
         self.outcomes: list[Outcome] = []
-        self.models = RunModels(config, folder.path / SERVER)
+        self.models = RunModels(config, folder)
         self.stages = stages_of(config)
+        self.trusts = trusts
         self._only = only
         self._artifacts: dict[str, Artifact] = {}
 
@@ -116,28 +132,36 @@ class Run:
         """The artifact that a stage made or found up to date in this process."""
         return self._artifacts[name]
 
-    def load_teacher(self) -> Model:
-        """Loads the teacher."""
-        return self.models.load(self.config.teacher, self.config.loading.teacher, "teacher")
-
-    def load_student(self) -> Model:
-        """Loads the student as it was before levelling."""
-        return self.models.load(self.config.student, self.config.loading.student, "before")
-
-    def load_levelled(self) -> Model:
-        """Loads the student as levelling left it."""
-        return self.load_own(self.artifact("student").path)
-
-    def load_own(self, folder: Path) -> Model:
-        """Loads a student that this run has trained, in the way of the student before."""
-        return self.models.load(f"hf:{folder}", self.config.loading.student.for_own_folder(), "after")
+    @property
+    def teacher(self) -> CachedModel:
+        """The teacher, with its answers so far."""
+        return self.models.teacher
 
     @property
+    def student(self) -> CachedModel:
+        """The student as it was before levelling."""
+        return self.models.student
+
+    @property
+    def levelled(self) -> CachedModel:
+        """The student as levelling left it."""
+        return self.trained(self.artifact("student"))
+
+    def trained(self, student: Artifact) -> CachedModel:
+        """A student that this run has trained.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        student.check()
+        return self.models.trained(student)
+
+    @cached_property
     def pairs(self) -> list[Pair]:
         """All pairs that the teacher wrote."""
-        return written_pairs(self.artifact("pairs"))
+        return written_pairs(self.artifact("pairs"), accepted_images(self.artifact("images")))
 
-    @property
+    @cached_property
     def judged(self) -> list[Judged]:
         """All pairs with their verdicts."""
         return judged_pairs(self.artifact("verdicts"), self.pairs)
@@ -153,9 +177,9 @@ class Run:
         Raises:
             UserError: The artifact is not up to date, but this stage may not work in this process.
         """
-        inputs, plan = self._made_of(stage), self._plan(stage)
-        self._refuse_unless_allowed(stage, self.folder.peek(stage.artifact, inputs=inputs, settings=plan))
-        made = self._artifacts[stage.artifact] = self.folder.artifact(stage.artifact, inputs=inputs, settings=plan)
+        plan = self._plan(stage)
+        self._refuse_unless_allowed(stage, self.folder.peek(stage.artifact, **plan))
+        made = self._artifacts[stage.artifact] = self.folder.artifact(stage.artifact, **plan)
         if made.finished:
             self._note(stage, "up to date: nothing changed", made)
             return
@@ -164,6 +188,7 @@ class Run:
             (self.folder.path / stale).unlink(missing_ok=True)
         self.folder.event("began", stage=stage.name)
         began = time.monotonic()
+        self._check_inputs(stage)
         self.models.begin(stage.name, made)
         stage.work(self, made)
         if not made.finished:
@@ -172,19 +197,31 @@ class Run:
         self.folder.event("finished", stage=stage.name, seconds=seconds, counts=counts)
         self._note(stage, f"done again: {made.redone_because}" if made.redone_because else "done", made)
 
-    def holds(self, artifact: str, chosen: Mapping[str, object]) -> bool:
-        """Whether a stage's artifact exists, is finished and is up to date with these settings."""
+    def holds(self, artifact: str, chosen: Mapping[str, object], parts: Mapping[str, str]) -> bool:
+        """Whether a stage's artifact exists, is finished and is up to date with these settings and parts of inputs."""
         stage = next(each for each in self.stages if each.artifact == artifact)
-        plan = {key: value for part in stage.settings for key, value in self._flat(part).items()} | dict(chosen)
-        return self.folder.peek(artifact, inputs=self._made_of(stage), settings=plan).finished
+        settings = {**self._settings(stage), **chosen}
+        plan: _Plan = {"inputs": self._made_of(stage), "settings": settings, "parts": parts}
+        return self.folder.peek(artifact, **plan).finished
+
+    def _check_inputs(self, stage: Stage) -> None:
+        """Compares what the stage is made from with its digests, unless that was done in this process."""
+        for name in (*stage.of, *stage.also_of(self.config)):
+            if self.trusts or name not in self._artifacts:
+                continue
+            self._artifacts[name].check()
+            self._artifacts[name].check_content()
 
     def _made_of(self, stage: Stage) -> dict[str, str]:
         of = (*stage.of, *stage.also_of(self.config))
         return {label: digest for part in of for label, digest in self._digests(part).items()}
 
-    def _plan(self, stage: Stage) -> dict[str, object]:
-        plan = {key: value for part in stage.settings for key, value in self._flat(part).items()}
-        return {**plan, **stage.derived(self)}
+    def _plan(self, stage: Stage) -> _Plan:
+        settings = {**self._settings(stage), **stage.derived(self)}
+        return {"inputs": self._made_of(stage), "settings": settings, "parts": stage.parts(self)}
+
+    def _settings(self, stage: Stage) -> dict[str, object]:
+        return {key: value for part in stage.settings for key, value in self._flat(part).items()}
 
     def _note(self, stage: Stage, why: str, made: Artifact) -> None:
         manifest = made.manifest
@@ -226,9 +263,7 @@ class Run:
         raise ValueError(f"there is no input {part!r}")
 
     def _digest_of(self, sources: Sequence[Source]) -> str:
-        # Images from inside other files are stored in the run folder, and records hold their paths, which move with it.
-        place = "" if all(source.holds_files for source in sources) else str(self.folder.path)
-        return content_id(place, *(source.digest() for source in sources))
+        return content_id(*(source.digest() for source in sources))
 
     def _flat(self, part: str) -> dict[str, object]:
         """A part of the configuration as {dotted name: JSON value}."""

@@ -1,14 +1,15 @@
-"""The models of a run: loaded on demand, and described in the manifest of the stage that uses them."""
+"""The models of a run: loaded on demand, with the answers so far, and described in the manifest of the stage."""
 
 import gc
+import json
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from parityalign import engines
-from parityalign.config import LoadingSettings, RunConfig, backend_of
-from parityalign.core import Artifact, Model
+from parityalign.config import LoadingSettings, RunConfig, backend_of, split_model
+from parityalign.core import ANSWERS, Artifact, Model, RunFolder, content_id
+from parityalign.engines import AnswerStore, CachedModel
 from parityalign.models import fingerprint, load_model
 
 _THEN = ", then "
@@ -23,19 +24,40 @@ class Described(Protocol):
 
 
 class RunModels:
-    """Loads the models of one run."""
+    """The models of one run, one in memory at a time."""
 
-    def __init__(self, config: RunConfig, ledger: Path) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
         """Loads nothing yet.
 
         Args:
             config: The configuration.
-            ledger: The folder of the ledger of remote models.
+            folder: The run folder; the answer store lies there unless the configuration names another file.
         """
         self._config = config
-        self._ledger = ledger
+        self._folder = folder
         self._stage = ""
         self._artifact: Artifact | None = None
+        self._made: list[CachedModel] = []
+
+    @cached_property
+    def store(self) -> AnswerStore:
+        """The answer store."""
+        return AnswerStore(self._config.answers or self._folder.path / ANSWERS, run=self._folder.id)
+
+    @cached_property
+    def teacher(self) -> CachedModel:
+        """The teacher."""
+        return self._cached(self._config.teacher, self._config.loading.teacher, "teacher")
+
+    @cached_property
+    def student(self) -> CachedModel:
+        """The student as it was before levelling."""
+        return self._cached(self._config.student, self._config.loading.student, "before")
+
+    def trained(self, student: Artifact) -> CachedModel:
+        """A student that this run has trained, loaded as the student before."""
+        loading = self._config.loading.student.for_own_folder()
+        return self._cached(f"hf:{student.path}", loading, "after", student.digest)
 
     @cached_property
     def teacher_fingerprint(self) -> str:
@@ -48,25 +70,48 @@ class RunModels:
         return fingerprint(self._config.student, self._config.loading.student)
 
     def begin(self, stage: str, artifact: Artifact) -> None:
-        """From now on models are loaded for this stage, and its artifact's manifest records how they ran."""
+        """From now on models are asked for this stage, and its artifact's manifest records how they ran."""
         self._stage, self._artifact = stage, artifact
+        self.store.begin_stage(stage)
         artifact.also = lambda: self._asked_elsewhere(stage)
 
-    def load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
-        """Loads a model after freeing the previous one, so that two need not fit into memory.
+    def close(self) -> None:
+        """Lets go of the models and closes the store."""
+        self._free()
+        if "store" in vars(self):
+            self.store.close()
 
-        Args:
-            spec: The model.
-            loading: How it is loaded.
-            role: Its name in the stage's manifest: `teacher`, `before` or `after`.
-        """
+    def _cached(self, spec: str, loading: LoadingSettings, role: str, digest: str = "") -> CachedModel:
+        identity = digest or self._identity(spec, loading, role)
+        shows = backend_of(spec).shows
+        made = CachedModel(identity, lambda: self._load(spec, loading, role), self.store, shows=shows)
+        self._made.append(made)
+        return made
+
+    def _identity(self, spec: str, loading: LoadingSettings, role: str) -> str:
+        """What a model is, by content; a remote one is what its server calls it."""
+        if not backend_of(spec).remote:
+            return self.teacher_fingerprint if role == "teacher" else self.student_fingerprint
+        _, location = split_model(spec)
+        known = [location] if "#" in location else self.store.models_at(location.rstrip("/"))
+        name = known[0] if len(known) == 1 else self._load(spec, loading, role).name
+        numbers = loading.numbers()
+        return content_id(name, json.dumps(numbers, sort_keys=True)) if numbers else name
+
+    def _load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
+        """Loads a model after freeing the others, so that two need not fit into memory."""
         if backend_of(spec).remote:
-            return self._remotes.model(spec, loading, self._stage)
-        gc.collect()
+            return engines.connect(spec, loading, self._config.server, self.store)
+        self._free()
         model = load_model(spec, loading)
         if isinstance(model, Described):
             self._remember(role, {**({"commit": loading.commit} if loading.commit else {}), **model.facts})
         return model
+
+    def _free(self) -> None:
+        for each in self._made:
+            each.free()
+        gc.collect()
 
     def _remember(self, role: str, facts: Mapping[str, str]) -> None:
         if self._artifact is None or self._artifact.finished:
@@ -75,13 +120,12 @@ class RunModels:
         self._artifact.remember(models={**known, role: _in_turn(known.get(role, {}), facts)})
 
     def _asked_elsewhere(self, stage: str) -> Mapping[str, object]:
-        remote = any(backend_of(spec).remote for spec in (self._config.teacher, self._config.student))
-        return self._remotes.facts(stage) if remote else {}
-
-    @cached_property
-    def _remotes(self) -> "engines.Remotes":
-        """The remote models of the run, with the ledger."""
-        return engines.Remotes(self._config.server, self._ledger)
+        """For the manifest: what servers were asked in a stage, over all resumes and parts; empty if nothing was."""
+        of_stage = engines.of_stage(self.store.spent(), stage)
+        asked = {name: spent for name, spent in of_stage.items() if spent.requests}
+        notes = [engines.in_words(name, spent, self._config.server) for name, spent in asked.items()]
+        usages = {name: spent.as_counts() for name, spent in asked.items()}
+        return {"servers": usages, "note": "\n".join(notes)} if asked else {}
 
 
 def _in_turn(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from parityalign.core import Record, Stream, UserError, read_manifest, stale_inputs
+from parityalign.core import Record, Stream, UserError, read_manifest, refuse_changed, stale_inputs
 
 R = TypeVar("R", bound=Record)
 
@@ -16,8 +16,9 @@ def read_records(path: Path, record_type: type[R]) -> Iterator[R]:
     """The complete lines of a stream; none if there is no file.
 
     Raises:
-        UserError: a line is not such a record.
+        UserError: a line is not such a record, or the file is not as its finished artifact has it.
     """
+    refuse_changed(path)
     return iter(Stream(path, record_type, read_only=True))
 
 

@@ -46,7 +46,7 @@ from parityalign.report.tables import (
     part_table,
     score_table,
 )
-from parityalign.stages import with_added
+from parityalign.stages import pairs_in, with_added
 
 GAPS_SHOWN = 24
 QUARANTINED_SHOWN = 50
@@ -170,7 +170,7 @@ def _discrepancy_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, 
 
 
 def _gap_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
-    gaps = list(read_records(run / "verdicts" / "gaps.jsonl", Pair))
+    gaps = list(pairs_in(run, "verdicts/gaps.jsonl"))
     order = in_order({pair.task for pair in gaps}, tasks)
     chosen = sorted(choose_gaps(gaps, seed=seed, limit=GAPS_SHOWN), key=lambda pair: order.index(pair.task))
     return {"gap_count": len(gaps), "exhibits": _exhibits(run, chosen), "seed": seed}

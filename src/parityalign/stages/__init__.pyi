@@ -8,6 +8,7 @@ from ._stage import Stage as Stage
 from ._stage import StageRun as StageRun
 from .annotate import PAIRS as PAIRS
 from .annotate import annotate_images as annotate_images
+from .annotate import pairs_in as pairs_in
 from .annotate import written_pairs as written_pairs
 from .discrepancy import rationales_of as rationales_of
 from .evaluate import AFTER_FILE as AFTER_FILE
@@ -25,6 +26,7 @@ from .identify_files import identify_from_files as identify_from_files
 from .identify_files import judge_answers as judge_answers
 from .identify_files import named_columns as named_columns
 from .intake import accepted_images as accepted_images
+from .intake import image_with_path as image_with_path
 from .level import LEVELLED as LEVELLED
 from .level import Choice as Choice
 from .level import ChoiceCounts as ChoiceCounts

@@ -28,7 +28,6 @@ from parityalign.core import (
     VerdictKind,
     read_index,
     read_observations,
-    write_all,
 )
 
 NOT_SCORED = "not_scored"
@@ -72,7 +71,7 @@ def write_pair_discrepancies(artifact: Artifact, judged: Sequence[Judged]) -> di
         for pair, verdict in judged
         if verdict.verdict != VerdictKind.DROPPED
     ]
-    write_all(artifact.stream(PAIR_DISCREPANCIES, PairDiscrepancy), found, lambda each: each.pair_id)
+    artifact.stream(PAIR_DISCREPANCIES, PairDiscrepancy).write(found)
     return _counts(found)
 
 

@@ -10,7 +10,6 @@ from parityalign.core import (
     Artifact,
     Judged,
     Leveller,
-    Model,
     Pair,
     Progress,
     Question,
@@ -18,8 +17,10 @@ from parityalign.core import (
     Task,
     fault_of_function,
 )
+from parityalign.engines import CachedModel
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
+_NOTHING_OF: Mapping[str, str] = MappingProxyType({})
 
 
 class StageRun(Protocol):
@@ -53,20 +54,23 @@ class StageRun(Protocol):
     def judged(self) -> Sequence[Judged]:
         """All pairs with their verdicts."""
 
-    def load_teacher(self) -> Model:
-        """Loads the teacher."""
+    @property
+    def teacher(self) -> CachedModel:
+        """The teacher, with its answers so far."""
 
-    def load_student(self) -> Model:
-        """Loads the student as it was before levelling."""
+    @property
+    def student(self) -> CachedModel:
+        """The student as it was before levelling."""
 
-    def load_levelled(self) -> Model:
-        """Loads the student as levelling left it."""
+    @property
+    def levelled(self) -> CachedModel:
+        """The student as levelling left it."""
 
     def leveller(self, artifact: Artifact) -> Leveller:
         """Trains the run's student; records in the artifact which terms of the loss have no teacher signals."""
 
-    def holds(self, artifact: str, chosen: Mapping[str, object]) -> bool:
-        """Whether a stage's artifact exists, is finished and is up to date with these settings."""
+    def holds(self, artifact: str, chosen: Mapping[str, object], parts: Mapping[str, str]) -> bool:
+        """Whether a stage's artifact exists, is finished and is up to date with these settings and parts of inputs."""
 
 
 class PlannedAmounts(NamedTuple):
@@ -114,6 +118,9 @@ class Stage:
     """Further inputs in a run with this configuration."""
     derived: Callable[[StageRun], Mapping[str, object]] = lambda run: _NOTHING
     """Further settings that it depends on, which are not fields of the configuration, by dotted name."""
+    parts: Callable[[StageRun], Mapping[str, str]] = lambda run: _NOTHING_OF
+    """For artifacts in `of` of which only a part matters: the digest of that part, by artifact. A change elsewhere in
+    them does not redo the stage."""
     after: str = ""
     """For stages of other packages: the stage before it."""
     planned: Callable[[RunConfig, Mapping[str, PlannedAmounts]], Sequence[PlannedRequests]] | None = None

@@ -78,7 +78,7 @@ class InterleavedTiming:
         self.are_local = isinstance(first, Local)
         self._together = isinstance(first, Local) and first.fits_twice()
         self.measured: dict[str, TimedStudent] = {}
-        asked = askable(questions, first)
+        asked = askable(questions, first.special_tokens)
         count = min(MOST_PARTS, len(asked))
         self.parts = [asked[number::count] for number in range(count)]  # each has questions of every task
 

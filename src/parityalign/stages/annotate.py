@@ -4,32 +4,28 @@ It uses no labels. Every raw reply is kept, with its outcome.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
-from typing import NamedTuple
+from itertools import groupby, islice
+from pathlib import Path
 
 from parityalign.config import AnnotateSettings
 from parityalign.core import (
+    Answer,
     Artifact,
-    Decoding,
     ImageRef,
-    Model,
     Pair,
     Progress,
     Reply,
-    Request,
     Stream,
     Task,
     WorkFailed,
     content_id,
-    resume_in_batches,
-    write_all,
+    refuse_changed,
 )
-from parityalign.engines import LoadModel, announce, model_replies, next_batch_after
+from parityalign.engines import DECLINED, Asked, CachedModel
 from parityalign.stages._stage import Stage, StageRun
-from parityalign.stages.intake import accepted_images
+from parityalign.stages.intake import ACCEPTED, accepted_images, image_with_path
 from parityalign.stages.parsing import NoPair, ParsedPair, read_pair
 
 REPLIES = "replies.jsonl"
@@ -43,7 +39,6 @@ REPEAT_QUESTION = "repeat_question"
 
 _PATIENCE_BATCHES = 3
 """Batches without any pair after which the stage stops, since the teacher does not follow the prompt."""
-_pair_in = lru_cache(4096)(read_pair)  # the replies on one image are compared with each other
 _SHOWN_REPLIES = 3
 _SHOWN_CHARACTERS = 200
 
@@ -51,7 +46,7 @@ _SHOWN_CHARACTERS = 200
 def _work(run: StageRun, artifact: Artifact) -> None:
     images, config = accepted_images(run.artifact("images")), run.config
     settings, seed, progress = config.annotate, config.seed, run.progress
-    annotate_images(artifact, images, run.tasks, run.load_teacher, settings=settings, seed=seed, progress=progress)
+    annotate_images(artifact, images, run.tasks, run.teacher, settings=settings, seed=seed, progress=progress)
 
 
 STAGE = Stage(
@@ -68,7 +63,7 @@ def annotate_images(
     artifact: Artifact,
     images: Sequence[ImageRef],
     tasks: Mapping[str, Task],
-    load_teacher: LoadModel,
+    teacher: CachedModel,
     *,
     settings: AnnotateSettings,
     seed: int,
@@ -80,7 +75,7 @@ def annotate_images(
         artifact: Gets `replies.jsonl` and `pairs.jsonl`.
         images: Accepted by intake; the images of one task are distinct.
         tasks: By name, in the order of the work. If a task has kinds of questions, each draw asks for one of them.
-        load_teacher: Not called if the artifact is finished.
+        teacher: Asked only what its answer store lacks.
         settings: How many draws per image, and how they are decoded.
         seed: With image, task and draw number it decides each draw.
         progress: Called after every batch.
@@ -90,26 +85,62 @@ def annotate_images(
     """
     if artifact.finished:
         return
-    teacher = load_teacher()
-    stream = artifact.stream(REPLIES, Reply)
-    for task in tasks.values():
-        _Annotator(task, teacher, settings, seed).run(stream, images, progress)
-    write_all(artifact.stream(PAIRS, Pair), list(_pairs(stream, images, teacher.name)), lambda pair: pair.pair_id)
-    _finish(artifact, stream)
+    replies = [
+        reply
+        for task in tasks.values()
+        for reply in _Annotator(task, teacher, settings, seed).replies(images, progress)
+    ]
+    artifact.stream(REPLIES, Reply).write(replies)
+    # Without paths, so that what is made from pairs does not change when images are moved.
+    artifact.stream(PAIRS, Pair).write(_pairs(replies, teacher.name))
+    _finish(artifact, replies)
 
 
-def written_pairs(artifact: Artifact) -> list[Pair]:
-    """The pairs, by task and image."""
-    return list(artifact.stream(PAIRS, Pair))
+def written_pairs(artifact: Artifact, images: Sequence[ImageRef]) -> list[Pair]:
+    """The pairs, by task and image, with the paths of their images."""
+    return list(with_images(artifact.stream(PAIRS, Pair), images))
 
 
-class _Draw(NamedTuple):
-    """One request for a pair."""
+def with_images(pairs: Iterable[Pair], images: Iterable[ImageRef]) -> Iterator[Pair]:
+    """Pairs of a run's records with the paths of their images."""
+    paths = {(image.image_id, image.task): image.path for image in images}
+    for pair in pairs:
+        yield pair.model_copy(update={"image": paths.get((pair.image_id, pair.task), pair.image)})
 
-    image: ImageRef
-    number: int
-    """Number of the draw on the image, from 0."""
-    reply_id: str
+
+def pairs_in(run: Path, file: str = f"pairs/{PAIRS}") -> Iterator[Pair]:
+    """The pairs in a file of a run folder, with the paths of their images.
+
+    Raises:
+        UserError: The file, or that of the images, is damaged.
+    """
+    accepted, pairs = run / "images" / ACCEPTED, run / file
+    for path in (accepted, pairs):
+        refuse_changed(path)
+    images = (image_with_path(image, run) for image in Stream(accepted, ImageRef, read_only=True))
+    yield from with_images(Stream(pairs, Pair, read_only=True), images)
+
+
+def draws_of(
+    images: Sequence[ImageRef], task: Task, teacher: str, settings: AnnotateSettings, seed: int
+) -> list[Asked]:
+    """The questions to the teacher about the images of a task: one a draw.
+
+    Args:
+        images: Of any tasks.
+        task: Whose images are asked about.
+        teacher: The teacher's name.
+        settings: How many draws per image.
+        seed: With image, task and draw number it decides each draw.
+    """
+    asked = []
+    for image in (image for image in images if image.task == task.name):
+        for number in range(settings.pairs_per_image):
+            drawn = int(content_id(image.image_id, task.name, str(number), str(seed))[:12], 16)
+            prompt = task.annotate_prompt_for(task.kind_of(drawn))
+            reply_id = content_id(image.image_id, task.name, teacher, str(number))
+            asked.append(Asked(reply_id, image.path, prompt, "", image.image_id, drawn))
+    return asked
 
 
 @dataclass(frozen=True)
@@ -117,93 +148,86 @@ class _Annotator:
     """The work on one task."""
 
     task: Task
-    teacher: Model
+    teacher: CachedModel
     settings: AnnotateSettings
     seed: int
 
-    def run(self, stream: Stream[Reply], images: Sequence[ImageRef], progress: Progress) -> None:
-        """Writes one reply for every draw that has none yet."""
-        name, settings = self.task.name, self.settings
-        draws = [
-            _Draw(image, number, self._reply_id(image, number))
-            for image in images
-            if image.task == name
-            for number in range(settings.pairs_per_image)
-        ]
-        written = {reply.reply_id: reply for reply in stream if reply.task == name}
-        after = next_batch_after(draws, settings.batch_size, lambda draw: draw.reply_id)
+    def replies(self, images: Sequence[ImageRef], progress: Progress) -> list[Reply]:
+        """The teacher's reply to every draw, read."""
+        draws = draws_of(images, self.task, self.teacher.name, self.settings, self.seed)
+        said: dict[str, Answer] = {}
+        first = _PATIENCE_BATCHES * self.settings.batch_size
+        for some in (draws[:first], draws[first:]):
+            said |= self._ask(some, len(said), len(draws), progress)
+            self._require_a_pair(said)
+        replies: list[Reply] = []
+        for of_image in _by_image(draws):
+            replies += self._read(of_image, said)
+        return replies
 
-        def work(batch: Sequence[_Draw]) -> list[Reply]:
-            if len(written) >= _PATIENCE_BATCHES * settings.batch_size:
-                self._require_a_pair(written)
-            announce(self.teacher, [self._request(draw) for draw in after(batch)])
-            return self._draw(batch, written)
-
-        resume_in_batches(
-            stream,
+    def _ask(self, draws: Sequence[Asked], before: int, total: int, progress: Progress) -> dict[str, Answer]:
+        return self.teacher.answer(
             draws,
-            item_id=lambda draw: draw.reply_id,
-            record_id=lambda reply: reply.reply_id,
-            batch_size=settings.batch_size,
-            work=work,
-            on_progress=lambda done, total: progress(f"annotate {name}", done, total),
-        )
-        self._require_a_pair(written)
-
-    def _draw(self, batch: Sequence[_Draw], written: dict[str, Reply]) -> list[Reply]:
-        """Asks for one batch; adds the replies to `written`, where later draws look for duplicates."""
-        requests = [self._request(draw) for draw in batch]
-        decoding = Decoding(self.settings.max_new_tokens, self.settings.temperature)
-        for draw, raw in zip(batch, model_replies(self.teacher, requests, decoding), strict=True):
-            written[draw.reply_id] = self._read(draw, raw, written)
-        return [written[draw.reply_id] for draw in batch]
-
-    def _request(self, draw: _Draw) -> Request:
-        seed = self._draw_seed(draw)
-        return Request(draw.image.path, self.task.annotate_prompt_for(self.task.kind_of(seed)), seed)
-
-    def _read(self, draw: _Draw, raw: str, written: Mapping[str, Reply]) -> Reply:
-        image, task = draw.image, self.task.name
-        parsed = _pair_in(raw, self.teacher.special_tokens)
-        earlier = [written[self._reply_id(image, number)] for number in range(draw.number)]
-        known = [_pair_in(reply.raw, self.teacher.special_tokens) for reply in earlier if reply.outcome == OK]
-        outcome = _outcome(parsed, [pair for pair in known if isinstance(pair, ParsedPair)])
-        pair_id = None
-        if isinstance(parsed, ParsedPair) and outcome == OK:
-            pair_id = content_id(image.image_id, task, *parsed, self.teacher.name)
-        return Reply(
-            reply_id=draw.reply_id,
-            image_id=image.image_id,
-            task=task,
-            raw=raw,
-            outcome=outcome,
-            pair_id=pair_id,
-            kind=self.task.kind_of(self._draw_seed(draw)),
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
+            batch_size=self.settings.batch_size,
+            on_progress=lambda done, _: progress(f"annotate {self.task.name}", before + done, total),
         )
 
-    def _reply_id(self, image: ImageRef, number: int) -> str:
-        return content_id(image.image_id, self.task.name, self.teacher.name, str(number))
+    def _read(self, draws: Sequence[Asked], said: Mapping[str, Answer]) -> list[Reply]:
+        """The replies on one image; a pair that repeats an earlier one of them is none."""
+        replies: list[Reply] = []
+        known: list[ParsedPair] = []
+        for draw in draws:
+            answer = said[draw.item_id]
+            parsed = self._parsed(answer)
+            outcome = _outcome(parsed, known) if isinstance(parsed, ParsedPair) else parsed
+            pair_id = None
+            if isinstance(parsed, ParsedPair) and outcome == OK:
+                known.append(parsed)
+                pair_id = content_id(draw.image_id, self.task.name, *parsed, self.teacher.name)
+            replies.append(
+                Reply(
+                    reply_id=draw.item_id,
+                    image_id=draw.image_id,
+                    task=self.task.name,
+                    raw=answer.text or answer.not_asked or "",
+                    outcome=outcome,
+                    pair_id=pair_id,
+                    kind=self.task.kind_of(draw.seed),
+                )
+            )
+        return replies
 
-    def _draw_seed(self, draw: _Draw) -> int:
-        return int(content_id(draw.image.image_id, self.task.name, str(draw.number), str(self.seed))[:12], 16)
+    def _parsed(self, answer: Answer) -> ParsedPair | str:
+        """The pair in a reply, or why there is none."""
+        if answer.not_asked:
+            return DECLINED
+        parsed = read_pair(answer.text, self.teacher.special_tokens)
+        return parsed if isinstance(parsed, ParsedPair) else parsed.value
 
-    def _require_a_pair(self, written: Mapping[str, Reply]) -> None:
-        if not written or any(reply.outcome == OK for reply in written.values()):
+    def _require_a_pair(self, said: Mapping[str, Answer]) -> None:
+        outcomes = [self._parsed(answer) for answer in said.values()]
+        if not said or any(isinstance(outcome, ParsedPair) for outcome in outcomes):
             return
-        counts = Counter(reply.outcome for reply in written.values())
-        shown = [repr(reply.raw[:_SHOWN_CHARACTERS]) for reply in islice(written.values(), _SHOWN_REPLIES)]
+        counts = Counter(outcome for outcome in outcomes if isinstance(outcome, str))
+        texts = (answer.not_asked or answer.text for answer in said.values())
+        shown = [repr(text[:_SHOWN_CHARACTERS]) for text in islice(texts, _SHOWN_REPLIES)]
         raise WorkFailed(
-            f"none of {len(written)} replies of {self.teacher.name} for the task {self.task.name} "
+            f"none of {len(said)} replies of {self.teacher.name} for the task {self.task.name} "
             f"holds a question and an answer ({_in_words(counts)}). The first ones:\n  "
             + "\n  ".join(shown)
             + "\nUse a teacher that follows instructions; if replies are cut off, raise annotate.max_new_tokens."
         )
 
 
-def _outcome(parsed: ParsedPair | NoPair, known: Sequence[ParsedPair]) -> str:
-    """The outcome of a reply, given the earlier pairs of the same image."""
-    if not isinstance(parsed, ParsedPair):
-        return parsed.value
+def _by_image(draws: Sequence[Asked]) -> Iterator[list[Asked]]:
+    for _, of_image in groupby(draws, lambda draw: draw.image_id):
+        yield list(of_image)
+
+
+def _outcome(parsed: ParsedPair, known: Sequence[ParsedPair]) -> str:
+    """The outcome of a pair, given the earlier pairs of the same image."""
     same_question = [pair for pair in known if pair.question.casefold() == parsed.question.casefold()]
     if not same_question:
         return OK
@@ -211,15 +235,14 @@ def _outcome(parsed: ParsedPair | NoPair, known: Sequence[ParsedPair]) -> str:
     return DUPLICATE if same else REPEAT_QUESTION
 
 
-def _pairs(stream: Stream[Reply], images: Sequence[ImageRef], teacher_name: str) -> Iterator[Pair]:
-    paths = {(image.image_id, image.task): image.path for image in images}
-    for reply in stream:
-        parsed = read_pair(reply.raw)
+def _pairs(replies: Sequence[Reply], teacher_name: str) -> Iterator[Pair]:
+    for reply in replies:
+        parsed = read_pair(reply.raw) if reply.pair_id else NoPair.EMPTY
         if reply.pair_id and isinstance(parsed, ParsedPair):
             yield Pair(
                 pair_id=reply.pair_id,
                 image_id=reply.image_id,
-                image=paths[reply.image_id, reply.task],
+                image="",
                 task=reply.task,
                 question=parsed.question,
                 answer=parsed.answer,
@@ -227,10 +250,10 @@ def _pairs(stream: Stream[Reply], images: Sequence[ImageRef], teacher_name: str)
             )
 
 
-def _finish(artifact: Artifact, stream: Stream[Reply]) -> None:
+def _finish(artifact: Artifact, replies: Sequence[Reply]) -> None:
     by_task: dict[str, Counter[str]] = {}
     by_kind: dict[str, dict[str, Counter[str]]] = {}
-    for reply in stream:
+    for reply in replies:
         by_task.setdefault(reply.task, Counter())[reply.outcome] += 1
         if reply.kind:
             by_kind.setdefault(reply.task, {}).setdefault(reply.kind, Counter())[reply.outcome] += 1

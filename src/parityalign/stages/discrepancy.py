@@ -8,7 +8,6 @@ together, nor is the teacher while the student trains.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 from parityalign.config import DiscrepancySettings, IdentifySettings
@@ -21,45 +20,75 @@ from parityalign.core import (
     Answer,
     Artifact,
     Judged,
+    Observation,
     ObservationRef,
-    Observer,
     Pair,
     Progress,
     Rationale,
-    Request,
     Task,
     VerdictKind,
+    content_id,
+    groups_of,
     read_index,
-    resume_in_batches,
-    write_all,
     write_shard,
 )
-from parityalign.engines import SPECIAL_TOKEN, Asked, LoadModel, ModelLoaders, answer_all, holds_special_token
+from parityalign.engines import Asked, CachedModel, TwoModels
 from parityalign.stages._measures import write_pair_discrepancies
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.judging import judge_of
+from parityalign.stages.level import choose_pairs
 from parityalign.stages.parsing import read_rationale
 
 REPLIES = "rationale_replies.jsonl"
 
-OPAQUE = "opaque"
-"""The model gives only text."""
-NOT_SHOWN = "not_shown"
-"""The model gave no scores for this answer."""
 UNREADABLE = "unreadable"
 OTHER_ANSWER = "other_answer"
 """The rationale leads to another answer than the pair's."""
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
-    models = ModelLoaders(run.load_student, run.load_teacher)
-    settings = run.config.discrepancy.model_copy(update={"rationales": _with_rationales(run)})
-    score_teacher_forced(artifact, run.judged, run.tasks, models, settings=settings, progress=run.progress)
+    models = TwoModels(run.student, run.teacher)
+    extent = _extent(run)
+    settings = run.config.discrepancy.model_copy(update={"rationales": extent.rationales})
+    pairs = _scored_pairs(run, extent)
+    score_teacher_forced(artifact, pairs, run.tasks, models, settings=settings, progress=run.progress)
 
 
-def _with_rationales(run: StageRun) -> bool:
-    # Existing rationales stay, even if no term needs them any more.
-    return run.config.wants_rationales or run.holds(DISCREPANCY_FOLDER, {"discrepancy.rationales": True})
+class _Extent(NamedTuple):
+    """How much is compared."""
+
+    all_pairs: bool
+    """Else only the pairs that training needs."""
+    rationales: bool
+
+    def plan(self) -> dict[str, object]:
+        """As settings of the artifact."""
+        return {f"discrepancy.{name}": value for name, value in self._asdict().items()}
+
+
+def _extent(run: StageRun) -> _Extent:
+    """What is wanted; what an earlier run compared beyond that stays."""
+    config = run.config
+    wanted = _Extent(config.discrepancy.compares_all(config.level), config.wants_rationales)
+    wider = (_Extent(True, True), _Extent(wanted.all_pairs, True), _Extent(True, wanted.rationales))
+    held = (each for each in wider if run.holds(DISCREPANCY_FOLDER, each.plan(), _matters_of(run, each)))
+    return next(held, wanted)
+
+
+def _scored_pairs(run: StageRun, extent: _Extent) -> list[Judged]:
+    kept = [each for each in run.judged if each.verdict.verdict != VerdictKind.DROPPED]
+    if extent.all_pairs:
+        return kept
+    choice = choose_pairs(run.judged, run.config.level, run.config.seed)
+    chosen = {pair.pair_id for pair in (*choice.training, *choice.held_out)}
+    return [each for each in kept if each.pair.pair_id in chosen]
+
+
+def _matters_of(run: StageRun, extent: _Extent) -> dict[str, str]:
+    """Of pairs and verdicts only the scored pairs and their verdicts matter."""
+    scored = _scored_pairs(run, extent)
+    digest = content_id(*(part for pair, verdict in scored for part in (pair.pair_id, verdict.verdict)))
+    return {"pairs": digest, "verdicts": digest}
 
 
 STAGE = Stage(
@@ -67,7 +96,8 @@ STAGE = Stage(
     artifact=DISCREPANCY_FOLDER,
     of=("pairs", "verdicts", "teacher model", "student model", "answer prompt", "rationale prompt"),
     settings=("discrepancy.max_new_tokens",),
-    derived=lambda run: {"discrepancy.rationales": _with_rationales(run)},
+    derived=lambda run: _extent(run).plan(),
+    parts=lambda run: _matters_of(run, _extent(run)),
     wanted=lambda config: config.wants_discrepancy,
     work=_work,
     help="Score both models teacher-forced on the pairs' answers: log-probabilities, attention, rationales.",
@@ -78,26 +108,27 @@ def score_teacher_forced(
     artifact: Artifact,
     judged: Sequence[Judged],
     tasks: Mapping[str, Task],
-    models: ModelLoaders,
+    models: TwoModels,
     *,
     settings: DiscrepancySettings,
     progress: Progress,
 ) -> None:
-    """Scores both models teacher-forced on every pair that was not dropped, and writes how they differ.
+    """Scores both models teacher-forced on the pairs, and writes how they differ.
 
     Args:
         artifact: Gets the signals, the rationales and the comparison.
-        judged: What the teacher wrote, with the verdicts.
+        judged: The pairs with their verdicts; none was dropped.
         tasks: The tasks of the pairs, by name.
-        models: Each is loaded only if something is left to score; the teacher is freed before the student is loaded.
+        models: They are run only on what their answer store lacks.
         settings: Whether rationales are requested, and the batch size.
         progress: Called after every batch.
     """
     if artifact.finished:
         return
-    pairs = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
+    pairs = [pair for pair, _ in judged]
     answers = [_Forced(pair, _prompt(tasks[pair.task].answer_prompt, pair), pair.answer) for pair in pairs]
-    teacher = _Scorer(artifact, TEACHER, cache(models.teacher), settings, progress)
+    teacher = _Scorer(artifact, TEACHER, models.teacher, settings, progress)
+    student = _Scorer(artifact, STUDENT, models.student, settings, progress)
     teacher.score(answers)
     rationales: list[_Forced] = []
     if settings.rationales:
@@ -108,8 +139,6 @@ def score_teacher_forced(
             if pair.pair_id in written
         ]
         teacher.score(rationales, ON_RATIONALES)
-    del teacher
-    student = _Scorer(artifact, STUDENT, cache(models.student), settings, progress)
     student.score(answers)
     student.score(rationales, ON_RATIONALES)
     _finish(artifact, write_pair_discrepancies(artifact, judged))
@@ -134,73 +163,70 @@ class _Scorer:
 
     artifact: Artifact
     who: str
-    model: LoadModel
+    model: CachedModel
     settings: DiscrepancySettings
     progress: Progress
 
     def score(self, forced: Sequence[_Forced], suffix: str = "") -> None:
-        """Scores the model on each of the texts; of rationales only the mean is stored."""
+        """Scores the model on each of the texts; of rationales only the mean is written."""
         name = f"{self.who}{suffix}"
-        place = {each.pair.pair_id: number for number, each in enumerate(forced)}
-
-        def work(batch: Sequence[_Forced]) -> list[ObservationRef]:
-            # Named by its index among all, so that a resumed run with other batches overwrites no valid shard.
-            shard = f"{name}-{place[batch[0].pair.pair_id]:08d}.safetensors"
-            return self._scored(batch, None if suffix else shard)
-
-        resume_in_batches(
-            self.artifact.stream(f"{name}.jsonl", ObservationRef),
-            forced,
-            item_id=lambda each: each.pair.pair_id,
-            record_id=lambda line: line.pair_id,
+        found = self.model.observe(
+            [(_asked(each.pair, each.prompt), each.text) for each in forced],
             batch_size=self.settings.batch_size,
-            work=work,
             on_progress=self._step(name.replace("_", " ")),
         )
+        lines: list[ObservationRef] = []
+        for number, group in enumerate(groups_of(forced, self.settings.batch_size)):
+            shard = None if suffix else f"{name}-{number * self.settings.batch_size:08d}.safetensors"
+            lines += self._written([each.pair.pair_id for each in group], found, shard)
+        self.artifact.stream(f"{name}.jsonl", ObservationRef).write(lines)
 
-    def _scored(self, batch: Sequence[_Forced], shard: str | None) -> list[ObservationRef]:
-        model = self.model()
-        if not isinstance(model, Observer):
-            return [ObservationRef(pair_id=each.pair.pair_id, why_not=OPAQUE) for each in batch]
-        asked = [each for each in batch if not _unsafe(each, model.special_tokens)]
-        shown = model.observe([(Request(each.pair.image, each.prompt), each.text) for each in asked])
-        kept = [(each, seen) for each, seen in zip(asked, shown, strict=True) if seen is not None]
-        lines = {each.pair.pair_id: ObservationRef(pair_id=each.pair.pair_id, why_not=NOT_SHOWN) for each in asked}
-        for row, (each, seen) in enumerate(kept):
-            lines[each.pair.pair_id] = ObservationRef(
-                pair_id=each.pair.pair_id,
-                shard=shard,
-                row=row,
-                tokens=len(seen.ids),
-                mean_logprob=seen.mean_logprob,
-                has_places=len(seen.places) > 0,
+    def _written(
+        self, pair_ids: Sequence[str], found: Mapping[str, Observation | str], shard: str | None
+    ) -> list[ObservationRef]:
+        """The lines of the index for some pairs, whose signals are written into the shard."""
+        shown: list[Observation] = []
+        lines = []
+        for pair_id in pair_ids:
+            seen = found[pair_id]
+            if isinstance(seen, str):
+                lines.append(ObservationRef(pair_id=pair_id, why_not=seen))
+                continue
+            lines.append(
+                ObservationRef(
+                    pair_id=pair_id,
+                    shard=shard,
+                    row=len(shown),
+                    tokens=len(seen.ids),
+                    mean_logprob=seen.mean_logprob,
+                    has_places=len(seen.places) > 0,
+                )
             )
-        if shard and kept:
-            write_shard(self.artifact.path / shard, [seen for _, seen in kept])
-        unsafe = (ObservationRef(pair_id=each.pair.pair_id, why_not=SPECIAL_TOKEN) for each in batch)
-        return [lines.get(line.pair_id, line) for line in unsafe]
+            shown.append(seen)
+        if shard and shown:
+            write_shard(self.artifact.path / shard, shown)
+        return lines
 
     def write_rationales(self, pairs: Sequence[Pair], tasks: Mapping[str, Task]) -> list[Rationale]:
         """Asks the model for a rationale of each answer; keeps those that lead to the same answer."""
-        asked = [
-            Asked(pair.pair_id, pair.image, _prompt(tasks[pair.task].rationale_prompt, pair), pair.question)
-            for pair in pairs
-        ]
-        replies = answer_all(
-            self.artifact.stream(REPLIES, Answer),
-            asked,
-            self.model,
+        replies = self.model.answer(
+            [_asked(pair, _prompt(tasks[pair.task].rationale_prompt, pair)) for pair in pairs],
             max_new_tokens=self.settings.max_new_tokens,
             batch_size=self.settings.batch_size,
             on_progress=self._step("rationales"),
         )
+        self.artifact.stream(REPLIES, Answer).write(replies.values())
         judges = {name: judge_of(task, IdentifySettings()) for name, task in tasks.items()}
         read = [_rationale(pair, replies[pair.pair_id], judges[pair.task].agrees) for pair in pairs]
-        write_all(self.artifact.stream(RATIONALES, Rationale), read, lambda each: each.pair_id)
+        self.artifact.stream(RATIONALES, Rationale).write(read)
         return read
 
     def _step(self, name: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(f"discrepancy {name}", done, total)
+
+
+def _asked(pair: Pair, prompt: str) -> Asked:
+    return Asked(pair.pair_id, pair.image, prompt, pair.question, pair.image_id)
 
 
 def _rationale(pair: Pair, reply: Answer, agrees: Callable[[str, str], bool]) -> Rationale:
@@ -216,10 +242,6 @@ def _rationale(pair: Pair, reply: Answer, agrees: Callable[[str, str], bool]) ->
 
 def _prompt(form: str, pair: Pair) -> str:
     return form.format(question=pair.question)
-
-
-def _unsafe(forced: _Forced, special_tokens: frozenset[str]) -> bool:
-    return holds_special_token(f"{forced.pair.question}\n{forced.text}", special_tokens)
 
 
 def _finish(artifact: Artifact, measures: Mapping[str, int]) -> None:

@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import EvaluateSettings
-from parityalign.core import Answer, Artifact, Progress, Question, Scores, Stream, Task, sample, write_all, write_whole
+from parityalign.core import Answer, Artifact, Progress, Question, Scores, Task, sample, write_whole
 from parityalign.data import OVER_LIMIT
-from parityalign.engines import Asked, LoadModel, answer_all
+from parityalign.engines import Asked, CachedModel
 from parityalign.stages._scores import AnsweredQuestion, score_run
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.level import was_levelled
@@ -22,8 +22,8 @@ _NOTHING: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
-    after = run.load_levelled if was_levelled(run.artifact("student")) else None
-    models, settings, seed = Models(run.load_student, after, run.load_teacher), run.config.evaluate, run.config.seed
+    after = run.levelled if was_levelled(run.artifact("student")) else run.student
+    models, settings, seed = Models(run.student, after, run.teacher), run.config.evaluate, run.config.seed
     evaluate_models(artifact, run.tests, run.tasks, models, settings=settings, seed=seed, progress=run.progress)
 
 
@@ -38,12 +38,12 @@ STAGE = Stage(
 
 
 class Models(NamedTuple):
-    """Loads the evaluated models, one at a time and only if something is left to answer."""
+    """The evaluated models."""
 
-    before: LoadModel
-    after: LoadModel | None
-    """None: the student was not trained, so its answers after are its answers before."""
-    teacher: LoadModel
+    before: CachedModel
+    after: CachedModel
+    """The one before, if the student was not trained."""
+    teacher: CachedModel
 
 
 def evaluate_models(
@@ -70,38 +70,33 @@ def evaluate_models(
     if artifact.finished:
         return
 
-    def ask(file: str, load: LoadModel) -> list[Answer]:
+    def ask(file: str, model: CachedModel) -> list[Answer]:
         def on_progress(done: int, total: int) -> None:
             progress(f"evaluate {Path(file).stem}", done, total)
 
-        stream = artifact.stream(file, Answer)
-        return answer_tests(stream, tests, tasks, load, settings=settings, seed=seed, on_progress=on_progress)
+        answers = answer_tests(model, tests, tasks, settings=settings, seed=seed, on_progress=on_progress)
+        artifact.stream(file, Answer).write(answers)
+        return answers
 
     before = ask(BEFORE_FILE, models.before)
-    if models.after:
-        ask(AFTER_FILE, models.after)
-    else:
-        write_all(artifact.stream(AFTER_FILE, Answer), before, lambda answer: answer.item_id)
+    ask(AFTER_FILE, models.after)
     teacher = ask(TEACHER_FILE, models.teacher)
     not_asked = sum(answer.not_asked is not None for answer in (*before, *teacher))
     artifact.finish({"questions": len(before), "not_asked": not_asked})
 
 
 def answer_tests(
-    stream: Stream[Answer],
+    model: CachedModel,
     tests: Mapping[str, Sequence[Question]],
     tasks: Mapping[str, Task],
-    load: LoadModel,
     *,
     settings: EvaluateSettings,
     seed: int,
     on_progress: Callable[[int, int], None],
 ) -> list[Answer]:
-    """One model's greedy answers to the questions of all test splits, task by task; stored in the stream."""
-    answers = answer_all(
-        stream,
-        _all_asked(tests, tasks, settings, seed),
-        load,
+    """One model's greedy answers to the questions of all test splits, task by task."""
+    answers = model.answer(
+        questions_asked(tests, tasks, settings=settings, seed=seed),
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
         on_progress=on_progress,
@@ -113,7 +108,7 @@ def speed_questions(
     tests: Mapping[str, Sequence[Question]], tasks: Mapping[str, Task], *, settings: EvaluateSettings, seed: int
 ) -> list[Asked]:
     """The questions that the students are timed on: a seeded sample of the scored ones."""
-    asked = _all_asked(tests, tasks, settings, seed)
+    asked = questions_asked(tests, tasks, settings=settings, seed=seed)
     return sample(asked, settings.speed_questions, f"speed {seed}", lambda question: question.item_id)
 
 
@@ -183,9 +178,10 @@ def _chosen(
     }
 
 
-def _all_asked(
-    tests: Mapping[str, Sequence[Question]], tasks: Mapping[str, Task], settings: EvaluateSettings, seed: int
+def questions_asked(
+    tests: Mapping[str, Sequence[Question]], tasks: Mapping[str, Task], *, settings: EvaluateSettings, seed: int
 ) -> list[Asked]:
+    """The questions that each model is asked: those of all test splits, or a seeded sample."""
     chosen = _chosen(tests, settings, seed)
     return [_as_asked(question, tasks[name]) for name, questions in chosen.items() for question in questions]
 

@@ -13,10 +13,10 @@ from parityalign.core import (
     Regressions,
     RegressionsByTask,
     Task,
+    content_id,
     sample,
-    write_all,
 )
-from parityalign.engines import LoadModel, answer_all
+from parityalign.engines import CachedModel
 from parityalign.metrics import share_interval
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.identify import as_asked
@@ -27,11 +27,20 @@ AFTER = "after.jsonl"
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
+    after = run.levelled if was_levelled(run.artifact("student")) else None
+    ask_again(artifact, _known(run), run.tasks, after, settings=run.config.identify, progress=run.progress)
+
+
+def _known(run: StageRun) -> "list[PreviouslyRight]":
     config = run.config
     trained = {pair.pair_id for pair in choose_pairs(run.judged, config.level, config.seed).training}
-    known = previously_right(run.judged, trained, settings=config.evaluate, seed=config.seed)
-    after = run.load_levelled if was_levelled(run.artifact("student")) else None
-    ask_again(artifact, known, run.tasks, after, settings=config.identify, progress=run.progress)
+    return previously_right(run.judged, trained, settings=config.evaluate, seed=config.seed)
+
+
+def _matters(run: StageRun) -> dict[str, str]:
+    """Of pairs and verdicts only the pairs that are asked again matter."""
+    known = content_id(*(part for each in _known(run) for part in (each.pair.pair_id, each.said)))
+    return {"pairs": known, "verdicts": known}
 
 
 STAGE = Stage(
@@ -43,6 +52,7 @@ STAGE = Stage(
         *("level.select", "level.replay", "level.held_out", "evaluate.forgotten_pairs", "seed"),
         "identify.max_new_tokens",
     ),
+    parts=_matters,
     work=_work,
     help="Ask the levelled student again what it had right before.",
 )
@@ -92,7 +102,7 @@ def ask_again(
     artifact: Artifact,
     known: Sequence[PreviouslyRight],
     tasks: Mapping[str, Task],
-    load_after: LoadModel | None,
+    after: CachedModel | None,
     *,
     settings: IdentifySettings,
     progress: Progress,
@@ -103,25 +113,23 @@ def ask_again(
         artifact: Gets its answers.
         known: The pairs from `previously_right`.
         tasks: The tasks of the pairs, by name.
-        load_after: Called only if something is left to ask. None: the student was not trained.
+        after: The levelled student. None: the student was not trained, and says what it said.
         settings: How identify asks.
         progress: Called after every batch.
     """
     if artifact.finished:
         return
-    stream = artifact.stream(AFTER, Answer)
-    if load_after is None:
-        same = [Answer(item_id=each.pair.pair_id, text=each.said) for each in known]
-        write_all(stream, same, lambda answer: answer.item_id)
+    if after is None:
+        answers = [Answer(item_id=each.pair.pair_id, text=each.said) for each in known]
     else:
-        answer_all(
-            stream,
+        asked = after.answer(
             [as_asked(each.pair, tasks[each.pair.task]) for each in known],
-            load_after,
             max_new_tokens=settings.max_new_tokens,
             batch_size=settings.batch_size,
             on_progress=lambda done, total: progress("evaluate forgotten", done, total),
         )
+        answers = list(asked.values())
+    artifact.stream(AFTER, Answer).write(answers)
     artifact.finish({"pairs asked again": len(known)})
 
 

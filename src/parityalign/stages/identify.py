@@ -21,9 +21,8 @@ from parityalign.core import (
     Verdict,
     VerdictKind,
     load_part,
-    write_all,
 )
-from parityalign.engines import Asked, LoadModel, ModelLoaders, answer_all
+from parityalign.engines import Asked, CachedModel, TwoModels
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, NOT_ASKED, Given, Judge, dropped, judge_of
 
@@ -32,11 +31,14 @@ TEACHER_ANSWERS = "teacher.jsonl"
 VERDICTS = "verdicts.jsonl"
 GAPS = "gaps.jsonl"
 
+CUT_OFF = "cut_off"
+"""Why a pair is dropped: a model's answer ended at its token limit before any text, as when it only thought."""
+
 _NO_FILTERS: Mapping[str, PairFilter] = MappingProxyType({})
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
-    models, settings = ModelLoaders(run.load_student, run.load_teacher), run.config.identify
+    models, settings = TwoModels(run.student, run.teacher), run.config.identify
     filters = {name: load_part("filters", name, PairFilter) for name in run.config.filters}
     identify_gaps(
         artifact,
@@ -64,7 +66,7 @@ def identify_gaps(
     artifact: Artifact,
     pairs: Sequence[Pair],
     tasks: Mapping[str, Task],
-    models: ModelLoaders,
+    models: TwoModels,
     *,
     settings: IdentifySettings,
     progress: Progress,
@@ -76,7 +78,7 @@ def identify_gaps(
         artifact: Gets both models' answers, `verdicts.jsonl` and `gaps.jsonl`.
         pairs: What the teacher wrote.
         tasks: The tasks of the pairs, by name.
-        models: Each is loaded only if something is left to answer; the student is freed before the teacher is loaded.
+        models: Asked only what their answer store lacks.
         settings: The rule, its threshold, and when the teacher is asked.
         progress: Called after every batch.
         filters: By name; a pair that one of them rejects is dropped with its reason, and no model is asked about it.
@@ -85,15 +87,15 @@ def identify_gaps(
         return
     judges = {name: judge_of(task, settings) for name, task in tasks.items()}
 
-    def ask(who: str, file: str, asked: Sequence[Pair], load: LoadModel) -> dict[str, Answer]:
-        return answer_all(
-            artifact.stream(file, Answer),
+    def ask(who: str, file: str, asked: Sequence[Pair], model: CachedModel) -> dict[str, Answer]:
+        answers = model.answer(
             [as_asked(pair, tasks[pair.task]) for pair in asked],
-            load,
             max_new_tokens=settings.max_new_tokens,
             batch_size=settings.batch_size,
             on_progress=lambda done, total: progress(f"identify {who}", done, total),
         )
+        artifact.stream(file, Answer).write(answers.values())
+        return answers
 
     marks = {pair.pair_id: mark for pair in pairs if (mark := _mark(pair, filters))}
     student = ask("student", STUDENT_ANSWERS, [pair for pair in pairs if pair.pair_id not in marks], models.student)
@@ -136,7 +138,8 @@ def as_asked(pair: Pair, task: Task) -> Asked:
     """A pair's question for a model."""
     # The answer is not sent to a model here, but the student would be trained on it.
     untrusted = f"{pair.question}\n{pair.answer}"
-    return Asked(pair.pair_id, pair.image, task.answer_prompt.format(question=pair.question), untrusted)
+    prompt = task.answer_prompt.format(question=pair.question)
+    return Asked(pair.pair_id, pair.image, prompt, untrusted, pair.image_id)
 
 
 def _verdict(pair: Pair, student: Mapping[str, Answer], teacher: Mapping[str, Answer], judge: Judge) -> Verdict:
@@ -151,7 +154,9 @@ def _verdict(pair: Pair, student: Mapping[str, Answer], teacher: Mapping[str, An
 def _given(answer: Answer | None, missing: str) -> Given:
     if answer is None:
         return Given(None, missing)
-    return Given(None, answer.not_asked) if answer.not_asked else Given(answer.text, missing)
+    if answer.not_asked:
+        return Given(None, answer.not_asked)
+    return Given(None, CUT_OFF) if answer.cut_off and not answer.text else Given(answer.text, missing)
 
 
 def _finish(artifact: Artifact, judged: Sequence[Judged]) -> None:
@@ -164,9 +169,9 @@ def _finish(artifact: Artifact, judged: Sequence[Judged]) -> None:
         if verdict.verdict == VerdictKind.DROPPED:
             counts[f"dropped: {verdict.reason}"] += 1
         if verdict.verdict == VerdictKind.TEACHER_ONLY:
-            gaps.append(pair)
+            gaps.append(pair.model_copy(update={"image": ""}))  # as in the file of all pairs
     verdicts = [verdict for _, verdict in judged]
-    write_all(artifact.stream(VERDICTS, Verdict), verdicts, lambda verdict: verdict.pair_id)
-    write_all(artifact.stream(GAPS, Pair), gaps, lambda pair: pair.pair_id)
+    artifact.stream(VERDICTS, Verdict).write(verdicts)
+    artifact.stream(GAPS, Pair).write(gaps)
     total = {"pairs": len(judged), "gaps": len(gaps), **sum(by_task.values(), Counter[str]())}
     artifact.finish(total, by_task={task: dict(counts) for task, counts in by_task.items()})

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from parityalign.config import IntakeSettings
@@ -23,6 +22,9 @@ from parityalign.core import (
     Rejected,
     Source,
     UserError,
+    content_id,
+    found_path,
+    groups_of,
     write_whole,
     writing,
 )
@@ -87,7 +89,12 @@ def sort_images(
 
 def accepted_images(artifact: Artifact) -> list[ImageRef]:
     """The images that passed, by task and then in the order of their sources."""
-    return list(artifact.stream(ACCEPTED, ImageRef))
+    return [image_with_path(image, artifact.run) for image in artifact.stream(ACCEPTED, ImageRef)]
+
+
+def image_with_path(image: ImageRef, run: Path) -> ImageRef:
+    """An image of a run folder's records, with its full path."""
+    return image.model_copy(update={"path": found_path(image.path, run)})
 
 
 class _Pool:
@@ -106,7 +113,7 @@ class _Pool:
         total = None if None in counts else sum(count or 0 for count in counts)
         offered = (found for source in sources for found in source.images())
         done = 0
-        for chunk in _chunks(offered):
+        for chunk in groups_of(offered, _CHUNK):
             self._sort_out(chunk, executor)
             done += len(chunk)
             progress(f"intake {self._task}", done, done + 1 if total is None else max(total, done))
@@ -117,12 +124,13 @@ class _Pool:
         """The names of the images sorted before; adds the accepted ones to the pictures seen."""
         for image in self._good:
             if image.task == self._task:
-                self._seen.add(Look.kept(image.image_id, image.pixels, image.likeness), image.path)
+                path = self._artifact.found_path(image.path)
+                self._seen.add(Look.kept(image.image_id, image.pixels, image.likeness), path)
                 yield image.origin or image.path
         yield from (rejected.path for rejected in self._bad if rejected.task == self._task)
 
     def _sort_out(self, chunk: Sequence[Found], executor: Executor) -> None:
-        fresh = [found for found in chunk if not self._known.take(found.name)]
+        fresh = [found for found in chunk if not self._known.take(self._name(found.name))]
         looked = look_through(fresh, executor)
         records = [self._judged(found, saw) for found, saw in zip(fresh, looked, strict=True)]
         self._good.append([record for record in records if isinstance(record, ImageRef)])
@@ -130,7 +138,7 @@ class _Pool:
 
     def _judged(self, found: Found, saw: Looked | Unfit) -> ImageRef | Rejected:
         """Accepts one image, or records why not."""
-        reject = partial(Rejected, path=found.name, task=self._task)
+        reject = partial(Rejected, path=self._name(found.name), task=self._task)
         try:
             if isinstance(saw, Unfit):
                 raise saw
@@ -139,11 +147,19 @@ class _Pool:
             return reject(reason=unfit.reason, detail=unfit.detail)
         match = _match(self._tested, saw, near=True)
         if match:
-            return reject(reason=IN_TEST_SPLIT, detail=f"{match.how} as {match.path}", partner=match.path)
+            return reject(reason=IN_TEST_SPLIT, **self._repeats(match))
         match = _match(self._seen, saw, near=self._settings.near_duplicates)
         if match:
-            return reject(reason=_REPEATED[match.how], detail=f"{match.how} as {match.path}", partner=match.path)
+            return reject(reason=_REPEATED[match.how], **self._repeats(match))
         return self._let_in(saw)
+
+    def _repeats(self, match: Match) -> dict[str, str]:
+        partner = self._name(match.path)
+        return {"detail": f"{match.how} as {partner}", "partner": partner}
+
+    def _name(self, name: str) -> str:
+        """A path as the records have it; with a `#` and a row behind it, too."""
+        return self._artifact.kept_path(name)
 
     def _let_in(self, saw: Looked) -> ImageRef:
         found, look = saw.found, saw.look
@@ -151,9 +167,9 @@ class _Pool:
         self._seen.add(look, path)
         return ImageRef(
             image_id=look.image_id,
-            path=path,
+            path=self._name(path),
             task=self._task,
-            origin="" if found.path else found.name,
+            origin="" if found.path else self._name(found.name),
             notes=saw.notes,
             pixels=look.pixels,
             likeness=look.likeness,
@@ -173,17 +189,13 @@ def _match(seen: SeenImages, saw: Looked, *, near: bool) -> Match | None:
     return seen.match(saw.look, lambda: open_picture(saw.found.read()).image, near=near)
 
 
-def _chunks(offered: Iterator[Found]) -> Iterator[list[Found]]:
-    while chunk := list(islice(offered, _CHUNK)):
-        yield chunk
-
-
 def _seen_in(tests: Mapping[str, Sequence[Question]], executor: Executor, progress: Progress) -> SeenImages:
     """The pictures of the test splits; what cannot be opened there equals nothing."""
     seen = SeenImages()
     paths = list(dict.fromkeys(question.image for questions in tests.values() for question in questions))
     done = 0
-    for chunk in _chunks(Found(name=path, read=partial(read_bytes, Path(path)), path=Path(path)) for path in paths):
+    offered = (Found(name=path, read=partial(read_bytes, Path(path)), path=Path(path)) for path in paths)
+    for chunk in groups_of(offered, _CHUNK):
         for saw in look_through(chunk, executor):
             if isinstance(saw, Looked):
                 seen.add(saw.look, saw.found.name)
@@ -214,7 +226,13 @@ def _finish(artifact: Artifact, pools: Mapping[str, Sequence[Source]], guard: st
     _refuse_without_images(pools, outcomes)
     total = sum(outcomes.values(), Counter[str]())
     artifact.note(f"overlap guard: {guard}; {total[IN_TEST_SPLIT]:,} of {total.total():,} images were dropped")
-    artifact.finish(total, by_task={task: dict(counts) for task, counts in outcomes.items()}, noted=dict(noted))
+    listed = [(image.task, image.image_id) for image in artifact.stream(ACCEPTED, ImageRef)]
+    artifact.finish(
+        total,
+        identity=content_id(*(part for each in listed for part in each)),
+        by_task={task: dict(counts) for task, counts in outcomes.items()},
+        noted=dict(noted),
+    )
 
 
 def _refuse_without_images(pools: Mapping[str, Sequence[Source]], outcomes: Mapping[str, Counter[str]]) -> None:

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from parityalign.config import LevelSettings
-from parityalign.core import DISCREPANCY_FOLDER, Artifact, Judged, Leveller, Pair, VerdictKind, sample
+from parityalign.core import (
+    DISCREPANCY_FOLDER,
+    Artifact,
+    Judged,
+    Leveller,
+    Pair,
+    VerdictKind,
+    content_id,
+    sample,
+    signals_digest,
+)
 from parityalign.stages._stage import Stage, StageRun
 
 NO_GAPS = "no_gaps"
@@ -24,12 +34,24 @@ def _work(run: StageRun, artifact: Artifact) -> None:
     level_on_gaps(artifact, run.judged, run.leveller(artifact), settings=run.config.level, seed=run.config.seed)
 
 
+def _matters(run: StageRun) -> dict[str, str]:
+    """Of pairs, verdicts and signals only those matter that are trained on or held out."""
+    choice = choose_pairs(run.judged, run.config.level, run.config.seed)
+    chosen = content_id(*(each.pair_id for each in choice.training), "", *(each.pair_id for each in choice.held_out))
+    matters = {"pairs": chosen, "verdicts": chosen}
+    if run.config.discrepancy.used_in_training(run.config.level):
+        pairs = {pair.pair_id for pair in (*choice.training, *choice.held_out)}
+        matters[DISCREPANCY_FOLDER] = signals_digest(run.artifact(DISCREPANCY_FOLDER), pairs)
+    return matters
+
+
 STAGE = Stage(
     "level",
     artifact="student",
     of=("pairs", "verdicts", "student model", "answer prompt"),
     also_of=lambda config: (DISCREPANCY_FOLDER,) if config.discrepancy.used_in_training(config.level) else (),
     settings=("level", "seed"),
+    parts=_matters,
     derived=lambda run: run.config.discrepancy.in_levelling(run.config.level) | run.config.level.stands_for,
     work=_work,
     help="Train the student on the gaps, with a share of what it had right.",

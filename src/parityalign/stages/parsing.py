@@ -5,14 +5,25 @@
 A reply that cannot be parsed is a normal, counted outcome: no text raises an exception.
 """
 
-import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from enum import StrEnum
 from typing import NamedTuple
 
 from parityalign.engines import holds_special_token
+from parityalign.stages._answer_text import normalise_answer as normalise_answer
+from parityalign.stages._answer_text import (
+    on_one_line,
+    without_bold,
+    without_box_tokens,
+    without_thoughts,
+    without_wrapping,
+)
+from parityalign.stages._non_answers import cannot_tell, declines, is_echo
+from parityalign.stages._reply_forms import LIST_MARK_AT_END, from_json, from_labels
 
+MAX_REPLY_CHARACTERS = 500_000
+"""A longer reply is not read: with thoughts and all, no model needs so many for a question."""
 MAX_QUESTION_CHARACTERS = 300
 MAX_ANSWER_CHARACTERS = 100
 MAX_RATIONALE_CHARACTERS = 600
@@ -31,11 +42,20 @@ class ParsedPair(NamedTuple):
 class NoPair(StrEnum):
     """Why a reply does not hold a usable pair."""
 
+    REPLY_TOO_LONG = "reply_too_long"
+    """It is longer than `MAX_REPLY_CHARACTERS` and was not read."""
+    UNFINISHED_THOUGHT = "unfinished_thought"
+    """The model was still thinking when it ended: its tokens were used up."""
     SPECIAL_TOKEN = "special_token"
     """It holds a special token, such as an image placeholder."""
     EMPTY = "empty"
+    """There is nothing in it, or nothing but thoughts."""
+    REFUSAL = "refusal"
+    """The model declines to ask or to answer."""
     NO_QUESTION = "no_question"
     NO_ANSWER = "no_answer"
+    UNANSWERABLE = "unanswerable"
+    """The answer says that it is not visible or cannot be told."""
     TOO_LONG = "too_long"
     """Question or answer is longer than the limits of this module."""
     ANSWER_IN_QUESTION = "answer_in_question"
@@ -43,30 +63,22 @@ class NoPair(StrEnum):
 
 
 def read_pair(reply: str, special_tokens: Collection[str] = ()) -> ParsedPair | NoPair:
-    """Parses the first question and answer of a reply.
+    """Parses the first question and answer of a reply, whatever the model thought before it.
 
-    Understands `Question: ... Answer: ...` on one line or several, in any case, in bold, in a numbered list,
-    and an object such as `{"question": ..., "answer": ...}`, also between code fences.
+    Understands `Question: ... Answer: ...` on one line or several, in any case, in bold, as headings or tags, in a
+    numbered list, `Q: ... A: ...`, and an object such as `{"question": ..., "answer": ...}`, alone or in others, also
+    between code fences.
 
     Args:
         reply: The text as the model wrote it.
         special_tokens: Texts that must not reach a model's prompt.
     """
-    if holds_special_token(reply, special_tokens):
-        return NoPair.SPECIAL_TOKEN
-    if not reply.strip():
-        return NoPair.EMPTY
-    question, answer = _from_json(reply) or _from_labels(reply)
+    said = _said(reply, special_tokens)
+    if isinstance(said, NoPair):
+        return said
+    question, answer = map(_without_surrogates, from_json(said) or from_labels(said))
     question, answer = _normalise_question(question), normalise_answer(answer)
-    if not any(map(str.isalnum, question)) or question == _ECHOED_QUESTION:
-        return NoPair.NO_QUESTION
-    if not answer or answer == _ECHOED_ANSWER:
-        return NoPair.NO_ANSWER
-    if _too_long(question, answer):
-        return NoPair.TOO_LONG
-    if _gives_itself_away(question, answer):
-        return NoPair.ANSWER_IN_QUESTION
-    return ParsedPair(question, answer)
+    return _fault(question, answer, said) or ParsedPair(question, answer)
 
 
 class RationaleReply(NamedTuple):
@@ -85,13 +97,17 @@ def read_rationale(reply: str, special_tokens: Collection[str] = ()) -> Rational
         reply: The text as the model wrote it.
         special_tokens: Texts that must not reach a model's prompt.
     """
-    reply = _BOLD.sub("", _SURROGATE.sub("", reply))
-    labels = list(_ANSWER_LABEL.finditer(reply))
-    if not labels or holds_special_token(reply, special_tokens):
+    said = _said(reply, special_tokens)
+    if isinstance(said, NoPair):
+        return None
+    said = without_bold(said)
+    labels = list(_ANSWER_LABEL.finditer(said))
+    if not labels:
         return None
     answered = labels[-1]  # a rationale may contain the word "answer"
-    rationale = _on_one_line(_RATIONALE_LABEL.sub("", reply[: answered.start()], count=1))
-    answer = normalise_answer(_first_line(reply[answered.end() :]))
+    rationale = on_one_line(_RATIONALE_LABEL.sub("", said[: answered.start()], count=1))
+    own = _QUESTION_LABEL.split(said[answered.end() :], maxsplit=1)[0]
+    answer = normalise_answer(next((line for line in own.splitlines() if line.strip()), ""))
     fits = 0 < len(rationale) <= MAX_RATIONALE_CHARACTERS and answer
     return RationaleReply(rationale, answer) if fits else None
 
@@ -101,93 +117,54 @@ def without_tags(text: str) -> str:
     return _TAG.sub(lambda found: f"{found[0]} ", text)
 
 
-def normalise_answer(text: str) -> str:
-    """A short answer on one line, without bold marks, surrounding quotes and the final full stop.
-
-    The dots of an abbreviation such as `U.S.` stay. The result may be empty.
-    """
-    while True:
-        stripped = _without_full_stop(_without_wrapping(_on_one_line(text)))
-        if stripped == text:
-            return text
-        text = stripped
-
-
-# The reply of a teacher that repeats the form instead of filling it in, without its angle brackets.
-_ECHOED_QUESTION = "your question"
-_ECHOED_ANSWER = "your answer"
-
 # Tags that some processor or trainer reads as an image, a role or an end: <image>, <|im_end|>, [IMG], ...
 _TAG = re.compile(r"<(?=[^<>\s]+>)|\[(?=/?(?:IMG|IMG_BREAK|IMG_END|INST)\])")
-_BOLD = re.compile(r"\*\*|__")
+# What a server lets through of a vocabulary that is not known here. No student may be trained to write it; questions
+# are looked through when a model is asked.
+_CONTROL_TOKEN = re.compile(r"<\|[^<>|\s]{1,40}\|>|</s>|<(?:bos|eos|pad|unk|end_of_turn|start_of_turn)>|\[/?INST\]")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # legal in JSON escapes, but in no file
-_QUESTION_LABEL = re.compile(r"\bquestion(?: ?\d{1,3})? ?[:：]", re.IGNORECASE)
 _RATIONALE_LABEL = re.compile(r"^\s*explanation ?[:：]", re.IGNORECASE)
+_QUESTION_LABEL = re.compile(r"\bquestion(?: ?\d{1,3})? ?[:：]", re.IGNORECASE)
 _ANSWER_LABEL = re.compile(r"\banswer(?: ?\d{1,3})? ?[:：]", re.IGNORECASE)
-_LIST_MARK_AT_END = re.compile(r"(?:^|\s)(?:\d{1,3}[.)]|[-*#•]+)$")
-_DOTTED_ABBREVIATION = re.compile(r"(?:^|\W)[^\W\d_](?:\.[^\W\d_])+\.$")
-_WRAPPINGS = ('""', "''", "``", "“”", "„“", "‘’", "«»", "<>")
-
-# Numbers keep their spelling: a float would lose the 0 of 1.50.
-_DECODER = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
 
 
-def _from_json(reply: str) -> tuple[str, str] | None:
-    """Question and answer of the reply's first JSON object, each empty if absent; None if there is no object."""
-    start = reply.find("{")
-    if start < 0:
-        return None
-    try:
-        found, _ = _DECODER.raw_decode(reply, start)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict):
-        return None
-    fields = {key.strip().lower(): value for key, value in found.items()}
-    if not {"question", "answer"} & fields.keys():
-        return None
-    return _text_of(fields, "question"), _text_of(fields, "answer")
+def _said(reply: str, special_tokens: Collection[str]) -> str | NoPair:
+    """What the model said when it had thought, or why that is not read."""
+    if len(reply) > MAX_REPLY_CHARACTERS:
+        return NoPair.REPLY_TOO_LONG
+    spoken = without_thoughts(reply)
+    if spoken is None:
+        return NoPair.UNFINISHED_THOUGHT
+    said = _without_surrogates(without_box_tokens(spoken))
+    if holds_special_token(said, special_tokens):
+        return NoPair.SPECIAL_TOKEN
+    return said if said.strip() else NoPair.EMPTY
 
 
-def _text_of(fields: Mapping[str, object], key: str) -> str:
-    value = fields.get(key)
-    return _SURROGATE.sub("", value) if isinstance(value, str) else ""
+def _fault(question: str, answer: str, said: str) -> NoPair | None:
+    """What keeps a question and an answer, parsed from what was said, from being a pair."""
+    asks = any(map(str.isalnum, question)) and not is_echo(question, "question")
+    if _CONTROL_TOKEN.search(answer):
+        return NoPair.SPECIAL_TOKEN
+    if declines(answer) or declines(question if asks else said):
+        return NoPair.REFUSAL
+    if not asks:
+        return NoPair.NO_QUESTION
+    if not answer or is_echo(answer, "answer"):
+        return NoPair.NO_ANSWER
+    if cannot_tell(answer):
+        return NoPair.UNANSWERABLE
+    if _too_long(question, answer):
+        return NoPair.TOO_LONG
+    return NoPair.ANSWER_IN_QUESTION if _gives_itself_away(question, answer) else None
 
 
-def _from_labels(reply: str) -> tuple[str, str]:
-    """The texts after the first `Question:` and the first `Answer:` following it; empty if absent."""
-    reply = _BOLD.sub("", _SURROGATE.sub("", reply))
-    asked = _QUESTION_LABEL.search(reply)
-    answered = _ANSWER_LABEL.search(reply, asked.end() if asked else 0)
-    question = reply[asked.end() : answered.start() if answered else None] if asked else ""
-    return question, _first_line(reply[answered.end() :]) if answered else ""
-
-
-def _first_line(text: str) -> str:
-    """The first non-empty line, up to the next question."""
-    following = _QUESTION_LABEL.search(text)
-    if following:
-        text = _LIST_MARK_AT_END.sub("", text[: following.start()].rstrip())
-    return next((line for line in text.splitlines() if line.strip()), "")
+def _without_surrogates(text: str) -> str:
+    return _SURROGATE.sub("", text)
 
 
 def _normalise_question(text: str) -> str:
-    return _without_wrapping(_LIST_MARK_AT_END.sub("", _on_one_line(text)))
-
-
-def _on_one_line(text: str) -> str:
-    return " ".join(_BOLD.sub("", text).split()).strip("* ")
-
-
-def _without_wrapping(text: str) -> str:
-    """Strips pairs of marks that enclose the whole text, such as quotes; a lone apostrophe stays."""
-    while len(text) >= 2 and text[0] + text[-1] in _WRAPPINGS:
-        text = text[1:-1].strip()
-    return text
-
-
-def _without_full_stop(text: str) -> str:
-    return text if _DOTTED_ABBREVIATION.search(text) else text.rstrip(" .")
+    return without_wrapping(LIST_MARK_AT_END.sub("", on_one_line(text)).rstrip(" (|;,–—"))
 
 
 def _too_long(question: str, answer: str) -> bool:

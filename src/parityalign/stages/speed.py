@@ -10,8 +10,8 @@ from statistics import median
 import numpy as np
 
 from parityalign.config import EvaluateSettings
-from parityalign.core import Artifact, Decoding, Progress, Ratio, Speed, Usage, write_all
-from parityalign.engines import Asked, LoadModel
+from parityalign.core import Artifact, Decoding, Progress, Ratio, Speed, Usage
+from parityalign.engines import Asked, CachedModel
 from parityalign.metrics import percentile_interval, resampled_means
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages._timing_trials import AFTER, BEFORE, Clock, InterleavedTiming, TimedStudent, Trial
@@ -32,8 +32,8 @@ REMOTE = "remote"
 def _work(run: StageRun, artifact: Artifact) -> None:
     settings = run.config.evaluate
     questions = speed_questions(run.tests, run.tasks, settings=settings, seed=run.config.seed)
-    after = run.load_levelled if was_levelled(run.artifact("student")) else None
-    time_students(artifact, questions, run.load_student, after, settings=settings, progress=run.progress)
+    after = run.levelled if was_levelled(run.artifact("student")) else None
+    time_students(artifact, questions, run.student, after, settings=settings, progress=run.progress)
 
 
 STAGE = Stage(
@@ -50,8 +50,8 @@ STAGE = Stage(
 def time_students(
     artifact: Artifact,
     questions: Sequence[Asked],
-    load_before: LoadModel,
-    load_after: LoadModel | None,
+    before: CachedModel,
+    after: CachedModel | None,
     *,
     settings: EvaluateSettings,
     progress: Progress,
@@ -62,8 +62,8 @@ def time_students(
     Args:
         artifact: Gets `trials.jsonl` and `students.jsonl`.
         questions: The same for both.
-        load_before: Loads the student before.
-        load_after: Loads the student after. None: it was not trained.
+        before: The student before; its kept answers play no part.
+        after: The student after. None: it was not trained.
         settings: How long answers may be.
         progress: Called after every trial.
         clock: The timer.
@@ -72,9 +72,9 @@ def time_students(
         return
     artifact.remembered.clear()  # measured from the start, whatever an earlier process loaded
     trials: list[Trial] = []
-    why_not = _why_not(questions, settings, load_after)
-    if load_after and not why_not:
-        loads, decoding = {BEFORE: load_before, AFTER: load_after}, Decoding(settings.max_new_tokens)
+    why_not = _why_not(questions, settings, after)
+    if after and not why_not:
+        loads, decoding = {BEFORE: before.load, AFTER: after.load}, Decoding(settings.max_new_tokens)
         timing = InterleavedTiming(loads, questions, decoding=decoding, clock=clock)
         why_not = REMOTE if not timing.are_local else None if timing.parts else NO_QUESTIONS
         if not why_not:
@@ -124,12 +124,12 @@ def times_as_fast(before: Sequence[float], after: Sequence[float], *, resamples:
     return Ratio(value=_short(value), ci=(_short(low), _short(high)))
 
 
-def _why_not(questions: Sequence[Asked], settings: EvaluateSettings, load_after: LoadModel | None) -> str | None:
+def _why_not(questions: Sequence[Asked], settings: EvaluateSettings, after: CachedModel | None) -> str | None:
     if not settings.speed_questions:
         return NOT_WANTED
     if not questions:
         return NO_QUESTIONS
-    return None if load_after else NOT_LEVELLED
+    return None if after else NOT_LEVELLED
 
 
 def _run_trials(timing: InterleavedTiming, progress: Progress) -> list[Trial]:
@@ -158,10 +158,8 @@ def _by_part(trials: Sequence[Trial]) -> list[float]:
 
 
 def _write(artifact: Artifact, trials: Sequence[Trial], students: Sequence[TimedStudent]) -> None:
-    for file in (TRIALS, STUDENTS):  # times of an interrupted process are not mixed with those of this one
-        (artifact.path / file).unlink(missing_ok=True)
-    write_all(artifact.stream(TRIALS, Trial), trials, lambda trial: f"{trial.who} {trial.part} {trial.again}")
-    write_all(artifact.stream(STUDENTS, TimedStudent), students, lambda student: student.who)
+    artifact.stream(TRIALS, Trial).write(trials)
+    artifact.stream(STUDENTS, TimedStudent).write(students)
 
 
 def _usage(student: TimedStudent, trials: Sequence[Trial]) -> Usage:

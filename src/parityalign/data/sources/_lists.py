@@ -22,7 +22,7 @@ def listed(location: str, named: Callable[[str, str], str]) -> Source:
 
     return Source(
         where=location,
-        digest=lambda: listing_digest(path for of in ((file,), paths()) for path in of),
+        digest=lambda: listing_digest((path for of in ((file,), paths()) for path in of), file.parent),
         count=lambda: sum(1 for _ in _lines(file)),
         images=lambda: map(found_file, paths()),
     )

@@ -23,7 +23,7 @@ def shards(location: str, images_of: Callable[[Path], Iterator[Found]], count_of
 
     return Source(
         where=location,
-        digest=lambda: listing_digest(paths()),
+        digest=lambda: listing_digest(paths(), Path(location).parent),
         count=lambda: sum(map(count_of, paths())),
         images=lambda: (found for path in paths() for found in images_of(path)),
         holds_files=False,

@@ -11,7 +11,7 @@ def open_source(location: str) -> Source:
     folder = Path(location)
     return Source(
         where=location,
-        digest=lambda: listing_digest(files_below(folder)),
+        digest=lambda: listing_digest(files_below(folder), folder),
         count=lambda: sum(1 for _ in files_below(folder)),
         images=lambda: (found_file(path, inside=folder) for path in files_below(folder)),
     )

@@ -45,7 +45,7 @@ def _digest(location: str) -> str:
     place = Path(name)
     if not place.exists():
         return content_id("hf", location)
-    listing = listing_digest(files_below(place) if place.is_dir() else [place])
+    listing = listing_digest(files_below(place) if place.is_dir() else [place], place.parent)
     return content_id(listing, split) if split else listing
 
 

@@ -1,28 +1,34 @@
-"""Messages of an OpenAI-compatible chat endpoint: request bodies, replies and errors.
+"""Messages of an OpenAI-compatible chat endpoint: request bodies and replies.
 
 The `openai` library would do little of this, and some of it otherwise: see "Decisions" in docs/design.md.
 """
 
-from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+import re
+from collections.abc import Collection
+from typing import Annotated, Any, TypeVar
 
-from httpx2 import Response
-from pydantic import AliasPath, Field, ValidationError
+from pydantic import AliasPath, BeforeValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from parityalign.core import Decoding, NoReply, Record, Request, Said
+from parityalign.models.backends._failures import WRONG_ADDRESS, excerpt, is_of_one, passes
+from parityalign.models.backends._received import Received, short_line
 
 R = TypeVar("R", bound=Record)
 
-REFUSABLE = ("seed", "logprobs", "max_tokens")
-"""Fields that are left out, or renamed, after a server has refused them by name."""
-
 _SEEDS = 2**31
 """Some servers store seeds as signed 32-bit integers."""
-_SHOWN = 300
-_TRY_AGAIN = frozenset({408, 425, 429})
-_WRONG_ADDRESS = "Check the address (most end in /v1) and the model's name after the #."
+_NAME = 200
+"""Characters of a model's name that are kept."""
+_BROKEN_OFF = frozenset({"error", "network_error", "insufficient_system_resource", "abort"})
+"""Ends of a reply that is none: the server lost its model."""
+_CUT_OFF = frozenset({"max_tokens", "max_output_tokens", "model_length"})
+"""What some call `length`."""
+_NO_ROOM = re.compile(r"could not finish the message because|output limit was reached", re.IGNORECASE)
+"""How OpenAI's servers refuse a request whose tokens did not suffice for the model's thoughts."""
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 
 
 def body(
@@ -52,22 +58,51 @@ def body(
     return {key: value for key, value in fields.items() if key not in without}
 
 
+def _or_none(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+_IfReadable = WrapValidator(_or_none)
+"""What else a reply says must not cost the reply: a value that cannot be is one that was not given."""
+
+
+def _joined(content: object) -> object:
+    """The text of a content that is given in parts; thoughts and pictures are no text."""
+    if not isinstance(content, list):
+        return content
+    texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+Count = Annotated[int | None, Field(ge=0, le=10**9), _IfReadable]
+Word = Annotated[str | None, _IfReadable]
+
+
 class _Message(Record):
-    content: str | None = None
+    content: Annotated[str | None, BeforeValidator(_joined)] = None
 
 
 class _Token(Record):
-    logprob: float
+    logprob: float = Field(ge=-1e6, le=1)
 
 
 class _Completion(Record):
     """The fields of a reply that are read; `null` in place of an object counts as missing."""
 
-    message: _Message = Field(validation_alias=AliasPath("choices", 0, "message"))
-    finish: str | None = Field(None, validation_alias=AliasPath("choices", 0, "finish_reason"))
-    tokens: tuple[_Token, ...] | None = Field(None, validation_alias=AliasPath("choices", 0, "logprobs", "content"))
-    prompt_tokens: int | None = Field(None, validation_alias=AliasPath("usage", "prompt_tokens"))
-    completion_tokens: int | None = Field(None, validation_alias=AliasPath("usage", "completion_tokens"))
+    message: _Message | None = Field(None, validation_alias=AliasPath("choices", 0, "message"))
+    finish: Word = Field(None, validation_alias=AliasPath("choices", 0, "finish_reason"))
+    tokens: Annotated[tuple[_Token, ...] | None, _IfReadable] = Field(
+        None, validation_alias=AliasPath("choices", 0, "logprobs", "content")
+    )
+    prompt_tokens: Count = Field(None, validation_alias=AliasPath("usage", "prompt_tokens"))
+    completion_tokens: Count = Field(None, validation_alias=AliasPath("usage", "completion_tokens"))
+    model: Word = None
+    error: object = None
+    """What some servers and gateways say with status 200."""
+    broke: object = Field(None, validation_alias=AliasPath("choices", 0, "error"))
 
 
 class _Model(Record):
@@ -78,88 +113,83 @@ class _Models(Record):
     data: tuple[_Model, ...] | None = None
 
 
-def read_reply(response: Response, *, left_out: tuple[str, ...]) -> Said:
+def read_reply(received: Received, *, left_out: tuple[str, ...], proven: bool) -> Said:
     """The reply in a response.
+
+    Args:
+        received: The response.
+        left_out: Fields that its request lacked.
+        proven: Whether the server has answered other requests; else its address may be wrong.
 
     Raises:
         NoReply: There is no reply; the error says what came instead.
     """
-    said = _read(response, _Completion)
+    if is_out_of_room(received):
+        return Said("", "length", left_out=left_out)
+    found = _read(received, _Completion, proven=proven)
+    finish = short_line(found.finish or "", 40)
+    if error := found.error or found.broke or (finish if finish in _BROKEN_OFF else ""):
+        raise _broken_off(error, proven=proven or found.message is not None)
+    if found.message is None:
+        raise _of_another_form("choices.0.message: field required", received, proven=proven)
     return Said(
-        said.message.content or "",
-        said.finish or "",
-        said.prompt_tokens,
-        said.completion_tokens,
-        sum(token.logprob for token in said.tokens) if said.tokens else None,
-        left_out,
+        found.message.content or "",
+        "length" if finish.lower() in _CUT_OFF else finish,
+        found.prompt_tokens,
+        found.completion_tokens,
+        sum(token.logprob for token in found.tokens) if found.tokens else None,
+        left_out=left_out,
+        model=short_line(found.model or "", _NAME),
     )
 
 
-def read_models(response: Response) -> list[str]:
-    """The served names from the answer of `/models`.
+def is_out_of_room(received: Received) -> bool:
+    """Whether a server refuses a request because its reply was cut off before any text."""
+    return received.status == 400 and bool(_NO_ROOM.search(received.text[:2000]))
+
+
+def read_models(received: Received) -> list[str]:
+    """The served names from the answer of `/models`, each as one short line.
 
     Raises:
         NoReply: There is no such list.
     """
-    return [model.id for model in _read(response, _Models).data or ()]
+    return [short_line(model.id, _NAME) for model in _read(received, _Models, proven=False).data or ()]
 
 
-def refuse_failure(response: Response, key_variable: str) -> None:
-    """Raises an error for a response that is not a success.
-
-    Raises:
-        NoReply: The status is not 2xx.
-    """
-    if response.is_success:
-        return
-    status, advice = response.status_code, ""
-    if status in (401, 403):
-        has = "refuses the key in" if _key_of(response) else "wants a key: set"
-        advice = f"It {has} the environment variable {key_variable} (server.key_variable names it)."
-    told = f"HTTP {status} {response.reason_phrase}: {excerpt(response)}"
-    raise NoReply(
-        told,
-        again=status in _TRY_AGAIN or status >= 500,
-        wait=retry_after(response.headers),
-        advice=_WRONG_ADDRESS if status == 404 else advice,
+def _broken_off(error: object, *, proven: bool) -> NoReply:
+    """For an error with status 200: as if it had come with the status that it names."""
+    code, words = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
+    status = int(str(code)) if re.fullmatch("[45][0-9][0-9]", str(code)) else 502 if proven else 404
+    return NoReply(
+        f"an error in place of a reply: {excerpt(str(words or error))}",
+        again=passes(status),
+        advice=WRONG_ADDRESS if status == 404 else "",
+        about_this=is_of_one(status, str(error), proven=proven),
     )
 
 
-def excerpt(response: Response) -> str:
-    """The beginning of a server's response, as one printable line, without the key, which some servers repeat."""
-    key = _key_of(response)
-    sent = response.text.replace(key, "[key]") if key else response.text
-    text = " ".join(sent[: 4 * _SHOWN].split())
-    return repr(text[:_SHOWN] + ("..." if len(text) > _SHOWN else ""))
+def _of_another_form(what: str, received: Received, *, proven: bool) -> NoReply:
+    told = f"JSON of another form ({what}): {excerpt(received.text)}"
+    return NoReply(told, again=proven, advice="" if proven else WRONG_ADDRESS)
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the next request, from Retry-After: a number, or the date when they end."""
-    said = headers.get("retry-after", "").strip()
+def _read(received: Received, form: type[R], *, proven: bool) -> R:
     try:
-        return max(0.0, float(said))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(said)
-    except ValueError:
-        return None
-    aware = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
-
-
-def _key_of(response: Response) -> str:
-    return str(response.request.headers.get("authorization", "")).partition(" ")[2]
-
-
-def _read(response: Response, form: type[R]) -> R:
-    try:
-        return form.model_validate_json(response.content)
+        return form.model_validate_json(_with_whole_characters(received.text))
     except ValidationError as problem:
         found = problem.errors()[0]
-    if response.text.lstrip()[:1] == "<":
-        raise NoReply(f"a web page, not JSON: {excerpt(response)}. Is the address right? Most end in /v1", again=False)
+    if received.text.lstrip()[:1] == "<":
+        told = f"a web page, not JSON: {excerpt(received.text)}. Is the address right? Most end in /v1"
+        raise NoReply(told, again=proven)
     if found["type"] == "json_invalid":
-        raise NoReply(f"broken JSON: {excerpt(response)}", again=True)
+        raise NoReply(f"broken JSON: {excerpt(received.text)}", again=True)
     place = ".".join(map(str, found["loc"]))
-    raise NoReply(f"JSON of another form ({place}: {found['msg'].lower()}): {excerpt(response)}", again=True)
+    raise _of_another_form(f"{place}: {found['msg'].lower()}", received, proven=proven)
+
+
+def _with_whole_characters(json: str) -> str:
+    """JSON with `?` for half a surrogate pair, which a gateway leaves where it cuts an emoji."""
+    if "\\ud" not in json and "\\uD" not in json:
+        return json
+    return _ESCAPE.sub(lambda found: "?" if found["half"] else found[0], json)

@@ -6,25 +6,30 @@ ledger and budget are those of every remote model (`engines`).
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 
 from parityalign.config import Backend, LoadingSettings, ServerSettings
-from parityalign.core import Decoding, NoReply, Request, Said, UserError, WorkFailed
+from parityalign.core import Decoding, NoReply, Request, Said, UserError, WorkFailed, missing_package
 from parityalign.data import Unfit
+from parityalign.models.backends._failures import refuse_failure, refused_fields
 from parityalign.models.backends._images import data_url
-from parityalign.models.backends._wire import REFUSABLE, body, excerpt, read_models, read_reply, refuse_failure
+from parityalign.models.backends._received import Received, receive, short_line, without_key
+from parityalign.models.backends._wire import body, is_out_of_room, read_models, read_reply
 
 PLACEHOLDERS = frozenset(
     "<image> <img> </img> <|image|> <|image_pad|> <|vision_start|> <|vision_end|> <|im_start|> <|im_end|> "
     "<IMG_CONTEXT> <image_soft_token> <start_of_image> <end_of_image> [IMG] [IMG_END] <|endoftext|> </s>".split()
 )
 """Special tokens of the usual families, since a server does not report those of its model."""
-_MENDABLE = (400, 422)
-"""Statuses with which servers refuse an unknown field."""
+_SHOWN = 300
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 
 
 def connect(location: str, _loading: LoadingSettings, server: ServerSettings) -> "OpenAIModel":
@@ -46,8 +51,8 @@ class OpenAIModel:
 
     Attributes:
         served_name: Its name on the server.
-        refused: Optional fields of a request that the server refuses; detected again in each process, as the server
-            may have been updated.
+        refused: Fields of a request that the server refuses; detected again in each process, as the server may have
+            been updated.
     """
 
     special_tokens = PLACEHOLDERS
@@ -59,6 +64,7 @@ class OpenAIModel:
         self._url = url
         self._server = server
         self._unwanted = frozenset() if server.logprobs else frozenset({"logprobs"})
+        self._proven = False  # by a first answer: then the address and the key are right
         self._recent: dict[str, str] = {}
 
     @property
@@ -71,34 +77,35 @@ class OpenAIModel:
         """Connections to the server, closed at the end of the `with`.
 
         Raises:
-            UserError: The key in the environment is not a valid key.
+            UserError: The key in the environment is not a valid key, or a proxy or certificates there cannot be used.
         """
-        key, many = _key(self._server), self._server.max_concurrency
-        async with httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            limits=httpx2.Limits(max_connections=many, max_keepalive_connections=many),
-            verify=self._url.startswith("https:"),  # else loading the system's certificates wastes time
-            timeout=None,  # `engines` is stricter: it also stops a server that sends a byte now and then
-        ) as self._client:
+        async with _client(self._url, _key(self._server), self._server.max_concurrency) as self._client:
             yield
 
     async def ask(self, request: Request, decoding: Decoding) -> Said:
         """Sends one request.
 
         Raises:
-            NoReply: There was no reply. An optional field that the server refused by name is left out next time.
+            NoReply: There was no reply. A field that the server refused by name is left out next time.
+            UserError: The address cannot be used.
             WorkFailed: The image cannot be read.
         """
         picture = await self._picture(request.image) if request.image else None
         full = body(self.served_name, picture, request, decoding, without=self._unwanted)
         sent = body(self.served_name, picture, request, decoding, without=self._unwanted | self.refused)
-        response = await self._sent("POST", "chat/completions", sent)
-        told = excerpt(response) if response.status_code in _MENDABLE else ""
-        if named := {field for field in REFUSABLE if field in sent and field in told}:
+        received = await self._sent("POST", "chat/completions", sent)
+        if not is_out_of_room(received):
+            self._amend(received, sent)
+            refuse_failure(received, self._server.key_variable, proven=self._proven)
+        left_out = tuple(sorted(self.refused & full.keys()))
+        said = read_reply(received, left_out=left_out, proven=self._proven)
+        self._proven = True
+        return replace(said, text=without_key(said.text, _key(self._server)))  # its parts may make it up
+
+    def _amend(self, received: Received, sent: Collection[str]) -> None:
+        if named := refused_fields(received, sent, self.served_name):
             self.refused |= named
             raise NoReply("a refusal of a field", again=True, amended=True)
-        refuse_failure(response, self._server.key_variable)
-        return read_reply(response, left_out=tuple(sorted(self.refused & full.keys())))
 
     async def only_name(self) -> str:
         """The name of the server's only model.
@@ -108,26 +115,29 @@ class OpenAIModel:
         """
         try:
             async with asyncio.timeout(self._server.timeout), self.connection():
-                response = await self._sent("GET", "models")
-            refuse_failure(response, self._server.key_variable)
-            names = read_models(response)
+                received = await self._sent("GET", "models")
+            refuse_failure(received, self._server.key_variable, proven=False)
+            names = read_models(received)
         except TimeoutError:
             raise WorkFailed(f"{self._url}: no list of models within {self._server.timeout:g} s") from None
         except NoReply as problem:
             raise WorkFailed(f"{self._url}: its list of models brought {problem}\n{problem.advice}") from None
-        if len(names) != 1:
+        if len(names) != 1 or not names[0]:
             known = f"It has {len(names)}: {', '.join(names[:10])}" if names else "It lists none"
             raise UserError(f"{self._url} does not have exactly one model. {known}. Write {self._url}#NAME.")
         return names[0]
 
-    async def _sent(self, method: str, path: str, content: object = None) -> httpx2.Response:
+    async def _sent(self, method: str, path: str, content: object = None) -> Received:
+        key = _key(self._server)
         try:
-            return await self._client.request(method, f"{self._url}/{path}", json=content)
+            async with self._client.stream(method, f"{self._url}/{path}", json=content) as response:
+                return await receive(response, key)
         except (httpx2.TransportError, httpx2.DecodingError) as problem:
-            told = str(problem) or "the connection broke"
-            key = _key(self._server)  # libraries may repeat it in their messages
-            told = told.replace(key, "[key]") if key else told
+            # Libraries repeat in their messages what they could not read.
+            told = short_line(without_key(str(problem), key), _SHOWN) or "the connection broke"
             raise NoReply(f"{type(problem).__name__}: {told}", again=True) from None
+        except (httpx2.InvalidURL, UnicodeError):  # a host of signs that no host has
+            raise UserError(f"{self._url} is no address of a server: write it like http://HOST:PORT/v1#NAME.") from None
 
     async def _picture(self, path: str) -> str:
         """The image as it is sent; the last few are cached, as the draws on an image follow one another."""
@@ -146,6 +156,43 @@ def _data_url(path: str) -> str:
         return data_url(Path(path))
     except Unfit as problem:
         raise WorkFailed(f"cannot read the image {path}: {problem}") from problem
+
+
+def _client(url: str, key: str, most: int) -> httpx2.AsyncClient:
+    """A client for a server; one on this machine is not asked through a proxy, which could not reach it."""
+    secure = url.startswith("https:")
+    try:
+        return httpx2.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
+            verify=httpx2.create_ssl_context() if secure else False,  # loading the system's certificates takes time
+            trust_env=not _is_here(url),
+            timeout=None,  # `engines` is stricter: it also stops a server that sends a byte now and then
+        )
+    except ImportError:
+        raise missing_package(f"the proxy in {_set_ones(_PROXIES)}", "socksio", "'httpx2[socks]'") from None
+    except (ValueError, httpx2.InvalidURL):
+        raise UserError(
+            f"the proxy in the environment variable {_set_ones(_PROXIES)} cannot be used to reach {url}: write "
+            "http://HOST:PORT or socks5://HOST:PORT, or unset it."
+        ) from None
+    except OSError as problem:
+        of = _set_ones(("SSL_CERT_FILE", "SSL_CERT_DIR"))
+        raise UserError(
+            f"the certificates that the environment variable {of} names cannot be read: {problem}"
+        ) from None
+
+
+def _is_here(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback or ip_address(host).is_unspecified
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _set_ones(names: Collection[str]) -> str:
+    return " or ".join(name for name in names if os.environ.get(name) or os.environ.get(name.lower())) or "*_PROXY"
 
 
 def _key(server: ServerSettings) -> str:

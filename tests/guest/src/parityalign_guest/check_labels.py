@@ -4,21 +4,19 @@ from collections.abc import Mapping, Sequence
 
 from parityalign.config import RunConfig
 from parityalign.core import Answer, Artifact
-from parityalign.engines import answer_all
 from parityalign.stages import PlannedAmounts, PlannedRequests, Stage, StageRun, as_asked
 
 
 def work(run: StageRun, artifact: Artifact) -> None:
-    """Makes the artifact, and finishes it with its counts; killed before, it goes on where it was."""
+    """Makes the artifact, and finishes it with its counts; what was asked before is not asked again."""
     settings = run.config.identify
-    answers = answer_all(
-        artifact.stream("answers.jsonl", Answer),
+    answers = run.teacher.answer(
         [as_asked(pair, run.tasks[pair.task]) for pair in run.pairs],
-        run.load_teacher,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
         on_progress=lambda done, total: run.progress("check_labels", done, total),
     )
+    artifact.stream("answers.jsonl", Answer).write(answers.values())
     repeated = sum(
         run.tasks[pair.task].metric.on_pair(answers[pair.pair_id].text, pair.answer).value >= settings.threshold
         for pair in run.pairs
