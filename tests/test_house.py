@@ -77,7 +77,7 @@ def broken(path: Path) -> Iterator[str]:
     here = path.relative_to(PACKAGE).parts[0]
     for line, name in imports(path):
         where, (first, *rest) = f"{path.relative_to(PACKAGE)}:{line}", name.split(".")
-        if first == "parityalign" and rest[0] in PACKAGES and rest[0] != here:
+        if first == "parityalign" and rest and rest[0] in PACKAGES and rest[0] != here:
             if here in PACKAGES and PACKAGES.index(rest[0]) > PACKAGES.index(here):
                 yield f"{where}: {here} stands above {rest[0]}"
             if (here, rest[0]) in (("stages", "models"), ("stages", "training")):
