@@ -80,6 +80,7 @@ from .printable import printable as printable
 from .prompts import KIND_FIELD as KIND_FIELD
 from .prompts import fault_of_annotate_prompt as fault_of_annotate_prompt
 from .prompts import fault_of_answer_prompt as fault_of_answer_prompt
+from .proxies import proxies_in_words as proxies_in_words
 from .proxies import unusable_proxy as unusable_proxy
 from .records import Answer as Answer
 from .records import ImageRef as ImageRef

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from parityalign.config import SAVED, divided
-from parityalign.core import UserError, did_you_mean, missing_package, out_of_reach
+from parityalign.core import UserError, did_you_mean, missing_package, out_of_reach, proxies_in_words
 
 if TYPE_CHECKING:
     import datasets
@@ -55,7 +55,8 @@ def _readable(name: str) -> Iterator[None]:
     # No network, no such set, broken files.
     unreadable: tuple[type[Exception], ...] = (*out_of_reach(), OSError, ValueError, RuntimeError)
     try:
-        yield
+        with proxies_in_words(f"cannot read the data set {name}"):
+            yield
     except unreadable as problem:
         raise UserError(
             f"cannot read the data set {name}: {(str(problem) or repr(problem)).splitlines()[0]}.\n"
