@@ -111,6 +111,7 @@ from .remote import Connected as Connected
 from .remote import NoReply as NoReply
 from .remote import Remote as Remote
 from .remote import Said as Said
+from .results import Agreement as Agreement
 from .results import Comparison as Comparison
 from .results import Control as Control
 from .results import Controls as Controls
@@ -119,11 +120,14 @@ from .results import Estimate as Estimate
 from .results import Forgotten as Forgotten
 from .results import Gain as Gain
 from .results import GapPrecision as GapPrecision
+from .results import HeldOut as HeldOut
+from .results import HeldOutPair as HeldOutPair
 from .results import PaperMetric as PaperMetric
 from .results import Ratio as Ratio
 from .results import Regressions as Regressions
 from .results import RegressionsByTask as RegressionsByTask
 from .results import Scores as Scores
+from .results import Share as Share
 from .results import Speed as Speed
 from .results import TaskScores as TaskScores
 from .results import Usage as Usage
