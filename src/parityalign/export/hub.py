@@ -24,7 +24,7 @@ from parityalign.core import (
 )
 from parityalign.export.model_card import Made, card, licence_of
 from parityalign.export.run_export import model_name, source_name
-from parityalign.report import SCORE_HEADINGS, headline, read_record, score_table
+from parityalign.report import SCORE_HEADINGS, headline, held_out_line, read_record, score_table
 from parityalign.stages import LEVELLED
 from parityalign.tasks import task_of
 
@@ -160,6 +160,7 @@ def _made(config: RunConfig, manifest: Mapping[str, Any]) -> Made:
         result={name: value for name, value in manifest["result"].items() if value is not None},
         scores=[SCORE_HEADINGS, *score_table(scores)] if scores and scored else [],
         headline=headline(scores) if scores and scored else "",
+        held_out=held_out_line(scores.held_out) if scores else "",
         version=manifest["parityalign"],
     )
 
