@@ -25,7 +25,7 @@ CASES = [{"prediction": "Stop", "answers": ["stop"] * 10}, {"prediction": "go", 
 
 
 def said_of(stage: str, output: str) -> str:
-    return next(line for line in output.splitlines() if line.startswith(f"{stage}: ") and " of " not in line[:30])
+    return next(each for each in output.splitlines() if each.startswith((f"{stage}: done", f"{stage}: up to date")))
 
 
 def results(run: Path) -> dict[str, bytes]:

@@ -70,7 +70,7 @@ def without_old_settings(path: Path) -> None:
 
 
 def said_of(stage: str, output: str) -> str:
-    return next(line for line in output.splitlines() if line.startswith(f"{stage}: ") and " of " not in line[:30])
+    return next(each for each in output.splitlines() if each.startswith((f"{stage}: done", f"{stage}: up to date")))
 
 
 @pytest.mark.parametrize("by", ["run.yaml", "runs/a/run.yaml"])
