@@ -153,14 +153,14 @@ def test_a_file_name_that_is_no_text_is_set_aside(tmp_path):
 def test_a_file_that_cannot_be_read_is_set_aside(tmp_path, monkeypatch):
     draw(tmp_path / "pool/good.png")
     draw(tmp_path / "pool/locked.png", "blue")
-    read = type(tmp_path).read_bytes
+    read = images.read_given
 
-    def refuse(path):
+    def refuse(path, limit):
         if path.name == "locked.png":
             raise PermissionError(13, "Permission denied")
-        return read(path)
+        return read(path, limit)
 
-    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    monkeypatch.setattr(images, "read_given", refuse)
     _, outcomes = take_in(tmp_path / "run", {"toy": tmp_path / "pool"})
     assert outcomes == {"good.png": "", "locked.png": "unreadable"}
 

@@ -26,9 +26,18 @@ def pixel(content: bytes, place=(0, 0)) -> tuple[int, ...]:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 65535), min_size=4, max_size=4), st.sampled_from(["PNG", "TIFF"]))
 def test_sixteen_bits_are_scaled_and_not_clipped(values, kind):
-    grey = np.array(values, dtype=np.uint16).reshape(2, 2)
+    grey = np.array([65535, *values[1:]], dtype=np.uint16).reshape(2, 2)
     seen = np.asarray(open_picture(saved(Image.fromarray(grey), kind)).image)[..., 0]
     assert np.abs(seen - grey / 257).max() <= 0.5
+
+
+@settings(deadline=None)
+@given(st.sampled_from([8, 10, 12, 14, 16]), st.data(), st.sampled_from(["PNG", "TIFF"]))
+def test_the_depth_of_a_camera_in_a_file_of_sixteen_bits_is_the_full_range(bits, data, kind):
+    most = data.draw(st.integers(4 ** (bits // 2 - 1) if bits > 8 else 0, 2**bits - 1))
+    grey = np.array([most, *data.draw(st.lists(st.integers(0, most), min_size=3, max_size=3))], dtype=np.uint16)
+    seen = np.asarray(open_picture(saved(Image.fromarray(grey.reshape(2, 2)), kind)).image)[..., 0]
+    assert np.abs(seen.ravel() - grey / (2**bits - 1) * 255).max() <= 0.51
 
 
 @pytest.mark.parametrize(
@@ -52,17 +61,17 @@ def test_cmyk_becomes_rgb():
     assert red > 240 and green < 15 and blue < 15
 
 
-def test_of_several_frames_the_first_is_seen_and_their_number_is_told():
+def test_of_several_frames_the_first_is_seen_and_that_there_are_more_is_told():
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
     for kind in ("GIF", "TIFF", "PNG"):
         picture = open_picture(saved(frames[0], kind, save_all=True, append_images=frames[1:]))
-        assert (picture.frames, picture.image.getpixel((0, 0))) == (3, (255, 0, 0))
+        assert (picture.several, picture.image.getpixel((0, 0))) == (True, (255, 0, 0))
 
 
 def test_the_second_picture_that_phones_put_behind_a_jpeg_makes_no_film_of_it():
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     picture = open_picture(saved(frames[0], "MPO", save_all=True, append_images=frames[1:]))
-    assert (picture.format, picture.frames) == ("JPEG", 1)
+    assert (picture.format, picture.several) == ("JPEG", False)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

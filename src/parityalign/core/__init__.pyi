@@ -20,6 +20,11 @@ from .files import listing_digest as listing_digest
 from .files import printable_path as printable_path
 from .files import write_whole as write_whole
 from .files import writing as writing
+from .given_files import bounded_lines as bounded_lines
+from .given_files import given_lines as given_lines
+from .given_files import leads_out as leads_out
+from .given_files import open_given as open_given
+from .given_files import read_given as read_given
 from .hub import out_of_reach as out_of_reach
 from .interfaces import Benchmark as Benchmark
 from .interfaces import Decoding as Decoding
@@ -47,6 +52,8 @@ from .json_rows import Row as Row
 from .json_rows import as_rows as as_rows
 from .json_rows import first_few as first_few
 from .json_rows import has_keys as has_keys
+from .json_rows import is_too_deep as is_too_deep
+from .json_rows import parse_json as parse_json
 from .json_rows import quoted_names as quoted_names
 from .json_rows import read_json as read_json
 from .json_rows import read_lines as read_lines

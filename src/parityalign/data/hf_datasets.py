@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from parityalign.config import SAVED, divided
-from parityalign.core import UserError, did_you_mean, missing_package, out_of_reach
+from parityalign.core import UserError, did_you_mean, files_below, missing_package, out_of_reach
 
 if TYPE_CHECKING:
     import datasets
+
+_OPENED = frozenset(".arrow .csv .gz .json .jsonl .md .parquet .tar .tsv .txt .webdataset .xml .yaml .zip .zst".split())
+"""Suffixes of files that the library opens itself; pictures are left to us."""
 
 
 class SplitRows(NamedTuple):
@@ -36,6 +39,7 @@ def open_table(name: str, *, prefer: Sequence[str] = ()) -> SplitRows:
     if find_spec("datasets") is None:
         raise missing_package(f"reading {name}", "datasets", "'parityalign[datasets]'")
     place, split = divided(name)
+    _refuse_pipes(Path(place))
     with _readable(name):
         table = _opened(place, split, prefer)
         for column, kind in (table.features or {}).items():
@@ -48,6 +52,13 @@ def open_table(name: str, *, prefer: Sequence[str] = ()) -> SplitRows:
 def _rows(name: str, table: "datasets.IterableDataset") -> Iterator[Mapping[str, object]]:
     with _readable(name):
         yield from table
+
+
+def _refuse_pipes(place: Path) -> None:
+    """Refuses a folder with a pipe or device among the files that the library would open, and wait for."""
+    for path in files_below(place) if place.is_dir() else [place]:
+        if path.suffix.lower() in _OPENED and path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"cannot read the data set {place}: {path} is a pipe or a device, not a file")
 
 
 @contextmanager

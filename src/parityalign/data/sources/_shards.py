@@ -2,10 +2,11 @@
 
 import glob
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from parityalign.core import Found, Source, listing_digest
-from parityalign.data.images import MAX_BYTES, Unfit
+from parityalign.data.cells import read_cell
 
 
 def shards(location: str, images_of: Callable[[Path], Iterator[Found]], count_of: Callable[[Path], int]) -> Source:
@@ -33,11 +34,4 @@ def shards(location: str, images_of: Callable[[Path], Iterator[Found]], count_of
 def found_bytes(name: str, content: object) -> Found:
     """An image that is given by its bytes only."""
 
-    def read() -> bytes:
-        if not isinstance(content, bytes):
-            raise Unfit("no_bytes", "the row holds no bytes of an image")
-        if len(content) > MAX_BYTES:
-            raise Unfit("too_large", f"{len(content)} bytes")
-        return content
-
-    return Found(name=name, read=read)
+    return Found(name=name, read=partial(read_cell, content, None))
