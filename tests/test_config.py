@@ -1,6 +1,7 @@
 """A configuration is refused as a whole, with every problem, where it stands and what to write instead."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -336,3 +337,13 @@ def test_what_a_served_teacher_can_never_show_is_refused_before_it_is_asked_anyt
 @pytest.mark.parametrize("objective", ["discrepancy", {"answer": 1, "reasoning": 1, "consistency": 1, "coherence": 1}])
 def test_what_a_served_teacher_can_say_is_taken(folder, objective):
     assert load(folder, good(teacher="http://localhost:1/v1#large", level={"objective": objective})).wants_rationales
+
+
+def test_a_project_in_a_folder_whose_name_is_not_utf8_is_refused_in_words(folder):
+    odd = folder / os.fsdecode(b"caf\xe9")
+    for name in ("pool", "bench"):
+        (odd / name).mkdir(parents=True)
+    said = refusal(odd, good())
+    for key in ("run", "student", "tasks.textvqa.test", "tasks.textvqa.images"):
+        assert rf"'{key}' is " in said
+    assert r"caf\xe9/bench, whose name is not UTF-8. Rename the folder" in said

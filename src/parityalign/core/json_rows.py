@@ -217,7 +217,7 @@ def parse_json(text: bytes | str, where: str, *, spelling: bool = True) -> objec
 def is_too_deep(value: object) -> bool:
     """Whether lists and objects lie deeper in one another than can be written and shown without care."""
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [item for outer in level for item in _items(outer) if isinstance(item, list | dict)]
         if not level:
             return False

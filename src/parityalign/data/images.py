@@ -18,7 +18,7 @@ from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from parityalign.core import read_given
 
@@ -38,7 +38,7 @@ OTHER_FORMAT = "other_format"
 """Note on an image whose file name has another format's suffix."""
 
 _LARGE = 2**23
-"""From this number of pixels on, one picture is decoded at a time: the largest take three quarters of a gigabyte."""
+"""From this number of pixels on, one picture is decoded at a time: the largest take up to 0.9 GB."""
 _BAND = 2**20
 """Pixels that are converted at a time, where a conversion makes copies."""
 _DEPTHS = tuple(float(2**bits - 1) for bits in (8, 10, 12, 14, 16))
@@ -73,7 +73,6 @@ _BEGINNINGS = {
     b"8BPS": "Photoshop",
     b"%PDF": "PDF",
     b"\x1aE\xdf\xa3": _VIDEO,
-    b"version https://git-lfs": "a pointer of Git LFS",
 }
 
 
@@ -188,6 +187,8 @@ def _identified(content: bytes) -> Image.Image:
         file = Image.open(_Bounded(content), formats=FORMATS)
         pixels = file.width * file.height
     except UnidentifiedImageError as problem:
+        if content.startswith(b"version https://git-lfs"):
+            raise Unfit("not_an_image", "it is a pointer of Git LFS; run: git lfs pull") from problem
         other = _other_format(content)
         if other:
             raise Unfit("unsupported_format", f"it is {other}; convert it to JPEG or PNG") from problem
@@ -252,7 +253,8 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         image = _in_8_bits(image)
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        turned = image.mode == "RGB" and not isinstance(image, ImageFile.ImageFile)  # no file is kept with it
+        return image if turned else image.convert("RGB")
     return _joined((_on_white(band) for band in bands(image)), "RGB", image.size)
 
 

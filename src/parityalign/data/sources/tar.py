@@ -46,12 +46,18 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
                 # The archive would keep a list of all members; typeshed does not declare it.
                 archive.members.clear()  # type: ignore[attr-defined]
                 headers.found(member, archive)
-                if member.isreg() and PurePosixPath(member.name).suffix.lower() not in _BESIDE:
+                if member.isreg() and not _is_beside(member.name):
                     yield member
     except (*_TAR_ERRORS, struct.error) as problem:
         raise UserError(
             f"cannot read the archive {path}: {problem}.\nA shard is a plain tar; unpack others"
         ) from problem
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a member is another part of a sample, or what WebDataset notes of it: `000017.__url__`."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix in _BESIDE or suffix.startswith(".__")
 
 
 class _Headers(io.RawIOBase):
