@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from makers import draw
+from parityalign.config.data_specs import is_table
 from parityalign.core import given_files
 from parityalign.core.errors import UserError
-from parityalign.core.files import files_below, folder_files
+from parityalign.core.files import files_below, files_named, folder_files
 from parityalign.core.given_files import given_lines, leads_out, open_given, read_given
 from parityalign.data.given_pairs import json_rows
 from parityalign.data.images import Unfit, read_bytes
@@ -115,6 +116,9 @@ def deep(tmp_path):
 def test_a_folder_may_be_a_thousand_deep(deep):
     (found,) = files_below(deep)
     assert found.name == "x.png" and len(found.relative_to(deep).parts) == 1200
+    assert not is_table(deep)
+    with pytest.raises(UserError, match=r"\*\*/\*.tar matches are nested too deeply"):
+        files_named(f"{deep}/**/*.tar")
     assert folder_files(deep) == [found.relative_to(deep).as_posix()]
 
 

@@ -17,6 +17,7 @@ from parityalign.config.data_specs import folder_of, full_source, problem_of, re
 from parityalign.config.schema import IntakeSettings
 from parityalign.core import given_files, registry
 from parityalign.core.errors import UserError
+from parityalign.data import cells
 from parityalign.data.images import Unfit
 from parityalign.data.open import open_source
 from parityalign.data.sources import jsonl, parquet, tar, txt
@@ -375,6 +376,33 @@ def test_a_row_reaches_only_what_belongs_to_its_data_set(tmp_path, path, reason)
     assert made.manifest["counts"] == {"accepted": 1, reason: 1}
 
 
+@pytest.mark.parametrize("place", ["../private.parquet", "{}/private.parquet", "file://{}/private.parquet"])
+def test_a_data_set_whose_readme_names_a_table_elsewhere_is_refused(tmp_path, place):
+    folder = named(tmp_path)
+    (folder / "train.parquet").rename(tmp_path / "private.parquet")
+    configs = f"configs:\n- config_name: default\n  data_files: {place.format(tmp_path)}\n"
+    (folder / "README.md").write_text(f"---\n{configs}---\n")
+    with pytest.raises(UserError, match=r"names .*private.parquet, which is outside its folder"):
+        deque(open_source(f"hf:{folder}").images())
+
+
+def test_a_table_of_a_data_set_may_be_a_link(tmp_path):
+    folder = named(tmp_path)
+    (folder / "train.parquet").rename(tmp_path / "elsewhere.parquet")
+    (folder / "train.parquet").symlink_to(tmp_path / "elsewhere.parquet")
+    (tmp_path / "link").symlink_to(folder)
+    assert len(list(open_source(f"hf:{tmp_path / 'link'}").images())) == 1
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
+    folder = named(tmp_path, "https://localhost/a.png")
+    monkeypatch.setattr(cells, "_SECONDS", 0.05)
+    monkeypatch.setattr(cells, "_fetch", lambda url, read: None)
+    (_, found) = open_source(f"hf:{folder}").images()
+    with pytest.raises(Unfit, match="no answer within"):
+        found.read()
+
+
 def test_a_pipe_among_the_tables_of_a_data_set_is_refused(tmp_path):
     folder = named(tmp_path)
     os.mkfifo(folder / "more.parquet")
@@ -397,6 +425,17 @@ def test_a_column_of_plain_bytes_in_a_data_set_comes_in(tmp_path, photos):
     (tmp_path / "set").mkdir()
     Path(as_bare_parquet(photos)).replace(tmp_path / "set/train.parquet")
     assert take_in(tmp_path / "run", f"hf:{tmp_path / 'set'}").manifest["counts"] == {"accepted": 5, "not_an_image": 1}
+
+
+def test_a_first_row_without_a_picture_hides_no_column(tmp_path, photos):
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    picture = contents(photos)[0]
+    Path(as_parquet(photos, [None, {"bytes": picture, "path": None}])).replace(tmp_path / "set/train.parquet")
+    assert take_in(tmp_path / "run", f"hf:{tmp_path / 'set'}").manifest["counts"] == {"accepted": 1, "no_bytes": 1}
+    Path(as_parquet(photos, [None] * 200)).replace(tmp_path / "set/train.parquet")
+    with pytest.raises(UserError, match="no column of images; its columns are 'label', 'image'"):
+        take_in(tmp_path / "none", f"hf:{tmp_path / 'set'}")
 
 
 def test_a_line_of_a_list_that_never_ends_is_refused(tmp_path, monkeypatch):

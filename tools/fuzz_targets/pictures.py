@@ -2,9 +2,9 @@
 
 import io
 
-from fuzz_targets._bytes import broken_bytes
 from PIL import Image
 
+from fuzz_targets._bytes import broken_bytes
 from parityalign.data import Unfit, open_picture
 from parityalign.data.images import FORMATS
 
@@ -23,7 +23,19 @@ _GOOD += [_saved(kind, "RGB", **_TWO) for kind in ("GIF", "PNG", "TIFF", "WEBP")
 _GOOD += [_saved("PNG", mode) for mode in ("P", "LA", "RGBA", "I;16", "1")]
 _GOOD += [_saved("TIFF", mode, compression=kind) for mode in ("F", "I;16", "L") for kind in ("raw", "tiff_deflate")]
 _GOOD += [_saved("JPEG", mode, progressive=True, exif=_EXIF) for mode in ("RGB", "CMYK", "L")]
-_PIECES = [b"\xff\xda", b"\xff\xd9", b"IDAT", b"IEND", b"acTL", b"tRNS", b"iCCP", b"eXIf", b"VP8X", b"ANMF", b"\x21\xf9"]
+_PIECES = [
+    b"\xff\xda",
+    b"\xff\xd9",
+    b"IDAT",
+    b"IEND",
+    b"acTL",
+    b"tRNS",
+    b"iCCP",
+    b"eXIf",
+    b"VP8X",
+    b"ANMF",
+    b"\x21\xf9",
+]
 
 INPUTS = broken_bytes(_GOOD, _PIECES)
 

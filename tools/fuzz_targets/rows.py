@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
-from fuzz_targets._drawn import broken, of_pieces
 from hypothesis import strategies as st
 
+from fuzz_targets._drawn import broken, of_pieces
 from parityalign.core import Question, UserError, read_lines, read_rows
 from parityalign.data import Unfit, json_rows, open_questions, open_source, read_given_pairs
 from parityalign.metrics import score_file
@@ -28,7 +28,18 @@ _GOOD = [
 ]
 _PIECES = ['"', "{", "}", "[", "]", ":", ",", "\n", "\r\n", "\\", "null", "true", "NaN", "-Infinity", "1e999", "-0.0"]
 _PIECES += ["9" * 5000, "\\ud800", "\ufeff", "\0", "\x85", "\u2028", "[" * 2000, '{"a":' * 2000, "['a' 'b']", '"[]"']
-_PIECES += ['"image"', '"question"', '"answers"', '"answer"', '"pair_id"', '"data"', "../a", "/", "/dev/zero", "x" * 5000]
+_PIECES += [
+    '"image"',
+    '"question"',
+    '"answers"',
+    '"answer"',
+    '"pair_id"',
+    '"data"',
+    "../a",
+    "/",
+    "/dev/zero",
+    "x" * 5000,
+]
 
 INPUTS = (broken(_GOOD, _PIECES) | of_pieces(_PIECES)).map(
     lambda text: text.encode("utf-8", "surrogatepass")

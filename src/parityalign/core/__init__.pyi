@@ -14,6 +14,7 @@ from .errors import missing_package as missing_package
 from .files import HALF_WRITTEN as HALF_WRITTEN
 from .files import file_digest as file_digest
 from .files import files_below as files_below
+from .files import files_named as files_named
 from .files import folder_digest as folder_digest
 from .files import folder_files as folder_files
 from .files import listing_digest as listing_digest

@@ -1,5 +1,6 @@
 """File helpers: digests, atomic writes, whole lines."""
 
+import glob
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -80,6 +81,22 @@ def _listed(folder: bytes) -> tuple[list[bytes], list[bytes]]:
         for entry in entries:
             (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.path)
     return files, folders
+
+
+def files_named(pattern: str) -> list[Path]:
+    """The file of this path, or all that a pattern such as `shards/*.tar` or `shards/**/*.tar` matches, sorted.
+
+    Raises:
+        UserError: The pattern leads through folders too deep to be followed.
+    """
+    if os.path.exists(pattern):
+        return [Path(pattern)]
+    try:
+        return sorted(map(Path, glob.iglob(pattern, recursive=True)))
+    except RecursionError as problem:
+        raise UserError(
+            f"the folders that {pattern} matches are nested too deeply; name the one with the files"
+        ) from problem
 
 
 def listing_digest(paths: Iterable[Path]) -> str:

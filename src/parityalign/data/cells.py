@@ -11,7 +11,10 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
+from threading import Thread
 
 from parityalign.config import divided
 from parityalign.core import leads_out, open_given, out_of_reach
@@ -22,6 +25,8 @@ _OPENER_ERRORS = (
     *(OSError, ValueError, RuntimeError, ImportError, LookupError, EOFError, TypeError, struct.error),
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
 )
+_SECONDS = 120
+"""Waiting for one picture of the web for longer is given up; the client would try again for hours."""
 _WEB = ("hf", "https", "http")
 _ARCHIVES = ("zip", "tar")
 
@@ -95,15 +100,24 @@ def read_cell(cell: object, folder: Path | None) -> bytes:
 
 
 def _read_remote(url: str, folder: Path | None) -> bytes:
+    _refuse_elsewhere(url, folder)
+    # A thread of its own, which can be left alone: those of a pool are waited for in the end.
+    read: Future[bytes] = Future()
+    Thread(target=_fetch, args=(url, read), daemon=True).start()
+    try:
+        return bytes_in(read.result(_SECONDS)) or b""
+    except FutureTimeout as problem:
+        raise Unfit("unreadable", f"{url}: no answer within {_SECONDS} seconds") from problem
+
+
+def _fetch(url: str, read: "Future[bytes]") -> None:
     from datasets.utils.file_utils import xopen  # knows archives, the hub and its tokens  # noqa: PLC0415
 
     try:
-        _refuse_elsewhere(url, folder)
         with xopen(url, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            read.set_result(file.read(MAX_BYTES + 1))
     except (*_OPENER_ERRORS, *out_of_reach(), *_web_errors()) as problem:
-        raise Unfit("unreadable", f"{url}: {problem}") from problem
-    return bytes_in(content) or b""
+        read.set_exception(Unfit("unreadable", f"{url}: {problem}"))
 
 
 def _refuse_elsewhere(url: str, folder: Path | None) -> None:
@@ -116,7 +130,10 @@ def _refuse_elsewhere(url: str, folder: Path | None) -> None:
         return
     if not folder:
         raise Unfit("outside_folder", f"{url} is a file of this machine, and the data set is not")
-    open_given(file_in(folder, place)).close()  # no pipe
+    try:
+        open_given(file_in(folder, place)).close()  # no pipe
+    except OSError as problem:
+        raise Unfit("unreadable", f"{url}: {problem.strerror}") from problem
 
 
 def _web_errors() -> tuple[type[Exception], ...]:

@@ -1,8 +1,10 @@
 """Streams rows of Hugging Face data sets, from the hub or from a folder; images stay undecoded bytes."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,6 +63,16 @@ def _refuse_pipes(place: Path) -> None:
             raise UserError(f"cannot read the data set {place}: {path} is a pipe or a device, not a file")
 
 
+def _refuse_elsewhere(folder: Path, tables: Mapping[str, Sequence[str]]) -> None:
+    """Refuses a folder whose README names tables of this machine outside it; links in it are followed."""
+    homes = (Path(os.path.abspath(folder)), Path(os.path.realpath(folder)))
+    for table in chain.from_iterable(tables.values()):
+        protocol, _, place = table.split("::")[-1].rpartition("://")
+        inside = any(Path(os.path.abspath(place)).is_relative_to(home) for home in homes)
+        if protocol in ("", "file", "local") and not inside:
+            raise UserError(f"the data set {folder} names {place}, which is outside its folder; see its README.md")
+
+
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
     # No network, no such set, broken files.
@@ -90,6 +102,8 @@ def _opened(place: str, split: str | None, prefer: Sequence[str]) -> "datasets.I
         return parts[_chosen(place, list(parts), split, prefer)].to_iterable_dataset()
     if path.is_file():
         return datasets.load_dataset("parquet", data_files=place, split=split or "train", streaming=True)
+    if path.is_dir():
+        _refuse_elsewhere(path, datasets.load_dataset_builder(place).config.data_files or {})
     known = datasets.get_dataset_split_names(place)
     return datasets.load_dataset(place, split=_chosen(place, known, split, prefer), streaming=True)
 

@@ -1,11 +1,10 @@
 """Images inside other files, such as the shards of a data set."""
 
-import glob
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from parityalign.core import Found, Source, listing_digest
+from parityalign.core import Found, Source, files_named, listing_digest
 from parityalign.data.cells import read_cell
 
 
@@ -19,8 +18,7 @@ def shards(location: str, images_of: Callable[[Path], Iterator[Found]], count_of
     """
 
     def paths() -> Sequence[Path]:
-        named = Path(location)
-        return [named] if named.is_file() else sorted(map(Path, glob.glob(location, recursive=True)))
+        return files_named(location)
 
     return Source(
         where=location,

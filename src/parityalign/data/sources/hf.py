@@ -9,6 +9,9 @@ from parityalign.core import Found, Source, SourceKind, UserError, content_id, f
 from parityalign.data.cells import folder_of_table, holds_picture, read_cell
 from parityalign.data.hf_datasets import open_table
 
+_ROWS_WITHOUT = 100
+"""From this row on a picture must have been seen; rows before may have none."""
+
 
 def open_source(location: str) -> Source:
     """The images of a data set, on the hub or in a folder.
@@ -30,8 +33,10 @@ SOURCE = SourceKind(open_source, by_name=True)
 def _images(location: str) -> Iterator[Found]:
     column, folder = "", folder_of_table(location)
     for number, row in enumerate(open_table(location, prefer=("train",)).rows):
-        column = column or _column(row, location)
-        yield Found(name=f"hf:{location}#{number}", read=partial(read_cell, row[column], folder))
+        column = column or _column(row)
+        if not column and (None not in row.values() or number == _ROWS_WITHOUT):
+            raise UserError(f"the data set {location} has no column of images; its columns are {quoted_names(row)}")
+        yield Found(name=f"hf:{location}#{number}", read=partial(read_cell, row.get(column), folder))
 
 
 def _digest(location: str) -> str:
@@ -43,8 +48,7 @@ def _digest(location: str) -> str:
     return content_id(listing, split) if split else listing
 
 
-def _column(row: Mapping[str, object], location: str) -> str:
+def _column(row: Mapping[str, object]) -> str:
+    """The column of images as far as this row tells: empty if it has no picture."""
     found = [key for key, cell in row.items() if holds_picture(cell)]
-    if not found:
-        raise UserError(f"the data set {location} has no column of images; its columns are {quoted_names(row)}")
-    return "image" if "image" in found else found[0]
+    return "image" if "image" in found else next(iter(found), "")
