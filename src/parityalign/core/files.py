@@ -76,7 +76,8 @@ def _walk(folder: bytes) -> Iterator[bytes]:
 
 def _listed(folder: bytes) -> tuple[list[bytes], list[bytes]]:
     """What is in a folder: files, links and the like; folders."""
-    files, folders = [], []
+    files: list[bytes] = []
+    folders: list[bytes] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.path)

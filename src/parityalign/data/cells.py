@@ -21,7 +21,7 @@ from parityalign.core import leads_out, open_given, out_of_reach
 from parityalign.data.images import MAX_BYTES, Unfit, read_bytes
 
 # No network, no such file, a broken archive.
-_OPENER_ERRORS = (
+_OPENER_ERRORS: tuple[type[Exception], ...] = (
     *(OSError, ValueError, RuntimeError, ImportError, LookupError, EOFError, TypeError, struct.error),
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
 )

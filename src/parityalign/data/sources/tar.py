@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from parityalign.core import Found, Source, SourceKind, UserError, open_given
 from parityalign.data.images import MAX_BYTES, Unfit
@@ -67,7 +68,7 @@ class _Headers(io.RawIOBase):
     and reads a long name of eight gigabytes.
     """
 
-    def __init__(self, file: io.BufferedIOBase) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._left = _HEADER_BYTES
         self._end = 0
