@@ -1,6 +1,7 @@
 """A configuration is refused as a whole, with every problem, where it stands and what to write instead."""
 
 import json
+import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -384,3 +385,13 @@ def test_a_hostile_file_is_one_short_message(folder, content, message):
     first = "a: &a [x]\n" if content.startswith("b") else ""
     said = refusal(folder, first + content + "\nlevel: *l" if first else content)
     assert message in said and len(said) < 5000
+
+
+def test_a_project_in_a_folder_whose_name_is_not_utf8_is_refused_in_words(folder):
+    odd = folder / os.fsdecode(b"caf\xe9")
+    for name in ("pool", "bench"):
+        (odd / name).mkdir(parents=True)
+    said = refusal(odd, good())
+    for key in ("run", "student", "tasks.textvqa.test", "tasks.textvqa.images"):
+        assert rf"'{key}' is " in said
+    assert r"caf\xe9/bench, whose name is not UTF-8. Rename the folder" in said

@@ -51,11 +51,11 @@ def held_out_line(held_out: HeldOut | None) -> str:
 
 
 def _row(task: str, found: Agreement) -> HeldOutRow:
-    shares = (found.before, found.after)
     return HeldOutRow(
         task,
         f"{found.pairs:,}",
-        *map(_cell, shares),
+        _cell(found.before),
+        _cell(found.after),
         estimate_cell(found.difference, signed=True),
         _cell(found.gaps_closed),
         _cell(found.lost),
