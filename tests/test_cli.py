@@ -414,7 +414,7 @@ def small_demo(project, monkeypatch):
     write_whole(project / "demo.yaml", yaml.safe_dump(said))
     monkeypatch.setattr(app, "DEMO_CONFIG", project / "demo.yaml")
 
-    def write_demo_data(folder, seed, progress):
+    def write_demo_data(folder, seed, progress, *, pictures):
         for part, source in (("pool", "pool"), ("test", "test")):
             target = folder / part / "textvqa"
             if not target.exists():

@@ -44,8 +44,8 @@ _BODY = """\
 # {base}, levelled towards {teacher}
 
 A student trained on {training:,} of {pairs:,} questions that {teacher} wrote about unlabelled images: those that
-{teacher} answered right and it did not, and {replay:,} that it already had right. Made with parityalign {version}; no person has checked the questions and
-answers.
+{teacher} answered right and it did not, and {replay:,} that it already had right. Made with parityalign {version}; no
+person has checked the questions and answers.
 
 | | |
 |---|---|
