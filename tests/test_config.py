@@ -76,7 +76,7 @@ def test_paths_are_relative_to_the_file_and_made_absolute(folder, monkeypatch):
 
 def test_what_is_not_said_has_the_documented_default(folder):
     config = load(folder, good())
-    assert (config.seed, config.identify.rule, config.level.replay) == (0, "judge", 0.5)
+    assert (config.seed, config.identify.rule, config.level.replay) == (0, "judge", None)
     assert config.level.max_steps is None
 
 

@@ -358,7 +358,9 @@ def test_the_embedded_models_are_measured_and_the_run_folder_is_left_alone(pool)
 def test_for_programs_the_same_is_printed_as_json(pool):
     config = configured(pool)
     found = json.loads(done("plan", config, "--no-benchmark", "--device", "l4", "--json"))
-    assert [row["stage"] for row in found["rows"]] == ["annotate", "identify", "identify", "level"]
+    assert [row["stage"] for row in found["rows"]] == [
+        *("annotate", "identify", "identify", "level", "evaluate forgotten")
+    ]
     for number in ("requests", "prompt_tokens", "steps", "seconds"):
         assert found["total"][number] == pytest.approx(sum(row[number] for row in found["rows"]))
     assert found["device"]["memory"] == 24e9
