@@ -82,8 +82,8 @@ def test_a_finished_run_does_nothing_and_loads_no_model(project, trainable, monk
         ({"level": {"epochs": 7}}, ["level"]),
         ({"level": {"replay": 0.0}}, ["level"]),
         ({"identify": {"max_new_tokens": 9}}, ["identify"]),
-        ({"identify": {"rule": "metric"}}, ["identify", "level"]),
-        ({"identify": {"ask_teacher": "all"}}, ["identify", "level"]),
+        ({"identify": {"rule": "metric"}}, ["identify"]),
+        ({"identify": {"ask_teacher": "all"}}, ["identify"]),
         ({"annotate": {"max_new_tokens": 7}}, ["annotate"]),
     ],
 )

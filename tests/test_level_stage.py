@@ -251,8 +251,18 @@ def test_a_student_that_learns_the_gaps_and_keeps_the_rest_is_taken(tmp_path):
     assert found.total.pairs == found.total.before.of == sum(task.pairs for task in found.tasks.values())
 
 
+def test_a_student_that_learns_as_much_as_it_forgets_is_refused_whatever_its_loss(tmp_path):
+    def check(student, held):
+        learnt, lost = ([p.pair_id for p, v in held if v.verdict == kind][:3] for kind in (GAP, RIGHT))
+        right = {p.pair_id for p, v in held if v.verdict == RIGHT} - {*lost} | {*learnt}
+        return judged_after(held, {p.pair_id: p.answer if p.pair_id in right else "?" for p, _ in held}, TASKS, RULE)
+
+    made = run(tmp_path, MANY, Trainer(), check, held_out=0.5)
+    assert held_out_of(made, 0).total.difference.score == 0 and not was_levelled(made)
+
+
 @pytest.mark.parametrize(("after", "taken"), [(1.0, True), (2.0, False), (3.0, False)])
-def test_of_as_many_right_answers_the_loss_decides(tmp_path, after, taken):
+def test_of_the_same_right_answers_the_loss_decides(tmp_path, after, taken):
     def trainer(pairs, held_out, out):
         (out / "model.safetensors").write_bytes(b"weights")
         return LevelResult(9, 6, 2.0, after)

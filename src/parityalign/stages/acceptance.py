@@ -86,9 +86,14 @@ def judged_after(
 
 
 def is_better(result: LevelResult, held: Sequence[HeldOutPair]) -> bool:
-    """Whether the levelled student has more of the held-out pairs right; as many, and a lower loss, will do too."""
-    before, after = (sum(flags) for flags in _flags(held))
-    return after > before or (after == before and result.held_out_loss_after < result.held_out_loss_before)
+    """Whether the levelled student has more of the held-out pairs right; the same ones, and a lower loss, will do too.
+
+    As many but other ones will not: on few pairs that is a student that forgot as much as it learnt.
+    """
+    before, after = _flags(held)
+    if before == after:
+        return result.held_out_loss_after < result.held_out_loss_before
+    return sum(after) > sum(before)
 
 
 def summary(held: Sequence[HeldOutPair], *, accepted: bool, seed: int) -> HeldOut:

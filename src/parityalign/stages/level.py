@@ -141,6 +141,7 @@ def level_on_gaps(
         artifact.note("Nothing to train on: the student is unchanged.")
         artifact.finish(counts, outcome=NO_GAPS)
         return
+    (artifact.path / HELD_OUT).unlink(missing_ok=True)  # left by a kill, it would change the student's identity
     result = leveller(choice.training, [pair for pair, _ in choice.held_out], artifact.path)
     identity = artifact.digest  # of the student alone
     held = check(artifact, choice.held_out) if result.best_step else _unchanged(choice.held_out)
