@@ -284,3 +284,10 @@ def test_the_identity_of_a_student_is_its_files_alone(tmp_path):
     assert one.digest == other.digest
     refused = run(tmp_path / "c", MANY, Trainer(), knows(GAP), held_out=0.5)
     assert refused.digest != one.digest
+
+
+def test_a_kill_once_the_held_out_pairs_were_kept_changes_nothing_of_the_identity(tmp_path):
+    whole = run(tmp_path / "whole", MANY, Trainer())
+    killed = artifact(tmp_path / "killed", "student").path
+    (killed / "held_out.jsonl").write_bytes((whole.path / "held_out.jsonl").read_bytes())
+    assert run(tmp_path / "killed", MANY, Trainer()).manifest == whole.manifest
