@@ -28,17 +28,17 @@ from parityalign.config.training import LevelSettings
 from parityalign.core.artifacts import Artifact
 from parityalign.core.errors import WorkFailed
 from parityalign.core.files import write_whole
-from parityalign.core.interfaces import Model
 from parityalign.core.records import Answer, Question
 from parityalign.demo.generate import POOL_PICTURES, POOL_SEEDS, pixel_hash, seeds, write_test
 from parityalign.demo.worlds import WORLDS
+from parityalign.engines import CachedModel
 from parityalign.metrics._statistics import Floats, cluster_sums, percentile_interval, resampled_means, sign_flip_p
 from parityalign.pipeline.level import leveller
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
 from parityalign.pipeline.run import Run
 from parityalign.stages.evaluate import AFTER_FILE, answer_tests
-from parityalign.stages.level import level_on_gaps
+from parityalign.stages.level import choose_pairs
 from parityalign.tasks import load_task
 
 ARMS: Mapping[str, Mapping[str, object]] = {
@@ -105,9 +105,17 @@ def do(config: RunConfig, arm: str, seed: int, steps: int) -> None:
         if not student.finished:
             began = time.monotonic()
             student.also = lambda: {"seconds": time.monotonic() - began, "peak_bytes": peak_bytes()}
-            level_on_gaps(student, run.judged, leveller(run, settings, seed), settings=settings, seed=seed)
+            train(run, student, settings, seed)
         answers = answers_of(folder_of(arm, seed), student.digest, run.folder.artifact)
-        ask(run, answers, lambda: run.load_own(student.path))
+        ask(run, answers, run.trained(student))
+
+
+def train(run: Run, student: Artifact, settings: LevelSettings, seed: int) -> None:
+    """Levels a student, without asking whether it is better: that is what the study finds out."""
+    choice = choose_pairs(run.judged, settings, seed)
+    held_out = [pair for pair, _ in choice.held_out]
+    result = leveller(run, settings, seed)(choice.training, held_out, student.path)
+    student.finish({"training": len(choice.training), "held_out": len(held_out)}, result=dict(vars(result)))
 
 
 def settings_of(config: RunConfig, arm: str, steps: int) -> LevelSettings:
@@ -133,15 +141,15 @@ def answers_of(folder: str, student: str, found: Callable[..., Artifact]) -> Art
     return found(f"{folder}/answers", inputs={"student": student}, settings=settings)
 
 
-def ask(run: Run, answers: Artifact, load: Callable[[], Model]) -> None:
+def ask(run: Run, answers: Artifact, student: CachedModel) -> None:
     """Asks a student the test questions, unless it was asked already."""
     if answers.finished:
         return
-    stream = answers.stream(AFTER_FILE, Answer)
     settings = run.config.evaluate.model_copy(update={"limit": None})
     quiet = {"seed": run.config.seed, "on_progress": lambda *_: None}
-    answer_tests(stream, questions_of(run), run.tasks, load, settings=settings, **quiet)
-    answers.finish({"answers": sum(1 for _ in stream)})
+    said = answer_tests(student, questions_of(run), run.tasks, settings=settings, **quiet)
+    answers.stream(AFTER_FILE, Answer).write(said)
+    answers.finish({"answers": len(said)})
 
 
 def peak_bytes() -> int:
@@ -153,7 +161,7 @@ def scored(run: Run, answers: Artifact, tests: Mapping[str, Sequence[Question]])
     """The score of each test question, by task."""
     said = {answer.item_id: answer.text for answer in answers.stream(AFTER_FILE, Answer)}
     return {
-        name: [run.tasks[name].metric(said[f"{name}:{q.question_id}"], q.answers).value for q in questions]
+        name: [run.tasks[name].metric.score(said[f"{name}:{q.question_id}"], q.answers).value for q in questions]
         for name, questions in tests.items()
     }
 
@@ -168,7 +176,7 @@ def collected(
         tests = questions_of(run)
         found = {arm: levellings(run, settings_of(config, arm, steps), arm, count, tests) for arm in ARMS}
         untrained = answers_of("objectives/before", run.models.student_fingerprint, run.folder.artifact)
-        ask(run, untrained, run.load_student)
+        ask(run, untrained, run.student)
         before = scored(run, untrained, tests)
         images = [question.image for name in TASKS for question in tests[name]]
     return {arm: rows for arm, rows in found.items() if rows}, before, images
