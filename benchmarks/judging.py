@@ -10,17 +10,16 @@ call with the same arguments only judges again.
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from random import Random
 
 from parityalign.config import AnnotateSettings, IdentifySettings
-from parityalign.core import EMBEDDED_MODELS, Answer, Artifact, ImageRef, Pair, RunFolder, Verdict
+from parityalign.core import ANSWERS, Answer, Artifact, ImageRef, Pair, RunFolder, Verdict
 from parityalign.data.images import image_id
 from parityalign.demo.generate import POOL_SEEDS, pool_file, seeds, truth
 from parityalign.demo.worlds import WORLDS
-from parityalign.engines import LoadModel, ModelLoaders
-from parityalign.models.backends._hf_model import load_hf
+from parityalign.engines import AnswerStore, CachedModel, TwoModels
+from parityalign.models.open import load_model
 from parityalign.stages.annotate import annotate_images, written_pairs
 from parityalign.stages.identify import STUDENT_ANSWERS, TEACHER_ANSWERS, identify_gaps
 from parityalign.stages.identify_files import judge_answers
@@ -52,12 +51,12 @@ def _answered(folder: Path, pictures: int, seed: int) -> tuple[list[Pair], dict[
         inputs = {"pictures": f"{pictures} of seed {seed}"}
         made, verdicts = (run.artifact(name, inputs=inputs, settings={}) for name in ("pairs", "verdicts"))
         images = list(_drawn(folder, pictures, seed))
-        teacher, student = (_loader(name) for name in ("teacher", "student"))
+        teacher, student = (_model(name, folder) for name in ("teacher", "student"))
         drawing = AnnotateSettings(pairs_per_image=4, max_new_tokens=32)
         annotate_images(made, images, TASKS, teacher, settings=drawing, seed=seed, progress=_mute)
-        pairs = written_pairs(made)
+        pairs = written_pairs(made, images)
         asking = IdentifySettings(rule="paper", ask_teacher="all", max_new_tokens=8)
-        identify_gaps(verdicts, pairs, TASKS, ModelLoaders(student, teacher), settings=asking, progress=_mute)
+        identify_gaps(verdicts, pairs, TASKS, TwoModels(student, teacher), settings=asking, progress=_mute)
         return pairs, _texts(verdicts, STUDENT_ANSWERS), _texts(verdicts, TEACHER_ANSWERS)
 
 
@@ -104,8 +103,9 @@ def _facts(task: str, image: str) -> tuple[tuple[str, str], ...]:
     return tuple((fact.question.casefold(), fact.answer.casefold()) for fact in truth(task, Path(image)))
 
 
-def _loader(name: str) -> LoadModel:
-    return cache(lambda: load_hf(str(EMBEDDED_MODELS / name)))
+def _model(name: str, folder: Path) -> CachedModel:
+    spec = f"embedded:{name}"
+    return CachedModel(spec, lambda: load_model(spec), AnswerStore(folder / ANSWERS))
 
 
 def _texts(verdicts: Artifact, file: str) -> dict[str, str]:

@@ -33,7 +33,7 @@ from parityalign.core.records import ImageRef, Pair
 from parityalign.data.images import image_id
 from parityalign.demo.generate import POOL_SEEDS, pool_file, seeds
 from parityalign.demo.worlds import WORLDS
-from parityalign.engines.asking import ModelLoaders
+from parityalign.engines import TwoModels, cached
 from parityalign.models.backends._decoding import GumbelNoise
 from parityalign.models.backends._hf_model import HFModel, load_hf
 from parityalign.models.encoding import Prompter, read_image
@@ -156,7 +156,8 @@ def _draw(folder: Path, count: int) -> Iterator[ImageRef]:
 
 def _halves(images: Sequence[ImageRef]) -> tuple[Sequence[ImageRef], Sequence[ImageRef]]:
     """Every second pair of pictures, so that PNG and JPEG files (which take turns) and tasks are in both."""
-    return tuple([image for place, image in enumerate(images) if place // 2 % 2 == half] for half in (0, 1))
+    first, second = ([image for place, image in enumerate(images) if place // 2 % 2 == half] for half in (0, 1))
+    return first, second
 
 
 def _run(
@@ -175,13 +176,13 @@ def _run(
     judging = IdentifySettings(
         rule="paper", ask_teacher="all" if whole else "failures", max_new_tokens=ANSWER_TOKENS, **size
     )
-    teacher, student = ((lambda model=model: model) for model in models)
+    teacher, student = map(cached, models)  # each in a store of its own: nothing is answered yet
     with RunFolder(folder) as run:
         pairs, verdicts = (run.artifact(name, inputs={}, settings={}) for name in ("pairs", "verdicts"))
         began, before = time.perf_counter(), forward.seconds
         annotate_images(pairs, images, tasks, teacher, settings=drawing, seed=0, progress=_mute)
-        written = written_pairs(pairs)
-        identify_gaps(verdicts, written, tasks, ModelLoaders(student, teacher), settings=judging, progress=_mute)
+        written = written_pairs(pairs, images)
+        identify_gaps(verdicts, written, tasks, TwoModels(student, teacher), settings=judging, progress=_mute)
         side.seconds += time.perf_counter() - began
         side.forward += forward.seconds - before
         side.replies += pairs.manifest["counts"]["replies"]

@@ -92,7 +92,8 @@ def questions_of(run: Run) -> dict[str, list[Question]]:
         if both := sum(pixel_hash(picture.image) in tests for picture in pool):
             raise WorkFailed(f"{both} pictures of the pool are among those of the test; take another TEST_SEED")
         write_whole(drawn, json.dumps({"seed": TEST_SEED, "pictures": PICTURES}))
-    return {name: load_task(name).benchmark.read_test(folder / "test" / name) for name in TASKS}
+    read = {name: load_task(name).benchmark for name in TASKS}
+    return {name: benchmark.read_test(folder / "test" / name) for name, benchmark in read.items() if benchmark}
 
 
 def do(config: RunConfig, arm: str, seed: int, steps: int) -> None:
@@ -146,8 +147,8 @@ def ask(run: Run, answers: Artifact, student: CachedModel) -> None:
     if answers.finished:
         return
     settings = run.config.evaluate.model_copy(update={"limit": None})
-    quiet = {"seed": run.config.seed, "on_progress": lambda *_: None}
-    said = answer_tests(student, questions_of(run), run.tasks, settings=settings, **quiet)
+    tests, seed = questions_of(run), run.config.seed
+    said = answer_tests(student, tests, run.tasks, settings=settings, seed=seed, on_progress=lambda *_: None)
     answers.stream(AFTER_FILE, Answer).write(said)
     answers.finish({"answers": len(said)})
 
@@ -201,7 +202,8 @@ def levellings(
 
 def mean_scores(levellings: Sequence[Mapping[str, Sequence[float]]]) -> Floats:
     """(questions,) of all tasks, one after the other: the mean over the seeds, in points."""
-    return 100 * np.mean([np.concatenate([each[name] for name in TASKS]) for each in levellings], axis=0)
+    scores: Floats = np.mean([np.concatenate([each[name] for name in TASKS]) for each in levellings], axis=0)
+    return 100 * scores
 
 
 def by_task(scores: Floats, sizes: Sequence[int]) -> Floats:
@@ -231,7 +233,7 @@ def report(found: Mapping[str, Sequence[Levelling]], before: Mapping[str, Sequen
     costs = []
     for arm, levellings in found.items():
         mean = mean_scores([each.scores for each in levellings])
-        lost = np.mean([_forgotten(before, each.scores) for each in levellings])
+        lost = float(np.mean([_forgotten(before, each.scores) for each in levellings]))
         rows.append(_row(arm, mean, reference, sizes, images, lost))
         seconds = np.mean([each.seconds / each.steps for each in levellings])
         peak = max(each.peak_bytes for each in levellings) / 1e9
