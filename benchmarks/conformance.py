@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,8 @@ class Outcomes:
         for item in items:
             marker = item.get_closest_marker("check")
             if marker and isinstance(item, pytest.Function):
-                self._places[item.nodeid] = (item.callspec.params["family"].name, marker.args[0])
+                family: Any = item.callspec.params["family"]
+                self._places[item.nodeid] = (family.name, marker.args[0])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Notes one outcome; what fails while it is set up fails."""

@@ -10,6 +10,7 @@ call with the same arguments only judges again.
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from random import Random
 
