@@ -3,14 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: setup demo demo-controls demo-objectives demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-loop bench-startup
-.PHONY: conformance conformance-torchvision test-newest test-cases
+.PHONY: conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases
 
 setup: .venv/set-up
 
 # Done again only when a requirement changes.
 .venv/set-up: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,lora,embedded]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,lora]'
 	touch $@
 
 # The whole loop on the embedded default, into runs/demo.
@@ -51,18 +51,43 @@ test-cases: setup
 test-gpu: setup
 	PARITYALIGN_TEST_GPU=1 $(PYTEST) -m gpu
 
-# The suite with what pip would install today: the newest of every dependency, in an environment of its own.
-# torch alone stays as in constraints.txt, since a newer one is a build of several GB on machines that have no build of
-# it for CPUs; `make test-newest TORCH=` takes the newest of that too.
+# The next three test what users install, the wheel, each in a fresh environment that has no path to the sources.
+# torch stays as in constraints.txt, since on machines that have no build of it for CPUs pip would take several GB;
+# TORCH=torch takes the newest that pip finds, TORCH=torch==2.6.0 the oldest. TESTS="tests/test_hf.py" runs these tests only.
 TORCH ?= $(shell grep '^torch==' constraints.txt)
+WHEEL := .venv-wheel/bin
+OLDEST := .venv-oldest/bin
 NEWEST := .venv-newest/bin
-SHOWN := accelerate|datasets|httpx2|huggingface_hub|numpy|peft|pydantic|tokenizers|torch|transformers
+TESTS ?=
+USERS_EXTRAS := --extra lora --extra datasets --extra pandas --extra smolvlm
 
-test-newest:
-	test -x $(NEWEST)/python || $(PYTHON) -m venv .venv-newest
-	$(NEWEST)/python -m pip install --upgrade --upgrade-strategy eager -e '.[dev,lora,embedded]' $(TORCH)
-	$(NEWEST)/python -m pip list | grep -E '^($(SHOWN)) '
-	OMP_NUM_THREADS=1 $(NEWEST)/python -m pytest -q $(SPREAD)
+# Builds wheel and sdist into dist/ and compares them.
+wheel:
+	PYTHON=$(PYTHON) tools/wheel.sh
+
+# The wheel with no extra: a small demo has to end well.
+test-wheel: wheel
+	$(PYTHON) -m venv --clear .venv-wheel
+	$(WHEEL)/python -m pip install --quiet -c constraints.txt dist/*.whl $(TORCH)
+	$(WHEEL)/python -P tools/installed_demo.py
+
+# The demo and the fast lane with the lowest version of each package that pyproject.toml allows; the tools of the tests are new.
+test-oldest: wheel
+	$(PYTHON) -m venv --clear .venv-oldest
+	$(OLDEST)/python -m pip install --quiet uv
+	echo '$(TORCH)' > .venv-oldest/torch.txt
+	$(OLDEST)/uv pip compile --quiet --resolution lowest-direct --no-annotate --no-header $(USERS_EXTRAS) \
+		--constraint .venv-oldest/torch.txt --output-file .venv-oldest/oldest.txt pyproject.toml
+	$(OLDEST)/python -m pip install --quiet -c .venv-oldest/oldest.txt "$$(echo dist/*.whl)[dev,lora]" '$(TORCH)'
+	$(OLDEST)/python -P tools/installed_demo.py
+	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -q $(SPREAD) $(or $(TESTS),-m 'not served and not slow')
+
+# The demo and the suite with what pip would install today.
+test-newest: wheel
+	$(PYTHON) -m venv --clear .venv-newest
+	$(NEWEST)/python -m pip install --quiet "$$(echo dist/*.whl)[dev,lora]" '$(TORCH)'
+	$(NEWEST)/python -P tools/installed_demo.py
+	OMP_NUM_THREADS=1 $(NEWEST)/python -m pytest -q $(SPREAD) $(TESTS)
 
 # Properties on examples that nobody has drawn before.
 search: setup
@@ -109,6 +134,6 @@ conformance: setup
 # The same in an environment that has torchvision, which comes with a torch for GPUs: several GB.
 conformance-torchvision:
 	test -x .venv-torchvision/bin/python || $(PYTHON) -m venv .venv-torchvision
-	.venv-torchvision/bin/python -m pip install -c constraints.txt -e '.[dev,lora,embedded]' torchvision
+	.venv-torchvision/bin/python -m pip install -c constraints.txt -e '.[dev,lora]' torchvision
 	mkdir -p build
 	.venv-torchvision/bin/python benchmarks/conformance.py build/models-torchvision.md

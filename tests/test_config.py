@@ -1,6 +1,7 @@
 """A configuration is refused as a whole, with every problem, where it stands and what to write instead."""
 
 import json
+import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_paths_are_relative_to_the_file_and_made_absolute(folder, monkeypatch):
 
 def test_what_is_not_said_has_the_documented_default(folder):
     config = load(folder, good())
-    assert (config.seed, config.identify.rule, config.level.replay) == (0, "judge", 0.5)
+    assert (config.seed, config.identify.rule, config.level.replay) == (0, "judge", None)
     assert config.level.max_steps is None
 
 
@@ -384,3 +385,13 @@ def test_a_hostile_file_is_one_short_message(folder, content, message):
     first = "a: &a [x]\n" if content.startswith("b") else ""
     said = refusal(folder, first + content + "\nlevel: *l" if first else content)
     assert message in said and len(said) < 5000
+
+
+def test_a_project_in_a_folder_whose_name_is_not_utf8_is_refused_in_words(folder):
+    odd = folder / os.fsdecode(b"caf\xe9")
+    for name in ("pool", "bench"):
+        (odd / name).mkdir(parents=True)
+    said = refusal(odd, good())
+    for key in ("run", "student", "tasks.textvqa.test", "tasks.textvqa.images"):
+        assert rf"'{key}' is " in said
+    assert r"caf\xe9/bench, whose name is not UTF-8. Rename the folder" in said

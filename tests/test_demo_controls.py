@@ -7,7 +7,6 @@ import yaml
 
 from parityalign.cli import app
 from parityalign.core import CONTROLS, DEMO_DATA
-from parityalign.demo import generate
 from projects import done
 
 CONTROLS_OF_THE_TABLE = ["without replay", "all pairs", "random pairs", "true labels", "format only"]
@@ -15,7 +14,7 @@ CONTROLS_OF_THE_TABLE = ["without replay", "all pairs", "random pairs", "true la
 
 @pytest.fixture
 def tiny_demo(tmp_path, monkeypatch):
-    """The demo with six pool pictures and two test pictures of two of its tasks."""
+    """The demo on two of its tasks; `--pictures 10` is ten pictures in a pool and two in a test split."""
     said = yaml.safe_load(app.DEMO_CONFIG.read_text())
     said["tasks"] = {name: said["tasks"][name] for name in ("textvqa", "chartqa")}
     said["level"] |= {"epochs": 1, "max_steps": 2, "batch_size": 4}
@@ -23,14 +22,12 @@ def tiny_demo(tmp_path, monkeypatch):
     said["evaluate"] |= {"resamples": 100, "speed_questions": 0}
     (tmp_path / "demo.yaml").write_text(yaml.safe_dump(said))
     monkeypatch.setattr(app, "DEMO_CONFIG", tmp_path / "demo.yaml")
-    monkeypatch.setattr(generate, "POOL_PICTURES", 6)
-    monkeypatch.setattr(generate, "TEST_PICTURES", 2)
     return tmp_path / "run"
 
 
 @pytest.mark.slow
 def test_the_demo_trains_and_scores_every_control_of_the_table(tiny_demo):
-    output = done("demo", "--run", tiny_demo, "--controls")
+    output = done("demo", "--run", tiny_demo, "--pictures", "10", "--controls")
     found = json.loads((tiny_demo / CONTROLS).read_text())
     assert [row["name"] for row in found["controls"]] == CONTROLS_OF_THE_TABLE
     steps = json.loads((tiny_demo / "student" / "manifest.json").read_text())["result"]["steps"]
@@ -44,6 +41,6 @@ def test_the_demo_trains_and_scores_every_control_of_the_table(tiny_demo):
     assert 0 <= precision["right"] <= precision["n"] and precision["n"] > 0
     assert "true labels" in (tiny_demo / "report.html").read_text()
     before = {path: path.stat().st_mtime_ns for path in (tiny_demo / "controls").rglob("*") if path.is_file()}
-    done("demo", "--run", tiny_demo, "--controls")
+    done("demo", "--run", tiny_demo, "--pictures", "10", "--controls")
     assert before == {path: path.stat().st_mtime_ns for path in before}, "finished controls are not made again"
     assert (tiny_demo / DEMO_DATA).is_dir()

@@ -18,7 +18,6 @@ from parityalign import models, training
 from parityalign.cli import app
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import Decoding, Request
-from parityalign.demo import generate
 from projects import done
 
 pytestmark = pytest.mark.gpu
@@ -188,9 +187,7 @@ def test_a_run_on_the_discrepancy_of_real_models_goes_from_pictures_to_scores(tm
     said["evaluate"] |= {"resamples": 100, "speed_questions": 4}
     (tmp_path / "demo.yaml").write_text(yaml.safe_dump(said))
     monkeypatch.setattr(app, "DEMO_CONFIG", tmp_path / "demo.yaml")
-    monkeypatch.setattr(generate, "POOL_PICTURES", 8)
-    monkeypatch.setattr(generate, "TEST_PICTURES", 2)
-    output = done("demo", "--run", tmp_path / "run")
+    output = done("demo", "--run", tmp_path / "run", "--pictures", "10")
     made = json.loads((tmp_path / "run" / "student" / "manifest.json").read_text())
     assert made["result"]["steps"] == 2 and "discrepancy" in made["inputs"]
     assert "textvqa_accuracy" in output

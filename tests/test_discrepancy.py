@@ -65,7 +65,10 @@ def scored(folder, pairs, *, student=None, teacher=None, settings=SETTINGS, kind
     models = student or Open(with_rationale), teacher or Open(with_rationale)
     both, judged = (
         TwoModels(
-            *(CachedModel(who, lambda model=model: model, store) for who, model in zip((STUDENT, TEACHER), models, strict=True))
+            *(
+                CachedModel(who, lambda model=model: model, store)
+                for who, model in zip((STUDENT, TEACHER), models, strict=True)
+            )
         ),
         [*map(Judged, pairs, kinds or right(pairs))],
     )

@@ -1,5 +1,6 @@
 """The worlds, what is written of them, how the models are taught, and the bundled models themselves."""
 
+import inspect
 from random import Random
 
 import pytest
@@ -23,6 +24,7 @@ from demo_models.schooling import (
     world_of,
 )
 from makers import content, mute
+from parityalign.cli.app import demo_command
 from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.core.layout import EMBEDDED_MODELS
@@ -39,12 +41,9 @@ from parityalign.tasks import load_task
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A small demo: eight pool pictures and twelve test pictures a world."""
+    """A small demo: sixty pool pictures and twelve test pictures a world."""
     folder = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "POOL_PICTURES", 8)
-        patch.setattr(generate, "TEST_PICTURES", 12)
-        generate.write_demo_data(folder, 0, mute)
+    generate.write_demo_data(folder, 0, mute, pictures=60)
     return folder
 
 
@@ -86,7 +85,7 @@ def test_chart_facts_follow_from_the_values():
 @pytest.mark.parametrize("task", WORLDS)
 def test_the_pool_is_nothing_but_pictures(data, task):
     files = sorted((data / "pool" / task).iterdir())
-    assert len(files) == 8
+    assert len(files) == 60
     assert {file.suffix for file in files} == {".png", ".jpg"}
     assert {Image.open(file).size for file in files} == {(SIDE, SIDE)}
 
@@ -173,36 +172,37 @@ def test_a_pool_picture_s_truth_can_be_drawn_again(data):
     assert Image.open(file).tobytes() == again.image.tobytes()
 
 
-def test_data_that_is_there_is_not_drawn_again(data, monkeypatch):
-    monkeypatch.setattr(generate, "POOL_PICTURES", 8)
-    monkeypatch.setattr(generate, "TEST_PICTURES", 12)
+def test_data_that_is_there_is_not_drawn_again(data):
     before = {file: file.stat().st_mtime_ns for file in data.rglob("*.*")}
-    generate.write_demo_data(data, 0, mute)
+    generate.write_demo_data(data, 0, mute, pictures=60)
     assert before == {file: file.stat().st_mtime_ns for file in data.rglob("*.*")}
 
 
-def test_the_demo_draws_over_nothing_that_it_has_not_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "POOL_PICTURES", 1)
-    monkeypatch.setattr(generate, "TEST_PICTURES", 1)
+def test_a_smaller_demo_has_a_fifth_as_many_test_pictures_and_at_least_one(tmp_path):
+    for pictures, tests in ((1, 1), (9, 1), (10, 2)):
+        generate.write_demo_data(tmp_path, 0, mute, pictures=pictures)
+        assert len(list((tmp_path / "pool" / "okvqa").iterdir())) == pictures
+        assert len(list((tmp_path / "test" / "okvqa" / "val2014").iterdir())) == tests
+    assert f"(default: {generate.POOL_PICTURES})" in inspect.getsource(demo_command)
+
+
+def test_the_demo_draws_over_nothing_that_it_has_not_drawn(tmp_path):
     photo = tmp_path / "data" / "pool" / "photo.png"
     photo.parent.mkdir(parents=True)
     photo.write_bytes(b"mine")
     with pytest.raises(UserError, match="holds pool, which the demo has not drawn"):
-        generate.write_demo_data(tmp_path / "data", 0, mute)
+        generate.write_demo_data(tmp_path / "data", 0, mute, pictures=1)
     assert photo.read_bytes() == b"mine"
 
 
-def test_drawing_that_was_cut_off_is_begun_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "POOL_PICTURES", 1)
-    monkeypatch.setattr(generate, "TEST_PICTURES", 1)
-
+def test_drawing_that_was_cut_off_is_begun_anew(tmp_path):
     def interrupt(step, done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate.write_demo_data(tmp_path / "cut", 0, interrupt)
+        generate.write_demo_data(tmp_path / "cut", 0, interrupt, pictures=1)
     for folder in ("cut", "whole"):
-        generate.write_demo_data(tmp_path / folder, 0, mute)
+        generate.write_demo_data(tmp_path / folder, 0, mute, pictures=1)
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 

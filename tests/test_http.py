@@ -872,7 +872,7 @@ def test_the_demo_takes_another_teacher(tmp_path, monkeypatch):
     taken = []
     monkeypatch.setattr(app, "_align", lambda config, controls: taken.append(config.teacher))
     monkeypatch.setattr(app, "load_config", app.read_config)
-    monkeypatch.setattr(demo, "write_demo_data", lambda *_: None)
+    monkeypatch.setattr(demo, "write_demo_data", lambda *_, pictures: None)
     done("demo", "--run", tmp_path / "run", "--teacher", "http://host/v1#m")
     assert taken == ["http://host/v1#m"]
     assert "no kind of model 'hff'" in refusal("demo", "--run", tmp_path / "run", "--teacher", "hff:x")

@@ -153,19 +153,45 @@ def test_a_file_name_that_is_no_text_is_set_aside(tmp_path):
 def test_a_file_that_cannot_be_read_is_set_aside(tmp_path, monkeypatch):
     draw(tmp_path / "pool/good.png")
     draw(tmp_path / "pool/locked.png", "blue")
-    read = type(tmp_path).read_bytes
+    read = images.read_given
 
-    def refuse(path):
+    def refuse(path, limit):
         if path.name == "locked.png":
             raise PermissionError(13, "Permission denied")
-        return read(path)
+        return read(path, limit)
 
-    monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+    monkeypatch.setattr(images, "read_given", refuse)
     _, outcomes = take_in(tmp_path / "run", {"toy": tmp_path / "pool"})
     assert outcomes == {"good.png": "", "locked.png": "unreadable"}
 
 
-def test_a_subfolder_that_cannot_be_read_is_refused_and_not_passed_over(tmp_path, monkeypatch):
+def test_a_subfolder_that_cannot_be_read_is_set_aside_and_its_neighbours_come_in(tmp_path, monkeypatch):
+    draw(tmp_path / "pool/good.png")
+    draw(tmp_path / "pool/lost+found/a.png", "blue")
+    scan, access = os.scandir, os.access
+
+    def refuse(path):  # as root, who may read everything
+        if os.fsencode(path).endswith(b"lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "lost+found" and access(path, mode))
+    made, outcomes = take_in(tmp_path / "run", {"toy": tmp_path / "pool"})
+    assert outcomes == {"good.png": "", "lost+found": "unreadable"}
+    (rejected,) = made.stream("quarantine.jsonl", Rejected)
+    assert rejected.detail == "a folder without access"
+
+
+def test_a_pool_of_iphone_photos_says_what_to_do(tmp_path):
+    (tmp_path / "pool").mkdir()
+    for name in ("a.HEIC", "b.jpg"):
+        (tmp_path / "pool" / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + name.encode())
+    with pytest.raises(UserError, match=r"2 unsupported_format\n.*HEIC of an iPhone.*convert them"):
+        take_in(tmp_path / "run", {"toy": tmp_path / "pool"})
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     draw(tmp_path / "pool/good.png")
 
     def refuse(path):

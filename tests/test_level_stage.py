@@ -1,14 +1,19 @@
 """What the student is trained on: gaps with replay or a control's choice, split so that no image leaks."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from makers import artifact
+from makers import artifact, task
+from parityalign.config.schema import IdentifySettings
 from parityalign.config.training import LevelSettings
 from parityalign.core.interfaces import LevelResult
 from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
+from parityalign.stages.acceptance import hold_out, judged_after
 from parityalign.stages.level import choose_pairs, level_on_gaps, was_levelled
+from parityalign.stages.run_scores import held_out_of
 
 KINDS = list(VerdictKind)
 GAP, RIGHT, BOTH, DROPPED, NEITHER = (
@@ -18,6 +23,7 @@ GAP, RIGHT, BOTH, DROPPED, NEITHER = (
     VerdictKind.DROPPED,
     VerdictKind.NEITHER,
 )
+TASKS, RULE = {"toy": task()}, IdentifySettings()
 
 
 def judged(*kinds, images=None):
@@ -40,7 +46,11 @@ def judged(*kinds, images=None):
 
 def chosen(kinds, *, images=None, seed=0, **options):
     choice = choose_pairs(judged(*kinds, images=images), LevelSettings(**options), seed)
-    return choice, {pair.pair_id for pair in (*choice.training, *choice.held_out)}
+    return choice, {pair.pair_id for pair in choice.training}
+
+
+def held_images(choice):
+    return {pair.image_id for pair, _ in choice.held_out}
 
 
 def ids(kinds, *wanted):
@@ -48,44 +58,79 @@ def ids(kinds, *wanted):
 
 
 @given(st.lists(st.sampled_from(KINDS), max_size=60), st.sampled_from([0, 0.2, 0.5, 0.75]), st.integers(0, 5))
-def test_all_gaps_are_trained_on_and_replay_has_its_share_as_far_as_there_is_any(kinds, replay, seed):
+def test_all_gaps_that_are_not_held_out_are_trained_on_and_replay_has_its_share(kinds, replay, seed):
     choice, taken = chosen(kinds, replay=replay, seed=seed)
-    gaps, right = ids(kinds, GAP), ids(kinds, RIGHT, BOTH)
+    held = hold_out(judged(*kinds), LevelSettings(), seed).images
+    free = {f"p{number}" for number in range(len(kinds)) if f"i{number}" not in held}
+    gaps, right = ids(kinds, GAP) & free, ids(kinds, RIGHT, BOTH) & free
     wanted = round(len(gaps) * replay / (1 - replay))
     assert gaps <= taken <= gaps | right
     assert choice.replayed == len(taken - gaps) == min(wanted, len(right))
 
 
 @given(
-    st.lists(st.sampled_from([GAP, RIGHT]), min_size=2, max_size=60),
+    st.lists(st.sampled_from(KINDS), min_size=2, max_size=60),
     st.integers(1, 12),
     st.sampled_from([0.05, 0.3, 0.9]),
     st.sampled_from(["gaps", "all", "random"]),
 )
-def test_no_image_is_on_both_sides_and_the_share_is_kept(kinds, images, held_out, select):
-    choice, taken = chosen(kinds, images=images, held_out=held_out, select=select)
-    training, aside = ({pair.image_id for pair in side} for side in (choice.training, choice.held_out))
-    assert not training & aside
-    assert len(choice.training) + len(choice.held_out) == len(taken)
-    together = len(training | aside)
-    if together > 1:
-        assert training and len(aside) == min(max(1, round(held_out * together)), together - 1)
-    else:
-        assert not aside
+def test_images_are_held_out_before_anything_is_chosen_and_all_their_usable_pairs_judge(
+    kinds, images, held_out, select
+):
+    choice, _ = chosen(kinds, images=images, held_out=held_out, select=select)
+    pairs = judged(*kinds, images=images)
+    held = hold_out(pairs, LevelSettings(held_out=held_out), 0)
+    together = len({pair.image_id for pair, verdict in pairs if verdict.verdict != DROPPED})
+    assert len(held.images) == (min(max(1, round(held_out * together)), together - 1) if together > 1 else 0)
+    assert not held.images & {pair.image_id for pair in choice.training}
+    assert choice.held_out == [
+        each for each in pairs if each.pair.image_id in held.images and each.verdict.verdict in (GAP, RIGHT, BOTH)
+    ]
+
+
+def test_many_held_out_pairs_are_sampled():
+    kinds = [GAP, RIGHT] * 30
+    choice, _ = chosen(kinds, held_out=0.5, held_out_pairs=7)
+    assert len(choice.held_out) == 7
+
+
+@given(st.integers(1, 20), st.integers(0, 200))
+def test_replay_is_by_default_the_pools_share_of_right_pairs_between_a_half_and_four_fifths(gaps, right):
+    choice, taken = chosen([GAP] * gaps + [RIGHT] * right)
+    trained = len(taken) - choice.replayed
+    free_right = right - sum(verdict.verdict == RIGHT for _, verdict in choice.held_out)
+    share = min(0.8, max(0.5, free_right / max(1, free_right + trained)))
+    assert choice.replayed == min(free_right, round(trained * share / (1 - share)))
+
+
+def test_replay_is_drawn_by_task_in_proportion_to_the_gaps():
+    kinds = [GAP] * 30 + [RIGHT] * 60 + [GAP] * 10 + [RIGHT] * 400
+    pairs = [
+        Judged(pair.model_copy(update={"task": "few" if number >= 90 else "many"}), verdict)
+        for number, (pair, verdict) in enumerate(judged(*kinds))
+    ]
+    choice = choose_pairs(pairs, LevelSettings(replay=0.5), 0)
+    right = {pair.pair_id for pair, verdict in pairs if verdict.verdict == RIGHT}
+    count = Counter((pair.task, pair.pair_id in right) for pair in choice.training)
+    assert abs(count["many", True] - count["many", False]) <= 1 and abs(count["few", True] - count["few", False]) <= 1
 
 
 def test_an_unsure_pair_is_neither_a_gap_nor_replayed():
     kinds = [GAP] * 4 + [RIGHT] * 3 + [VerdictKind.UNSURE] * 40
-    assert chosen(kinds)[1] == ids(kinds, GAP, RIGHT)
+    for select in ("gaps", "all", "random"):
+        choice, taken = chosen(kinds, select=select)
+        assert not ids(kinds, VerdictKind.UNSURE) & {*taken, *(pair.pair_id for pair, _ in choice.held_out)}
 
 
 def test_the_controls_take_what_they_say_and_never_a_dropped_pair():
     kinds = [GAP] * 4 + [RIGHT] * 9 + [NEITHER] * 5 + [DROPPED] * 40
-    usable = ids(kinds, GAP, RIGHT, NEITHER)
+    held = hold_out(judged(*kinds), LevelSettings(), 0).images
+    usable = {name for name in ids(kinds, GAP, RIGHT, NEITHER) if name.replace("p", "i") not in held}
     assert chosen(kinds, select="all")[1] == usable
     choice, taken = chosen(kinds, select="random")
-    assert len(taken) == 8 and taken < usable and choice.replayed == 0
-    assert taken != chosen(kinds, select="gaps")[1]
+    _, gaps = chosen(kinds, select="gaps")
+    assert len(taken) == len(gaps) and taken < usable and choice.replayed == 0
+    assert taken != gaps
 
 
 def test_the_draw_hangs_on_the_seed_and_the_pairs_but_not_on_their_order():
@@ -93,8 +138,8 @@ def test_the_draw_hangs_on_the_seed_and_the_pairs_but_not_on_their_order():
     pairs = judged(*kinds)
     there = choose_pairs(pairs, LevelSettings(), 0)
     back = choose_pairs(pairs[::-1], LevelSettings(), 0)
-    for side, reversed_side in zip(there[:2], back[:2], strict=True):
-        assert {pair.pair_id for pair in side} == {pair.pair_id for pair in reversed_side}
+    assert {pair.pair_id for pair in there.pairs} == {pair.pair_id for pair in back.pairs}
+    assert held_images(there) == held_images(back)
     assert chosen(kinds, seed=0)[1] != chosen(kinds, seed=1)[1]
 
 
@@ -116,9 +161,20 @@ class Trainer:
         return LevelResult(steps=9, best_step=6, held_out_loss_before=2.0, held_out_loss_after=1.0)
 
 
-def run(folder, kinds, trainer, **options):
+def knows(*verdicts):
+    """The held-out pairs that a levelled student has right: those with these verdicts."""
+
+    def check(student, held):
+        assert (student.path / "model.safetensors").is_file()
+        return judged_after(held, {p.pair_id: p.answer if v.verdict in verdicts else "?" for p, v in held}, TASKS, RULE)
+
+    return check
+
+
+def run(folder, kinds, trainer, check=None, **options):
     made = artifact(folder, "student")
-    level_on_gaps(made, judged(*kinds), trainer, settings=LevelSettings(**options), seed=0)
+    check = check or knows(GAP, RIGHT, BOTH)
+    level_on_gaps(made, judged(*kinds), trainer, check, settings=LevelSettings(**options), seed=0)
     return made
 
 
@@ -127,17 +183,23 @@ def test_the_leveller_gets_the_choice_and_the_manifest_tells_what_came_of_it(tmp
     kinds = [GAP] * 10 + [RIGHT] * 40 + [DROPPED]
     made = run(tmp_path, kinds, trainer, held_out=0.1)
     choice, _ = chosen(kinds, held_out=0.1)
-    assert trainer.calls == [(choice.training, choice.held_out)]
-    assert made.manifest["counts"] == {"gaps": 10, "replay": 10, "training": 18, "held_out": 2}
-    assert made.manifest["training_by_task"] == {"toy": 18}
+    assert trainer.calls == [(choice.training, [pair for pair, _ in choice.held_out])]
+    training, held = len(choice.training), len(choice.held_out)
+    sizes = {"replay": choice.replayed, "training": training, "held_out": held}
+    assert made.manifest["counts"] == {"pairs": 51, "gaps": 10, **sizes}
+    assert made.manifest["training_by_task"] == {"toy": training}
     assert made.manifest["result"]["best_step"] == 6 and made.manifest["result"]["held_out_loss_after"] == 1.0
     assert was_levelled(made) and "model.safetensors" in made.manifest["files"]
 
 
 def test_a_step_that_did_not_fit_is_noted(tmp_path):
     made = artifact(tmp_path, "student")
-    tight = lambda *_: LevelResult(9, 6, 2.0, 1.0, micro_batch_size=4)  # noqa: E731
-    level_on_gaps(made, judged(GAP, GAP), tight, settings=LevelSettings(batch_size=16), seed=0)
+
+    def tight(pairs, held_out, out):
+        (out / "model.safetensors").write_bytes(b"weights")
+        return LevelResult(9, 6, 2.0, 1.0, micro_batch_size=4)
+
+    level_on_gaps(made, judged(GAP, GAP), tight, knows(GAP), settings=LevelSettings(batch_size=16), seed=0)
     assert "each step of 16 pairs was split into micro-batches of 4" in made.manifest["note"]
     assert made.manifest["result"]["micro_batch_size"] == 4
 
@@ -146,7 +208,8 @@ def test_a_step_that_did_not_fit_is_noted(tmp_path):
 def test_without_gaps_the_student_is_left_as_it_is_and_the_manifest_says_so(tmp_path, kinds):
     made = run(tmp_path, kinds, lambda *_: pytest.fail("trained on nothing"))
     assert made.manifest["outcome"] == "no_gaps" and "student is unchanged" in made.manifest["note"]
-    assert made.manifest["counts"] == {"gaps": 0, "replay": 0, "training": 0, "held_out": 0}
+    counts = made.manifest["counts"]
+    assert (counts["pairs"], counts["gaps"], counts["training"]) == (len(kinds), 0, 0)
     assert not was_levelled(made)
 
 
@@ -161,3 +224,63 @@ def test_a_finished_student_is_not_trained_again(tmp_path):
     for _ in range(2):
         made = run(tmp_path, [GAP, RIGHT, GAP], trainer)
     assert len(trainer.calls) == 1 and was_levelled(made)
+
+
+# Acceptance
+
+
+MANY = [GAP] * 20 + [RIGHT] * 100
+
+
+def test_a_student_that_learns_the_gaps_and_forgets_the_rest_is_refused_and_left_as_it_was(tmp_path):
+    made = run(tmp_path, MANY, Trainer(), knows(GAP), held_out=0.5)
+    assert made.manifest["outcome"] == "not_better" and not was_levelled(made)
+    assert [*made.manifest["files"]] == ["held_out.jsonl"] and "left as it was" in made.manifest["note"]
+    found = held_out_of(made, seed=0)
+    assert not found.accepted and found.total.gaps_closed.share == found.total.lost.share == 1.0
+    assert found.total.before.count > found.total.after.count
+
+
+def test_a_student_that_learns_the_gaps_and_keeps_the_rest_is_taken(tmp_path):
+    made = run(tmp_path, MANY, Trainer(), held_out=0.5)
+    assert was_levelled(made) and {*made.manifest["files"]} == {"held_out.jsonl", "model.safetensors"}
+    found = held_out_of(made, seed=0)
+    assert found.accepted and found.total.after.share == 1.0 and found.total.lost.count == 0
+    low, high = found.total.difference.ci
+    assert 0 < low <= found.total.difference.score <= high and found.total.p < 0.05
+    assert found.total.pairs == found.total.before.of == sum(task.pairs for task in found.tasks.values())
+
+
+def test_a_student_that_learns_as_much_as_it_forgets_is_refused_whatever_its_loss(tmp_path):
+    def check(student, held):
+        learnt, lost = ([p.pair_id for p, v in held if v.verdict == kind][:3] for kind in (GAP, RIGHT))
+        right = {p.pair_id for p, v in held if v.verdict == RIGHT} - {*lost} | {*learnt}
+        return judged_after(held, {p.pair_id: p.answer if p.pair_id in right else "?" for p, _ in held}, TASKS, RULE)
+
+    made = run(tmp_path, MANY, Trainer(), check, held_out=0.5)
+    assert held_out_of(made, 0).total.difference.score == 0 and not was_levelled(made)
+
+
+@pytest.mark.parametrize(("after", "taken"), [(1.0, True), (2.0, False), (3.0, False)])
+def test_of_the_same_right_answers_the_loss_decides(tmp_path, after, taken):
+    def trainer(pairs, held_out, out):
+        (out / "model.safetensors").write_bytes(b"weights")
+        return LevelResult(9, 6, 2.0, after)
+
+    assert was_levelled(run(tmp_path, MANY, trainer, knows(RIGHT), held_out=0.5)) == taken
+
+
+def test_where_no_checkpoint_was_better_by_the_loss_nobody_is_asked(tmp_path):
+    def trainer(pairs, held_out, out):
+        (out / "model.safetensors").write_bytes(b"the student before")
+        return LevelResult(9, 0, 2.0, 2.0)
+
+    made = run(tmp_path, MANY, trainer, lambda *_: pytest.fail("it was asked"), held_out=0.5)
+    assert made.manifest["outcome"] == "not_better" and held_out_of(made, 0).total.difference.score == 0
+
+
+def test_the_identity_of_a_student_is_its_files_alone(tmp_path):
+    one, other = (run(tmp_path / name, kinds, Trainer()) for name, kinds in (("a", MANY), ("b", MANY[1:])))
+    assert one.digest == other.digest
+    refused = run(tmp_path / "c", MANY, Trainer(), knows(GAP), held_out=0.5)
+    assert refused.digest != one.digest

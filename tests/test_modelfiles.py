@@ -13,6 +13,7 @@ from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config, read_config
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.data.hf_datasets import open_table
+from parityalign.export.hub import check_push
 from parityalign.models.checkpoint import INDEX, check_model_folder, commit_of, model_folder, published_files
 from parityalign.models.open import fingerprint
 from parityalign.pipeline import preflight
@@ -172,6 +173,26 @@ def test_a_data_set_without_a_way_to_the_hub_is_one_error_in_words(monkeypatch, 
     monkeypatch.setattr(datasets, "get_dataset_split_names", raising(problem))
     with pytest.raises(UserError, match="cannot read the data set someone/pictures"):
         open_table("someone/pictures")
+
+
+@pytest.mark.parametrize(
+    "problem", [ValueError("Unknown scheme for proxy"), ImportError("Using SOCKS proxy")], ids=repr
+)
+def test_a_proxy_that_cannot_be_used_is_told_by_its_variable_whatever_the_hub_is_asked_for(hub, monkeypatch, problem):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.delenv("all_proxy", raising=False)
+    monkeypatch.setenv("ALL_PROXY", "socks://name:secret@localhost:1")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", raising(problem))
+    monkeypatch.setattr("huggingface_hub.HfApi.resolve_revision", raising(problem))
+    monkeypatch.setattr(datasets, "get_dataset_split_names", raising(problem))
+    for ask in (
+        lambda: published_files(NAME, AS_IT_IS),
+        lambda: open_table("someone/pictures"),
+        lambda: check_push("someone/student", public=False),
+    ):
+        with pytest.raises(UserError, match="ALL_PROXY names a proxy of the kind socks://") as refused:
+            ask()
+        assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", [errors.HfHubHTTPError, errors.DisabledRepoError, errors.RemoteEntryNotFoundError])

@@ -132,9 +132,11 @@ def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):
     level = LevelSettings(select=select, replay=replay, held_out=0.1)
     found = choice_counts(count, gaps, level)
     made = choose_pairs(pairs_with_verdicts(count, gaps), level, seed=0)
-    assert found.replayed == made.replayed
-    assert found.training + found.held_out == len(made.training) + len(made.held_out)
     assert abs(found.held_out - len(made.held_out)) <= 1  # level holds out an image at least
+    # How many of the held-out images have a gap is chance.
+    chance = 1 + len(made.held_out)
+    assert abs(found.training - len(made.training)) <= 2 * chance
+    assert abs(found.replayed - made.replayed) <= chance
 
 
 @settings(max_examples=40)
@@ -358,7 +360,9 @@ def test_the_embedded_models_are_measured_and_the_run_folder_is_left_alone(pool)
 def test_for_programs_the_same_is_printed_as_json(pool):
     config = configured(pool)
     found = json.loads(done("plan", config, "--no-benchmark", "--device", "l4", "--json"))
-    assert [row["stage"] for row in found["rows"]] == ["annotate", "identify", "identify", "level"]
+    assert [row["stage"] for row in found["rows"]] == [
+        *("annotate", "identify", "identify", "level", "evaluate forgotten")
+    ]
     for number in ("requests", "prompt_tokens", "steps", "seconds"):
         assert found["total"][number] == pytest.approx(sum(row[number] for row in found["rows"]))
     assert found["device"]["memory"] == 24e9

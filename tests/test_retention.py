@@ -246,7 +246,7 @@ def test_questions_that_no_model_would_read_as_text_are_left_out(tmp_path):
     ("options", "reason", "said"),
     [
         ({"wanted": 0}, "not_wanted", "evaluate.speed_questions is 0"),
-        ({"questions": 0}, "no_questions", "no test question"),
+        ({"questions": 0}, "no_questions", "no question to time"),
         ({"after": False}, "not_levelled", "was not trained"),
         ({"local": False}, "remote", "does not run in this process"),
     ],
@@ -459,7 +459,7 @@ def test_a_pair_that_the_judge_is_unsure_of_is_not_lost(tmp_path):
     known = chosen_of(*judged(40))
     student = FakeModel(lambda request, _: f"iced {said[request.prompt.partition(chr(10))[0]]}")
     said = {each.pair.question: each.pair.answer for each in known}
-    _, lost = forget(tmp_path / "judge", known, {"toy": task()}, lambda: student)
+    _, lost = forget(tmp_path / "judge", known, {"toy": task()}, kept(tmp_path, student))
     assert (lost.total.had_right, lost.total.lost) == (20, 0)
 
 

@@ -67,14 +67,12 @@ def wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
     pytest.fail(f"the server did not start:\n{log.read_text()[-2000:]}")
 
 
-def draw(folder: Path, pictures: int, monkeypatch) -> None:
-    monkeypatch.setattr(generate, "POOL_PICTURES", pictures)
-    monkeypatch.setattr(generate, "TEST_PICTURES", max(1, pictures // 5))
-    generate.write_demo_data(folder, 0, lambda *_: None)
+def draw(folder: Path, pictures: int) -> None:
+    generate.write_demo_data(folder, 0, lambda *_: None, pictures=pictures)
 
 
-def test_greedy_replies_are_those_of_the_local_model_token_for_token(address, tmp_path, monkeypatch):
-    draw(tmp_path, 3, monkeypatch)
+def test_greedy_replies_are_those_of_the_local_model_token_for_token(address, tmp_path):
+    draw(tmp_path, 3)
     requests = [
         Request(str(path), prompt)
         for name in part_names("benchmarks")
@@ -87,10 +85,10 @@ def test_greedy_replies_are_those_of_the_local_model_token_for_token(address, tm
     assert served == local and len(set(local)) > len(requests) / 3
 
 
-def test_the_demo_over_a_server_has_the_pairs_and_verdicts_of_the_local_demo(address, tmp_path, monkeypatch):
+def test_the_demo_over_a_server_has_the_pairs_and_verdicts_of_the_local_demo(address, tmp_path):
     """At temperature 0: a draw's noise is added to a local model's scores, which no server shows."""
     pictures = int(os.environ.get("PICTURES", generate.POOL_PICTURES))
-    draw(tmp_path / "data", pictures, monkeypatch)
+    draw(tmp_path / "data", pictures)
     found = {teacher: aligned(tmp_path, teacher) for teacher in (address, "embedded:teacher")}
     assert found[address] == found["embedded:teacher"]
     pairs, verdicts = found[address]

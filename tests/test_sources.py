@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 import tarfile
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ import pytest
 from makers import artifact, content, draw, mute
 from parityalign.config.data_specs import folder_of, full_source, problem_of, relative_source
 from parityalign.config.schema import IntakeSettings
-from parityalign.core import registry
+from parityalign.core import given_files, registry
 from parityalign.core.errors import UserError
+from parityalign.data import cells
 from parityalign.data.images import Unfit
 from parityalign.data.open import open_source
+from parityalign.data.sources import jsonl, parquet, tar, txt
 from parityalign.stages.intake import accepted_images, sort_images
 
 COLOURS = ("red", "green", "blue", "white", "black")
@@ -243,6 +246,203 @@ def test_a_container_that_is_none_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message):
         take_in(tmp_path / "run", str(tmp_path / name))
+
+
+def header(name, kind=tarfile.REGTYPE, size=0, content=b"", raw_size=None):
+    """A member of an archive, whose size may be said wrongly."""
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size or len(content)
+    block = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
+    if raw_size is not None:  # as numbers are stored that are negative or beyond eight gigabytes
+        block[124:136] = raw_size.to_bytes(12, "big", signed=True)
+        block[124] |= 0x80
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block[:512])
+    return bytes(block) + content.ljust(-(-len(content) // 512) * 512, b"\0")
+
+
+def field(text, kind=b"x"):
+    """A header with one field for the next member, or (`g`) for all behind it."""
+    length = next(n for n in range(len(text) + 3, len(text) + 9) if len(f"{n} {text}\n") == n)
+    return header("p", kind, content=f"{length} {text}\n".encode())
+
+
+END = bytes(1024)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header("a.png") + header("b.png", raw_size=-512) + END,
+        header("a.png") + header("b.png", raw_size=-(2**60)) + END,
+        header("a.png") + header("long", b"L", raw_size=-512) + END,
+        header("a.png") + header("long", b"L", size=8**11 - 1) + END,
+        header("a.png") + header("far.png", raw_size=2**70) + END,
+        *(
+            field(text) + header("b.png") + END
+            for text in ("GNU.sparse.map=abc,1", "GNU.sparse.size=abc", f"size={10**20 - 1}", "size=-1024")
+        ),
+        header("p", b"x", content=b"99999999999999999999 a=b\n") + header("b.png") + END,
+        field("a=b") * 1_000 + header("b.png") + END,
+        header("link", b"x", content=b"") * 3_000 + END,
+        b"".join(field(f"k{number}=v", b"g") + header(f"{number}.png") for number in range(300)) + END,
+    ],
+)
+def test_a_header_that_lies_is_told_by_its_archive_soon(tmp_path, content):
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(UserError, match="cannot read the archive .*a.tar"):
+        deque(open_source(str(tmp_path / "a.tar")).images())
+
+
+def test_a_field_for_all_members_may_stand_in_an_archive(tmp_path):
+    (tmp_path / "a.tar").write_bytes(field("a=b", b"g") + header("a.png") + field("c=d", b"g") + header("b.png") + END)
+    assert open_source(str(tmp_path / "a.tar")).count() == 2
+
+
+def test_long_names_and_fields_of_one_archive_are_read(tmp_path, photos):
+    picture = (photos / "0.jpg").read_bytes()
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "a.tar", "w", format=form, pax_headers={"comment": "é"}) as archive:
+            for number in range(200):
+                add(archive, f"{'long/' * 60}é{number}.jpg", picture)
+        images = list(open_source(str(tmp_path / "a.tar")).images())
+        assert [image.read() for image in images] == [picture] * 200
+        assert images[7].name == f"{tmp_path}/a.tar/{'long/' * 60}é7.jpg"
+
+
+def test_what_webdataset_notes_of_a_sample_is_no_image(tmp_path, photos):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("0.jpg", "0.__key__", "0.__url__", "0.json"):
+            add(archive, name, (photos / "0.jpg").read_bytes())
+    assert open_source(str(tmp_path / "a.tar")).count() == 1
+
+
+def test_a_picture_that_is_stored_with_holes_says_so(tmp_path):
+    # As `tar --sparse` writes it: a header of type S with one piece of data.
+    block = bytearray(header("hole.png", b"S", content=b"x" * 512))
+    block[386:410] = b"00000000000\x0000000001000\x00"
+    block[483:495] = b"00000001000\x00"
+    block[257:265] = b"ustar  \0"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block[:512])
+    (tmp_path / "a.tar").write_bytes(bytes(block) + END)
+    (found,) = open_source(str(tmp_path / "a.tar")).images()
+    with pytest.raises(Unfit, match="stored with holes"):
+        found.read()
+
+
+def named(tmp_path, *paths):
+    """A data set of one good picture and rows that name others."""
+    pytest.importorskip("datasets")
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    picture = draw(tmp_path / "good.png", "green").read_bytes()
+    cells = [{"bytes": picture, "path": None}, *({"bytes": None, "path": path} for path in paths)]
+    (tmp_path / "set").mkdir(exist_ok=True)
+    features = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
+    table = pa.table({"image": pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))})
+    pq.write_table(table.replace_schema_metadata({"huggingface": features}), tmp_path / "set/train.parquet")
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("../private.png", "outside_folder"),
+        ("/etc/passwd", "outside_folder"),
+        ("link.png", "outside_folder"),
+        ("pipe.png", "unreadable"),
+        ("zero.png", "outside_folder"),
+        ("a\0b.png", "unreadable"),
+        ("x" * 5000, "unreadable"),
+        ("xz://::/etc/passwd", "unreadable"),
+        ("dir:///etc", "unreadable"),
+        ("reference://a", "unreadable"),
+        ("file:///etc/passwd", "outside_folder"),
+        ("zip://a.png::/etc/a.zip", "outside_folder"),
+        ("zip://a.png::pipe.png", "unreadable"),
+        ("zip://a.png::../private.png", "outside_folder"),
+        ("zip://a.png::file://private.png", "unreadable"),
+        ("memory://a::zip://b", "unreadable"),
+        ("", "no_bytes"),
+    ],
+)
+def test_a_row_reaches_only_what_belongs_to_its_data_set(tmp_path, path, reason):
+    folder = named(tmp_path, path)
+    draw(tmp_path / "private.png", "red")
+    (folder / "link.png").symlink_to(tmp_path / "private.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.png")
+    made = take_in(tmp_path / "run", f"hf:{folder}")
+    assert made.manifest["counts"] == {"accepted": 1, reason: 1}
+
+
+@pytest.mark.parametrize("place", ["../private.parquet", "{}/private.parquet", "file://{}/private.parquet"])
+def test_a_data_set_whose_readme_names_a_table_elsewhere_is_refused(tmp_path, place):
+    folder = named(tmp_path)
+    (folder / "train.parquet").rename(tmp_path / "private.parquet")
+    configs = f"configs:\n- config_name: default\n  data_files: {place.format(tmp_path)}\n"
+    (folder / "README.md").write_text(f"---\n{configs}---\n")
+    with pytest.raises(UserError, match=r"names .*private.parquet, which is outside its folder"):
+        deque(open_source(f"hf:{folder}").images())
+
+
+def test_a_table_of_a_data_set_may_be_a_link(tmp_path):
+    folder = named(tmp_path)
+    (folder / "train.parquet").rename(tmp_path / "elsewhere.parquet")
+    (folder / "train.parquet").symlink_to(tmp_path / "elsewhere.parquet")
+    (tmp_path / "link").symlink_to(folder)
+    assert len(list(open_source(f"hf:{tmp_path / 'link'}").images())) == 1
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
+    folder = named(tmp_path, "https://localhost/a.png")
+    monkeypatch.setattr(cells, "_SECONDS", 0.05)
+    monkeypatch.setattr(cells, "_fetch", lambda url, read: None)
+    (_, found) = open_source(f"hf:{folder}").images()
+    with pytest.raises(Unfit, match="no answer within"):
+        found.read()
+
+
+def test_a_pipe_among_the_tables_of_a_data_set_is_refused(tmp_path):
+    folder = named(tmp_path)
+    os.mkfifo(folder / "more.parquet")
+    with pytest.raises(UserError, match=r"more.parquet is a pipe or a device"):
+        deque(open_source(f"hf:{folder}").images())
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.tar", "a.parquet"])
+def test_a_source_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "link").symlink_to(name)
+    for module in (txt, jsonl, tar, parquet):
+        if module.__name__.endswith(name.removeprefix("a.")):
+            with pytest.raises(UserError, match="it is a pipe, not a file"):
+                deque(module.SOURCE.open(str(tmp_path / name)).images())
+
+
+def test_a_column_of_plain_bytes_in_a_data_set_comes_in(tmp_path, photos):
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    Path(as_bare_parquet(photos)).replace(tmp_path / "set/train.parquet")
+    assert take_in(tmp_path / "run", f"hf:{tmp_path / 'set'}").manifest["counts"] == {"accepted": 5, "not_an_image": 1}
+
+
+def test_a_first_row_without_a_picture_hides_no_column(tmp_path, photos):
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    picture = contents(photos)[0]
+    Path(as_parquet(photos, [None, {"bytes": picture, "path": None}])).replace(tmp_path / "set/train.parquet")
+    assert take_in(tmp_path / "run", f"hf:{tmp_path / 'set'}").manifest["counts"] == {"accepted": 1, "no_bytes": 1}
+    Path(as_parquet(photos, [None] * 200)).replace(tmp_path / "set/train.parquet")
+    with pytest.raises(UserError, match="no column of images; its columns are 'label', 'image'"):
+        take_in(tmp_path / "none", f"hf:{tmp_path / 'set'}")
+
+
+def test_a_line_of_a_list_that_never_ends_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(given_files, "MAX_LINE_BYTES", 100)
+    (tmp_path / "a.txt").write_text("a.png\n" + "x" * 101)
+    with pytest.raises(UserError, match="a.txt, line 2 is longer than 100 bytes"):
+        deque(open_source(str(tmp_path / "a.txt")).images())
 
 
 def test_a_large_row_group_of_a_parquet_file_is_not_in_memory_as_a_whole(tmp_path):

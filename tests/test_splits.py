@@ -294,6 +294,56 @@ def test_a_copy_that_names_its_pictures_means_files_in_its_own_folder(tmp_path, 
     assert question.image == str(folder / "pictures/a.png")
 
 
+@pytest.mark.parametrize("path", ["../private.png", "/etc/passwd", "pictures/link.png", "zip://a.png::/etc/a.zip"])
+def test_a_copy_reaches_only_pictures_that_belong_to_it(tmp_path, path):
+    folder = tmp_path / "copy"
+    draw(folder / "pictures/a.png")
+    draw(tmp_path / "private.png", "blue")
+    (folder / "pictures/link.png").symlink_to(tmp_path / "private.png")
+    cells = [{"bytes": None, "path": "pictures/a.png"}, {"bytes": None, "path": path}]
+    pyarrow.parquet.write_table(pyarrow.table({**COPIES["okvqa"], "image": cells}), folder / "test.parquet")
+    split = read("okvqa", folder, tmp_path, missing=0.5)
+    assert [question.question_id for question in split.questions] == ["2971475"]
+    assert [(each.question_id, each.reason) for each in split.left_out] == [("425", "outside_folder")]
+
+
+def test_a_picture_may_be_plain_bytes_or_the_name_of_a_file(tmp_path):
+    folder = tmp_path / "copy"
+    draw(folder / "a.png")
+    for cells in ([picture(), picture("blue")], ["a.png", "a.png"]):
+        pyarrow.parquet.write_table(pyarrow.table({**COPIES["okvqa"], "image": cells}), folder / "test.parquet")
+        assert len(read("okvqa", folder, tmp_path).questions) == 2
+
+
+@pytest.mark.parametrize("blank", [[""] * 10, [" ", "\n"] * 5, [], "['']", "[]"])
+def test_blank_answers_are_no_answers(tmp_path, blank):
+    row = {"image": "pictures/a.png", "question": "Sold?", "answers": ["tea", ""]}
+    path = own(tmp_path, row, {**row, "answers": blank}, {**row, "question": " \t"})
+    split = read("okvqa", path, tmp_path, missing=0.7)
+    assert [question.answers for question in split.questions] == [("tea", "")]
+    assert [each.reason for each in split.left_out] == ["no_answers", "no_question"]
+
+
+def test_ids_and_prices_in_a_column_of_floats_are_what_they_were(tmp_path):
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    columns = {**COPIES["textvqa"], "question_id": [34602.0, 34603.0], "answers": [["12"] * 10, ["5"] * 10]}
+    pyarrow.parquet.write_table(
+        pyarrow.table({**columns, "image": [picture(), picture()]}), folder / "validation.parquet"
+    )
+    assert [question.question_id for question in read("textvqa", folder, tmp_path).questions] == ["34602", "34603"]
+
+
+def test_a_test_split_may_lie_among_folders_a_thousand_deep(tmp_path):
+    folder = parquet(tmp_path / "copy", COPIES["okvqa"])
+    before = split_state(load_task("okvqa"), str(folder))
+    here = folder / "a"
+    for _ in range(100):  # deeper ones are in test_given_files.py
+        here.mkdir()
+        here = here / "a"
+    assert split_state(load_task("okvqa"), str(folder)) == before
+
+
 # Parts
 
 

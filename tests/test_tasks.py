@@ -375,3 +375,11 @@ def test_a_folder_moved_elsewhere_gives_the_same_questions(release, tmp_path):
     shutil.copytree(folder, moved)
     before, after = read(task, folder).questions, read(task, moved).questions
     assert [q.model_copy(update={"image": ""}) for q in before] == [q.model_copy(update={"image": ""}) for q in after]
+
+
+@pytest.mark.parametrize("name", ["../../private", "/etc/passwd", "icdar/../../private.png"])
+def test_an_image_name_that_leads_out_of_a_release_is_refused(tmp_path, name):
+    row = {"question_id": 1, "file_path": name, "question": "Which?", "answers": ["a"]}
+    write(tmp_path / "train_task_1.json", {"data": [row]})
+    with pytest.raises(UserError, match="leads out of the folder"):
+        read_split(load_task("stvqa"), TaskData(images="pool", test=str(tmp_path)), tmp_path, mute)

@@ -87,6 +87,10 @@ def demo_command(
     teacher: Annotated[
         str | None, typer.Option(help="Use another teacher, such as hf:./folder or http://HOST:PORT/v1#NAME.")
     ] = None,
+    pictures: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Pictures in each task's pool; its test has a fifth. (default: 1500)"),
+    ] = None,
 ) -> None:
     """Run all stages on the bundled teacher, student and pictures."""
 
@@ -99,7 +103,7 @@ def demo_command(
     with pipeline.shown_progress() as progress, RunFolder(run):
         if (run / CONFIG).exists():  # drawing clears `data`, which may be the user's own
             pipeline.refuse_other_run(read_config(run / CONFIG), config)
-        demo.write_demo_data(run / DEMO_DATA, config.seed, progress)
+        demo.write_demo_data(run / DEMO_DATA, config.seed, progress, pictures=pictures)
     _align(chosen(load_config(DEMO_CONFIG, run)), controls=controls)
 
 

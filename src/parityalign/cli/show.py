@@ -41,6 +41,8 @@ def show_result(console: Console, run: Path, tasks: Sequence[str]) -> None:
         _show_scores(console, scores)
     else:
         console.print("No task of this run has a test split, so there are no scores.")
+    if scores:
+        _show_held_out(console, scores)
     if controls := report.read_record(run / CONTROLS, Controls):
         compared = report.control_table(controls)
         console.print()
@@ -132,8 +134,17 @@ def _show_scores(console: Console, scores: "Scores") -> None:
             console.print()
             console.print(table(headings, rows, texts=texts))
     _say(console, f"\n{report.headline(scores)}")
-    if said := report.speed_line(scores.speed):
-        _say(console, said)
+
+
+def _show_held_out(console: Console, scores: "Scores") -> None:
+    """Prints what needs no labels: the pairs on held-out images, and the speed."""
+    rows = report.held_out_table(scores.held_out)
+    if rows:
+        console.print()
+        console.print(table(report.HELD_OUT_HEADINGS, rows, texts=1))
+    for line in (report.held_out_line(scores.held_out), report.speed_line(scores.speed)):
+        if line:
+            _say(console, line)
 
 
 def _say(console: Console, line: str) -> None:

@@ -4,13 +4,12 @@ A folder is read as `folder`, `list.txt` as `txt`, `shards/*.tar` as `tar`, `hf:
 in `data/sources/`, and those of other packages.
 """
 
-import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from parityalign.config.model_specs import is_path
-from parityalign.core import SourceKind, did_you_mean, has_part, load_part, part_names
+from parityalign.core import SourceKind, did_you_mean, files_below, files_named, has_part, load_part, part_names
 
 _FOLDER, _HUB = "folder", "hf"
 _ROOM = "sources"
@@ -38,9 +37,7 @@ def places_of(spec: str) -> list[Path]:
     if _by_name(kind):
         place = divided(location)[0]
         return [Path(place).expanduser()] if is_path(place) else []
-    if kind == _FOLDER or os.path.exists(location):
-        return [Path(location)]
-    return sorted(map(Path, glob.iglob(location, recursive=True)))
+    return [Path(location)] if kind == _FOLDER else files_named(location)
 
 
 def problem_of(spec: str) -> str | None:
@@ -53,7 +50,7 @@ def problem_of(spec: str) -> str | None:
         return f"is {spec!r}, which does not say where the images are"
     if _by_name(kind):
         return None
-    if path.is_dir() if kind == _FOLDER else any(map(os.path.isfile, glob.iglob(location, recursive=True))):
+    if path.is_dir() if kind == _FOLDER else any(map(Path.is_file, files_named(location))):
         return None
     if not path.exists():
         return f"is {location}, which does not exist"
@@ -114,7 +111,9 @@ def is_table(path: Path) -> bool:
     """Whether a file or folder is a data set: Parquet files, or written by `save_to_disk`."""
     if path.is_file():
         return path.suffix == ".parquet"
-    return any((path / name).is_file() for name in SAVED) or next(path.rglob("*.parquet"), None) is not None
+    return any((path / name).is_file() for name in SAVED) or any(
+        file.suffix == ".parquet" for file in files_below(path)
+    )
 
 
 def divided(name: str) -> tuple[str, str | None]:

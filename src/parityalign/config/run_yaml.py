@@ -15,7 +15,7 @@ from parityalign.config.base import LARGEST, Settings
 from parityalign.config.data_specs import PREFIX, folder_of, full_source, is_own, is_table, problem_of, relative_source
 from parityalign.config.model_specs import is_address, split_model
 from parityalign.config.schema import RunConfig, TaskData, listed, unlisted
-from parityalign.core import MANIFEST, UserError, did_you_mean
+from parityalign.core import MANIFEST, UserError, did_you_mean, printable_path
 
 REMOVED: Mapping[str, str] = MappingProxyType(
     {
@@ -59,7 +59,7 @@ def _checked(raw: dict[str, Any], path: Path, folder: Path) -> RunConfig:
         config = _with_full_paths(RunConfig.model_validate(raw), folder)
     except ValidationError as error:
         raise _unfit(path, error, missing) from error
-    problems = [*missing, *_inside_images(config)]
+    problems = [*missing, *_unwritable_names(config), *_inside_images(config)]
     if problems:
         raise _refusal(path, problems)
     return config
@@ -300,6 +300,18 @@ def _missing_folders(raw: dict[str, Any], folder: Path) -> Iterator[str]:
         if place and not place.is_dir() and not (place.is_file() and (is_own(str(place)) or is_table(place))):
             what = "is not a folder" if place.exists() else "does not exist"
             yield f"'tasks.{name}.test' is {place}, which {what}"
+
+
+def _unwritable_names(config: RunConfig) -> Iterator[str]:
+    """Paths that no record of a run can hold, since their names are not text: folders of old disks."""
+    places = {"run": str(config.run), "teacher": config.teacher, "student": config.student}
+    for name, data in config.tasks.items():
+        places[f"tasks.{name}.test"] = data.test or ""
+        places |= {f"tasks.{name}.images": spec for spec in data.images}
+    for key, place in places.items():
+        shown = printable_path(Path(place))
+        if shown != str(Path(place)):
+            yield f"{key!r} is {shown}, whose name is not UTF-8. Rename the folder, or move the project into another"
 
 
 def _inside_images(config: RunConfig) -> Iterator[str]:

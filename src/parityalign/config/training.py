@@ -141,10 +141,13 @@ class LevelSettings(Settings):
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = Field(default=0.01, ge=0)
-    replay: float = Field(default=0.5, ge=0, lt=1)
-    """Share of training pairs that the student already had right; 0 as in the paper."""
-    held_out: float = Field(default=0.05, gt=0, lt=1)
-    """Share of the pairs held out for early stopping."""
+    replay: float | None = Field(default=None, ge=0, lt=1)
+    """Share of training pairs that the student already had right; 0 as in the paper. None: the pool's own share of
+    such pairs, between 0.5 and 0.8."""
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the pool's images that is held out, before anything is chosen, for early stopping and acceptance."""
+    held_out_pairs: int = Field(default=1000, ge=1)
+    """Most pairs of these images that judge; more are sampled."""
     patience: int = Field(default=3, ge=1)
     """Early stopping: stop after this many evaluations of the held-out loss without a new best."""
     skipped_steps: int = Field(default=100, ge=1)

@@ -23,6 +23,7 @@ from .errors import missing_package as missing_package
 from .files import HALF_WRITTEN as HALF_WRITTEN
 from .files import file_digest as file_digest
 from .files import files_below as files_below
+from .files import files_named as files_named
 from .files import folder_digest as folder_digest
 from .files import folder_files as folder_files
 from .files import found_path as found_path
@@ -32,6 +33,11 @@ from .files import printable_path as printable_path
 from .files import relative_path as relative_path
 from .files import write_whole as write_whole
 from .files import writing as writing
+from .given_files import bounded_lines as bounded_lines
+from .given_files import given_lines as given_lines
+from .given_files import leads_out as leads_out
+from .given_files import open_given as open_given
+from .given_files import read_given as read_given
 from .grouping import groups_of as groups_of
 from .hub import out_of_reach as out_of_reach
 from .interfaces import Benchmark as Benchmark
@@ -61,6 +67,8 @@ from .json_rows import Row as Row
 from .json_rows import as_rows as as_rows
 from .json_rows import first_few as first_few
 from .json_rows import has_keys as has_keys
+from .json_rows import is_too_deep as is_too_deep
+from .json_rows import parse_json as parse_json
 from .json_rows import quoted_names as quoted_names
 from .json_rows import read_json as read_json
 from .json_rows import read_lines as read_lines
@@ -83,6 +91,7 @@ from .printable import printable as printable
 from .prompts import KIND_FIELD as KIND_FIELD
 from .prompts import fault_of_annotate_prompt as fault_of_annotate_prompt
 from .prompts import fault_of_answer_prompt as fault_of_answer_prompt
+from .proxies import proxies_in_words as proxies_in_words
 from .proxies import unusable_proxy as unusable_proxy
 from .records import Answer as Answer
 from .records import ImageRef as ImageRef
@@ -113,6 +122,7 @@ from .remote import Connected as Connected
 from .remote import NoReply as NoReply
 from .remote import Remote as Remote
 from .remote import Said as Said
+from .results import Agreement as Agreement
 from .results import Comparison as Comparison
 from .results import Control as Control
 from .results import Controls as Controls
@@ -121,11 +131,14 @@ from .results import Estimate as Estimate
 from .results import Forgotten as Forgotten
 from .results import Gain as Gain
 from .results import GapPrecision as GapPrecision
+from .results import HeldOut as HeldOut
+from .results import HeldOutPair as HeldOutPair
 from .results import PaperMetric as PaperMetric
 from .results import Ratio as Ratio
 from .results import Regressions as Regressions
 from .results import RegressionsByTask as RegressionsByTask
 from .results import Scores as Scores
+from .results import Share as Share
 from .results import Speed as Speed
 from .results import TaskScores as TaskScores
 from .results import Usage as Usage

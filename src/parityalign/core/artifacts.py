@@ -148,8 +148,10 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """Its identity, or a digest of the files' contents: equal whenever those are equal."""
-        return manifest_digest(self.manifest)
+        """Its identity, or a digest of the files' contents so far: equal whenever those are equal."""
+        if self.finished:
+            return manifest_digest(self.manifest)
+        return digest_of_files({name: file_digest(self.path / name) for name in self._own_files()})
 
     def begin(self) -> None:
         """Makes the folder ready to be worked on: continued where it matches, else emptied.
@@ -269,10 +271,9 @@ class Artifact:
             facts: Anything else worth keeping, JSON values only. `identity`, a text, says what matters of the artifact
                 to those made from it; without it the contents of all its files do.
         """
-        names = [name for name in folder_files(self.path, but=BY_CONTENT) if name not in (MANIFEST, BEGUN)]
         files = {
             name: {"sha256": file_digest(self.path / name), "bytes": (self.path / name).stat().st_size}
-            for name in names
+            for name in self._own_files()
         }
         with writing(self.path):
             to_disk(self.path, names)
@@ -297,6 +298,9 @@ class Artifact:
             self.path = self._place
         self._checked = {*files}
         self.finished = True
+
+    def _own_files(self) -> list[str]:
+        return [name for name in folder_files(self.path, but=BY_CONTENT) if name not in (MANIFEST, BEGUN)]
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
         text = _as_json(manifest)

@@ -1,5 +1,6 @@
 """File helpers: digests, atomic writes, whole lines."""
 
+import glob
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +28,9 @@ def folder_files(folder: Path, *, but: str | None = None) -> list[str]:
         folder: The folder.
         but: Name of a subfolder to leave out.
     """
-    whole = (path for path in folder.rglob("*") if path.suffix != HALF_WRITTEN and path.is_file())
+    if not folder.is_dir():
+        return []
+    whole = (path for path in files_below(folder) if path.suffix != HALF_WRITTEN and path.is_file())
     names = (path.relative_to(folder) for path in whole)
     return sorted(name.as_posix() for name in names if name.parts[0] != but)
 
@@ -45,8 +48,10 @@ def folder_digest(folder: Path) -> str:
 def files_below(folder: Path) -> Iterator[Path]:
     """Everything below a folder that is not a folder, sorted by path; links to folders are listed but not entered.
 
+    A folder below that cannot be read is listed itself, so that whoever reads the files tells of it.
+
     Raises:
-        UserError: A folder cannot be read.
+        UserError: The folder itself cannot be read.
     """
     # With 0 between its parts a path sorts as the list of its parts does.
     for name in sorted(path.replace(_SEPARATOR, b"\0") for path in _walk(os.fsencode(folder))):
@@ -55,14 +60,44 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 def _walk(folder: bytes) -> Iterator[bytes]:
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _walk(entry.path)
-                else:
-                    yield entry.path
+        files, folders = _listed(folder)
     except OSError as problem:
-        raise UserError(f"cannot read the folder {os.fsdecode(folder)}: {problem.strerror}") from problem
+        raise UserError(f"cannot read the folder {_printable(folder)}: {problem.strerror}") from problem
+    yield from files
+    while folders:  # no recursion: folders may lie a thousand deep
+        inner = folders.pop()
+        try:
+            files, below = _listed(inner)
+        except OSError:  # no permission, too long a path, removed meanwhile
+            files, below = [inner], []
+        yield from files
+        folders += below
+
+
+def _listed(folder: bytes) -> tuple[list[bytes], list[bytes]]:
+    """What is in a folder: files, links and the like; folders."""
+    files: list[bytes] = []
+    folders: list[bytes] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.path)
+    return files, folders
+
+
+def files_named(pattern: str) -> list[Path]:
+    """The file of this path, or all that a pattern such as `shards/*.tar` or `shards/**/*.tar` matches, sorted.
+
+    Raises:
+        UserError: The pattern leads through folders too deep to be followed.
+    """
+    if os.path.exists(pattern):
+        return [Path(pattern)]
+    try:
+        return sorted(map(Path, glob.iglob(pattern, recursive=True)))
+    except RecursionError as problem:
+        raise UserError(
+            f"the folders that {pattern} matches are nested too deeply; name the one with the files"
+        ) from problem
 
 
 def listing_digest(paths: Iterable[Path], root: Path) -> str:
@@ -103,7 +138,12 @@ def found_path(kept: str, run: Path) -> str:
 
 def printable_path(path: Path) -> str:
     """The path as encodable text, whatever bytes are in its name."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return _printable(os.fsencode(path))
+
+
+def _printable(name: bytes) -> str:
+    """A name of the file system as encodable text."""
+    return name.decode("utf-8", "backslashreplace")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -1,20 +1,31 @@
 """Rows of files from other sources: every value is checked before use, and an error says what is wrong with it.
 
-Unknown keys are ignored, since every release has some. Ids may be numbers or texts.
+Unknown keys are ignored, since every release has some. Ids may be numbers or texts. A number is the text that the
+file spells it with (3.10 is not 3.1); in a column of floats, which spells nothing, 12.0 is 12 and NaN is null.
 """
 
+import ast
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from parityalign.core.errors import UserError
+from parityalign.core.given_files import MAX_TABLE_BYTES, given_lines, read_given
 
 _SHOWN = 3
 """How many offenders a message names; the others are counted."""
+MAX_DEPTH = 64
+"""How deep lists and objects may lie in one another; no release comes near it."""
 _SURROGATE = re.compile("[\ud800-\udfff]")  # legal in JSON escapes, but in no prompt and no file name
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_LIST_OF_QUOTED = re.compile(rf"\[\s*(?:(?:{_QUOTED.pattern})(?:[\s,]+(?:{_QUOTED.pattern}))*[\s,]*)?\]", re.DOTALL)
+_LONGEST_LIST = 100_000
+"""Characters of a text that may be the text of a list of answers."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Row:
             UserError: The key is missing or holds something else.
         """
         value = self.value(key)
-        return None if value is None else _as_text(value, f"{self.where}: {key!r}")
+        return None if _is_null(value) else _as_text(value, f"{self.where}: {key!r}")
 
     def text_or_empty(self, key: str) -> str:
         """Like `text`, but null gives an empty text; the caller reports what it leaves out for that.
@@ -58,14 +69,20 @@ class Row:
     def texts(self, key: str) -> tuple[str, ...]:
         """The texts of the list under a key; a lone text stands for a list of one.
 
-        Empty if the list is null, empty, or has a null in it.
+        Empty if the list is null, empty, or has a null in it. Some copies keep the list as one text, as Python or JSON
+        writes it: "['stop', 'Stop sign']" is the same two texts. A list without quotation marks, "[2010, 2014]", is the
+        answer that it is in ChartQA.
 
         Raises:
             UserError: The key is missing or holds something else.
         """
         value = self.value(key)
-        values = [value] if isinstance(value, str | int | float) else self._list(key)
-        return () if None in values else tuple(_as_text(item, f"{self.where}: {key!r}") for item in values)
+        values = [value] if isinstance(value, str | int | float | Decimal) else self._list(key)
+        if any(map(_is_null, values)):
+            return ()
+        texts = tuple(_as_text(item, f"{self.where}: {key!r}") for item in values)
+        written = _written_list(texts[0]) if len(texts) == 1 else None
+        return texts if written is None else tuple(_as_text(item, f"{self.where}: {key!r}") for item in written)
 
     def rows(self, key: str) -> list["Row"]:
         """The objects of the list under a key; none where it is null.
@@ -98,7 +115,11 @@ def read_json(path: Path) -> object:
     Raises:
         UserError: The file is missing or is not JSON.
     """
-    return _parse(_read(path), str(path))
+    try:
+        content = read_given(path, MAX_TABLE_BYTES)
+    except (OSError, ValueError) as problem:
+        raise _unreadable(path, problem) from problem
+    return parse_json(content, str(path))
 
 
 def read_rows(path: Path, key: str | None = None) -> list[Row]:
@@ -125,11 +146,13 @@ def read_lines(path: Path) -> list[Row]:
     Raises:
         UserError: The file is missing or empty, or a line is not a JSON object.
     """
-    rows: list[Row] = []
-    for number, line in enumerate(_read(path).splitlines(), 1):
-        if line.strip():
-            value = _parse(line, f"{path}, line {number}")
-            rows.append(_as_row(value, f"{path}, line {number}", len(rows)))
+    try:
+        rows = [
+            _as_row(parse_json(line, f"{path}, line {number}"), f"{path}, line {number}", place)
+            for place, (number, line) in enumerate(given_lines(path))
+        ]
+    except (OSError, ValueError) as problem:
+        raise _unreadable(path, problem) from problem
     if not rows:
         raise UserError(f"{path} is empty: it has no rows")
     return rows
@@ -171,21 +194,47 @@ def refuse_repeated(ids: Iterable[str], where: str) -> None:
         raise UserError(f"{where}: ids that are given to more than one question: {first_few(repeated)}")
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as problem:
-        raise UserError(
-            f"cannot read {path}: {problem.strerror}.\n"
-            "docs/benchmarks.md shows which files are expected, and under which names."
-        ) from problem
+def parse_json(text: bytes | str, where: str, *, spelling: bool = True) -> object:
+    """The value that a JSON text says.
 
+    Args:
+        text: The text; bytes may begin with a byte order mark.
+        where: File and place, for messages.
+        spelling: Whether numbers with a point or an exponent become the texts that they are written as.
 
-def _parse(text: bytes, where: str) -> object:
+    Raises:
+        UserError: It is not JSON, or is nested too deeply.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_float=str if spelling else None)
     except (ValueError, RecursionError) as problem:  # broken JSON, broken UTF-8, absurd nesting
         raise UserError(f"{where} is not JSON: {problem}") from problem
+    if is_too_deep(value):
+        raise UserError(f"{where} is nested more than {MAX_DEPTH} deep, which no row of ours is")
+    return value
+
+
+def is_too_deep(value: object) -> bool:
+    """Whether lists and objects lie deeper in one another than can be written and shown without care."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for outer in level for item in _items(outer) if isinstance(item, list | dict)]
+        if not level:
+            return False
+    return True
+
+
+def _items(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _unreadable(path: Path, problem: Exception) -> UserError:
+    said = getattr(problem, "strerror", None) or problem
+    return UserError(
+        f"cannot read {path}: {said}.\ndocs/benchmarks.md shows which files are expected, and under which names."
+    )
 
 
 def _as_row(value: object, where: str, place: int) -> Row:
@@ -194,12 +243,38 @@ def _as_row(value: object, where: str, place: int) -> Row:
     return Row(where, value, place)
 
 
+def _is_null(value: object) -> bool:
+    """Whether a value is null, or what stands for it in a column of floats."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _as_text(value: object, where: str) -> str:
     if isinstance(value, str) and not _SURROGATE.search(value):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, float) and value.is_integer():  # ids and prices beside a null become floats in many tables
+        return str(int(value))
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return str(value)
     raise UserError(f"{where} should be a text, but holds {_shown(value)}")
+
+
+def _written_list(text: str) -> tuple[str, ...] | None:
+    """The texts of a list that is written as one text; None if it is a text like any other."""
+    if len(text) > _LONGEST_LIST or not _LIST_OF_QUOTED.fullmatch(text.strip()):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        # Text by text: Python would join 'a' 'b', as NumPy writes an array, to one.
+        found = [_unquoted(quoted) for quoted in _QUOTED.findall(text)]
+    return tuple(found)
+
+
+def _unquoted(quoted: str) -> str:
+    try:
+        return str(ast.literal_eval(quoted))
+    except (ValueError, SyntaxError):  # a line end or a broken escape in it
+        return quoted[1:-1]
 
 
 def _kind(content: object) -> str:
@@ -210,5 +285,8 @@ def _kind(content: object) -> str:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, default=repr)
+    try:
+        text = json.dumps(value, default=repr)
+    except (ValueError, TypeError, RecursionError):  # keys that are no texts, a table's value inside itself
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."

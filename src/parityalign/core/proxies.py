@@ -1,8 +1,12 @@
 """Proxies that the environment names and the HTTP client (httpx2, also the hub's) cannot use."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from urllib.request import getproxies
+
+from parityalign.core.errors import UserError
 
 _READ = ("all", "http", "https")
 _KNOWN = ("http", "https", "socks5", "socks5h")
@@ -26,6 +30,24 @@ def unusable_proxy() -> str:
         if kind.startswith("socks") and find_spec("socksio") is None:
             return f"{who} names a {kind} proxy, which needs the package socksio: pip install socksio, or unset it"
     return ""
+
+
+@contextmanager
+def proxies_in_words(failed: str) -> Iterator[None]:
+    """Turns what the HTTP client raises of a proxy into an error for the user.
+
+    Args:
+        failed: What cannot be done, such as `cannot read the data set a/b`.
+
+    Raises:
+        UserError: There is an unusable proxy; the message names the variable.
+    """
+    try:
+        yield
+    except (ValueError, ImportError) as problem:
+        if not (why := unusable_proxy()):
+            raise
+        raise UserError(f"{failed}: {why}.") from problem
 
 
 def _who_says(scheme: str) -> str:

@@ -86,6 +86,56 @@ class Gain(Estimate):
     """Two-sided, from a paired permutation test over images."""
 
 
+class HeldOutPair(Record):
+    """How the levelled student did on a pair of an image that was held out of the pool."""
+
+    pair_id: str
+    image_id: str
+    task: str
+    right_before: bool
+    right_after: bool
+    text: str
+    """What it answers now, greedily."""
+
+
+class Share(Record):
+    """A share of some cases."""
+
+    count: int
+    of: int
+    share: float | None
+    """Between 0 and 1; None where there are no cases."""
+    ci: tuple[float, float] | None
+    """95 %, as in `Regressions`."""
+
+
+class Agreement(Record):
+    """How far the student agrees with the teacher's pairs on held-out images."""
+
+    pairs: int
+    images: int
+    before: Share
+    """Pairs that it has right."""
+    after: Share
+    difference: Estimate
+    """After minus before, in points, with a bootstrap interval over images."""
+    p: float
+    """Two-sided, from a paired permutation test over images."""
+    gaps_closed: Share
+    """Of the pairs that it had wrong: those that it has right after."""
+    lost: Share
+    """Of the pairs that it had right: those that it has wrong after."""
+
+
+class HeldOut(Record):
+    """What the images that were held out of the pool say of levelling; needs no labels."""
+
+    accepted: bool
+    """Whether the levelled student was better, and taken."""
+    total: Agreement
+    tasks: dict[str, Agreement]
+
+
 class Comparison(Record):
     """The three models on one set of questions."""
 
@@ -140,6 +190,8 @@ class Scores(Record):
     not_scored: list[str] = []
     """Tasks without a test split."""
     forgotten: Forgotten
+    held_out: HeldOut | None = None
+    """None if nothing was trained, or no image could be held out."""
     speed: Speed | None = None
     """None if it was not measured."""
 

@@ -5,6 +5,7 @@ from .images import FIRST_FRAME as FIRST_FRAME
 from .images import OTHER_FORMAT as OTHER_FORMAT
 from .images import Picture as Picture
 from .images import Unfit as Unfit
+from .images import bands as bands
 from .images import image_id as image_id
 from .images import open_picture as open_picture
 from .images import read_bytes as read_bytes

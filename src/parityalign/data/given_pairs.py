@@ -8,6 +8,7 @@ parquet         a file with these columns, or with others given by name
 """
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,9 @@ from parityalign.core import (
     as_rows,
     content_id,
     did_you_mean,
+    given_lines,
     missing_package,
+    open_given,
     quoted_names,
     read_lines,
     read_rows,
@@ -81,8 +84,7 @@ def json_rows(path: Path, expected: str) -> list[Row]:
         UserError: The file is missing or something else; the message names what was `expected`.
     """
     try:
-        with path.open("rb") as file:
-            first = next((line.lstrip()[:1] for line in file if line.strip()), b"")
+        first = next((line.removeprefix(BOM_UTF8).lstrip()[:1] for _, line in given_lines(path)), b"")
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror}; give a file of {expected}") from problem
     if not first:
@@ -184,6 +186,7 @@ def _parquet_file(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
     except ModuleNotFoundError as problem:
         raise missing_package("reading Parquet", "pyarrow", "'parityalign[datasets]'") from problem
     with _readable(path):
+        open_given(path).close()  # no pipe
         return pyarrow.parquet.ParquetFile(path)
 
 
@@ -195,7 +198,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror or problem}") from problem
-    except pyarrow.ArrowException as problem:
+    except (pyarrow.ArrowException, ValueError) as problem:  # ValueError: a text in it is not UTF-8
         raise UserError(f"{path} is not a Parquet file, or is damaged: {problem}") from problem
 
 

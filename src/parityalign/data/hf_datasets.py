@@ -1,16 +1,21 @@
 """Streams rows of Hugging Face data sets, from the hub or from a folder; images stay undecoded bytes."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from parityalign.config import SAVED, divided
-from parityalign.core import UserError, did_you_mean, missing_package, out_of_reach
+from parityalign.core import UserError, did_you_mean, files_below, missing_package, out_of_reach, proxies_in_words
 
 if TYPE_CHECKING:
     import datasets
+
+_OPENED = frozenset(".arrow .csv .gz .json .jsonl .md .parquet .tar .tsv .txt .webdataset .xml .yaml .zip .zst".split())
+"""Suffixes of files that the library opens itself; pictures are left to us."""
 
 
 class SplitRows(NamedTuple):
@@ -36,6 +41,7 @@ def open_table(name: str, *, prefer: Sequence[str] = ()) -> SplitRows:
     if find_spec("datasets") is None:
         raise missing_package(f"reading {name}", "datasets", "'parityalign[datasets]'")
     place, split = divided(name)
+    _refuse_pipes(Path(place))
     with _readable(name):
         table = _opened(place, split, prefer)
         for column, kind in (table.features or {}).items():
@@ -50,12 +56,30 @@ def _rows(name: str, table: "datasets.IterableDataset") -> Iterator[Mapping[str,
         yield from table
 
 
+def _refuse_pipes(place: Path) -> None:
+    """Refuses a folder with a pipe or device among the files that the library would open, and wait for."""
+    for path in files_below(place) if place.is_dir() else [place]:
+        if path.suffix.lower() in _OPENED and path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"cannot read the data set {place}: {path} is a pipe or a device, not a file")
+
+
+def _refuse_elsewhere(folder: Path, tables: Mapping[str, Sequence[str]]) -> None:
+    """Refuses a folder whose README names tables of this machine outside it; links in it are followed."""
+    homes = (Path(os.path.abspath(folder)), Path(os.path.realpath(folder)))
+    for table in chain.from_iterable(tables.values()):
+        protocol, _, place = table.split("::")[-1].rpartition("://")
+        inside = any(Path(os.path.abspath(place)).is_relative_to(home) for home in homes)
+        if protocol in ("", "file", "local") and not inside:
+            raise UserError(f"the data set {folder} names {place}, which is outside its folder; see its README.md")
+
+
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
     # No network, no such set, broken files.
     unreadable: tuple[type[Exception], ...] = (*out_of_reach(), OSError, ValueError, RuntimeError)
     try:
-        yield
+        with proxies_in_words(f"cannot read the data set {name}"):
+            yield
     except unreadable as problem:
         raise UserError(
             f"cannot read the data set {name}: {(str(problem) or repr(problem)).splitlines()[0]}.\n"
@@ -79,6 +103,8 @@ def _opened(place: str, split: str | None, prefer: Sequence[str]) -> "datasets.I
         return parts[_chosen(place, list(parts), split, prefer)].to_iterable_dataset()
     if path.is_file():
         return datasets.load_dataset("parquet", data_files=place, split=split or "train", streaming=True)
+    if path.is_dir():
+        _refuse_elsewhere(path, datasets.load_dataset_builder(place).config.data_files or {})
     known = datasets.get_dataset_split_names(place)
     return datasets.load_dataset(place, split=_chosen(place, known, split, prefer), streaming=True)
 

@@ -18,13 +18,16 @@ from parityalign.core import (
     Task,
     UserError,
     content_id,
+    files_below,
     first_few,
     folder_files,
     kept_path,
     read_lines,
     relative_path,
 )
+from parityalign.data.cells import bytes_in, file_in, folder_of_table, name_in, read_cell
 from parityalign.data.hf_datasets import open_table
+from parityalign.data.images import Unfit
 from parityalign.data.mpa_release import read_combined
 
 
@@ -34,6 +37,8 @@ class Labelled(NamedTuple):
     question: Question
     picture: bytes | None = None
     """The image's bytes, if it is not a file yet."""
+    fault: Unfit | None = None
+    """What keeps the image from being read, where its bytes or its file cannot tell."""
 
 
 def open_questions(task: Task, test: str) -> tuple[Iterable[Labelled], int | None]:
@@ -60,8 +65,7 @@ def _of_table(task: Task, name: str) -> tuple[Iterable[Labelled], int | None]:
             f"the benchmark {benchmark.name} cannot read Hugging Face copies; give its files as released, not {name}"
         )
     table = open_table(name, prefer=benchmark.splits)
-    place = Path(divided(name)[0])
-    folder = place if place.is_dir() else place.parent
+    folder = folder_of_table(name)
     rows = (Row(f"{name}, row {place}", values, place) for place, values in enumerate(table.rows))
     return (_with_picture(read(row), row, folder) for row in rows), table.total
 
@@ -75,17 +79,19 @@ def _benchmark(task: Task, test: str) -> Benchmark:
     return task.benchmark
 
 
-def _with_picture(question: Question, row: Row, folder: Path) -> Labelled:
-    """Reads the copy's rows; a row's picture is under `image`: bytes, or a path in the data set's folder."""
-    picture = row.value("image")
-    if not isinstance(picture, dict):
-        return Labelled(question)
-    data, file = picture.get("bytes"), picture.get("path")
-    if isinstance(data, bytes) and data:
-        return Labelled(question, data)
+def _with_picture(question: Question, row: Row, folder: Path | None) -> Labelled:
+    """Reads the copy's rows; a row's picture is under `image`: bytes, or a file of the data set."""
+    cell = row.value("image")
+    name = name_in(cell)
+    try:
+        if bytes_in(cell) or "://" in name:
+            return Labelled(question, read_cell(cell, folder))
+        file = file_in(folder, name) if folder and name else None
+    except Unfit as unfit:
+        return Labelled(question, fault=unfit)
     # The row's own name for the image decides the subset, so it is kept unless there is a file.
-    if isinstance(file, str) and file and is_file(folder / file):
-        return Labelled(question.model_copy(update={"image": str(folder / file)}))
+    if file and is_file(file):
+        return Labelled(question.model_copy(update={"image": str(file)}))
     return Labelled(question)
 
 
@@ -93,7 +99,7 @@ def _of_first_release(path: Path) -> list[Question]:
     """Reads a combined file; it names images by base name, which are searched in and below the file's folder."""
     questions: list[Question] = []
     places: dict[str, list[Path]] = {}
-    for file in sorted(path.parent.rglob("*")):
+    for file in files_below(path.parent):
         places.setdefault(file.name, []).append(file)
     for question in read_combined(path):
         if not question.image:

@@ -3,14 +3,11 @@
 Every question of the file is either scored or listed as left out, with the reason.
 """
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-
-from PIL import Image
 
 from parityalign.config import TaskData, is_own
 from parityalign.core import (
@@ -142,14 +139,16 @@ def _reasons(task: Task, data: TaskData) -> Callable[[Labelled], tuple[str, str]
 
     def reason(found: Labelled) -> tuple[str, str] | None:
         question, count = found.question, len(found.question.answers)
-        if not question.question:
+        if not question.question.strip():
             return NO_QUESTION, "null or empty"
-        if not count:
-            return NO_ANSWERS, "null, empty, or with a null among them"
+        if not any(answer.strip() for answer in question.answers):
+            return NO_ANSWERS, "null, empty, all blank, or with a null among them"
         if wanted and count != wanted:
             return f"not_{wanted}_answers", f"{count} answers"
         if several and count == 1:
             return LONE_ANSWER, "1 answers"
+        if found.fault:
+            return found.fault.reason, found.fault.detail
         return _fault(found.picture) if found.picture else fault_of_file(question.image)
 
     return reason
@@ -172,8 +171,7 @@ def _with_file(found: Labelled, folder: Path) -> Question:
     """The question with the path of an image file; bytes are written once, under the hash of their content."""
     if found.picture is None:
         return found.question
-    with Image.open(io.BytesIO(found.picture)) as opened:
-        path = folder / f"{image_id(found.picture)}.{(opened.format or 'image').lower()}"
+    path = folder / f"{image_id(found.picture)}.{open_picture(found.picture).format.lower()}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, found.picture)

@@ -1,6 +1,7 @@
 """Shared by the four worlds: pictures with facts, colours, fonts and placed text.
 
-Pictures are `SIDE` x `SIDE` pixels. Fonts are those that matplotlib ships (DejaVu and STIX, free licences).
+Pictures are `SIDE` x `SIDE` pixels. Their fonts are bundled (`fonts/`: DejaVu and STIX as matplotlib ships them, with
+their licences): the bundled models learnt to read these, and the demo needs no other package for them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,9 +10,9 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+_FONTS = Path(__file__).parent / "fonts"
 SIDE = 128
 
 COLOURS = {
@@ -72,8 +73,8 @@ def one_of_each_kind(facts: Sequence[Fact], rng: Random) -> list[Fact]:
 
 @cache
 def font(face: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font of matplotlib by file name; size in pixels."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / face), size)
+    """A bundled font by file name; size in pixels."""
+    return ImageFont.truetype(str(_FONTS / face), size)
 
 
 def fitting_font(rng: Random, text: str, width: int, smallest: int = 17, largest: int = 28) -> ImageFont.FreeTypeFont:

@@ -50,8 +50,8 @@ from parityalign.stages import (
     accepted_images,
     answer_tests,
     choose_pairs,
+    hold_out,
     score_answers,
-    split_by_image,
     was_levelled,
 )
 
@@ -115,20 +115,19 @@ def _arms(run: Run, aligned: Aligned) -> Iterator[Arm]:
     def chosen(**changes: object) -> Choice:
         return choose_pairs(aligned.judged, settings.model_copy(update=changes), seed)
 
-    trained = [*chosen().training, *chosen().held_out]
+    held = hold_out(aligned.judged, settings, seed)
     yield Arm("without replay", "the gaps alone, the paper's way", chosen(replay=0.0))
     yield Arm("all pairs", "annotate without identify", chosen(select="all"))
     yield Arm("random pairs", "as many, whatever their verdict", chosen(select="random"))
-    true = true_pairs(aligned.images, Counter(pair.task for pair in trained), seed)
-    yield Arm("true labels", "as many, drawn with the pictures", split_by_image(true, settings.held_out, seed), False)
+    free = [image for image in aligned.images if image.image_id not in held.images]
+    true = true_pairs(free, Counter(pair.task for pair in chosen().training), seed)
+    yield Arm("true labels", "as many, drawn with the pictures", Choice(true, held.pairs, 0), False)
     own = [
         pair.model_copy(update={"answer": aligned.student_said[pair.pair_id]})
-        for pair in [*chosen(select="random").training, *chosen(select="random").held_out]
+        for pair in chosen(select="random").training
         if aligned.student_said[pair.pair_id]
     ]
-    yield Arm(
-        "format only", "the student's own answers: no new content", split_by_image(own, settings.held_out, seed), False
-    )
+    yield Arm("format only", "the student's own answers: no new content", Choice(own, held.pairs, 0), False)
 
 
 def true_pairs(images: Sequence[ImageRef], wanted: Mapping[str, int], seed: int) -> list[Pair]:
@@ -170,7 +169,7 @@ def _control(run: Run, aligned: Aligned, arm: Arm) -> Control:
         changes["objective"] = {"answer": 1.0}
     settings = run.config.level.model_copy(update=changes)
     choice = arm.choice
-    trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in (*choice.training, *choice.held_out)))
+    trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in choice.pairs))
     inputs = {"student model": run.models.student_fingerprint, "pairs": trained}
     told = settings.model_dump(mode="json", exclude={*speed_only(type(settings))})
     plan = {**told, **settings.stands_for, **run.config.discrepancy.in_levelling(settings), "seed": run.config.seed}
@@ -179,7 +178,7 @@ def _control(run: Run, aligned: Aligned, arm: Arm) -> Control:
     student = run.folder.artifact(f"{folder}/student", inputs=inputs, settings=plan)
     if not student.finished:
         level = leveller(run, settings, run.config.seed, f"level {arm.name}")
-        level(choice.training, choice.held_out, student.path)
+        level(choice.training, [pair for pair, _ in choice.held_out], student.path)
         student.finish({"pairs": len(choice.training), "steps": aligned.steps})
     asked = {"student": student.digest, "answers before": run.artifact("answers").digest}
     answers = run.folder.artifact(f"{folder}/answers", inputs=asked, settings={})

@@ -24,25 +24,34 @@ from parityalign.demo.worlds import WORLDS
 POOL_SEEDS = range(1_000_000_000, 2_000_000_000)
 TEST_SEEDS = range(2_000_000_000, 3_000_000_000)
 POOL_PICTURES = 1500
-"""Pictures in the pool of each task."""
+"""Pictures in the pool of each task, if nobody says how many."""
 TEST_PICTURES = 300
-"""Pictures in the test split of each task, with two questions each."""
+"""Pictures in the test split of each task, with two questions each; a smaller demo keeps the proportion."""
 _BLOCK = 1_000_000
-"""Seeds reserved for one task of one demo seed; pools and splits are far smaller."""
+"""Seeds reserved for one task of one demo seed: the most pictures that the command line draws for a task."""
 _PARTS = ("pool", "test")
 _DONE = DRAWN
 """File that names what was drawn, or `_BEGUN` until all is."""
 _BEGUN = "{}"
 
 
-def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
-    """Draws pools and test splits into a folder; does nothing if the same demo seed is complete there.
+def write_demo_data(folder: Path, seed: int, progress: Progress, *, pictures: int | None = None) -> None:
+    """Draws pools and test splits into a folder; does nothing if the same are complete there.
+
+    Args:
+        folder: Gets the folders `pool` and `test`.
+        seed: Of the demo; other seeds draw other pictures.
+        progress: Told of each picture.
+        pictures: How many in the pool of each task; a fifth as many, and at least one, in its test split.
+            None: `POOL_PICTURES`.
 
     Raises:
         UserError: The folder holds files that the demo did not draw.
         WorkFailed: A pool picture and a test picture have the same pixels.
     """
-    wanted = {"seed": seed, "pool": POOL_PICTURES, "test": TEST_PICTURES, "version": 1}
+    pictures = pictures or POOL_PICTURES
+    for_test = max(1, pictures * TEST_PICTURES // POOL_PICTURES)
+    wanted = {"seed": seed, "pool": pictures, "test": for_test, "version": 1}
     marker, written = folder / _DONE, json.dumps(wanted)
     if marker.exists() and marker.read_text() == written:
         return
@@ -51,15 +60,15 @@ def write_demo_data(folder: Path, seed: int, progress: Progress) -> None:
     write_whole(marker, _BEGUN)
     for part in _PARTS:
         rmtree(folder / part, ignore_errors=True)
-    total = len(WORLDS) * (POOL_PICTURES + TEST_PICTURES)
+    total = len(WORLDS) * (pictures + for_test)
     seen: dict[str, set[str]] = {"pool": set(), "test": set()}
     done = 0
     for task in WORLDS:
-        for part, pictures in (
-            ("pool", write_pool(folder, task, seed, POOL_PICTURES)),
-            ("test", write_test(folder, task, seed, TEST_PICTURES)),
+        for part, drawings in (
+            ("pool", write_pool(folder, task, seed, pictures)),
+            ("test", write_test(folder, task, seed, for_test)),
         ):
-            for picture in pictures:
+            for picture in drawings:
                 seen[part].add(pixel_hash(picture.image))
                 done += 1
                 progress("draw the demo's pictures", done, total)

@@ -17,12 +17,14 @@ from parityalign.core import (
     UserError,
     WorkFailed,
     out_of_reach,
+    proxies_in_words,
     read_manifest,
+    unusable_proxy,
     write_whole,
 )
 from parityalign.export.model_card import Made, card, licence_of
 from parityalign.export.run_export import model_name, source_name
-from parityalign.report import SCORE_HEADINGS, headline, read_record, score_table
+from parityalign.report import SCORE_HEADINGS, headline, held_out_line, read_record, score_table
 from parityalign.stages import LEVELLED
 from parityalign.tasks import task_of
 
@@ -50,7 +52,8 @@ def check_push(repo: str | None, *, public: bool) -> None:
     """Refuses an upload that cannot succeed, before hours of work; None: there is no upload.
 
     Raises:
-        UserError: It is not OWNER/NAME, this machine is not logged in, or `public` is set without a repository.
+        UserError: It is not OWNER/NAME, this machine is not logged in or its proxy cannot be used, or `public` is set
+            without a repository.
     """
     if repo is not None:
         _check_name(repo)
@@ -63,6 +66,8 @@ def _check_name(repo: str) -> None:
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo, re.ASCII):
         raise _no_name(repo)
+    if why := unusable_proxy():
+        raise UserError(f"--push {repo} cannot reach the hub: {why}.")
     if get_token() is None:
         raise UserError(
             f"--push {repo} needs a hub token with write access, and this machine has none.\n"
@@ -114,7 +119,8 @@ def _told(repo: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
 
     try:
-        yield
+        with proxies_in_words(f"cannot reach the hub to push {repo}"):
+            yield
     except HFValidationError as problem:
         raise _no_name(repo) from problem
     except HfHubHTTPError as problem:
@@ -154,6 +160,7 @@ def _made(config: RunConfig, manifest: Mapping[str, Any]) -> Made:
         result={name: value for name, value in manifest["result"].items() if value is not None},
         scores=[SCORE_HEADINGS, *score_table(scores)] if scores and scored else [],
         headline=headline(scores) if scores and scored else "",
+        held_out=held_out_line(scores.held_out) if scores else "",
         version=manifest["parityalign"],
     )
 

@@ -34,6 +34,8 @@ class Made:
     scores: Sequence[Sequence[str]]
     """A table, headings first; empty if nothing was scored."""
     headline: str
+    held_out: str
+    """The result on held-out images in a sentence; empty if there is none."""
     version: str
     """The version of parityalign."""
 
@@ -41,9 +43,9 @@ class Made:
 _BODY = """\
 # {base}, levelled towards {teacher}
 
-A student trained on {gaps:,} questions about unlabelled images that {teacher} answered right and it did not,
-and on {replay:,} that it already had right. Made with parityalign {version}; no person has checked the questions and
-answers.
+A student trained on {training:,} of {pairs:,} questions that {teacher} wrote about unlabelled images: those that
+{teacher} answered right and it did not, and {replay:,} that it already had right. Made with parityalign {version}; no
+person has checked the questions and answers.
 
 | | |
 |---|---|
@@ -104,12 +106,13 @@ def card(made: Made) -> str:
         base=escaped(made.base),
         commit=f" at {escaped(made.commit)}" if made.commit else "",
         teacher=escaped(made.teacher),
-        gaps=made.counts.get("gaps", 0),
+        pairs=made.counts.get("pairs", 0),
+        training=made.counts.get("training", 0),
         replay=made.counts.get("replay", 0),
         version=made.version,
         method=escaped(str(made.recipe.get("level.method", ""))),
         prompt=repr(made.prompt),
-        scores="\n\n".join([_table(made.scores), made.headline]) if made.scores else _NO_SCORES,
+        scores=_result(made),
         sources="\n".join(f"- {escaped(task)}: images from {escaped(place)}" for task, place in made.sources.items()),
         counts=_facts({"what": "pairs", **made.counts}),
         recipe=_facts({"setting": "value", **made.recipe}),
@@ -117,6 +120,11 @@ def card(made: Made) -> str:
         licence=f", {escaped(licence)}" if licence else ", which is not known here: see the page of that model",
     )
     return f"---\n{header}---\n\n{body}"
+
+
+def _result(made: Made) -> str:
+    scored = "\n\n".join([_table(made.scores), made.headline]) if made.scores else _NO_SCORES
+    return "\n\n".join(filter(None, [scored, escaped(made.held_out)]))
 
 
 def licence_of(readme: str) -> dict[str, str]:

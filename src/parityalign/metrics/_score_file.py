@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import Metric, UserError
+from parityalign.core import Metric, UserError, bounded_lines, is_too_deep
 from parityalign.metrics._find import find_metric
 
 _EXPECTED = 'each line must be like {"prediction": "a text", "answers": ["a text", "another"]}'
@@ -44,10 +44,9 @@ def _rows(metric: Metric, path: Path) -> Iterator[dict[str, Any]]:
 def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
     """The lines that are not blank, each with its place for messages."""
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"line {number} of {path}", line.rstrip()
+        with path.open("rb") as file:  # a pipe too: `parityalign score anls <(jq ...)`
+            for number, line in bounded_lines(file, path):
+                yield f"line {number} of {path}", line.rstrip()
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror}; give a file of JSON lines, {_EXPECTED}") from problem
 
@@ -59,6 +58,8 @@ def _read_case(line: bytes, where: str) -> dict[str, Any]:
         raise UserError(f"{where} is not JSON: {problem.msg} at column {problem.colno}; {_EXPECTED}") from problem
     except (ValueError, RecursionError) as problem:  # not UTF-8, a huge number, nested too deeply
         raise UserError(f"{where} cannot be read as JSON: {problem}; {_EXPECTED}") from problem
+    if is_too_deep(case):
+        raise UserError(f"{where} cannot be read as JSON: it is nested too deeply; {_EXPECTED}")
     if not isinstance(case, dict):
         raise UserError(f"{where} is {_shown(case)}, not an object; {_EXPECTED}")
     _check_case(case, where)

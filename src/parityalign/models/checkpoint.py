@@ -16,7 +16,7 @@ from httpx2 import HTTPError
 from huggingface_hub import constants, get_session
 
 from parityalign.config import LoadingSettings, is_path
-from parityalign.core import UserError, WorkFailed, out_of_reach, unusable_proxy
+from parityalign.core import UserError, WorkFailed, out_of_reach, proxies_in_words, unusable_proxy
 
 INDEX = "model.safetensors.index.json"
 """Index of the file of each weight, if there are several."""
@@ -277,7 +277,8 @@ def _answers(name: str, revision: str | None) -> Iterator[None]:
 
     page = f"{constants.ENDPOINT}/{name}"
     try:
-        yield
+        with proxies_in_words(f"the hub cannot be asked for the model {name}"):
+            yield
     except errors.GatedRepoError as problem:
         raise UserError(
             f"the model {name} is gated: its licence has to be accepted first.\n"
@@ -304,9 +305,5 @@ def _answers(name: str, revision: str | None) -> Iterator[None]:
         raise WorkFailed(
             f"the hub refuses the model {name}: {str(problem).splitlines()[0]}\nTry again later."
         ) from problem
-    except (ValueError, ImportError) as problem:  # what httpx2 raises of a proxy
-        if not (why := unusable_proxy()):
-            raise
-        raise UserError(f"the hub cannot be asked for the model {name}: {why}.") from problem
     except OSError as problem:
         raise WorkFailed(f"cannot keep the files of {name} in {constants.HF_HUB_CACHE}: {problem}") from problem

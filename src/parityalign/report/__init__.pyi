@@ -5,6 +5,9 @@ from .files import read_record as read_record
 from .files import read_records as read_records
 from .flow import VERDICT_WORDS as VERDICT_WORDS
 from .flow import verdicts_by_task as verdicts_by_task
+from .held_out import HELD_OUT_HEADINGS as HELD_OUT_HEADINGS
+from .held_out import held_out_line as held_out_line
+from .held_out import held_out_table as held_out_table
 from .listing import LISTED_BY_DEFAULT as LISTED_BY_DEFAULT
 from .listing import ListOptions as ListOptions
 from .listing import holds_discrepancy as holds_discrepancy

@@ -32,6 +32,7 @@ from parityalign.report.discrepancy import MEASURE_WORDS, measure_table, relatio
 from parityalign.report.files import is_current, read_record, read_records, read_settings
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
 from parityalign.report.gallery import Exhibit, choose_gaps, exhibit
+from parityalign.report.held_out import HELD_OUT_HEADINGS, held_out_line, held_out_table
 from parityalign.report.listing import read_pair_discrepancies
 from parityalign.report.retention import FORGOTTEN_HEADINGS, SPEED_HEADINGS, forgotten_table, speed_line, speed_table
 from parityalign.report.spreads import spread_chart
@@ -109,8 +110,10 @@ def _facts(run: Path) -> dict[str, object]:
 
 
 def _result(scores: Scores | None, verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> str:
-    if scores is not None:
+    if scores is not None and (scores.tasks or scores.held_out is None):
         return headline(scores)
+    if scores is not None:
+        return held_out_line(scores.held_out)
     if verdicts and not _gap_count(verdicts):
         return "No gaps were found, so there was nothing to train on: the student is unchanged."
     return "There are no scores: no task of this run has a test split, or evaluate has not run yet."
@@ -138,6 +141,9 @@ def _kept_facts(scores: Scores | None) -> dict[str, object]:
         "speed_line": speed_line(speed),
         "speed_headings": SPEED_HEADINGS,
         "speed_rows": speed_table(speed),
+        "held_out_line": held_out_line(scores.held_out) if scores and scores.tasks else "",
+        "held_out_headings": HELD_OUT_HEADINGS,
+        "held_out_rows": held_out_table(scores.held_out if scores else None),
         "forgotten_headings": FORGOTTEN_HEADINGS,
         "forgotten_rows": forgotten_table(scores.forgotten if scores else None),
     }

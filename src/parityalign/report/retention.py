@@ -7,7 +7,7 @@ from parityalign.report.tables import ABSENT, counted
 
 _REASONS = {
     "not_wanted": "evaluate.speed_questions is 0",
-    "no_questions": "there is no test question to time the students on",
+    "no_questions": "there is no question to time the students on",
     "not_levelled": "the student was not trained",
     "remote": "the student does not run in this process",
 }

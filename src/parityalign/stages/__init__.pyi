@@ -6,6 +6,7 @@ from ._stage import PlannedAmounts as PlannedAmounts
 from ._stage import PlannedRequests as PlannedRequests
 from ._stage import Stage as Stage
 from ._stage import StageRun as StageRun
+from .acceptance import hold_out as hold_out
 from .annotate import PAIRS as PAIRS
 from .annotate import REPLIES as REPLIES
 from .annotate import annotate_images as annotate_images
@@ -30,11 +31,11 @@ from .identify_files import named_columns as named_columns
 from .intake import accepted_images as accepted_images
 from .intake import image_with_path as image_with_path
 from .level import LEVELLED as LEVELLED
+from .level import NOT_BETTER as NOT_BETTER
 from .level import Choice as Choice
 from .level import ChoiceCounts as ChoiceCounts
 from .level import choice_counts as choice_counts
 from .level import choose_pairs as choose_pairs
-from .level import split_by_image as split_by_image
 from .level import was_levelled as was_levelled
 from .parsing import without_tags as without_tags
 from .run_scores import score_of_run as score_of_run

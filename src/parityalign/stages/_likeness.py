@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from parityalign.data import image_id
+from parityalign.data import bands, image_id
 
 Array = NDArray[Any]
 
@@ -60,9 +60,16 @@ class Look(NamedTuple):
 
 def look_at(content: bytes, image: Image.Image) -> Look:
     """The look of an RGB picture, with the content of its file."""
-    pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()[:32]
+    pixels = hashlib.sha256(f"{image.size}".encode())
+    for band in bands(image):
+        pixels.update(band.tobytes())
     grey = image.convert("L")
-    return Look(image_id(content), pixels, _hash(grey), grey.resize((4, 4), Image.Resampling.BILINEAR).tobytes())
+    return Look(
+        image_id(content),
+        pixels.hexdigest()[:32],
+        _hash(grey),
+        grey.resize((4, 4), Image.Resampling.BILINEAR).tobytes(),
+    )
 
 
 def same_picture(one: Image.Image, other: Image.Image) -> bool:

@@ -78,4 +78,4 @@ def _looked(found: Found) -> Looked | Unfit:
 
 
 def _notes(picture: Picture, *, named_otherwise: bool) -> list[str]:
-    return [FIRST_FRAME] * (picture.frames > 1) + [OTHER_FORMAT] * named_otherwise
+    return [FIRST_FRAME] * picture.several + [OTHER_FORMAT] * named_otherwise

@@ -62,6 +62,9 @@ class StageRun(Protocol):
     def student(self) -> CachedModel:
         """The student as it was before levelling."""
 
+    def trained(self, student: Artifact) -> CachedModel:
+        """The student that an artifact of this run holds."""
+
     @property
     def levelled(self) -> CachedModel:
         """The student as levelling left it."""

@@ -81,7 +81,7 @@ def _scored_pairs(run: StageRun, extent: _Extent) -> list[Judged]:
     if extent.all_pairs:
         return kept
     choice = choose_pairs(run.judged, run.config.level, run.config.seed)
-    chosen = {pair.pair_id for pair in (*choice.training, *choice.held_out)}
+    chosen = {pair.pair_id for pair in choice.pairs}
     return [each for each in kept if each.pair.pair_id in chosen]
 
 

@@ -20,9 +20,10 @@ from parityalign.engines import CachedModel
 from parityalign.metrics import share_interval
 from parityalign.stages._comparing import Outcome
 from parityalign.stages._stage import Stage, StageRun
+from parityalign.stages.acceptance import HAD_RIGHT
 from parityalign.stages.identify import as_asked
 from parityalign.stages.judging import Judge, judge_of
-from parityalign.stages.level import HAD_RIGHT, choose_pairs, was_levelled
+from parityalign.stages.level import choose_pairs, was_levelled
 
 AFTER = "after.jsonl"
 
@@ -50,7 +51,7 @@ STAGE = Stage(
     artifact="forgotten",
     of=("pairs", "verdicts", "student", "answer prompt"),
     settings=(
-        *("level.select", "level.replay", "level.held_out", "evaluate.forgotten_pairs", "seed"),
+        *("level.select", "level.replay", "level.held_out", "level.held_out_pairs", "evaluate.forgotten_pairs", "seed"),
         "identify.max_new_tokens",
     ),
     parts=_matters,

@@ -244,7 +244,13 @@ def _refuse_without_images(pools: Mapping[str, Sequence[Source]], outcomes: Mapp
     ]
     if unusable:
         listed = "\n  ".join(unusable)
-        raise UserError(f"no usable image in\n  {listed}\nName a source that holds images.")
+        raise UserError(f"no usable image in\n  {listed}\n{_advice(outcomes)}")
+
+
+def _advice(outcomes: Mapping[str, Counter[str]]) -> str:
+    if any(counts["unsupported_format"] for counts in outcomes.values()):
+        return "These are pictures in formats that are not read (HEIC of an iPhone, AVIF, ...): convert them to JPEG."
+    return "Name a source that holds images."
 
 
 def _in_words(counts: Mapping[str, int]) -> str:

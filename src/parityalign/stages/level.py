@@ -1,20 +1,25 @@
-"""Level (the paper's Parity Leveler): selects the training pairs and trains the student on them.
+"""Level (the paper's Parity Leveler): selects the training pairs, trains the student, and takes it if it is better.
 
 Training on the gaps alone makes a small student forget what it had right, so a share of pairs that it already
 has right is mixed in (`replay`); 0 as in the paper. The choice of pairs depends on their identities and the seed,
-not on their positions.
+not on their positions. Images are held out before anything is chosen, and their pairs accept or refuse what came of it.
 """
 
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from parityalign.config import LevelSettings
 from parityalign.core import (
+    BEGUN,
     DISCREPANCY_FOLDER,
     Artifact,
+    HeldOutPair,
     Judged,
     Leveller,
+    LevelResult,
     Pair,
     VerdictKind,
     content_id,
@@ -22,25 +27,49 @@ from parityalign.core import (
     signals_digest,
 )
 from parityalign.stages._stage import Stage, StageRun
+from parityalign.stages.acceptance import HAD_RIGHT, HELD_OUT, hold_out, is_better, judged_after
+from parityalign.stages.identify import as_asked
 
 NO_GAPS = "no_gaps"
+NOT_BETTER = "not_better"
 LEVELLED = "levelled"
 
-HAD_RIGHT = (VerdictKind.STUDENT_RIGHT, VerdictKind.BOTH)
-"""Verdicts of replayable pairs: the student has them right, and so has the teacher if it was asked."""
+TRAINABLE = (*HAD_RIGHT, VerdictKind.TEACHER_ONLY, VerdictKind.NEITHER, VerdictKind.STUDENT_ONLY)
+"""Verdicts of pairs that a control may train on: what was dropped would break training, and what is unsure is left."""
+LEAST_REPLAY, MOST_REPLAY = 0.5, 0.8
+"""Between these is the share of replay, unless it is set: the pool's own share of pairs that the student has right."""
+
+Check = Callable[[Artifact, Sequence[Judged]], list[HeldOutPair]]
+"""(the artifact with the trained student, the held-out pairs) -> how the student does on them."""
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
-    level_on_gaps(artifact, run.judged, run.leveller(artifact), settings=run.config.level, seed=run.config.seed)
+    config = run.config
+    leveller, check = run.leveller(artifact), partial(_check, run)
+    level_on_gaps(artifact, run.judged, leveller, check, settings=config.level, seed=config.seed)
+
+
+def _check(run: StageRun, artifact: Artifact, held: Sequence[Judged]) -> list[HeldOutPair]:
+    """Asks the trained student the held-out pairs, as identify asked the one before."""
+    settings = run.config.identify
+    answers = run.trained(artifact).answer(
+        [as_asked(pair, run.tasks[pair.task]) for pair, _ in held],
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+        on_progress=lambda done, total: run.progress("level held-out pairs", done, total),
+    )
+    texts = {pair_id: answer.text for pair_id, answer in answers.items()}
+    return judged_after(held, texts, run.tasks, settings)
 
 
 def _matters(run: StageRun) -> dict[str, str]:
     """Of pairs, verdicts and signals only those matter that are trained on or held out."""
     choice = choose_pairs(run.judged, run.config.level, run.config.seed)
-    chosen = content_id(*(each.pair_id for each in choice.training), "", *(each.pair_id for each in choice.held_out))
+    held = (f"{pair.pair_id} {verdict.verdict in HAD_RIGHT}" for pair, verdict in choice.held_out)
+    chosen = content_id(*(each.pair_id for each in choice.training), "", *held)
     matters = {"pairs": chosen, "verdicts": chosen}
     if run.config.discrepancy.used_in_training(run.config.level):
-        pairs = {pair.pair_id for pair in (*choice.training, *choice.held_out)}
+        pairs = {pair.pair_id for pair in choice.pairs}
         matters[DISCREPANCY_FOLDER] = signals_digest(run.artifact(DISCREPANCY_FOLDER), pairs)
     return matters
 
@@ -59,13 +88,18 @@ STAGE = Stage(
 
 
 class Choice(NamedTuple):
-    """What the student is trained on."""
+    """What the student is trained on, and what judges it."""
 
     training: list[Pair]
-    held_out: list[Pair]
-    """For early stopping; shares no image with `training`."""
+    held_out: list[Judged]
+    """For early stopping and acceptance; shares no image with `training`."""
     replayed: int
-    """How many of both are replayed."""
+    """How many of `training` are replayed."""
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Both together."""
+        return [*self.training, *(pair for pair, _ in self.held_out)]
 
 
 class ChoiceCounts(NamedTuple):
@@ -83,16 +117,18 @@ def level_on_gaps(
     artifact: Artifact,
     judged: Sequence[Judged],
     leveller: Leveller,
+    check: Check,
     *,
     settings: LevelSettings,
     seed: int,
 ) -> None:
-    """Trains the student on the pairs of `choose`; if there are none, the student is not trained.
+    """Trains the student on the pairs of `choose_pairs`, and takes it if the held-out pairs say that it is better.
 
     Args:
-        artifact: Gets the levelled student.
+        artifact: Gets the levelled student; of one that is not better only how it did on the held-out pairs.
         judged: All pairs.
         leveller: Trains and saves.
+        check: Asks the trained student the held-out pairs.
         settings: What to train on; the leveller has its own settings of how.
         seed: Decides what is drawn.
     """
@@ -100,19 +136,62 @@ def level_on_gaps(
         return
     choice = choose_pairs(judged, settings, seed)
     gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for _, verdict in judged)
-    counts = {"gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
+    counts = {"pairs": len(judged), "gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
     if not choice.training:
         artifact.note("Nothing to train on: the student is unchanged.")
         artifact.finish(counts, outcome=NO_GAPS)
         return
-    result = leveller(choice.training, choice.held_out, artifact.path)
-    by_task = Counter(pair.task for pair in choice.training)
+    (artifact.path / HELD_OUT).unlink(missing_ok=True)  # left by a kill, it would change the student's identity
+    result = leveller(choice.training, [pair for pair, _ in choice.held_out], artifact.path)
+    identity = artifact.digest  # of the student alone
+    held = check(artifact, choice.held_out) if result.best_step else _unchanged(choice.held_out)
+    better = is_better(result, held)
+    if not better:
+        _clear(artifact)
+    artifact.stream(HELD_OUT, HeldOutPair).write(held)
+    _note(artifact, result, held, better=better, batch_size=settings.batch_size)
+    artifact.finish(
+        counts,
+        outcome=LEVELLED if better else NOT_BETTER,
+        identity=identity if better else content_id(identity, NOT_BETTER),
+        training_by_task=Counter(pair.task for pair in choice.training),
+        result=dict(vars(result)),
+    )
+
+
+def _unchanged(held: Sequence[Judged]) -> list[HeldOutPair]:
+    """The held-out pairs where no checkpoint was better by the loss: the student is the one before."""
+    return [
+        HeldOutPair(
+            pair_id=pair.pair_id,
+            image_id=pair.image_id,
+            task=pair.task,
+            right_before=verdict.verdict in HAD_RIGHT,
+            right_after=verdict.verdict in HAD_RIGHT,
+            text=verdict.student_text or "",
+        )
+        for pair, verdict in held
+    ]
+
+
+def _clear(artifact: Artifact) -> None:
+    """Deletes a student that is not taken; it could be made again."""
+    for path in artifact.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != BEGUN:
+            path.unlink()
+
+
+def _note(
+    artifact: Artifact, result: LevelResult, held: Sequence[HeldOutPair], *, better: bool, batch_size: int
+) -> None:
     rows = result.micro_batch_size
     if rows is not None:
-        artifact.note(
-            f"Memory ran out, so each step of {settings.batch_size} pairs was split into micro-batches of {rows}."
-        )
-    artifact.finish(counts, outcome=LEVELLED, training_by_task=by_task, result=dict(vars(result)))
+        artifact.note(f"Memory ran out, so each step of {batch_size} pairs was split into micro-batches of {rows}.")
+    before, after = sum(each.right_before for each in held), sum(each.right_after for each in held)
+    told = f"Of {len(held):,} pairs on held-out images the student had {before:,} right before and {after:,} after"
+    artifact.note(f"{told}." if better else f"{told}: it is not better, so the student was left as it was.")
 
 
 def was_levelled(artifact: Artifact) -> bool:
@@ -121,56 +200,57 @@ def was_levelled(artifact: Artifact) -> bool:
 
 
 def choose_pairs(judged: Sequence[Judged], settings: LevelSettings, seed: int) -> Choice:
-    """Gaps and replay, or the selection of a control, split by image into training and held-out pairs.
+    """Holds images out, and chooses gaps and replay, or the selection of a control, from the others.
 
     Args:
         judged: All pairs.
         settings: The selection.
         seed: Of the draws.
     """
-    # Dropped pairs would break training, so no control may use them.
-    usable = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
-    gaps = [pair for pair, verdict in judged if verdict.verdict == VerdictKind.TEACHER_ONLY]
-    had_right = [pair for pair, verdict in judged if verdict.verdict in HAD_RIGHT]
-    replay = sample(had_right, _replayed(len(gaps), settings), f"replay {seed}", _pair_id)
+    held = hold_out(judged, settings, seed)
+    pool = [each for each in judged if each.pair.image_id not in held.images and each.verdict.verdict in TRAINABLE]
+    gaps = [pair for pair, verdict in pool if verdict.verdict == VerdictKind.TEACHER_ONLY]
+    had_right = [pair for pair, verdict in pool if verdict.verdict in HAD_RIGHT]
+    replay = _replay(gaps, had_right, settings, seed)
+    usable = [pair for pair, _ in pool]
     chosen = {
         "gaps": [*gaps, *replay],
         "all": usable,
         "random": sample(usable, len(gaps) + len(replay), f"random {seed}", _pair_id),
     }[settings.select]
-    replayed = len(replay) if settings.select == "gaps" else 0
-    return split_by_image(chosen, settings.held_out, seed)._replace(replayed=replayed)
+    return Choice(chosen, held.pairs, len(replay) if settings.select == "gaps" else 0)
 
 
 def choice_counts(pairs: int, gaps: int, settings: LevelSettings) -> ChoiceCounts:
     """About what `choose_pairs` will take of so many pairs, if the student has all right that are no gaps."""
-    replay = min(_replayed(gaps, settings), pairs - gaps)
-    taken = pairs if settings.select == "all" else gaps + replay
-    held_out = round(taken * settings.held_out)
-    training, right = taken - held_out, pairs - gaps
-    if settings.select == "gaps":
-        return ChoiceCounts(training, held_out, replay, right - round(replay * (1 - settings.held_out)))
-    return ChoiceCounts(training, held_out, 0, round(right * (1 - training / max(1, pairs))))
+    held = round(pairs * settings.held_out)
+    pool, failed = pairs - held, round(gaps * (1 - settings.held_out))
+    replay = min(_replayed(failed, pool - failed, settings), pool - failed)
+    training = pool if settings.select == "all" else failed + replay
+    replayed = replay if settings.select == "gaps" else 0
+    trained_known = replayed if settings.select == "gaps" else round((pool - failed) * training / max(1, pool))
+    return ChoiceCounts(training, min(held, settings.held_out_pairs), replayed, pairs - gaps - trained_known)
 
 
-def split_by_image(pairs: Sequence[Pair], share: float, seed: int) -> Choice:
-    """Training and held-out pairs, with `replayed` 0; at least one image is held out if there are two.
-
-    Args:
-        pairs: What to train on.
-        share: Of the images, held out.
-        seed: Of the draw.
-    """
-    images = sorted({pair.image_id for pair in pairs})
-    wanted = min(max(1, round(share * len(images))), len(images) - 1)
-    held_out = set(sample(images, wanted, f"held out {seed}", str))
-    training = [pair for pair in pairs if pair.image_id not in held_out]
-    return Choice(training, [pair for pair in pairs if pair.image_id in held_out], replayed=0)
+def _replay(gaps: Sequence[Pair], had_right: Sequence[Pair], settings: LevelSettings, seed: int) -> list[Pair]:
+    """Pairs that the student had right, of each task in proportion to its gaps as far as there are enough."""
+    wanted = _replayed(len(gaps), len(had_right), settings)
+    gaps_of, chosen = Counter(pair.task for pair in gaps), set[str]()
+    for task, count in gaps_of.items():
+        of_task = [pair for pair in had_right if pair.task == task]
+        share = sample(of_task, round(wanted * count / len(gaps)), f"replay {seed}", _pair_id)
+        chosen.update(pair.pair_id for pair in share)
+    left = [pair for pair in had_right if pair.pair_id not in chosen]
+    chosen.update(pair.pair_id for pair in sample(left, wanted - len(chosen), f"replay {seed}", _pair_id))
+    return [pair for pair in had_right if pair.pair_id in chosen]
 
 
-def _replayed(gaps: int, settings: LevelSettings) -> int:
+def _replayed(gaps: int, had_right: int, settings: LevelSettings) -> int:
     """How many pairs are replayed beside so many gaps, if there are enough."""
-    return round(gaps * settings.replay / (1 - settings.replay))
+    share = settings.replay
+    if share is None:
+        share = min(MOST_REPLAY, max(LEAST_REPLAY, had_right / max(1, had_right + gaps)))
+    return round(gaps * share / (1 - share))
 
 
 def _pair_id(pair: Pair) -> str:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from parityalign.core import Scores
+from parityalign.core import Artifact, HeldOut, HeldOutPair, Scores
 from parityalign.stages._stage import Stage, StageRun
+from parityalign.stages.acceptance import HELD_OUT, summary
 from parityalign.stages.evaluate import score_run_answers
 from parityalign.stages.forgotten import pair_regressions
+from parityalign.stages.level import was_levelled
 from parityalign.stages.speed import measured_speed
 
 SCORED = ("answers", "forgotten", "speed")
@@ -35,4 +37,11 @@ def score_of_run(run: StageRun) -> Scores:
     lost = pair_regressions(asked_again, run.pairs, run.tasks, settings=config.identify)
     speed = measured_speed(timed, resamples=settings.resamples, seed=seed)
     forgotten = scores.forgotten.model_copy(update={"pairs": lost})
-    return scores.model_copy(update={"forgotten": forgotten, "speed": speed})
+    held_out = held_out_of(run.artifact("student"), seed)
+    return scores.model_copy(update={"forgotten": forgotten, "held_out": held_out, "speed": speed})
+
+
+def held_out_of(student: Artifact, seed: int) -> HeldOut | None:
+    """What the held-out images say; None if nothing was trained, or none of their pairs can judge."""
+    held = list(student.stream(HELD_OUT, HeldOutPair))
+    return summary(held, accepted=was_levelled(student), seed=seed) if held else None

@@ -10,13 +10,14 @@ from statistics import median
 import numpy as np
 
 from parityalign.config import EvaluateSettings
-from parityalign.core import Artifact, Decoding, Progress, Ratio, Speed, Usage
+from parityalign.core import Artifact, Decoding, Progress, Ratio, Speed, Usage, content_id, sample
 from parityalign.engines import Asked, CachedModel
 from parityalign.metrics import percentile_interval, resampled_means
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages._timing_trials import AFTER, BEFORE, Clock, InterleavedTiming, TimedStudent, Trial
 from parityalign.stages.evaluate import speed_questions
-from parityalign.stages.level import was_levelled
+from parityalign.stages.identify import as_asked
+from parityalign.stages.level import choose_pairs, was_levelled
 
 TRIALS, STUDENTS = "trials.jsonl", "students.jsonl"
 
@@ -31,16 +32,32 @@ REMOTE = "remote"
 
 def _work(run: StageRun, artifact: Artifact) -> None:
     settings = run.config.evaluate
-    questions = speed_questions(run.tests, run.tasks, settings=settings, seed=run.config.seed)
     after = run.levelled if was_levelled(run.artifact("student")) else None
-    time_students(artifact, questions, run.student, after, settings=settings, progress=run.progress)
+    time_students(artifact, _questions(run), run.student, after, settings=settings, progress=run.progress)
+
+
+def _questions(run: StageRun) -> list[Asked]:
+    """Test questions; where there are none, those of pairs on held-out images."""
+    config, seed = run.config, run.config.seed
+    if run.tests:
+        return speed_questions(run.tests, run.tasks, settings=config.evaluate, seed=seed)
+    held = choose_pairs(run.judged, config.level, seed).held_out
+    asked = [as_asked(pair, run.tasks[pair.task]) for pair, _ in held]
+    return sample(asked, config.evaluate.speed_questions, f"speed {seed}", lambda question: question.item_id)
+
+
+def _matters(run: StageRun) -> dict[str, str]:
+    """Of pairs and verdicts only those that are asked matter."""
+    asked = content_id(*(question.item_id for question in _questions(run))) if not run.tests else ""
+    return {"pairs": asked, "verdicts": asked}
 
 
 STAGE = Stage(
     "speed",
     command="evaluate",
     artifact="speed",
-    of=("tests", "student model", "student", "answer prompt"),
+    of=("tests", "pairs", "verdicts", "student model", "student", "answer prompt"),
+    parts=_matters,
     settings=("evaluate.speed_questions", "evaluate.limit", "evaluate.max_new_tokens", "seed"),
     work=_work,
     help="Time the student before and after on the same questions.",

@@ -1,9 +1,9 @@
 """Helpers of the benchmark readers."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from parityalign.core import Row, refuse_repeated
+from parityalign.core import Row, UserError, refuse_repeated
 
 
 def by_id(rows: Sequence[Row], key: str) -> dict[str, Row]:
@@ -23,5 +23,15 @@ def image_name(row: Row, key: str) -> str:
 
 
 def image_path(folder: Path, name: str, ending: str = "") -> str:
-    """The path of an image in a release; empty if the row names none."""
+    """The path of an image in a release; empty if the row names none.
+
+    Links in the folder are the user's own and are followed; a name may not lead out of it.
+
+    Raises:
+        UserError: The name leads out of the folder.
+    """
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise UserError(
+            f"{folder}: an image is called {name!r}, which leads out of the folder; take the released files"
+        )
     return str(folder / f"{name}{ending}") if name else ""

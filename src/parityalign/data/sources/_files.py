@@ -4,7 +4,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from parityalign.core import Found, printable_path
+from parityalign.core import Found, leads_out, printable_path
 from parityalign.data.images import Unfit, read_bytes
 
 
@@ -16,12 +16,13 @@ def found_file(path: Path, inside: Path | None = None) -> Found:
 def _read(path: Path, inside: Path | None) -> bytes:
     if printable_path(path) != str(path):
         raise Unfit("unreadable_name", "the file name is not valid text; rename the file")
-    if inside and path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(inside)):
+    if inside and path.is_symlink() and leads_out(path, inside):
         raise Unfit("outside_folder", "a link that leads out of the folder is not followed")
     try:
         is_file = path.is_file()
     except OSError as problem:  # too long a name, or a folder without access
         raise Unfit("unreadable", problem.strerror) from problem
     if not is_file and "\0" not in str(path):  # with a NUL, `read_bytes` reports the problem
-        raise Unfit("not_a_file")
+        locked = path.is_dir() and not os.access(path, os.R_OK | os.X_OK)
+        raise Unfit("unreadable", "a folder without access") if locked else Unfit("not_a_file")
     return read_bytes(path)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from parityalign.core import Source, UserError, listing_digest
+from parityalign.core import Source, UserError, given_lines, listing_digest
 from parityalign.data.sources._files import found_file
 
 
@@ -30,10 +30,10 @@ def listed(location: str, named: Callable[[str, str], str]) -> Source:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}, line {number}", line.strip()
+        for number, line in given_lines(path):
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            if text:
+                yield f"{path}, line {number}", text
     except OSError as problem:
         raise UserError(f"cannot read the list of images {path}: {problem.strerror}") from problem
     except UnicodeDecodeError as problem:

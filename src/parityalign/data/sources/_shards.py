@@ -1,11 +1,11 @@
 """Images inside other files, such as the shards of a data set."""
 
-import glob
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from parityalign.core import Found, Source, listing_digest
-from parityalign.data.images import MAX_BYTES, Unfit
+from parityalign.core import Found, Source, files_named, listing_digest
+from parityalign.data.cells import read_cell
 
 
 def shards(location: str, images_of: Callable[[Path], Iterator[Found]], count_of: Callable[[Path], int]) -> Source:
@@ -18,8 +18,7 @@ def shards(location: str, images_of: Callable[[Path], Iterator[Found]], count_of
     """
 
     def paths() -> Sequence[Path]:
-        named = Path(location)
-        return [named] if named.is_file() else sorted(map(Path, glob.glob(location, recursive=True)))
+        return files_named(location)
 
     return Source(
         where=location,
@@ -33,11 +32,4 @@ def shards(location: str, images_of: Callable[[Path], Iterator[Found]], count_of
 def found_bytes(name: str, content: object) -> Found:
     """An image that is given by its bytes only."""
 
-    def read() -> bytes:
-        if not isinstance(content, bytes):
-            raise Unfit("no_bytes", "the row holds no bytes of an image")
-        if len(content) > MAX_BYTES:
-            raise Unfit("too_large", f"{len(content)} bytes")
-        return content
-
-    return Found(name=name, read=read)
+    return Found(name=name, read=partial(read_cell, content, None))

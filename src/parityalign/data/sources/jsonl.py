@@ -3,9 +3,7 @@
 {"image": "photos/0001.jpg"}
 """
 
-import json
-
-from parityalign.core import Row, Source, SourceKind, UserError
+from parityalign.core import Row, Source, SourceKind, UserError, parse_json
 from parityalign.data.sources._lists import listed
 
 KEY = "image"
@@ -20,10 +18,7 @@ SOURCE = SourceKind(open_source)
 
 
 def _image(line: str, where: str) -> str:
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as problem:
-        raise UserError(f"{where} is not JSON: {problem}") from problem
+    values = parse_json(line, where)
     if not isinstance(values, dict):
         raise UserError(f"{where} should be an object with the key {KEY!r}, but is {line[:60]}")
     return Row(where, values).text(KEY)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parityalign.core import Found, Source, SourceKind, UserError, missing_package
+from parityalign.core import Found, Source, SourceKind, UserError, missing_package, open_given
 from parityalign.data.sources._shards import found_bytes, shards
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def _opened(path: Path) -> "pq.ParquetFile":
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     with _readable(path):
+        open_given(path).close()  # no pipe
         # Else a row group is loaded as a whole, and all images may be in one.
         return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
@@ -51,7 +52,7 @@ def _readable(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, pa.ArrowException) as problem:
+    except (OSError, ValueError, pa.ArrowException) as problem:  # ValueError: a text in it is not UTF-8
         raise UserError(f"cannot read the Parquet file {path}: {problem}") from problem
 
 

@@ -1,0 +1,146 @@
+"""Acceptance: whether a levelled student is better, judged by pairs on images that were held out of the pool.
+
+The images are held out before anything is chosen, and all their usable pairs judge, whatever the student had right
+before: pairs chosen for being gaps would accept any student that moved away from its answers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from parityalign.config import IdentifySettings, LevelSettings
+from parityalign.core import (
+    Agreement,
+    Estimate,
+    HeldOut,
+    HeldOutPair,
+    Judged,
+    LevelResult,
+    Share,
+    Task,
+    VerdictKind,
+    sample,
+)
+from parityalign.metrics import cluster_sums, percentile_interval, resampled_means, share_interval, sign_flip_p
+from parityalign.stages._comparing import Outcome
+from parityalign.stages.judging import judge_of
+
+HELD_OUT = "held_out.jsonl"
+"""File of the levelled student's artifact: how it did on each held-out pair."""
+HAD_RIGHT = (VerdictKind.STUDENT_RIGHT, VerdictKind.BOTH)
+"""Verdicts of pairs that the student has right, and so has the teacher if it was asked."""
+JUDGING = (VerdictKind.TEACHER_ONLY, *HAD_RIGHT)
+"""Verdicts of pairs that can judge: the student, or the teacher when it was asked again, agrees with their answer."""
+RESAMPLES = 2000
+PERMUTATIONS = 10_000
+
+
+class Held(NamedTuple):
+    """What is held out of the pool."""
+
+    images: frozenset[str]
+    pairs: list[Judged]
+    """The pairs that judge: those on the images that are usable, or a sample of them."""
+
+
+def hold_out(judged: Sequence[Judged], settings: LevelSettings, seed: int) -> Held:
+    """Holds images out of the pool, at least one if there are two with pairs.
+
+    Args:
+        judged: All pairs.
+        settings: The share of the images, and the most pairs.
+        seed: Of the draws.
+    """
+    images = sorted({pair.image_id for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED})
+    wanted = min(max(1, round(settings.held_out * len(images))), len(images) - 1)
+    held = frozenset(sample(images, wanted, f"held out {seed}", str))
+    usable = [each for each in judged if each.pair.image_id in held and each.verdict.verdict in JUDGING]
+    chosen = sample(usable, settings.held_out_pairs, f"judging {seed}", lambda each: each.pair.pair_id)
+    return Held(held, chosen)
+
+
+def judged_after(
+    held: Sequence[Judged], texts: Mapping[str, str], tasks: Mapping[str, Task], settings: IdentifySettings
+) -> list[HeldOutPair]:
+    """How the levelled student did on the held-out pairs, judged as in identify.
+
+    Args:
+        held: The pairs that judge.
+        texts: Its greedy answers by pair id.
+        tasks: By name.
+        settings: The rule of identify.
+    """
+    judges = {name: judge_of(task, settings) for name, task in tasks.items()}
+    return [
+        HeldOutPair(
+            pair_id=pair.pair_id,
+            image_id=pair.image_id,
+            task=pair.task,
+            right_before=verdict.verdict in HAD_RIGHT,
+            right_after=judges[pair.task].outcome(texts[pair.pair_id], pair.answer, pair.question) is Outcome.RIGHT,
+            text=texts[pair.pair_id],
+        )
+        for pair, verdict in held
+    ]
+
+
+def is_better(result: LevelResult, held: Sequence[HeldOutPair]) -> bool:
+    """Whether the levelled student has more of the held-out pairs right; the same ones, and a lower loss, will do too.
+
+    As many but other ones will not: on few pairs that is a student that forgot as much as it learnt.
+    """
+    before, after = _flags(held)
+    if before == after:
+        return result.held_out_loss_after < result.held_out_loss_before
+    return sum(after) > sum(before)
+
+
+def summary(held: Sequence[HeldOutPair], *, accepted: bool, seed: int) -> HeldOut:
+    """Agreement with the teacher before and after, gaps closed and answers lost, with intervals over images."""
+    tasks = dict.fromkeys(each.task for each in held)
+    return HeldOut(
+        accepted=accepted,
+        total=_agreement(held, seed),
+        tasks={task: _agreement([each for each in held if each.task == task], seed) for task in tasks},
+    )
+
+
+def _agreement(held: Sequence[HeldOutPair], seed: int) -> Agreement:
+    before, after = _flags(held)
+    images = [each.image_id for each in held]
+    sums, sizes = cluster_sums(np.array([before, after], dtype=np.float64).T, images)
+    rng = np.random.default_rng([seed, len(held)])
+    means = resampled_means(sums, sizes, resamples=RESAMPLES, rng=rng)
+    low, high = percentile_interval(means[:, 1] - means[:, 0])
+    return Agreement(
+        pairs=len(held),
+        images=len(sizes),
+        before=_share(before, images),
+        after=_share(after, images),
+        difference=Estimate(
+            score=round(100 * (sum(after) - sum(before)) / len(held), 4), ci=(round(100 * low, 4), round(100 * high, 4))
+        ),
+        p=sign_flip_p(sums[:, 1] - sums[:, 0], permutations=PERMUTATIONS, rng=rng),
+        gaps_closed=_among(held, lambda each: not each.right_before, lambda each: each.right_after),
+        lost=_among(held, lambda each: each.right_before, lambda each: not each.right_after),
+    )
+
+
+def _among(
+    held: Sequence[HeldOutPair], counts: Callable[[HeldOutPair], bool], hit: Callable[[HeldOutPair], bool]
+) -> Share:
+    cases = [each for each in held if counts(each)]
+    return _share([hit(each) for each in cases], [each.image_id for each in cases])
+
+
+def _share(hits: Sequence[bool], images: Sequence[str]) -> Share:
+    if not hits:
+        return Share(count=0, of=0, share=None, ci=None)
+    low, high = share_interval(hits, images)
+    share = round(sum(hits) / len(hits), 6)
+    return Share(count=sum(hits), of=len(hits), share=share, ci=(round(low, 6), round(high, 6)))
+
+
+def _flags(held: Sequence[HeldOutPair]) -> tuple[list[bool], list[bool]]:
+    return [each.right_before for each in held], [each.right_after for each in held]
