@@ -24,6 +24,7 @@ from parityalign.models.labels import LabelEncoder
 from parityalign.models.loading import open_processor
 from parityalign.training import student as student_module
 from parityalign.training import train
+from parityalign.training.checkpoints import COMPLETE
 from parityalign.training.collator import AnswerCollator, Example
 
 PROMPT = "{question}\nanswer"
@@ -317,7 +318,7 @@ def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(studen
         with pytest.raises(Killed):
             level(student, pairs, tmp_path / "out")
     checkpoints = tmp_path / ".out.training"
-    (checkpoints / "checkpoint-12" / train.COMPLETE).unlink()
+    (checkpoints / "checkpoint-12" / COMPLETE).unlink()
     (checkpoints / "checkpoint-12" / "trainer_state.json").write_text("{")
     assert level(student, pairs, tmp_path / "out") == whole
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "out"))

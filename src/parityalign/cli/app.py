@@ -20,7 +20,17 @@ from parityalign.cli.options import PublicOption, PushOption, Rule, RunArgument,
 from parityalign.cli.tables import counted
 from parityalign.cli.terminal import say, say_everything_so
 from parityalign.config import IdentifySettings, RunConfig, config_in, load_config, read_config, with_teacher
-from parityalign.core import CONFIG, DEMO_DATA, Measure, RunFolder, UserError, VerdictKind, part_names, write_whole
+from parityalign.core import (
+    CONFIG,
+    DEMO_DATA,
+    Measure,
+    RunFolder,
+    UserError,
+    VerdictKind,
+    disk_faults_in_words,
+    part_names,
+    write_whole,
+)
 
 P = ParamSpec("P")
 
@@ -55,7 +65,8 @@ def _command(name: str, help: str | None = None) -> Callable[[Callable[P, None]]
         @wraps(command)
         def ended(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
-                command(*args, **kwargs)
+                with disk_faults_in_words():
+                    command(*args, **kwargs)
             except UserError as problem:
                 say(f"parityalign: {problem}", error=True)
                 raise typer.Exit(problem.exit_status) from problem

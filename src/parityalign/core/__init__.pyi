@@ -14,6 +14,9 @@ from .artifacts import read_marker as read_marker
 from .artifacts import refuse_changed as refuse_changed
 from .artifacts import stale_inputs as stale_inputs
 from .cores import usable_cores as usable_cores
+from .disk import disk_faults_in_words as disk_faults_in_words
+from .disk import folder_to_disk as folder_to_disk
+from .disk import to_disk as to_disk
 from .errors import UserError as UserError
 from .errors import WorkFailed as WorkFailed
 from .errors import missing_package as missing_package

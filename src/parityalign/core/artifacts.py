@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from parityalign import __version__
+from parityalign.core.disk import folder_to_disk, to_disk
 from parityalign.core.errors import UserError
 from parityalign.core.files import (
     HALF_WRITTEN,
@@ -263,7 +264,7 @@ class Artifact:
         return Stream(self.path / file, record_type, read_only=self.finished)
 
     def finish(self, counts: Mapping[str, int], **facts: object) -> None:
-        """Writes the manifest; from then on the artifact is finished and unchanged, and in its place.
+        """Writes the manifest; from then on the artifact is finished and unchanged, on the disk and in its place.
 
         Args:
             counts: How many of what, for people and for the report.
@@ -274,6 +275,8 @@ class Artifact:
             name: {"sha256": file_digest(self.path / name), "bytes": (self.path / name).stat().st_size}
             for name in self._own_files()
         }
+        with writing(self.path):
+            to_disk(self.path, names)
         known = {**self.remembered, **self.also(), **facts}
         notes = [known.pop("note", ""), *known.pop(_NOTES, [])]
         self._write_manifest(
@@ -288,6 +291,7 @@ class Artifact:
                 "files": files,
             }
         )
+        folder_to_disk(self.path)
         (self.path / BEGUN).unlink(missing_ok=True)
         if self.path != self._place:
             put_in_place(self._place)
@@ -317,6 +321,7 @@ def put_in_place(path: Path) -> None:
                 shutil.rmtree(old, ignore_errors=True)
                 path.replace(old)
             new.replace(path)
+            folder_to_disk(path.parent)
         elif old.exists() and not path.exists():
             old.replace(path)
         if old.exists():

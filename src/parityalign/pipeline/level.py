@@ -5,7 +5,7 @@ from pathlib import Path
 
 from parityalign import training
 from parityalign.config import LevelSettings, backend_of, split_model
-from parityalign.core import Leveller, LevelResult, Pair, UserError
+from parityalign.core import Leveller, LevelResult, Pair, Progress, Says, UserError
 from parityalign.pipeline.objective import objective_of
 from parityalign.stages import StageRun
 
@@ -34,8 +34,27 @@ def leveller(run: StageRun, settings: LevelSettings, seed: int, step: str = "lev
             settings=settings,
             objective=objective_of(run, settings, [*pairs, *held_out]),
             seed=seed,
-            progress=lambda _, done, total: run.progress(step, done, total),
+            progress=_Renamed(run.progress, step),
             loading=run.config.loading.student,
         )(pairs, held_out, out)
 
     return level
+
+
+class _Renamed:
+    """Whoever watches, told of every step under one name."""
+
+    def __init__(self, progress: Progress, step: str) -> None:
+        self._progress, self._step = progress, step
+
+    def __call__(self, _step: str, done: int, total: int) -> None:
+        self._progress(self._step, done, total)
+
+    def say(self, text: str) -> None:
+        """Tells a line, if the other one does."""
+        if isinstance(self._progress, Says):
+            self._progress.say(f"{self._step}: {text}")
+
+    def confirm(self, question: str) -> bool:
+        """Asks, if the other one does."""
+        return not isinstance(self._progress, Says) or self._progress.confirm(question)

@@ -6,7 +6,7 @@ change. Views are made from the artifacts each time: scores, the student's card,
 
 from collections.abc import Callable, Iterator, Mapping
 
-from parityalign.core import SCORES
+from parityalign.core import SCORES, disk_faults_in_words
 from parityalign.export import write_card
 from parityalign.pipeline.run import Run
 from parityalign.report import write_report
@@ -26,11 +26,13 @@ def align(run: Run, upto: str | None = None) -> Iterator[str]:
     for place, stage in enumerate(run.stages):
         run.do(stage)
         for view in VIEWS.get(stage.name, ()):
-            view(run)
+            with disk_faults_in_words(run.folder.path):
+                view(run)
         yield stage.name
         if place == last:
             return
-    write_report(run.folder.path)
+    with disk_faults_in_words(run.folder.path):
+        write_report(run.folder.path)
     yield "report"
 
 

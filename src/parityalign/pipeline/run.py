@@ -25,6 +25,7 @@ from parityalign.core import (
     UserError,
     WorkFailed,
     content_id,
+    disk_faults_in_words,
     input_digest,
     kept_path,
     put_in_place,
@@ -203,7 +204,8 @@ class Run:
         began = time.monotonic()
         self._check_inputs(stage)
         self.models.begin(stage.name, made)
-        stage.work(self, made)
+        with disk_faults_in_words(made.path):
+            stage.work(self, made)
         if not made.finished:
             raise UserError(f"the stage {stage.name!r} ({stage.work.__module__}) ended without finishing its artifact")
         seconds, counts = round(time.monotonic() - began, 1), made.manifest["counts"]

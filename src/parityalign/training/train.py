@@ -10,16 +10,15 @@ from torch import nn
 from transformers import TrainerState, set_seed
 
 from parityalign.config import LevelSettings, LoadingSettings, speed_only
-from parityalign.core import Leveller, LevelResult, Pair, Progress, content_id, folder_digest, write_whole
+from parityalign.core import Leveller, LevelResult, Pair, Progress, Says, content_id, folder_digest, write_whole
 from parityalign.models import AS_IT_IS, bf16_is_fast, open_processor, quieten, stop_tokens
+from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.student import merge_adapter, open_checkpoint, open_student, open_trainable, save_student
 from parityalign.training.trainer import (
-    COMPLETE,
     LevelTrainer,
     Objective,
     Training,
-    checkpoint,
     out_of_patience,
     skipped_steps,
     smallest_micro_batch,
@@ -92,7 +91,7 @@ def _level(training: Training, out: Path) -> LevelResult:
     work = _work_folder(out, training)
     trainer = _trainer(training, work)
     before = trainer.held_out_loss()
-    state = _train(trainer, work, training.settings.patience)
+    state = _train(trainer, work, training)
     trainer.release()
     best = _best(training, trainer, work, state, before)
     _save(training, best.model, trainer.batches, out)
@@ -143,12 +142,13 @@ def _trainer(training: Training, work: Path) -> LevelTrainer:
     return LevelTrainer(training, student, batches, work)
 
 
-def _train(trainer: LevelTrainer, work: Path, patience: int) -> TrainerState:
-    """Trains from the start or the last complete checkpoint; does nothing if training had finished."""
-    last = _last_checkpoint(work)
+def _train(trainer: LevelTrainer, work: Path, training: Training) -> TrainerState:
+    """Trains from the start or the last sound checkpoint; does nothing if training had finished."""
+    watches = training.progress
+    last = newest_sound(work, watches.say if isinstance(watches, Says) else lambda _: None)
     if last:
-        state: TrainerState = TrainerState.load_from_json(str(last / "trainer_state.json"))
-        if state.global_step >= trainer.args.max_steps or out_of_patience(state, patience):
+        state = state_of(last)
+        if state.global_step >= trainer.args.max_steps or out_of_patience(state, training.settings.patience):
             return state
     with trainer.recording_attention():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -167,19 +167,8 @@ def _work_folder(out: Path, training: Training) -> Path:
     )
     work = out.with_name(f".{out.name}.training")
     note = work / PLAN
-    if not note.is_file() or note.read_text(encoding="utf-8") != plan:
+    if not note.is_file() or note.read_bytes() != plan.encode():
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         write_whole(note, plan)
     return work
-
-
-def _last_checkpoint(work: Path) -> Path | None:
-    """The newest complete checkpoint; incomplete ones are removed."""
-    complete = []
-    for folder in work.glob("checkpoint-*"):
-        if (folder / COMPLETE).exists():
-            complete.append(folder)
-        else:
-            shutil.rmtree(folder)
-    return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)

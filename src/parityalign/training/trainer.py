@@ -17,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import Progress
 from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast
+from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Example, Join
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
 from parityalign.training.oom import OomBackoff
@@ -49,8 +50,6 @@ class Objective(Protocol):
 
 EVALUATIONS = 8
 """Number of evaluations of the held-out loss in a training, each with a checkpoint."""
-COMPLETE = "complete"
-"""File that is written last into a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -212,12 +211,7 @@ class LevelCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """After all files of a checkpoint."""
-        (checkpoint(self._work, state.global_step) / COMPLETE).touch()
-
-
-def checkpoint(work: Path, step: int) -> Path:
-    """The folder of a step's checkpoint."""
-    return work / f"checkpoint-{step}"
+        complete(checkpoint(self._work, state.global_step))
 
 
 def out_of_patience(state: TrainerState, patience: int) -> bool:
