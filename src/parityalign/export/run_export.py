@@ -42,7 +42,7 @@ from parityalign.stages import (
     TEACHER_FILE,
     VERDICTS,
     command_of,
-    pairs_in,
+    reviewed_pairs,
     stages_of,
     without_tags,
 )
@@ -107,7 +107,7 @@ class RunExport:
             UserError: A line is broken, or an image is missing.
         """
         verdicts = self._read("verdicts", VERDICTS, Verdict)
-        for pair, verdict in zip(pairs_in(self._config.run), verdicts, strict=True):
+        for pair, verdict in zip(reviewed_pairs(self._config.run), verdicts, strict=True):
             if pair.pair_id != verdict.pair_id:
                 raise self._unusable("verdicts", f"do not follow its pairs, at pair {pair.pair_id}")
             if self.everything or verdict.verdict == VerdictKind.TEACHER_ONLY:

@@ -176,6 +176,8 @@ def _given(config: RunConfig) -> Iterator[tuple[str, Sequence[Path]]]:
     for name, data in config.tasks.items():
         for spec in data.images:
             yield f"tasks.{name}.images", places_of(spec)
+        for given in data.pairs:
+            yield f"tasks.{name}.pairs", [Path(place) for place in (given.file, given.image_folder) if place]
         if data.test and data.test.startswith(PREFIX):
             yield f"tasks.{name}.test", _local(divided(data.test.removeprefix(PREFIX))[0])
         elif data.test:

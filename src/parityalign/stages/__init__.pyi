@@ -9,6 +9,7 @@ from ._stage import StageRun as StageRun
 from .annotate import PAIRS as PAIRS
 from .annotate import REPLIES as REPLIES
 from .annotate import annotate_images as annotate_images
+from .annotate import asked_images as asked_images
 from .annotate import pairs_in as pairs_in
 from .annotate import written_pairs as written_pairs
 from .discrepancy import rationales_of as rationales_of
@@ -21,9 +22,13 @@ from .evaluate import write_scores as write_scores
 from .identify import GAPS as GAPS
 from .identify import STUDENT_ANSWERS as STUDENT_ANSWERS
 from .identify import VERDICTS as VERDICTS
+from .identify import Known as Known
 from .identify import as_asked as as_asked
+from .identify import filters_of as filters_of
 from .identify import identify_gaps as identify_gaps
 from .identify import judged_pairs as judged_pairs
+from .identify import reason_code as reason_code
+from .identify import reviewed_pairs as reviewed_pairs
 from .identify_files import identify_from_files as identify_from_files
 from .identify_files import judge_answers as judge_answers
 from .identify_files import named_columns as named_columns
@@ -36,7 +41,15 @@ from .level import choice_counts as choice_counts
 from .level import choose_pairs as choose_pairs
 from .level import split_by_image as split_by_image
 from .level import was_levelled as was_levelled
+from .own_pairs import GIVEN as GIVEN
+from .own_pairs import GivenRow as GivenRow
+from .own_pairs import is_given as is_given
 from .parsing import without_tags as without_tags
+from .reviewing import NO_REVIEW as NO_REVIEW
+from .reviewing import Mark as Mark
+from .reviewing import Review as Review
+from .reviewing import append_marks as append_marks
+from .reviewing import read_review as read_review
 from .run_scores import score_of_run as score_of_run
 from .run_scores import scored_from as scored_from
 from .weighting import most_discrepant_first as most_discrepant_first

@@ -16,6 +16,7 @@ from parityalign.core import (
     Judged,
     Leveller,
     Pair,
+    Verdict,
     VerdictKind,
     content_id,
     sample,
@@ -37,7 +38,7 @@ def _work(run: StageRun, artifact: Artifact) -> None:
 def _matters(run: StageRun) -> dict[str, str]:
     """Of pairs, verdicts and signals only those matter that are trained on or held out."""
     choice = choose_pairs(run.judged, run.config.level, run.config.seed)
-    chosen = content_id(*(each.pair_id for each in choice.training), "", *(each.pair_id for each in choice.held_out))
+    chosen = content_id(*(each.identity for each in choice.training), "", *(each.identity for each in choice.held_out))
     matters = {"pairs": chosen, "verdicts": chosen}
     if run.config.discrepancy.used_in_training(run.config.level):
         pairs = {pair.pair_id for pair in (*choice.training, *choice.held_out)}
@@ -100,7 +101,7 @@ def level_on_gaps(
         return
     choice = choose_pairs(judged, settings, seed)
     gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for _, verdict in judged)
-    counts = {"gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
+    counts = {"gaps": gaps, "replay": choice.replayed, **_corrected(choice), **_sizes(choice)}
     if not choice.training:
         artifact.note("Nothing to train on: the student is unchanged.")
         artifact.finish(counts, outcome=NO_GAPS)
@@ -130,7 +131,7 @@ def choose_pairs(judged: Sequence[Judged], settings: LevelSettings, seed: int) -
     """
     # Dropped pairs would break training, so no control may use them.
     usable = [pair for pair, verdict in judged if verdict.verdict != VerdictKind.DROPPED]
-    gaps = [pair for pair, verdict in judged if verdict.verdict == VerdictKind.TEACHER_ONLY]
+    gaps = [pair for pair, verdict in judged if _is_learnt(pair, verdict)]
     had_right = [pair for pair, verdict in judged if verdict.verdict in HAD_RIGHT]
     replay = sample(had_right, _replayed(len(gaps), settings), f"replay {seed}", _pair_id)
     chosen = {
@@ -140,6 +141,12 @@ def choose_pairs(judged: Sequence[Judged], settings: LevelSettings, seed: int) -
     }[settings.select]
     replayed = len(replay) if settings.select == "gaps" else 0
     return split_by_image(chosen, settings.held_out, seed)._replace(replayed=replayed)
+
+
+def _is_learnt(pair: Pair, verdict: Verdict) -> bool:
+    """Whether a pair is a gap, or the student lacks an answer that a person vouches for, whatever the teacher says."""
+    vouched = pair.written is not None and verdict.verdict in (VerdictKind.NEITHER, VerdictKind.UNSURE)
+    return vouched or verdict.verdict == VerdictKind.TEACHER_ONLY
 
 
 def choice_counts(pairs: int, gaps: int, settings: LevelSettings) -> ChoiceCounts:
@@ -175,6 +182,12 @@ def _replayed(gaps: int, settings: LevelSettings) -> int:
 
 def _pair_id(pair: Pair) -> str:
     return pair.pair_id
+
+
+def _corrected(choice: Choice) -> dict[str, int]:
+    """How many of both have a person's answer, where some have."""
+    count = sum(pair.written is not None for pair in (*choice.training, *choice.held_out))
+    return {"corrected": count} if count else {}
 
 
 def _sizes(choice: Choice) -> dict[str, int]:
