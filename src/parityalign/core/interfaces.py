@@ -345,6 +345,8 @@ class Origin:
     pairs: int
     verdicts: Mapping[str, Mapping[str, int]]
     """By task: how many pairs have which verdict, gaps or not."""
+    checked: str = ""
+    """How many pairs came in with files, and what a person did to them, in sentences."""
 
 
 class Exportable(Protocol):

@@ -209,8 +209,16 @@ def _without_mark(text: str | None) -> str | None:
 def _given(
     row: Row, pair_id: str, question: str | None, answer: str | None, *, image: str, answered: bool = True
 ) -> GivenPair:
-    said = {key: row.text_or_none(key) for key in ANSWER_COLUMNS if answered and key in row.values}
-    return GivenPair(pair_id=pair_id, where=row.where, question=question, answer=answer, image=image, **said)
+    student, teacher = (row.text_or_none(key) if answered and key in row.values else None for key in ANSWER_COLUMNS)
+    return GivenPair(
+        pair_id=pair_id,
+        where=row.where,
+        question=question,
+        answer=answer,
+        image=image,
+        student_text=student,
+        teacher_text=teacher,
+    )
 
 
 def _talking(talk: _Talk) -> Callable[[Row, str], Iterator[GivenPair]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parityalign.config import PairsFile
-from parityalign.core import Found, Source, UserError, content_id, listing_digest
+from parityalign.core import Found, Source, UserError, content_id, file_digest, listing_digest
 from parityalign.data._pair_tables import PARQUET, TABLE_SUFFIXES, count_rows, named_images
 from parityalign.data.given_pairs import GivenPair, read_given_pairs
 from parityalign.data.sources._files import found_file
@@ -51,7 +51,7 @@ def pairs_source(spec: PairsFile, task: str) -> Source:
 
     return Source(
         where=spec.file,
-        digest=lambda: listing_digest([*_files_of(spec), *map(Path, _images_of(spec, task))], Path(spec.file).parent),
+        digest=lambda: listing_digest(map(Path, _what_holds_images(spec, task)), Path(spec.file).parent),
         count=lambda: count_pairs(spec, task),
         images=images,
         of_pairs=True,
@@ -59,9 +59,16 @@ def pairs_source(spec: PairsFile, task: str) -> Source:
 
 
 def pairs_state(spec: PairsFile) -> str:
-    """A fingerprint of a file of pairs and of how it is read; its images are intake's."""
+    """A fingerprint of a file's name and content and of how it is read; its images are intake's.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     how = spec.model_dump_json(include={"format", "columns", "answers"})
-    return content_id(how, listing_digest(_files_of(spec), Path(spec.file).parent))
+    try:
+        return content_id(how, Path(spec.file).name, *map(file_digest, _files_of(spec)))
+    except OSError as problem:
+        raise UserError(f"cannot read the pairs in {spec.file}: {problem.strerror}") from problem
 
 
 def count_pairs(spec: PairsFile, task: str) -> int:
@@ -91,10 +98,11 @@ def _files_of(spec: PairsFile) -> list[Path]:
     return files
 
 
-def _images_of(spec: PairsFile, task: str) -> Iterator[str]:
-    """The full paths of the images that are files of their own, each once."""
+def _what_holds_images(spec: PairsFile, task: str) -> Iterator[str]:
+    """The full paths of the images that are files of their own, and of the files that may hold some."""
     for path in _files_of(spec):
         if _is_parquet(path, spec):
+            yield str(path)
             named = named_images(path, spec.columns)
         else:
             named = (pair.image for pair in _pairs_alone(path, spec, task) if pair.image)

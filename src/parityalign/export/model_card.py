@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from parityalign.export.origins import UNCHECKED
+
 
 @dataclass(frozen=True)
 class Made:
@@ -36,14 +38,15 @@ class Made:
     headline: str
     version: str
     """The version of parityalign."""
+    checked: str = UNCHECKED
+    """What a person did to the pairs, in sentences."""
 
 
 _BODY = """\
 # {base}, levelled towards {teacher}
 
 A student trained on {gaps:,} questions about unlabelled images that {teacher} answered right and it did not,
-and on {replay:,} that it already had right. Made with parityalign {version}; no person has checked the questions and
-answers.
+and on {replay:,} that it already had right. Made with parityalign {version}. {checked}
 
 | | |
 |---|---|
@@ -107,6 +110,7 @@ def card(made: Made) -> str:
         gaps=made.counts.get("gaps", 0),
         replay=made.counts.get("replay", 0),
         version=made.version,
+        checked=made.checked,
         method=escaped(str(made.recipe.get("level.method", ""))),
         prompt=repr(made.prompt),
         scores="\n\n".join([_table(made.scores), made.headline]) if made.scores else _NO_SCORES,

@@ -182,6 +182,9 @@ def _given(config: RunConfig) -> Iterator[tuple[str, Sequence[Path]]]:
             yield f"tasks.{name}.test", _local(divided(data.test.removeprefix(PREFIX))[0])
         elif data.test:
             yield f"tasks.{name}.test", [Path(data.test)]
+    # Beside the artifacts a file is safe: only they are replaced.
+    if config.review and os.path.realpath(config.review.parent) != os.path.realpath(config.run):
+        yield "review", [config.review]
     for role in _ROLES:
         _, location = split_model(getattr(config, role))
         if not (backend_of(getattr(config, role)).remote or Path(location).is_relative_to(EMBEDDED_MODELS)):

@@ -50,6 +50,7 @@ from .reviewing import Mark as Mark
 from .reviewing import Review as Review
 from .reviewing import append_marks as append_marks
 from .reviewing import read_review as read_review
+from .reviewing import review_in_words as review_in_words
 from .run_scores import score_of_run as score_of_run
 from .run_scores import scored_from as scored_from
 from .weighting import most_discrepant_first as most_discrepant_first

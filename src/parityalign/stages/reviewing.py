@@ -137,11 +137,21 @@ def write_review(artifact: Artifact, review: Review, pairs: Sequence[Pair]) -> d
         "dropped": sum(mark.mark == "drop" for mark in used),
         "unknown": len(review.marks.keys() - known),
     }
-    told = f"A person corrected the answers of {counts['corrected']:,} pairs and dropped {counts['dropped']:,}."
-    if counts["unknown"]:
-        told += f" {counts['unknown']:,} marks belong to no pair of this run."
-    artifact.note(told)
+    artifact.note(review_in_words(counts))
     return counts
+
+
+def review_in_words(counts: Mapping[str, int]) -> str:
+    """What a person did to the pairs of a run, by the counts of `write_review`."""
+    told = (
+        f"A person corrected the answers of {_counted(counts['corrected'], 'pair')} and dropped {counts['dropped']:,}."
+    )
+    unknown = counts["unknown"]
+    return f"{told} Of no pair in this run: {_counted(unknown, 'mark')}." if unknown else told
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _mark(row: Row) -> Mark:
