@@ -17,6 +17,7 @@ from parityalign.config.schema import (
     DiscrepancySettings,
     EvaluateSettings,
     IdentifySettings,
+    PairsFile,
     RunConfig,
     TaskData,
 )
@@ -292,7 +293,7 @@ def settings_below(part: type[Settings]) -> Iterator[tuple[str, FieldInfo]]:
 
 def test_the_page_of_settings_has_each_with_its_default():
     page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
-    for name, field in (*settings_below(RunConfig), *settings_below(TaskData)):
+    for name, field in (*settings_below(RunConfig), *settings_below(TaskData), *settings_below(PairsFile)):
         default = None if field.is_required() else json.dumps(field.default).strip('"')
         shown = "required" if default is None else "none" if default == "null" else f"`{default}`"
         assert f"| `{name}` | {shown} |" in page, name

@@ -154,7 +154,8 @@ def test_a_parquet_file_that_is_none_or_lacks_a_column_is_refused(tmp_path):
     assert "is empty" in told(tmp_path / "e.parquet")
     assert "is not a Parquet file" in told(lines(tmp_path / "l.parquet", plain()))
     assert "No such file" in told(tmp_path / "none.parquet")
-    assert "columns can be named for Parquet" in told(lines(tmp_path / "given", plain()), question="q")
+    assert "line 1 has no 'q'" in told(lines(tmp_path / "given", plain()), question="q")
+    assert "columns can be named for tables and plain rows" in told(path, form="sharegpt", question="q")
 
 
 def test_a_damaged_page_of_a_parquet_file_is_told_by_its_file(tmp_path):

@@ -13,6 +13,7 @@ from parityalign.stages.parsing import (
     NoPair,
     ParsedPair,
     RationaleReply,
+    checked_pair,
     normalise_answer,
     read_pair,
     read_rationale,
@@ -425,3 +426,32 @@ def test_nesting_beyond_all_measure_does_not_raise():
 def test_normalising_twice_changes_nothing_more(text):
     once = normalise_answer(text)
     assert normalise_answer(once) == once
+
+
+# A question and an answer that came apart
+
+
+@given(st.text(max_size=400), st.text(max_size=200))
+def test_no_question_and_answer_of_a_file_raise_and_a_pair_comes_out_as_it_went_in_again(question, answer):
+    found = checked_pair(question, answer)
+    if isinstance(found, ParsedPair):
+        assert found.question and found.answer
+        assert checked_pair(*found) == found
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "expected"),
+    [
+        ("What is sold?", " **Tea.** ", ParsedPair("What is sold?", "Tea")),
+        ("What is sold?", "", NoPair.NO_ANSWER),
+        ("", "tea", NoPair.NO_QUESTION),
+        ("Is tea sold?", "tea", NoPair.ANSWER_IN_QUESTION),
+        ("What is sold?", "Not visible", NoPair.UNANSWERABLE),
+        ("What is <img> sold?", "tea", NoPair.SPECIAL_TOKEN),
+        ("What is sold?", "tea</s>", NoPair.SPECIAL_TOKEN),
+        ("What?" * 100, "tea", NoPair.TOO_LONG),
+        ("What?" * 200_000, "tea", NoPair.TOO_LONG),
+    ],
+)
+def test_pairs_that_came_apart_are_checked_by_the_rules_for_replies(question, answer, expected):
+    assert checked_pair(question, answer, {"<img>"}) == expected

@@ -223,10 +223,10 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
     out: Annotated[Path | None, typer.Option(help="File for the verdicts, as JSON lines.")] = None,
     pairs_format: Annotated[
         str | None,
-        typer.Option(help="Format of --pairs: pairs, sharegpt, first-release or parquet. (default: detected)"),
+        typer.Option(help="Format of --pairs; see docs/interchange.md. (default: detected)"),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Column names of a Parquet file, such as question=q,answer=a,pair_id=id.")
+        str | None, typer.Option(help="Column names of a table, such as question=q,answer=a,pair_id=id.")
     ] = None,
 ) -> None:
     """Find the gaps: pairs that the teacher has right and the student wrong.

@@ -14,6 +14,9 @@ from .data_specs import split_source as split_source
 from .loading import LoadingSettings as LoadingSettings
 from .model_specs import is_path as is_path
 from .model_specs import split_model as split_model
+from .pair_files import ANSWER_COLUMNS as ANSWER_COLUMNS
+from .pair_files import PAIR_COLUMNS as PAIR_COLUMNS
+from .pair_files import PAIR_FORMATS as PAIR_FORMATS
 from .run_yaml import as_yaml as as_yaml
 from .run_yaml import config_in as config_in
 from .run_yaml import config_of as config_of
@@ -26,6 +29,7 @@ from .schema import DiscrepancySettings as DiscrepancySettings
 from .schema import EvaluateSettings as EvaluateSettings
 from .schema import IdentifySettings as IdentifySettings
 from .schema import IntakeSettings as IntakeSettings
+from .schema import PairsFile as PairsFile
 from .schema import RunConfig as RunConfig
 from .schema import TaskData as TaskData
 from .serving import ServerSettings as ServerSettings

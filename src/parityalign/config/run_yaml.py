@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from parityalign.config.base import LARGEST, Settings
 from parityalign.config.data_specs import PREFIX, folder_of, full_source, is_own, is_table, problem_of, relative_source
 from parityalign.config.model_specs import is_address, split_model
-from parityalign.config.schema import RunConfig, TaskData, listed, unlisted
+from parityalign.config.schema import PairsFile, RunConfig, TaskData, listed, unlisted
 from parityalign.core import MANIFEST, UserError, did_you_mean, printable_path
 
 REMOVED: Mapping[str, str] = MappingProxyType(
@@ -110,9 +110,12 @@ def as_yaml(config: RunConfig, folder: Path) -> str:
     """The complete configuration as the text of a YAML file in `folder`, with paths relative to it."""
     raw = config.model_dump(mode="json")
     raw["run"] = os.path.relpath(config.run, folder)
-    raw["answers"] = config.answers and os.path.relpath(config.answers, folder)
+    for key, path in (("answers", config.answers), ("review", config.review)):
+        raw[key] = path and os.path.relpath(path, folder)
     for data in raw["tasks"].values():
         data["images"] = unlisted(tuple(relative_source(spec, folder) for spec in listed(data["images"])))
+        for given in data["pairs"]:
+            given.update({key: os.path.relpath(given[key], folder) for key in ("file", "image_folder") if given[key]})
         if data["test"]:
             in_hub = data["test"].startswith(PREFIX)
             data["test"] = _relative_spec(data["test"], folder) if in_hub else os.path.relpath(data["test"], folder)
@@ -244,8 +247,13 @@ def _known_keys(place: list[str], part: type[Settings]) -> list[str]:
     """The settings that are allowed at a place such as ["level"], ["loading", "student"] or ["tasks", "textvqa"]."""
     for key in place:
         below = part.model_fields[key].annotation if key in part.model_fields else None
-        part = below if isinstance(below, type) and issubclass(below, Settings) else TaskData
+        part = below if isinstance(below, type) and issubclass(below, Settings) else _element(key, part)
     return list(part.model_fields)
+
+
+def _element(key: str, part: type[Settings]) -> type[Settings]:
+    """What stands below a key that names several: `tasks` and `pairs`, then a name or a number."""
+    return PairsFile if part is PairsFile or (part is TaskData and key == "pairs") else TaskData
 
 
 def _full(path: str | Path, folder: Path) -> Path:
@@ -259,6 +267,7 @@ def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
         name: data.model_copy(
             update={
                 "images": tuple(full_source(spec, folder) for spec in data.images),
+                "pairs": tuple(_full_pairs(given, folder) for given in data.pairs),
                 "test": data.test and _full_test(data.test, folder),
             }
         )
@@ -267,11 +276,17 @@ def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
     update = {
         "run": _full(config.run, folder),
         "answers": config.answers and _full(config.answers, folder),
+        "review": config.review and _full(config.review, folder),
         "tasks": tasks,
         "teacher": _full_spec(config.teacher, folder),
         "student": _full_spec(config.student, folder),
     }
     return config.model_copy(update=update)
+
+
+def _full_pairs(given: PairsFile, folder: Path) -> PairsFile:
+    images = given.image_folder and str(_full(given.image_folder, folder))
+    return given.model_copy(update={"file": str(_full(given.file, folder)), "image_folder": images})
 
 
 def _full_spec(spec: str, folder: Path) -> str:
@@ -288,6 +303,8 @@ def _full_test(test: str, folder: Path) -> str:
 
 def _missing_folders(raw: dict[str, Any], folder: Path) -> Iterator[str]:
     """Checks the file as it was read, so that schema errors elsewhere do not hide these."""
+    if isinstance(review := raw.get("review"), str) and not _full(review, folder).is_file():
+        yield f"'review' is {_full(review, folder)}, which is no file; to begin with, make an empty one"
     tasks = raw.get("tasks")
     for name, data in tasks.items() if isinstance(tasks, dict) else ():
         said = data if isinstance(data, dict) else {}
@@ -295,6 +312,7 @@ def _missing_folders(raw: dict[str, Any], folder: Path) -> Iterator[str]:
             problem = problem_of(full_source(spec, folder)) if isinstance(spec, str) else None
             if problem:
                 yield f"'tasks.{name}.images' {problem}"
+        yield from _missing_pairs(f"tasks.{name}.pairs", said.get("pairs", ()), folder)
         test = said.get("test")
         place = _full(test, folder) if isinstance(test, str) and not test.startswith(PREFIX) else None
         if place and not place.is_dir() and not (place.is_file() and (is_own(str(place)) or is_table(place))):
@@ -312,6 +330,16 @@ def _unwritable_names(config: RunConfig) -> Iterator[str]:
         shown = printable_path(Path(place))
         if shown != str(Path(place)):
             yield f"{key!r} is {shown}, whose name is not UTF-8. Rename the folder, or move the project into another"
+
+
+def _missing_pairs(key: str, said: object, folder: Path) -> Iterator[str]:
+    for each in listed(said):
+        given = {"file": each} if isinstance(each, str) else each if isinstance(each, dict) else {}
+        file, images = given.get("file"), given.get("image_folder")
+        if isinstance(file, str) and not _full(file, folder).exists():
+            yield f"{key!r} is {_full(file, folder)}, which does not exist"
+        if isinstance(images, str) and not _full(images, folder).is_dir():
+            yield f"'{key}.image_folder' is {_full(images, folder)}, which is not a folder"
 
 
 def _inside_images(config: RunConfig) -> Iterator[str]:

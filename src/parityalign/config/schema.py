@@ -19,6 +19,7 @@ from parityalign.config.base import Settings, SpeedOnly
 from parityalign.config.data_specs import is_own
 from parityalign.config.loading import Loadings
 from parityalign.config.model_specs import split_model
+from parityalign.config.pair_files import known_pair_column, known_pair_format
 from parityalign.config.serving import ServerSettings
 from parityalign.config.task_parts import parts_of_task, problems_of_name
 from parityalign.config.training import PRESET, LevelSettings
@@ -69,12 +70,36 @@ _AnswerPrompt = Annotated[str, AfterValidator(_checked(fault_of_answer_prompt))]
 _Kind = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 
 
+class PairsFile(Settings):
+    """A file of pairs of one's own: questions and answers about images that it names or holds."""
+
+    file: Annotated[str, Field(min_length=1)]
+    """JSON lines or a JSON list, CSV, Parquet, or the folder of an export."""
+    format: Annotated[str, AfterValidator(known_pair_format)] | None = None
+    """One of `PAIR_FORMATS`. None: by the suffix and the keys of the first row."""
+    columns: dict[Annotated[str, AfterValidator(known_pair_column)], str] = {}
+    """The file's own names for `PAIR_COLUMNS`."""
+    image_folder: str | None = None
+    """Where paths of images begin that are not full ones. None: in the folder of the file."""
+    answers: Literal["ask", "given"] = "ask"
+    """Whether both models are asked about every pair, or what the file says that they answered counts (`given`)."""
+
+
+def _with_file(said: object) -> Sequence[Any]:
+    """One or several files of pairs; of one that is only named, the settings are the defaults."""
+    return [{"file": each} if isinstance(each, str) else each for each in listed(said)]
+
+
 class TaskData(Settings):
     """The images of one task, and its prompts and metric."""
 
-    images: Annotated[tuple[str, ...], BeforeValidator(listed), PlainSerializer(unlisted), Field(min_length=1)]
+    images: Annotated[tuple[str, ...], BeforeValidator(listed), PlainSerializer(unlisted)] = ()
     """Unlabelled images, one source or a list of them: a folder (those below it are read too), a `.txt` or `.jsonl`
-    file that names images, Parquet files or tar shards (patterns are allowed), or `hf:OWNER/NAME[:SPLIT]`."""
+    file that names images, Parquet files or tar shards (patterns are allowed), or `hf:OWNER/NAME[:SPLIT]`. Empty: the
+    teacher writes no pairs, and there have to be `pairs`."""
+    pairs: Annotated[tuple[PairsFile, ...], BeforeValidator(_with_file)] = ()
+    """Pairs of one's own, which are judged and trained on like the teacher's: one file or a list of them, by name or
+    with settings."""
     test: str | None = None
     """Labelled questions: a folder with the benchmark's files as released or with Parquet files, a `.jsonl` file, or
     `hf:OWNER/NAME[:SPLIT]`. None: no labels, no scores."""
@@ -115,6 +140,8 @@ class TaskData(Settings):
         Raises:
             UserError: A skill or benchmark of another package cannot be used.
         """
+        if not (self.images or self.pairs):
+            yield f"'tasks.{name}.images' is missing; a task has images, or 'pairs' of your own, or both"
         yield from problems_of_name(name, self.skill)
         skill, benchmark = parts_of_task(name, self.skill, self.benchmark)
         known = list(benchmark.subsets) if benchmark else []
@@ -241,6 +268,8 @@ class RunConfig(Settings):
     """Additional stages, of other packages."""
     filters: tuple[Annotated[str, AfterValidator(known_part("filters"))], ...] = ()
     """Filters of pairs, in order: a pair that any of them drops is neither asked nor trained on."""
+    review: Path | None = None
+    """A file with a person's marks: which pairs to drop, and which answers to correct. None: there is none."""
     answers: Path | None = None
     """The file of the answer store, which several runs may share; it has to lie on a disk of this machine. None:
     `answers.sqlite` in the run folder."""

@@ -276,7 +276,7 @@ class Artifact:
             for name in self._own_files()
         }
         with writing(self.path):
-            to_disk(self.path, names)
+            to_disk(self.path, list(files))
         known = {**self.remembered, **self.also(), **facts}
         notes = [known.pop("note", ""), *known.pop(_NOTES, [])]
         self._write_manifest(

@@ -74,6 +74,8 @@ class Found:
         Unfit: It cannot be read; the error says why."""
     path: Path | None = None
     """Its own file. None: it is stored inside another file."""
+    of_pairs: bool = False
+    """Whether its source is a file of pairs."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Source:
     """The images one by one, always in the same order."""
     holds_files: bool = True
     """Whether each image is its own file; images stored in other files are written into the run."""
+    of_pairs: bool = False
+    """Whether it is a file of pairs with the images that they name: the teacher writes no pairs about these."""
 
 
 @dataclass(frozen=True)
@@ -341,6 +345,8 @@ class Origin:
     pairs: int
     verdicts: Mapping[str, Mapping[str, int]]
     """By task: how many pairs have which verdict, gaps or not."""
+    checked: str = ""
+    """How many pairs came in with files, and what a person did to them, in sentences."""
 
 
 class Exportable(Protocol):

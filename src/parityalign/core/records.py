@@ -40,6 +40,8 @@ class ImageRef(Record):
     """SHA-256 (first 32 hex digits) of size and pixels, upright, in RGB."""
     likeness: str = ""
     """Perceptual hash and grey values in hex digits, for finding near duplicates."""
+    of_pairs: bool = False
+    """Whether only a file of pairs names it, so that the teacher writes none about it."""
 
 
 class Rejected(Record):
@@ -73,10 +75,10 @@ class Reply(Record):
 
 
 class Pair(Record):
-    """A pseudo question and answer that the teacher wrote for one image."""
+    """A question and answer about one image: the teacher's, or one's own."""
 
     pair_id: str
-    """`content_id(image_id, task, question, answer, teacher)`."""
+    """`content_id(image_id, task, question, answer, teacher)`, with the answer as it was written."""
     image_id: str
     image: str
     """Path of the image file."""
@@ -84,6 +86,14 @@ class Pair(Record):
     question: str
     answer: str
     teacher: str
+    """Who wrote it: the model's name, or `given:` and the name of the file that it came in with."""
+    written: str | None = None
+    """The answer as it was written, where a person has corrected it; else None."""
+
+    @property
+    def identity(self) -> str:
+        """What it is to those that learn from it: its id, and a person's answer if it has one."""
+        return self.pair_id if self.written is None else content_id(self.pair_id, self.answer)
 
 
 class Question(Record):

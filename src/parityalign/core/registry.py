@@ -8,7 +8,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -72,7 +72,7 @@ def has_part(group: str, name: str) -> bool:
     return name in _own(group) or bool(entry_points(group=f"parityalign.{group}", name=name))
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
+def did_you_mean(name: str, known: Sequence[str]) -> str:
     """`Did you mean ...? Known: ...` for an unknown name, as the end of an error message."""
     close = get_close_matches(name, known, n=3)
     guess = f"Did you mean {' or '.join(close)}? " if close else ""

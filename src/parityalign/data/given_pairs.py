@@ -3,37 +3,48 @@
 pairs           JSON lines {"pair_id": "7", "image": "a.png", "question": "What is sold?", "answer": "tea"}
 sharegpt        {"id": "7", "image": "a.png", "conversations": [{"from": "human", "value": "<image>\\nWhat ..."},
                 {"from": "gpt", "value": "tea"}]}, as one JSON list or as JSON lines
+messages        {"id": "7", "images": ["a.png"], "messages": [{"role": "user", "content": "<image>\\nWhat ..."},
+                {"role": "assistant", "content": "tea"}]}
+trl             the same, parted into `prompt` and `completion`
 first-release   the PA output of the method's first release, or its predictions; see `mpa_release.py`
-parquet         a file with these columns, or with others given by name
+csv             a header and rows with the columns of `pairs`; with tabs where the suffix is `.tsv`
+parquet         a file with these columns
+
+The names of the columns of `pairs`, `csv` and `parquet` may be others, which are given then.
 """
 
 import hashlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import NamedTuple
 
+from parityalign.config import ANSWER_COLUMNS, PAIR_FORMATS
 from parityalign.core import (
     Record,
     Row,
     UserError,
-    as_rows,
     content_id,
     did_you_mean,
     given_lines,
-    missing_package,
-    open_given,
     quoted_names,
     read_lines,
     read_rows,
 )
+from parityalign.data._pair_tables import (
+    CSV,
+    PARQUET,
+    TABLE_SUFFIXES,
+    csv_rows,
+    parquet_rows,
+    refuse_unknown_columns,
+    renamed,
+)
 from parityalign.data.mpa_release import kind_of_item, read_item
 
-KEYS = ("pair_id", "image", "question", "answer")
-PARQUET = "parquet"
-_CONVERSATION = "conversations"
+SEVERAL_IMAGES = "several_images"
+"""Why a pair cannot be used: it is about more than one image."""
 _IMAGE_MARKS = ("<image>\n", "\n<image>", "<image>")
 
 
@@ -45,9 +56,20 @@ class GivenPair(Record):
     """File and place, for messages."""
     question: str | None
     answer: str | None
+    image: str = ""
+    """The image's path as the file has it; empty where it names none."""
+    picture: bytes | None = None
+    """The image's bytes, where the file holds them and they were wanted."""
+    student_text: str | None = None
+    """What the file says that the student answered."""
+    teacher_text: str | None = None
+    fault: str = ""
+    """What keeps the pair from being used: a reason code."""
 
 
-def read_given_pairs(path: Path, *, task: str, form: str | None, columns: Mapping[str, str]) -> Iterator[GivenPair]:
+def read_given_pairs(
+    path: Path, *, task: str, form: str | None, columns: Mapping[str, str], pictures: bool = False
+) -> Iterator[GivenPair]:
     """The pairs of a file, in its order.
 
     A pair without an id gets the one of our records, with no teacher: `content_id(image, task, question, answer, "")`,
@@ -56,20 +78,25 @@ def read_given_pairs(path: Path, *, task: str, form: str | None, columns: Mappin
     Args:
         path: The file.
         task: The task that the pairs belong to.
-        form: One of the names above; None: detected from the suffix `.parquet` and the keys of the first row.
-        columns: The Parquet file's own names for `pair_id`, `image`, `question` and `answer`.
+        form: One of the names above; None: detected from the suffix of a table and the keys of the first row.
+        columns: The file's own names for `pair_id`, `image`, `question`, `answer`, `student_text`, `teacher_text`.
+        pictures: Whether images inside a Parquet file are read.
 
     Raises:
         UserError: The file is missing or holds something else, or lacks a named column.
     """
-    if form not in (None, *FORMS):
-        raise UserError(f"there is no form of pairs {form!r}. {did_you_mean(str(form), list(FORMS))}")
-    if (form or path.suffix.removeprefix(".")) == PARQUET:
-        rows = _parquet_rows(path, columns)
-    elif columns:
-        raise UserError(f"columns can be named for Parquet files only, and {path} is read as {form or 'JSON'}")
+    if form not in (None, *PAIR_FORMATS):
+        raise UserError(f"there is no form of pairs {form!r}. {did_you_mean(str(form), PAIR_FORMATS)}")
+    refuse_unknown_columns(columns)
+    form = form or TABLE_SUFFIXES.get(path.suffix.lower()) or (_PLAIN if columns else None)
+    if form == PARQUET:
+        rows = parquet_rows(path, columns, pictures=pictures)
+    elif form == CSV:
+        rows = csv_rows(path, columns)
+    elif columns and form != _PLAIN:
+        raise UserError(f"columns can be named for tables and plain rows only, and {path} is read as {form}")
     else:
-        rows = iter(json_rows(path, _EXPECTED))
+        rows = (renamed(row, columns) for row in json_rows(path, _EXPECTED))
     row = None
     for row in rows:
         yield from FORMS[form or _form_of(row, path)](row, task)
@@ -93,10 +120,9 @@ def json_rows(path: Path, expected: str) -> list[Row]:
 
 
 def _form_of(row: Row, path: Path) -> str:
-    if path.suffix == f".{PARQUET}":
-        return PARQUET
-    if _CONVERSATION in row.values:
-        return "sharegpt"
+    told = next((name for name, talk in _TALKS.items() if talk.turns[0] in row.values), None)
+    if told:
+        return told
     if kind_of_item(row.values):
         return "first-release"
     if "question" in row.values or "pair_id" in row.values:
@@ -106,38 +132,73 @@ def _form_of(row: Row, path: Path) -> str:
 
 def _plain(row: Row, task: str) -> Iterator[GivenPair]:
     question, answer = row.text_or_none("question"), row.text_or_none("answer")
-    image = row.text_or_none("image") or ""
-    pair_id = row.text("pair_id") if "pair_id" in row.values else None
-    yield _given(row, pair_id or content_id(image, task, question or "", answer or "", ""), question, answer)
+    image = row.text_or_none("image") if "image" in row.values else None
+    pair_id = row.text_or_none("pair_id") if row.values.get("pair_id") is not None else None
+    known = pair_id or content_id(image or "", task, question or "", answer or "", "")
+    yield _given(row, known, question, answer, image=image or "")
 
 
-def _column_pair(row: Row, task: str) -> Iterator[GivenPair]:
+def _table_pair(row: Row, task: str) -> Iterator[GivenPair]:
     image = row.values.get("image")
     if isinstance(image, Mapping):  # as the `datasets` library keeps images
         image = image.get("bytes") or image.get("path")
-    if isinstance(image, bytes):
-        image = hashlib.sha256(image).hexdigest()[:32]
-    yield from _plain(Row(row.where, {**row.values, "image": image}, row.place), task)
+    picture = image if isinstance(image, bytes) else None
+    named = hashlib.sha256(picture).hexdigest()[:32] if picture is not None else image
+    for pair in _plain(Row(row.where, {**row.values, "image": named}, row.place), task):
+        yield pair if picture is None else pair.model_copy(update={"image": "", "picture": picture})
 
 
 def _first_release(row: Row, _: str) -> Iterator[GivenPair]:
     """A row of the first release; it has an id of its own, so the task is not needed."""
     item = read_item(row)
-    yield _given(row, item.item_id, item.question, item.answer)
+    yield _given(row, item.item_id, item.question, item.answer, image=item.image)
 
 
-def _conversation(row: Row, task: str) -> Iterator[GivenPair]:
+class _Talk(NamedTuple):
+    """How a form writes a conversation."""
+
+    turns: tuple[str, ...]
+    """The keys of its lists of turns."""
+    speaker: str
+    text: str
+    asks: str
+    says: str
+
+
+def _conversation(row: Row, task: str, talk: _Talk) -> Iterator[GivenPair]:
     """One pair for every question with an answer after it; if there are several, their number is appended to the id."""
-    turns = [turn for turn in row.rows(_CONVERSATION) if turn.values.get("from") != "system"]
-    speakers = [turn.text("from") for turn in turns]
-    if not turns or speakers != ["human", "gpt"] * (len(turns) // 2):
-        raise UserError(f"{row.where}: the turns should be human and gpt in turn, but are {quoted_names(speakers)}")
-    image = row.text_or_none("image") if "image" in row.values else None
+    said = [turn for key in talk.turns for turn in row.rows(key)]
+    turns = [turn for turn in said if turn.values.get(talk.speaker) != "system"]
+    speakers = [turn.text(talk.speaker) for turn in turns]
+    if not turns or speakers != [talk.asks, talk.says] * (len(turns) // 2):
+        raise UserError(
+            f"{row.where}: the turns should be {talk.asks} and {talk.says} in turn, but are {quoted_names(speakers)}"
+        )
+    images = _images_of(row)
+    image = images[0] if len(images) == 1 else ""
     own_id = row.text_or_none("id") if "id" in row.values else None
-    for number, (asked, said) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
-        question, answer = _without_mark(asked.text_or_none("value")), said.text_or_none("value")
+    for number, (asked, answered) in enumerate(zip(turns[::2], turns[1::2], strict=True)):
+        question, answer = _without_mark(_text_of(asked, talk.text)), _text_of(answered, talk.text)
         pair_id = own_id if own_id is None or len(turns) == 2 else f"{own_id}:{number}"
-        yield _given(row, pair_id or content_id(image or "", task, question or "", answer or "", ""), question, answer)
+        known = pair_id or content_id(image, task, question or "", answer or "", "")
+        pair = _given(row, known, question, answer, image=image, answered=len(turns) == 2)
+        yield pair.model_copy(update={"fault": SEVERAL_IMAGES}) if len(images) > 1 else pair
+
+
+def _images_of(row: Row) -> list[str]:
+    """The images of a conversation; under `image` one, under `images` a list."""
+    if "image" in row.values:
+        image = row.text_or_none("image")
+        return [image] if image else []
+    return [*row.texts("images")] if "images" in row.values else []
+
+
+def _text_of(turn: Row, key: str) -> str | None:
+    """The text of a turn; it may come in parts: {"type": "image"}, {"type": "text", "text": "What ..."}."""
+    if not isinstance(turn.values.get(key), list):
+        return turn.text_or_none(key)
+    parts = (part for part in turn.rows(key) if part.values.get("type") == "text")
+    return "\n".join(part.text_or_empty("text") for part in parts)
 
 
 def _without_mark(text: str | None) -> str | None:
@@ -146,66 +207,43 @@ def _without_mark(text: str | None) -> str | None:
     return text
 
 
-def _given(row: Row, pair_id: str, question: str | None, answer: str | None) -> GivenPair:
-    return GivenPair(pair_id=pair_id, where=row.where, question=question, answer=answer)
+def _given(
+    row: Row, pair_id: str, question: str | None, answer: str | None, *, image: str, answered: bool = True
+) -> GivenPair:
+    student, teacher = (row.text_or_none(key) if answered and key in row.values else None for key in ANSWER_COLUMNS)
+    return GivenPair(
+        pair_id=pair_id,
+        where=row.where,
+        question=question,
+        answer=answer,
+        image=image,
+        student_text=student,
+        teacher_text=teacher,
+    )
 
 
-def _parquet_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
-    """The rows under our column names; images are read only if an id has to be made from them."""
-    file = _parquet_file(path)
-    found = file.schema_arrow.names
-    unknown = [name for name in columns if name not in KEYS]
-    if unknown:
-        raise UserError(f"there is no column {unknown[0]!r} to map. {did_you_mean(unknown[0], list(KEYS))}")
-    named = {key: columns.get(key, key) for key in KEYS if key in columns or key in found}
-    missing = [named.get(key, key) for key in ("question", "answer", *columns) if named.get(key, key) not in found]
-    if missing:
-        raise UserError(
-            f"{path} has no column {missing[0]!r}; it has {quoted_names(found)}.\n"
-            "Map its columns: --columns question=COLUMN,answer=COLUMN,pair_id=COLUMN"
-        )
-    if "pair_id" in named:
-        named.pop("image", None)
-    batches = file.iter_batches(batch_size=1000, columns=list(named.values()))
-    with _readable(path):
-        yield from _renamed(batches, named, path)
+def _talking(talk: _Talk) -> Callable[[Row, str], Iterator[GivenPair]]:
+    return lambda row, task: _conversation(row, task, talk)
 
 
-def _renamed(batches: Iterable[Any], named: Mapping[str, str], path: Path) -> Iterator[Row]:
-    place = 0
-    for batch in batches:
-        for row in as_rows(batch.to_pylist(), str(path)):
-            yield Row(f"{path}, row {place}", {key: row.values[name] for key, name in named.items()}, place)
-            place += 1
-
-
-def _parquet_file(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
-    try:
-        import pyarrow  # noqa: PLC0415
-        import pyarrow.parquet  # noqa: PLC0415
-    except ModuleNotFoundError as problem:
-        raise missing_package("reading Parquet", "pyarrow", "'parityalign[datasets]'") from problem
-    with _readable(path):
-        open_given(path).close()  # no pipe
-        return pyarrow.parquet.ParquetFile(path)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    import pyarrow  # noqa: PLC0415
-
-    try:
-        yield
-    except OSError as problem:
-        raise UserError(f"cannot read {path}: {problem.strerror or problem}") from problem
-    except (pyarrow.ArrowException, ValueError) as problem:  # ValueError: a text in it is not UTF-8
-        raise UserError(f"{path} is not a Parquet file, or is damaged: {problem}") from problem
-
-
+_PLAIN = "pairs"
+_TALKS: Mapping[str, _Talk] = MappingProxyType(
+    {
+        "sharegpt": _Talk(("conversations",), "from", "value", "human", "gpt"),
+        "messages": _Talk(("messages",), "role", "content", "user", "assistant"),
+        "trl": _Talk(("prompt", "completion"), "role", "content", "user", "assistant"),
+    }
+)
 FORMS: Mapping[str, Callable[[Row, str], Iterator[GivenPair]]] = MappingProxyType(
-    {"pairs": _plain, "sharegpt": _conversation, "first-release": _first_release, PARQUET: _column_pair}
+    {
+        _PLAIN: _plain,
+        **{name: _talking(talk) for name, talk in _TALKS.items()},
+        "first-release": _first_release,
+        CSV: _table_pair,
+        PARQUET: _table_pair,
+    }
 )
 _EXPECTED = (
-    "rows with pair_id, image, question, answer (pair_id may be left out); with id, image, conversations; "
-    "or of the first release's PA output"
+    "rows with pair_id, image, question, answer (pair_id may be left out); with id, image, conversations; with "
+    "messages, or prompt and completion, and images; or of the first release's PA output"
 )

@@ -23,7 +23,7 @@ from parityalign.core import (
     write_whole,
 )
 from parityalign.export.model_card import Made, card, licence_of
-from parityalign.export.run_export import model_name, source_name
+from parityalign.export.origins import checked_in_words, model_name, sources_in_words
 from parityalign.report import SCORE_HEADINGS, headline, held_out_line, read_record, score_table
 from parityalign.stages import LEVELLED
 from parityalign.tasks import task_of
@@ -153,7 +153,7 @@ def _made(config: RunConfig, manifest: Mapping[str, Any]) -> Made:
         commit=config.loading.student.pinned if on_hub else None,
         licence=_licence(location, config, on_hub=on_hub),
         teacher=model_name(config.teacher),
-        sources={name: ", ".join(map(source_name, data.images)) for name, data in config.tasks.items()},
+        sources={name: sources_in_words(data) for name, data in config.tasks.items()},
         prompt=task_of(*next(iter(config.tasks.items()))).answer_prompt,
         counts={"pairs": pairs, **manifest["counts"]},
         recipe=dict(_flat(manifest["settings"])),
@@ -162,6 +162,7 @@ def _made(config: RunConfig, manifest: Mapping[str, Any]) -> Made:
         headline=headline(scores) if scores and scored else "",
         held_out=held_out_line(scores.held_out) if scores else "",
         version=manifest["parityalign"],
+        checked=checked_in_words(config.run),
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from parityalign.export.origins import UNCHECKED
+
 
 @dataclass(frozen=True)
 class Made:
@@ -38,14 +40,16 @@ class Made:
     """The result on held-out images in a sentence; empty if there is none."""
     version: str
     """The version of parityalign."""
+    checked: str = UNCHECKED
+    """What a person did to the pairs, in sentences."""
 
 
 _BODY = """\
 # {base}, levelled towards {teacher}
 
 A student trained on {training:,} of {pairs:,} questions that {teacher} wrote about unlabelled images: those that
-{teacher} answered right and it did not, and {replay:,} that it already had right. Made with parityalign {version}; no
-person has checked the questions and answers.
+{teacher} answered right and it did not, and {replay:,} that it already had right. Made with parityalign {version}.
+{checked}
 
 | | |
 |---|---|
@@ -110,6 +114,7 @@ def card(made: Made) -> str:
         training=made.counts.get("training", 0),
         replay=made.counts.get("replay", 0),
         version=made.version,
+        checked=made.checked,
         method=escaped(str(made.recipe.get("level.method", ""))),
         prompt=repr(made.prompt),
         scores=_result(made),

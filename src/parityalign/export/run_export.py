@@ -35,6 +35,7 @@ from parityalign.core import (
     stale_inputs,
 )
 from parityalign.data import questions_in
+from parityalign.export.origins import checked_in_words, model_name, sources_in_words
 from parityalign.report import read_records
 from parityalign.stages import (
     AFTER_FILE,
@@ -42,7 +43,7 @@ from parityalign.stages import (
     TEACHER_FILE,
     VERDICTS,
     command_of,
-    pairs_in,
+    reviewed_pairs,
     stages_of,
     without_tags,
 )
@@ -90,7 +91,7 @@ class RunExport:
             seed=pairs["settings"]["seed"],
             judged_by=_rule_in_words(verdicts["settings"], {task.metric.name for task in tasks.values()}),
             exported="all" if self.everything else "gaps",
-            sources={name: ", ".join(map(source_name, data.images)) for name, data in self._config.tasks.items()},
+            sources={name: sources_in_words(data) for name, data in self._config.tasks.items()},
             annotate_prompts={name: _asked_for(task) for name, task in tasks.items()},
             answer_prompts={name: task.answer_prompt for name, task in tasks.items()},
             pairs=verdicts["counts"]["pairs"],
@@ -98,6 +99,7 @@ class RunExport:
                 name: {kind.value: counts[kind] for kind in VerdictKind if kind in counts}
                 for name, counts in verdicts["by_task"].items()
             },
+            checked=checked_in_words(self._config.run),
         )
 
     def judged(self) -> Iterator[ExportedPair]:
@@ -107,7 +109,7 @@ class RunExport:
             UserError: A line is broken, or an image is missing.
         """
         verdicts = self._read("verdicts", VERDICTS, Verdict)
-        for pair, verdict in zip(pairs_in(self._config.run), verdicts, strict=True):
+        for pair, verdict in zip(reviewed_pairs(self._config.run), verdicts, strict=True):
             if pair.pair_id != verdict.pair_id:
                 raise self._unusable("verdicts", f"do not follow its pairs, at pair {pair.pair_id}")
             if self.everything or verdict.verdict == VerdictKind.TEACHER_ONLY:
@@ -266,22 +268,6 @@ def _refuse_other_files(folder: Path) -> None:
 
 def _tells_of_export(mark: Path) -> bool:
     return mark.is_file() and '"export.format"' in mark.read_text(encoding="utf-8", errors="replace")
-
-
-def model_name(spec: str) -> str:
-    """A model's spec, with a local path reduced to its name."""
-    kind, _, location = spec.partition(":")
-    return f"{kind}:{_local_name(location)}"
-
-
-def source_name(spec: str) -> str:
-    """An image source's spec, with a local path reduced to its name."""
-    return _local_name(spec) if Path(spec).is_absolute() else model_name(spec)
-
-
-def _local_name(location: str) -> str:
-    """A location, with a local path reduced to its name."""
-    return Path(location).name if Path(location).is_absolute() else location
 
 
 def _rule_in_words(settings: Mapping[str, Any], metrics: set[str]) -> str:

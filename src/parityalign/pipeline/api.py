@@ -40,7 +40,7 @@ from parityalign.pipeline.preflight import open_run_folder, with_asked
 from parityalign.pipeline.progress import shown_progress
 from parityalign.pipeline.run import Outcome, Run
 from parityalign.report import read_record
-from parityalign.stages import LEVELLED, command_of, image_with_path, judge_answers, pairs_in, stages_of
+from parityalign.stages import LEVELLED, command_of, image_with_path, judge_answers, pairs_in, reviewed_pairs, stages_of
 from parityalign.tasks import load_task
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class OpenRun:
 
     @property
     def pairs(self) -> list[Pair]:
-        """The questions and answers that the teacher wrote."""
+        """The pairs as they were written, the teacher's and one's own; `judged` has a person's corrections."""
         return self._pairs("pairs")
 
     @property
@@ -195,7 +195,8 @@ class OpenRun:
         Raises:
             UserError: The pairs were written anew since they were judged.
         """
-        pairs, verdicts = self.pairs, self.verdicts
+        self._refuse_without("pairs")
+        pairs, verdicts = [*reviewed_pairs(self.path)], self.verdicts
         if [pair.pair_id for pair in pairs] != [verdict.pair_id for verdict in verdicts]:
             raise UserError(f"the verdicts of {self.path} are of earlier pairs: call upto('identify')")
         return [Judged(pair, verdict) for pair, verdict in zip(pairs, verdicts, strict=True)]
@@ -242,6 +243,11 @@ class OpenRun:
         return pd.DataFrame([_row(*records) for records in rows], columns=[*columns])
 
     def _read(self, table: str, kind: type[R]) -> list[R]:
+        path = self._refuse_without(table)
+        refuse_changed(path)
+        return list(Stream(path, kind, read_only=True))
+
+    def _refuse_without(self, table: str) -> Path:
         artifact, file, _ = TABLES[table]
         path = self.path / artifact / file
         if not path.is_file():
@@ -249,8 +255,7 @@ class OpenRun:
                 f"the run {self.path} has no {table} yet: call upto({command_of(artifact)!r}), "
                 f"or run: parityalign run {self.path / CONFIG}"
             )
-        refuse_changed(path)
-        return list(Stream(path, kind, read_only=True))
+        return path
 
     def _pairs(self, table: str) -> list[Pair]:
         return [each for each in self._records(table) if isinstance(each, Pair)]

@@ -176,10 +176,15 @@ def _given(config: RunConfig) -> Iterator[tuple[str, Sequence[Path]]]:
     for name, data in config.tasks.items():
         for spec in data.images:
             yield f"tasks.{name}.images", places_of(spec)
+        for given in data.pairs:
+            yield f"tasks.{name}.pairs", [Path(place) for place in (given.file, given.image_folder) if place]
         if data.test and data.test.startswith(PREFIX):
             yield f"tasks.{name}.test", _local(divided(data.test.removeprefix(PREFIX))[0])
         elif data.test:
             yield f"tasks.{name}.test", [Path(data.test)]
+    # Beside the artifacts a file is safe: only they are replaced.
+    if config.review and os.path.realpath(config.review.parent) != os.path.realpath(config.run):
+        yield "review", [config.review]
     for role in _ROLES:
         _, location = split_model(getattr(config, role))
         if not (backend_of(getattr(config, role)).remote or Path(location).is_relative_to(EMBEDDED_MODELS)):

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from parityalign.core import Artifact, ImageRef, PairFilter, Reply, Verdict, load_part, sample
+from parityalign.core import Artifact, ImageRef, Reply, UserError, Verdict, sample
 from parityalign.engines import TwoModels
 from parityalign.pipeline.run import Run
 from parityalign.report import Preview, write_preview
 from parityalign.stages import (
     REPLIES,
     VERDICTS,
-    accepted_images,
+    Known,
     annotate_images,
+    asked_images,
+    filters_of,
     identify_gaps,
     written_pairs,
 )
@@ -31,11 +33,18 @@ def preview(run: Run, count: int) -> list[Preview]:
         count: How many images.
 
     Raises:
+        UserError: No task has images for the teacher to write about.
         WorkFailed: The teacher writes no pair for a task; the message shows its replies.
     """
     run.do(run.stages[0])
     run.models.store.begin_stage(_STAGE)
-    images = _chosen(accepted_images(run.artifact("images")), list(run.tasks), count, run.config.seed)
+    offered = asked_images(run.artifact("images"))
+    if not offered:
+        raise UserError(
+            f"{run.folder.path} has pairs of your own only, so there is nothing for the teacher to write. "
+            f"To judge them: parityalign identify {run.folder.path}"
+        )
+    images = _chosen(offered, list(run.tasks), count, run.config.seed)
     with TemporaryDirectory(prefix="parityalign-") as scratch:
         found = _made(run, images, Path(scratch))
     write_preview(run.folder.path / PREVIEW, found, run.config.run.name)
@@ -72,7 +81,7 @@ def _made(run: Run, images: Sequence[ImageRef], scratch: Path) -> list[Preview]:
         TwoModels(run.student, run.teacher),
         settings=config.identify,
         progress=run.progress,
-        filters={name: load_part("filters", name, PairFilter) for name in config.filters},
+        known=Known(filters_of(config.filters)),
     )
     verdicts = {verdict.pair_id: verdict for verdict in judged.stream(VERDICTS, Verdict)}
     paths = {(image.image_id, image.task): image.path for image in images}

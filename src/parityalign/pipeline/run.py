@@ -30,12 +30,30 @@ from parityalign.core import (
     kept_path,
     put_in_place,
 )
-from parityalign.data import keep_split, kept_left_out, kept_questions, open_source, split_state
+from parityalign.data import (
+    keep_split,
+    kept_left_out,
+    kept_questions,
+    open_source,
+    pairs_source,
+    pairs_state,
+    split_state,
+)
 from parityalign.engines import CachedModel
 from parityalign.pipeline.level import leveller
 from parityalign.pipeline.objective import note_left_out
 from parityalign.pipeline.run_models import Ahead, RunModels
-from parityalign.stages import Stage, accepted_images, judged_pairs, scored_from, stages_of, written_pairs
+from parityalign.stages import (
+    NO_REVIEW,
+    Review,
+    Stage,
+    accepted_images,
+    judged_pairs,
+    read_review,
+    scored_from,
+    stages_of,
+    written_pairs,
+)
 from parityalign.tasks import task_of
 
 
@@ -105,8 +123,11 @@ class Run:
 
     @property
     def pools(self) -> dict[str, list[Source]]:
-        """The sources of unlabelled images by task."""
-        return {name: [*map(open_source, data.images)] for name, data in self.config.tasks.items()}
+        """The sources of images by task: pools first, so that an image that pairs name too is the pool's."""
+        return {
+            name: [*map(open_source, data.images), *(pairs_source(spec, name) for spec in data.pairs)]
+            for name, data in self.config.tasks.items()
+        }
 
     @cached_property
     def tests(self) -> dict[str, list[Question]]:
@@ -169,8 +190,14 @@ class Run:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """All pairs that the teacher wrote."""
-        return written_pairs(self.artifact("pairs"), accepted_images(self.artifact("images")))
+        """All pairs, the teacher's and one's own, with a person's answers where there are some."""
+        written = written_pairs(self.artifact("pairs"), accepted_images(self.artifact("images")))
+        return [*self.review.corrected(written)]
+
+    @cached_property
+    def review(self) -> Review:
+        """A person's marks on the pairs, as they were when this process first looked."""
+        return read_review(self.config.review) if self.config.review else NO_REVIEW
 
     @cached_property
     def judged(self) -> list[Judged]:
@@ -298,11 +325,6 @@ class Run:
                 return {part: self.models.teacher_fingerprint}
             case "student model":
                 return {part: self.models.student_fingerprint}
-            case "pools":
-                return {f"images of {name}": self._digest_of(sources) for name, sources in self.pools.items()}
-            case "tests":
-                splits = self._splits.items()
-                return {f"{TESTS}/{name}": input_digest(made.manifest) for name, made in splits}
             case "annotate prompt":
                 return {f"{part} of {task.name}": content_id(task.annotate_prompt, *task.kinds) for task in tasks}
             case "rationale prompt":
@@ -311,6 +333,20 @@ class Run:
                 return {f"{part} of {task.name}": content_id(task.answer_prompt) for task in tasks}
             case "metric":
                 return {f"{part} of {task.name}": content_id(task.metric.name) for task in tasks}
+        return self._digests_of_data(part)
+
+    def _digests_of_data(self, part: str) -> dict[str, str]:
+        match part:
+            case "pools":
+                return {f"images of {name}": self._digest_of(sources) for name, sources in self.pools.items()}
+            case "own pairs":
+                with_pairs = {name: data.pairs for name, data in self.config.tasks.items() if data.pairs}
+                return {f"pairs of {name}": content_id(*map(pairs_state, own)) for name, own in with_pairs.items()}
+            case "review marks":
+                return {part: self.review.digest} if self.review.digest else {}
+            case "tests":
+                splits = self._splits.items()
+                return {f"{TESTS}/{name}": input_digest(made.manifest) for name, made in splits}
         raise ValueError(f"there is no input {part!r}")
 
     def _digest_of(self, sources: Sequence[Source]) -> str:

@@ -1,7 +1,7 @@
 """A small sample of a run's data: some pictures, and the numbers of pictures and questions."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL.Image import Image, new
 
 from parityalign.config import PREFIX, TaskData, divided
-from parityalign.core import Found, Task, UserError
-from parityalign.data import Unfit, open_picture, open_questions, open_source
+from parityalign.core import Found, Source, Task, UserError
+from parityalign.data import Unfit, count_pairs, open_picture, open_questions, open_source, pairs_source
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Sample:
     """At least one picture; a blank one of the assumed size if none was opened."""
     assumed: list[str]
     """The assumptions, as text."""
+    own: int = 0
+    """Pairs of one's own."""
 
 
 def size_of_picture(text: str) -> tuple[int, int]:
@@ -64,17 +66,21 @@ def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | Non
         UserError: The number of images is unknown.
     """
     questions, assumed = _questions(task, data, limit)
-    images = ask.images if ask.images is not None else _count(task, data)
+    chosen = ask.images is not None and bool(data.images)
+    images = ask.images if ask.images is not None and chosen else _count(task, data)
+    own = sum(count_pairs(spec, task.name) for spec in data.pairs)
     left_alone = [spec for spec in data.images if ask.offline and _is_in_hub(spec)]
-    pictures = list(_pictures([spec for spec in data.images if spec not in left_alone], images, ask.pictures))
-    if ask.images is not None:
+    sources = [open_source(spec) for spec in data.images if spec not in left_alone]
+    sources += [pairs_source(spec, task.name) for spec in data.pairs]
+    pictures = list(_pictures(sources, images + own, ask.pictures))
+    if chosen:
         assumed.append(f"{images:,} images")
     if left_alone and ask.pictures:
         assumed.append(f"{', '.join(left_alone)} not read (--offline)")
     if not pictures:
         assumed.append(f"pictures of {ask.size[0]}x{ask.size[1]} pixels, since none was opened")
     said = [f"{task.name}: {'; '.join(assumed)}"] if assumed else []
-    return Sample(images, questions, pictures or [new("RGB", ask.size, "white")], said)
+    return Sample(images, questions, pictures or [new("RGB", ask.size, "white")], said, own)
 
 
 def _count(task: Task, data: TaskData) -> int:
@@ -88,11 +94,10 @@ def _count(task: Task, data: TaskData) -> int:
     return sum(count or 0 for count in counts.values())
 
 
-def _pictures(specs: Iterable[str], images: int, wanted: int) -> Iterator[Image]:
+def _pictures(sources: Sequence[Source], images: int, wanted: int) -> Iterator[Image]:
     """Evenly spaced files; the first ones of archives, which have to be read in order."""
     if not wanted:
         return
-    sources = [*map(open_source, specs)]
     spread = all(source.holds_files for source in sources)
     found = (each for source in sources for each in source.images())
     chosen = islice(found, 0, None, max(1, images // wanted) if spread else 1)

@@ -30,6 +30,8 @@ class Counts(NamedTuple):
     images: int
     questions: int
     """Questions of the test split."""
+    own: int = 0
+    """Pairs of one's own."""
 
 
 class Workload(NamedTuple):
@@ -106,9 +108,14 @@ class _Workloads:
     gap_rate: float
 
     @property
-    def pairs(self) -> dict[str, int]:
-        """By task."""
+    def written(self) -> dict[str, int]:
+        """Pairs that the teacher writes, by task."""
         return {task: each.images * self.config.annotate.pairs_per_image for task, each in self.amounts.items()}
+
+    @property
+    def pairs(self) -> dict[str, int]:
+        """By task, one's own too."""
+        return {task: count + self.amounts[task].own for task, count in self.written.items()}
 
     @property
     def failed(self) -> dict[str, int]:
@@ -116,9 +123,9 @@ class _Workloads:
         return {task: math.ceil(count * self.gap_rate) for task, count in self.pairs.items()}
 
     def annotate(self) -> Workload:
-        pairs, images = sum(self.pairs.values()), sum(each.images for each in self.amounts.values())
+        pairs, images = sum(self.written.values()), sum(each.images for each in self.amounts.values())
         reply = min(PAIR_TOKENS, self.config.annotate.max_new_tokens)
-        return self._asked("annotate", "teacher", self.pairs, reply, "annotate")._replace(
+        return self._asked("annotate", "teacher", self.written, reply, "annotate")._replace(
             shared_prefixes=pairs - images
         )
 

@@ -23,7 +23,7 @@ from parityalign.core import (
     read_manifest,
 )
 from parityalign.report.files import read_records
-from parityalign.stages import STAGES, Stage
+from parityalign.stages import GIVEN, STAGES, GivenRow, Stage, reason_code
 
 VERDICT_WORDS = {
     VerdictKind.TEACHER_ONLY: "gap (only the teacher is right)",
@@ -71,7 +71,7 @@ def flow(
     """
     told: dict[str, Callable[[], list[Step]]] = {
         "images": lambda: [_images(run / "images")],
-        "pairs": lambda: [_replies(run / "pairs"), _pairs(run / "pairs", tasks)],
+        "pairs": lambda: [_replies(run / "pairs"), *_given(run / "pairs"), _pairs(run / "pairs", tasks)],
         "verdicts": lambda: [_verdicts(run / "verdicts", verdicts)],
         "student": lambda: [_trained(run / "student")],
         "answers": lambda: [_scored(run / "answers", scores)],
@@ -124,6 +124,12 @@ def _replies(folder: Path) -> Step:
     return _noted(_station("replies of the teacher", folder, outcomes.total(), _by_size(outcomes)), folder)
 
 
+def _given(folder: Path) -> list[Step]:
+    """The pairs of one's own, if the run has some."""
+    outcomes = Counter(row.outcome for row in read_records(folder / GIVEN, GivenRow))
+    return [_station("pairs from files", folder, outcomes.total(), _by_size(outcomes))] if outcomes else []
+
+
 def _pairs(folder: Path, tasks: Sequence[str]) -> Step:
     tally = Counter(pair.task for pair in read_records(folder / "pairs.jsonl", Pair))
     return _station("pairs", folder, tally.total(), [(task, tally[task]) for task in in_order(tally, tasks)])
@@ -136,7 +142,7 @@ def _verdicts(folder: Path, by_task: Mapping[str, Mapping[VerdictKind, int]]) ->
     dropped = VERDICT_WORDS[VerdictKind.DROPPED]
     parts = [(words, tally[kind]) for kind, words in VERDICT_WORDS.items() if tally[kind] and words != dropped]
     all_of_them = read_records(folder / "verdicts.jsonl", Verdict)
-    reasons = Counter(each.reason for each in all_of_them if each.verdict == VerdictKind.DROPPED)
+    reasons = Counter(reason_code(each.reason) for each in all_of_them if each.verdict == VerdictKind.DROPPED)
     parts += [(f"{dropped}: {why}", n) for why, n in _by_size(reasons)]
     return _noted(_station("verdicts", folder, tally.total(), parts), folder)
 

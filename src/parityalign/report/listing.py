@@ -20,7 +20,7 @@ from parityalign.report.discrepancy import MEASURE_WORDS, Table
 from parityalign.report.files import is_current, read_records
 from parityalign.report.flow import VERDICT_WORDS
 from parityalign.report.tables import ABSENT, counted
-from parityalign.stages import most_discrepant_first, pairs_in
+from parityalign.stages import most_discrepant_first, reviewed_pairs
 
 LISTED_BY_DEFAULT = 10
 """Default number of pairs."""
@@ -96,7 +96,7 @@ def list_table(run: Path, chosen: Sequence[PairDiscrepancy], wanted: ListOptions
 
 def _pairs(run: Path, chosen: Sequence[PairDiscrepancy]) -> dict[str, Pair]:
     wanted = {each.pair_id for each in chosen}
-    found = {pair.pair_id: pair for pair in pairs_in(run) if pair.pair_id in wanted}
+    found = {pair.pair_id: pair for pair in reviewed_pairs(run) if pair.pair_id in wanted}
     if lost := wanted - found.keys():
         raise UserError(
             f"{run / 'pairs'} does not hold {len(lost):,} of the pairs in {run / DISCREPANCY_FOLDER}, such as "

@@ -20,7 +20,8 @@ STAGES: tuple[Stage, ...] = (
 """The stages, in order."""
 PARTS = frozenset(
     {
-        *("pools", "tests", "teacher model", "student model", "metric"),
+        *("pools", "tests", "own pairs", "review marks"),
+        *("teacher model", "student model", "metric"),
         *("annotate prompt", "answer prompt", "rationale prompt"),
     }
 )

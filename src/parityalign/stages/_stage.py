@@ -18,6 +18,7 @@ from parityalign.core import (
     fault_of_function,
 )
 from parityalign.engines import CachedModel
+from parityalign.stages.reviewing import Review
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 _NOTHING_OF: Mapping[str, str] = MappingProxyType({})
@@ -48,7 +49,11 @@ class StageRun(Protocol):
 
     @property
     def pairs(self) -> Sequence[Pair]:
-        """All pairs that the teacher wrote."""
+        """All pairs, with a person's answers where there are some."""
+
+    @property
+    def review(self) -> Review:
+        """A person's marks on the pairs."""
 
     @property
     def judged(self) -> Sequence[Judged]:
@@ -105,8 +110,8 @@ class Stage:
     artifact: str
     """The folder of its artifact in the run folder."""
     of: tuple[str, ...]
-    """Its inputs: artifacts of earlier stages by their folder, and `pools`, `tests`, `teacher model`,
-    `student model`, `annotate prompt`, `answer prompt`, `rationale prompt`, `metric`."""
+    """Its inputs: artifacts of earlier stages by their folder, and `pools`, `tests`, `own pairs`, `review marks`,
+    `teacher model`, `student model`, `annotate prompt`, `answer prompt`, `rationale prompt`, `metric`."""
     settings: tuple[str, ...]
     """The settings that it depends on: sections (`annotate`) or single ones (`level.replay`, `seed`)."""
     work: Callable[[StageRun, Artifact], None]

@@ -6,7 +6,7 @@ It uses no labels. Every raw reply is kept, with its outcome.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 
 from parityalign.config import AnnotateSettings
@@ -26,16 +26,11 @@ from parityalign.core import (
 from parityalign.engines import DECLINED, Asked, CachedModel
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.intake import ACCEPTED, accepted_images, image_with_path
+from parityalign.stages.own_pairs import OK, GivenRow, given_rows, outcome_of, pair_of, take_own_pairs
 from parityalign.stages.parsing import NoPair, ParsedPair, read_pair
 
 REPLIES = "replies.jsonl"
 PAIRS = "pairs.jsonl"
-
-OK = "ok"
-DUPLICATE = "duplicate"
-"""An earlier draw on the image gave the same question and answer."""
-REPEAT_QUESTION = "repeat_question"
-"""An earlier draw on the image gave the same question with another answer; the first one is kept."""
 
 _PATIENCE_BATCHES = 3
 """Batches without any pair after which the stage stops, since the teacher does not follow the prompt."""
@@ -44,15 +39,23 @@ _SHOWN_CHARACTERS = 200
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
-    images, config = accepted_images(run.artifact("images")), run.config
-    settings, seed, progress = config.annotate, config.seed, run.progress
-    annotate_images(artifact, images, run.tasks, run.teacher, settings=settings, seed=seed, progress=progress)
+    images, config = run.artifact("images"), run.config
+    take_own_pairs(artifact, images, config, run.tasks)
+    annotate_images(
+        artifact,
+        asked_images(images),
+        run.tasks,
+        run.teacher,
+        settings=config.annotate,
+        seed=config.seed,
+        progress=run.progress,
+    )
 
 
 STAGE = Stage(
     "annotate",
     artifact="pairs",
-    of=("images", "teacher model", "annotate prompt"),
+    of=("images", "own pairs", "teacher model", "annotate prompt"),
     settings=("annotate", "seed"),
     derives=True,
     work=_work,
@@ -72,6 +75,9 @@ def annotate_images(
 ) -> None:
     """Asks the teacher for pairs on every image, each with the prompt of the task it came in with.
 
+    Pairs of one's own that the artifact has already come after the teacher's; a teacher's pair that asks what one of
+    them asks is none.
+
     Args:
         artifact: Gets `replies.jsonl` and `pairs.jsonl`.
         images: Accepted by intake; the images of one task are distinct.
@@ -86,15 +92,31 @@ def annotate_images(
     """
     if artifact.finished:
         return
+    given = given_rows(artifact)
+    own = [pair for pair in map(pair_of, given) if pair]
     replies = [
         reply
         for task in tasks.values()
-        for reply in _Annotator(task, teacher, settings, seed).replies(images, progress)
+        for reply in _Annotator(task, teacher, settings, seed, _questions(own, task)).replies(images, progress)
     ]
     artifact.stream(REPLIES, Reply).write(replies)
     # Without paths, so that what is made from pairs does not change when images are moved.
-    artifact.stream(PAIRS, Pair).write(_pairs(replies, teacher.name))
-    _finish(artifact, replies)
+    artifact.stream(PAIRS, Pair).write(chain(_pairs(replies, teacher.name) if replies else (), own))
+    _finish(artifact, replies, given)
+
+
+def asked_images(images: Artifact) -> list[ImageRef]:
+    """The images that the teacher writes pairs about: those of the pools, not those that only pairs name."""
+    return [image for image in accepted_images(images) if not image.of_pairs]
+
+
+def _questions(own: Sequence[Pair], task: Task) -> dict[str, list[ParsedPair]]:
+    """What a task's own pairs ask and answer, by image."""
+    asked: dict[str, list[ParsedPair]] = {}
+    for pair in own:
+        if pair.task == task.name:
+            asked.setdefault(pair.image_id, []).append(ParsedPair(pair.question, pair.answer))
+    return asked
 
 
 def written_pairs(artifact: Artifact, images: Sequence[ImageRef]) -> list[Pair]:
@@ -152,9 +174,14 @@ class _Annotator:
     teacher: CachedModel
     settings: AnnotateSettings
     seed: int
+    own: Mapping[str, Sequence[ParsedPair]]
+    """Pairs of one's own, by image."""
 
     def replies(self, images: Sequence[ImageRef], progress: Progress) -> list[Reply]:
-        """The teacher's reply to every draw, read."""
+        """The teacher's reply to every draw, read; without images the teacher is not even loaded."""
+        images = [image for image in images if image.task == self.task.name]
+        if not images:
+            return []
         draws = draws_of(images, self.task, self.teacher.name, self.settings, self.seed)
         said: dict[str, Answer] = {}
         first = _PATIENCE_BATCHES * self.settings.batch_size
@@ -176,13 +203,13 @@ class _Annotator:
         )
 
     def _read(self, draws: Sequence[Asked], said: Mapping[str, Answer]) -> list[Reply]:
-        """The replies on one image; a pair that repeats an earlier one of them is none."""
+        """The replies on one image; a pair that repeats an earlier one of them, or one's own, is none."""
         replies: list[Reply] = []
-        known: list[ParsedPair] = []
+        known = [*self.own.get(draws[0].image_id, ())]
         for draw in draws:
             answer = said[draw.item_id]
             parsed = self._parsed(answer)
-            outcome = _outcome(parsed, known) if isinstance(parsed, ParsedPair) else parsed
+            outcome = outcome_of(parsed, known) if isinstance(parsed, ParsedPair) else parsed
             pair_id = None
             if isinstance(parsed, ParsedPair) and outcome == OK:
                 known.append(parsed)
@@ -227,15 +254,6 @@ def _by_image(draws: Sequence[Asked]) -> Iterator[list[Asked]]:
         yield list(of_image)
 
 
-def _outcome(parsed: ParsedPair, known: Sequence[ParsedPair]) -> str:
-    """The outcome of a pair, given the earlier pairs of the same image."""
-    same_question = [pair for pair in known if pair.question.casefold() == parsed.question.casefold()]
-    if not same_question:
-        return OK
-    same = any(pair.answer.casefold() == parsed.answer.casefold() for pair in same_question)
-    return DUPLICATE if same else REPEAT_QUESTION
-
-
 def _pairs(replies: Sequence[Reply], teacher_name: str) -> Iterator[Pair]:
     for reply in replies:
         parsed = read_pair(reply.raw) if reply.pair_id else NoPair.EMPTY
@@ -251,7 +269,7 @@ def _pairs(replies: Sequence[Reply], teacher_name: str) -> Iterator[Pair]:
             )
 
 
-def _finish(artifact: Artifact, replies: Sequence[Reply]) -> None:
+def _finish(artifact: Artifact, replies: Sequence[Reply], rows: Sequence[GivenRow]) -> None:
     by_task: dict[str, Counter[str]] = {}
     by_kind: dict[str, dict[str, Counter[str]]] = {}
     for reply in replies:
@@ -259,7 +277,11 @@ def _finish(artifact: Artifact, replies: Sequence[Reply]) -> None:
         if reply.kind:
             by_kind.setdefault(reply.task, {}).setdefault(reply.kind, Counter())[reply.outcome] += 1
     total = sum(by_task.values(), Counter[str]())
-    counts = {"replies": total.total(), "pairs": total.pop(OK, 0), **total}
+    given = Counter(row.outcome for row in rows)
+    used = given.pop(OK, 0)
+    counts = {"replies": total.total(), "pairs": total.pop(OK, 0) + used, **total}
+    if rows:
+        counts |= {"given": used, **{f"given: {outcome}": count for outcome, count in sorted(given.items())}}
     kinds = {"by_kind": by_kind} if by_kind else {}
     artifact.finish(counts, by_task={task: dict(outcomes) for task, outcomes in by_task.items()}, **kinds)
 

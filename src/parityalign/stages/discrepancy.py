@@ -88,7 +88,7 @@ def _scored_pairs(run: StageRun, extent: _Extent) -> list[Judged]:
 def _matters_of(run: StageRun, extent: _Extent) -> dict[str, str]:
     """Of pairs and verdicts only the scored pairs and their verdicts matter."""
     scored = _scored_pairs(run, extent)
-    digest = content_id(*(part for pair, verdict in scored for part in (pair.pair_id, verdict.verdict)))
+    digest = content_id(*(part for pair, verdict in scored for part in (pair.identity, verdict.verdict)))
     return {"pairs": digest, "verdicts": digest}
 
 

@@ -41,7 +41,7 @@ def _known(run: StageRun) -> "list[PreviouslyRight]":
 
 def _matters(run: StageRun) -> dict[str, str]:
     """Of pairs and verdicts only the pairs that are asked again matter."""
-    known = content_id(*(part for each in _known(run) for part in (each.pair.pair_id, each.said)))
+    known = content_id(*(part for each in _known(run) for part in (each.pair.identity, each.said)))
     return {"pairs": known, "verdicts": known}
 
 

@@ -5,8 +5,10 @@ student has right is not a gap whatever the teacher says, and the large model's 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from parityalign.config import IdentifySettings
 from parityalign.core import (
@@ -16,15 +18,20 @@ from parityalign.core import (
     Pair,
     PairFilter,
     Progress,
+    Stream,
     Task,
     UserError,
     Verdict,
     VerdictKind,
     load_part,
+    refuse_changed,
 )
-from parityalign.engines import Asked, CachedModel, TwoModels
+from parityalign.engines import SPECIAL_TOKEN, Asked, CachedModel, TwoModels, askable
 from parityalign.stages._stage import Stage, StageRun
+from parityalign.stages.annotate import pairs_in
 from parityalign.stages.judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, NOT_ASKED, Given, Judge, dropped, judge_of
+from parityalign.stages.own_pairs import NONE_GIVEN, GivenAnswers, given_answers
+from parityalign.stages.reviewing import NO_REVIEW, REVIEW, REVIEWED, Mark, Review, write_review
 
 STUDENT_ANSWERS = "student.jsonl"
 TEACHER_ANSWERS = "teacher.jsonl"
@@ -37,9 +44,32 @@ CUT_OFF = "cut_off"
 _NO_FILTERS: Mapping[str, PairFilter] = MappingProxyType({})
 
 
+class Known(NamedTuple):
+    """What is known of the pairs before a model is asked."""
+
+    filters: Mapping[str, PairFilter] = _NO_FILTERS
+    """By name; a pair that one of them rejects is dropped with its reason, and no model is asked about it."""
+    review: Review = NO_REVIEW
+    """A person's marks; a pair that one of them drops is treated likewise."""
+    given: GivenAnswers = NONE_GIVEN
+    """Answers that need not be asked for."""
+
+    def reason(self, pair: Pair) -> str | None:
+        """Why the pair is dropped; None: it is kept."""
+        return self.review.reason(pair) or _mark(pair, self.filters)
+
+
+_NOTHING_KNOWN = Known()
+
+
+def filters_of(names: Iterable[str]) -> dict[str, PairFilter]:
+    """The filters of a run, by name."""
+    return {name: load_part("filters", name, PairFilter) for name in names}
+
+
 def _work(run: StageRun, artifact: Artifact) -> None:
     models, settings = TwoModels(run.student, run.teacher), run.config.identify
-    filters = {name: load_part("filters", name, PairFilter) for name in run.config.filters}
+    known = Known(filters_of(run.config.filters), run.review, given_answers(run.artifact("pairs")))
     identify_gaps(
         artifact,
         run.pairs,
@@ -47,14 +77,14 @@ def _work(run: StageRun, artifact: Artifact) -> None:
         models,
         settings=settings,
         progress=run.progress,
-        filters=filters,
+        known=known,
     )
 
 
 STAGE = Stage(
     "identify",
     artifact="verdicts",
-    of=("pairs", "student model", "teacher model", "answer prompt", "metric"),
+    of=("pairs", "review marks", "student model", "teacher model", "answer prompt", "metric"),
     settings=("identify",),
     derived=lambda run: {"filters": list(run.config.filters)} if run.config.filters else {},
     derives=True,
@@ -71,35 +101,40 @@ def identify_gaps(
     *,
     settings: IdentifySettings,
     progress: Progress,
-    filters: Mapping[str, PairFilter] = _NO_FILTERS,
+    known: Known = _NOTHING_KNOWN,
 ) -> None:
     """Gives every pair a verdict.
 
     Args:
         artifact: Gets both models' answers, `verdicts.jsonl` and `gaps.jsonl`.
-        pairs: What the teacher wrote.
+        pairs: All pairs, with a person's corrections.
         tasks: The tasks of the pairs, by name.
         models: Asked only what their answer store lacks.
         settings: The rule, its threshold, and when the teacher is asked.
         progress: Called after every batch.
-        filters: By name; a pair that one of them rejects is dropped with its reason, and no model is asked about it.
+        known: What decides before a model is asked.
     """
     if artifact.finished:
         return
     judges = {name: judge_of(task, settings) for name, task in tasks.items()}
 
-    def ask(who: str, file: str, asked: Sequence[Pair], model: CachedModel) -> dict[str, Answer]:
+    def ask(
+        who: str, file: str, asked: Sequence[Pair], model: CachedModel, said: Mapping[str, str]
+    ) -> dict[str, Answer]:
+        questions = [as_asked(pair, tasks[pair.task]) for pair in asked]
         answers = model.answer(
-            [as_asked(pair, tasks[pair.task]) for pair in asked],
+            [each for each in questions if each.item_id not in said],
             max_new_tokens=settings.max_new_tokens,
             batch_size=settings.batch_size,
             on_progress=lambda done, total: progress(f"identify {who}", done, total),
         )
         artifact.stream(file, Answer).write(answers.values())
-        return answers
+        return answers | _as_said([each for each in questions if each.item_id in said], said, model)
 
-    marks = {pair.pair_id: mark for pair in pairs if (mark := _mark(pair, filters))}
-    student = ask("student", STUDENT_ANSWERS, [pair for pair in pairs if pair.pair_id not in marks], models.student)
+    given = known.given
+    marks = {pair.pair_id: reason for pair in pairs if (reason := known.reason(pair))}
+    left = [pair for pair in pairs if pair.pair_id not in marks]
+    student = ask("student", STUDENT_ANSWERS, left, models.student, given.student)
     first = [
         dropped(pair.pair_id, marks[pair.pair_id], NOT_ASKED, NOT_ASKED)
         if pair.pair_id in marks
@@ -107,9 +142,33 @@ def identify_gaps(
         for pair in pairs
     ]
     undecided = [pair for pair, verdict in zip(pairs, first, strict=True) if verdict.reason == NO_TEACHER_ANSWER]
-    teacher = ask("teacher", TEACHER_ANSWERS, undecided, models.teacher)
+    teacher = ask("teacher", TEACHER_ANSWERS, undecided, models.teacher, given.teacher)
     again = {pair.pair_id: _verdict(pair, student, teacher, judges[pair.task]) for pair in undecided}
-    _finish(artifact, [Judged(pair, again.get(pair.pair_id, each)) for pair, each in zip(pairs, first, strict=True)])
+    facts: dict[str, object] = {}
+    if reviewed := write_review(artifact, known.review, pairs):
+        facts["review"] = reviewed
+    came = {"student": student.keys() & given.student.keys(), "teacher": teacher.keys() & given.teacher.keys()}
+    if taken := {who: len(pair_ids) for who, pair_ids in came.items() if pair_ids}:
+        facts["given_answers"] = taken
+        artifact.note(_told_of_given(taken))
+    judged = [Judged(pair, again.get(pair.pair_id, each)) for pair, each in zip(pairs, first, strict=True)]
+    _finish(artifact, judged, facts)
+
+
+def _as_said(asked: Sequence[Asked], said: Mapping[str, str], model: CachedModel) -> dict[str, Answer]:
+    """Answers that came in with their pairs; what a model would not read as plain text is not trained on either."""
+    plain = {each.item_id for each in askable(asked, model.special_tokens)} if asked else ()
+    return {
+        each.item_id: Answer(item_id=each.item_id, text=said[each.item_id])
+        if each.item_id in plain
+        else Answer(item_id=each.item_id, text="", not_asked=SPECIAL_TOKEN)
+        for each in asked
+    }
+
+
+def _told_of_given(taken: Mapping[str, int]) -> str:
+    counts = " and ".join(f"{count:,} of the {who}" for who, count in taken.items())
+    return f"Answers were taken from the files of pairs, whatever prompt they are answers to: {counts}."
 
 
 def _mark(pair: Pair, filters: Mapping[str, PairFilter]) -> str | None:
@@ -126,6 +185,11 @@ def _mark(pair: Pair, filters: Mapping[str, PairFilter]) -> str | None:
     return None
 
 
+def reason_code(reason: str) -> str:
+    """What a reason to drop is counted under; a person gives reasons in words of their own."""
+    return REVIEW if reason.startswith(f"{REVIEW}: ") else reason
+
+
 def judged_pairs(artifact: Artifact, pairs: Sequence[Pair]) -> list[Judged]:
     """The pairs with their verdicts, in the order of the pairs.
 
@@ -133,6 +197,18 @@ def judged_pairs(artifact: Artifact, pairs: Sequence[Pair]) -> list[Judged]:
         ValueError: The verdicts are those of other pairs.
     """
     return [Judged(pair, verdict) for pair, verdict in zip(pairs, artifact.stream(VERDICTS, Verdict), strict=True)]
+
+
+def reviewed_pairs(run: Path) -> Iterator[Pair]:
+    """The pairs of a run folder as they were judged, with the paths of their images.
+
+    Raises:
+        UserError: A file is damaged.
+    """
+    path = run / STAGE.artifact / REVIEWED
+    refuse_changed(path)
+    marks = Stream(path, Mark, read_only=True)
+    yield from Review({mark.pair_id: mark for mark in marks}).corrected(pairs_in(run))
 
 
 def as_asked(pair: Pair, task: Task) -> Asked:
@@ -161,7 +237,7 @@ def _given(answer: Answer | None, missing: str) -> Given:
     return Given(None, CUT_OFF) if answer.cut_off and not answer.text else Given(answer.text, missing)
 
 
-def _finish(artifact: Artifact, judged: Sequence[Judged]) -> None:
+def _finish(artifact: Artifact, judged: Sequence[Judged], facts: Mapping[str, object]) -> None:
     """Writes verdicts and gaps, and counts of each kind and of each reason to drop."""
     gaps = []
     by_task: dict[str, Counter[str]] = {}
@@ -169,11 +245,11 @@ def _finish(artifact: Artifact, judged: Sequence[Judged]) -> None:
         counts = by_task.setdefault(pair.task, Counter())
         counts[verdict.verdict] += 1
         if verdict.verdict == VerdictKind.DROPPED:
-            counts[f"dropped: {verdict.reason}"] += 1
+            counts[f"dropped: {reason_code(verdict.reason)}"] += 1
         if verdict.verdict == VerdictKind.TEACHER_ONLY:
             gaps.append(pair.model_copy(update={"image": ""}))  # as in the file of all pairs
     verdicts = [verdict for _, verdict in judged]
     artifact.stream(VERDICTS, Verdict).write(verdicts)
     artifact.stream(GAPS, Pair).write(gaps)
     total = {"pairs": len(judged), "gaps": len(gaps), **sum(by_task.values(), Counter[str]())}
-    artifact.finish(total, by_task={task: dict(counts) for task, counts in by_task.items()})
+    artifact.finish(total, by_task={task: dict(counts) for task, counts in by_task.items()}, **facts)

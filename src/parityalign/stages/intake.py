@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +39,10 @@ ACCEPTED = "accepted.jsonl"
 QUARANTINE = "quarantine.jsonl"
 IN_TEST_SPLIT = "in_test_split"
 _REPEATED = {BYTES: "duplicate", PIXELS: "duplicate_pixels", NEARLY: "near_duplicate"}
+REPEATS = frozenset(_REPEATED.values())
+"""Why an image was set aside that another one of its task stands for."""
 
+_OF_PAIRS = "of pairs"
 _CHUNK = 64
 """Images between two writes."""
 
@@ -112,7 +116,7 @@ class _Pool:
         """Sorts the images that an earlier process did not, in the order of the sources."""
         counts = [source.count() for source in sources]
         total = None if None in counts else sum(count or 0 for count in counts)
-        offered = (found for source in sources for found in source.images())
+        offered = (replace(found, of_pairs=source.of_pairs) for source in sources for found in source.images())
         done = 0
         for chunk in groups_of(offered, _CHUNK):
             self._sort_out(chunk, executor)
@@ -174,6 +178,7 @@ class _Pool:
             notes=saw.notes,
             pixels=look.pixels,
             likeness=look.likeness,
+            of_pairs=found.of_pairs,
         )
 
     def _written(self, saw: Looked) -> Path:
@@ -227,13 +232,25 @@ def _finish(artifact: Artifact, pools: Mapping[str, Sequence[Source]], guard: st
     _refuse_without_images(pools, outcomes)
     total = sum(outcomes.values(), Counter[str]())
     artifact.note(f"overlap guard: {guard}; {total[IN_TEST_SPLIT]:,} of {total.total():,} images were dropped")
-    listed = [(image.task, image.image_id) for image in artifact.stream(ACCEPTED, ImageRef)]
     artifact.finish(
         total,
-        identity=content_id(*(part for each in listed for part in each)),
+        identity=content_id(*_what_matters(artifact, pools)),
         by_task={task: dict(counts) for task, counts in outcomes.items()},
         noted=dict(noted),
     )
+
+
+def _what_matters(artifact: Artifact, pools: Mapping[str, Sequence[Source]]) -> Iterator[str]:
+    """Of the images their task and content; where files of pairs name some, also what was set aside and why."""
+    named = {task for task, sources in pools.items() if any(source.of_pairs for source in sources)}
+    accepted: dict[str, str] = {}
+    for image in artifact.stream(ACCEPTED, ImageRef):
+        accepted[image.path] = image.image_id
+        yield from (image.task, image.image_id, *([_OF_PAIRS] if image.of_pairs else ()))
+    for rejected in artifact.stream(QUARANTINE, Rejected):
+        if rejected.task in named:
+            name = Path(rejected.path).name
+            yield from (rejected.task, name, rejected.reason, accepted.get(rejected.partner, ""))
 
 
 def _refuse_without_images(pools: Mapping[str, Sequence[Source]], outcomes: Mapping[str, Counter[str]]) -> None:

@@ -21,6 +21,7 @@ from parityalign.core import (
     Leveller,
     LevelResult,
     Pair,
+    Verdict,
     VerdictKind,
     content_id,
     sample,
@@ -65,8 +66,8 @@ def _check(run: StageRun, artifact: Artifact, held: Sequence[Judged]) -> list[He
 def _matters(run: StageRun) -> dict[str, str]:
     """Of pairs, verdicts and signals only those matter that are trained on or held out."""
     choice = choose_pairs(run.judged, run.config.level, run.config.seed)
-    held = (f"{pair.pair_id} {verdict.verdict in HAD_RIGHT}" for pair, verdict in choice.held_out)
-    chosen = content_id(*(each.pair_id for each in choice.training), "", *held)
+    held = (f"{pair.identity} {verdict.verdict in HAD_RIGHT}" for pair, verdict in choice.held_out)
+    chosen = content_id(*(each.identity for each in choice.training), "", *held)
     matters = {"pairs": chosen, "verdicts": chosen}
     if run.config.discrepancy.used_in_training(run.config.level):
         pairs = {pair.pair_id for pair in choice.pairs}
@@ -136,7 +137,8 @@ def level_on_gaps(
         return
     choice = choose_pairs(judged, settings, seed)
     gaps = sum(verdict.verdict == VerdictKind.TEACHER_ONLY for _, verdict in judged)
-    counts = {"pairs": len(judged), "gaps": gaps, "replay": choice.replayed, **_sizes(choice)}
+    sizes = {**_corrected(choice), **_sizes(choice)}
+    counts = {"pairs": len(judged), "gaps": gaps, "replay": choice.replayed, **sizes}
     if not choice.training:
         artifact.note("Nothing to train on: the student is unchanged.")
         artifact.finish(counts, outcome=NO_GAPS)
@@ -208,8 +210,8 @@ def choose_pairs(judged: Sequence[Judged], settings: LevelSettings, seed: int) -
         seed: Of the draws.
     """
     held = hold_out(judged, settings, seed)
-    pool = [each for each in judged if each.pair.image_id not in held.images and each.verdict.verdict in TRAINABLE]
-    gaps = [pair for pair, verdict in pool if verdict.verdict == VerdictKind.TEACHER_ONLY]
+    pool = [each for each in judged if each.pair.image_id not in held.images and _is_trainable(each)]
+    gaps = [pair for pair, verdict in pool if _is_learnt(pair, verdict)]
     had_right = [pair for pair, verdict in pool if verdict.verdict in HAD_RIGHT]
     replay = _replay(gaps, had_right, settings, seed)
     usable = [pair for pair, _ in pool]
@@ -219,6 +221,18 @@ def choose_pairs(judged: Sequence[Judged], settings: LevelSettings, seed: int) -
         "random": sample(usable, len(gaps) + len(replay), f"random {seed}", _pair_id),
     }[settings.select]
     return Choice(chosen, held.pairs, len(replay) if settings.select == "gaps" else 0)
+
+
+def _is_trainable(each: Judged) -> bool:
+    """Whether a pair may be trained on; of a corrected one a person is sure, whatever the models say."""
+    vouched = each.pair.written is not None and each.verdict.verdict != VerdictKind.DROPPED
+    return vouched or each.verdict.verdict in TRAINABLE
+
+
+def _is_learnt(pair: Pair, verdict: Verdict) -> bool:
+    """Whether a pair is a gap, or the student lacks an answer that a person vouches for, whatever the teacher says."""
+    vouched = pair.written is not None and verdict.verdict in (VerdictKind.NEITHER, VerdictKind.UNSURE)
+    return vouched or verdict.verdict == VerdictKind.TEACHER_ONLY
 
 
 def choice_counts(pairs: int, gaps: int, settings: LevelSettings) -> ChoiceCounts:
@@ -255,6 +269,12 @@ def _replayed(gaps: int, had_right: int, settings: LevelSettings) -> int:
 
 def _pair_id(pair: Pair) -> str:
     return pair.pair_id
+
+
+def _corrected(choice: Choice) -> dict[str, int]:
+    """How many of both have a person's answer, where some have."""
+    count = sum(pair.written is not None for pair in choice.pairs)
+    return {"corrected": count} if count else {}
 
 
 def _sizes(choice: Choice) -> dict[str, int]:

@@ -81,6 +81,32 @@ def read_pair(reply: str, special_tokens: Collection[str] = ()) -> ParsedPair | 
     return _fault(question, answer, said) or ParsedPair(question, answer)
 
 
+def checked_pair(question: str, answer: str, special_tokens: Collection[str] = ()) -> ParsedPair | NoPair:
+    """A question and an answer that came apart, by the rules for those of a reply.
+
+    Args:
+        question: As it was given.
+        answer: Likewise.
+        special_tokens: Texts that must not reach a model's prompt.
+    """
+    said = _without_surrogates(f"{question}\n{answer}")
+    if len(said) > MAX_REPLY_CHARACTERS:
+        return NoPair.TOO_LONG
+    if holds_special_token(said, special_tokens):
+        return NoPair.SPECIAL_TOKEN
+    asked, answered = _normalise_question(_without_surrogates(question)), normalise_answer(_without_surrogates(answer))
+    return _fault(asked, answered, asked) or ParsedPair(asked, answered)
+
+
+def fault_of_answer(answer: str) -> NoPair | None:
+    """What keeps a person's answer from being trained on; what it says is theirs."""
+    if not normalise_answer(answer):
+        return NoPair.NO_ANSWER
+    if _CONTROL_TOKEN.search(answer) or _SURROGATE.search(answer):
+        return NoPair.SPECIAL_TOKEN
+    return NoPair.TOO_LONG if _too_long("", answer) else None
+
+
 class RationaleReply(NamedTuple):
     """A rationale and the answer after it, parsed from a reply."""
 

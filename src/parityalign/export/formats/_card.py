@@ -15,7 +15,7 @@ _BODY = """\
 
 {rows:,} rows: {what}.
 Made with parityalign: the teacher wrote a question and an answer for an image, then both models were asked the
-question and their answers compared with the one written. No person has checked them.
+question and their answers compared with the one written. {checked}
 
 | | |
 |---|---|
@@ -36,9 +36,9 @@ All {pairs:,} pairs of the run; `teacher_only` are the gaps: right by the teache
 
 ## Columns
 
-`id`, `image` (the file as it was), `question`, `answer` (the teacher's), `task`, `image_id` (first 32 digits of the
-SHA-256 of the file), `verdict` and its `reason`, `student_text` and `teacher_text` (what each answered when asked;
-null: not asked), `student_score` and `teacher_score` (0 to 1).
+`id`, `image` (the file as it was), `question`, `answer` (the one written with it, or a person's), `task`, `image_id`
+(first 32 digits of the SHA-256 of the file), `verdict` and its `reason`, `student_text` and `teacher_text` (what each
+answered when asked; null: not asked), `student_score` and `teacher_score` (0 to 1).
 
 ## Licence
 
@@ -61,6 +61,7 @@ def card(origin: Origin, rows: int) -> str:
         pairs=origin.pairs,
         verdicts=_verdict_table(origin),
         sources=_sources(origin),
+        checked=origin.checked,
     )
     return f"---\n{header}---\n\n{body}"
 
@@ -82,6 +83,7 @@ def _header(origin: Origin, rows: int) -> dict[str, Any]:
             "student": origin.student,
             "seed": origin.seed,
             "judged_by": origin.judged_by,
+            "checked": origin.checked,
             "sources": dict(origin.sources),
             "annotate_prompts": dict(origin.annotate_prompts),
             "answer_prompts": dict(origin.answer_prompts),

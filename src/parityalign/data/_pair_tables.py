@@ -1,0 +1,150 @@
+"""Rows of tables of pairs, CSV and Parquet, and of JSON under the file's own names, under our names of columns."""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+from parityalign.config import PAIR_COLUMNS
+from parityalign.core import Row, UserError, as_rows, did_you_mean, missing_package, open_given, quoted_names
+
+PARQUET = "parquet"
+CSV = "csv"
+TABLE_SUFFIXES = {".parquet": PARQUET, ".csv": CSV, ".tsv": CSV}
+_NEEDED = ("question", "answer")
+
+
+def refuse_unknown_columns(columns: Mapping[str, str]) -> None:
+    """Refuses to map what is no column of pairs.
+
+    Raises:
+        UserError: Names the near ones.
+    """
+    unknown = [name for name in columns if name not in PAIR_COLUMNS]
+    if unknown:
+        raise UserError(f"there is no column {unknown[0]!r} to map. {did_you_mean(unknown[0], PAIR_COLUMNS)}")
+
+
+def renamed(row: Row, columns: Mapping[str, str]) -> Row:
+    """A row with the values of the file's own columns under our names.
+
+    Raises:
+        UserError: It lacks one of them.
+    """
+    named = {key: row.value(name) for key, name in columns.items()}
+    return Row(row.where, {**row.values, **named}, row.place)
+
+
+def csv_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
+    """The rows of a CSV file with a header, or of one with tabs (`.tsv`); an empty field is null.
+
+    Raises:
+        UserError: The file cannot be read, lacks a named column, or a row has more or fewer fields than the header.
+    """
+    tabs = path.suffix.lower() == ".tsv"
+    line = 0
+    try:
+        with TextIOWrapper(open_given(path), encoding="utf-8-sig", newline="") as file:
+            table = csv.reader(file, delimiter="\t" if tabs else ",", strict=True)
+            header = next(table, [])
+            named = _named(header, columns, path) if header else {}
+            for place, fields in enumerate(filter(None, table)):
+                line = table.line_num
+                if len(fields) != len(header):
+                    raise UserError(
+                        f"{path}, line {line} has {len(fields)} fields, and the header has {len(header)}; a text with "
+                        f"{'tabs' if tabs else 'commas'} or line ends stands between double quotes"
+                    )
+                values = dict(zip(header, fields, strict=True))
+                yield Row(f"{path}, line {line}", {key: values[name] or None for key, name in named.items()}, place)
+    except OSError as problem:
+        raise UserError(f"cannot read {path}: {problem.strerror}") from problem
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{path} is not UTF-8 text: {problem}. Save it as CSV in UTF-8") from problem
+    except csv.Error as problem:
+        raise UserError(f"{path} is not CSV after line {line}: {problem}") from problem
+
+
+def parquet_rows(path: Path, columns: Mapping[str, str], *, pictures: bool) -> Iterator[Row]:
+    """The rows of a Parquet file.
+
+    Args:
+        path: The file.
+        columns: Its own names.
+        pictures: Whether the images are read even where no id has to be made of them.
+    """
+    file = _parquet_file(path)
+    named = _named(file.schema_arrow.names, columns, path)
+    if "pair_id" in named and not pictures:
+        named.pop("image", None)
+    batches = file.iter_batches(batch_size=64 if pictures else 1000, columns=list(named.values()))
+    with _readable_parquet(path):
+        yield from _renamed_batches(batches, named, path)
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a Parquet file has."""
+    return int(_parquet_file(path).metadata.num_rows)
+
+
+def named_images(path: Path, columns: Mapping[str, str]) -> Iterator[str]:
+    """The paths in a Parquet file's column of images; none where the images are in it."""
+    import pyarrow.types as kinds  # noqa: PLC0415
+
+    file = _parquet_file(path)
+    name = columns.get("image", "image")
+    if name not in file.schema_arrow.names:
+        return
+    kind = file.schema_arrow.field(name).type
+    if not (kinds.is_string(kind) or kinds.is_large_string(kind)):
+        return
+    with _readable_parquet(path):
+        for batch in file.iter_batches(columns=[name]):
+            yield from filter(None, batch.column(0).to_pylist())
+
+
+def _named(found: Iterable[str], columns: Mapping[str, str], path: Path) -> dict[str, str]:
+    """The file's names by ours, of the columns that it has."""
+    found = [*found]
+    named = {key: columns.get(key, key) for key in PAIR_COLUMNS if key in columns or key in found}
+    missing = [named.get(key, key) for key in (*_NEEDED, *columns) if named.get(key, key) not in found]
+    if missing:
+        raise UserError(
+            f"{path} has no column {missing[0]!r}; it has {quoted_names(found)}.\n"
+            "Map its columns: --columns question=COLUMN,answer=COLUMN,pair_id=COLUMN (in RUN.yaml: columns: "
+            "{question: COLUMN, answer: COLUMN, image: COLUMN})"
+        )
+    return named
+
+
+def _renamed_batches(batches: Iterable[Any], named: Mapping[str, str], path: Path) -> Iterator[Row]:
+    place = 0
+    for batch in batches:
+        for row in as_rows(batch.to_pylist(), str(path)):
+            yield Row(f"{path}, row {place}", {key: row.values[name] for key, name in named.items()}, place)
+            place += 1
+
+
+def _parquet_file(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
+    try:
+        import pyarrow  # noqa: PLC0415
+        import pyarrow.parquet  # noqa: PLC0415
+    except ModuleNotFoundError as problem:
+        raise missing_package("reading Parquet", "pyarrow", "'parityalign[datasets]'") from problem
+    with _readable_parquet(path):
+        open_given(path).close()  # no pipe
+        return pyarrow.parquet.ParquetFile(path)
+
+
+@contextmanager
+def _readable_parquet(path: Path) -> Iterator[None]:
+    import pyarrow  # noqa: PLC0415
+
+    try:
+        yield
+    except OSError as problem:
+        raise UserError(f"cannot read {path}: {problem.strerror or problem}") from problem
+    except pyarrow.ArrowException as problem:
+        raise UserError(f"{path} is not a Parquet file, or is damaged: {problem}") from problem

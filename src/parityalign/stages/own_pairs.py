@@ -1,0 +1,196 @@
+"""Pairs of one's own: each row of a task's files, with the image that it is about and what became of it.
+
+pairs/given.jsonl    one line a row: where it stands, its image, `ok` or why there is no pair, the models' answers
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from parityalign.config import PairsFile, RunConfig
+from parityalign.core import Artifact, ImageRef, Pair, Record, Rejected, Task, UserError, content_id
+from parityalign.data import OwnPair, own_pairs
+from parityalign.stages.intake import ACCEPTED, QUARANTINE, REPEATS
+from parityalign.stages.parsing import ParsedPair, checked_pair
+
+GIVEN = "given.jsonl"
+OK = "ok"
+DUPLICATE = "duplicate"
+"""An earlier draw or row on the image gave the same question and answer."""
+REPEAT_QUESTION = "repeat_question"
+"""An earlier draw or row on the image gave the same question with another answer; the first one is kept."""
+NO_IMAGE = "no_image"
+"""The row names no image."""
+NOT_FOUND = "not_taken_in"
+_WRITER = "given:"
+_SHOWN = 3
+
+
+class GivenRow(Record):
+    """A row of a file of pairs, and what became of it."""
+
+    where: str
+    """File and place."""
+    own_id: str
+    """Its id in the file."""
+    task: str
+    image_id: str
+    """The image that it is about; of an image that repeats another one, the other's. Empty: it was not taken in."""
+    outcome: str
+    """`ok`, or why there is no pair: of the image as in `quarantine.jsonl`, of the text as of a teacher's reply."""
+    writer: str
+    """`given:` and the name of the file, which stands in the place of the teacher."""
+    pair_id: str | None = None
+    question: str = ""
+    """As it was read; empty where there is no pair."""
+    answer: str = ""
+    student_text: str | None = None
+    """The student's answer to the pair, where the run takes it from the file."""
+    teacher_text: str | None = None
+
+
+class GivenAnswers(NamedTuple):
+    """What files say that the models answered, by pair id."""
+
+    student: Mapping[str, str]
+    teacher: Mapping[str, str]
+
+
+NONE_GIVEN = GivenAnswers({}, {})
+
+
+def is_given(pair: Pair) -> bool:
+    """Whether a pair came in with a file."""
+    return pair.teacher.startswith(_WRITER)
+
+
+def outcome_of(parsed: ParsedPair, known: Iterable[ParsedPair]) -> str:
+    """The outcome of a pair, given the earlier pairs of the same image."""
+    same_question = [pair for pair in known if pair.question.casefold() == parsed.question.casefold()]
+    if not same_question:
+        return OK
+    same = any(pair.answer.casefold() == parsed.answer.casefold() for pair in same_question)
+    return DUPLICATE if same else REPEAT_QUESTION
+
+
+def take_own_pairs(pairs: Artifact, images: Artifact, config: RunConfig, tasks: Mapping[str, Task]) -> None:
+    """Reads all files of pairs, task by task, and records what became of each row.
+
+    Args:
+        pairs: Gets `given.jsonl` if there are such files.
+        images: What intake made of the images that the files name.
+        config: Names the files.
+        tasks: By name.
+
+    Raises:
+        UserError: A file is broken, or none of its rows can be used.
+    """
+    taken = _Taken(images)
+    rows: list[GivenRow] = []
+    for name, data in config.tasks.items():
+        known: dict[str, list[ParsedPair]] = {}
+        for spec in data.pairs:
+            of_file = [_row(given, spec, tasks[name], taken, known) for given in own_pairs(spec, name)]
+            _refuse_without_pair(of_file, spec)
+            rows += of_file
+    if rows:
+        pairs.stream(GIVEN, GivenRow).write(rows)
+
+
+def given_rows(pairs: Artifact) -> list[GivenRow]:
+    """What became of the rows of all files of pairs; none where there are no such files."""
+    return [*pairs.stream(GIVEN, GivenRow)]
+
+
+def pair_of(row: GivenRow) -> Pair | None:
+    """The pair in a row, if there is one; without a path, as those that the teacher wrote."""
+    if row.pair_id is None:
+        return None
+    return Pair(
+        pair_id=row.pair_id,
+        image_id=row.image_id,
+        image="",
+        task=row.task,
+        question=row.question,
+        answer=row.answer,
+        teacher=row.writer,
+    )
+
+
+def given_answers(pairs: Artifact) -> GivenAnswers:
+    """The models' answers that came in with the pairs of a run and count."""
+    rows = [row for row in given_rows(pairs) if row.pair_id]
+    return GivenAnswers(
+        {row.pair_id or "": row.student_text for row in rows if row.student_text is not None},
+        {row.pair_id or "": row.teacher_text for row in rows if row.teacher_text is not None},
+    )
+
+
+class _Taken:
+    """What became of the images that intake looked at, by task and by the name that their source gave them."""
+
+    def __init__(self, images: Artifact) -> None:
+        self._kept_path = images.kept_path
+        self._ids: dict[tuple[str, str], str] = {}
+        self._rejected: dict[tuple[str, str], Rejected] = {}
+        for image in images.stream(ACCEPTED, ImageRef):
+            for name in filter(None, (image.path, image.origin)):
+                self._ids[image.task, name] = image.image_id
+        for rejected in images.stream(QUARANTINE, Rejected):
+            self._rejected[rejected.task, rejected.path] = rejected
+
+    def find(self, task: str, name: str) -> tuple[str, str]:
+        """(image id, empty) or (empty, why there is none)."""
+        if not name:
+            return "", NO_IMAGE
+        kept = self._kept_path(name)
+        rejected = self._rejected.get((task, kept))
+        if rejected and rejected.reason in REPEATS:
+            kept = rejected.partner
+        elif rejected:
+            return "", rejected.reason
+        image_id = self._ids.get((task, kept), "")
+        return image_id, "" if image_id else NOT_FOUND
+
+
+def _row(own: OwnPair, spec: PairsFile, task: Task, taken: _Taken, known: dict[str, list[ParsedPair]]) -> GivenRow:
+    """What becomes of a row; a pair is added to those that are known of its image."""
+    given, file = own.given, Path(spec.file)
+    image_id, lacking = taken.find(task.name, own.image)
+    parsed = checked_pair(_without_prompt(given.question or "", task.answer_prompt), given.answer or "")
+    of_image = known.setdefault(image_id, [])
+    fault = given.fault or lacking or (outcome_of(parsed, of_image) if isinstance(parsed, ParsedPair) else parsed.value)
+    row = GivenRow(
+        where=given.where.replace(str(file), file.name, 1),
+        own_id=given.pair_id,
+        task=task.name,
+        image_id=image_id,
+        outcome=fault,
+        writer=f"{_WRITER}{file.name}",
+    )
+    if not isinstance(parsed, ParsedPair) or fault != OK:
+        return row
+    of_image.append(parsed)
+    pair_id = content_id(image_id, task.name, *parsed, row.writer)
+    said = {"student_text": given.student_text, "teacher_text": given.teacher_text} if spec.answers == "given" else {}
+    return row.model_copy(update={"pair_id": pair_id, **parsed._asdict(), **said})
+
+
+def _without_prompt(question: str, answer_prompt: str) -> str:
+    """The question, without the task's own prompt around it, as exports have it that were made with prompts."""
+    before, _, after = answer_prompt.format(question="\0").partition("\0")
+    framed = question.startswith(before) and question.endswith(after) and len(question) > len(before) + len(after)
+    return question[len(before) : len(question) - len(after)] if framed else question
+
+
+def _refuse_without_pair(rows: Sequence[GivenRow], spec: PairsFile) -> None:
+    if any(row.pair_id for row in rows):
+        return
+    counts = Counter(row.outcome for row in rows)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    first = "\n  ".join(f"{row.where}: {row.outcome}" for row in rows[:_SHOWN])
+    raise UserError(
+        f"none of the {len(rows)} pairs in {spec.file} can be used ({told}). The first ones:\n  {first}\n"
+        "Paths of images start at `image_folder`, or in the folder of the file."
+    )
