@@ -24,7 +24,8 @@ class Asked:
         self._special_tokens = special_tokens
 
     def load(self, spec, loading=None):
-        who = Path(spec).stem
+        trained = Path(spec.partition(":")[2], "after.json").is_file()
+        who = "after" if trained else Path(spec).stem
         self.loaded.append(who)
 
         def answer(request, _decoding):
@@ -39,8 +40,8 @@ class Asked:
         return FakeModel(answer, name=who, special_tokens=self._special_tokens)
 
     def taken(self):
-        """How many questions each model got since the last time."""
-        counts = {who: len(prompts) for who, prompts in self.prompts.items()}
+        """How many questions teacher and student got since the last time."""
+        counts = {who: len(prompts) for who, prompts in self.prompts.items() if who != "after"}
         self.prompts.clear()
         return counts
 

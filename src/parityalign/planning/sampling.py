@@ -1,7 +1,7 @@
 """A small sample of a run's data: some pictures, and the numbers of pictures and questions."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -70,9 +70,7 @@ def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | Non
     images = ask.images if ask.images is not None and chosen else _count(task, data)
     own = sum(count_pairs(spec, task.name) for spec in data.pairs)
     left_alone = [spec for spec in data.images if ask.offline and _is_in_hub(spec)]
-    sources = [open_source(spec) for spec in data.images if spec not in left_alone]
-    sources += [pairs_source(spec, task.name) for spec in data.pairs]
-    pictures = list(_pictures(sources, images + own, ask.pictures))
+    pictures = list(_pictures(_sources(task, data, left_alone), images + own, ask.pictures)) if ask.pictures else []
     if chosen:
         assumed.append(f"{images:,} images")
     if left_alone and ask.pictures:
@@ -94,10 +92,13 @@ def _count(task: Task, data: TaskData) -> int:
     return sum(count or 0 for count in counts.values())
 
 
+def _sources(task: Task, data: TaskData, left_alone: Collection[str]) -> list[Source]:
+    images = [open_source(spec) for spec in data.images if spec not in left_alone]
+    return images + [pairs_source(spec, task.name) for spec in data.pairs]
+
+
 def _pictures(sources: Sequence[Source], images: int, wanted: int) -> Iterator[Image]:
     """Evenly spaced files; the first ones of archives, which have to be read in order."""
-    if not wanted:
-        return
     spread = all(source.holds_files for source in sources)
     found = (each for source in sources for each in source.images())
     chosen = islice(found, 0, None, max(1, images // wanted) if spread else 1)
