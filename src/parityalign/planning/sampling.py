@@ -1,7 +1,7 @@
 """A small sample of a run's data: some pictures, and the numbers of pictures and questions."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
