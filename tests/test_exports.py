@@ -17,6 +17,7 @@ from makers import content
 from parityalign.config.run_yaml import load_config
 from parityalign.core.interfaces import ExportFormat
 from parityalign.core.registry import find_part, load_part, part_names
+from parityalign.core.seals import sealed
 from parityalign.export.run_export import export_run
 from parityalign.metrics import textvqa_accuracy
 from parityalign.stages.parsing import without_tags
@@ -262,7 +263,7 @@ def test_a_log_reads_the_questions_that_were_asked_and_touches_no_test_split(who
     manifest = whole / "tests" / "textvqa" / "manifest.json"
     said = json.loads(manifest.read_text())
     said["inputs"]["files"] = "others"
-    for damage in (lambda: manifest.write_text(json.dumps(said)), manifest.unlink):
+    for damage in (lambda: manifest.write_text(json.dumps(sealed(said))), manifest.unlink):
         damage()
         message = refusal("export", whole, "--format", "evaluation-log")
         assert "were made from other tests/textvqa" in message and f"First: parityalign evaluate {whole}" in message

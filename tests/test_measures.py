@@ -18,6 +18,7 @@ from parityalign.config.schema import DiscrepancySettings
 from parityalign.core.artifacts import RunFolder, manifest_digest
 from parityalign.core.layout import PAIR_DISCREPANCIES
 from parityalign.core.records import Judged, Measure, Pair, PairDiscrepancy, Rationale, Verdict, VerdictKind
+from parityalign.core.seals import sealed
 from parityalign.core.signals import (
     ON_RATIONALES,
     RATIONALES,
@@ -495,7 +496,7 @@ def test_what_earlier_pairs_or_verdicts_were_compared_by_is_shown_nowhere(run, m
     path = run / made_again / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"]["more.jsonl"] = {"sha256": "0", "bytes": 0}
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(sealed(manifest)))
     assert f"First: parityalign intake {run}" in refusal("discrepancy", run)
     html = write_report(run).read_text()
     assert "How the two models differ" not in html and "Where the" not in html

@@ -33,6 +33,7 @@ from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.files import file_digest, folder_digest, write_whole
 from parityalign.core.jsonl import Stream
 from parityalign.core.records import Answer, content_id
+from parityalign.core.seals import sealed
 
 
 def pairs_artifact(run: RunFolder, **changes) -> Artifact:
@@ -467,7 +468,7 @@ def test_what_a_newer_version_made_is_not_made_again(run):
     path = finished(run, answers(2)).path
     manifest = json.loads((path / "manifest.json").read_text())
     for made, newer in ((f"{__version__}.1", True), ("99.0", True), (__version__, False), ("0.0.1", False)):
-        (path / "manifest.json").write_text(json.dumps({**manifest, "parityalign": made}))
+        (path / "manifest.json").write_text(json.dumps(sealed({**manifest, "parityalign": made})))
         assert pairs_artifact(run).finished  # what is up to date is read, whoever made it
         before = content(run.path / "pairs")
         if newer:

@@ -143,6 +143,8 @@ from .results import Speed as Speed
 from .results import TaskScores as TaskScores
 from .results import Usage as Usage
 from .sampling import sample as sample
+from .seals import sealed as sealed
+from .seals import unsealed as unsealed
 from .signals import ON_RATIONALES as ON_RATIONALES
 from .signals import RATIONALES as RATIONALES
 from .signals import STUDENT as STUDENT

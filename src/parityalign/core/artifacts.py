@@ -38,6 +38,7 @@ from parityalign.core.files import (
 from parityalign.core.jsonl import Stream
 from parityalign.core.layout import EVENTS
 from parityalign.core.records import Record, content_id
+from parityalign.core.seals import sealed, unsealed
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -238,7 +239,7 @@ class Artifact:
 
     def _write_begun(self) -> None:
         remembered = {REMEMBERED: self.remembered} if self.remembered else {}
-        write_whole(self.path / BEGUN, _as_json({**self._plan, **remembered}))
+        write_whole(self.path / BEGUN, _as_json(sealed({**self._plan, **remembered})))
 
     def kept_path(self, path: str) -> str:
         """A path as records have it: relative to the run folder, and as it will be when the artifact is in place."""
@@ -303,9 +304,8 @@ class Artifact:
         return [name for name in folder_files(self.path, but=BY_CONTENT) if name not in (MANIFEST, BEGUN)]
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        text = _as_json(manifest)
-        write_whole(self.path / MANIFEST, text)
-        self._manifest = json.loads(text)
+        write_whole(self.path / MANIFEST, _as_json(sealed(json.loads(_as_json(manifest)))))
+        self._manifest = json.loads(_as_json(manifest))
 
 
 def put_in_place(path: Path) -> None:
@@ -469,7 +469,7 @@ class RunFolder:
         found = read_marker(self.path)
         if not found:
             found = uuid4().hex
-            write_whole(self.path / MARKER, _as_json({"run": found}))
+            write_whole(self.path / MARKER, _as_json(sealed({"run": found})))
         return found
 
     def _owner(self) -> str:
@@ -609,6 +609,7 @@ def _read_json(path: Path, kind: type[BaseModel]) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         kind.model_validate(content)
+        content = unsealed(content)
     except (ValueError, RecursionError, OSError) as problem:
         found = problem.errors()[0] if isinstance(problem, ValidationError) else None
         why = f"{'.'.join(map(str, found['loc'])) or 'the file'}: {found['msg']}" if found else str(problem)

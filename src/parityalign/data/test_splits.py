@@ -21,6 +21,7 @@ from parityalign.core import (
     UserError,
     first_few,
     found_path,
+    refuse_changed,
     refuse_repeated,
     write_whole,
 )
@@ -75,6 +76,7 @@ def kept_questions(artifact: Artifact) -> list[Question]:
 
 def questions_in(run: Path, task: str) -> Iterator[Question]:
     """The questions of a task's split in a run folder, with full paths."""
+    refuse_changed(run / TESTS / task / QUESTIONS)
     for question in Stream(run / TESTS / task / QUESTIONS, Question, read_only=True):
         yield _found(question, run)
 

@@ -9,6 +9,7 @@
 Controls need pictures with known facts, so they work on the demo only.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -35,6 +36,7 @@ from parityalign.core import (
     VerdictKind,
     WorkFailed,
     content_id,
+    sealed,
     write_whole,
 )
 from parityalign.demo.canvas import Fact, one_of_each_kind
@@ -86,7 +88,8 @@ def run_controls(run: Run) -> None:
     gaps = [pair for pair, verdict in run.judged if verdict.verdict == VerdictKind.TEACHER_ONLY]
     right = sum(is_true(pair, run.tasks[pair.task]) for pair in gaps)
     controls = Controls(controls=tuple(rows), gap_precision=GapPrecision(n=len(gaps), right=right))
-    write_whole(run.folder.path / CONTROLS, controls.model_dump_json(indent=1) + "\n")
+    said = json.dumps(sealed(json.loads(controls.model_dump_json())), indent=1, ensure_ascii=False)
+    write_whole(run.folder.path / CONTROLS, f"{said}\n")
     write_report(run.folder.path)
 
 

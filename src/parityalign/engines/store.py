@@ -24,14 +24,18 @@ _AT_ONCE = 500
 """Keys in one query."""
 _DISK_FAULTS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 _TABLES = """
-CREATE TABLE IF NOT EXISTS models (identity TEXT PRIMARY KEY, name TEXT NOT NULL, special_tokens TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS models (
+    identity TEXT PRIMARY KEY, name TEXT NOT NULL, special_tokens TEXT NOT NULL, digest BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL, finish TEXT NOT NULL, logprob REAL,
     refused TEXT NOT NULL, digest BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS signals (key TEXT PRIMARY KEY, model TEXT NOT NULL, content BLOB, digest BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS used (run TEXT, stage TEXT, key TEXT, PRIMARY KEY (run, stage, key)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS spent (run TEXT NOT NULL, stage TEXT NOT NULL, model TEXT NOT NULL, counts TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS spent (
+    run TEXT NOT NULL, stage TEXT NOT NULL, model TEXT NOT NULL, counts TEXT NOT NULL, digest BLOB NOT NULL
+);
 """
 
 
@@ -88,6 +92,8 @@ class AnswerStore:
                 timeout=_SECONDS_TO_WAIT,
                 check_same_thread=False,
             )
+            # A damaged text is a row like any other whose digest is wrong.
+            self._file.text_factory = lambda text: text.decode("utf-8", "replace")
             self._prepare()
 
     def _place(self, read_only: bool) -> Path | str:
@@ -100,21 +106,23 @@ class AnswerStore:
 
     def model(self, identity: str) -> KnownModel | None:
         """What is known of a model; None if it was never asked."""
-        row = self._row("SELECT name, special_tokens FROM models WHERE identity = ?", identity)
-        return KnownModel(row[0], frozenset(json.loads(row[1]))) if row else None
+        row = self._row("SELECT name, special_tokens, digest FROM models WHERE identity = ?", identity)
+        sound = row and row[2] == _digest(identity, row[0], row[1])
+        return KnownModel(row[0], frozenset(json.loads(row[1]))) if sound else None
 
     def models_at(self, location: str) -> list[str]:
         """The names of the models known at a server's address, without a name."""
-        rows = self._rows("SELECT name FROM models WHERE substr(name, 1, ?) = ?", len(location) + 1, f"{location}#")
-        return sorted({name for (name,) in rows})
+        start = f"{location}#"
+        rows = self._rows("SELECT identity, name, special_tokens, digest FROM models")
+        return sorted({row[1] for *row, digest in rows if row[1].startswith(start) and digest == _digest(*row)})
 
     def remember_model(self, identity: str, model: KnownModel) -> None:
         """Keeps what is known of a model; the first name stays, since pairs carry it."""
-        tokens = json.dumps(sorted(model.special_tokens))
-        if self._read_only:
+        if self._read_only or self.model(identity):
             return
+        row = (identity, model.name, json.dumps(sorted(model.special_tokens)))
         with self._writing() as file:
-            file.execute("INSERT OR IGNORE INTO models VALUES (?, ?, ?)", (identity, model.name, tokens))
+            file.execute("INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)", (*row, _digest(*row)))
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The distinct keys that have no answer, in their order."""
@@ -184,12 +192,13 @@ class AnswerStore:
     def spent(self) -> dict[tuple[str, str], Spent]:
         """What the run spent, by stage and model name."""
         query = (
-            "SELECT stage, COALESCE(models.name, spent.model), counts FROM spent "
+            "SELECT stage, COALESCE(models.name, spent.model), spent.model, counts, spent.digest FROM spent "
             "LEFT JOIN models ON models.identity = spent.model WHERE run = ? ORDER BY spent.rowid"
         )
         found: dict[tuple[str, str], Spent] = {}
-        for stage, model, counts in self._rows(query, self._run):
-            found[stage, model] = found.get((stage, model), Spent()) + Spent.of_counts(json.loads(counts))
+        for stage, name, model, counts, digest in self._rows(query, self._run):
+            if digest == _digest(self._run, stage, model, counts):
+                found[stage, name] = found.get((stage, name), Spent()) + Spent.of_counts(json.loads(counts))
         return found
 
     def holdings(self) -> list[Holding]:
@@ -234,7 +243,8 @@ class AnswerStore:
 
     def _book(self, file: sqlite3.Connection, model: str, spent: Spent) -> None:
         counts = json.dumps({name: count for name, count in spent.as_counts().items() if count})
-        file.execute("INSERT INTO spent VALUES (?, ?, ?, ?)", (self._run, self.stage, model, counts))
+        row = (self._run, self.stage, model, counts)
+        file.execute("INSERT INTO spent VALUES (?, ?, ?, ?, ?)", (*row, _digest(*row)))
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         with self._lock, self._in_words(), closing(self._file.execute(query, values)) as cursor:

@@ -19,6 +19,7 @@ from parityalign.core import (
     out_of_reach,
     proxies_in_words,
     read_manifest,
+    refuse_changed,
     unusable_proxy,
     write_whole,
 )
@@ -44,7 +45,7 @@ def write_card(config: RunConfig) -> None:
     if manifest is None or manifest.get("outcome") != LEVELLED:
         return
     path, text = config.run / STUDENT / CARD, card(_made(config, manifest))
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_bytes() != text.encode():
         write_whole(path, text)
 
 
@@ -87,7 +88,8 @@ def push_student(run: Path, repo: str, *, public: bool) -> str:
         The URL of the student's page.
 
     Raises:
-        UserError: Nothing was levelled, the token lacks write access, or the repository is public without `public`.
+        UserError: Nothing was levelled, a file of it is damaged, the token lacks write access, or the repository is
+            public without `public`.
         WorkFailed: The hub cannot be reached.
     """
     from huggingface_hub import HfApi  # noqa: PLC0415
@@ -99,6 +101,8 @@ def push_student(run: Path, repo: str, *, public: bool) -> str:
             f"{run} has no levelled student to push: level has not finished, or there was nothing to train on.\n"
             f"First: parityalign run {run / CONFIG}"
         )
+    for name in manifest["files"]:
+        refuse_changed(run / STUDENT / name)
     api = HfApi()
     with _told(repo):
         page = api.create_repo(repo, private=not public, exist_ok=True)

@@ -235,6 +235,7 @@ def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool
     put_in_place(target)
     made = Artifact(target, **plan)
     if made.finished:
+        made.check()
         return Exported(target, made.manifest["counts"], made=False)
     made.begin()
     made.finish(found.write(run, made.path))

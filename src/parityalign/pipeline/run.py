@@ -284,11 +284,15 @@ class Run:
 
     def _check_inputs(self, stage: Stage) -> None:
         """Compares what the stage is made from with its digests, unless that was done in this process."""
-        for name in (*stage.of, *stage.also_of(self.config)):
-            if self.trusts or name not in self._artifacts:
-                continue
-            self._artifacts[name].check()
-            self._artifacts[name].check_content()
+        if self.trusts:
+            return
+        of = (*stage.of, *stage.also_of(self.config))
+        made = [self._artifacts[name] for name in of if name in self._artifacts]
+        if "pairs" in of:  # whose pictures are looked at again
+            made.append(self._artifacts["images"])
+        for each in (*made, *(self._splits.values() if "tests" in of else ())):
+            each.check()
+            each.check_content()
 
     def _made_of(self, stage: Stage) -> dict[str, str]:
         of = (*stage.of, *stage.also_of(self.config))

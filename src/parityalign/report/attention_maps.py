@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from parityalign.core import STUDENT, TEACHER, Array, read_index, read_observations
+from parityalign.core import STUDENT, TEACHER, Array, read_index, read_observations, refuse_changed
 from parityalign.report.charts import element
 
 DARKEST = 0.75
@@ -30,7 +30,10 @@ def maps_by_pair(folder: Path, pair_ids: Collection[str]) -> Maps:
     """
     found: Maps = {}
     for who in (TEACHER, STUDENT):
+        refuse_changed(folder / f"{who}.jsonl")
         wanted = [line for line in read_index(folder, who) if line.has_places and line.pair_id in pair_ids]
+        for shard in {line.shard for line in wanted if line.shard}:
+            refuse_changed(folder / shard)
         for line, seen in read_observations(folder, wanted):
             found.setdefault(line.pair_id, {})[who] = seen.places.astype(np.float64)
     return found

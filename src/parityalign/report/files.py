@@ -1,5 +1,6 @@
 """Reads the files of a run folder in any state: finished, interrupted, or missing."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from parityalign.core import Record, Stream, UserError, read_manifest, refuse_changed, stale_inputs
+from parityalign.core import Record, Stream, UserError, read_manifest, refuse_changed, stale_inputs, unsealed
 
 R = TypeVar("R", bound=Record)
 
@@ -31,8 +32,9 @@ def read_record(path: Path, record_type: type[R]) -> R | None:
     if not path.is_file():
         return None
     try:
-        return record_type.model_validate_json(path.read_bytes())
-    except ValidationError as problem:
+        said = json.loads(path.read_bytes())
+        return record_type.model_validate_json(json.dumps(unsealed(said) if isinstance(said, dict) else said))
+    except (ValueError, RecursionError) as problem:
         raise _unreadable(str(path), problem) from problem
 
 

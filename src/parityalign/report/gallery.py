@@ -12,8 +12,8 @@ from typing import NamedTuple
 from markupsafe import Markup
 from PIL import Image
 
-from parityalign.core import Array, Pair, Verdict, content_id
-from parityalign.data import Unfit, read_picture
+from parityalign.core import BY_CONTENT, Array, Pair, Verdict, content_id
+from parityalign.data import Unfit, image_id, open_picture, read_bytes
 from parityalign.report.attention_maps import attention_overlay, picture
 
 SIDE = 256
@@ -75,10 +75,13 @@ def thumbnail(path: Path) -> Thumbnail | None:
     """A thumbnail, re-encoded so that it holds only pixels and no metadata.
 
     Returns:
-        PNG or JPEG, whichever is smaller; None if the file is missing or broken.
+        PNG or JPEG, whichever is smaller; None if the file is missing or broken, or is not what it is named by.
     """
     try:
-        small = read_picture(path)
+        content = read_bytes(path)
+        if path.parent.parent.name == BY_CONTENT and image_id(content) != path.stem:
+            return None
+        small = open_picture(content).image
     except Unfit:
         return None
     small.thumbnail((SIDE, SIDE))

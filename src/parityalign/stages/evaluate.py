@@ -3,13 +3,14 @@
 Raw answers are kept and scored: each official metric does its own normalisation.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import EvaluateSettings
-from parityalign.core import Answer, Artifact, Progress, Question, Scores, Task, sample, write_whole
+from parityalign.core import Answer, Artifact, Progress, Question, Scores, Task, sample, sealed, write_whole
 from parityalign.data import OVER_LIMIT
 from parityalign.engines import Asked, CachedModel
 from parityalign.stages._scores import AnsweredQuestion, score_run
@@ -172,8 +173,8 @@ def write_scores(path: Path, scores: Scores) -> None:
     Raises:
         WorkFailed: The disk refused.
     """
-    text = scores.model_dump_json(indent=1) + "\n"
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    text = json.dumps(sealed(json.loads(scores.model_dump_json())), indent=1, ensure_ascii=False) + "\n"
+    if not path.exists() or path.read_bytes() != text.encode():
         write_whole(path, text)
 
 
