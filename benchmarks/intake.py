@@ -20,7 +20,7 @@ from random import Random
 from PIL import Image
 
 from parityalign.config.schema import IntakeSettings
-from parityalign.core.artifacts import RunFolder
+from parityalign.core import RunFolder
 from parityalign.data.open import open_source
 from parityalign.stages.intake import sort_images
 

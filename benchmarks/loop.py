@@ -26,7 +26,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from parityalign.config.schema import AnnotateSettings, IdentifySettings
-from parityalign.core.artifacts import RunFolder
+from parityalign.core import RunFolder
 from parityalign.core.interfaces import Decoding, Model, Request
 from parityalign.core.layout import EMBEDDED_MODELS
 from parityalign.core.records import ImageRef, Pair

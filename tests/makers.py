@@ -5,7 +5,7 @@ from random import Random
 
 from PIL import Image
 
-from parityalign.core.artifacts import Artifact, RunFolder
+from parityalign.core import Artifact, RunFolder
 from parityalign.core.interfaces import Metric, Task
 from parityalign.core.records import Score
 from parityalign.engines import AnswerStore, CachedModel, cached

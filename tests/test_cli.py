@@ -15,8 +15,7 @@ import yaml
 from makers import content, draw
 from parityalign import demo
 from parityalign.cli import app
-from parityalign.core import ANSWERS, MARKER
-from parityalign.core.artifacts import RunFolder
+from parityalign.core import ANSWERS, MARKER, RunFolder
 from parityalign.core.files import write_whole
 from parityalign.models.backends import fake
 from parityalign.pipeline import run_models

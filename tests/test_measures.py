@@ -15,7 +15,7 @@ from scipy.stats import mannwhitneyu
 from makers import artifact, content, draw
 from parityalign.config.backend import Backend
 from parityalign.config.schema import DiscrepancySettings
-from parityalign.core.artifacts import RunFolder, manifest_digest
+from parityalign.core import RunFolder, manifest_digest
 from parityalign.core.layout import PAIR_DISCREPANCIES
 from parityalign.core.records import Judged, Measure, Pair, PairDiscrepancy, Rationale, Verdict, VerdictKind
 from parityalign.core.seals import sealed

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from parityalign.core.artifacts import RunFolder
+from parityalign.core import RunFolder
 from parityalign.core.errors import UserError
 from parityalign.core.records import Answer, ImageRef, Pair, Rejected, Reply, Verdict, VerdictKind
 from parityalign.core.results import Scores

@@ -18,21 +18,14 @@ from hypothesis import strategies as st
 
 from makers import content
 from parityalign import __version__
-from parityalign.core import artifacts
-from parityalign.core.artifacts import (
-    LOCK,
-    MARKER,
-    OWNER,
-    Artifact,
-    RunFolder,
-    put_in_place,
-    refuse_changed,
-    stale_inputs,
-)
+from parityalign.core import manifests
+from parityalign.core.artifacts import Artifact, put_in_place
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.files import file_digest, folder_digest, write_whole
 from parityalign.core.jsonl import Stream
+from parityalign.core.manifests import refuse_changed, stale_inputs
 from parityalign.core.records import Answer, content_id
+from parityalign.core.run_folder import LOCK, MARKER, OWNER, RunFolder
 from parityalign.core.seals import sealed
 
 
@@ -277,7 +270,7 @@ def test_a_file_of_unfinished_work_or_one_that_no_manifest_lists_may_be_anything
 def test_each_file_is_compared_once_in_a_process(run, monkeypatch):
     finished(run, answers(1))
     again, read = pairs_artifact(run), []
-    monkeypatch.setattr(artifacts, "file_digest", lambda path: read.append(path.name) or file_digest(path))
+    monkeypatch.setattr(manifests, "file_digest", lambda path: read.append(path.name) or file_digest(path))
     for _ in range(3):
         again.check()
         again.stream("a.jsonl", Answer)

@@ -1,4 +1,4 @@
-"""A run folder: artifacts with manifests written last, a marker of its own, one process at a time.
+"""Artifacts: folders of a run with streams or files, and a manifest that is written last.
 
 What a kill at any moment may leave behind, and why it does no harm:
 an artifact without `manifest.json` is unfinished and is continued; a torn last line is cut off before the
@@ -9,24 +9,17 @@ made in a folder beside it.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, Self, TypeVar
-from uuid import uuid4
-
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from parityalign import __version__
 from parityalign.core.disk import folder_to_disk, to_disk
 from parityalign.core.errors import UserError
 from parityalign.core.files import (
     HALF_WRITTEN,
-    cut_torn_line,
     digest_of_files,
     file_digest,
     folder_files,
@@ -36,65 +29,28 @@ from parityalign.core.files import (
     writing,
 )
 from parityalign.core.jsonl import Stream
-from parityalign.core.layout import EVENTS
+from parityalign.core.manifests import (
+    BEGUN,
+    MANIFEST,
+    as_json,
+    difference,
+    manifest_digest,
+    missing_file,
+    read_begun,
+    read_manifest,
+    refuse_changed_file,
+)
 from parityalign.core.records import Record, content_id
-from parityalign.core.seals import sealed, unsealed
+from parityalign.core.seals import sealed
 
 R = TypeVar("R", bound=Record)
-T = TypeVar("T")
 
-MANIFEST = "manifest.json"
-BEGUN = "begun.json"
 REMEMBERED = "remembered"
 _NOTES = "notes"
-_IDENTITY = "identity"
-LOCK = ".lock"
-OWNER = ".lock.pid"
-"""Which process holds the lock, for messages. A file of its own: a locked one cannot be read on Windows."""
-MARKER = ".parityalign.json"
-"""File that makes a folder a run folder, with the run's id."""
 BY_CONTENT = "files"
 """Folder of an artifact for files named by their content hash. There can be as many of them as images, so the manifest
 does not list them; a record that names one also holds its digest."""
-_NOTHING: Mapping[str, str] = MappingProxyType({})
-
-
-class _Entry(BaseModel):
-    sha256: str
-    bytes: int
-
-
-class _Manifest(BaseModel):
-    """What every manifest has; facts of its stage stand beside it."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    counts: dict[str, int]
-    inputs: dict[str, str]
-    settings: dict[str, Any]
-    version: int
-    fingerprint: str
-    parityalign: str
-    files: dict[str, _Entry]
-
-
-class _Marker(BaseModel):
-    run: str
-
-
-class _Begun(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    inputs: dict[str, str]
-    settings: dict[str, Any]
-    version: int
-    remembered: dict[str, Any] = {}
-
-
-def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """What an artifact is to those made from it: its identity if it has one, else its files' contents."""
-    files = {name: entry["sha256"] for name, entry in manifest["files"].items()}
-    return str(manifest.get(_IDENTITY) or digest_of_files(files))
+NO_PARTS: Mapping[str, str] = MappingProxyType({})
 
 
 class Artifact:
@@ -117,7 +73,7 @@ class Artifact:
         settings: Mapping[str, object],
         version: int,
         run: Path | None = None,
-        parts: Mapping[str, str] = _NOTHING,
+        parts: Mapping[str, str] = NO_PARTS,
     ) -> None:
         self.run = run or path.parent
         self.also: Callable[[], Mapping[str, object]] = dict
@@ -128,16 +84,16 @@ class Artifact:
         self._checked: set[str] = set()
         self._content_checked = False
         manifest = read_manifest(path)
-        known = manifest or _read_begun(path)
-        self.redone_because = _difference(known, self._plan) if known else None
+        known = manifest or read_begun(path)
+        self.redone_because = difference(known, self._plan) if known else None
         if manifest and not self.redone_because:
-            self.redone_because = _missing_file(path, manifest)
+            self.redone_because = missing_file(path, manifest)
         self.finished = manifest is not None and self.redone_because is None
         self._manifest = manifest if self.finished else None
         self._replaced = manifest if manifest and not self.finished else None
         self.path = _beside(path) if self._replaced else path
-        before = _read_begun(self.path) if self._replaced else known
-        self._continues = before is not None and _difference(before, self._plan) is None and not self.finished
+        before = read_begun(self.path) if self._replaced else known
+        self._continues = before is not None and difference(before, self._plan) is None and not self.finished
         self.remembered: dict[str, Any] = (before or {}).get(REMEMBERED, {}) if self._continues else {}
 
     @property
@@ -191,7 +147,7 @@ class Artifact:
         for name in names or self.manifest["files"]:
             entry = self.manifest["files"].get(name)
             if entry and name not in self._checked:
-                _refuse_changed(self.path, name, entry["sha256"])
+                refuse_changed_file(self.path, name, entry["sha256"])
                 self._checked.add(name)
 
     def check_content(self) -> None:
@@ -239,7 +195,7 @@ class Artifact:
 
     def _write_begun(self) -> None:
         remembered = {REMEMBERED: self.remembered} if self.remembered else {}
-        write_whole(self.path / BEGUN, _as_json(sealed({**self._plan, **remembered})))
+        write_whole(self.path / BEGUN, as_json(sealed({**self._plan, **remembered})))
 
     def kept_path(self, path: str) -> str:
         """A path as records have it: relative to the run folder, and as it will be when the artifact is in place."""
@@ -287,7 +243,7 @@ class Artifact:
                 **({"note": " ".join(filter(None, notes))} if any(notes) else {}),
                 **self._plan,
                 "of": self._of,
-                "fingerprint": content_id(_as_json(self._plan)),
+                "fingerprint": content_id(as_json(self._plan)),
                 "parityalign": __version__,
                 "files": files,
             }
@@ -304,8 +260,8 @@ class Artifact:
         return [name for name in folder_files(self.path, but=BY_CONTENT) if name not in (MANIFEST, BEGUN)]
 
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        write_whole(self.path / MANIFEST, _as_json(sealed(json.loads(_as_json(manifest)))))
-        self._manifest = json.loads(_as_json(manifest))
+        write_whole(self.path / MANIFEST, as_json(sealed(json.loads(as_json(manifest)))))
+        self._manifest = json.loads(as_json(manifest))
 
 
 def put_in_place(path: Path) -> None:
@@ -347,222 +303,6 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest that a stage writes last, None where the stage has not finished.
-
-    Raises:
-        UserError: The manifest is damaged.
-    """
-    return _read_json(folder / MANIFEST, _Manifest)
-
-
-def refuse_changed(path: Path) -> None:
-    """Compares a file at the top of an artifact with the manifest; a file of an unfinished artifact may be anything.
-
-    Raises:
-        UserError: It differs: damaged, if the file was not written since, else changed by hand or another program.
-    """
-    entry = (read_manifest(path.parent) or {"files": {}})["files"].get(path.name)
-    if entry and path.exists():
-        _refuse_changed(path.parent, path.name, entry["sha256"])
-
-
-def _refuse_changed(folder: Path, name: str, sha256: str) -> None:
-    path = folder / name
-    try:
-        if file_digest(path) == sha256:
-            return
-        later = path.stat().st_mtime_ns > (folder / MANIFEST).stat().st_mtime_ns
-    except OSError as problem:
-        raise UserError(f"cannot read {path}: {problem.strerror}") from problem
-    again = f"To have it made again, delete the folder {folder} and run the same command: answers are not asked twice."
-    if later:
-        raise UserError(
-            f"{path} was changed after the run wrote it, by hand or by another program; it was left as it is.\n"
-            f"Corrections of pairs belong into a file named by `review` (docs/run-folder.md). {again}"
-        )
-    raise UserError(f"{path} is damaged: its content differs from the digest in {MANIFEST}.\n{again}")
-
-
-def read_marker(run: Path) -> str:
-    """The id of a run folder; empty if it has none.
-
-    Raises:
-        UserError: The marker is damaged.
-    """
-    marker = run / MARKER
-    found = _read_json(marker, _Marker) if marker.is_file() else None
-    return str(found["run"]) if found else ""
-
-
-def stale_inputs(run: Path, artifact: str) -> list[str]:
-    """Folders of the artifacts that a finished one was made from and that have since changed or gone.
-
-    This is the one definition of "up to date" for readers of a run folder. Inputs that are not artifacts (models,
-    prompts, image sources) are checked by the run itself.
-    """
-    manifest = read_manifest(run / artifact) or {"inputs": {}}
-    known = {label: digest for label, digest in manifest.get("of", manifest["inputs"]).items() if " " not in label}
-    return [label for label, digest in known.items() if digest != _identity(read_manifest(run / label))]
-
-
-def _identity(manifest: Mapping[str, Any] | None) -> str | None:
-    """The label of an artifact in other artifacts' inputs."""
-    return None if manifest is None else input_digest(manifest)
-
-
-def input_digest(manifest: Mapping[str, Any]) -> str:
-    """The digest of an artifact in the inputs of those made from it: its files' contents.
-
-    For a test split the state of its source counts too, since its image files may lie outside the run.
-    """
-    files = manifest_digest(manifest)
-    source = manifest["inputs"].get("files")
-    return content_id(files, source) if source else files
-
-
-class RunFolder:
-    """A folder that holds everything one alignment produced; a `with` takes its lock.
-
-    Attributes:
-        path: The folder.
-        id: The run's id, from the marker in the folder; known once the lock is taken.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.id = ""
-        # An object holds the lock, whichever of its threads lets go of it.
-        self._lock = FileLock(path / LOCK, thread_local=False)
-
-    def __enter__(self) -> Self:
-        """Takes the lock.
-
-        Raises:
-            UserError: Another process is using the folder, or the folder cannot be created.
-        """
-        if (self.path / LOCK).is_symlink():
-            raise UserError(f"{self.path / LOCK} is a symbolic link, and a lock is not taken through one. Delete it.")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(blocking=False)
-            _write_anew(self.path / OWNER, f"{os.getpid()}\n")
-            self.id = self._marked()
-        except Timeout:
-            raise UserError(
-                f"the run folder {self.path} is in use by another process (pid {self._owner()}).\n"
-                "Wait for it to end, or name another folder as the run."
-            ) from None
-        except OSError as problem:
-            self._lock.release()
-            raise UserError(f"cannot use {self.path} as a run folder: {problem.strerror}") from problem
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Gives the lock back; the system does so too when the process dies."""
-        self._lock.release()
-
-    def _marked(self) -> str:
-        """The id in the marker, which is written if there is none."""
-        found = read_marker(self.path)
-        if not found:
-            found = uuid4().hex
-            write_whole(self.path / MARKER, _as_json(sealed({"run": found})))
-        return found
-
-    def _owner(self) -> str:
-        """Who wrote its number last; it may not have done so yet."""
-        file = self.path / OWNER
-        return (file.read_text(encoding="utf-8").strip() if file.is_file() else "") or "unknown"
-
-    def artifact(
-        self,
-        name: str,
-        *,
-        inputs: Mapping[str, str],
-        settings: Mapping[str, object],
-        version: int = 1,
-        parts: Mapping[str, str] = _NOTHING,
-    ) -> Artifact:
-        """The artifact in the folder `name`, ready to be read (if finished) or worked on.
-
-        Args:
-            name: Folder below the run folder, such as `pairs`.
-            inputs: What it is made from: {artifact, model or file: digest}.
-            settings: The settings that it depends on, by their dotted names (`level.epochs`).
-            version: Raised when the code's output changes for the same inputs and settings.
-            parts: For inputs of which only a part matters, the digest of that part: it decides instead of theirs.
-
-        A finished artifact of other inputs, settings or version stays until the new one is finished; `redone_because`
-        says what changed.
-        """
-        put_in_place(self.path / name)
-        artifact = self.peek(name, inputs=inputs, settings=settings, version=version, parts=parts)
-        if artifact.redone_because:
-            self.event("redone", artifact=name, because=artifact.redone_because)
-        if artifact.finished:
-            (artifact.path / BEGUN).unlink(missing_ok=True)  # a kill may have come between the two files
-            artifact.confirm()
-        else:
-            artifact.begin()
-        return artifact
-
-    def peek(
-        self,
-        name: str,
-        *,
-        inputs: Mapping[str, str],
-        settings: Mapping[str, object],
-        version: int = 1,
-        parts: Mapping[str, str] = _NOTHING,
-    ) -> Artifact:
-        """Like `artifact`, but changes nothing on the disk."""
-        path = self.path / name
-        return Artifact(path, inputs=inputs, settings=settings, version=version, run=self.path, parts=parts)
-
-    def event(self, kind: str, **fields: object) -> None:
-        """Adds a line with a UTC time stamp to `events.jsonl`."""
-        path = self.path / EVENTS
-        row = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": kind, **fields}
-        with writing(path):
-            cut_torn_line(path)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """How the two plans differ, in words; None if they are equal."""
-    old, new = before["settings"], now["settings"]
-    either = {**old, **new}
-    found = [
-        f"{key} was {_short(old[key])}, is {_short(new[key])}"
-        for key in sorted(old.keys() & new.keys())
-        if old[key] != new[key]
-    ]
-    found += [
-        f"{key} ({_short(either[key])}) " + ("matters now" if key in new else "no longer matters")
-        for key in sorted(old.keys() ^ new.keys())
-        if either[key] is not None
-    ]
-    found += [
-        f"its input {key} "
-        + ("changed" if key in before["inputs"] and key in now["inputs"] else "was added or removed")
-        for key in sorted({*before["inputs"], *now["inputs"]})
-        if before["inputs"].get(key) != now["inputs"].get(key)
-    ]
-    if before["version"] != now["version"]:
-        found.append(f"parityalign now makes version {now['version']} of it, this was version {before['version']}")
-    return "; ".join(found) or None
-
-
-def _missing_file(folder: Path, manifest: Mapping[str, Any]) -> str | None:
-    """Which file of a finished artifact is gone; None if all are in place."""
-    gone = (name for name in manifest["files"] if not (folder / name).is_file())
-    return next((f"its file {name} is missing" for name in gone), None)
-
-
 def _refuse_newer(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Refuses to replace what a newer version of this package made."""
     made = manifest["parityalign"]
@@ -580,40 +320,3 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _entries(path: Path) -> list[Path]:
     """The contents of a folder; for a file, the file itself."""
     return sorted(path.iterdir()) if path.is_dir() else [path]
-
-
-def _write_anew(path: Path, text: str) -> None:
-    """Writes a file that was not there before, so that no link leads the writing elsewhere."""
-    path.unlink(missing_ok=True)
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _as_json(value: object) -> str:
-    return json.dumps(value, indent=1, sort_keys=True) + "\n"
-
-
-def _read_begun(folder: Path) -> dict[str, Any] | None:
-    return _read_json(folder / BEGUN, _Begun)
-
-
-def _read_json(path: Path, kind: type[BaseModel]) -> dict[str, Any] | None:
-    """The object in a file of the run, checked; None if there is no file."""
-    if not path.exists():
-        return None
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        kind.model_validate(content)
-        content = unsealed(content)
-    except (ValueError, RecursionError, OSError) as problem:
-        found = problem.errors()[0] if isinstance(problem, ValidationError) else None
-        why = f"{'.'.join(map(str, found['loc'])) or 'the file'}: {found['msg']}" if found else str(problem)
-        raise UserError(
-            f"{path} is damaged: {why}\nDelete the folder {path.parent} and run the same command to make it again."
-        ) from problem
-    return content

@@ -1,6 +1,7 @@
 """What a run would do, and how many questions that is: everything that asks nobody is done, in a folder of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,10 +38,22 @@ def dry_run(config: RunConfig, progress: Progress) -> list[Step]:
     Raises:
         UserError: The run cannot be done.
     """
-    with TemporaryDirectory(prefix="parityalign-") as scratch, Scratch(config.run, Path(scratch)) as folder:
+    with looked_at(config, progress) as run:
+        return _steps(run)
+
+
+@contextmanager
+def looked_at(config: RunConfig, progress: Progress) -> Iterator[Run]:
+    """A run that is only looked at: it is not locked, loads no model, and what it makes lies elsewhere.
+
+    Args:
+        config: The configuration.
+        progress: Called with every step.
+    """
+    with TemporaryDirectory(prefix="parityalign-") as scratch, _Scratch(config.run, Path(scratch)) as folder:
         run = Run(folder, config, progress, dry=True)
         try:
-            return _steps(run)
+            yield run
         finally:
             run.models.close()
 
@@ -70,7 +83,7 @@ def _look(run: Run, stage: Stage) -> Step:
     return Step(stage.name, why, 0)
 
 
-class Scratch(RunFolder):
+class _Scratch(RunFolder):
     """A run folder as it is, with a place elsewhere for what would be made in it."""
 
     def __init__(self, path: Path, scratch: Path) -> None:

@@ -4,13 +4,12 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from parityalign.config import RunConfig
 from parityalign.core import ANSWERS, EVENTS, Progress, UserError, read_manifest, read_marker
 from parityalign.engines import AnswerStore
-from parityalign.pipeline.dry_run import Scratch
+from parityalign.pipeline.dry_run import looked_at
 from parityalign.pipeline.run import Run
 
 UP_TO_DATE, OUT_OF_DATE, NOT_DONE, DEPENDS = "up to date", "out of date", "not done", "waits for the stages before"
@@ -42,7 +41,7 @@ def status_of(config: RunConfig, progress: Progress) -> list[StageStatus]:
         UserError: The run folder cannot be read.
     """
     seconds = _seconds(config.run / EVENTS)
-    with _looked_at(config, progress) as run:
+    with looked_at(config, progress) as run:
         spent = run.models.store.spent()
         return [
             StageStatus(
@@ -71,16 +70,6 @@ def answers_of(config: RunConfig) -> Iterator[AnswerStore]:
         yield store
     finally:
         store.close()
-
-
-@contextmanager
-def _looked_at(config: RunConfig, progress: Progress) -> Iterator[Run]:
-    with TemporaryDirectory(prefix="parityalign-") as scratch, Scratch(config.run, Path(scratch)) as folder:
-        run = Run(folder, config, progress, dry=True)
-        try:
-            yield run
-        finally:
-            run.models.close()
 
 
 def _state(run: Run, place: int) -> tuple[str, str]:
