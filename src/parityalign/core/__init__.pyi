@@ -9,6 +9,7 @@ from .artifacts import RunFolder as RunFolder
 from .artifacts import input_digest as input_digest
 from .artifacts import manifest_digest as manifest_digest
 from .artifacts import put_in_place as put_in_place
+from .artifacts import read_begun as read_begun
 from .artifacts import read_manifest as read_manifest
 from .artifacts import read_marker as read_marker
 from .artifacts import refuse_changed as refuse_changed

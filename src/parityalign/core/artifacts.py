@@ -128,7 +128,7 @@ class Artifact:
         self._checked: set[str] = set()
         self._content_checked = False
         manifest = read_manifest(path)
-        known = manifest or _read_begun(path)
+        known = manifest or read_begun(path)
         self.redone_because = _difference(known, self._plan) if known else None
         if manifest and not self.redone_because:
             self.redone_because = _missing_file(path, manifest)
@@ -136,7 +136,7 @@ class Artifact:
         self._manifest = manifest if self.finished else None
         self._replaced = manifest if manifest and not self.finished else None
         self.path = _beside(path) if self._replaced else path
-        before = _read_begun(self.path) if self._replaced else known
+        before = read_begun(self.path) if self._replaced else known
         self._continues = before is not None and _difference(before, self._plan) is None and not self.finished
         self.remembered: dict[str, Any] = (before or {}).get(REMEMBERED, {}) if self._continues else {}
 
@@ -598,7 +598,12 @@ def _as_json(value: object) -> str:
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
-def _read_begun(folder: Path) -> dict[str, Any] | None:
+def read_begun(folder: Path) -> dict[str, Any] | None:
+    """What an unfinished artifact is being made of; None if there is none.
+
+    Raises:
+        UserError: The file is damaged.
+    """
     return _read_json(folder / BEGUN, _Begun)
 
 

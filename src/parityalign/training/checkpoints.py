@@ -44,7 +44,7 @@ def newest_sound(work: Path, say: Callable[[str], None]) -> Path | None:
         work: The folder of checkpoints.
         say: Told what was damaged, and where training goes on.
     """
-    damaged = []
+    damaged: list[str] = []
     for folder in sorted(work.glob("checkpoint-*"), key=_step, reverse=True):
         fault = _fault(folder) or _fault_of_best(folder)
         if fault is None:
