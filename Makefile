@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: setup demo demo-controls demo-objectives demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-loop bench-startup
-.PHONY: conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases
+.PHONY: conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases kills
 
 setup: .venv/set-up
 
@@ -46,6 +46,12 @@ test-fast: setup
 # Troubles from public reports and attacks of our own, each as a small input and a script; CASE=05-disk runs one.
 test-cases: setup
 	PARITYALIGN=$(CURDIR)/$(BIN)/parityalign tests/cases/run.sh $(CASE)
+
+# Kills small runs at random moments, resumes them and compares; KILLS of local models and SERVED of a served teacher.
+KILLS ?= 200
+SERVED ?= 50
+kills: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tools/kills.py --kills $(KILLS) --served $(SERVED)
 
 # Models, training, losses, decoding and discrepancy on the GPU, which every other target hides; one process.
 test-gpu: setup

@@ -1,15 +1,22 @@
 """Disks that fill up, and checkpoints that are damaged: words, and work goes on from what is sound."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parityalign.core import UserError, WorkFailed, disk_faults_in_words
+from parityalign.core import UserError, WorkFailed, disk_faults_in_words, sealed, unsealed
+from parityalign.engines import AnswerStore, KnownModel
+from parityalign.models.backends import fake
 from parityalign.training import checkpoints
+from projects import configure, done, parityalign
 
 # Disks
 
@@ -164,3 +171,104 @@ def test_a_training_with_a_damaged_checkpoint_ends_with_the_weights_of_a_sound_o
     assert watcher.steps[0] == (1 if damaged == "all" else int(kept[-2].name[11:]) + 1)
     weights = [(tmp_path / each / "model.safetensors").read_bytes() for each in ("whole", "out")]
     assert weights[0] == weights[1]
+
+
+# What holds a digest of itself
+
+
+@given(
+    st.dictionaries(st.text(), st.recursive(st.none() | st.floats() | st.text(), st.lists, max_leaves=5), max_size=4),
+    st.data(),
+)
+def test_a_sealed_object_is_what_it_was_until_something_in_it_changes(content, data):
+    written = json.dumps(sealed(content))
+    assert json.dumps(unsealed(json.loads(written)), sort_keys=True) == json.dumps(
+        {key: value for key, value in content.items() if key != "seal"}, sort_keys=True
+    )
+    changed = {**json.loads(written), data.draw(st.text().filter(lambda key: key != "seal")): "something else"}
+    if changed != json.loads(written):
+        with pytest.raises(ValueError, match="differs from the digest"):
+            unsealed(changed)
+
+
+def test_what_a_store_of_the_first_form_knows_is_kept(tmp_path):
+    path = tmp_path / "answers.sqlite"
+    with sqlite3.connect(path) as file:
+        file.executescript("""
+            CREATE TABLE models (identity TEXT PRIMARY KEY, name TEXT NOT NULL, special_tokens TEXT NOT NULL);
+            CREATE TABLE spent (run TEXT NOT NULL, stage TEXT NOT NULL, model TEXT NOT NULL, counts TEXT NOT NULL);
+            INSERT INTO models VALUES ('a', 'teacher', '["<image>"]');
+            INSERT INTO spent VALUES ('r', 'annotate', 'a', '{"answers": 3}');
+            PRAGMA user_version = 1;
+        """)
+    for _ in range(2):
+        with closing(AnswerStore(path, run="r")) as store:
+            assert store.model("a") == ("teacher", {"<image>"})
+            assert store.spent()["annotate", "teacher"].answers == 3
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE models SET name = 'teechor'")
+    with closing(AnswerStore(path, run="r")) as store:
+        assert store.model("a") is None  # it is looked at again
+        store.remember_model("a", KnownModel("teacher", frozenset()))
+        assert store.model("a") == ("teacher", frozenset())
+
+
+# Kills
+
+
+class Killed(BaseException):
+    """Ends a run as abruptly as Python allows."""
+
+
+class Kills:
+    """Kills at a point of a run: a file was synced, or answers are about to be kept, or were.
+
+    Attributes:
+        points: Those that were passed; of one that a run was killed at, the last.
+        asked: How often each question was asked.
+    """
+
+    def __init__(self, patch):
+        self.points, self.asked, self.left = [], Counter(), -1
+        keep, generate = AnswerStore.keep, fake.FakeModel.generate
+
+        def kept(store, *given):
+            self.passed("unkept")
+            keep(store, *given)
+            self.passed("kept")
+
+        def counted(model, requests, decoding):
+            for request in requests:
+                self.asked[model.name, Path(request.image).name, request.prompt, request.seed] += 1
+            return generate(model, requests, decoding)
+
+        patch.setattr(AnswerStore, "keep", kept)
+        patch.setattr(fake.FakeModel, "generate", counted)
+        patch.setattr("os.fsync", lambda file: self.passed("synced"))
+
+    def passed(self, point):
+        self.points.append(point)
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+
+def test_a_run_that_is_killed_at_any_write_asks_nothing_twice_but_the_batch_that_was_not_kept(
+    project, trainable, monkeypatch
+):
+    monkeypatch.setattr("gc.collect", lambda: 0)  # slow among pytest's many objects
+    kills = Kills(monkeypatch)
+    done("run", configure(project, run="runs/whole"))
+    points = list(kills.points)
+    assert set(kills.asked.values()) == {1}
+    synced = [number for number, point in enumerate(points, 1) if point == "synced"]
+    kept = [number for number, point in enumerate(points, 1) if point != "synced"]
+    for number in (*synced[:: len(synced) // 4], *kept[:: len(kept) // 6]):
+        config = configure(project, run=f"runs/{number}")
+        kills.asked.clear()
+        kills.left = number
+        with pytest.raises(Killed):
+            parityalign("run", config)
+        done("run", config)
+        twice = sum(count - 1 for count in kills.asked.values())
+        assert twice <= (3 if points[number - 1] == "unkept" else 0), f"killed at {points[number - 1]} {number}"

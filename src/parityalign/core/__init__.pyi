@@ -79,6 +79,7 @@ from .manifests import BEGUN as BEGUN
 from .manifests import MANIFEST as MANIFEST
 from .manifests import input_digest as input_digest
 from .manifests import manifest_digest as manifest_digest
+from .manifests import read_begun as read_begun
 from .manifests import read_manifest as read_manifest
 from .manifests import refuse_changed as refuse_changed
 from .manifests import stale_inputs as stale_inputs

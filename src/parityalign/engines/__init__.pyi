@@ -7,6 +7,7 @@ from .asking import CachedModel as CachedModel
 from .asking import LoadModel as LoadModel
 from .asking import TwoModels as TwoModels
 from .asking import announce as announce
+from .asking import answer_key as answer_key
 from .asking import askable as askable
 from .asking import cached as cached
 from .asking import holds_special_token as holds_special_token
@@ -18,3 +19,4 @@ from .spending import in_words as in_words
 from .spending import of_stage as of_stage
 from .store import AnswerStore as AnswerStore
 from .store import Holding as Holding
+from .store import KnownModel as KnownModel

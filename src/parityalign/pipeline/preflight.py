@@ -34,6 +34,7 @@ from parityalign.core import (
     PairFilter,
     Progress,
     RunFolder,
+    Says,
     UserError,
     load_part,
     missing_package,
@@ -86,6 +87,11 @@ def open_run_folder(
             write_whole(path, as_yaml(config, folder.path))
         run = Run(folder, with_asked(config, asked), progress, only=only, trusts=trusts)
         try:
+            count = run.models.carry_over()
+            if count and isinstance(progress, Says):
+                progress.say(
+                    f"{count:,} answers in the run's files were taken into its answer store, not to be asked again"
+                )
             yield run
         finally:
             run.models.close()

@@ -114,7 +114,7 @@ class Run:
         self.progress = progress
         self.tasks: Mapping[str, Task] = {name: task_of(name, data) for name, data in config.tasks.items()}
         self.outcomes: list[Outcome] = []
-        self.models = RunModels(config, folder, self._announce, dry=dry)
+        self.models = RunModels(config, folder, self._announce, tasks=self.tasks, dry=dry)
         self.stages = stages_of(config)
         self.trusts = trusts
         self._only = only

@@ -3,16 +3,21 @@
 import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from parityalign import engines
 from parityalign.config import LoadingSettings, RunConfig, backend_of, split_model
-from parityalign.core import ANSWERS, Artifact, Decoding, Model, Request, RunFolder, content_id
+from parityalign.core import ANSWERS, HALF_WRITTEN, Artifact, Decoding, Model, Request, RunFolder, Task, content_id
 from parityalign.engines import AnswerStore, CachedModel
 from parityalign.models import fingerprint, load_model
+from parityalign.pipeline.old_answers import Known, Old, holds_old_answers, read_old_answers, remember_served
 
 _THEN = ", then "
+_NO_TASKS: Mapping[str, Task] = MappingProxyType({})
 
 
 @runtime_checkable
@@ -62,7 +67,13 @@ class RunModels:
     """The models of one run, one in memory at a time."""
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, ahead: Callable[[Ahead], None], *, dry: bool = False
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        ahead: Callable[[Ahead], None],
+        *,
+        tasks: Mapping[str, Task] = _NO_TASKS,
+        dry: bool = False,
     ) -> None:
         """Loads nothing yet.
 
@@ -70,10 +81,12 @@ class RunModels:
             config: The configuration.
             folder: The run folder; the answer store lies there unless the configuration names another file.
             ahead: Called before a model is asked; it may raise to prevent that.
+            tasks: By name; decide which answers of an old run folder are still answers.
             dry: The store is only looked at, and no model is loaded; raises `Lacking` where one would be asked.
         """
         self._config = config
         self._ahead = ahead
+        self._tasks = tasks
         self._dry = dry
         self._folder = folder
         self._stage = ""
@@ -84,8 +97,45 @@ class RunModels:
     @cached_property
     def store(self) -> AnswerStore:
         """The answer store."""
-        path = self._config.answers or self._folder.path / ANSWERS
-        return AnswerStore(path, run=self._folder.id, read_only=self._dry)
+        path = self._place_of_store()
+        store = AnswerStore(path, run=self._folder.id, read_only=self._dry)
+        if self._dry and self._is_old(path):
+            self._read_old(store)
+        return store
+
+    def carry_over(self) -> int:
+        """Begins the store of a run folder that has none with the answers in its files, before one is replaced.
+
+        Returns:
+            How many there were; 0 where there is a store already.
+        """
+        path = self._place_of_store()
+        if not self._is_old(path):
+            return 0
+        part = path.with_name(path.name + HALF_WRITTEN)  # in its place when it is whole
+        for each in (part, *(part.with_name(part.name + end) for end in ("-wal", "-shm"))):
+            each.unlink(missing_ok=True)
+        with closing(AnswerStore(part, run=self._folder.id)) as store:
+            count = self._read_old(store)
+        part.replace(path)
+        return count
+
+    def _place_of_store(self) -> Path:
+        return self._config.answers or self._folder.path / ANSWERS
+
+    def _is_old(self, store: Path) -> bool:
+        return not store.exists() and holds_old_answers(self._folder.path)
+
+    def _read_old(self, store: AnswerStore) -> int:
+        remember_served(store, self._folder.path, self._config)
+        models: dict[str, Known] = {}
+        for role, known in (("teacher", self.teacher_fingerprint), ("student", self.student_fingerprint)):
+            spec, loading = getattr(self._config, role), getattr(self._config.loading, role)
+            if not backend_of(spec).remote:
+                models[role] = Known(known, known)
+            elif "#" in spec:
+                models[role] = Known(known, _as_identity(split_model(spec)[1], loading))
+        return read_old_answers(store, Old(self._folder.path, self._tasks, models))
 
     @cached_property
     def teacher(self) -> CachedModel:
@@ -146,8 +196,7 @@ class RunModels:
         _, location = split_model(spec)
         known = [location] if "#" in location else self.store.models_at(location.rstrip("/"))
         name = known[0] if len(known) == 1 else self._load(spec, loading, role).name
-        numbers = loading.numbers()
-        return content_id(name, json.dumps(numbers, sort_keys=True)) if numbers else name
+        return _as_identity(name, loading)
 
     def _load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
         """Loads a model after freeing the others, so that two need not fit into memory."""
@@ -185,6 +234,12 @@ class RunModels:
         notes = [engines.in_words(name, spent, self._config.server) for name, spent in asked.items()]
         usages = {name: spent.as_counts() for name, spent in asked.items()}
         return {"servers": usages, "note": "\n".join(notes)} if asked else {}
+
+
+def _as_identity(name: str, loading: LoadingSettings) -> str:
+    """The identity of a remote model with this name."""
+    numbers = loading.numbers()
+    return content_id(name, json.dumps(numbers, sort_keys=True)) if numbers else name
 
 
 def _in_turn(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from .annotate import PAIRS as PAIRS
 from .annotate import REPLIES as REPLIES
 from .annotate import annotate_images as annotate_images
 from .annotate import asked_images as asked_images
+from .annotate import draws_of as draws_of
 from .annotate import pairs_in as pairs_in
 from .annotate import written_pairs as written_pairs
 from .discrepancy import rationales_of as rationales_of
@@ -18,10 +19,12 @@ from .evaluate import AFTER_FILE as AFTER_FILE
 from .evaluate import BEFORE_FILE as BEFORE_FILE
 from .evaluate import TEACHER_FILE as TEACHER_FILE
 from .evaluate import answer_tests as answer_tests
+from .evaluate import question_as_asked as question_as_asked
 from .evaluate import score_answers as score_answers
 from .evaluate import write_scores as write_scores
 from .identify import GAPS as GAPS
 from .identify import STUDENT_ANSWERS as STUDENT_ANSWERS
+from .identify import TEACHER_ANSWERS as TEACHER_ANSWERS
 from .identify import VERDICTS as VERDICTS
 from .identify import Known as Known
 from .identify import as_asked as as_asked

@@ -194,10 +194,11 @@ def questions_asked(
 ) -> list[Asked]:
     """The questions that each model is asked: those of all test splits, or a seeded sample."""
     chosen = _chosen(tests, settings, seed)
-    return [_as_asked(question, tasks[name]) for name, questions in chosen.items() for question in questions]
+    return [question_as_asked(question, tasks[name]) for name, questions in chosen.items() for question in questions]
 
 
-def _as_asked(question: Question, task: Task) -> Asked:
+def question_as_asked(question: Question, task: Task) -> Asked:
+    """A test split's question for a model."""
     prompt = task.answer_prompt.format(question=question.question)
     return Asked(_item_id(task.name, question), question.image, prompt, untrusted=question.question)
 
