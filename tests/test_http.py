@@ -77,8 +77,7 @@ class Kept:
     def answer(self, requests: list[Request], decoding: Decoding) -> list[Answer]:
         answers = self.model.answer(
             numbered(requests),
-            max_new_tokens=decoding.max_new_tokens,
-            temperature=decoding.temperature,
+            decoding=decoding,
             batch_size=1,
             on_progress=lambda done, total: None,
         )

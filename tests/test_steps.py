@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from makers import kept
+from parityalign.core.interfaces import Decoding
 from parityalign.engines import AnswerStore, Asked, cached
 from parityalign.models.backends.fake import FakeModel
 
@@ -32,7 +33,7 @@ def questions(numbers, image="i"):
 def ask(model, asked, batch_size=2, **options):
     told = []
     step = lambda done, total: told.append((done, total))  # noqa: E731
-    answers = model.answer(asked, max_new_tokens=4, batch_size=batch_size, on_progress=step, **options)
+    answers = model.answer(asked, decoding=Decoding(4, **options), batch_size=batch_size, on_progress=step)
     return answers, told
 
 
@@ -95,7 +96,7 @@ def test_another_decoding_or_model_is_asked_again_and_a_seed_without_draws_is_no
     ask(kept(tmp_path, model), [asked])
     ask(kept(tmp_path, model), [asked._replace(seed=7)])
     assert len(model.asked) == 1
-    kept(tmp_path, model).answer([asked], max_new_tokens=5, batch_size=1, on_progress=lambda *_: None)
+    kept(tmp_path, model).answer([asked], decoding=Decoding(5), batch_size=1, on_progress=lambda *_: None)
     ask(kept(tmp_path, other := echo("other")), [asked])
     assert (len(model.asked), len(other.asked)) == (2, 1)
 

@@ -24,6 +24,7 @@ from parityalign.config.task_parts import parts_of_task, problems_of_name
 from parityalign.config.training import PRESET, LevelSettings
 from parityalign.core import (
     KIND_FIELD,
+    Decoding,
     UserError,
     did_you_mean,
     fault_of_annotate_prompt,
@@ -145,8 +146,17 @@ class AnnotateSettings(Settings):
     """Draws for each image; repeats of the same pair are dropped."""
     temperature: float = Field(default=1.0, ge=0)
     """0 is greedy: the same pair on every draw."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draw each token among the likeliest that have this probability together; 1: among all."""
+    top_k: int | None = Field(default=None, ge=1)
+    """Draw each token among so many likeliest. None: among all."""
     max_new_tokens: int = Field(default=96, ge=1)
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the teacher picks tokens."""
+        return Decoding(self.max_new_tokens, self.temperature, self.top_p, self.top_k, pair=True)
 
     @model_validator(mode="after")
     def _draws_differ(self) -> Self:
@@ -275,6 +285,16 @@ class RunConfig(Settings):
             raise ValueError(
                 f"{wanted[0]}, but the teacher {self.teacher} gives only text. Leave that out, or take a "
                 "teacher that runs in this process"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _student_answers_at_once(self) -> Self:
+        if self.loading.student.thinking_tokens and backend_of(self.student).trainable:
+            raise ValueError(
+                f"loading.student.thinking_tokens is {self.loading.student.thinking_tokens}, but {self.student} is "
+                "trained to answer at once. Take a student that does not think, or switch its thoughts off: "
+                "loading.student.chat_template_kwargs"
             )
         return self
 

@@ -10,7 +10,7 @@ from parityalign import engines
 from parityalign.config import LoadingSettings, RunConfig, backend_of, split_model
 from parityalign.core import ANSWERS, Artifact, Decoding, Model, Request, RunFolder, content_id
 from parityalign.engines import AnswerStore, CachedModel
-from parityalign.models import fingerprint, load_model
+from parityalign.models import asked_with, fingerprint, load_model
 
 _THEN = ", then "
 
@@ -105,12 +105,12 @@ class RunModels:
     @cached_property
     def teacher_fingerprint(self) -> str:
         """The teacher's fingerprint; computed once, since a model may be large."""
-        return fingerprint(self._config.teacher, self._config.loading.teacher)
+        return fingerprint(self._config.teacher, self._config.loading.teacher, self._config.server)
 
     @cached_property
     def student_fingerprint(self) -> str:
         """The original student's fingerprint."""
-        return fingerprint(self._config.student, self._config.loading.student)
+        return fingerprint(self._config.student, self._config.loading.student, self._config.server)
 
     def begin(self, stage: str, artifact: Artifact) -> None:
         """From now on models are asked for this stage, and its artifact's manifest records how they ran."""
@@ -135,7 +135,8 @@ class RunModels:
             self._ahead(ahead)
 
         load = lambda: self._load(spec, loading, role)  # noqa: E731
-        made = CachedModel(identity, load, self.store, shows=backend.shows, before=before)
+        thinking = loading.thinking_tokens
+        made = CachedModel(identity, load, self.store, shows=backend.shows, thinking_tokens=thinking, before=before)
         self._made.append(made)
         return made
 
@@ -146,7 +147,7 @@ class RunModels:
         _, location = split_model(spec)
         known = [location] if "#" in location else self.store.models_at(location.rstrip("/"))
         name = known[0] if len(known) == 1 else self._load(spec, loading, role).name
-        numbers = loading.numbers()
+        numbers = asked_with(loading, self._config.server)
         return content_id(name, json.dumps(numbers, sort_keys=True)) if numbers else name
 
     def _load(self, spec: str, loading: LoadingSettings, role: str) -> Model:

@@ -12,6 +12,7 @@ from parityalign.config import IdentifySettings
 from parityalign.core import (
     Answer,
     Artifact,
+    Decoding,
     Judged,
     Pair,
     PairFilter,
@@ -91,7 +92,7 @@ def identify_gaps(
     def ask(who: str, file: str, asked: Sequence[Pair], model: CachedModel) -> dict[str, Answer]:
         answers = model.answer(
             [as_asked(pair, tasks[pair.task]) for pair in asked],
-            max_new_tokens=settings.max_new_tokens,
+            decoding=Decoding(settings.max_new_tokens),
             batch_size=settings.batch_size,
             on_progress=lambda done, total: progress(f"identify {who}", done, total),
         )
