@@ -72,7 +72,7 @@ class FirstRelease:
         noise = LogitsProcessorList()
         if decoding.temperature > 0:
             seeds_of = [request.seed for request in requests]
-            noise.append(GumbelNoise(seeds_of, decoding.temperature, self._model.device))
+            noise.append(GumbelNoise(seeds_of, decoding, self._model.device))
         with torch.inference_mode():
             tokens = self._model.generate(
                 **inputs, max_new_tokens=decoding.max_new_tokens, do_sample=False, logits_processor=noise

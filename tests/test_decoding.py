@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import tiny
 from families import FAMILIES, write
@@ -44,14 +44,20 @@ def by_plain_generate(model: _hf_model.HFModel, request: Request, decoding: Deco
     inputs = model._on_device(stack([row], pad_token=model._pad, side="left"))
     noise = LogitsProcessorList()
     if decoding.temperature:
-        noise.append(GumbelNoise([request.seed], decoding.temperature, torch.device("cpu")))
+        narrowed = [TopKLogitsWarper(decoding.top_k)] if decoding.top_k else []
+        noise += [TemperatureLogitsWarper(decoding.temperature), *narrowed, TopPLogitsWarper(decoding.top_p)]
+        noise.append(GumbelNoise([request.seed], Decoding(1, temperature=1.0), torch.device("cpu")))
     with torch.inference_mode():
         tokens = model._model.generate(**inputs, max_new_tokens=decoding.max_new_tokens, logits_processor=noise)
     return model._text(tokens[0, inputs["input_ids"].shape[1] :].tolist())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decoding", [Decoding(TOKENS), Decoding(TOKENS, temperature=2.0)], ids=["greedy", "drawn"])
+@pytest.mark.parametrize(
+    "decoding",
+    [Decoding(TOKENS), Decoding(TOKENS, temperature=2.0), Decoding(TOKENS, 2.0, top_p=0.7, top_k=30)],
+    ids=["greedy", "drawn", "narrowed"],
+)
 def test_replies_are_those_of_transformers_own_loop_token_for_token(model, images, decoding):
     requests = [Request(image, prompt, seed) for image in images for prompt in PROMPTS[:2] for seed in range(2)]
     requests.append(Request(images[0], PROMPTS[2], seed=9))
@@ -67,6 +73,37 @@ def test_a_family_whose_cache_cannot_be_cut_writes_the_same(model, images, monke
     monkeypatch.setattr("parityalign.models.backends._decoding.can_choose_rows", lambda model: False)
     monkeypatch.setattr(model, "_shares", False)
     assert model.generate([*requests, requests[0]], Decoding(TOKENS)) == [*expected, expected[0]]
+
+
+LIKELY = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.06, 0.04]).log()
+DRAWS = 4000
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "left"),
+    [
+        ({"top_p": 0.6}, [0.4, 0.25]),
+        ({"top_p": 0.01}, [0.4]),
+        ({"top_k": 3}, [0.4, 0.25, 0.15]),
+        ({"top_k": 9}, [0.4, 0.25, 0.15, 0.1, 0.06, 0.04]),
+        ({"top_k": 4, "top_p": 0.85}, [0.4, 0.25, 0.15]),  # 0.89 of what the four have together
+    ],
+)
+def test_draws_are_among_the_likeliest_tokens_in_proportion_to_their_probabilities(narrowed, left):
+    noise = GumbelNoise(range(DRAWS), Decoding(1, 1.0, **narrowed), torch.device("cpu"))
+    drawn = noise(torch.empty(0), LIKELY.expand(DRAWS, -1)).argmax(-1)
+    shares = torch.bincount(drawn, minlength=len(LIKELY)) / DRAWS
+    expected = torch.tensor([*left, *[0.0] * (len(LIKELY) - len(left))]) / sum(left)
+    assert (shares - expected).abs().max() < 0.03 and not shares[len(left) :].any()
+
+
+def test_a_narrowed_draw_hangs_on_its_seed_alone():
+    scores = torch.randn(40, 300, generator=torch.Generator().manual_seed(1)) * 3
+    how = Decoding(1, 0.8, top_p=0.9, top_k=50)
+    together = GumbelNoise(range(40), how, torch.device("cpu"))(torch.empty(0), scores)
+    for row in range(40):
+        alone = GumbelNoise([row], how, torch.device("cpu"))(torch.empty(0), scores[row : row + 1])
+        assert torch.equal(alone[0], together[row])
 
 
 def test_another_prompt_on_an_image_is_what_the_processor_makes_of_it(folder, images):

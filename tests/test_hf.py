@@ -216,7 +216,7 @@ def test_no_requests_give_no_replies(model):
 def test_sampling_is_exact():
     logits = torch.tensor([2.0, 0.0, -1.0, 1.0])
     draws = 20_000
-    noisy = _decoding.GumbelNoise(range(draws), 0.5, torch.device("cpu"))(
+    noisy = _decoding.GumbelNoise(range(draws), Decoding(1, 0.5), torch.device("cpu"))(
         torch.empty(0), logits.expand(draws, 4).clone()
     )
     found = torch.bincount(noisy.argmax(dim=-1), minlength=4) / draws

@@ -5,7 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from makers import kept
+from parityalign.core.interfaces import Decoding
+from parityalign.core.records import content_id
 from parityalign.engines import AnswerStore, Asked, cached
+from parityalign.engines.asking import answer_key
 from parityalign.models.backends.fake import FakeModel
 
 
@@ -32,7 +35,7 @@ def questions(numbers, image="i"):
 def ask(model, asked, batch_size=2, **options):
     told = []
     step = lambda done, total: told.append((done, total))  # noqa: E731
-    answers = model.answer(asked, max_new_tokens=4, batch_size=batch_size, on_progress=step, **options)
+    answers = model.answer(asked, decoding=Decoding(4, **options), batch_size=batch_size, on_progress=step)
     return answers, told
 
 
@@ -89,13 +92,33 @@ def test_another_picture_prompt_or_draw_is_another_question(tmp_path, other):
     assert len(model.asked) == 2
 
 
+def test_a_narrower_draw_is_another_draw_and_the_greedy_answer_is_always_the_same(tmp_path):
+    model = echo()
+    (asked,) = questions([1])
+    for narrowed in ({}, {"top_p": 0.9}, {"top_k": 40}, {"top_p": 0.9, "top_k": 40}) * 2:
+        ask(kept(tmp_path, model), [asked], temperature=1.0, **narrowed)
+    assert len(model.asked) == 4
+    for narrowed in ({}, {"top_p": 0.9}, {"top_k": 40}):
+        ask(kept(tmp_path, model), [asked], **narrowed)
+    assert len(model.asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("decoding", "drawn"),
+    [(Decoding(4), "greedy"), (Decoding(4, 1.0), "1.0 3"), (Decoding(4, 1.0, pair=True), "1.0 3")],
+)
+def test_answers_of_runs_before_there_was_anything_to_narrow_stay_valid(decoding, drawn):
+    asked = Asked("1", "", "what", "", seed=3)
+    assert answer_key("m", asked, decoding) == content_id("m", "", "what", drawn, "4")
+
+
 def test_another_decoding_or_model_is_asked_again_and_a_seed_without_draws_is_not(tmp_path):
     model = echo()
     (asked,) = questions([1])
     ask(kept(tmp_path, model), [asked])
     ask(kept(tmp_path, model), [asked._replace(seed=7)])
     assert len(model.asked) == 1
-    kept(tmp_path, model).answer([asked], max_new_tokens=5, batch_size=1, on_progress=lambda *_: None)
+    kept(tmp_path, model).answer([asked], decoding=Decoding(5), batch_size=1, on_progress=lambda *_: None)
     ask(kept(tmp_path, other := echo("other")), [asked])
     assert (len(model.asked), len(other.asked)) == (2, 1)
 

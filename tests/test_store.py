@@ -549,7 +549,7 @@ def test_a_run_and_its_pictures_can_be_moved_together(tmp_path):
 KILLED_WRITER = """
 import sys
 from pathlib import Path
-from parityalign.core import Answer, RunFolder
+from parityalign.core import Answer, Decoding, RunFolder
 from parityalign.engines import Asked
 from makers import kept
 
@@ -564,7 +564,7 @@ with RunFolder(folder) as run:
     artifact = run.artifact("answers", inputs={}, settings={})
     questions = [Asked(str(number), "", f"question {number}", "") for number in range(2000)]
     answers = kept(folder, Model()).answer(
-        questions, max_new_tokens=8, batch_size=16, on_progress=lambda done, total: None
+        questions, decoding=Decoding(8), batch_size=16, on_progress=lambda done, total: None
     )
     artifact.stream("a.jsonl", Answer).write(answers.values())
     artifact.finish({"answers": 2000})

@@ -1,10 +1,23 @@
 """Settings of how models are loaded; `schema.py` joins them with the others."""
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from parityalign.config.base import Settings
+
+_CHANGES_ANSWERS = {"dtype", "quantise", "max_pixels", "remote_code", "chat_template_kwargs", "thinking_tokens"}
+_OURS = ("messages", "add_generation_prompt", "bos_token", "eos_token")
+"""Variables of chat templates that belong to every chat."""
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,99}", name):
+        raise ValueError(f"is {name!r}, which is no name of a variable (letters, digits, underscores)")
+    if name in _OURS:
+        raise ValueError(f"is {name!r}, which is set for every chat and cannot be given")
+    return name
 
 
 class LoadingSettings(Settings):
@@ -27,6 +40,17 @@ class LoadingSettings(Settings):
     """Most pixels of an image; larger images are scaled down. None: the processor's own limit."""
     remote_code: bool = False
     """Whether Python code in the model's folder may be run."""
+    chat_template_kwargs: dict[
+        Annotated[str, AfterValidator(_variable)], StrictBool | StrictInt | StrictFloat | StrictStr
+    ] = Field(default={})
+    """Variables of the model's chat template. `enable_thinking` is false in a template that has it, unless it is given
+    here."""
+    thinking_tokens: int = Field(default=0, ge=0)
+    """Tokens that the model may think before each answer, added to `max_new_tokens`; for served models too."""
+
+    def __hash__(self) -> int:
+        """By its values, some of which have no hash."""
+        return hash(self.model_dump_json())
 
     @property
     def pinned(self) -> str | None:
@@ -42,7 +66,7 @@ class LoadingSettings(Settings):
 
     def numbers(self) -> dict[str, object]:
         """The settings that change a model's answers, if they differ from the defaults."""
-        return self.model_dump(include={"dtype", "quantise", "max_pixels", "remote_code"}, exclude_defaults=True)
+        return self.model_dump(include=_CHANGES_ANSWERS, exclude_defaults=True)
 
 
 class Loadings(Settings):

@@ -25,6 +25,7 @@ from parityalign.config.task_parts import parts_of_task, problems_of_name
 from parityalign.config.training import PRESET, LevelSettings
 from parityalign.core import (
     KIND_FIELD,
+    Decoding,
     UserError,
     did_you_mean,
     fault_of_annotate_prompt,
@@ -172,8 +173,17 @@ class AnnotateSettings(Settings):
     """Draws for each image; repeats of the same pair are dropped."""
     temperature: float = Field(default=1.0, ge=0)
     """0 is greedy: the same pair on every draw."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draw each token among the likeliest that have this probability together; 1: among all."""
+    top_k: int | None = Field(default=None, ge=1)
+    """Draw each token among so many likeliest. None: among all."""
     max_new_tokens: int = Field(default=96, ge=1)
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the teacher picks tokens."""
+        return Decoding(self.max_new_tokens, self.temperature, self.top_p, self.top_k, pair=True)
 
     @model_validator(mode="after")
     def _draws_differ(self) -> Self:
@@ -288,6 +298,10 @@ class RunConfig(Settings):
         own = self.discrepancy
         return own.always or own.rationales or own.used_in_training(self.level)
 
+    def shows(self, role: Literal["teacher", "student"]) -> bool:
+        """Whether a model gives signals, not only text; what it says after thoughts cannot be scored without them."""
+        return backend_of(getattr(self, role)).shows and not getattr(self.loading, role).thinking_tokens
+
     @property
     def wants_rationales(self) -> bool:
         """Whether the teacher is asked for rationales."""
@@ -300,10 +314,21 @@ class RunConfig(Settings):
         wanted = [f"level.objective has the term {name!r}" for name in named]
         if self.discrepancy.weight_by != "none":
             wanted.append(f"discrepancy.weight_by is {self.discrepancy.weight_by}")
-        if wanted and not backend_of(self.teacher).shows:
+        if wanted and not self.shows("teacher"):
+            thinks = ", as it thinks before it answers" if self.loading.teacher.thinking_tokens else ""
             raise ValueError(
-                f"{wanted[0]}, but the teacher {self.teacher} gives only text. Leave that out, or take a "
-                "teacher that runs in this process"
+                f"{wanted[0]}, but the teacher {self.teacher} gives only text{thinks}. Leave that out, or take a "
+                "teacher that runs in this process and answers at once"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _student_answers_at_once(self) -> Self:
+        if self.loading.student.thinking_tokens and backend_of(self.student).trainable:
+            raise ValueError(
+                f"loading.student.thinking_tokens is {self.loading.student.thinking_tokens}, but {self.student} is "
+                "trained to answer at once. Take a student that does not think, or switch its thoughts off: "
+                "loading.student.chat_template_kwargs"
             )
         return self
 

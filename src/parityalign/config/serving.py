@@ -1,9 +1,9 @@
 """Settings of remote models; `schema.py` joins them with the others."""
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from parityalign.config.base import Settings
 
@@ -15,8 +15,30 @@ def _variable(name: str) -> str:
     return name
 
 
+_OURS = frozenset(
+    "model messages temperature top_p top_k max_tokens max_completion_tokens seed logprobs top_logprobs "
+    "response_format stream stream_options n".split()
+)
+"""Fields of a request that are set here, or that change the form of a reply."""
+_SECRET = re.compile(r"api.?key|secret|password|authori[sz]ation|credential", re.IGNORECASE)
+
+
+def _field(name: str) -> str:
+    if name in _OURS:
+        raise ValueError(
+            f"is {name!r}, which parityalign sets itself (annotate.temperature, top_p and top_k, the stages' "
+            "max_new_tokens, server.logprobs and response_format) or cannot be asked for"
+        )
+    if _SECRET.search(name):
+        raise ValueError("looks like a secret, which would be written into run.yaml; the key goes into key_variable")
+    return name
+
+
 class ServerSettings(Settings):
-    """How remote models (`http://...`) are asked, and what may be spent on them. Results do not depend on these."""
+    """How remote models (`http://...`) are asked, and what may be spent on them.
+
+    Results depend on `extra_body` and `response_format` alone.
+    """
 
     key_variable: Annotated[str, AfterValidator(_variable)] = "PARITYALIGN_API_KEY"
     """Environment variable that holds the API key, never the key itself; if it is unset, no key is sent."""
@@ -40,6 +62,15 @@ class ServerSettings(Settings):
     completion_price: float = Field(default=0.0, ge=0)
     logprobs: bool = False
     """Whether to request and store the log-probability of every reply."""
+    extra_body: dict[Annotated[str, AfterValidator(_field)], JsonValue] = Field(default={})
+    """Further fields of every request, such as `{chat_template_kwargs: {enable_thinking: false}}` for vLLM and
+    SGLang."""
+    response_format: Literal["none", "json_schema"] = "none"
+    """`json_schema`: ask the server to hold the teacher's pairs to a JSON schema."""
+
+    def numbers(self) -> dict[str, object]:
+        """The settings that change a model's answers, if they differ from the defaults."""
+        return self.model_dump(include={"extra_body", "response_format"}, exclude_defaults=True)
 
     @model_validator(mode="after")
     def _money_has_prices(self) -> Self:

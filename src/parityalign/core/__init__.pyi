@@ -160,3 +160,5 @@ from .signals import read_observations as read_observations
 from .signals import signals_digest as signals_digest
 from .signals import unpack_observation as unpack_observation
 from .signals import write_shard as write_shard
+from .thoughts import open_thought as open_thought
+from .thoughts import without_thoughts as without_thoughts

@@ -206,6 +206,12 @@ class Decoding:
     max_new_tokens: int
     temperature: float = 0.0
     """0 means greedy."""
+    top_p: float = 1.0
+    """A draw is among the likeliest tokens that have this probability together; 1: among all."""
+    top_k: int | None = None
+    """A draw is among so many likeliest tokens; None: among all."""
+    pair: bool = False
+    """Whether a question with its answer is asked for, so that a server may be held to that form."""
 
 
 @dataclass(frozen=True)

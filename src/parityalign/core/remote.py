@@ -22,7 +22,8 @@ class Said:
     refused: str = ""
     """Why the server declined this one question, such as its filter's words; then there is no text."""
     left_out: tuple[str, ...] = ()
-    """Fields of the request that were left out, as the server refuses them (`seed`, `logprobs`, `temperature`)."""
+    """Fields of the request that were left out, as the server refuses them (`seed`, `logprobs`, `temperature`, `top_p`,
+    `top_k`, `response_format`)."""
     model: str = ""
     """Which model answered, in the server's words; some answer with another than was asked. Empty: unknown."""
 

@@ -4,6 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -90,6 +91,7 @@ class CachedModel:
         store: AnswerStore,
         *,
         shows: bool = True,
+        thinking_tokens: int = 0,
         before: Callable[[int, int], None] = lambda missing, total: None,
     ) -> None:
         """Loads nothing yet.
@@ -99,6 +101,7 @@ class CachedModel:
             load: Loads it.
             store: Where its answers are kept.
             shows: Whether it may have signals, not only text.
+            thinking_tokens: Tokens that it may think before each answer, besides those of the answer.
             before: Called with (questions that will be asked, questions in total) before anything is asked; it may
                 raise to prevent that.
         """
@@ -107,6 +110,7 @@ class CachedModel:
         self._load = load
         self._store = store
         self._shows = shows
+        self._thinking_tokens = thinking_tokens
         self._model: Model | None = None
 
     @property
@@ -139,19 +143,17 @@ class CachedModel:
         self,
         questions: Sequence[Asked],
         *,
-        max_new_tokens: int,
+        decoding: Decoding,
         batch_size: int,
         on_progress: Step,
-        temperature: float = 0.0,
     ) -> dict[str, Answer]:
         """The model's answers, by item id in the order of the questions; only those that the store lacks are asked.
 
         Args:
             questions: With distinct item ids.
-            max_new_tokens: Most tokens of an answer.
+            decoding: How tokens are picked.
             batch_size: Questions at a time, for a model in this process; what was asked survives a kill batch by batch.
             on_progress: Called with (questions answered, questions in total); the first call counts what was kept.
-            temperature: 0 means greedy.
 
         Raises:
             WorkFailed: The model gives no answers; those so far are kept.
@@ -160,7 +162,7 @@ class CachedModel:
         _refuse_repeated(questions)
         if not questions:
             return {}
-        decoding = Decoding(max_new_tokens, temperature)
+        decoding = self._with_room(decoding)
         keys = {
             question.item_id: answer_key(self.identity, question, decoding)
             for question in askable(questions, self.special_tokens)
@@ -180,9 +182,9 @@ class CachedModel:
             for each in questions
         }
 
-    def lacking(self, questions: Sequence[Asked], *, max_new_tokens: int, temperature: float = 0.0) -> int:
+    def lacking(self, questions: Sequence[Asked], *, decoding: Decoding) -> int:
         """How many of the questions would be asked; loads nothing where the store knows the model."""
-        decoding = Decoding(max_new_tokens, temperature)
+        decoding = self._with_room(decoding)
         asked = askable(questions, self.special_tokens) if questions else []
         return len(self._store.missing(answer_key(self.identity, each, decoding) for each in asked))
 
@@ -227,6 +229,10 @@ class CachedModel:
             else SPECIAL_TOKEN
             for question, _ in told
         }
+
+    def _with_room(self, decoding: Decoding) -> Decoding:
+        """The decoding with room for thoughts."""
+        return replace(decoding, max_new_tokens=decoding.max_new_tokens + self._thinking_tokens)
 
     def _known(self) -> KnownModel:
         known = self._store.model(self.identity)
@@ -283,6 +289,10 @@ def cached(model: Model, store: AnswerStore | None = None) -> CachedModel:
 def answer_key(identity: str, question: Asked, decoding: Decoding) -> str:
     """What an answer is an answer to: model, content of the image, prompt, decoding and draw."""
     drawn = f"{decoding.temperature} {question.seed}" if decoding.temperature > 0 else "greedy"
+    if decoding.temperature > 0 and decoding.top_p < 1:
+        drawn += f" top_p {decoding.top_p}"
+    if decoding.temperature > 0 and decoding.top_k:
+        drawn += f" top_k {decoding.top_k}"
     return content_id(identity, _content_of(question), question.prompt, drawn, str(decoding.max_new_tokens))
 
 

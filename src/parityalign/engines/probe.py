@@ -47,7 +47,8 @@ async def require_sight(name: str, ask: Ask) -> None:
         raise WorkFailed(
             f"{name}: asked for the colours of a drawn picture, it was cut off at {decoding.max_new_tokens:,} tokens "
             "before it said anything, so nobody can tell whether it sees pictures.\n"
-            "Switch its thinking off on the server, or serve another model, and run the same command."
+            "Switch its thinking off on the server, or for vLLM and SGLang by server.extra_body: "
+            "{chat_template_kwargs: {enable_thinking: false}}, or serve another model, and run the same command."
         )
     tokens = "uncounted" if drawn.prompt_tokens is None else str(drawn.prompt_tokens)
     raise WorkFailed(

@@ -8,7 +8,8 @@ from typing import Any
 from parityalign.config import ServerSettings
 from parityalign.core import Said, WorkFailed
 
-SEED, LOGPROBS, TEMPERATURE = "seed", "logprobs", "temperature"
+SEED, LOGPROBS, TEMPERATURE, FORMAT = "seed", "logprobs", "temperature", "response_format"
+SAMPLING = frozenset({"top_p", "top_k"})
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Spent:
     """The same for log-probabilities."""
     without_temperature: int = 0
     """The same for the temperature."""
+    without_sampling: int = 0
+    """The same for `top_p` or `top_k`."""
+    without_format: int = 0
+    """The same for the form of a reply."""
     signals: int = 0
     """Texts that a model was scored on."""
     answered_by: tuple[str, ...] = ()
@@ -58,6 +63,8 @@ class Spent:
             without_seed=SEED in said.left_out,
             without_logprobs=LOGPROBS in said.left_out,
             without_temperature=TEMPERATURE in said.left_out,
+            without_sampling=not SAMPLING.isdisjoint(said.left_out),
+            without_format=FORMAT in said.left_out,
         )
 
     def by_another(self, model: str, asked: str) -> "Spent":
@@ -114,6 +121,10 @@ def in_words(name: str, spent: Spent, settings: ServerSettings) -> str:
         said += f"; answered by {', '.join(spent.answered_by)}, as the server says"
     if spent.without_temperature:
         said += "; the server takes no temperature, so its draws are at its own"
+    if spent.without_sampling:
+        said += "; the server does not take top_p or top_k, so its draws are among more tokens"
+    if spent.without_format:
+        said += "; the server does not take response_format, so it was not held to a schema"
     if spent.without_seed:
         said += "; the server does not accept seeds"
     return said

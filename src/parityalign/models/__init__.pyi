@@ -5,6 +5,7 @@ from .attention import recording_attention as recording_attention
 from .attention import unwrapped as unwrapped
 from .backends._hf_model import load_hf as load_hf
 from .checking import check_model as check_model
+from .checking import refuse_teacher as refuse_teacher
 from .checkpoint import check_model_folder as check_model_folder
 from .checkpoint import commit_of as commit_of
 from .checkpoint import hub_answers as hub_answers
@@ -36,6 +37,7 @@ from .loading import open_model as open_model
 from .loading import open_processor as open_processor
 from .loading import quieten as quieten
 from .max_pixels import limit_pixels as limit_pixels
+from .open import asked_with as asked_with
 from .open import fingerprint as fingerprint
 from .open import load_model as load_model
 from .processor import BACKEND as BACKEND

@@ -16,16 +16,17 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from parityalign.config import LoadingSettings
 from parityalign.core import UserError
+from parityalign.models.chat_templates import PROBE, TASK_TEMPLATES, opened_thought
 from parityalign.models.checkpoint import model_folder, refuse_damaged, weight_files
 from parityalign.models.device import refuse_machine
-from parityalign.models.encoding import Processor, Prompter
+from parityalign.models.encoding import Prompter
 from parityalign.models.loading import AS_IT_IS, in_words, open_config, open_processor, refuse_missing
 
 T = TypeVar("T")
 
 PATIENCE = 60.0
 """Seconds for opening a processor, and for one question; both take a fraction of a second."""
-_QUESTION, _ANSWER = "What is it?", "42"
+_QUESTION, _ANSWER = PROBE, "42"
 _SIDE = 64
 
 
@@ -37,14 +38,14 @@ def check_model(location: str, loading: LoadingSettings = AS_IT_IS) -> None:
         loading: How it would be loaded.
 
     Raises:
-        UserError: It is missing or damaged, lacks weights, is not a vision-language model, its chat template is missing
-            or leaves out the question or the picture, or this machine lacks something.
+        UserError: It is missing or damaged, lacks weights, is not a vision-language model, its chat template is
+            missing, leaves out the question or the picture or begins a thought, or this machine lacks something.
     """
     refuse_machine(loading)
     config = in_time(lambda: open_config(location, loading), f"the configuration of {location}")
     folder = model_folder(location, loading, weights=False)
     refuse_damaged(location, folder)
-    in_time(lambda: _try_out(location, open_processor(location, loading), config), f"a question to {location}")
+    in_time(lambda: _try_out(location, loading, config), f"a question to {location}")
     _count_weights(location, folder, config, loading)
 
 
@@ -74,15 +75,32 @@ def in_time(work: Callable[[], T], what: str) -> T:
         ) from problem
 
 
-def _try_out(location: str, processor: Processor, config: PreTrainedConfig) -> None:
+def refuse_teacher(location: str, loading: LoadingSettings = AS_IT_IS) -> None:
+    """Refuses a teacher that cannot write questions.
+
+    Raises:
+        UserError: Its family knows some tasks only.
+    """
+    template: Any = open_processor(location, loading)
+    if any(known in template.chat_template for known in TASK_TEMPLATES.values()):
+        raise UserError(
+            f"{location} cannot be the teacher: models of its family answer questions and follow no other "
+            "instructions, so it writes none.\nTake a teacher that was tuned for chat (often called -it, -Instruct or "
+            "-chat); as the student it is welcome."
+        )
+
+
+def _try_out(location: str, loading: LoadingSettings, config: PreTrainedConfig) -> None:
     """Writes a question about a picture, and one with its answer, as for the model."""
-    prompter = Prompter(processor, location)
+    prompter = Prompter(open_processor(location, loading), location)
     for text in (prompter.chat(_QUESTION), prompter.chat(_QUESTION, _ANSWER)):
         if _QUESTION not in text:
             raise UserError(
                 f"the chat template of {location} leaves out the question: of {_QUESTION!r} it makes {text[:200]!r}.\n"
                 "Use the template of a vision-language model, whose contents are lists of parts."
             )
+    if not loading.thinking_tokens:
+        _refuse_thoughts(location, prompter)
     with in_words(location, "the processor of"):
         encoded = prompter.encode(Image.new("RGB", (_SIDE, _SIDE), "white"), _QUESTION)
     if not all(np.isfinite(array).all() for array in encoded.image.values()):
@@ -95,6 +113,16 @@ def _try_out(location: str, processor: Processor, config: PreTrainedConfig) -> N
         raise UserError(
             f"the chat template of {location} leaves out the picture: no token of the prompt is its placeholder "
             f"({placeholder}).\nUse the template of a vision-language model, which writes one for each picture."
+        )
+
+
+def _refuse_thoughts(location: str, prompter: Prompter) -> None:
+    if mark := opened_thought(prompter):
+        raise UserError(
+            f"the chat template of {location} begins every reply with a thought ({mark}). If it has a switch for that, "
+            "use it: loading.ROLE.chat_template_kwargs.\nElse give the teacher room to think, in tokens: "
+            "loading.teacher.thinking_tokens: 2048. A student has to answer at once: take its variant that does (often "
+            "called -Instruct)."
         )
 
 

@@ -24,6 +24,7 @@ from transformers.utils import logging
 
 from parityalign.config import LoadingSettings
 from parityalign.core import UserError, WorkFailed
+from parityalign.models.chat_templates import TASK_TEMPLATES, with_defaults
 from parityalign.models.checkpoint import MODULES, PICTURE, model_folder, read_object, refuse_absurd, refuse_damaged
 from parityalign.models.device import SMALLER, is_out_of_memory, placement, refuse_machine, this_device
 from parityalign.models.encoding import Processor
@@ -39,7 +40,7 @@ def open_processor(location: str, loading: LoadingSettings = AS_IT_IS) -> Proces
 
     Args:
         location: Hugging Face folder or hub id.
-        loading: The revision and the limit of pixels.
+        loading: The revision, the limit of pixels and the settings of the chat template.
 
     Raises:
         UserError: There is no processor or no chat template, or the limit is below the family's minimum.
@@ -56,13 +57,14 @@ def open_processor(location: str, loading: LoadingSettings = AS_IT_IS) -> Proces
             f"the model {location} takes no images: its processor is a {type(processor).__name__}. {_WANTED}"
         )
     if processor.chat_template is None:  # some families store it with the tokenizer
-        processor.chat_template = processor.tokenizer.chat_template
+        processor.chat_template = processor.tokenizer.chat_template or TASK_TEMPLATES.get(type(processor).__name__)
     if processor.chat_template is None:
         raise UserError(
             f"the model {location} has no chat template, so no prompt can be written for it.\n"
             "Use a variant that was tuned for chat (often called -it, -Instruct or -chat), or write its template to "
             "chat_template.jinja in a copy of its folder."
         )
+    processor.chat_template = with_defaults(processor.chat_template, loading.chat_template_kwargs)
     if loading.max_pixels:
         limit_pixels(processor.image_processor, loading.max_pixels)
     opened: Processor = processor

@@ -1,6 +1,8 @@
 """Loads the model of a spec, and fingerprints it."""
 
-from parityalign.config import LoadingSettings, backend_of, split_model
+import json
+
+from parityalign.config import LoadingSettings, ServerSettings, backend_of, split_model
 from parityalign.core import Model, UserError, content_id
 
 
@@ -20,7 +22,21 @@ def load_model(spec: str, loading: LoadingSettings | None = None) -> Model:
     return load(location, loading or LoadingSettings())
 
 
-def fingerprint(spec: str, loading: LoadingSettings | None = None) -> str:
-    """A digest of the model and of the loading settings that change its answers; loads nothing."""
+def fingerprint(spec: str, loading: LoadingSettings | None = None, server: ServerSettings | None = None) -> str:
+    """A digest of the model and of the settings that change its answers; loads nothing.
+
+    Args:
+        spec: Where the model is.
+        loading: How it is loaded; None: the defaults.
+        server: How it is asked, if it is remote; None: the defaults.
+    """
     kind, location = split_model(spec)
-    return content_id(kind, backend_of(spec).fingerprint(location, loading or LoadingSettings()))
+    backend, loading = backend_of(spec), loading or LoadingSettings()
+    found = content_id(kind, backend.fingerprint(location, loading))
+    numbers = asked_with(loading, server or ServerSettings()) if backend.remote else {}
+    return content_id(found, json.dumps(numbers, sort_keys=True)) if numbers else found
+
+
+def asked_with(loading: LoadingSettings, server: ServerSettings) -> dict[str, object]:
+    """The settings that change a remote model's answers, if they differ from the defaults."""
+    return {**loading.numbers(), **server.numbers()}

@@ -41,7 +41,7 @@ from parityalign.core import (
     read_manifest,
     write_whole,
 )
-from parityalign.models import check_model_folder, commit_of, fingerprint, refuse_damaged
+from parityalign.models import check_model_folder, commit_of, fingerprint, refuse_damaged, refuse_teacher
 from parityalign.pipeline.run import Run
 
 _ROLES = ("teacher", "student")
@@ -129,7 +129,7 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
         spec, loading = getattr(config, role), getattr(config.loading, role)
         backend, (_, location) = backend_of(spec), split_model(spec)
         if not before or (spec, loading) != (getattr(before, role), getattr(before.loading, role)):
-            backend.check(location, loading)
+            _check_model(role, spec, loading)
         elif backend.hub and is_path(location):  # checked before, but may have been removed or damaged
             check_model_folder(location)
             refuse_damaged(location, Path(location).expanduser())
@@ -145,6 +145,13 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
             training.refuse_student(location, config.loading.student, config.level)
     if config.level.method == "qlora" and (not before or before.level.method != "qlora"):
         training.refuse_method("qlora")
+
+
+def _check_model(role: str, spec: str, loading: LoadingSettings) -> None:
+    backend, (_, location) = backend_of(spec), split_model(spec)
+    backend.check(location, loading)
+    if role == "teacher" and backend.hub:
+        refuse_teacher(location, loading)
 
 
 def refuse_shared_folder(config: RunConfig, *, drawn: Path | None = None) -> None:
@@ -263,7 +270,7 @@ def _made_with_another(config: RunConfig, role: str) -> bool:
     """Whether an artifact was made with a model of other content, wherever the two lie."""
     label = f"{role} model"
     made = {(read_manifest(path.parent) or {"inputs": {}})["inputs"].get(label) for path in _manifests(config.run)}
-    own = fingerprint(getattr(config, role), getattr(config.loading, role))
+    own = fingerprint(getattr(config, role), getattr(config.loading, role), config.server)
     return any(digest not in (None, own) for digest in made)
 
 

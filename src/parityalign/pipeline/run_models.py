@@ -13,7 +13,7 @@ from parityalign import engines
 from parityalign.config import LoadingSettings, RunConfig, backend_of, split_model
 from parityalign.core import ANSWERS, HALF_WRITTEN, Artifact, Decoding, Model, Request, RunFolder, Task, content_id
 from parityalign.engines import AnswerStore, CachedModel
-from parityalign.models import fingerprint, load_model
+from parityalign.models import asked_with, fingerprint, load_model
 from parityalign.pipeline.old_answers import Known, Old, holds_old_answers, read_old_answers, remember_served
 
 _THEN = ", then "
@@ -134,7 +134,9 @@ class RunModels:
             if not backend_of(spec).remote:
                 models[role] = Known(known, known)
             elif "#" in spec:
-                models[role] = Known(known, _as_identity(split_model(spec)[1], loading))
+                models[role] = Known(
+                    known, _as_identity(split_model(spec)[1], asked_with(loading, self._config.server))
+                )
         return read_old_answers(store, Old(self._folder.path, self._tasks, models))
 
     @cached_property
@@ -155,12 +157,12 @@ class RunModels:
     @cached_property
     def teacher_fingerprint(self) -> str:
         """The teacher's fingerprint; computed once, since a model may be large."""
-        return fingerprint(self._config.teacher, self._config.loading.teacher)
+        return fingerprint(self._config.teacher, self._config.loading.teacher, self._config.server)
 
     @cached_property
     def student_fingerprint(self) -> str:
         """The original student's fingerprint."""
-        return fingerprint(self._config.student, self._config.loading.student)
+        return fingerprint(self._config.student, self._config.loading.student, self._config.server)
 
     def begin(self, stage: str, artifact: Artifact) -> None:
         """From now on models are asked for this stage, and its artifact's manifest records how they ran."""
@@ -185,7 +187,9 @@ class RunModels:
             self._ahead(ahead)
 
         load = lambda: self._load(spec, loading, role)  # noqa: E731
-        made = CachedModel(identity, load, self.store, shows=backend.shows, before=before)
+        thinking = loading.thinking_tokens
+        shows = backend.shows and not thinking  # as in RunConfig.shows
+        made = CachedModel(identity, load, self.store, shows=shows, thinking_tokens=thinking, before=before)
         self._made.append(made)
         return made
 
@@ -196,7 +200,7 @@ class RunModels:
         _, location = split_model(spec)
         known = [location] if "#" in location else self.store.models_at(location.rstrip("/"))
         name = known[0] if len(known) == 1 else self._load(spec, loading, role).name
-        return _as_identity(name, loading)
+        return _as_identity(name, asked_with(loading, self._config.server))
 
     def _load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
         """Loads a model after freeing the others, so that two need not fit into memory."""
@@ -236,9 +240,8 @@ class RunModels:
         return {"servers": usages, "note": "\n".join(notes)} if asked else {}
 
 
-def _as_identity(name: str, loading: LoadingSettings) -> str:
-    """The identity of a remote model with this name."""
-    numbers = loading.numbers()
+def _as_identity(name: str, numbers: Mapping[str, object]) -> str:
+    """The identity of a remote model with this name, asked with these settings."""
     return content_id(name, json.dumps(numbers, sort_keys=True)) if numbers else name
 
 

@@ -23,6 +23,7 @@ from parityalign.models import (
     open_processor,
     published_files,
     refuse_damaged,
+    refuse_teacher,
     this_device,
     weight_files,
 )
@@ -169,6 +170,8 @@ def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> 
         refuse_damaged(location, folder)  # the size of damaged files is meaningless
         facts |= _room(location, folder, config, loading, here)
         backend.check(location, loading)
+        if role == "teacher":
+            refuse_teacher(location, loading)
         processor: Any = open_processor(location, loading)
         facts["image_processor"] = type(processor.image_processor).__name__
     except UserError as problem:

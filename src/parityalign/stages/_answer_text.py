@@ -8,6 +8,8 @@ No text makes these functions raise, and their time grows with its length only.
 import re
 from collections.abc import Iterator
 
+from parityalign.core import without_thoughts
+
 MAX_UNWRAPPED_CHARACTERS = 1000
 """A longer text is no answer: it is put on one line and otherwise left alone."""
 
@@ -24,23 +26,6 @@ def normalise_answer(text: str) -> str:
             break
         text = stripped
     return text
-
-
-def without_thoughts(reply: str) -> str | None:
-    """The reply without what a reasoning model thinks before it speaks; None if a thought has no end.
-
-    A thought may begin in the prompt, so all that precedes an end without a beginning is one.
-    """
-    spoken: list[str] = []
-    start, thinking = 0, False
-    for mark in _THOUGHT_MARK.finditer(reply):
-        if mark.lastgroup == "ends":
-            spoken = spoken if thinking else []
-            start, thinking = mark.end(), False
-        elif not thinking:
-            spoken.append(reply[start : mark.start()])
-            thinking = True
-    return None if thinking else "\n".join([*spoken, reply[start:]])
 
 
 def without_box_tokens(text: str) -> str:
@@ -65,13 +50,6 @@ def without_wrapping(text: str) -> str:
     return text
 
 
-_THOUGHT_NAMES = "think|thinking|thoughts?|reasoning|reflection"
-# Qwen, GLM and many more; Magistral; Kimi; the channels of gpt-oss.
-_THOUGHT_MARK = re.compile(
-    rf"(?P<begins><(?:{_THOUGHT_NAMES})>|\[THINK\]|◁think▷|<\|channel\|>(?:analysis|commentary)<\|message\|>)"
-    rf"|(?P<ends></(?:{_THOUGHT_NAMES})>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>)",
-    re.IGNORECASE,
-)
 _BOX_TOKEN = re.compile(r"<\|(?:begin|end)_of_box\|>")
 _BOLD = re.compile(r"\*\*|__")
 _WRAPPINGS = ('""', "''", "``", "“”", "„“", "‘’", "«»", "<>", "[]", "{}")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice
+from math import ceil
 from pathlib import Path
 
 from parityalign.config import AnnotateSettings
@@ -32,6 +33,8 @@ from parityalign.stages.parsing import NoPair, ParsedPair, read_pair
 REPLIES = "replies.jsonl"
 PAIRS = "pairs.jsonl"
 
+_TOLD_BY = 8
+"""Replies, in whole batches, that tell of a teacher that does nothing but think."""
 _PATIENCE_BATCHES = 3
 """Batches without any pair after which the stage stops, since the teacher does not follow the prompt."""
 _SHOWN_REPLIES = 3
@@ -184,10 +187,14 @@ class _Annotator:
             return []
         draws = draws_of(images, self.task, self.teacher.name, self.settings, self.seed)
         said: dict[str, Answer] = {}
-        first = _PATIENCE_BATCHES * self.settings.batch_size
-        for some in (draws[:first], draws[first:]):
+        batch = self.settings.batch_size
+        few = batch * ceil(_TOLD_BY / batch)
+        first = max(few, _PATIENCE_BATCHES * batch)
+        require = self._require_speech
+        for some in (draws[:few], draws[few:first], draws[first:]):
             said |= self._ask(some, len(said), len(draws), progress)
-            self._require_a_pair(said)
+            require(said)
+            require = self._require_a_pair
         replies: list[Reply] = []
         for of_image in _by_image(draws):
             replies += self._read(of_image, said)
@@ -196,8 +203,7 @@ class _Annotator:
     def _ask(self, draws: Sequence[Asked], before: int, total: int, progress: Progress) -> dict[str, Answer]:
         return self.teacher.answer(
             draws,
-            max_new_tokens=self.settings.max_new_tokens,
-            temperature=self.settings.temperature,
+            decoding=self.settings.decoding,
             batch_size=self.settings.batch_size,
             on_progress=lambda done, _: progress(f"annotate {self.task.name}", before + done, total),
         )
@@ -231,8 +237,20 @@ class _Annotator:
         """The pair in a reply, or why there is none."""
         if answer.not_asked:
             return DECLINED
+        if answer.cut_off and not answer.text:
+            return NoPair.UNFINISHED_THOUGHT  # servers may keep thoughts to themselves
         parsed = read_pair(answer.text, self.teacher.special_tokens)
         return parsed if isinstance(parsed, ParsedPair) else parsed.value
+
+    def _require_speech(self, said: Mapping[str, Answer]) -> None:
+        outcomes = [self._parsed(answer) for answer in said.values() if not answer.not_asked]
+        if outcomes and all(outcome == NoPair.UNFINISHED_THOUGHT for outcome in outcomes):
+            raise WorkFailed(
+                f"{self.teacher.name} was still thinking at the end of each of its first {len(outcomes)} replies.\n"
+                "Switch its thoughts off: loading.teacher.chat_template_kwargs: {enable_thinking: false}, for a served "
+                "model server.extra_body: {chat_template_kwargs: {enable_thinking: false}}.\n"
+                "Or give it room, in tokens: loading.teacher.thinking_tokens: 2048."
+            )
 
     def _require_a_pair(self, said: Mapping[str, Answer]) -> None:
         outcomes = [self._parsed(answer) for answer in said.values()]

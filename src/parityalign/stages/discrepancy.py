@@ -19,6 +19,7 @@ from parityalign.core import (
     TEACHER,
     Answer,
     Artifact,
+    Decoding,
     Judged,
     Observation,
     ObservationRef,
@@ -213,7 +214,7 @@ class _Scorer:
         """Asks the model for a rationale of each answer; keeps those that lead to the same answer."""
         replies = self.model.answer(
             [_asked(pair, _prompt(tasks[pair.task].rationale_prompt, pair)) for pair in pairs],
-            max_new_tokens=self.settings.max_new_tokens,
+            decoding=Decoding(self.settings.max_new_tokens),
             batch_size=self.settings.batch_size,
             on_progress=self._step("rationales"),
         )

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import EvaluateSettings
-from parityalign.core import Answer, Artifact, Progress, Question, Scores, Task, sample, sealed, write_whole
+from parityalign.core import Answer, Artifact, Decoding, Progress, Question, Scores, Task, sample, sealed, write_whole
 from parityalign.data import OVER_LIMIT
 from parityalign.engines import Asked, CachedModel
 from parityalign.stages._scores import AnsweredQuestion, score_run
@@ -33,7 +33,7 @@ def _at_most(run: StageRun) -> int:
     settings = run.config.evaluate
     asked = questions_asked(run.tests, run.tasks, settings=settings, seed=run.config.seed)
     others = (run.student, run.teacher)
-    return len(asked) + sum(model.lacking(asked, max_new_tokens=settings.max_new_tokens) for model in others)
+    return len(asked) + sum(model.lacking(asked, decoding=Decoding(settings.max_new_tokens)) for model in others)
 
 
 STAGE = Stage(
@@ -108,7 +108,7 @@ def answer_tests(
     """One model's greedy answers to the questions of all test splits, task by task."""
     answers = model.answer(
         questions_asked(tests, tasks, settings=settings, seed=seed),
-        max_new_tokens=settings.max_new_tokens,
+        decoding=Decoding(settings.max_new_tokens),
         batch_size=settings.batch_size,
         on_progress=on_progress,
     )

@@ -7,6 +7,7 @@ from parityalign.config import EvaluateSettings, IdentifySettings
 from parityalign.core import (
     Answer,
     Artifact,
+    Decoding,
     Judged,
     Pair,
     Progress,
@@ -128,7 +129,7 @@ def ask_again(
     else:
         asked = after.answer(
             [as_asked(each.pair, tasks[each.pair.task]) for each in known],
-            max_new_tokens=settings.max_new_tokens,
+            decoding=Decoding(settings.max_new_tokens),
             batch_size=settings.batch_size,
             on_progress=lambda done, total: progress("evaluate forgotten", done, total),
         )

@@ -14,6 +14,7 @@ from parityalign.config import IdentifySettings
 from parityalign.core import (
     Answer,
     Artifact,
+    Decoding,
     Judged,
     Pair,
     PairFilter,
@@ -124,7 +125,7 @@ def identify_gaps(
         questions = [as_asked(pair, tasks[pair.task]) for pair in asked]
         answers = model.answer(
             [each for each in questions if each.item_id not in said],
-            max_new_tokens=settings.max_new_tokens,
+            decoding=Decoding(settings.max_new_tokens),
             batch_size=settings.batch_size,
             on_progress=lambda done, total: progress(f"identify {who}", done, total),
         )

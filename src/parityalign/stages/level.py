@@ -16,6 +16,7 @@ from parityalign.core import (
     BEGUN,
     DISCREPANCY_FOLDER,
     Artifact,
+    Decoding,
     HeldOutPair,
     Judged,
     Leveller,
@@ -55,7 +56,7 @@ def _check(run: StageRun, artifact: Artifact, held: Sequence[Judged]) -> list[He
     settings = run.config.identify
     answers = run.trained(artifact).answer(
         [as_asked(pair, run.tasks[pair.task]) for pair, _ in held],
-        max_new_tokens=settings.max_new_tokens,
+        decoding=Decoding(settings.max_new_tokens),
         batch_size=settings.batch_size,
         on_progress=lambda done, total: run.progress("level held-out pairs", done, total),
     )

@@ -10,13 +10,13 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import NamedTuple
 
+from parityalign.core import without_thoughts
 from parityalign.engines import holds_special_token
 from parityalign.stages._answer_text import normalise_answer as normalise_answer
 from parityalign.stages._answer_text import (
     on_one_line,
     without_bold,
     without_box_tokens,
-    without_thoughts,
     without_wrapping,
 )
 from parityalign.stages._non_answers import cannot_tell, declines, is_echo

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
-from transformers.generation.logits_process import LogitsProcessor
+from transformers.generation.logits_process import LogitsProcessor, TopKLogitsWarper, TopPLogitsWarper
 
+from parityalign.core import Decoding
 from parityalign.models.backends._generate import GenerationPasses
 from parityalign.models.internals import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -29,19 +30,28 @@ class GumbelNoise(LogitsProcessor):
 
     The largest of `logits / temperature + Gumbel noise` is a draw from `softmax(logits / temperature)` (the
     Gumbel-max trick; Maddison, Tarlow and Minka, "A* Sampling", NeurIPS 2014, arXiv:1411.0030). Row by row the noise
-    of step t is the t-th block of the row's own generator, so batch mates and resuming cannot change a draw.
+    of step t is the t-th block of the row's own generator, so batch mates and resuming cannot change a draw. What
+    `top_k` and then `top_p` leave of the tokens has the same noise.
     """
 
-    def __init__(self, seeds: Sequence[int], temperature: float, device: torch.device) -> None:
+    def __init__(self, seeds: Sequence[int], decoding: Decoding, device: torch.device) -> None:
         self._generators = [torch.Generator(device).manual_seed(seed % 2**63) for seed in seeds]
-        self._temperature = temperature
+        self._temperature = decoding.temperature
+        self._narrow: list[LogitsProcessor] = []
+        if decoding.top_k:
+            self._narrow.append(TopKLogitsWarper(decoding.top_k))
+        if decoding.top_p < 1:
+            self._narrow.append(TopPLogitsWarper(decoding.top_p))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The next token's scores (rows, vocabulary), of which greedy search takes the largest."""
         noise = torch.empty_like(scores, dtype=torch.float32)
         for row, generator in zip(noise, self._generators, strict=True):
             row.exponential_(generator=generator)
-        return scores.float() / self._temperature - noise.log_()  # -log of an exponential variate is Gumbel
+        scores = scores.float() / self._temperature
+        for narrow in self._narrow:
+            scores = narrow(input_ids, scores)
+        return scores - noise.log_()  # -log of an exponential variate is Gumbel
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keeps only these rows."""

@@ -11,8 +11,9 @@ from pydantic_core import from_json
 from parityalign.core import NoReply
 from parityalign.models.backends._received import Received, short_line
 
-REFUSABLE = ("seed", "logprobs", "max_tokens", "temperature")
+REFUSABLE = ("seed", "logprobs", "max_tokens", "temperature", "top_p", "top_k", "response_format")
 """Fields that are left out, or renamed, after a server has refused them by name."""
+_NUMBERS = ("max_tokens", "temperature", "top_p", "top_k")
 WRONG_ADDRESS = "Check the address (most end in /v1) and the model's name after the #."
 
 _SHOWN = 300
@@ -26,7 +27,7 @@ _REFUSED_FOR_WHAT_IT_HOLDS = frozenset({400, 413, 422, 451})
 
 _NOT_TAKEN = (
     r"unsupported|not (?:be )?support|n't support|unknown|unrecogni[sz]ed|unexpected|not permitted|allowed|forbidden"
-    r"|deprecated|cannot find field|additional propert|strictly positive"
+    r"|deprecated|cannot find field|additional propert|strictly positive|cannot both|unavailable"
 )
 _TOO_MUCH = re.compile(
     r"too (?:large|long|many|high)|context|exceed|at most|less than|maximum|between|range", re.IGNORECASE
@@ -63,15 +64,17 @@ def refused_fields(received: Received, sent: Collection[str], model: str) -> set
     told = re.sub(r'\\[nrt"]', " ", received.text[:_READ])
     told = re.sub(rf"(?<!\w){re.escape(model)}(?!\w)", " ", told) if model else told
     told = re.sub(r"(?i)\bexpected one of\b.*", "", told)  # the fields that it does take
-    return {field for field in REFUSABLE if field in sent and _refuses(told, field)}
+    named = {field for field in REFUSABLE if field in sent and _refuses(told, field)}
+    # Some take either, not both.
+    return named - {"temperature"} if "top_p" in named else named
 
 
 def _refuses(told: str, field: str) -> bool:
-    named = rf"(?<![\w-]){field}(?![\w-])"
+    named = rf"(?<![\w-]){field.replace('_', '[_ ]')}(?![\w-])"
     not_taken = rf"(?i:{_NOT_TAKEN})[^.]{{0,60}}{named}|{named}[^.]{{0,60}}(?i:{_NOT_TAKEN})|(?i:\bno) .?{named}"
     if not re.search(not_taken, told):
         return False
-    return field not in ("max_tokens", "temperature") or not _TOO_MUCH.search(told)
+    return field not in _NUMBERS or not _TOO_MUCH.search(told)
 
 
 def refuse_failure(received: Received, key_variable: str, *, proven: bool) -> None:

@@ -21,6 +21,7 @@ from parityalign.models.backends._decoding import GumbelNoise, NotFinite, can_ch
 from parityalign.models.backends._generate import refuse_unknown_generate
 from parityalign.models.backends._observing import Observing
 from parityalign.models.backends._reading import Reader
+from parityalign.models.chat_templates import opened_thought
 from parityalign.models.device import SMALLER, is_out_of_memory
 from parityalign.models.encoding import Encoded, Processor, Prompter, stack, stack_images, stop_tokens
 from parityalign.models.labels import LabelEncoder
@@ -60,6 +61,7 @@ class HFModel:
         self._processor = processor
         self._prompter = Prompter(processor, self.name)
         self._reader = Reader(self._prompter)
+        self._begun = opened_thought(self._prompter)
         self._stop = stop_tokens(self._tokenizer, self._model.generation_config)
         self._shares = can_choose_rows(model)
         pad = self._tokenizer.pad_token_id
@@ -80,6 +82,8 @@ class HFModel:
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[str]:
         """The reply to each request, in order, including special tokens that the model wrote.
+
+        Where the chat template begins a thought, so does the reply: nobody could tell it from speech otherwise.
 
         Raises:
             WorkFailed: An image cannot be read, or the model computes no numbers.
@@ -165,7 +169,7 @@ class HFModel:
         prompts, prompt_of = self._prompts(rows)
         noise = None
         if decoding.temperature > 0:
-            noise = GumbelNoise([row.request.seed for row in rows], decoding.temperature, self._model.device)
+            noise = GumbelNoise([row.request.seed for row in rows], decoding, self._model.device)
         try:
             with torch.inference_mode():
                 tokens = self._model.generate(
@@ -200,7 +204,7 @@ class HFModel:
     def _text(self, tokens: list[int]) -> str:
         end = next((i for i, token in enumerate(tokens) if token in self._stop), len(tokens))
         kept = [token for token in tokens[:end] if token != self._pad]
-        return self._tokenizer.decode(kept, skip_special_tokens=False).strip()
+        return self._begun + self._tokenizer.decode(kept, skip_special_tokens=False).strip()
 
     def _inputs(self, rows: Sequence[BatchRow]) -> dict[str, Any]:
         """What `generate` takes: padded at the left; an image with several prompts is encoded once if possible."""

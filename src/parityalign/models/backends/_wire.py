@@ -9,11 +9,28 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AliasPath, BeforeValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
+from parityalign.config import ServerSettings
 from parityalign.core import Decoding, NoReply, Record, Request, Said
 from parityalign.models.backends._failures import WRONG_ADDRESS, excerpt, is_of_one, passes
 from parityalign.models.backends._received import Received, short_line
 
 R = TypeVar("R", bound=Record)
+
+_TEXT = {"type": "string"}
+PAIR_FORMAT = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "pair",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"question": _TEXT, "answer": _TEXT},
+            "required": ["question", "answer"],
+            "additionalProperties": False,
+        },
+    },
+}
+"""Holds a reply to one question and its answer; `stages/parsing.py` reads that as it reads text."""
 
 _SEEDS = 2**31
 """Some servers store seeds as signed 32-bit integers."""
@@ -32,7 +49,13 @@ _ESCAPE = re.compile(
 
 
 def body(
-    model: str, picture: str | None, request: Request, decoding: Decoding, *, without: Collection[str]
+    model: str,
+    picture: str | None,
+    request: Request,
+    decoding: Decoding,
+    *,
+    server: ServerSettings,
+    without: Collection[str] = (),
 ) -> dict[str, Any]:
     """The JSON of a request; the image comes before the text, as in the chats of local models.
 
@@ -41,21 +64,35 @@ def body(
         picture: The image as a data URL; None for a question without one.
         request: The text, and the seed of the draw if there is one.
         decoding: How tokens are picked.
+        server: Which optional fields are wanted, and further ones.
         without: The fields of `REFUSABLE` to leave out.
     """
     images = [{"type": "image_url", "image_url": {"url": picture}}] if picture else []
-    fields = {
+    fields: dict[str, Any] = {
         "model": model,
         "messages": [{"role": "user", "content": [*images, {"type": "text", "text": request.prompt}]}],
         "temperature": decoding.temperature,
         "max_tokens": decoding.max_new_tokens,
-        "logprobs": True,
     }
+    if server.logprobs:
+        fields["logprobs"] = True
     if decoding.temperature > 0:
-        fields["seed"] = request.seed % _SEEDS
+        fields |= _drawing(request, decoding)
+    if decoding.pair and server.response_format == "json_schema":
+        fields["response_format"] = PAIR_FORMAT
     if "max_tokens" in without:
         fields["max_completion_tokens"] = decoding.max_new_tokens
-    return {key: value for key, value in fields.items() if key not in without}
+    return server.extra_body | {key: value for key, value in fields.items() if key not in without}
+
+
+def _drawing(request: Request, decoding: Decoding) -> dict[str, Any]:
+    """The fields of a draw; those that would change nothing are not sent, since not every server takes them."""
+    fields: dict[str, Any] = {"seed": request.seed % _SEEDS}
+    if decoding.top_p < 1:
+        fields["top_p"] = decoding.top_p
+    if decoding.top_k:
+        fields["top_k"] = decoding.top_k
+    return fields
 
 
 def _or_none(value: object, read: ValidatorFunctionWrapHandler) -> object:

@@ -63,7 +63,6 @@ class OpenAIModel:
         self.refused: set[str] = set()
         self._url = url
         self._server = server
-        self._unwanted = frozenset() if server.logprobs else frozenset({"logprobs"})
         self._proven = False  # by a first answer: then the address and the key are right
         self._recent: dict[str, str] = {}
 
@@ -91,8 +90,8 @@ class OpenAIModel:
             WorkFailed: The image cannot be read.
         """
         picture = await self._picture(request.image) if request.image else None
-        full = body(self.served_name, picture, request, decoding, without=self._unwanted)
-        sent = body(self.served_name, picture, request, decoding, without=self._unwanted | self.refused)
+        full = body(self.served_name, picture, request, decoding, server=self._server)
+        sent = body(self.served_name, picture, request, decoding, server=self._server, without=self.refused)
         received = await self._sent("POST", "chat/completions", sent)
         if not is_out_of_room(received):
             self._amend(received, sent)

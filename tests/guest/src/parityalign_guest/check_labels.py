@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from parityalign.config import RunConfig
-from parityalign.core import Answer, Artifact
+from parityalign.core import Answer, Artifact, Decoding
 from parityalign.stages import PlannedAmounts, PlannedRequests, Stage, StageRun, as_asked
 
 
@@ -12,7 +12,7 @@ def work(run: StageRun, artifact: Artifact) -> None:
     settings = run.config.identify
     answers = run.teacher.answer(
         [as_asked(pair, run.tasks[pair.task]) for pair in run.pairs],
-        max_new_tokens=settings.max_new_tokens,
+        decoding=Decoding(settings.max_new_tokens),
         batch_size=settings.batch_size,
         on_progress=lambda done, total: run.progress("check_labels", done, total),
     )
