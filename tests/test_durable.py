@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parityalign.core import UserError, WorkFailed, disk_faults_in_words, sealed, unsealed
-from parityalign.engines import AnswerStore, KnownModel
+from parityalign.engines import AnswerStore, KnownModel, Spent
 from parityalign.models.backends import fake
 from parityalign.training import checkpoints
 from projects import configure, done, parityalign
@@ -191,26 +191,22 @@ def test_a_sealed_object_is_what_it_was_until_something_in_it_changes(content, d
             unsealed(changed)
 
 
-def test_what_a_store_of_the_first_form_knows_is_kept(tmp_path):
+def test_a_damaged_row_of_a_model_or_of_what_was_spent_is_as_if_it_were_not_there(tmp_path):
     path = tmp_path / "answers.sqlite"
-    with sqlite3.connect(path) as file:
-        file.executescript("""
-            CREATE TABLE models (identity TEXT PRIMARY KEY, name TEXT NOT NULL, special_tokens TEXT NOT NULL);
-            CREATE TABLE spent (run TEXT NOT NULL, stage TEXT NOT NULL, model TEXT NOT NULL, counts TEXT NOT NULL);
-            INSERT INTO models VALUES ('a', 'teacher', '["<image>"]');
-            INSERT INTO spent VALUES ('r', 'annotate', 'a', '{"answers": 3}');
-            PRAGMA user_version = 1;
-        """)
-    for _ in range(2):
-        with closing(AnswerStore(path, run="r")) as store:
-            assert store.model("a") == ("teacher", {"<image>"})
-            assert store.spent()["annotate", "teacher"].answers == 3
+    known = KnownModel("teacher", frozenset({"<image>"}))
+    with closing(AnswerStore(path, run="r")) as store:
+        store.begin_stage("annotate")
+        store.remember_model("a", known)
+        for _ in range(2):
+            store.keep("a", {}, Spent(answers=3))
     with sqlite3.connect(path) as file:
         file.execute("UPDATE models SET name = 'teechor'")
+        file.execute("UPDATE spent SET counts = '{\"answers\": 9}' WHERE rowid = 1")
     with closing(AnswerStore(path, run="r")) as store:
         assert store.model("a") is None  # it is looked at again
-        store.remember_model("a", KnownModel("teacher", frozenset()))
-        assert store.model("a") == ("teacher", frozenset())
+        store.remember_model("a", known)
+        assert store.model("a") == known
+        assert store.spent()["annotate", "teacher"].answers == 3
 
 
 # Kills

@@ -158,6 +158,8 @@ async def script(body: dict, _before: int) -> bytes:
     asked = hashlib.sha256(question_of(body).encode()).digest()
     word = WORDS[asked[0] % len(WORDS)]
     answered[id(body)] = time.monotonic()
+    if prompt_of(body) == QUESTION:
+        return reply(str(asked[0]))  # the drawn picture is another than the blank one
     return reply(f"Question: What is number {asked[1]}? Answer: {word}" if "Question:" in prompt_of(body) else word)
 
 
