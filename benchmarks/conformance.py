@@ -45,7 +45,8 @@ TRAPS = {
     "PaliGemma": "Attention is bidirectional over the prompt and causal over the answer: the answer's tokens must "
     "have 1 in `token_type_ids`, or they see their own end in training. The processor also gives `labels` for a "
     "prompt without an answer, which must not replace the true ones, and appends a newline to the prompt that is not "
-    "in the chat. Published folders may lack a chat template; those are refused.",
+    "in the chat. Published folders lack a chat template; there it is asked `answer en QUESTION`, and it cannot be "
+    "the teacher.",
     "Gemma 3": "The tokens of a picture attend to each other in both directions (`token_type_ids` are 1 there); an "
     "answer's tokens must have 0, the opposite of PaliGemma. Turns end with `<end_of_turn>`, texts with `<eos>`: both "
     "stop generation.",

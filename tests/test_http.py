@@ -753,12 +753,15 @@ class Teacher:
         files = [*project.glob("pool/*"), *project.glob("test/train_images/*")]
         self.words = {data_url(path): path.stem for path in files}
         self.down = False
+        self.obeys = False
 
     async def __call__(self, body: dict, before: int) -> bytes:
         if self.down:
             return answer("down", "503 Service Unavailable")
         word = self.words.get(image_of(body), image_of(body)[-12:])
         writes = prompt_of(body).startswith("Write one question")
+        if self.obeys and "response_format" in body:
+            return reply(json.dumps({"question": "What is written?", "answer": word}), usage=(100, 10))
         return reply(f"Question: What is written?\nAnswer: {word}" if writes else word, usage=(100, 10))
 
 
@@ -805,6 +808,35 @@ def test_other_settings_of_the_server_redo_nothing(project, served_run):
     served, _, configured = served_run
     done("run", configured())
     assert done("run", configured(max_concurrency=3, logprobs=True, budget_requests=1)).count("up to date") == 7
+
+
+@pytest.mark.slow
+def test_what_changes_a_servers_answers_asks_its_model_anew_and_no_other(project, served_run):
+    served, _, configured = served_run
+    done("run", configured())
+    every = len(served.asked)
+    extra = {"chat_template_kwargs": {"enable_thinking": False}}
+    said = done("run", configured(extra_body=extra))
+    assert len(served.asked) == 2 * every and "its input teacher model changed" in said
+    assert all(extra.items() <= body.items() for body in served.asked[every:])
+    done("run", configured())
+    assert len(served.asked) == 2 * every  # both are kept
+
+
+@pytest.mark.slow
+def test_a_server_that_holds_pairs_to_a_schema_gives_the_same_run(project, served_run):
+    served, teacher, configured = served_run
+    done("run", configured())
+    whole = {
+        name: (project / f"runs/a/{name}").read_bytes() for name in ("pairs/pairs.jsonl", "verdicts/verdicts.jsonl")
+    }
+    teacher.obeys = True
+    done("run", configured(response_format="json_schema"))
+    asked_for = [prompt_of(body).startswith("Write one question") for body in served.asked if "response_format" in body]
+    assert asked_for == [True] * 8
+    raw = [json.loads(line)["raw"] for line in (project / "runs/a/pairs/replies.jsonl").read_text().splitlines()]
+    assert all(each.startswith("{") for each in raw)
+    assert {name: (project / f"runs/a/{name}").read_bytes() for name in whole} == whole
 
 
 @pytest.mark.slow

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from makers import kept
 from parityalign.core.interfaces import Decoding
+from parityalign.core.records import content_id
 from parityalign.engines import AnswerStore, Asked, cached
+from parityalign.engines.asking import answer_key
 from parityalign.models.backends.fake import FakeModel
 
 
@@ -88,6 +90,26 @@ def test_another_picture_prompt_or_draw_is_another_question(tmp_path, other):
     for each in (asked, asked._replace(**other), asked._replace(item_id="2", image="moved/elsewhere.png")):
         ask(kept(tmp_path, model), [each], temperature=1.0)
     assert len(model.asked) == 2
+
+
+def test_a_narrower_draw_is_another_draw_and_the_greedy_answer_is_always_the_same(tmp_path):
+    model = echo()
+    (asked,) = questions([1])
+    for narrowed in ({}, {"top_p": 0.9}, {"top_k": 40}, {"top_p": 0.9, "top_k": 40}) * 2:
+        ask(kept(tmp_path, model), [asked], temperature=1.0, **narrowed)
+    assert len(model.asked) == 4
+    for narrowed in ({}, {"top_p": 0.9}, {"top_k": 40}):
+        ask(kept(tmp_path, model), [asked], **narrowed)
+    assert len(model.asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("decoding", "drawn"),
+    [(Decoding(4), "greedy"), (Decoding(4, 1.0), "1.0 3"), (Decoding(4, 1.0, pair=True), "1.0 3")],
+)
+def test_answers_of_runs_before_there_was_anything_to_narrow_stay_valid(decoding, drawn):
+    asked = Asked("1", "", "what", "", seed=3)
+    assert answer_key("m", asked, decoding) == content_id("m", "", "what", drawn, "4")
 
 
 def test_another_decoding_or_model_is_asked_again_and_a_seed_without_draws_is_not(tmp_path):

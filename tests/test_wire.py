@@ -10,36 +10,43 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from parityalign.config.serving import ServerSettings
 from parityalign.core import NoReply, Said, UserError, WorkFailed
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.engines.attempts import Attempts, OneRefused, Sent
 from parityalign.engines.probe import AFTER_THOUGHTS, DECODING, require_sight
-from parityalign.engines.spending import Budget, Spent
+from parityalign.engines.spending import Budget, Spent, in_words
 from parityalign.models.backends._failures import excerpt, refuse_failure, refused_fields, retry_after
 from parityalign.models.backends._received import MOST_BYTES, Received, short_line, without_key
 from parityalign.models.backends._wire import read_models, read_reply
 from parityalign.models.backends.openai import OpenAIModel
+from parityalign.stages.parsing import read_pair
 from serving import answer, prompt_of, reply, serving
 
-GREEDY = Decoding(max_new_tokens=8)
+GREEDY, DRAWN = Decoding(max_new_tokens=8), Decoding(8, 0.5)
 KEY = "sk-not-to-be-seen-1234567890"
-SENT = ("model", "messages", "temperature", "seed", "max_tokens", "logprobs")
+SENT = ("model", "messages", "temperature", "seed", "max_tokens", "logprobs", "top_p", "top_k", "response_format")
 
 
-def asked(sent: bytes | Callable[[dict], bytes], times: int = 1) -> list[Said | NoReply]:
+def asked(
+    sent: bytes | Callable[[dict], bytes],
+    times: int = 1,
+    decoding: Decoding = DRAWN,  # noqa: B008 - frozen
+    **server: object,
+) -> list[Said | NoReply]:
     """What one model makes of a server's responses, one after another."""
 
     async def script(body, before):
         return sent(body) if callable(sent) else sent
 
     async def ask(url):
-        model, found = OpenAIModel(url, "m", ServerSettings()), []
+        model, found = OpenAIModel(url, "m", ServerSettings(**server)), []
         async with model.connection():
             for number in range(times):
                 try:
-                    found.append(await model.ask(Request("", f"question {number}", 3), Decoding(8, 0.5)))
+                    found.append(await model.ask(Request("", f"question {number}", 3), decoding))
                 except NoReply as problem:
                     found.append(problem)
         return found
@@ -316,6 +323,16 @@ REFUSALS = {
         "Input validation error: `temperature` must be strictly positive",
         "invalid temperature: only 1 is allowed for this model",
     ],
+    "top_p": ["Unsupported parameter: 'top_p' is not supported with this model."],
+    "top_k": [
+        "Unrecognized request argument supplied: top_k",
+        "{'type': 'extra_forbidden', 'loc': ('body', 'top_k'), 'msg': 'Extra inputs are not permitted'}",
+    ],
+    "response_format": [
+        "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
+        "This response_format type is unavailable now",
+        "This model does not support response format `json_schema`. See supported models at https://far.example",
+    ],
 }
 
 
@@ -325,6 +342,11 @@ def test_a_field_is_refused_where_a_server_says_so(field, told):
         assert refused_fields(Received(status, text=told), SENT, "m") == {field}
     assert refused_fields(Received(400, text=told), {*SENT} - {field}, "m") == set()
     assert refused_fields(Received(500, text=told), SENT, "m") == set()
+
+
+def test_of_two_fields_that_do_not_go_together_the_temperature_stays():
+    told = "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
+    assert refused_fields(Received(400, text=told), SENT, "m") == {"top_p"}
 
 
 @pytest.mark.parametrize(
@@ -338,6 +360,7 @@ def test_a_field_is_refused_where_a_server_says_so(field, told):
         "'max_tokens' or 'max_completion_tokens' is too large: 32. That is not supported",
         "Image format not supported. We were asked for something else altogether, by the way: seed 3, logprobs true",
         "max_tokens must be at least 1",
+        "top_p must be between 0 and 1, 1.5 is not allowed",
     ],
 )
 def test_a_refusal_that_only_mentions_a_field_leaves_it(told):
@@ -350,6 +373,64 @@ def test_a_temperature_that_a_server_refuses_is_left_out_and_told_of():
 
     first, second = asked(script, times=2)
     assert first.amended and second.left_out == ("temperature",)
+
+
+# ---- fields that are sent where they are wanted ----
+
+
+def sent_with(decoding: Decoding, **server: object) -> dict:
+    bodies = []
+    asked(lambda body: bodies.append(body) or reply("tea"), decoding=decoding, **server)
+    return bodies[0]
+
+
+def test_draws_are_narrowed_by_the_server_where_that_changes_something():
+    narrowed = sent_with(Decoding(8, 0.5, top_p=0.9, top_k=40))
+    assert (narrowed["top_p"], narrowed["top_k"]) == (0.9, 40)
+    for neutral in (DRAWN, Decoding(8, 0.0, top_p=0.9, top_k=40)):
+        assert not {"top_p", "top_k"} & sent_with(neutral).keys()
+
+
+def test_further_fields_go_with_every_request():
+    extra = {"chat_template_kwargs": {"enable_thinking": False}, "provider": {"order": ["a", "b"]}, "min_p": 0.1}
+    for decoding in (GREEDY, DRAWN):
+        body = sent_with(decoding, extra_body=extra)
+        assert extra.items() <= body.items() and {"model", "messages", "max_tokens"} <= body.keys()
+    assert not extra.keys() & sent_with(DRAWN).keys()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), {"deep": [1, float("-inf")]}, {1, 2}, {3: 4}, object()])
+def test_a_further_field_that_is_no_json_is_refused(value):
+    with pytest.raises(ValidationError):
+        ServerSettings(extra_body={"provider": value})
+
+
+def test_only_pairs_are_held_to_a_schema_and_only_where_that_is_wanted():
+    pair = Decoding(8, 0.5, pair=True)
+    form = sent_with(pair, response_format="json_schema")["response_format"]
+    schema = form["json_schema"]["schema"]
+    assert form["type"] == "json_schema" and form["json_schema"]["strict"] and not schema["additionalProperties"]
+    assert schema["required"] == [*schema["properties"]] == ["question", "answer"]
+    assert "response_format" not in sent_with(DRAWN, response_format="json_schema")
+    assert "response_format" not in sent_with(pair)
+    reply = json.dumps(dict(zip(schema["required"], ("What is sold?", "tea"), strict=True)))
+    assert read_pair(reply) == ("What is sold?", "tea")
+
+
+def test_fields_that_a_server_refuses_are_left_out_one_after_another_and_told_of():
+    def script(body):
+        for field in ("response_format", "top_k", "top_p"):
+            if field in body:
+                return answer(REFUSALS[field][0], "400 No")
+        return reply("tea")
+
+    decoding = Decoding(8, 0.5, top_p=0.9, top_k=40, pair=True)
+    found = asked(script, 4, decoding, response_format="json_schema")
+    assert [each.amended for each in found[:3]] == [True] * 3
+    assert found[3].left_out == ("response_format", "top_k", "top_p")
+    told = in_words("m", Spent.on(found[3], requests=1, seconds=0.0), ServerSettings())
+    assert "does not take top_p or top_k" in told and "was not held to a schema" in told
+    assert "does not take" not in in_words("m", Spent.on(Said("tea"), requests=1, seconds=0.0), ServerSettings())
 
 
 # ---- whom an error concerns ----

@@ -269,6 +269,10 @@ class RunConfig(Settings):
         own = self.discrepancy
         return own.always or own.rationales or own.used_in_training(self.level)
 
+    def shows(self, role: Literal["teacher", "student"]) -> bool:
+        """Whether a model gives signals, not only text; what it says after thoughts cannot be scored without them."""
+        return backend_of(getattr(self, role)).shows and not getattr(self.loading, role).thinking_tokens
+
     @property
     def wants_rationales(self) -> bool:
         """Whether the teacher is asked for rationales."""
@@ -281,10 +285,11 @@ class RunConfig(Settings):
         wanted = [f"level.objective has the term {name!r}" for name in named]
         if self.discrepancy.weight_by != "none":
             wanted.append(f"discrepancy.weight_by is {self.discrepancy.weight_by}")
-        if wanted and not backend_of(self.teacher).shows:
+        if wanted and not self.shows("teacher"):
+            thinks = ", as it thinks before it answers" if self.loading.teacher.thinking_tokens else ""
             raise ValueError(
-                f"{wanted[0]}, but the teacher {self.teacher} gives only text. Leave that out, or take a "
-                "teacher that runs in this process"
+                f"{wanted[0]}, but the teacher {self.teacher} gives only text{thinks}. Leave that out, or take a "
+                "teacher that runs in this process and answers at once"
             )
         return self
 

@@ -136,7 +136,8 @@ class RunModels:
 
         load = lambda: self._load(spec, loading, role)  # noqa: E731
         thinking = loading.thinking_tokens
-        made = CachedModel(identity, load, self.store, shows=backend.shows, thinking_tokens=thinking, before=before)
+        shows = backend.shows and not thinking  # as in RunConfig.shows
+        made = CachedModel(identity, load, self.store, shows=shows, thinking_tokens=thinking, before=before)
         self._made.append(made)
         return made
 

@@ -146,7 +146,8 @@ def _throughput(config: RunConfig, role: Role, tasks: Mapping[str, Task], sample
     """Asks the model about the sample of the first task; the others' prompts are about as long."""
     name, found = next(iter(samples.items()))
     rationale = config.discrepancy.max_new_tokens if config.wants_rationales and role == "teacher" else 0
-    tokens = config.annotate.max_new_tokens, config.identify.max_new_tokens, rationale
+    thoughts = getattr(config.loading, role).thinking_tokens
+    tokens = config.annotate.max_new_tokens + thoughts, config.identify.max_new_tokens + thoughts, rationale
     model = load_model(getattr(config, role), getattr(config.loading, role))
     with TemporaryDirectory() as folder:
         images = _saved(found.pictures, Path(folder))
@@ -207,9 +208,11 @@ def _assumed(
     )
     if config.wants_rationales:
         said.append(f"rationales of {rationale_tokens(config)} tokens with their answers, all of them kept")
-    if config.level.needs_observations and not backend_of(config.teacher).shows:
+    if config.level.needs_observations and not config.shows("teacher"):
         left_out = " and ".join(config.level.needs_observations)
         said.append(f"without {left_out}: this teacher gives only text")
+    if thoughts := config.loading.teacher.thinking_tokens:
+        said.append(f"thoughts of the teacher of {thoughts} tokens before each reply, all its room")
     for role, each in known.items():
         said.extend(f"{role}: {how}" for how in {sizes.assumed for sizes in each.prompt_sizes.values()} if how)
         if each.throughput:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from parityalign.config import RunConfig, backend_of
+from parityalign.config import RunConfig
 from parityalign.planning.sizes import PromptSize, PromptSizes
 from parityalign.stages import ChoiceCounts, PlannedAmounts, Stage, choice_counts, stages_of
 from parityalign.training import EVALUATIONS
@@ -135,7 +135,7 @@ class _Workloads:
         if rationales:
             yield self._asked("discrepancy rationales", "teacher", self.pairs, reply, "rationale")
         for role in ROLES:
-            if not backend_of(getattr(self.config, role)).shows:  # gives only text
+            if not self.config.shows(role):  # gives only text
                 continue
             yield self._asked("discrepancy", role, self.pairs, ANSWER_TOKENS)._replace(given=True)
             if rationales:
@@ -201,12 +201,13 @@ class _Workloads:
     ) -> Workload:
         seen: dict[str, PromptSize] = {task: getattr(sizes, prompt) for task, sizes in self.prompt_sizes[role].items()}
         requests = sum(counts.values())
+        thoughts: int = getattr(self.config.loading, role).thinking_tokens
         return Workload(
             stage,
             role,
             requests=requests,
             prompt_tokens=round(sum(count * seen[task].tokens for task, count in counts.items())),
-            reply_tokens=requests * reply,
+            reply_tokens=requests * (thoughts + reply),
             patches=round(sum(count * seen[task].patches for task, count in counts.items())),
             prompt=prompt,
         )
