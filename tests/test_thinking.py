@@ -19,7 +19,7 @@ from parityalign.config.loading import LoadingSettings
 from parityalign.config.schema import AnnotateSettings, RunConfig
 from parityalign.config.serving import ServerSettings
 from parityalign.core import Decoding, ImageRef, Request, Said, UserError, WorkFailed, content_id
-from parityalign.engines import AnswerStore, Asked, CachedModel
+from parityalign.engines import AnswerStore, Asked, CachedModel, Spent
 from parityalign.models.backends import hf
 from parityalign.models.backends.fake import FakeModel
 from parityalign.models.chat_templates import opened_thought, with_defaults
@@ -27,8 +27,11 @@ from parityalign.models.checking import check_model, refuse_teacher
 from parityalign.models.encoding import Prompter
 from parityalign.models.loading import open_processor
 from parityalign.models.open import fingerprint
+from parityalign.planning.sizes import PromptSize, PromptSizes
+from parityalign.planning.works import ROLES, Counts, workloads
 from parityalign.stages.annotate import annotate_images
 from parityalign.stages.parsing import NoPair, read_pair
+from projects import configure, make_project, refusal
 
 HEAD, ASKS = "{% if add_generation_prompt %}", "<|assistant|>"
 SWITCHED = tiny.CHAT_TEMPLATE.replace(
@@ -147,6 +150,31 @@ def test_a_student_that_is_trained_gets_no_room_for_thoughts():
     run_config(student="embedded:student", loading={"teacher": {"thinking_tokens": 9}})
 
 
+def test_a_teacher_that_thinks_gives_only_text(tmp_path):
+    thinks = {"teacher": {"thinking_tokens": 9}}
+    confidence = {"objective": {"answer": 1, "confidence": 1}}
+    for wanted in ({"level": confidence}, {"discrepancy": {"weight_by": "confidence_gap"}}):
+        with pytest.raises(ValidationError, match="gives only text, as it thinks before it answers"):
+            run_config(student="embedded:student", loading=thinks, **wanted)
+        run_config(student="embedded:student", **wanted)
+    config = run_config(student="embedded:student", loading=thinks)
+    assert not config.shows("teacher") and config.shows("student")
+
+
+def test_a_plan_counts_the_room_for_thoughts():
+    sizes = {"textvqa": PromptSizes(*[PromptSize(10.0, 0.0)] * 3, pictures=4)}
+
+    def planned(**loading):
+        config = run_config(student="embedded:student", loading=loading)
+        works = workloads(config, {"textvqa": Counts(100, 10)}, dict.fromkeys(ROLES, sizes), gap_rate=0.5)
+        return {(work.stage, work.role): work for work in works}
+
+    plain, thinks = planned(), planned(teacher={"thinking_tokens": 50})
+    for place, work in plain.items():
+        more = 50 * work.requests if place[1] == "teacher" else 0
+        assert thinks[place].reply_tokens == work.reply_tokens + more
+
+
 def test_room_for_thoughts_is_added_to_every_answer_and_asked_anew():
     store, heard = AnswerStore(), []
     model = FakeModel(lambda request, decoding: heard.append(decoding.max_new_tokens) or "tea")
@@ -184,11 +212,8 @@ def test_a_server_that_keeps_thoughts_to_itself_is_told_the_same(tmp_path):
 
         def ask_all(self, requests, decoding, keep):
             for key in requests:
-                keep({key: Said("", "length")}, spent)
+                keep({key: Said("", "length")}, Spent(answers=1))
 
-    from parityalign.engines import Spent
-
-    spent = Spent(answers=1)
     with pytest.raises(WorkFailed, match="was still thinking"):
         annotate(tmp_path, kept(tmp_path, Hidden()))
 
@@ -239,8 +264,6 @@ def test_one_with_a_template_of_its_own_may_teach(tmp_path):
 
 
 def test_paligemma_as_teacher_is_refused_when_the_run_begins(paligemma, tmp_path):
-    from projects import configure, make_project, refusal
-
     draw(tmp_path / "pool" / "a.png")
     path = configure(make_project(tmp_path), teacher=f"hf:{paligemma}")
     assert "cannot be the teacher" in refusal("run", path)
