@@ -180,9 +180,10 @@ def test_data_that_is_there_is_not_drawn_again(data):
 
 def test_a_smaller_demo_has_a_fifth_as_many_test_pictures_and_at_least_one(tmp_path):
     for pictures, tests in ((1, 1), (9, 1), (10, 2)):
-        generate.write_demo_data(tmp_path, 0, mute, pictures=pictures)
-        assert len(list((tmp_path / "pool" / "okvqa").iterdir())) == pictures
-        assert len(list((tmp_path / "test" / "okvqa" / "val2014").iterdir())) == tests
+        folder = tmp_path / str(pictures)
+        generate.write_demo_data(folder, 0, mute, pictures=pictures)
+        assert len(list((folder / "pool" / "okvqa").iterdir())) == pictures
+        assert len(list((folder / "test" / "okvqa" / "val2014").iterdir())) == tests
     assert f"(default: {generate.POOL_PICTURES})" in inspect.getsource(demo_command)
 
 

@@ -161,12 +161,18 @@ class Trainer:
         return LevelResult(steps=9, best_step=6, held_out_loss_before=2.0, held_out_loss_after=1.0)
 
 
+def before(held):
+    """What the student said in identify."""
+    return {pair.pair_id: pair.answer if verdict.verdict in (RIGHT, BOTH) else "?" for pair, verdict in held}
+
+
 def knows(*verdicts):
     """The held-out pairs that a levelled student has right: those with these verdicts."""
 
     def check(student, held):
         assert (student.path / "model.safetensors").is_file()
-        return judged_after(held, {p.pair_id: p.answer if v.verdict in verdicts else "?" for p, v in held}, TASKS, RULE)
+        after = {p.pair_id: p.answer if v.verdict in verdicts else "?" for p, v in held}
+        return judged_after(held, before(held), after, TASKS, RULE)
 
     return check
 
@@ -255,7 +261,8 @@ def test_a_student_that_learns_as_much_as_it_forgets_is_refused_whatever_its_los
     def check(student, held):
         learnt, lost = ([p.pair_id for p, v in held if v.verdict == kind][:3] for kind in (GAP, RIGHT))
         right = {p.pair_id for p, v in held if v.verdict == RIGHT} - {*lost} | {*learnt}
-        return judged_after(held, {p.pair_id: p.answer if p.pair_id in right else "?" for p, _ in held}, TASKS, RULE)
+        after = {p.pair_id: p.answer if p.pair_id in right else "?" for p, _ in held}
+        return judged_after(held, before(held), after, TASKS, RULE)
 
     made = run(tmp_path, MANY, Trainer(), check, held_out=0.5)
     assert held_out_of(made, 0).total.difference.score == 0 and not was_levelled(made)

@@ -6,7 +6,8 @@ import pytest
 
 import parityalign as pa
 from makers import content, mute
-from parityalign.core import LevelResult, WorkFailed
+from parityalign.core import LevelResult, UserError, WorkFailed
+from parityalign.demo.generate import write_demo_data
 from parityalign.pipeline import run as run_module
 from parityalign.pipeline import run_models
 from projects import configure, done, parityalign, refusal, table
@@ -19,7 +20,7 @@ def told(output: str, stage: str) -> str:
 def test_a_dry_run_of_a_new_run_counts_what_annotate_would_ask_and_makes_no_folder(project):
     output = done("run", project / "run.yaml", "--dry-run")
     assert "not done yet" in told(output, "annotate") and "8 to fake:" in told(output, "annotate")
-    assert "if what it is made from changes" in told(output, "level")
+    assert "at most 16" in told(output, "identify") and "not done yet" in told(output, "level")
     assert "at most 24" in told(output, "evaluate")  # of three models, eight questions each
     assert not (project / "runs").exists()
 
@@ -166,3 +167,35 @@ def test_a_student_that_is_not_better_is_left_as_it_was_and_everything_says_so(p
     assert task.after == task.before
     assert parityalign("run", project / "run.yaml").exit_code == 0
     assert "left as it was" in (project / "runs" / "a" / "report.html").read_text()
+
+
+def test_a_student_that_was_taken_is_kept_when_it_is_replaced(project, trainable):
+    done("run", project / "run.yaml")
+    run = project / "runs" / "a"
+    first = (run / "student" / "replies.json").read_bytes()
+    output = done("run", configure(project, level={"epochs": 9}))
+    assert "level is done again: level.epochs was 3, is 9; what is there will be kept in earlier/" in output
+    done("run", configure(project, level={"epochs": 10}))
+    assert [path.name for path in sorted((run / "earlier").iterdir())] == ["student-1", "student-2"]
+    assert (run / "earlier" / "student-1" / "replies.json").read_bytes() == first
+    assert (run / "earlier" / "student-1" / "README.md").is_file()
+    done("run", project / "run.yaml")
+
+
+def test_a_run_that_is_told_to_trust_reads_a_file_that_was_changed(project, trainable):
+    done("run", project / "run.yaml")
+    pairs = project / "runs" / "a" / "pairs" / "pairs.jsonl"
+    pairs.write_text(pairs.read_text().replace('"cafe"', '"bar"'))
+    config = configure(project, level={"epochs": 9})
+    assert "was changed after the run wrote it" in refusal("run", config)
+    done("run", config, "--trust")
+    said = (project / "runs" / "a" / "student" / "replies.json").read_text()
+    assert '"bar"' in said or '"cafe"' not in said
+
+
+def test_a_demo_of_another_size_does_not_draw_over_the_one_that_is_there(tmp_path):
+    write_demo_data(tmp_path / "d" / "data", 0, mute, pictures=2)
+    before = content(tmp_path / "d" / "data")
+    with pytest.raises(UserError, match="holds the pictures of a demo of 2 pictures a task(?s:.*)--run runs/NAME"):
+        write_demo_data(tmp_path / "d" / "data", 0, mute, pictures=3)
+    assert content(tmp_path / "d" / "data") == before

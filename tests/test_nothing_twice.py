@@ -13,7 +13,7 @@ import parityalign as pa
 from makers import content, mute, speckle
 from parityalign.core import LevelResult, UserError, VerdictKind
 from parityalign.models.backends.fake import FakeModel
-from parityalign.pipeline import dry_run, run_models
+from parityalign.pipeline import dry_steps, run_models
 from parityalign.pipeline import run as run_module
 from serving import prompt_of, reply, serving
 
@@ -303,9 +303,9 @@ def test_a_dry_run_says_what_a_run_asks_and_changes_nothing(done, asked, project
     speckle(project / "pool" / "new.png", seed=77)
     before = content(project / "runs" / "a")
     config = pa.open_run(settings(asked, project), progress=mute).config
-    steps = {step.stage: step for step in dry_run(config, mute)}
+    steps = {step.stage: step for step in dry_steps(config, mute)}
     assert steps["annotate"].questions == DRAWS and "its input images changed" in steps["annotate"].why
     assert steps["identify"].questions is None
     assert asked.taken() == {} and content(project / "runs" / "a") == before
     (project / "pool" / "new.png").unlink()
-    assert {step.why for step in dry_run(config, mute)} == {"up to date"}
+    assert {step.why for step in dry_steps(config, mute)} == {"up to date"}

@@ -12,7 +12,7 @@ from parityalign.config import TaskData, read_config
 from parityalign.core import content_id
 from parityalign.data import image_id
 from parityalign.models.backends import fake
-from parityalign.pipeline import dry_run
+from parityalign.pipeline import dry_steps
 from parityalign.tasks import task_of
 from projects import WORDS, configure, done
 from serving import prompt_of, reply, serving
@@ -44,7 +44,7 @@ def ready(project, **changes):
 def test_models_in_this_process_are_asked_nothing_that_the_old_files_answer(old, asked, trainable):  # noqa: F811
     pairs = pairs_of(old / "runs" / "a")
     config = ready(old)
-    steps = {step.stage: step for step in dry_run(read_config(config), mute)}
+    steps = {step.stage: step for step in dry_steps(read_config(config), mute)}
     assert steps["annotate"].questions == 0 and not (old / "runs" / "a" / "answers.sqlite").exists()
     output = done("run", config)
     assert "36 answers in the run's files were taken into its answer store" in output

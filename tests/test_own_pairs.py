@@ -377,17 +377,17 @@ def test_a_dry_run_counts_what_would_be_asked_and_leaves_the_folder_alone(projec
     judged(project, as_lines(project))
     lines(project / "mine.jsonl", [*rows(), {**rows([1])[0], "question": "What is 9?"}])
     before = content(project / "runs")
-    steps = {step.stage: step for step in pa.pipeline.dry_run(opened(project, "mine.jsonl").config, mute)}
+    steps = {step.stage: step for step in pa.pipeline.dry_steps(opened(project, "mine.jsonl").config, mute)}
     assert steps["annotate"].questions == 0 and steps["identify"].questions == 1
     assert content(project / "runs") == before
 
 
 def test_a_preview_of_pairs_alone_says_that_there_is_nothing_to_write(project, asked):
-    from parityalign.pipeline import preview
+    from parityalign.pipeline import make_preview
 
     run = opened(project, as_lines(project))
     with pytest.raises(UserError, match=r"pairs of your own only.*parityalign identify"):
-        run.work(lambda working: preview(working, 2))
+        run.work(lambda working: make_preview(working, 2))
 
 
 def test_a_plan_counts_ones_own_pairs_in_what_is_asked_and_not_in_what_is_written(project):

@@ -247,7 +247,7 @@ def test_questions_that_no_model_would_read_as_text_are_left_out(tmp_path):
     [
         ({"wanted": 0}, "not_wanted", "evaluate.speed_questions is 0"),
         ({"questions": 0}, "no_questions", "no question to time"),
-        ({"after": False}, "not_levelled", "was not trained"),
+        ({"after": False}, "not_levelled", "is the one before"),
         ({"local": False}, "remote", "does not run in this process"),
     ],
 )

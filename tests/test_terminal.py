@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from parityalign.cli.tables import show_table, table
 from parityalign.cli.terminal import say
-from parityalign.core.printable import printable
+from parityalign.core.plain_text import printable
 from parityalign.pipeline.progress import PlainConsole, shown_progress
 
 HOSTILE = "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x9b31m\u202eexe.\u2066\r\x08[red]x[/red] :warning: \ud800"

@@ -29,6 +29,7 @@ from parityalign.core import (
     VerdictKind,
     disk_faults_in_words,
     part_names,
+    trusting_files,
     write_whole,
 )
 
@@ -122,7 +123,7 @@ def run_command(
     loaded = load_config(config)
     if dry:
         with pipeline.shown_progress() as progress:
-            steps = pipeline.dry_run(loaded, progress)
+            steps = pipeline.dry_steps(loaded, progress)
         show.show_steps(pipeline.plain_console(), steps)
         return
     export.check_push(push, public=public)
@@ -139,7 +140,7 @@ def preview_command(
 
     found: list[report.Preview] = []
     run = pipeline.open_run(load_config(config))
-    run.work(lambda working: found.extend(pipeline.preview(working, count)))
+    run.work(lambda working: found.extend(pipeline.make_preview(working, count)))
     show.show_preview(pipeline.plain_console(), found, run.path)
 
 
@@ -379,7 +380,9 @@ def _align(  # noqa: PLR0913 - one for each option of the commands
     else:
         run.upto(only or until, alone=only is not None, redo=redo, trusts=trusts)
     show.show_outcomes(pipeline.plain_console(), run.outcomes)
-    if only is None and until is None:
+    if only is not None or until is not None:
+        return
+    with trusting_files(trusts):
         show.show_result(pipeline.plain_console(), run.path, list(config.tasks))
 
 

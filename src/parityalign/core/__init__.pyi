@@ -1,4 +1,5 @@
 from .artifacts import BY_CONTENT as BY_CONTENT
+from .artifacts import EARLIER as EARLIER
 from .artifacts import Artifact as Artifact
 from .artifacts import put_in_place as put_in_place
 from .cores import usable_cores as usable_cores
@@ -83,7 +84,8 @@ from .manifests import read_begun as read_begun
 from .manifests import read_manifest as read_manifest
 from .manifests import refuse_changed as refuse_changed
 from .manifests import stale_inputs as stale_inputs
-from .printable import printable as printable
+from .manifests import trusting_files as trusting_files
+from .plain_text import printable as printable
 from .prompts import KIND_FIELD as KIND_FIELD
 from .prompts import fault_of_annotate_prompt as fault_of_annotate_prompt
 from .prompts import fault_of_answer_prompt as fault_of_answer_prompt

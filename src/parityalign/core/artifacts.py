@@ -39,6 +39,7 @@ from parityalign.core.manifests import (
     read_begun,
     read_manifest,
     refuse_changed_file,
+    trusts_files,
 )
 from parityalign.core.records import Record, content_id
 from parityalign.core.seals import sealed
@@ -46,6 +47,10 @@ from parityalign.core.seals import sealed
 R = TypeVar("R", bound=Record)
 
 REMEMBERED = "remembered"
+KEEP = "keep"
+"""Fact of a manifest: the artifact took so long to make that it is kept when it is replaced."""
+EARLIER = "earlier"
+"""Folder beside such artifacts, for those that were replaced."""
 _NOTES = "notes"
 BY_CONTENT = "files"
 """Folder of an artifact for files named by their content hash. There can be as many of them as images, so the manifest
@@ -110,6 +115,11 @@ class Artifact:
             return manifest_digest(self.manifest)
         return digest_of_files({name: file_digest(self.path / name) for name in self._own_files()})
 
+    @property
+    def keeps_replaced(self) -> bool:
+        """Whether there is an artifact in its place that will be kept in `earlier/`."""
+        return bool((self._replaced or {}).get(KEEP))
+
     def begin(self) -> None:
         """Makes the folder ready to be worked on: continued where it matches, else emptied.
 
@@ -156,7 +166,8 @@ class Artifact:
         Raises:
             UserError: One is damaged.
         """
-        for path in sorted((self.path / BY_CONTENT).rglob("*")) if not self._content_checked else ():
+        done = self._content_checked or trusts_files()
+        for path in sorted((self.path / BY_CONTENT).rglob("*")) if not done else ():
             if path.is_file() and path.suffix != HALF_WRITTEN and not file_digest(path).startswith(path.stem):
                 raise UserError(
                     f"{path} is damaged: its content is not what it is named by.\n"
@@ -267,7 +278,8 @@ class Artifact:
 def put_in_place(path: Path) -> None:
     """Replaces a finished artifact by the one made beside it; a kill in between is mended by the next call.
 
-    Of the old one only what its manifest lists is deleted; anything else moves into the new one.
+    Of the old one only what its manifest lists is deleted; anything else moves into the new one. One whose manifest
+    says `keep`, such as a student that was taken, moves into `earlier/` as a whole.
     """
     new, old = _beside(path), path.with_name(f".{path.name}.old")
     with writing(path):
@@ -281,11 +293,21 @@ def put_in_place(path: Path) -> None:
         elif old.exists() and not path.exists():
             old.replace(path)
         if old.exists():
-            _delete_listed(old, path)
+            manifest = read_manifest(old) or {"files": {}}
+            if manifest.get(KEEP):
+                _keep(old, path)
+            else:
+                _delete_listed(old, path, manifest)
 
 
-def _delete_listed(old: Path, into: Path) -> None:
-    manifest = read_manifest(old) or {"files": {}}
+def _keep(old: Path, path: Path) -> None:
+    earlier = path.parent / EARLIER
+    earlier.mkdir(exist_ok=True)
+    number = 1 + max((int(each.name.rpartition("-")[2]) for each in earlier.glob(f"{path.name}-[0-9]*")), default=0)
+    old.replace(earlier / f"{path.name}-{number}")
+
+
+def _delete_listed(old: Path, into: Path, manifest: Mapping[str, Any]) -> None:
     for name in manifest["files"]:
         (old / name).unlink(missing_ok=True)
     shutil.rmtree(old / BY_CONTENT, ignore_errors=True)

@@ -15,9 +15,9 @@ from .mpa_release import read_item as read_item
 from .open import open_source as open_source
 from .own_pairs import OwnPair as OwnPair
 from .own_pairs import count_pairs as count_pairs
-from .own_pairs import own_pairs as own_pairs
 from .own_pairs import pairs_source as pairs_source
 from .own_pairs import pairs_state as pairs_state
+from .own_pairs import read_own_pairs as read_own_pairs
 from .questions import open_questions as open_questions
 from .questions import split_state as split_state
 from .test_splits import OVER_LIMIT as OVER_LIMIT

@@ -28,7 +28,7 @@ class OwnPair(NamedTuple):
     """As intake calls it: a full path, or for an image in the file the file's and the image's digest; empty: none."""
 
 
-def own_pairs(spec: PairsFile, task: str) -> Iterator[OwnPair]:
+def read_own_pairs(spec: PairsFile, task: str) -> Iterator[OwnPair]:
     """The pairs of a task's file, in its order.
 
     Raises:

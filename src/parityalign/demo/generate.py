@@ -7,7 +7,7 @@ Pool, test and training pictures come from three ranges of seeds; pool and test 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -56,6 +56,7 @@ def write_demo_data(folder: Path, seed: int, progress: Progress, *, pictures: in
     if marker.exists() and marker.read_text() == written:
         return
     _refuse_other_files(folder)
+    _refuse_other_size(marker, wanted)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(marker, _BEGUN)
     for part in _PARTS:
@@ -80,6 +81,17 @@ def write_demo_data(folder: Path, seed: int, progress: Progress, *, pictures: in
 def is_drawn(folder: Path) -> bool:
     """Whether a folder holds pictures of the demo, complete or not."""
     return (folder / _DONE).is_file()
+
+
+def _refuse_other_size(marker: Path, wanted: Mapping[str, int]) -> None:
+    """Refuses to draw over a whole demo: its run would be done again."""
+    drawn = json.loads(marker.read_text()) if marker.exists() else {}
+    if drawn and drawn.get("version") == wanted["version"]:
+        raise UserError(
+            f"{marker.parent} holds the pictures of a demo of {drawn.get('pool'):,} pictures a task (seed "
+            f"{drawn.get('seed')}), and this one has {wanted['pool']:,} (seed {wanted['seed']}).\n"
+            "Name another run folder: --run runs/NAME"
+        )
 
 
 def _refuse_other_files(folder: Path) -> None:

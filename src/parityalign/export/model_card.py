@@ -47,8 +47,8 @@ class Made:
 _BODY = """\
 # {base}, levelled towards {teacher}
 
-A student trained on {training:,} of {pairs:,} questions that {teacher} wrote about unlabelled images: those that
-{teacher} answered right and it did not, and {replay:,} that it already had right. Made with parityalign {version}.
+A student trained on {training:,} of {pairs:,} questions about unlabelled images: those that {teacher} answered right
+and it did not, and {replay:,} that it already had right. Made with parityalign {version}.
 {checked}
 
 | | |

@@ -2,13 +2,13 @@ from .api import OpenRun as OpenRun
 from .api import identify as identify
 from .api import open_run as open_run
 from .dry_run import Step as Step
-from .dry_run import dry_run as dry_run
+from .dry_run import dry_steps as dry_steps
 from .level import leveller as leveller
 from .pipeline import align as align
 from .preflight import refuse_foreign_folder as refuse_foreign_folder
 from .preflight import refuse_other_run as refuse_other_run
 from .preflight import refuse_shared_folder as refuse_shared_folder
-from .preview import preview as preview
+from .preview import make_preview as make_preview
 from .progress import plain_console as plain_console
 from .progress import shown_progress as shown_progress
 from .run import Outcome as Outcome

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, Self
 
 from parityalign.config import RunConfig
-from parityalign.core import Artifact, Progress, RunFolder, read_marker
+from parityalign.core import Artifact, Progress, RunFolder, read_manifest, read_marker
+from parityalign.pipeline.preflight import refuse_unusable
 from parityalign.pipeline.run import Run
 from parityalign.pipeline.run_models import Lacking
 from parityalign.stages import Stage
@@ -28,7 +29,7 @@ class Step(NamedTuple):
     """Where `questions` is None: the most, as far as the stage can tell."""
 
 
-def dry_run(config: RunConfig, progress: Progress) -> list[Step]:
+def dry_steps(config: RunConfig, progress: Progress) -> list[Step]:
     """The stages of a run and what they would do; changes nothing in the run folder.
 
     Args:
@@ -38,6 +39,7 @@ def dry_run(config: RunConfig, progress: Progress) -> list[Step]:
     Raises:
         UserError: The run cannot be done.
     """
+    refuse_unusable(config)
     with looked_at(config, progress) as run:
         return _steps(run)
 
@@ -62,7 +64,8 @@ def _steps(run: Run) -> list[Step]:
     steps: list[Step] = []
     settled = True
     for stage in run.stages:
-        depends = partial(Step, stage.name, "if what it is made from changes")
+        there = read_manifest(run.folder.path / stage.artifact) is not None
+        depends = partial(Step, stage.name, "if what it is made from changes" if there else "not done yet")
         step = _look(run, stage) if settled else depends(at_most=stage.at_most(run))
         settled = settled and step.questions == 0
         steps.append(step)

@@ -39,6 +39,7 @@ from parityalign.core import (
     load_part,
     missing_package,
     read_manifest,
+    trusting_files,
     write_whole,
 )
 from parityalign.models import check_model_folder, commit_of, fingerprint, refuse_damaged, refuse_teacher
@@ -72,20 +73,16 @@ def open_run_folder(
         UserError: The folder is in use, is not a run folder, overlaps with inputs of the run, or holds a run of another
             configuration.
     """
-    refuse_shared_folder(config, drawn=_drawn_by_demo(config.run))
-    refuse_foreign_folder(config.run)
     path = config.run / CONFIG
-    before = read_config(path) if path.exists() else None
-    if before and not redo:
-        refuse_other_run(before, config)
+    before = refuse_unusable(config, redo=redo)
     config = _pinned(config, before)
     _refuse_unusable_models(config, before)
     for name in config.filters:
         load_part("filters", name, PairFilter)
-    with RunFolder(config.run) as folder:
+    with RunFolder(config.run) as folder, trusting_files(trusts):
         if before != config:
             write_whole(path, as_yaml(config, folder.path))
-        run = Run(folder, with_asked(config, asked), progress, only=only, trusts=trusts)
+        run = Run(folder, with_asked(config, asked), progress, only=only)
         try:
             count = run.models.carry_over()
             if count and isinstance(progress, Says):
@@ -95,6 +92,28 @@ def open_run_folder(
             yield run
         finally:
             run.models.close()
+
+
+def refuse_unusable(config: RunConfig, *, redo: bool = False) -> RunConfig | None:
+    """Refuses a run folder that a run with this configuration may not work in.
+
+    Args:
+        config: The configuration; its `run` names the folder.
+        redo: Allow redoing the results of other models.
+
+    Returns:
+        The configuration that the folder was used with before; None if it is new.
+
+    Raises:
+        UserError: It overlaps with inputs of the run, is not a run folder, or holds a run with other models.
+    """
+    refuse_shared_folder(config, drawn=_drawn_by_demo(config.run))
+    refuse_foreign_folder(config.run)
+    path = config.run / CONFIG
+    before = read_config(path) if path.exists() else None
+    if before and not redo:
+        refuse_other_run(before, config)
+    return before
 
 
 def with_asked(config: RunConfig, asked: str | None) -> RunConfig:

@@ -23,7 +23,7 @@ PREVIEW = "preview.html"
 _STAGE = "preview"
 
 
-def preview(run: Run, count: int) -> list[Preview]:
+def make_preview(run: Run, count: int) -> list[Preview]:
     """Asks for one pair on each of a few images, spread over the tasks, judges them, and writes `preview.html`.
 
     The answers are kept, so that the run does not ask for them again.

@@ -9,6 +9,7 @@ from parityalign.config import RunConfig, Settings, TaskData, speed_only
 from parityalign.core import (
     CONFIG,
     CONTROLS,
+    EARLIER,
     REPORT,
     SCORES,
     TESTS,
@@ -96,7 +97,6 @@ class Run:
         progress: Progress,
         *,
         only: str | None = None,
-        trusts: bool = False,
         dry: bool = False,
     ) -> None:
         """Loads the plug-ins that the configuration names.
@@ -107,7 +107,6 @@ class Run:
             progress: Called with every step.
             only: The only stage that may work; those before it have to be up to date. None: any may.
             dry: Whether models are only looked up in the answer store; see `dry_run`.
-            trusts: Whether files of finished artifacts are used without comparing them with their digests.
         """
         self.folder = folder
         self.config = config
@@ -116,7 +115,6 @@ class Run:
         self.outcomes: list[Outcome] = []
         self.models = RunModels(config, folder, self._announce, tasks=self.tasks, dry=dry)
         self.stages = stages_of(config)
-        self.trusts = trusts
         self._only = only
         self._working = ""
         self._artifacts: dict[str, Artifact] = {}
@@ -184,7 +182,7 @@ class Run:
         Raises:
             UserError: It is damaged.
         """
-        if student.finished and not self.trusts:
+        if student.finished:
             student.check()
         return self.models.trained(student)
 
@@ -221,12 +219,13 @@ class Run:
         if made.finished:
             self._note(stage, "up to date: nothing changed", made)
             return
-        # They describe what is about to change.
+        # They describe what is about to change, and are written again at the end.
         for stale in (SCORES, CONTROLS, REPORT) if stage.artifact in scored_from(self.stages) else (REPORT,):
             (self.folder.path / stale).unlink(missing_ok=True)
         self._working = stage.name
         if made.redone_because and isinstance(self.progress, Says):
-            self.progress.say(f"{stage.name} is done again: {made.redone_because}")
+            kept = f"; what is there will be kept in {EARLIER}/" if made.keeps_replaced else ""
+            self.progress.say(f"{stage.name} is done again: {made.redone_because}{kept}")
         self.folder.event("began", stage=stage.name)
         began = time.monotonic()
         self._check_inputs(stage)
@@ -284,8 +283,6 @@ class Run:
 
     def _check_inputs(self, stage: Stage) -> None:
         """Compares what the stage is made from with its digests, unless that was done in this process."""
-        if self.trusts:
-            return
         of = (*stage.of, *stage.also_of(self.config))
         made = [self._artifacts[name] for name in of if name in self._artifacts]
         if "pairs" in of:  # whose pictures are looked at again

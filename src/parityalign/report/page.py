@@ -143,6 +143,7 @@ def _kept_facts(scores: Scores | None) -> dict[str, object]:
         "speed_rows": speed_table(speed),
         "held_out_line": held_out_line(scores.held_out) if scores and scores.tasks else "",
         "held_out_headings": HELD_OUT_HEADINGS,
+        "held_out_taken": bool(scores and scores.held_out and scores.held_out.accepted),
         "held_out_rows": held_out_table(scores.held_out if scores else None),
         "forgotten_headings": FORGOTTEN_HEADINGS,
         "forgotten_rows": forgotten_table(scores.forgotten if scores else None),

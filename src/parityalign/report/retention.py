@@ -8,7 +8,7 @@ from parityalign.report.tables import ABSENT, counted
 _REASONS = {
     "not_wanted": "evaluate.speed_questions is 0",
     "no_questions": "there is no question to time the students on",
-    "not_levelled": "the student was not trained",
+    "not_levelled": "the student is the one before",
     "remote": "the student does not run in this process",
 }
 _GIGA, _MEGA = 1e9, 1e6

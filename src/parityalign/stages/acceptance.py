@@ -17,6 +17,7 @@ from parityalign.core import (
     HeldOutPair,
     Judged,
     LevelResult,
+    Pair,
     Share,
     Task,
     VerdictKind,
@@ -61,27 +62,36 @@ def hold_out(judged: Sequence[Judged], settings: LevelSettings, seed: int) -> He
 
 
 def judged_after(
-    held: Sequence[Judged], texts: Mapping[str, str], tasks: Mapping[str, Task], settings: IdentifySettings
+    held: Sequence[Judged],
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    tasks: Mapping[str, Task],
+    settings: IdentifySettings,
 ) -> list[HeldOutPair]:
-    """How the levelled student did on the held-out pairs, judged as in identify.
+    """How the student did on the held-out pairs before and after, judged as in identify.
 
     Args:
         held: The pairs that judge.
-        texts: Its greedy answers by pair id.
+        before: The greedy answers of the student before, by pair id; verdicts may rest on answers from elsewhere.
+        after: Those of the levelled student.
         tasks: By name.
         settings: The rule of identify.
     """
     judges = {name: judge_of(task, settings) for name, task in tasks.items()}
+
+    def is_right(pair: Pair, text: str) -> bool:
+        return judges[pair.task].outcome(text, pair.answer, pair.question) is Outcome.RIGHT
+
     return [
         HeldOutPair(
             pair_id=pair.pair_id,
             image_id=pair.image_id,
             task=pair.task,
-            right_before=verdict.verdict in HAD_RIGHT,
-            right_after=judges[pair.task].outcome(texts[pair.pair_id], pair.answer, pair.question) is Outcome.RIGHT,
-            text=texts[pair.pair_id],
+            right_before=is_right(pair, before[pair.pair_id]),
+            right_after=is_right(pair, after[pair.pair_id]),
+            text=after[pair.pair_id],
         )
-        for pair, verdict in held
+        for pair, _ in held
     ]
 
 

@@ -23,6 +23,7 @@ from parityalign.stages._comparing import Outcome
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.acceptance import HAD_RIGHT
 from parityalign.stages.identify import as_asked
+from parityalign.stages.intake import accepted_images
 from parityalign.stages.judging import Judge, judge_of
 from parityalign.stages.level import choose_pairs, was_levelled
 
@@ -46,6 +47,11 @@ def _matters(run: StageRun) -> dict[str, str]:
     return {"pairs": known, "verdicts": known}
 
 
+def _at_most(run: StageRun) -> int:
+    draws = len(accepted_images(run.artifact("images"))) * run.config.annotate.pairs_per_image
+    return min(run.config.evaluate.forgotten_pairs, draws)
+
+
 STAGE = Stage(
     "forgotten",
     command="evaluate",
@@ -57,7 +63,7 @@ STAGE = Stage(
     ),
     parts=_matters,
     derives=True,
-    at_most=lambda run: run.config.evaluate.forgotten_pairs,
+    at_most=_at_most,
     work=_work,
     help="Ask the levelled student again what it had right before.",
 )

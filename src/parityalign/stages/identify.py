@@ -30,6 +30,7 @@ from parityalign.core import (
 from parityalign.engines import SPECIAL_TOKEN, Asked, CachedModel, TwoModels, askable
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.annotate import pairs_in
+from parityalign.stages.intake import accepted_images
 from parityalign.stages.judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, NOT_ASKED, Given, Judge, dropped, judge_of
 from parityalign.stages.own_pairs import NONE_GIVEN, GivenAnswers, given_answers
 from parityalign.stages.reviewing import NO_REVIEW, REVIEW, REVIEWED, Mark, Review, write_review
@@ -82,6 +83,12 @@ def _work(run: StageRun, artifact: Artifact) -> None:
     )
 
 
+def _at_most(run: StageRun) -> int:
+    """A pair from every draw, each asked of both models."""
+    draws = len(accepted_images(run.artifact("images"))) * run.config.annotate.pairs_per_image
+    return 2 * draws
+
+
 STAGE = Stage(
     "identify",
     artifact="verdicts",
@@ -89,6 +96,7 @@ STAGE = Stage(
     settings=("identify",),
     derived=lambda run: {"filters": list(run.config.filters)} if run.config.filters else {},
     derives=True,
+    at_most=_at_most,
     work=_work,
     help="Find the gaps: pairs that the teacher has right and the student wrong.",
 )

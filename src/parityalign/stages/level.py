@@ -28,6 +28,7 @@ from parityalign.core import (
     sample,
     signals_digest,
 )
+from parityalign.engines import CachedModel
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.acceptance import HAD_RIGHT, HELD_OUT, hold_out, is_better, judged_after
 from parityalign.stages.identify import as_asked
@@ -52,16 +53,20 @@ def _work(run: StageRun, artifact: Artifact) -> None:
 
 
 def _check(run: StageRun, artifact: Artifact, held: Sequence[Judged]) -> list[HeldOutPair]:
-    """Asks the trained student the held-out pairs, as identify asked the one before."""
+    """Asks both students the held-out pairs as identify does; the one before has mostly answered them there."""
     settings = run.config.identify
-    answers = run.trained(artifact).answer(
-        [as_asked(pair, run.tasks[pair.task]) for pair, _ in held],
-        decoding=Decoding(settings.max_new_tokens),
-        batch_size=settings.batch_size,
-        on_progress=lambda done, total: run.progress("level held-out pairs", done, total),
-    )
-    texts = {pair_id: answer.text for pair_id, answer in answers.items()}
-    return judged_after(held, texts, run.tasks, settings)
+
+    def said(model: CachedModel, who: str) -> dict[str, str]:
+        answers = model.answer(
+            [as_asked(pair, run.tasks[pair.task]) for pair, _ in held],
+            decoding=Decoding(settings.max_new_tokens),
+            batch_size=settings.batch_size,
+            on_progress=lambda done, total: run.progress(f"level held-out pairs {who}", done, total),
+        )
+        return {pair_id: answer.text for pair_id, answer in answers.items()}
+
+    before, after = said(run.student, "before"), said(run.trained(artifact), "after")
+    return judged_after(held, before, after, run.tasks, settings)
 
 
 def _matters(run: StageRun) -> dict[str, str]:
@@ -156,6 +161,7 @@ def level_on_gaps(
     artifact.finish(
         counts,
         outcome=LEVELLED if better else NOT_BETTER,
+        keep=better,
         identity=identity if better else content_id(identity, NOT_BETTER),
         training_by_task=Counter(pair.task for pair in choice.training),
         result=dict(vars(result)),
@@ -192,9 +198,15 @@ def _note(
     rows = result.micro_batch_size
     if rows is not None:
         artifact.note(f"Memory ran out, so each step of {batch_size} pairs was split into micro-batches of {rows}.")
-    before, after = sum(each.right_before for each in held), sum(each.right_after for each in held)
-    told = f"Of {len(held):,} pairs on held-out images the student had {before:,} right before and {after:,} after"
-    artifact.note(f"{told}." if better else f"{told}: it is not better, so the student was left as it was.")
+    before, after = ([each.right_before for each in held], [each.right_after for each in held])
+    told = f"Of {len(held):,} pairs on held-out images the student had {sum(before):,} right before"
+    losses = f"the loss on them went from {result.held_out_loss_before:.3g} to {result.held_out_loss_after:.3g}"
+    if before == after:
+        told += f" and the very same after, and {losses}"
+    else:
+        told += f" and {sum(after):,} after"
+    outcome = "it was taken" if better else "it is not better, so the student was left as it was"
+    artifact.note(f"{told}: {outcome}.")
 
 
 def was_levelled(artifact: Artifact) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from parityalign.config import PairsFile, RunConfig
 from parityalign.core import Artifact, ImageRef, Pair, Record, Rejected, Task, UserError, content_id
-from parityalign.data import OwnPair, own_pairs
+from parityalign.data import OwnPair, read_own_pairs
 from parityalign.stages.intake import ACCEPTED, QUARANTINE, REPEATS
 from parityalign.stages.parsing import ParsedPair, checked_pair
 
@@ -91,7 +91,7 @@ def take_own_pairs(pairs: Artifact, images: Artifact, config: RunConfig, tasks: 
     for name, data in config.tasks.items():
         known: dict[str, list[ParsedPair]] = {}
         for spec in data.pairs:
-            of_file = [_row(given, spec, tasks[name], taken, known) for given in own_pairs(spec, name)]
+            of_file = [_row(given, spec, tasks[name], taken, known) for given in read_own_pairs(spec, name)]
             _refuse_without_pair(of_file, spec)
             rows += of_file
     if rows:
