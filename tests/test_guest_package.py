@@ -17,6 +17,7 @@ from PIL import Image
 
 import parityalign as pa
 from makers import mute
+from parityalign.config.schema import IdentifySettings
 from parityalign.core import LevelResult, Score
 from parityalign.core.registry import GROUPS, part_names
 from parityalign.engines import CachedModel
@@ -182,7 +183,9 @@ def test_what_the_source_draws_is_kept_in_the_run_and_its_name_stays_a_name(whol
 
 def test_the_metric_is_given_a_pairs_one_answer_as_it_stands(whole):
     mine = task_of("mine", whole.config.tasks["mine"])
-    assert judge_of(mine, whole.config.identify).score("Blue", "blue") == Score(1.0, "blue", "one of 1 references")
+    assert judge_of(mine, IdentifySettings(rule="metric")).score("Blue", "blue", "Which?") == Score(
+        1.0, "blue", "one of 1 references"
+    )
 
 
 def test_the_filter_marks_pairs_with_its_reason_and_nobody_is_asked_about_them(whole):

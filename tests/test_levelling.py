@@ -33,16 +33,15 @@ def test_a_term_that_the_teacher_shows_nothing_for_is_refused_by_name(project, m
 def test_of_the_discrepancy_objective_what_the_teacher_shows_nothing_for_is_left_out_and_told(project, trainable):
     said = done("run", configure(project, level={"objective": "discrepancy"}))
     note = "Without confidence and reasoning: the teacher has no signals for it on any pair."
-    assert json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["note"] == note
+    assert json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["note"].startswith(note)
     assert note in said
     assert note in (project / "runs" / "a" / "report.html").read_text()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [{"rationales": True}, {"always": True}])
-def test_asking_for_what_a_term_asks_for_anyway_changes_nothing(project, trainable, asked):
+def test_asking_for_what_a_term_asks_for_anyway_changes_nothing(project, trainable):
     done("run", configure(project, level={"objective": "discrepancy"}))
-    said = done("run", configure(project, level={"objective": "discrepancy"}, discrepancy=asked))
+    said = done("run", configure(project, level={"objective": "discrepancy"}, discrepancy={"rationales": True}))
     assert said.count("up to date: nothing changed") >= 5
     assert "done again" not in said
 
@@ -73,7 +72,7 @@ def test_weights_of_pairs_count_where_the_answer_alone_is_learnt_too(project, tr
     made = []
     monkeypatch.setattr(fake, "BACKEND", Backend(load=fake.load, shows=True))
     monkeypatch.setattr(training, "WeightedLoss", lambda weights, *, settings, signals: made.append(signals))
-    monkeypatch.setattr(objective, "_weights", lambda run, stored: {"a": 2.0})
+    monkeypatch.setattr(objective, "_weights", lambda run, stored, trained: {"a": 2.0})
 
     plain = pipeline_run.leveller
 

@@ -237,13 +237,15 @@ def test_a_run_asks_as_often_as_its_plan_says(project, trainable, monkeypatch):
     asked = {
         "annotate textvqa": rows["annotate", "teacher"],
         "identify student": rows["identify", "student"],
-        "discrepancy teacher": rows["discrepancy", "teacher"],
         "discrepancy rationales": rows["discrepancy rationales", "teacher"],
-        "discrepancy student": rows["discrepancy", "student"],
         "evaluate before": rows["evaluate before", "student"],
         "evaluate forgotten": rows["evaluate forgotten", "student"],
     }
     assert {step: int(said[step]) for step in asked} == asked
+    counts = json.loads((project / "runs" / "a" / "discrepancy" / "manifest.json").read_text())["counts"]
+    assert {role: counts[f"{role} opaque"] for role in ("teacher", "student")} == {
+        role: rows["discrepancy", role] for role in ("teacher", "student")
+    }
 
 
 def test_teacher_forced_scoring_is_in_the_plan_where_the_objective_needs_it():
@@ -360,9 +362,7 @@ def test_the_embedded_models_are_measured_and_the_run_folder_is_left_alone(pool)
 def test_for_programs_the_same_is_printed_as_json(pool):
     config = configured(pool)
     found = json.loads(done("plan", config, "--no-benchmark", "--device", "l4", "--json"))
-    assert [row["stage"] for row in found["rows"]] == [
-        *("annotate", "identify", "identify", "level", "evaluate forgotten")
-    ]
+    assert [row["stage"] for row in found["rows"]] == ["annotate", "identify", "identify", "level"]
     for number in ("requests", "prompt_tokens", "steps", "seconds"):
         assert found["total"][number] == pytest.approx(sum(row[number] for row in found["rows"]))
     assert found["device"]["memory"] == 24e9

@@ -8,6 +8,7 @@ import pytest
 from makers import content
 from parityalign.config.schema import RunConfig, TaskData
 from parityalign.core.errors import UserError
+from parityalign.core.run_folder import RunFolder
 from parityalign.pipeline.preflight import refuse_shared_folder
 from projects import configure, done, refusal
 
@@ -165,7 +166,8 @@ def test_only_pools_that_the_demo_has_drawn_may_lie_in_its_run_folder(project, t
     (project / "pool").rename(data / "pool")
     if marked:
         (data / "drawn.json").touch()
-    (project / "run" / ".lock").touch()
+    with RunFolder(project / "run"):
+        pass
     config = configure(project, run="run", tasks={"textvqa": {"images": "run/data/pool"}})
     message = refusal("run", config) if refused else done("run", config)
     assert ("it contains 'tasks.textvqa.images'" in message) == refused

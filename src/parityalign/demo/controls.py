@@ -102,7 +102,10 @@ def is_true(pair: Pair, task: Task) -> bool:
 
 def _aligned(run: Run) -> Aligned:
     if not was_levelled(run.artifact("student")):
-        raise WorkFailed(f"the run {run.folder.path} trained on nothing, so there is nothing to compare with")
+        raise WorkFailed(
+            f"the run {run.folder.path} has no levelled student to compare with: it trained on nothing, or the trained "
+            "one was no better on the held-out pairs"
+        )
     verdicts = run.artifact("verdicts")
     return Aligned(
         images=accepted_images(run.artifact("images")),

@@ -26,7 +26,7 @@ from parityalign.core import (
 from parityalign.export.model_card import Made, card, licence_of
 from parityalign.export.origins import checked_in_words, model_name, sources_in_words
 from parityalign.report import SCORE_HEADINGS, headline, held_out_line, read_record, score_table
-from parityalign.stages import LEVELLED
+from parityalign.stages import HELD_OUT, LEVELLED
 from parityalign.tasks import task_of
 
 STUDENT = "student"
@@ -111,7 +111,7 @@ def push_student(run: Path, repo: str, *, public: bool) -> str:
         api.upload_folder(
             repo_id=repo,
             folder_path=run / STUDENT,
-            ignore_patterns=[MANIFEST, BEGUN],
+            ignore_patterns=[MANIFEST, BEGUN, HELD_OUT],  # what was said on the user's images
             commit_message=f"Levelled with parityalign {__version__}",
         )
     return str(page)

@@ -85,7 +85,7 @@ def workloads(
         "annotate": lambda: [run.annotate()],
         "identify": run.identify,
         "discrepancy": run.discrepancy,
-        "level": lambda: [run.level()],
+        "level": run.level,
         "evaluate": run.evaluate,
         "forgotten": run.forgotten,
     }
@@ -150,8 +150,10 @@ class _Workloads:
                     given=True
                 )
 
-    def level(self) -> Workload:
-        """Training: `requests` are examples gone through, those that are only looked at for early stopping apart.
+    def level(self) -> Iterator[Workload]:
+        """Training, and the held-out pairs that the new student is asked.
+
+        Of training, `requests` are examples gone through, those that are only looked at for early stopping apart.
 
         In a step an example takes one forward pass with its answer, one more for an augmented view of its picture if
         `consistency` is a term, and one more with its rationale if a term needs that.
@@ -168,7 +170,7 @@ class _Workloads:
             }
             return sum(count * each[task] for task, count in self.pairs.items()) / max(1, sum(self.pairs.values()))
 
-        return Workload(
+        yield Workload(
             stage="level",
             role="student",
             requests=examples,
@@ -179,6 +181,8 @@ class _Workloads:
             eval_examples=(EVALUATIONS + 1) * picked.held_out if steps else 0,
             passes=views + rationales,
         )
+        if steps:
+            yield self._asked("level held-out pairs", "student", self._shared_out(picked.held_out), self._judged)
 
     def evaluate(self) -> Iterator[Workload]:
         questions = {task: each.questions for task, each in self.amounts.items()}
@@ -224,7 +228,10 @@ class _Workloads:
 
     def _previously_right(self) -> dict[str, int]:
         """Pairs of each task that the student had right, is not trained on and is asked again after levelling."""
-        every, gaps = sum(self.pairs.values()), sum(self.failed.values())
-        known = self._choice().known_untrained if gaps else 0
-        asked = min(self.config.evaluate.forgotten_pairs, known)
-        return {task: math.ceil(asked * count / max(1, every)) for task, count in self.pairs.items()}
+        known = self._choice().known_untrained if any(self.failed.values()) else 0
+        return self._shared_out(min(self.config.evaluate.forgotten_pairs, known))
+
+    def _shared_out(self, pairs: int) -> dict[str, int]:
+        """So many pairs by task, as all pairs are spread over the tasks."""
+        every = sum(self.pairs.values())
+        return {task: math.ceil(pairs * count / max(1, every)) for task, count in self.pairs.items()}

@@ -6,6 +6,7 @@ from ._stage import PlannedAmounts as PlannedAmounts
 from ._stage import PlannedRequests as PlannedRequests
 from ._stage import Stage as Stage
 from ._stage import StageRun as StageRun
+from .acceptance import HELD_OUT as HELD_OUT
 from .acceptance import hold_out as hold_out
 from .annotate import PAIRS as PAIRS
 from .annotate import REPLIES as REPLIES

@@ -250,12 +250,12 @@ def _is_learnt(pair: Pair, verdict: Verdict) -> bool:
 
 def choice_counts(pairs: int, gaps: int, settings: LevelSettings) -> ChoiceCounts:
     """About what `choose_pairs` will take of so many pairs, if the student has all right that are no gaps."""
-    held = round(pairs * settings.held_out)
-    pool, failed = pairs - held, round(gaps * (1 - settings.held_out))
-    replay = min(_replayed(failed, pool - failed, settings), pool - failed)
+    failed, right = (count - round(count * settings.held_out) for count in (gaps, pairs - gaps))
+    pool, held = failed + right, pairs - failed - right
+    replay = min(_replayed(failed, right, settings), right)
     training = pool if settings.select == "all" else failed + replay
     replayed = replay if settings.select == "gaps" else 0
-    trained_known = replayed if settings.select == "gaps" else round((pool - failed) * training / max(1, pool))
+    trained_known = replayed if settings.select == "gaps" else round(right * training / max(1, pool))
     return ChoiceCounts(training, min(held, settings.held_out_pairs), replayed, pairs - gaps - trained_known)
 
 
