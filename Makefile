@@ -39,7 +39,7 @@ SPREAD := -n $(WORKERS) --dist worksteal
 test: setup
 	$(PYTEST) $(SPREAD)
 
-# What takes under a minute: everything but the tests marked slow.
+# Two and a half minutes on two cores: everything but the tests marked slow.
 test-fast: setup
 	$(PYTEST) $(SPREAD) -m 'not served and not slow'
 

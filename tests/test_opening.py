@@ -19,6 +19,8 @@ from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config
 from parityalign.config.schema import RunConfig
 from parityalign.core.errors import UserError, WorkFailed
+from parityalign.core.interfaces import Decoding
+from parityalign.engines.asking import Asked
 from parityalign.models import device, loading
 from parityalign.models.backends.fake import FakeModel
 from parityalign.models.checking import check_model
@@ -402,3 +404,17 @@ def test_a_run_that_begins_refuses_a_model_that_it_could_not_use(llava, tmp_path
     ):
         pass
     assert not (tmp_path / "run").exists()
+
+
+def test_a_manifest_tells_of_a_model_that_is_in_memory_since_the_stage_before(tmp_path, monkeypatch):
+    config = load_config(make_project(tmp_path) / "run.yaml")
+    monkeypatch.setattr(FakeModel, "facts", {"device": "cpu"}, raising=False)
+    picture = str(next((tmp_path / "pool").glob("*.png")))
+    with preflight.open_run_folder(config, mute) as run:
+        for name, stage in (("pairs", "annotate"), ("verdicts", "identify")):
+            made = run.folder.artifact(name, inputs={}, settings={})
+            run.models.begin(stage, made)
+            asked = Asked(name, picture, f"What is written, for {stage}?", "")
+            run.teacher.answer([asked], decoding=Decoding(5), batch_size=1, on_progress=lambda *_: None)
+            made.finish({})
+            assert made.manifest["models"] == {"teacher": {"device": "cpu"}}

@@ -46,8 +46,12 @@ SMALL = {
     "level": {"max_steps": 16, "batch_size": 4, "learning_rate": 1.0e-3},
     "evaluate": {"max_new_tokens": 8, "batch_size": 4, "resamples": 100, "speed_questions": 0},
 }
+SPENT = re.compile(r"[\d,]+ answers, [\d,]+ requests [^<]* in total")
+"""What a report says of a server; a kill may cost the answers that were on their way."""
 TIMES = re.compile(r"\d{4}-\d\d-\d\d( |T)?(\d\d:\d\d(:\d\d)?)?")
-APART = ("events.jsonl", "run.yaml", ".parityalign.json", ".lock", ".lock.pid", "answers.sqlite", "speed/manifest.json")
+APART = ("events.jsonl", "run.yaml", ".parityalign.json", ".lock", ".lock.pid", "speed/manifest.json")
+STORE = "answers.sqlite"
+"""With its log, which a kill after the last question leaves; the rows are compared."""
 OF_TIMES = ("seal", "servers", "note", "of")
 """Keys of manifests that tell of time, or of how often was asked."""
 
@@ -92,8 +96,9 @@ def kill_runs(
         while not finishes(config, draw.uniform(0, 0.8 * took) if len(killed) < min(MOST, kills - done) else None):
             killed.append(time.monotonic())
         done += len(killed)
-        faults += [f"{name}, run {runs}, {len(killed)} kills: {each}" for each in differences(expected, results(run))]
-        faults += [f"{name}, run {runs}: {each}" for each in repeated(served, first, killed)] if served else []
+        found = [*differences(expected, results(run)), *(repeated(served, first, killed) if served else ())]
+        faults += [f"{name}, run {runs}, {len(killed)} kills: {each}" for each in found]
+        print(*faults[len(faults) - len(found) :], sep="\n", end="\n" if found else "")
         print(f"{name}: {done} of {kills} kills in {runs} runs, {len(faults)} faults", flush=True)
     return faults
 
@@ -130,14 +135,14 @@ def results(run: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run).as_posix()
-        if path.is_file() and name not in APART:
+        if path.is_file() and name not in APART and not name.startswith(STORE):
             content = path.read_bytes().replace(run.name.encode(), b"RUN")
             found[name] = content
             if path.suffix == ".json" and isinstance(said := json.loads(content), dict):
                 found[name] = {key: value for key, value in said.items() if key not in OF_TIMES}
             elif path.suffix in (".html", ".md"):
-                found[name] = TIMES.sub("", content.decode())
-    found["answers"], found["signals"] = kept(run / "answers.sqlite")
+                found[name] = TIMES.sub("", SPENT.sub("", content.decode()))
+    found["answers"], found["signals"] = kept(run / STORE)
     return found
 
 

@@ -93,6 +93,7 @@ class RunModels:
         self._artifact: Artifact | None = None
         self._made: list[CachedModel] = []
         self._remote: dict[tuple[str, LoadingSettings], Model] = {}
+        self._facts: dict[str, Mapping[str, str]] = {}
 
     @cached_property
     def store(self) -> AnswerStore:
@@ -185,6 +186,7 @@ class RunModels:
             if self._dry:
                 raise Lacking(ahead)
             self._ahead(ahead)
+            self._remember(role)  # it may be in memory since an earlier stage
 
         load = lambda: self._load(spec, loading, role)  # noqa: E731
         thinking = loading.thinking_tokens
@@ -211,7 +213,8 @@ class RunModels:
         self._free()
         model = load_model(spec, loading)
         if isinstance(model, Described):
-            self._remember(role, {**({"commit": loading.commit} if loading.commit else {}), **model.facts})
+            self._facts[role] = {**({"commit": loading.commit} if loading.commit else {}), **model.facts}
+            self._remember(role)
         return model
 
     def _connected(self, spec: str, loading: LoadingSettings) -> Model:
@@ -225,8 +228,10 @@ class RunModels:
             each.free()
         gc.collect()
 
-    def _remember(self, role: str, facts: Mapping[str, str]) -> None:
-        if self._artifact is None or self._artifact.finished:
+    def _remember(self, role: str) -> None:
+        """Has the manifest of this stage say how a model runs, once that is known."""
+        facts = self._facts.get(role)
+        if not facts or self._artifact is None or self._artifact.finished:
             return
         known = self._artifact.remembered.get("models", {})
         self._artifact.remember(models={**known, role: _in_turn(known.get(role, {}), facts)})
