@@ -122,6 +122,13 @@ def test_an_image_inside_the_file_gives_the_id_by_its_bytes(tmp_path):
     assert read(parquet(tmp_path / "p.parquet", rows)) == [(expected, "What?", "tea")]
 
 
+def test_a_text_in_a_parquet_file_that_is_not_utf_8_is_one_line(tmp_path):
+    broken = pyarrow.array([b"\xff\xfe"]).view(pyarrow.utf8())
+    columns = {"question": broken, "answer": pyarrow.array(["tea"])}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
+    assert "cannot read the Parquet file" in told(tmp_path / "p.parquet")
+
+
 def test_each_turn_of_a_longer_conversation_is_a_pair(tmp_path):
     asked = [("human", "<image>\nWhat is sold?"), ("gpt", "tea"), ("human", "Where?"), ("gpt", "")]
     said = [("system", "Be brief."), *asked]

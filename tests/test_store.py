@@ -713,6 +713,9 @@ def test_a_damaged_marker_is_named_and_left_alone(tmp_path, said):
     with pytest.raises(UserError, match=r"\.parityalign\.json is damaged"), RunFolder(tmp_path):
         pass
     assert (tmp_path / MARKER).read_text() == said
+    (tmp_path / MARKER).unlink()
+    with RunFolder(tmp_path) as mended:  # it is not in use
+        assert mended.id
 
 
 # Damaged manifests

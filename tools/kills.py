@@ -57,7 +57,7 @@ OF_TIMES = ("seal", "servers", "note", "of")
 
 
 def main() -> None:
-    """Ends with the number of runs that differ, if there are any."""
+    """Exits with 1 if anything differs or was asked twice."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--served", type=int, default=50)

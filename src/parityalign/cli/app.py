@@ -113,7 +113,7 @@ def run_command(
     config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
     redo: Annotated[bool, typer.Option("--redo", help="Work over a run folder that has other models.")] = False,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="The last stage to do, such as identify.")] = None,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, why, and what asked.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done and asked, and why.")] = False,
     trusts: Annotated[bool, typer.Option("--trust", help="Do not compare files with their digests.")] = False,
     push: PushOption = None,
     public: PublicOption = False,
@@ -163,7 +163,7 @@ def answers_command(
 
     with pipeline.answers_of(config_in(run)) as store:
         if drop:
-            print(f"dropped: {store.drop_unused():,}")
+            say(f"dropped: {store.drop_unused():,}")
         show.show_holdings(pipeline.plain_console(), store.holdings(), store.path)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from parityalign import planning, report
 from parityalign.cli.tables import counted, show_table, table
-from parityalign.core import CONTROLS, REPORT, SCORES, Controls, Scores
+from parityalign.core import CONTROLS, PREVIEW, REPORT, SCORES, Controls, Scores
 
 if TYPE_CHECKING:
     from parityalign import engines, pipeline
@@ -91,7 +91,7 @@ def show_preview(console: Console, found: "Sequence[report.Preview]", run: Path)
         for each in found
     ]
     show_table(console, "", ["image", "question", "answer", "student", "outcome"], rows, texts=5)
-    _say(console, f"with pictures: {run / 'preview.html'}")
+    _say(console, f"with pictures: {run / PREVIEW}")
 
 
 def show_holdings(console: Console, held: "Sequence[engines.Holding]", path: Path | None) -> None:

@@ -54,8 +54,7 @@ class Backend:
 
     @property
     def remote(self) -> bool:
-        """Whether its models are remote: answers are kept in the ledger and count against the budget; no memory is
-        used here."""
+        """Whether its models are remote: questions to them count against the budget, and no memory is used here."""
         return self.connect is not None
 
     def lacking(self) -> str:

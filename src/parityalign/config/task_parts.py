@@ -39,7 +39,7 @@ def parts_of_task(name: str, skill: str | None = None, benchmark: str | None = N
 
 
 def refuse_unknown_task(name: str) -> None:
-    """The parts of a name that must be a known skill or benchmark.
+    """Checks that a name is that of a skill or a benchmark.
 
     Raises:
         UserError: There is no skill or benchmark of that name.

@@ -157,7 +157,7 @@ class LevelSettings(Settings):
     """LoRA's alpha: the adapter's output is scaled by alpha / rank. None: twice the rank."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     select: Literal["gaps", "all", "random"] = "gaps"
-    """What is trained on besides replay: the gaps, all pairs, or as many pairs as gaps, drawn at random."""
+    """What is trained on: gaps and replay, all usable pairs, or as many drawn from these at random."""
 
     @model_validator(mode="after")
     def _stands_alone(self) -> Self:

@@ -73,6 +73,7 @@ from .layout import DRAWN as DRAWN
 from .layout import EMBEDDED_MODELS as EMBEDDED_MODELS
 from .layout import EVENTS as EVENTS
 from .layout import PAIR_DISCREPANCIES as PAIR_DISCREPANCIES
+from .layout import PREVIEW as PREVIEW
 from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES
 from .layout import TESTS as TESTS

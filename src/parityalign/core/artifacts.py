@@ -303,7 +303,9 @@ def put_in_place(path: Path) -> None:
 def _keep(old: Path, path: Path) -> None:
     earlier = path.parent / EARLIER
     earlier.mkdir(exist_ok=True)
-    number = 1 + max((int(each.name.rpartition("-")[2]) for each in earlier.glob(f"{path.name}-[0-9]*")), default=0)
+    # Whoever runs it may have renamed one, which then counts no more.
+    ends = (each.name.removeprefix(f"{path.name}-") for each in earlier.iterdir())
+    number = 1 + max((int(end) for end in ends if end.isdecimal()), default=0)
     old.replace(earlier / f"{path.name}-{number}")
 
 

@@ -121,7 +121,7 @@ class Skill:
     answer_prompt: str
     """A format string with `{question}`; the same in identify, level and evaluate."""
     metric: Metric
-    """For the scores, and by default for identify."""
+    """For the scores, and for identify with `rule: metric`."""
     rationale_prompt: str = "{question}\n" + RATIONALE_PROMPT
     """A format string with `{question}`; asks for the rationale first, in the form that
     `parsing.read_rationale` reads."""
@@ -177,7 +177,7 @@ class Task:
 
     name: str
     metric: Metric
-    """For the scores, and by default for identify."""
+    """For the scores, and for identify with `rule: metric`."""
     annotate_prompt: str
     """Asks for one question and its answer, in the form that `parsing.read_pair` reads."""
     answer_prompt: str
@@ -195,7 +195,7 @@ class Task:
         return self.kinds[seed % len(self.kinds)] if self.kinds else ""
 
     def annotate_prompt_for(self, kind: str) -> str:
-        """The annotate prompt of a draw with this seed."""
+        """The annotate prompt of a draw that asks for this kind of question."""
         return self.annotate_prompt.replace(KIND_FIELD, kind) if self.kinds else self.annotate_prompt
 
 

@@ -136,7 +136,7 @@ def read_rows(path: Path, key: str | None = None) -> list[Row]:
         expected = f"an object with a list under {key!r}" if key else "a list of rows"
         raise UserError(f"{path}: expected {expected}, found {_kind(content)}")
     if not rows:
-        raise UserError(f"{path} is empty: it has no rows; take the file of the whole release")
+        raise UserError(f"{path} is empty: it has no rows")
     return as_rows(rows, f"{path}, {key}" if key else str(path))
 
 
@@ -232,9 +232,7 @@ def _items(value: object) -> Iterable[object]:
 
 def _unreadable(path: Path, problem: Exception) -> UserError:
     said = getattr(problem, "strerror", None) or problem
-    return UserError(
-        f"cannot read {path}: {said}.\ndocs/benchmarks.md shows which files are expected, and under which names."
-    )
+    return UserError(f"cannot read {path}: {said}.")
 
 
 def _as_row(value: object, where: str, place: int) -> Row:

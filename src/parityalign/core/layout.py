@@ -18,6 +18,9 @@ DISCREPANCY_FOLDER: Final = "discrepancy"
 PAIR_DISCREPANCIES: Final = "pairs.jsonl"
 """In that folder: how the two models differ, one line a pair."""
 
+PREVIEW: Final = "preview.html"
+"""The page of `parityalign preview`."""
+
 DEMO_DATA: Final = "data"
 """Folder of the demo's pictures; no stage writes there."""
 DRAWN: Final = "drawn.json"

@@ -91,12 +91,8 @@ def stale_inputs(run: Path, artifact: str) -> list[str]:
     """
     manifest = read_manifest(run / artifact) or {"inputs": {}}
     known = {label: digest for label, digest in manifest.get("of", manifest["inputs"]).items() if " " not in label}
-    return [label for label, digest in known.items() if digest != _identity(read_manifest(run / label))]
-
-
-def _identity(manifest: Mapping[str, Any] | None) -> str | None:
-    """The label of an artifact in other artifacts' inputs."""
-    return None if manifest is None else input_digest(manifest)
+    made = {label: read_manifest(run / label) for label in known}
+    return [label for label, now in made.items() if now is None or input_digest(now) != known[label]]
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

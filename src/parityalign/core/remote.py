@@ -23,7 +23,7 @@ class Said:
     """Why the server declined this one question, such as its filter's words; then there is no text."""
     left_out: tuple[str, ...] = ()
     """Fields of the request that were left out, as the server refuses them (`seed`, `logprobs`, `temperature`, `top_p`,
-    `top_k`, `response_format`)."""
+    `top_k`, `response_format`; `max_tokens`, which is sent under its newer name)."""
     model: str = ""
     """Which model answered, in the server's words; some answer with another than was asked. Empty: unknown."""
 
@@ -60,11 +60,11 @@ class NoReply(Exception):
 
 
 class Remote(Protocol):
-    """A remote model. `engines` makes a `Model` of it, with retries, a ledger and a budget."""
+    """A remote model. `engines` makes a `Model` of it, with retries, the answer store and a budget."""
 
     @property
     def name(self) -> str:
-        """As in `Model`; the ledger records requests under it."""
+        """As in `Model`; what it was asked is counted under it."""
 
     @property
     def special_tokens(self) -> frozenset[str]:

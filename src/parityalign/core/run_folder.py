@@ -62,6 +62,9 @@ class RunFolder:
                 f"the run folder {self.path} is in use by another process (pid {self._owner()}).\n"
                 "Wait for it to end, or name another folder as the run."
             ) from None
+        except UserError:  # from the marker
+            self._lock.release()
+            raise
         except OSError as problem:
             self._lock.release()
             raise UserError(f"cannot use {self.path} as a run folder: {problem.strerror}") from problem

@@ -2,13 +2,13 @@
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from parityalign.config import PAIR_COLUMNS
-from parityalign.core import Row, UserError, as_rows, did_you_mean, missing_package, open_given, quoted_names
+from parityalign.core import Row, UserError, as_rows, did_you_mean, open_given, quoted_names
+from parityalign.data._parquet import open_parquet, readable_parquet
 
 PARQUET = "parquet"
 CSV = "csv"
@@ -75,32 +75,32 @@ def parquet_rows(path: Path, columns: Mapping[str, str], *, pictures: bool) -> I
         columns: Its own names.
         pictures: Whether the images are read even where no id has to be made of them.
     """
-    file = _parquet_file(path)
+    file = open_parquet(path)
     named = _named(file.schema_arrow.names, columns, path)
     if "pair_id" in named and not pictures:
         named.pop("image", None)
     batches = file.iter_batches(batch_size=64 if pictures else 1000, columns=list(named.values()))
-    with _readable_parquet(path):
+    with readable_parquet(path):
         yield from _renamed_batches(batches, named, path)
 
 
 def count_rows(path: Path) -> int:
     """How many rows a Parquet file has."""
-    return int(_parquet_file(path).metadata.num_rows)
+    return int(open_parquet(path).metadata.num_rows)
 
 
 def named_images(path: Path, columns: Mapping[str, str]) -> Iterator[str]:
     """The paths in a Parquet file's column of images; none where the images are in it."""
+    file = open_parquet(path)
     import pyarrow.types as kinds  # noqa: PLC0415
 
-    file = _parquet_file(path)
     name = columns.get("image", "image")
     if name not in file.schema_arrow.names:
         return
     kind = file.schema_arrow.field(name).type
     if not (kinds.is_string(kind) or kinds.is_large_string(kind)):
         return
-    with _readable_parquet(path):
+    with readable_parquet(path):
         for batch in file.iter_batches(columns=[name]):
             yield from filter(None, batch.column(0).to_pylist())
 
@@ -125,26 +125,3 @@ def _renamed_batches(batches: Iterable[Any], named: Mapping[str, str], path: Pat
         for row in as_rows(batch.to_pylist(), str(path)):
             yield Row(f"{path}, row {place}", {key: row.values[name] for key, name in named.items()}, place)
             place += 1
-
-
-def _parquet_file(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
-    try:
-        import pyarrow  # noqa: PLC0415
-        import pyarrow.parquet  # noqa: PLC0415
-    except ModuleNotFoundError as problem:
-        raise missing_package("reading Parquet", "pyarrow", "'parityalign[datasets]'") from problem
-    with _readable_parquet(path):
-        open_given(path).close()  # no pipe
-        return pyarrow.parquet.ParquetFile(path)
-
-
-@contextmanager
-def _readable_parquet(path: Path) -> Iterator[None]:
-    import pyarrow  # noqa: PLC0415
-
-    try:
-        yield
-    except OSError as problem:
-        raise UserError(f"cannot read {path}: {problem.strerror or problem}") from problem
-    except pyarrow.ArrowException as problem:
-        raise UserError(f"{path} is not a Parquet file, or is damaged: {problem}") from problem

@@ -118,6 +118,8 @@ def _fetch(url: str, read: "Future[bytes]") -> None:
             read.set_result(file.read(MAX_BYTES + 1))
     except (*_OPENER_ERRORS, *out_of_reach(), *_web_errors()) as problem:
         read.set_exception(Unfit("unreadable", f"{url}: {problem}"))
+    except BaseException as problem:  # noqa: BLE001 - raised again by whoever waits
+        read.set_exception(problem)
 
 
 def _refuse_elsewhere(url: str, folder: Path | None) -> None:

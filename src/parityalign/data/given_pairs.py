@@ -13,7 +13,6 @@ parquet         a file with these columns
 The names of the columns of `pairs`, `csv` and `parquet` may be others, which are given then.
 """
 
-import hashlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -41,6 +40,7 @@ from parityalign.data._pair_tables import (
     refuse_unknown_columns,
     renamed,
 )
+from parityalign.data.images import image_id
 from parityalign.data.mpa_release import kind_of_item, read_item
 
 SEVERAL_IMAGES = "several_images"
@@ -143,7 +143,7 @@ def _table_pair(row: Row, task: str) -> Iterator[GivenPair]:
     if isinstance(image, Mapping):  # as the `datasets` library keeps images
         image = image.get("bytes") or image.get("path")
     picture = image if isinstance(image, bytes) else None
-    named = hashlib.sha256(picture).hexdigest()[:32] if picture is not None else image
+    named = image_id(picture) if picture is not None else image
     for pair in _plain(Row(row.where, {**row.values, "image": named}, row.place), task):
         yield pair if picture is None else pair.model_copy(update={"image": "", "picture": picture})
 

@@ -4,7 +4,6 @@ pairs: mine.csv                     a file in one of the forms of `given_pairs.p
 pairs: runs/old/exports/llava       the folder of an export: its `data.json`, `data.jsonl` or Parquet files
 """
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from parityalign.config import PairsFile
 from parityalign.core import Found, Source, UserError, content_id, file_digest, listing_digest
 from parityalign.data._pair_tables import PARQUET, TABLE_SUFFIXES, count_rows, named_images
 from parityalign.data.given_pairs import GivenPair, read_given_pairs
+from parityalign.data.images import image_id
 from parityalign.data.sources._files import found_file
 from parityalign.data.sources._shards import found_bytes
 
@@ -25,7 +25,7 @@ class OwnPair(NamedTuple):
 
     given: GivenPair
     image: str
-    """As intake calls it: a full path, or for an image in the file the file's and the image's digest; empty: none."""
+    """As intake calls it: a full path; of an image in the file the file's path, `#` and the image's id; empty: none."""
 
 
 def read_own_pairs(spec: PairsFile, task: str) -> Iterator[OwnPair]:
@@ -111,7 +111,7 @@ def _what_holds_images(spec: PairsFile, task: str) -> Iterator[str]:
 
 def _name_of(pair: GivenPair, path: Path, spec: PairsFile) -> str:
     if pair.picture is not None:
-        return f"{path}#{hashlib.sha256(pair.picture).hexdigest()[:32]}"
+        return f"{path}#{image_id(pair.picture)}"
     return _place_of(pair.image, path, spec) if pair.image else ""
 
 

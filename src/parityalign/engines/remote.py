@@ -29,8 +29,7 @@ def connect(spec: str, loading: LoadingSettings, settings: ServerSettings, store
     reach, (_, location) = backend_of(spec).connect, split_model(spec)
     if reach is None:
         raise UserError(f"the model {spec} runs in this process; there is nothing to connect to")
-    known = [] if "#" in location else store.models_at(location.rstrip("/"))
-    remote = reach(known[0] if len(known) == 1 else location, loading, settings)
+    remote = reach(store.place_of(location), loading, settings)
     return RemoteModel(remote, settings, lambda: sum(store.spent().values(), Spent()))
 
 

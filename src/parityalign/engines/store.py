@@ -110,9 +110,13 @@ class AnswerStore:
         sound = row and row[2] == _digest(identity, row[0], row[1])
         return KnownModel(row[0], frozenset(json.loads(row[1]))) if sound else None
 
-    def models_at(self, location: str) -> list[str]:
-        """The names of the models known at a server's address, without a name."""
-        start = f"{location}#"
+    def place_of(self, location: str) -> str:
+        """A server's address with the name of its model, where just one is known there; else as it is."""
+        known = [] if "#" in location else self._models_at(location.rstrip("/"))
+        return known[0] if len(known) == 1 else location
+
+    def _models_at(self, address: str) -> list[str]:
+        start = f"{address}#"
         rows = self._rows("SELECT identity, name, special_tokens, digest FROM models")
         return sorted({row[1] for *row, digest in rows if row[1].startswith(start) and digest == _digest(*row)})
 

@@ -92,7 +92,9 @@ class RunExport:
             judged_by=_rule_in_words(verdicts["settings"], {task.metric.name for task in tasks.values()}),
             exported="all" if self.everything else "gaps",
             sources={name: sources_in_words(data) for name, data in self._config.tasks.items()},
-            annotate_prompts={name: _asked_for(task) for name, task in tasks.items()},
+            annotate_prompts={
+                name: _asked_for(task) for name, task in tasks.items() if self._config.tasks[name].images
+            },
             answer_prompts={name: task.answer_prompt for name, task in tasks.items()},
             pairs=verdicts["counts"]["pairs"],
             verdicts={

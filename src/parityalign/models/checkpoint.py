@@ -93,8 +93,8 @@ def check_model_folder(location: str) -> None:
     lost = [name for name in weight_files(folder) if not (folder / name).is_file()]
     if lost:
         raise UserError(
-            f"the model {location} lacks {len(lost)} of its files with weights, such as {lost[0]}, or they are no "
-            f"plain files.\nCopy or download it again; transformers opens {WEIGHTS}, or what {INDEX} names."
+            f"the model {location} lacks {len(lost)} of its files with weights, such as {lost[0]}, or these are "
+            f"not regular files.\nCopy or download it again; transformers opens {WEIGHTS}, or what {INDEX} names."
         )
 
 
@@ -102,7 +102,7 @@ def _files_of(location: str, folder: Path) -> list[Path]:
     """What lies in a model's folder.
 
     Raises:
-        UserError: It cannot be read, or a file that will be opened is no plain file or far too large.
+        UserError: It cannot be read, or a file that will be opened is not a regular file or far too large.
     """
     try:
         paths = list(folder.iterdir())
@@ -112,8 +112,8 @@ def _files_of(location: str, folder: Path) -> list[Path]:
         raise UserError(f"cannot read the model folder {location}: {problem.strerror}") from problem
     if odd:
         raise UserError(
-            f"{odd[0]} in the model folder {location} is no plain file, or larger than {_LARGEST >> 20} MB, so it is "
-            "not opened.\nCopy or download it again."
+            f"{odd[0]} in the model folder {location} is not a regular file, or larger than {_LARGEST >> 20} MB, so it "
+            "is not opened.\nCopy or download it again."
         )
     return paths
 

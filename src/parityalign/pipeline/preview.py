@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from parityalign.core import Artifact, ImageRef, Reply, UserError, Verdict, sample
+from parityalign.core import PREVIEW, Artifact, ImageRef, Reply, UserError, Verdict, sample
 from parityalign.engines import TwoModels
 from parityalign.pipeline.run import Run
 from parityalign.report import Preview, write_preview
@@ -19,7 +19,6 @@ from parityalign.stages import (
     written_pairs,
 )
 
-PREVIEW = "preview.html"
 _STAGE = "preview"
 
 

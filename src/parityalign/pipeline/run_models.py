@@ -199,9 +199,9 @@ class RunModels:
         """What a model is, by content; a remote one is what its server calls it."""
         if not backend_of(spec).remote:
             return self.teacher_fingerprint if role == "teacher" else self.student_fingerprint
-        _, location = split_model(spec)
-        known = [location] if "#" in location else self.store.models_at(location.rstrip("/"))
-        name = known[0] if len(known) == 1 else self._load(spec, loading, role).name
+        name = self.store.place_of(split_model(spec)[1])
+        if "#" not in name:
+            name = self._load(spec, loading, role).name
         return _as_identity(name, asked_with(loading, self._config.server))
 
     def _load(self, spec: str, loading: LoadingSettings, role: str) -> Model:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,11 +65,8 @@ def answers_of(config: RunConfig) -> Iterator[AnswerStore]:
     path = config.answers or config.run / ANSWERS
     if not path.is_file():
         raise UserError(f"the run {config.run} has no answers yet: there is no {path}")
-    store = AnswerStore(path, run=read_marker(config.run))
-    try:
+    with closing(AnswerStore(path, run=read_marker(config.run))) as store:
         yield store
-    finally:
-        store.close()
 
 
 def _state(run: Run, place: int) -> tuple[str, str]:

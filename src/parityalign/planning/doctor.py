@@ -41,7 +41,7 @@ PACKAGES = (
 )
 """Whose versions are shown; those from torchvision on may be missing."""
 _BITS = {"4bit": 4.5, "8bit": 8.5}
-"""Bytes per quantised weight, including its share of the scales."""
+"""Bits per quantised weight, including its share of the scales."""
 
 
 @dataclass(frozen=True)

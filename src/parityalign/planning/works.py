@@ -153,10 +153,10 @@ class _Workloads:
     def level(self) -> Iterator[Workload]:
         """Training, and the held-out pairs that the new student is asked.
 
-        Of training, `requests` are examples gone through, those that are only looked at for early stopping apart.
+        Of training, `requests` counts the examples trained on, `eval_examples` those evaluated for early stopping.
 
         In a step an example takes one forward pass with its answer, one more for an augmented view of its picture if
-        `consistency` is a term, and one more with its rationale if a term needs that.
+        a term needs that, and one more with its rationale if a term needs that.
         """
         level, picked = self.config.level, self._choice()
         steps = level.steps(picked.training)

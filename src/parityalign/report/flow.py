@@ -81,7 +81,7 @@ def flow(
 
 
 def _counted(run: Path, stage: Stage) -> list[Step]:
-    """A stage of another package, by the counts of its manifest."""
+    """A stage that has no steps of its own here, by the counts of its manifest; none if another's command does it."""
     manifest = read_manifest(run / stage.artifact)
     if manifest is None or stage.command:
         return []

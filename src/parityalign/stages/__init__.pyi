@@ -48,7 +48,6 @@ from .level import choose_pairs as choose_pairs
 from .level import was_levelled as was_levelled
 from .own_pairs import GIVEN as GIVEN
 from .own_pairs import GivenRow as GivenRow
-from .own_pairs import is_given as is_given
 from .parsing import without_tags as without_tags
 from .reviewing import NO_REVIEW as NO_REVIEW
 from .reviewing import Mark as Mark

@@ -1,4 +1,4 @@
-"""The list of stages, read by pipeline, commands, plan, report and export. A new stage is a module and a line here."""
+"""The list of stages, read by pipeline, commands, plan, report and export. A new stage: a module and two lines here."""
 
 from collections.abc import Sequence
 

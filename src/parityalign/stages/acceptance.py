@@ -126,8 +126,8 @@ def _agreement(held: Sequence[HeldOutPair], seed: int) -> Agreement:
     return Agreement(
         pairs=len(held),
         images=len(sizes),
-        before=_share(before, images),
-        after=_share(after, images),
+        before=share_of(before, images),
+        after=share_of(after, images),
         difference=Estimate(
             score=round(100 * (sum(after) - sum(before)) / len(held), 4), ci=(round(100 * low, 4), round(100 * high, 4))
         ),
@@ -141,10 +141,11 @@ def _among(
     held: Sequence[HeldOutPair], counts: Callable[[HeldOutPair], bool], hit: Callable[[HeldOutPair], bool]
 ) -> Share:
     cases = [each for each in held if counts(each)]
-    return _share([hit(each) for each in cases], [each.image_id for each in cases])
+    return share_of([hit(each) for each in cases], [each.image_id for each in cases])
 
 
-def _share(hits: Sequence[bool], images: Sequence[str]) -> Share:
+def share_of(hits: Sequence[bool], images: Sequence[str]) -> Share:
+    """How many of the cases hit, with Wilson's interval, widened for cases that share an image; none: no share."""
     if not hits:
         return Share(count=0, of=0, share=None, ci=None)
     low, high = share_interval(hits, images)

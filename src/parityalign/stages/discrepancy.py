@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from parityalign.config import DiscrepancySettings, IdentifySettings
+from parityalign.config import DiscrepancySettings
 from parityalign.core import (
     DISCREPANCY_FOLDER,
     ON_RATIONALES,
@@ -34,10 +34,9 @@ from parityalign.core import (
     write_shard,
 )
 from parityalign.engines import Asked, CachedModel, TwoModels
-from parityalign.stages._comparing import Outcome
+from parityalign.stages._comparing import Outcome, compare_answers
 from parityalign.stages._measures import write_pair_discrepancies
 from parityalign.stages._stage import Stage, StageRun
-from parityalign.stages.judging import Judge, judge_of
 from parityalign.stages.level import choose_pairs
 from parityalign.stages.parsing import read_rationale
 
@@ -219,8 +218,7 @@ class _Scorer:
             on_progress=self._step("rationales"),
         )
         self.artifact.stream(REPLIES, Answer).write(replies.values())
-        judges = {name: judge_of(task, IdentifySettings()) for name, task in tasks.items()}
-        read = [_rationale(pair, replies[pair.pair_id], judges[pair.task]) for pair in pairs]
+        read = [_rationale(pair, replies[pair.pair_id]) for pair in pairs]
         self.artifact.stream(RATIONALES, Rationale).write(read)
         return read
 
@@ -232,13 +230,13 @@ def _asked(pair: Pair, prompt: str) -> Asked:
     return Asked(pair.pair_id, pair.image, prompt, pair.question, pair.image_id)
 
 
-def _rationale(pair: Pair, reply: Answer, judge: Judge) -> Rationale:
+def _rationale(pair: Pair, reply: Answer) -> Rationale:
     if reply.not_asked:
         return Rationale(pair_id=pair.pair_id, text=None, why_not=reply.not_asked)
     found = read_rationale(reply.text)
     if found is None:
         return Rationale(pair_id=pair.pair_id, text=None, why_not=UNREADABLE)
-    if judge.outcome(found.answer, pair.answer, pair.question) is not Outcome.RIGHT:
+    if compare_answers(found.answer, pair.answer, pair.question).outcome is not Outcome.RIGHT:
         return Rationale(pair_id=pair.pair_id, text=None, why_not=OTHER_ANSWER)
     return Rationale(pair_id=pair.pair_id, text=f"Explanation: {found.rationale} Answer: {pair.answer}")
 

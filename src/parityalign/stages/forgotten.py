@@ -7,7 +7,6 @@ from parityalign.config import EvaluateSettings, IdentifySettings
 from parityalign.core import (
     Answer,
     Artifact,
-    Decoding,
     Judged,
     Pair,
     Progress,
@@ -18,12 +17,10 @@ from parityalign.core import (
     sample,
 )
 from parityalign.engines import CachedModel
-from parityalign.metrics import share_interval
 from parityalign.stages._comparing import Outcome
 from parityalign.stages._stage import Stage, StageRun
-from parityalign.stages.acceptance import HAD_RIGHT
-from parityalign.stages.identify import as_asked
-from parityalign.stages.intake import accepted_images
+from parityalign.stages.acceptance import HAD_RIGHT, share_of
+from parityalign.stages.identify import answers_to, pairs_at_most
 from parityalign.stages.judging import Judge, judge_of
 from parityalign.stages.level import choose_pairs, was_levelled
 
@@ -47,11 +44,6 @@ def _matters(run: StageRun) -> dict[str, str]:
     return {"pairs": known, "verdicts": known}
 
 
-def _at_most(run: StageRun) -> int:
-    draws = len(accepted_images(run.artifact("images"))) * run.config.annotate.pairs_per_image
-    return min(run.config.evaluate.forgotten_pairs, draws)
-
-
 STAGE = Stage(
     "forgotten",
     command="evaluate",
@@ -63,7 +55,7 @@ STAGE = Stage(
     ),
     parts=_matters,
     derives=True,
-    at_most=_at_most,
+    at_most=lambda run: min(run.config.evaluate.forgotten_pairs, pairs_at_most(run)),
     work=_work,
     help="Ask the levelled student again what it had right before.",
 )
@@ -133,10 +125,11 @@ def ask_again(
     if after is None:
         answers = [Answer(item_id=each.pair.pair_id, text=each.said) for each in known]
     else:
-        asked = after.answer(
-            [as_asked(each.pair, tasks[each.pair.task]) for each in known],
-            decoding=Decoding(settings.max_new_tokens),
-            batch_size=settings.batch_size,
+        asked = answers_to(
+            after,
+            [each.pair for each in known],
+            tasks,
+            settings=settings,
             on_progress=lambda done, total: progress("evaluate forgotten", done, total),
         )
         answers = list(asked.values())
@@ -172,12 +165,6 @@ def regressions_by_task(cases: Iterable[Case]) -> RegressionsByTask:
 
 
 def _regressions(cases: Sequence[Case]) -> Regressions:
-    flags, images = [case.lost for case in cases], [case.image for case in cases]
-    low, high = share_interval(flags, images) if cases else (0.0, 0.0)
-    return Regressions(
-        had_right=len(cases),
-        images=len(set(images)),
-        lost=sum(flags),
-        share=round(sum(flags) / len(cases), 6) if cases else None,
-        ci=(round(low, 6), round(high, 6)) if cases else None,
-    )
+    images = [case.image for case in cases]
+    lost = share_of([case.lost for case in cases], images)
+    return Regressions(had_right=lost.of, images=len(set(images)), lost=lost.count, share=lost.share, ci=lost.ci)

@@ -5,7 +5,7 @@ student has right is not a gap whatever the teacher says, and the large model's 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -27,10 +27,10 @@ from parityalign.core import (
     load_part,
     refuse_changed,
 )
+from parityalign.data import count_pairs
 from parityalign.engines import SPECIAL_TOKEN, Asked, CachedModel, TwoModels, askable
 from parityalign.stages._stage import Stage, StageRun
-from parityalign.stages.annotate import pairs_in
-from parityalign.stages.intake import accepted_images
+from parityalign.stages.annotate import asked_images, pairs_in
 from parityalign.stages.judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, NOT_ASKED, Given, Judge, dropped, judge_of
 from parityalign.stages.own_pairs import NONE_GIVEN, GivenAnswers, given_answers
 from parityalign.stages.reviewing import NO_REVIEW, REVIEW, REVIEWED, Mark, Review, write_review
@@ -83,10 +83,10 @@ def _work(run: StageRun, artifact: Artifact) -> None:
     )
 
 
-def _at_most(run: StageRun) -> int:
-    """A pair from every draw, each asked of both models."""
-    draws = len(accepted_images(run.artifact("images"))) * run.config.annotate.pairs_per_image
-    return 2 * draws
+def pairs_at_most(run: StageRun) -> int:
+    """The most pairs that there can be: one from every draw, and all of one's own."""
+    drawn = len(asked_images(run.artifact("images"))) * run.config.annotate.pairs_per_image
+    return drawn + sum(count_pairs(spec, name) for name, data in run.config.tasks.items() for spec in data.pairs)
 
 
 STAGE = Stage(
@@ -96,7 +96,7 @@ STAGE = Stage(
     settings=("identify",),
     derived=lambda run: {"filters": list(run.config.filters)} if run.config.filters else {},
     derives=True,
-    at_most=_at_most,
+    at_most=lambda run: 2 * pairs_at_most(run),  # both models are asked
     work=_work,
     help="Find the gaps: pairs that the teacher has right and the student wrong.",
 )
@@ -130,15 +130,16 @@ def identify_gaps(
     def ask(
         who: str, file: str, asked: Sequence[Pair], model: CachedModel, said: Mapping[str, str]
     ) -> dict[str, Answer]:
-        questions = [as_asked(pair, tasks[pair.task]) for pair in asked]
-        answers = model.answer(
-            [each for each in questions if each.item_id not in said],
-            decoding=Decoding(settings.max_new_tokens),
-            batch_size=settings.batch_size,
+        answers = answers_to(
+            model,
+            [pair for pair in asked if pair.pair_id not in said],
+            tasks,
+            settings=settings,
             on_progress=lambda done, total: progress(f"identify {who}", done, total),
         )
         artifact.stream(file, Answer).write(answers.values())
-        return answers | _as_said([each for each in questions if each.item_id in said], said, model)
+        with_answer = [as_asked(pair, tasks[pair.task]) for pair in asked if pair.pair_id in said]
+        return answers | _as_said(with_answer, said, model)
 
     given = known.given
     marks = {pair.pair_id: reason for pair in pairs if (reason := known.reason(pair))}
@@ -153,15 +154,21 @@ def identify_gaps(
     undecided = [pair for pair, verdict in zip(pairs, first, strict=True) if verdict.reason == NO_TEACHER_ANSWER]
     teacher = ask("teacher", TEACHER_ANSWERS, undecided, models.teacher, given.teacher)
     again = {pair.pair_id: _verdict(pair, student, teacher, judges[pair.task]) for pair in undecided}
+    came = {"student": student.keys() & given.student.keys(), "teacher": teacher.keys() & given.teacher.keys()}
+    facts = _facts(artifact, known, pairs, {who: len(pair_ids) for who, pair_ids in came.items() if pair_ids})
+    judged = [Judged(pair, again.get(pair.pair_id, each)) for pair, each in zip(pairs, first, strict=True)]
+    _finish(artifact, judged, facts)
+
+
+def _facts(artifact: Artifact, known: Known, pairs: Sequence[Pair], taken: Mapping[str, int]) -> dict[str, object]:
+    """For the manifest: what a person marked, and how many answers of each model were taken from files."""
     facts: dict[str, object] = {}
     if reviewed := write_review(artifact, known.review, pairs):
         facts["review"] = reviewed
-    came = {"student": student.keys() & given.student.keys(), "teacher": teacher.keys() & given.teacher.keys()}
-    if taken := {who: len(pair_ids) for who, pair_ids in came.items() if pair_ids}:
-        facts["given_answers"] = taken
+    if taken:
+        facts["given_answers"] = dict(taken)
         artifact.note(_told_of_given(taken))
-    judged = [Judged(pair, again.get(pair.pair_id, each)) for pair, each in zip(pairs, first, strict=True)]
-    _finish(artifact, judged, facts)
+    return facts
 
 
 def _as_said(asked: Sequence[Asked], said: Mapping[str, str], model: CachedModel) -> dict[str, Answer]:
@@ -218,6 +225,31 @@ def reviewed_pairs(run: Path) -> Iterator[Pair]:
     refuse_changed(path)
     marks = Stream(path, Mark, read_only=True)
     yield from Review({mark.pair_id: mark for mark in marks}).corrected(pairs_in(run))
+
+
+def answers_to(
+    model: CachedModel,
+    pairs: Sequence[Pair],
+    tasks: Mapping[str, Task],
+    *,
+    settings: IdentifySettings,
+    on_progress: Callable[[int, int], None],
+) -> dict[str, Answer]:
+    """A model's greedy answers to pairs, by pair id; every stage that asks about pairs asks them so.
+
+    Args:
+        model: Asked only what its answer store lacks.
+        pairs: With distinct ids.
+        tasks: The tasks of the pairs, by name.
+        settings: How long answers may be, and how many questions are asked at a time.
+        on_progress: Called with (pairs answered, pairs in total).
+    """
+    return model.answer(
+        [as_asked(pair, tasks[pair.task]) for pair in pairs],
+        decoding=Decoding(settings.max_new_tokens),
+        batch_size=settings.batch_size,
+        on_progress=on_progress,
+    )
 
 
 def as_asked(pair: Pair, task: Task) -> Asked:

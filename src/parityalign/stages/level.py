@@ -16,7 +16,6 @@ from parityalign.core import (
     BEGUN,
     DISCREPANCY_FOLDER,
     Artifact,
-    Decoding,
     HeldOutPair,
     Judged,
     Leveller,
@@ -31,14 +30,14 @@ from parityalign.core import (
 from parityalign.engines import CachedModel
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.acceptance import HAD_RIGHT, HELD_OUT, hold_out, is_better, judged_after
-from parityalign.stages.identify import as_asked
+from parityalign.stages.identify import answers_to
 
 NO_GAPS = "no_gaps"
 NOT_BETTER = "not_better"
 LEVELLED = "levelled"
 
 TRAINABLE = (*HAD_RIGHT, VerdictKind.TEACHER_ONLY, VerdictKind.NEITHER, VerdictKind.STUDENT_ONLY)
-"""Verdicts of pairs that a control may train on: what was dropped would break training, and what is unsure is left."""
+"""Verdicts of pairs that may be trained on: what was dropped would break training, and what is unsure is left out."""
 LEAST_REPLAY, MOST_REPLAY = 0.5, 0.8
 """Between these is the share of replay, unless it is set: the pool's own share of pairs that the student has right."""
 
@@ -57,10 +56,11 @@ def _check(run: StageRun, artifact: Artifact, held: Sequence[Judged]) -> list[He
     settings = run.config.identify
 
     def said(model: CachedModel, who: str) -> dict[str, str]:
-        answers = model.answer(
-            [as_asked(pair, run.tasks[pair.task]) for pair, _ in held],
-            decoding=Decoding(settings.max_new_tokens),
-            batch_size=settings.batch_size,
+        answers = answers_to(
+            model,
+            [pair for pair, _ in held],
+            run.tasks,
+            settings=settings,
             on_progress=lambda done, total: run.progress(f"level held-out pairs {who}", done, total),
         )
         return {pair_id: answer.text for pair_id, answer in answers.items()}
@@ -86,7 +86,13 @@ STAGE = Stage(
     artifact="student",
     of=("pairs", "verdicts", "student model", "answer prompt"),
     also_of=lambda config: (DISCREPANCY_FOLDER,) if config.discrepancy.used_in_training(config.level) else (),
-    settings=("level", "seed"),
+    settings=(
+        "level",
+        "seed",
+        "identify.rule",
+        "identify.threshold",
+        "identify.max_new_tokens",
+    ),  # of the held-out pairs
     parts=_matters,
     derived=lambda run: run.config.discrepancy.in_levelling(run.config.level) | run.config.level.stands_for,
     work=_work,
@@ -115,7 +121,7 @@ class ChoiceCounts(NamedTuple):
     training: int
     held_out: int
     replayed: int
-    """Of both."""
+    """How many of `training` are replay."""
     known_untrained: int
     """Pairs that the student had right and is not trained on."""
 

@@ -60,11 +60,6 @@ class GivenAnswers(NamedTuple):
 NONE_GIVEN = GivenAnswers({}, {})
 
 
-def is_given(pair: Pair) -> bool:
-    """Whether a pair came in with a file."""
-    return pair.teacher.startswith(_WRITER)
-
-
 def outcome_of(parsed: ParsedPair, known: Iterable[ParsedPair]) -> str:
     """The outcome of a pair, given the earlier pairs of the same image."""
     same_question = [pair for pair in known if pair.question.casefold() == parsed.question.casefold()]

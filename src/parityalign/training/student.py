@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from parityalign.config import LevelSettings, LoadingSettings
-from parityalign.core import UserError, folder_files, writing
+from parityalign.core import UserError, folder_files, missing_package, writing
 from parityalign.models import AS_IT_IS, TokenBoxes, open_config, open_model, open_processor, readable_layers
 from parityalign.training.modules import freeze, linear_layers, lr_multipliers_by_module, modules_of
 
@@ -63,10 +63,8 @@ def refuse_method(method: str) -> None:
     if method != "full":
         _peft()
     if method == "qlora" and find_spec("bitsandbytes") is None:
-        raise UserError(
-            "levelling with the method 'qlora' needs the package bitsandbytes, which is not installed.\n"
-            "Install it: pip install 'parityalign[lora,quantised]', or set level.method: lora"
-        )
+        where = "'parityalign[lora,quantised]', or set level.method: lora"
+        raise missing_package("levelling with the method 'qlora'", "bitsandbytes", where)
     if method == "qlora" and not torch.cuda.is_available():
         # On a CPU bitsandbytes packs weights for inference only, without gradients.
         raise UserError("level.method is qlora, which needs a GPU, and this machine has none. Set level.method: lora")
@@ -201,8 +199,7 @@ def _peft() -> ModuleType:
     try:
         import peft  # noqa: PLC0415
     except ImportError as problem:
-        raise UserError(
-            "levelling with the methods 'lora' and 'qlora' needs the package peft, which is not installed.\n"
-            "Install it: pip install 'parityalign[lora]'"
+        raise missing_package(
+            "levelling with the methods 'lora' and 'qlora'", "peft", "'parityalign[lora]'"
         ) from problem
     return peft

@@ -5,22 +5,19 @@ The column is `image`, or the only one that holds bytes; either plain bytes or, 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parityalign.core import Found, Source, SourceKind, UserError, missing_package, open_given
+from parityalign.core import Found, Source, SourceKind, UserError
+from parityalign.data._parquet import open_parquet, readable_parquet, require_parquet
 from parityalign.data.sources._shards import found_bytes, shards
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 _COLUMN = "image"
 _ROWS = 64
 """Rows in memory at a time."""
-_BUFFER_BYTES = 1 << 20
 
 
 def open_source(location: str) -> Source:
@@ -29,38 +26,18 @@ def open_source(location: str) -> Source:
     Raises:
         UserError: The package pyarrow is missing.
     """
-    if find_spec("pyarrow") is None:
-        raise missing_package(f"reading {location}", "pyarrow", "'parityalign[datasets]'")
-    return shards(location, _images, lambda path: _opened(path).metadata.num_rows)
+    require_parquet(f"reading {location}")
+    return shards(location, _images, lambda path: open_parquet(path).metadata.num_rows)
 
 
 SOURCE = SourceKind(open_source)
 
 
-def _opened(path: Path) -> "pq.ParquetFile":
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    with _readable(path):
-        open_given(path).close()  # no pipe
-        # Else a row group is loaded as a whole, and all images may be in one.
-        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    import pyarrow as pa  # noqa: PLC0415
-
-    try:
-        yield
-    except (OSError, ValueError, pa.ArrowException) as problem:  # ValueError: a text in it is not UTF-8
-        raise UserError(f"cannot read the Parquet file {path}: {problem}") from problem
-
-
 def _images(path: Path) -> Iterator[Found]:
-    file = _opened(path)
+    file = open_parquet(path)
     column = _column(file.schema_arrow, path)
     row = 0
-    with _readable(path):
+    with readable_parquet(path):
         for batch in file.iter_batches(batch_size=_ROWS, columns=[column]):
             for value in batch.column(0):
                 content = value.as_py()

@@ -103,10 +103,16 @@ def _verdict_table(origin: Origin) -> str:
 
 def _sources(origin: Origin) -> str:
     return "\n\n".join(
-        f"- `{task}`: images from {source}. The teacher was asked to write:\n\n{_quoted(origin.annotate_prompts[task])}"
+        f"- `{task}`: images from {source}.{_asked_to_write(origin, task)}"
         f"\n\n  Both models were asked:\n\n{_quoted(origin.answer_prompts[task])}"
         for task, source in origin.sources.items()
     )
+
+
+def _asked_to_write(origin: Origin, task: str) -> str:
+    """Nothing for a task with pairs of one's own only."""
+    prompt = origin.annotate_prompts.get(task)
+    return f" The teacher was asked to write:\n\n{_quoted(prompt)}" if prompt else ""
 
 
 def _quoted(prompt: str) -> str:

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from parityalign.config import LoadingSettings
-from parityalign.core import EMBEDDED_MODELS, Decoding, Observation, Request, UserError, WorkFailed
+from parityalign.core import EMBEDDED_MODELS, Decoding, Observation, Request, WorkFailed
 from parityalign.models import memory
 from parityalign.models.backends._batches import BatchRow, TokenBudget, windows
 from parityalign.models.backends._decoding import GumbelNoise, NotFinite, can_choose_rows, decode
@@ -86,8 +86,8 @@ class HFModel:
         Where the chat template begins a thought, so does the reply: nobody could tell it from speech otherwise.
 
         Raises:
-            WorkFailed: An image cannot be read, or the model computes no numbers.
-            UserError: Memory does not suffice even for a single one.
+            WorkFailed: An image cannot be read, the model's outputs are not finite, or one question alone does not fit
+                into memory.
         """
         size = decoding.max_new_tokens
         return self._each(requests, size, lambda rows: self._write(rows, decoding))
@@ -108,8 +108,8 @@ class HFModel:
         """Scores each request teacher-forced: followed by the given text as if it were the model's own reply.
 
         Raises:
-            WorkFailed: An image cannot be read, or the model computes no numbers.
-            UserError: Memory does not suffice even for a single one.
+            WorkFailed: An image cannot be read, the model's outputs are not finite, or one question alone does not fit
+                into memory.
         """
         longest = max((len(text) for _, text in told), default=0)  # in characters; tokens are fewer
 
@@ -159,7 +159,7 @@ class HFModel:
         clear_device_cache(garbage_collection=True)
         self._budget.halve(rows, size)
         if len(rows) == 1:
-            raise UserError(
+            raise WorkFailed(
                 f"{self.name} has not enough memory on {self._model.device} for a single question, about "
                 f"{rows[0].request.image} ({len(rows[0].encoded.tokens)} tokens and a reply of up to "
                 f"{size}).\n{SMALLER} What was answered before is kept."

@@ -1,7 +1,7 @@
 """A model behind an OpenAI-compatible server: `http://HOST:PORT/v1#NAME`, as teacher or student, never trained.
 
 The key comes from an environment variable and goes into one header. Requests and replies are in `_wire.py`; attempts,
-ledger and budget are those of every remote model (`engines`).
+answer store and budget are those of every remote model (`engines`).
 """
 
 import asyncio
@@ -120,7 +120,7 @@ class OpenAIModel:
         except TimeoutError:
             raise WorkFailed(f"{self._url}: no list of models within {self._server.timeout:g} s") from None
         except NoReply as problem:
-            raise WorkFailed(f"{self._url}: its list of models brought {problem}\n{problem.advice}") from None
+            raise WorkFailed(f"{self._url}: reading its list of models failed: {problem}\n{problem.advice}") from None
         if len(names) != 1 or not names[0]:
             known = f"It has {len(names)}: {', '.join(names[:10])}" if names else "It lists none"
             raise UserError(f"{self._url} does not have exactly one model. {known}. Write {self._url}#NAME.")
