@@ -191,14 +191,6 @@ def test_a_student_that_is_kept_may_be_renamed(project, trainable):
     assert {path.name for path in earlier.iterdir()} == {"student-1-good", "student-1"}
 
 
-@pytest.mark.parametrize("changed", [{"rule": "metric"}, {"max_new_tokens": 7}])
-def test_a_student_is_judged_again_when_held_out_pairs_are_judged_another_way(project, trainable, changed):
-    done("run", project / "run.yaml")
-    assert f"level is done again: identify.{next(iter(changed))} was" in done(
-        "run", configure(project, identify=changed)
-    )
-
-
 def test_a_run_that_is_told_to_trust_reads_a_file_that_was_changed(project, trainable):
     done("run", project / "run.yaml")
     pairs = project / "runs" / "a" / "pairs" / "pairs.jsonl"

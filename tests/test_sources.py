@@ -472,7 +472,7 @@ def test_a_row_without_bytes_is_set_aside(tmp_path, photos):
 def test_without_pyarrow_the_fix_is_named(photos, monkeypatch):
     spec = as_parquet(photos)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(sys.modules["parityalign.data.sources.parquet"], "find_spec", lambda name: None)
+    monkeypatch.setattr(sys.modules["parityalign.data._parquet"], "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'parityalign\[datasets\]'"):
         open_source(spec)
 

@@ -86,13 +86,7 @@ STAGE = Stage(
     artifact="student",
     of=("pairs", "verdicts", "student model", "answer prompt"),
     also_of=lambda config: (DISCREPANCY_FOLDER,) if config.discrepancy.used_in_training(config.level) else (),
-    settings=(
-        "level",
-        "seed",
-        "identify.rule",
-        "identify.threshold",
-        "identify.max_new_tokens",
-    ),  # of the held-out pairs
+    settings=("level", "seed"),
     parts=_matters,
     derived=lambda run: run.config.discrepancy.in_levelling(run.config.level) | run.config.level.stands_for,
     work=_work,
