@@ -1,30 +1,12 @@
 #!/bin/bash
 # A server (or a proxy in front of it) that repeats the key in a reply or its finish_reason: no file may hold it (README: no file or message ever holds the key).
-PA=${PARITYALIGN:?path of the parityalign executable}; PY=$(dirname "$PA")/python; T=$(mktemp -d); trap 'kill $SP 2>/dev/null; rm -rf "$T"' EXIT; cd "$T"
-mkdir r pics; "$PY" -c 'from PIL import Image; [Image.effect_noise((64+9*i,64),99).convert("RGB").save(f"pics/{i}.png") for i in range(2)]'
-cat > s.py <<'P'
-import json,sys,threading
-from http.server import *
-class H(BaseHTTPRequestHandler):
-    protocol_version="HTTP/1.1"
-    def log_message(self,*a): pass
-    def raw(self,b): self.wfile.write(b); self.wfile.flush()
-    def ok(self,text,**k):
-        b=json.dumps({"choices":[{"message":{"role":"assistant","content":text},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":2},**k}).encode()
-        self.raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"%len(b)+b)
-    def do_GET(self): b=json.dumps({"data":[{"id":"m"}]}).encode(); self.raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"%len(b)+b)
-    def do_POST(self):
-        j=self.rfile.read(int(self.headers["Content-Length"])).decode()
-        if "colours are in the picture" in j: return self.ok("p%d"%len(j))
-        self.evil(j)
-    def evil(self,j):
-        k=self.headers.get("Authorization","")[7:]
-        self.ok("Question: What is %s for? Answer: tea"%k)
-s=ThreadingHTTPServer(("127.0.0.1",0),H); s.daemon_threads=True; open("port","w").write(str(s.server_address[1])); threading.Timer(300,s.shutdown).start(); s.serve_forever()
+. "$(dirname "${BASH_SOURCE[0]}")/../_lib/lib.sh"
+serve <<'P'
+def evil(self,j):
+    k=self.headers.get("Authorization","")[7:]
+    self.ok("Question: What is %s for? Answer: tea"%k)
 P
-"$PY" s.py 2>/dev/null & SP=$!; while [ ! -s port ]; do sleep 0.1; done
-printf "run: .\nteacher: http://127.0.0.1:$(cat port)/v1\nstudent: embedded:student\ntasks:\n  textvqa: {images: ../pics}\nserver: {max_attempts: 2, backoff: 0.05}\n" > r/run.yaml
-"$PA" intake r >/dev/null 2>&1 </dev/null
 export PARITYALIGN_API_KEY=sk-TOPSECRET77; timeout 60 "$PA" annotate r >out 2>&1 </dev/null; rc=$?
 if grep -rq sk-TOPSECRET77 out r; then echo "the key stands in: $(grep -rl sk-TOPSECRET77 out r | tr "\n" " ")"; exit 1; fi
+if [ $rc -gt 2 ]; then echo "ended with $rc: $(tail -1 out)"; exit 1; fi
 echo "ok: rc $rc"; exit 0
