@@ -312,6 +312,19 @@ def test_a_file_without_any_usable_pair_is_refused_with_the_first_ones(project, 
         opened(project, lines(project / "a.jsonl", [{**row, "answer": ""} for row in rows([1, 2])])).upto("identify")
 
 
+def test_an_image_of_several_pairs_is_taken_in_once_and_is_no_duplicate(project, asked):
+    said = [{**row, "pair_id": f"{row['pair_id']}{turn}"} for turn in "ab" for row in rows()]
+    run = opened(project, lines(project / "own.jsonl", said)).upto("intake")
+    assert counts(run, "intake") == {"accepted": len(NUMBERS)}
+
+
+def test_a_table_whose_images_stand_under_another_name_is_told_to_name_the_column(project, asked):
+    table = project / as_csv(project)
+    table.write_text(table.read_text().replace("image", "photo", 1))
+    with pytest.raises(UserError, match=r"which image it is about.*columns: \{image: NAME\}"):
+        opened(project, table.name).upto("intake")
+
+
 def test_a_pair_on_several_images_is_counted(project, asked):
     talk = [{"role": "user", "content": "What is 1?"}, {"role": "assistant", "content": word(1)}]
     said = [{"images": ["photos/1.png"], "messages": talk}, {"images": ["photos/1.png", "x"], "messages": talk}]

@@ -40,19 +40,30 @@ def read_own_pairs(spec: PairsFile, task: str) -> Iterator[OwnPair]:
 
 
 def pairs_source(spec: PairsFile, task: str) -> Source:
-    """The images that a task's file of pairs names or holds."""
+    """The images that a task's file of pairs names or holds, each once.
+
+    Raises, when they are read:
+        UserError: The file cannot be read, or none of its rows has an image.
+    """
 
     def images() -> Iterator[Found]:
+        seen = set[str]()
         for path in _files_of(spec):
             for pair in read_given_pairs(path, task=task, form=spec.format, columns=spec.columns, pictures=True):
                 name = _name_of(pair, path, spec)
-                if name:
+                if name and name not in seen:
+                    seen.add(name)
                     yield found_file(Path(name)) if pair.picture is None else found_bytes(name, pair.picture)
+        if not seen:
+            raise UserError(
+                f"none of the pairs in {spec.file} says which image it is about. Expected an image in each row; if its "
+                f"column or key has another name: tasks.{task}.pairs: {{file: {spec.file}, columns: {{image: NAME}}}}"
+            )
 
     return Source(
         where=spec.file,
         digest=lambda: listing_digest(map(Path, _what_holds_images(spec, task)), Path(spec.file).parent),
-        count=lambda: count_pairs(spec, task),
+        count=lambda: None,  # several pairs may be about one image
         images=images,
         of_pairs=True,
     )
