@@ -175,6 +175,7 @@ def test_a_student_that_was_taken_is_kept_when_it_is_replaced(project, trainable
     first = (run / "student" / "replies.json").read_bytes()
     output = done("run", configure(project, level={"epochs": 9}))
     assert "level is done again: level.epochs was 3, is 9; what is there will be kept in earlier/" in output
+    assert "removed scores.json and report.html, which told of what was there before" in output
     done("run", configure(project, level={"epochs": 10}))
     assert [path.name for path in sorted((run / "earlier").iterdir())] == ["student-1", "student-2"]
     assert (run / "earlier" / "student-1" / "replies.json").read_bytes() == first

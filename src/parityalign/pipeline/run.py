@@ -220,12 +220,16 @@ class Run:
             self._note(stage, "up to date: nothing changed", made)
             return
         # They describe what is about to change, and are written again at the end.
-        for stale in (SCORES, CONTROLS, REPORT) if stage.artifact in scored_from(self.stages) else (REPORT,):
-            (self.folder.path / stale).unlink(missing_ok=True)
+        views = (SCORES, CONTROLS, REPORT) if stage.artifact in scored_from(self.stages) else (REPORT,)
+        stale = [name for name in views if (self.folder.path / name).exists()]
+        for name in stale:
+            (self.folder.path / name).unlink()
         self._working = stage.name
         if made.redone_because and isinstance(self.progress, Says):
             kept = f"; what is there will be kept in {EARLIER}/" if made.keeps_replaced else ""
             self.progress.say(f"{stage.name} is done again: {made.redone_because}{kept}")
+        if stale and isinstance(self.progress, Says):
+            self.progress.say(f"removed {' and '.join(stale)}, which told of what was there before")
         self.folder.event("began", stage=stage.name)
         began = time.monotonic()
         self._check_inputs(stage)
