@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-objectives demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-loop bench-startup
+.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-loop bench-startup
 .PHONY: conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases kills
 
 setup: .venv/set-up
@@ -24,6 +24,10 @@ demo-controls: demo
 # What each term of the objective is worth: 21 trainings on the demo's pairs; writes docs/results-objectives.md.
 demo-objectives: demo
 	$(BIN)/python benchmarks/objectives.py runs/demo
+
+# The levelled student as the student of nine more runs, on pictures that it has not seen; writes docs/results-strong-student.md.
+demo-strong: demo
+	$(BIN)/python benchmarks/strong_student.py runs/demo
 
 # The demo twice, greedily: the teacher behind `transformers serve`, and in this process. PICTURES=20 makes it small.
 demo-http: setup

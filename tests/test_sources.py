@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 import tarfile
+import time
 from collections import deque
 from pathlib import Path
 
@@ -397,7 +398,7 @@ def test_a_table_of_a_data_set_may_be_a_link(tmp_path):
 def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
     folder = named(tmp_path, "https://localhost/a.png")
     monkeypatch.setattr(cells, "_SECONDS", 0.05)
-    monkeypatch.setattr(cells, "_fetch", lambda url, read: None)
+    monkeypatch.setattr(cells, "_fetched", lambda url: time.sleep(1))
     (_, found) = open_source(f"hf:{folder}").images()
     with pytest.raises(Unfit, match="no answer within"):
         found.read()

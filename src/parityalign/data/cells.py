@@ -11,13 +11,11 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from pathlib import Path
-from threading import Thread
 
 from parityalign.config import divided
-from parityalign.core import leads_out, open_given, out_of_reach
+from parityalign.core import TookTooLongError, in_time, leads_out, open_given, out_of_reach
 from parityalign.data.images import MAX_BYTES, Unfit, read_bytes
 
 # No network, no such file, a broken archive.
@@ -101,25 +99,21 @@ def read_cell(cell: object, folder: Path | None) -> bytes:
 
 def _read_remote(url: str, folder: Path | None) -> bytes:
     _refuse_elsewhere(url, folder)
-    # A thread of its own, which can be left alone: those of a pool are waited for in the end.
-    read: Future[bytes] = Future()
-    Thread(target=_fetch, args=(url, read), daemon=True).start()
     try:
-        return bytes_in(read.result(_SECONDS)) or b""
-    except FutureTimeout as problem:
+        return bytes_in(in_time(partial(_fetched, url), _SECONDS)) or b""
+    except TookTooLongError as problem:
         raise Unfit("unreadable", f"{url}: no answer within {_SECONDS} seconds") from problem
 
 
-def _fetch(url: str, read: "Future[bytes]") -> None:
+def _fetched(url: str) -> bytes:
     from datasets.utils.file_utils import xopen  # knows archives, the hub and its tokens  # noqa: PLC0415
 
     try:
         with xopen(url, "rb") as file:
-            read.set_result(file.read(MAX_BYTES + 1))
+            content: bytes = file.read(MAX_BYTES + 1)
+            return content
     except (*_OPENER_ERRORS, *out_of_reach(), *_web_errors()) as problem:
-        read.set_exception(Unfit("unreadable", f"{url}: {problem}"))
-    except BaseException as problem:  # noqa: BLE001 - raised again by whoever waits
-        read.set_exception(problem)
+        raise Unfit("unreadable", f"{url}: {problem}") from problem
 
 
 def _refuse_elsewhere(url: str, folder: Path | None) -> None:

@@ -5,9 +5,7 @@ bounded in size, and what runs is bounded in time.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
-from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +13,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from parityalign.config import LoadingSettings
-from parityalign.core import UserError
+from parityalign.core import TookTooLongError, UserError, in_time
 from parityalign.models.chat_templates import PROBE, TASK_TEMPLATES, opened_thought
 from parityalign.models.checkpoint import model_folder, refuse_damaged, weight_files
 from parityalign.models.device import refuse_machine
@@ -42,33 +40,17 @@ def check_model(location: str, loading: LoadingSettings = AS_IT_IS) -> None:
             missing, leaves out the question or the picture or begins a thought, or this machine lacks something.
     """
     refuse_machine(loading)
-    config = in_time(lambda: open_config(location, loading), f"the configuration of {location}")
+    config = _tried(lambda: open_config(location, loading), f"the configuration of {location}")
     folder = model_folder(location, loading, weights=False)
     refuse_damaged(location, folder)
-    in_time(lambda: _try_out(location, loading, config), f"a question to {location}")
+    _tried(lambda: _try_out(location, loading, config), f"a question to {location}")
     _count_weights(location, folder, config, loading)
 
 
-def in_time(work: Callable[[], T], what: str) -> T:
-    """What `work` returns or raises, unless it takes too long: then it is left alone, in its own thread.
-
-    Raises:
-        UserError: It takes too long.
-    """
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as problem:  # noqa: BLE001 - raised again by whoever waits
-            done.set_exception(problem)
-
-    Thread(target=run, name="checking", daemon=True).start()
+def _tried(work: Callable[[], T], what: str) -> T:
     try:
-        return done.result(PATIENCE)
-    except TimeoutError as problem:
-        if done.done():
-            raise
+        return in_time(work, PATIENCE)
+    except TookTooLongError as problem:
         raise UserError(
             f"{what} took more than {PATIENCE:.0f} seconds, so its files are damaged or hostile (a chat template is a "
             "program). Nothing was done.\nCopy or download it again."
