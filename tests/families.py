@@ -330,8 +330,14 @@ FAMILIES = [
 ]
 
 
-def write(folder: Path, family: Family) -> Path:
-    """The folder of a family's tiny model."""
+def write(folder: Path, family: Family, *, speaks: bool = True) -> Path:
+    """The folder of a family's tiny model.
+
+    Args:
+        folder: Gets it.
+        family: How it is made.
+        speaks: Whether its weights are made so wide that it says something of each picture.
+    """
     tokenizer = family.tokenizer()
     tokenizer.chat_template = family.chat_template
     tokenizer.save_pretrained(folder)
@@ -342,7 +348,8 @@ def write(folder: Path, family: Family) -> Path:
     torch.manual_seed(_SEED)
     model = family.model(Parts(tokenizer))
     ends = [tokenizer.convert_tokens_to_ids(token) for token in family.stop]
-    _have_something_to_say(model, ends)
+    if speaks:
+        _have_something_to_say(model, ends)
     model.generation_config = hf.GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
     )

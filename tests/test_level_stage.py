@@ -11,7 +11,8 @@ from parityalign.config.schema import IdentifySettings
 from parityalign.config.training import LevelSettings
 from parityalign.core.interfaces import LevelResult
 from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
-from parityalign.stages.acceptance import hold_out, judged_after
+from parityalign.core.results import HeldOutPair
+from parityalign.stages.acceptance import hold_out, is_better, judged_after
 from parityalign.stages.level import choose_pairs, level_on_gaps, was_levelled
 from parityalign.stages.run_scores import held_out_of
 
@@ -255,6 +256,31 @@ def test_a_student_that_learns_the_gaps_and_keeps_the_rest_is_taken(tmp_path):
     low, high = found.total.difference.ci
     assert 0 < low <= found.total.difference.score <= high and found.total.p < 0.05
     assert found.total.pairs == found.total.before.of == sum(task.pairs for task in found.tasks.values())
+
+
+@pytest.mark.parametrize(
+    ("by_image", "taken"),
+    [
+        ([1], True),
+        ([1] * 29 + [-1] * 27, False),
+        ([1] * 8 + [-1] * 4, True),
+        ([4, -1, -1, -1], False),  # four pairs on one picture are no four witnesses
+    ],
+)
+def test_a_gain_smaller_than_its_standard_error_over_images_may_be_chance_and_is_refused(by_image, taken):
+    held = [
+        HeldOutPair(
+            pair_id=f"{image}-{pair}",
+            image_id=str(image),
+            task="signs",
+            right_before=change < 0,
+            right_after=change > 0,
+            text="",
+        )
+        for image, change in enumerate(by_image)
+        for pair in range(abs(change))
+    ]
+    assert is_better(LevelResult(1, 1, 2.0, 1.0), held) is taken
 
 
 def test_a_student_that_learns_as_much_as_it_forgets_is_refused_whatever_its_loss(tmp_path):

@@ -38,9 +38,10 @@ def held_out_line(held_out: HeldOut | None) -> str:
     found = held_out.total
     where = f"of {counted(found.pairs, 'pair')} on {counted(found.images, 'held-out image')}"
     if not held_out.accepted:
+        surely = " beyond chance" if found.after.count > found.before.count else ""
         return (
-            f"Nothing was gained, so the student was left as it was: {where} it had {found.before.count:,} right, and "
-            f"{found.after.count:,} when levelled."
+            f"Nothing was gained{surely}, so the student was left as it was: {where} it had {found.before.count:,} "
+            f"right, and {found.after.count:,} when levelled."
         )
     return (
         f"The student agrees with the teacher on {_percent(found.after)} % {where}, before on "

@@ -96,14 +96,18 @@ def judged_after(
 
 
 def is_better(result: LevelResult, held: Sequence[HeldOutPair]) -> bool:
-    """Whether the levelled student has more of the held-out pairs right; the same ones, and a lower loss, will do too.
+    """Whether the levelled student is better on the held-out pairs.
 
-    As many but other ones will not: on few pairs that is a student that forgot as much as it learnt.
+    It has more of them right, by at least the standard error of the paired difference over images: its checkpoint is
+    the best of several on these very pairs, so a gain of a few may be luck (docs/results-strong-student.md). The very
+    same ones right, and a lower loss, will do too; as many but other ones will not.
     """
     before, after = _flags(held)
     if before == after:
         return result.held_out_loss_after < result.held_out_loss_before
-    return sum(after) > sum(before)
+    by_image, _ = cluster_sums(np.subtract(after, before, dtype=np.float64)[:, None], [each.image_id for each in held])
+    gain, error = float(by_image.sum()), float(np.sqrt((by_image**2).sum()))
+    return gain > 0 and gain >= error
 
 
 def summary(held: Sequence[HeldOutPair], *, accepted: bool, seed: int) -> HeldOut:

@@ -205,7 +205,8 @@ def _note(
         told += f" and the very same after, and {losses}"
     else:
         told += f" and {sum(after):,} after"
-    outcome = "it was taken" if better else "it is not better, so the student was left as it was"
+    unsure = "that may be chance, so" if sum(after) > sum(before) else "it is not better, so"
+    outcome = "it was taken" if better else f"{unsure} the student was left as it was"
     artifact.note(f"{told}: {outcome}.")
 
 

@@ -1,0 +1,184 @@
+"""The product at real size on one GPU beside plain transformers and TRL: speed, memory, how busy the GPU is.
+
+    python benchmarks/gpu.py [--minutes 9.5] [--tiny] [--folder FOLDER] [--out docs/results-gpu.md] [PART ...]
+
+Models of published size without trained weights and pictures of 1024x768; nothing is fetched. Each part is a process of
+its own: if one fails, the others go on, and the table says why. Without a GPU, or with --tiny, sizes are tiny.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from parityalign import __version__
+from real_size import asking, levelling, whole_run
+from real_size.data import pictures
+from real_size.models import PUBLISHED, write_model
+
+
+class Work(NamedTuple):
+    """Where a part works, and how much it does."""
+
+    folder: Path
+    tiny: bool
+
+    def model(self, name: str) -> Path:
+        """The folder of an untrained model."""
+        return write_model(name, self.folder / name, tiny=self.tiny)
+
+    def pictures(self, count: int, least: int = 4) -> list[Path]:
+        """So many pictures; of a tiny trial a few."""
+        return pictures(self.folder / "pictures", least if self.tiny else count)
+
+
+def _models(work: Work) -> dict[str, Any]:
+    for name in PUBLISHED:
+        work.model(name)
+    return {"models": len(PUBLISHED)}
+
+
+def _annotate(work: Work) -> dict[str, Any]:
+    tokens = 8 if work.tiny else 96
+    return asking.annotate(work.model("qwen2-vl-7b"), work.pictures(48), draws=4, tokens=tokens)
+
+
+def _identify(model: str, count: int) -> Callable[[Work], dict[str, Any]]:
+    def part(work: Work) -> dict[str, Any]:
+        return asking.identify(work.model(model), work.pictures(count), questions=3, tokens=16)
+
+    return part
+
+
+def _level(side: str, model: str, method: str) -> Callable[[Work], dict[str, Any]]:
+    def part(work: Work) -> dict[str, Any]:
+        rows, steps = (4, 3) if work.tiny else (32, 8)
+        settings = {"method": method, "learning_rate": 1e-4, "max_steps": steps, "batch_size": rows}
+        paths = work.pictures(rows * steps, rows * steps)
+        if side == "ours":
+            return levelling.ours(work.folder, work.model(model), paths, settings)
+        workers = int(side.partition("-")[2] or 0)
+        return levelling.trl(work.folder, work.model(model), paths, settings, workers=workers)
+
+    return part
+
+
+def _asked_run(work: Work) -> dict[str, Any]:
+    models = work.model("qwen2-vl-7b"), work.model("smolvlm-500m")
+    return whole_run.identified(work.folder, *models, work.pictures(100))
+
+
+def _whole_run(work: Work) -> dict[str, Any]:
+    models = work.model("qwen2-vl-7b"), work.model("smolvlm-500m")
+    return whole_run.levelled(work.folder, *models, work.pictures(200, 8), objective={"answer": 1.0})
+
+
+def _all_terms(work: Work) -> dict[str, Any]:
+    models = work.model("qwen2-vl-2b"), work.model("smolvlm-500m")
+    terms = {"answer": 1.0, "confidence": 1.0, "attention": 1.0}
+    return whole_run.levelled(work.folder, *models, work.pictures(60, 8), objective=terms)
+
+
+PARTS: Mapping[str, Callable[[Work], dict[str, Any]]] = {
+    "write the models": _models,
+    "annotate, Qwen2-VL-7B": _annotate,
+    "identify, SmolVLM-500M": _identify("smolvlm-500m", 100),
+    "identify, Qwen2-VL-7B": _identify("qwen2-vl-7b", 60),
+    "level, SmolVLM-500M, full": _level("ours", "smolvlm-500m", "full"),
+    "TRL, SmolVLM-500M, full": _level("trl", "smolvlm-500m", "full"),
+    "TRL with 8 workers, SmolVLM-500M, full": _level("trl-8", "smolvlm-500m", "full"),
+    "level, Qwen2-VL-2B, LoRA": _level("ours", "qwen2-vl-2b", "lora"),
+    "TRL with 8 workers, Qwen2-VL-2B, LoRA": _level("trl-8", "qwen2-vl-2b", "lora"),
+    "a run to its report": _whole_run,
+    "intake to identify of a run": _asked_run,
+    "level, Qwen2-VL-2B, QLoRA": _level("ours", "qwen2-vl-2b", "qlora"),
+    "a run with three terms of the loss": _all_terms,
+}
+"""In the order of their worth: what comes last is left out first when the time is over."""
+
+
+def main() -> None:
+    """Does every part as far as the time allows, prints the table and writes the page; as a child, one part."""
+    asked = _arguments()
+    if asked.child:
+        print(json.dumps(PARTS[asked.child](Work(Path(asked.folder), asked.tiny))))
+        return
+    ends = time.monotonic() + 60 * asked.minutes
+    with tempfile.TemporaryDirectory(prefix="bench-gpu-", dir=asked.folder) as folder:
+        rows = {name: _done(name, folder, ends - time.monotonic(), asked) for name in asked.parts or PARTS}
+    page = _page(rows, tiny=asked.tiny)
+    if asked.out:
+        Path(asked.out).write_text(page)
+    print(page)
+    if all("failed" in told for told in rows.values()):
+        sys.exit("every part failed")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measures the product at real size on one GPU.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"all without one: {'; '.join(PARTS)}")
+    parser.add_argument("--minutes", type=float, default=9.5)
+    parser.add_argument("--tiny", action="store_true", default=not torch.cuda.is_available())
+    parser.add_argument("--folder", help="where models and pictures are written; default: the temporary folder")
+    parser.add_argument("--out", help="where the page is written, besides being printed")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if unknown := [name for name in asked.parts if name not in PARTS]:
+        parser.error(f"no part {unknown[0]!r}; there are {'; '.join(PARTS)}")
+    return asked
+
+
+def _done(name: str, folder: str, left: float, asked: argparse.Namespace) -> dict[str, Any]:
+    """What a part measured, or why it did not."""
+    if left < 5:
+        return {"failed": "the time was over"}
+    command = [sys.executable, __file__, "--child", name, "--folder", folder, *(["--tiny"] if asked.tiny else [])]
+    began = time.monotonic()
+    try:
+        made = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"did not end within {left:.0f} s"}
+    lines = [line for line in made.stdout.splitlines() if line.startswith("{")]
+    if made.returncode or not lines:
+        print(f"--- {name}\n{made.stderr[-2000:]}", file=sys.stderr, flush=True)
+        return {"failed": (made.stderr.strip().splitlines() or ["ended without a word"])[-1][:200]}
+    told: dict[str, Any] = json.loads(lines[-1])
+    print(name, told, flush=True)
+    return told | {"took_s": time.monotonic() - began}
+
+
+def _page(rows: Mapping[str, Mapping[str, Any]], *, tiny: bool) -> str:
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    import transformers
+
+    head = (
+        "# At real size on one GPU\n\n"
+        f"`make bench-gpu` on {datetime.now(UTC):%Y-%m-%d}: {card}{', tiny sizes' if tiny else ''}; parityalign "
+        f"{__version__}, torch {torch.__version__}, transformers {transformers.__version__}. Published architectures "
+        "without trained weights, pictures of 1024x768, at most a megapixel each. *Ratio* is our time divided by that "
+        "of plain `generate` in batches of 16 pictures; *busy* is the share of the time in which a kernel ran.\n\n"
+        "| part | what was measured |\n|---|---|\n"
+    )
+    return head + "".join(f"| {name} | {_in_words(told)} |\n" for name, told in rows.items())
+
+
+def _in_words(told: Mapping[str, Any]) -> str:
+    if "failed" in told:
+        return f"failed: {told['failed']}".replace("|", "/")
+    return ", ".join(f"{key} {_number(value)}" for key, value in told.items() if value is not None)
+
+
+def _number(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Asking a model, our way and the way of plain transformers: the same pictures, prompts and number of tokens."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from parityalign.config import LoadingSettings
+from parityalign.core import Decoding, Request
+from parityalign.models.backends._hf_model import HFModel, load_hf
+from parityalign.models.encoding import Prompter
+from parityalign.models.loading import open_processor
+from parityalign.tasks import load_task
+from real_size.measuring import busy_share, seconds, watched
+
+MEGAPIXEL = 1003520
+"""The limit of pixels of both ways: about a megapixel."""
+PLAIN_BATCH = 16
+"""Pictures in a batch of plain transformers."""
+
+
+def annotate(model: Path, paths: Sequence[Path], *, draws: int, tokens: int) -> dict[str, Any]:
+    """So many draws on each picture: ours, and `generate` with as many sequences returned."""
+    prompt = load_task("textvqa").annotate_prompt
+    requests = [
+        Request(str(path), prompt, draws * number + draw) for number, path in enumerate(paths) for draw in range(draws)
+    ]
+    prompts = [(path, prompt) for path in paths]
+    return _both(model, requests, prompts, Decoding(tokens, 1.0), draws)
+
+
+def identify(model: Path, paths: Sequence[Path], *, questions: int, tokens: int) -> dict[str, Any]:
+    """So many short answers about each picture, greedily."""
+    task = load_task("textvqa")
+    prompts = [
+        (path, task.answer_prompt.format(question=f"What is the number of square {number}?"))
+        for path in paths
+        for number in range(questions)
+    ]
+    requests = [Request(str(path), prompt, 0) for path, prompt in prompts]
+    return _both(model, requests, prompts, Decoding(tokens), 1)
+
+
+def _both(
+    folder: Path, requests: list[Request], prompts: list[tuple[Path, str]], decoding: Decoding, draws: int
+) -> dict[str, Any]:
+    loading = LoadingSettings(max_pixels=MEGAPIXEL)
+    model = load_hf(str(folder), loading)
+    plain = Plain(model, str(folder), loading)
+    model.generate(requests[: 2 * draws], Decoding(4, decoding.temperature))  # both ways are warm
+    plain.generate(prompts[:2], Decoding(4, decoding.temperature), draws)
+    with watched() as samples:
+        ours = seconds(lambda: model.generate(requests, decoding))
+        busy = busy_share(samples)
+    theirs = seconds(lambda: plain.generate(prompts, decoding, draws))
+    return {"replies": len(requests), "ours_s": ours, "plain_s": theirs, "ratio": ours / theirs, "busy": busy}
+
+
+class Plain:
+    """The same weights asked by `generate`, in batches as the pictures come."""
+
+    def __init__(self, model: HFModel, folder: str, loading: LoadingSettings) -> None:
+        self._model: Any = model._model
+        self._processor: Any = open_processor(folder, loading)
+        self._chat = Prompter(self._processor).chat
+
+    def generate(self, prompts: Sequence[tuple[Path, str]], decoding: Decoding, draws: int) -> None:
+        """Replies to every prompt, which nobody reads."""
+        how = {
+            "do_sample": decoding.temperature > 0,
+            "max_new_tokens": decoding.max_new_tokens,
+            "num_return_sequences": draws,
+        }
+        for start in range(0, len(prompts), PLAIN_BATCH):
+            part = prompts[start : start + PLAIN_BATCH]
+            inputs = self._processor(
+                images=[[Image.open(path).convert("RGB")] for path, _ in part],
+                text=[self._chat(prompt) for _, prompt in part],
+                padding=True,
+                padding_side="left",
+                return_tensors="pt",
+            ).to(self._model.device, self._model.dtype)
+            with torch.inference_mode():
+                self._model.generate(
+                    **inputs, max_new_tokens=decoding.max_new_tokens, num_return_sequences=draws, **how
+                )

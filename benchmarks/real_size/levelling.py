@@ -1,0 +1,126 @@
+"""Levelling with the product and with TRL's SFTTrainer, on the same rows: time of an optimiser step, peak memory."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import torch
+
+import parityalign as pa
+from parityalign.tasks import load_task
+from real_size.asking import MEGAPIXEL
+from real_size.data import pairs_file
+from real_size.measuring import Sample, busy_share, peak_gigabytes, synchronise, watched
+
+
+class _Steps:
+    """A run's progress: when each optimiser step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if step == "level" and done:
+            synchronise()
+            self.ends.append(time.time())
+
+
+def ours(folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any]) -> dict[str, Any]:
+    """Levels through a run whose pairs come with both models' answers."""
+    steps = _Steps()
+    pairs = pairs_file(folder, [*paths], 1)
+    run = pa.open_run(
+        folder / f"level-{student.name}-{level['method']}",
+        progress=steps,
+        teacher=f"hf:{student}",
+        student=f"hf:{student}",
+        tasks={"textvqa": {"pairs": {"file": str(pairs), "answers": "given"}}},
+        loading={"student": {"max_pixels": MEGAPIXEL}},
+        # Its looks at held-out pairs must not count for the time of steps.
+        level={"held_out": 0.05, "held_out_pairs": 2, "patience": 1000, "replay": 0, **level},
+    )
+    with watched() as samples:
+        run.upto("level")
+    return _told(steps.ends, level["batch_size"], samples)
+
+
+def trl(folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any], *, workers: int) -> dict[str, Any]:
+    """Trains with SFTTrainer on the same rows; the most rows at once that fit."""
+    rows = level["batch_size"]
+    while True:
+        try:
+            return _trl(folder, student, paths, level, rows, workers)
+        except torch.cuda.OutOfMemoryError:
+            if rows == 1:
+                raise
+            rows //= 2
+            torch.cuda.empty_cache()
+
+
+def _trl(
+    folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any], rows: int, workers: int
+) -> dict[str, Any]:
+    from datasets import Dataset, Image
+    from datasets import Sequence as Several
+    from peft import LoraConfig
+    from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: object, **__: object) -> None:
+            synchronise()
+            ends.append(time.time())
+
+    prompt = load_task("textvqa").answer_prompt.format(question="What is the number of square 0?")
+    data = Dataset.from_list(
+        [
+            {
+                "images": [str(path)],
+                "prompt": [{"role": "user", "content": prompt}],
+                "completion": [{"role": "assistant", "content": "red 0"}],
+            }
+            for path in paths
+        ]
+    ).cast_column("images", Several(Image()))
+    half, opened = torch.cuda.is_available(), cast(Any, AutoProcessor)
+    adapter = LoraConfig(target_modules="all-linear", r=16, lora_alpha=32)
+    trainer = SFTTrainer(
+        AutoModelForImageTextToText.from_pretrained(student, dtype=torch.float32),
+        SFTConfig(
+            output_dir=str(folder / "trl"),
+            max_steps=level["max_steps"],
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=level["batch_size"] // rows,
+            learning_rate=level["learning_rate"],
+            dataloader_num_workers=workers,
+            max_length=None,
+            bf16=half,
+            use_cpu=not half,
+            gradient_checkpointing=False,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        ),
+        train_dataset=data,
+        processing_class=opened.from_pretrained(student, max_pixels=MEGAPIXEL, use_fast=False),
+        peft_config=adapter if level["method"] == "lora" else None,
+        callbacks=[Clock()],
+    )
+    with watched() as samples:
+        trainer.train()
+    return _told(ends, level["batch_size"], samples) | {"rows_at_once": rows}
+
+
+def _told(ends: Sequence[float], rows: int, samples: list[Sample]) -> dict[str, Any]:
+    """The median step counts, so that the first ones and looks in between do not."""
+    step = median(later - sooner for sooner, later in zip(ends, ends[1:], strict=False))
+    return {
+        "step_s": step,
+        "examples_per_s": rows / step,
+        "peak_gb": peak_gigabytes(),
+        "busy": busy_share(samples, ends[0], ends[-1]),
+    }
