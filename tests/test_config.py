@@ -5,9 +5,11 @@ import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from pydantic import WrapSerializer
 from pydantic.fields import FieldInfo
 
 from parityalign.config.base import Settings, speed_only
@@ -134,7 +136,8 @@ def test_settings_that_only_change_speed_are_marked():
     for section in (AnnotateSettings, IdentifySettings, EvaluateSettings):
         assert speed_only(section) == {"batch_size"}
     assert speed_only(DiscrepancySettings) == {"always", "batch_size"}
-    assert speed_only(LevelSettings) == {"micro_batch_size", "gradient_checkpointing", "liger"}
+    speed = {"micro_batch_size", "gradient_checkpointing", "liger"}
+    assert speed_only(LevelSettings) == {*speed, "allow_high_rate", "automatic"}
 
 
 def test_a_run_has_to_have_a_task(folder):
@@ -285,17 +288,26 @@ def test_every_shipped_configuration_has_the_right_form(path):
 def settings_below(part: type[Settings]) -> Iterator[tuple[str, FieldInfo]]:
     """The settings of a part of the configuration and of the parts in it."""
     for name, field in part.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            yield from settings_below(field.annotation)
-        else:
+        section = field.annotation if is_section(field.annotation) else None
+        if type(None) in get_args(field.annotation):  # a section that may be `auto` is a setting too
+            section = next(filter(is_section, get_args(field.annotation)), None)
             yield name, field
+        elif not section:
+            yield name, field
+        if section:
+            yield from settings_below(section)
+
+
+def is_section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Settings)
 
 
 def test_the_page_of_settings_has_each_with_its_default():
     page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
     for name, field in (*settings_below(RunConfig), *settings_below(TaskData), *settings_below(PairsFile)):
         default = None if field.is_required() else json.dumps(field.default).strip('"')
-        shown = "required" if default is None else "none" if default == "null" else f"`{default}`"
+        auto = any(isinstance(each, WrapSerializer) for each in field.metadata)
+        shown = "`auto`" if auto else "required" if default is None else "none" if default == "null" else f"`{default}`"
         assert f"| `{name}` | {shown} |" in page, name
 
 

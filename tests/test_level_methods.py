@@ -1,19 +1,25 @@
 """Levelling real models: rates of parts, micro-batches, little memory, adapters, and the check."""
 
 from contextlib import contextmanager
+from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers.integrations import bitsandbytes
+from transformers.quantizers.base import HfQuantizer
 
 import families
 import tiny
 from makers import mute
+from parityalign.config.automatic import decide
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.training import LevelSettings, LrMultipliers
 from parityalign.core.errors import UserError, WorkFailed
-from parityalign.models import token_boxes
+from parityalign.models import parts, token_boxes
+from parityalign.models.device import quantisation
 from parityalign.models.encoding import stop_tokens
 from parityalign.models.loading import open_processor
 from parityalign.training import modules, oom, train, trainer, verify_saved
@@ -49,7 +55,7 @@ def trained(student, pairs, tmp_path):
     """A trainer of these settings, with the examples of one step."""
 
     def build(objective=tiny.ANSWER, **choices):
-        settings = LevelSettings(**({"batch_size": 5} | choices))
+        settings = decide(LevelSettings(**({"batch_size": 5} | choices)), None)
         examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
         training = trainer.Training(student, AS_IT_IS, settings, objective, 0, mute, examples[:5], examples[5:])
         made = train._trainer(training, tmp_path)
@@ -238,11 +244,31 @@ def test_every_family_is_told_apart_into_tower_connector_and_language_model(fami
 
 
 @pytest.mark.parametrize("name", [family.name for family in families.FAMILIES])
+def test_four_bits_are_for_the_linear_layers_of_the_language_model_and_no_others(family_models, name, monkeypatch):
+    converted = SimpleNamespace(nn=SimpleNamespace(Linear4bit=FourBits))
+    monkeypatch.setattr(bitsandbytes, "bnb", converted, raising=False)
+    config = quantisation(LoadingSettings(quantise="4bit"), torch.float32)
+    model = deepcopy(family_models[name])
+    left_alone = HfQuantizer.get_modules_to_not_convert(model, config.llm_int8_skip_modules)
+    linear = {layer for layer, module in model.get_decoder().named_modules() if type(module) is nn.Linear}
+    bitsandbytes.replace_with_bnb_linear(model, left_alone, config)
+    assert {layer for layer, module in model.get_decoder().named_modules() if type(module) is FourBits} == linear != {}
+    assert sum(type(module) is FourBits for module in model.modules()) == len(linear)
+
+
+class FourBits(nn.Linear):
+    """Stands where bitsandbytes would put its layer."""
+
+    def __init__(self, wide, high, bias, *_, **__):
+        super().__init__(wide, high, bias)
+
+
+@pytest.mark.parametrize("name", [family.name for family in families.FAMILIES])
 def test_lora_stands_only_in_parts_that_are_trained_and_never_beside_the_head(family_models, name):
     layers = modules.linear_layers(family_models[name], {"vision": 0, "connector": 1.0, "language": 0.5})
     kinds = dict(family_models[name].named_modules())
     assert layers and all(isinstance(kinds[layer], nn.Linear) for layer in layers)
-    assert {modules.module_of(layer) for layer in layers} <= {"connector", "language"}
+    assert {parts.part_of(layer) for layer in layers} <= {"connector", "language"}
     assert not [layer for layer in layers if kinds[layer] is family_models[name].get_output_embeddings()]
 
 
@@ -252,7 +278,7 @@ def test_a_frozen_part_stays_as_it_is_and_a_slow_one_moves_less(student, pairs, 
     level(student, pairs, tmp_path / "out", lr_multipliers=rates, weight_decay=0.0)
     before, after = load_file(f"{student}/model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     moved = {name: float((before[name] - after[name]).abs().max()) for name in before if "running" not in name}
-    by_part = {part: [moved[name] for name in moved if modules.module_of(name) == part] for part in modules._NAMES}
+    by_part = {part: [moved[name] for name in moved if parts.part_of(name) == part] for part in parts.PARTS}
     assert max(by_part["vision"]) == 0
     assert min(by_part["connector"]) > 100 * max(by_part["language"]) > 0
 
@@ -264,6 +290,47 @@ def test_the_rates_are_factors_on_the_learning_rate_with_and_without_decay(train
     assert {group["weight_decay"] for group in groups} == {0.0, 0.01}
     every = {id(weight) for group in groups for weight in group["params"]}
     assert every == {id(weight) for weight in made.model.parameters()}
+
+
+def test_adafactor_learns_at_the_same_rates_and_keeps_hardly_anything(trained):
+    kept = {}
+    for optimiser in ("adamw", "adafactor"):
+        made, examples = trained(optimiser=optimiser, lr_multipliers=LrMultipliers(vision=0.1), learning_rate=1e-3)
+        steps = made.create_optimizer()
+        assert sorted({round(group["lr"], 6) for group in steps.param_groups}) == [1e-4, 1e-3]
+        before = [weight.detach().clone() for weight in made.model.parameters()]
+        made.training_step(made.model, {"examples": examples})
+        steps.step()
+        assert not all(map(torch.equal, before, made.model.parameters()))
+        states = [value for state in steps.state.values() for value in state.values() if torch.is_tensor(value)]
+        kept[optimiser] = sum(value.numel() for value in states)
+    assert kept["adamw"] > 1.9 * sum(weight.numel() for weight in made.model.parameters())
+    assert kept["adafactor"] < 0.2 * kept["adamw"]
+
+
+def test_adamw_in_8_bits_is_refused_where_it_cannot_work(student, monkeypatch):
+    monkeypatch.setattr(student_module, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'parityalign\[quantised\]', or set level.optimiser: adamw"):
+        student_module.refuse_optimiser("adamw_8bit")
+    monkeypatch.setattr(student_module, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="adamw_8bit, which needs a GPU"):
+        student_module.open_trainable(
+            student, AS_IT_IS, decide(LevelSettings(optimiser="adamw_8bit"), None), half=False
+        )
+    assert trainer._arguments(_training(optimiser="adamw_8bit"), "work").optim == "adamw_8bit"
+
+
+def test_checkpoints_of_another_optimiser_are_begun_anew(tmp_path):
+    work = train._work_folder(tmp_path / "out", _training())
+    (work / "checkpoint-1").mkdir()
+    assert (train._work_folder(tmp_path / "out", _training(liger=False)) / "checkpoint-1").is_dir()
+    assert not [*train._work_folder(tmp_path / "out", _training(optimiser="adafactor")).glob("checkpoint-*")]
+
+
+def _training(**choices):
+    settings = decide(LevelSettings(**choices), None)
+    return trainer.Training("student", AS_IT_IS, settings, tiny.ANSWER, 0, mute, [], [])
 
 
 class Odd(nn.Module):
@@ -302,18 +369,38 @@ def test_nothing_to_train_is_refused_in_the_settings():
 
 
 def test_the_settings_of_lora_reach_the_adapter(student):
-    settings = LevelSettings(method="lora", lora_rank=3, lora_alpha=5, lora_dropout=0.25)
+    settings = decide(LevelSettings(method="lora", lora_rank=3, lora_alpha=5, lora_dropout=0.25), None)
     adapted = student_module.open_trainable(student, AS_IT_IS, settings, half=False)
     config = adapted.peft_config["default"]
     assert (config.r, config.lora_alpha, config.lora_dropout) == (3, 5, 0.25)
-    plain = student_module.open_trainable(student, AS_IT_IS, LevelSettings(method="lora", lora_rank=3), half=False)
+    settings = decide(LevelSettings(method="lora", lora_rank=3), None)
+    plain = student_module.open_trainable(student, AS_IT_IS, settings, half=False)
     assert plain.peft_config["default"].lora_alpha == 6
 
 
 def test_below_an_adapter_weights_may_be_in_half_precision_while_the_adapter_is_not(student):
-    adapted = student_module.open_trainable(student, AS_IT_IS, LevelSettings(method="lora"), half=True)
+    settings = decide(LevelSettings(method="lora"), None)
+    adapted = student_module.open_trainable(student, AS_IT_IS, settings, half=True)
     kinds = {"lora" in name: weight.dtype for name, weight in adapted.named_parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
+
+
+def test_an_adapter_is_merged_beside_the_gpu_in_the_stored_precision_as_it_would_be_in_float32(tmp_path):
+    location = str(tiny.fast_vlm(tmp_path / "student", dtype=torch.bfloat16))
+    adapted = student_module.add_lora(student_module.open_student(location), 3)
+    with torch.no_grad():
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.normal_(std=0.05)
+    adapted.save_pretrained(tmp_path / "checkpoint")
+    merged = student_module.merge_adapter(student_module.open_to_merge(location, tmp_path / "checkpoint"))
+    finer = student_module.open_checkpoint(location, tmp_path / "checkpoint", adapter=True)
+    whole = student_module.merge_adapter(finer).to(torch.bfloat16).state_dict()
+    assert {weight.device.type for weight in merged.parameters()} == {"cpu"}
+    assert merged.state_dict().keys() == whole.keys()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in merged.state_dict().items())
+    before = student_module.open_student(location, dtype=torch.bfloat16).state_dict()
+    assert not all(torch.equal(tensor, whole[name]) for name, tensor in before.items())
 
 
 @pytest.mark.slow
@@ -338,7 +425,7 @@ def test_qlora_trains_beside_4_bits_and_leaves_whole_weights(pairs, tmp_path, mo
     before, after = load_file(f"{student}/model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert before.keys() == after.keys() and {tensor.dtype for tensor in after.values()} >= {torch.float32}
     # The losses are those of the whole weights, before and after, not of the four bits that were trained on.
-    settings = LevelSettings(method="full", batch_size=4)
+    settings = decide(LevelSettings(method="full", batch_size=4), None)
     examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
     for folder, said in ((student, result.held_out_loss_before), (tmp_path / "out", result.held_out_loss_after)):
         training = trainer.Training(str(folder), AS_IT_IS, settings, tiny.ANSWER, 0, mute, examples, examples[5:])
@@ -406,11 +493,13 @@ def test_the_check_sees_the_answer_and_takes_rounding_for_what_it_is(student, pa
 def test_a_family_that_cannot_be_trained_as_asked_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     folder = tiny.fast_vlm(tmp_path / "student")
     (folder / "model.safetensors").write_bytes(b"")
-    student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
-    student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(lr_multipliers={"vision": 0.1}))
+    attends = decide(LevelSettings(objective={"answer": 1, "attention": 1}), None)
+    apart = decide(LevelSettings(lr_multipliers={"vision": 0.1}), None)
+    student_module.refuse_student(str(folder), AS_IT_IS, attends)
+    student_module.refuse_student(str(folder), AS_IT_IS, apart)
     monkeypatch.setattr(token_boxes, "_LAYOUTS", {})
     with pytest.raises(UserError, match="attention cannot be placed for Llava"):
-        student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(objective={"answer": 1, "attention": 1}))
-    monkeypatch.setattr(modules, "_PART_OF", {})
+        student_module.refuse_student(str(folder), AS_IT_IS, attends)
+    monkeypatch.setattr(parts, "_PART_OF", {})
     with pytest.raises(UserError, match="FastVlm"):
-        student_module.refuse_student(str(folder), AS_IT_IS, LevelSettings(lr_multipliers={"vision": 0.1}))
+        student_module.refuse_student(str(folder), AS_IT_IS, apart)

@@ -17,6 +17,7 @@ from transformers import LlamaConfig, LlamaModel
 
 import tiny
 from makers import draw, speckle
+from parityalign.config.automatic import decide
 from parityalign.config.backend import Backend
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config
@@ -274,7 +275,7 @@ def test_a_step_takes_as_many_passes_as_the_terms_of_its_objective_ask_for():
     size, device = published_size("Qwen/Qwen2-VL-2B-Instruct"), published.device("a100-80gb")
 
     def seconds(*terms: str) -> float:
-        level = LevelSettings(objective=dict.fromkeys(terms, 1.0))
+        level = decide(LevelSettings(objective=dict.fromkeys(terms, 1.0)), None)
         work = planned(level=level)["level", "student"]
         return costs.levelling_seconds(work, size, costs.training_mode(level, device, work, size), device)
 
@@ -302,7 +303,7 @@ def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
     work = Workload("level", "student", 100, 100_000, 500, 400_000, steps=10)
 
     def memory(**changes) -> float:
-        level = LevelSettings(micro_batch_size=2, **changes)
+        level = decide(LevelSettings(micro_batch_size=2, **changes), None)
         return costs.levelling_memory(work, size, costs.training_mode(level, device, work, size), level, device)
 
     full, lora, qlora = (memory(method=method) for method in ("full", "lora", "qlora"))

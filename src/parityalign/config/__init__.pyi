@@ -1,7 +1,12 @@
+from .automatic import StudentFacts as StudentFacts
+from .automatic import decide as decide
+from .automatic import in_words as in_words
+from .automatic import refuse_high_rate as refuse_high_rate
 from .backend import Backend as Backend
 from .backend import backend_of as backend_of
 from .backend import fingerprint_of_files as fingerprint_of_files
 from .base import Settings as Settings
+from .base import results_of as results_of
 from .base import speed_only as speed_only
 from .data_specs import PREFIX as PREFIX
 from .data_specs import SAVED as SAVED
@@ -35,6 +40,7 @@ from .schema import TaskData as TaskData
 from .serving import ServerSettings as ServerSettings
 from .task_parts import parts_of_task as parts_of_task
 from .task_parts import refuse_unknown_task as refuse_unknown_task
+from .training import AUTOMATIC as AUTOMATIC
 from .training import OBSERVED as OBSERVED
 from .training import PRESET as PRESET
 from .training import LevelSettings as LevelSettings

@@ -1,5 +1,7 @@
 """The base class of every section of the configuration."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, field_validator
 
 LARGEST = 2**53
@@ -10,6 +12,13 @@ class SpeedOnly:
     """Marks a setting, `Annotated[int, SpeedOnly]`, that affects only speed and memory.
 
     Artifacts do not depend on it, so changing it redoes no work.
+    """
+
+
+class Later:
+    """Marks a setting that an earlier version did not have, with what that version did as its default.
+
+    Artifacts depend on it only where it is another: those of the earlier version stay as they are.
     """
 
 
@@ -29,3 +38,10 @@ class Settings(BaseModel):
 def speed_only(kind: type[Settings]) -> frozenset[str]:
     """The names of a section's settings that are marked `SpeedOnly`."""
     return frozenset(name for name, field in kind.model_fields.items() if SpeedOnly in field.metadata)
+
+
+def results_of(settings: Settings, mode: Literal["json", "python"] = "json") -> dict[str, object]:
+    """The settings of a section that results depend on, with their values: what a manifest says of it."""
+    fields = type(settings).model_fields.items()
+    as_before = {name for name, field in fields if Later in field.metadata and getattr(settings, name) == field.default}
+    return settings.model_dump(mode=mode, exclude={*speed_only(type(settings)), *as_before})

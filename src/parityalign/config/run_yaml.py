@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -247,7 +247,8 @@ def _known_keys(place: list[str], part: type[Settings]) -> list[str]:
     """The settings that are allowed at a place such as ["level"], ["loading", "student"] or ["tasks", "textvqa"]."""
     for key in place:
         below = part.model_fields[key].annotation if key in part.model_fields else None
-        part = below if isinstance(below, type) and issubclass(below, Settings) else _element(key, part)
+        sections = [each for each in (below, *get_args(below)) if isinstance(each, type) and issubclass(each, Settings)]
+        part = sections[0] if sections else _element(key, part)
     return list(part.model_fields)
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -11,13 +11,15 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WrapSerializer,
     WrapValidator,
     model_validator,
 )
 
-from parityalign.config.base import Settings, SpeedOnly
+from parityalign.config.base import Later, Settings, SpeedOnly
 from parityalign.core import UserError, declared, described, known_part
 
 NEEDS = frozenset({"distribution", "attention", "rationale", "view"})
@@ -96,6 +98,23 @@ def _unweighed(terms: dict[str, object]) -> object:
     return next(iter(terms)) if list(terms.values()) == [1.0] else terms
 
 
+def _none_for_auto(said: object) -> object:
+    return None if said == AUTO else said
+
+
+def _auto_for_none(value: object, written: SerializerFunctionWrapHandler) -> object:
+    return AUTO if value is None else written(value)
+
+
+AUTO = "auto"
+T = TypeVar("T")
+Auto = Annotated[T | None, BeforeValidator(_none_for_auto), WrapSerializer(_auto_for_none)]
+"""A setting that may be `auto`: None until the size of the student has decided it (`automatic.py`)."""
+AUTOMATIC = ("method", "learning_rate", "lr_multipliers", "epochs")
+"""The settings of `level` that may be `auto`."""
+Method = Literal["full", "lora", "qlora"]
+
+
 class LrMultipliers(Settings):
     """Factors on `learning_rate` for each part of the student; 0 freezes a part."""
 
@@ -112,6 +131,15 @@ class LrMultipliers(Settings):
         return self
 
 
+class Decided(NamedTuple):
+    """The settings that may be `auto`, when they are decided."""
+
+    method: Method
+    learning_rate: float
+    lr_multipliers: LrMultipliers
+    epochs: int
+
+
 class LevelSettings(Settings):
     """How the student is trained on the gaps."""
 
@@ -123,13 +151,22 @@ class LevelSettings(Settings):
     """A file in `training/losses/`, or several with their weights, such as `{answer: 1, confidence: [1, 0.5]}`: from 1
     at the start to 0.5 at the end. A term may have settings of its own: `{confidence: {weight: 1, divergence:
     reverse}}`. `discrepancy` is the preset `DISCREPANCY`."""
-    method: Literal["full", "lora", "qlora"] = "full"
-    """`full`: all weights; `lora`: low-rank adapters, merged at the end; `qlora`: adapters on 4-bit weights."""
-    lr_multipliers: LrMultipliers = LrMultipliers()
-    epochs: int = Field(default=3, ge=1)
+    method: Auto[Method] = None
+    """`full`: all weights; `lora`: low-rank adapters, merged at the end; `qlora`: adapters on 4-bit weights; `auto`:
+    `full` or `lora`, by the student's size."""
+    lr_multipliers: Auto[LrMultipliers] = None
+    """`auto`: the vision tower stays as it is, except of small students."""
+    epochs: Auto[Annotated[int, Field(ge=1)]] = None
     max_steps: int | None = Field(default=None, ge=1)
     """Number of optimiser steps, in place of `epochs`."""
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: Auto[Annotated[float, Field(gt=0)]] = None
+    """`auto`: what is usual for the student's size and the method."""
+    allow_high_rate: Annotated[bool, SpeedOnly] = False
+    """Whether `learning_rate` may be far above what is usual."""
+    automatic: Annotated[tuple[Literal["method", "learning_rate", "lr_multipliers", "epochs"], ...], SpeedOnly] = ()
+    """The settings that `auto` decided when the run began; written into the run's own `run.yaml`."""
+    optimiser: Annotated[Literal["adamw", "adamw_8bit", "adafactor"], Later] = "adamw"
+    """`adamw_8bit` keeps its averages in 8 bits (needs bitsandbytes), `adafactor` hardly any."""
     batch_size: int = Field(default=64, ge=1)
     """Pairs per optimiser step, split into micro-batches as memory requires."""
     micro_batch_size: Annotated[int | None, SpeedOnly] = Field(default=None, ge=1)
@@ -169,9 +206,26 @@ class LevelSettings(Settings):
             raise ValueError("objective has no term with a weight above 0")
         return self
 
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """The settings that are `auto` still."""
+        return tuple(name for name in AUTOMATIC if getattr(self, name) is None)
+
+    @property
+    def decided(self) -> Decided:
+        """The settings that may be `auto`.
+
+        Raises:
+            ValueError: One still is.
+        """
+        method, rate, multipliers, epochs = self.method, self.learning_rate, self.lr_multipliers, self.epochs
+        if method is None or rate is None or multipliers is None or epochs is None:
+            raise ValueError(f"level.{self.undecided[0]} is auto and was not decided by the student's size")
+        return Decided(method, rate, multipliers, epochs)
+
     def steps(self, pairs: int) -> int:
         """Optimiser steps on so many training pairs, unless training stops early."""
-        return self.max_steps or self.epochs * math.ceil(pairs / self.batch_size)
+        return self.max_steps or self.decided.epochs * math.ceil(pairs / self.batch_size)
 
     @property
     def weights(self) -> dict[str, tuple[float, float]]:

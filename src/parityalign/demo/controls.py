@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from parityalign.config import speed_only
+from parityalign.config import results_of
 from parityalign.core import (
     CONTROLS,
     DISCREPANCY_FOLDER,
@@ -177,8 +177,12 @@ def _control(run: Run, aligned: Aligned, arm: Arm) -> Control:
     choice = arm.choice
     trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in choice.pairs))
     inputs = {"student model": run.models.student_fingerprint, "pairs": trained}
-    told = settings.model_dump(mode="json", exclude={*speed_only(type(settings))})
-    plan = {**told, **settings.stands_for, **run.config.discrepancy.in_levelling(settings), "seed": run.config.seed}
+    plan = {
+        **results_of(settings),
+        **settings.stands_for,
+        **run.config.discrepancy.in_levelling(settings),
+        "seed": run.config.seed,
+    }
     if run.config.discrepancy.used_in_training(settings):
         inputs[DISCREPANCY_FOLDER] = run.artifact(DISCREPANCY_FOLDER).digest
     student = run.folder.artifact(f"{folder}/student", inputs=inputs, settings=plan)

@@ -40,6 +40,12 @@ from .max_pixels import limit_pixels as limit_pixels
 from .open import asked_with as asked_with
 from .open import fingerprint as fingerprint
 from .open import load_model as load_model
+from .parts import CONNECTOR as CONNECTOR
+from .parts import HEAD as HEAD
+from .parts import LANGUAGE as LANGUAGE
+from .parts import PARTS as PARTS
+from .parts import VISION as VISION
+from .parts import part_of as part_of
 from .processor import BACKEND as BACKEND
 from .token_boxes import GRID as GRID
 from .token_boxes import TokenBoxes as TokenBoxes

@@ -9,6 +9,7 @@ from transformers import BitsAndBytesConfig
 
 from parityalign.config import LoadingSettings
 from parityalign.core import UserError, missing_package
+from parityalign.models.parts import not_in_4_bits
 
 SMALLER = (
     "These settings in `loading` reduce memory (docs/settings.md): dtype: bfloat16; quantise: 4bit; device_map: auto, "
@@ -62,12 +63,16 @@ def placement(loading: LoadingSettings, dtype: torch.dtype | None) -> dict[str, 
 
 
 def quantisation(loading: LoadingSettings, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Quantisation by bitsandbytes; 4 bits as in QLoRA (Dettmers et al. 2023, arXiv:2305.14314)."""
+    """Quantisation by bitsandbytes; to 4 bits of the language model alone, as in QLoRA (arXiv:2305.14314)."""
     make: Any = BitsAndBytesConfig  # untyped
     if loading.quantise == "8bit":
         return make(load_in_8bit=True)  # type: ignore[no-any-return]
     return make(  # type: ignore[no-any-return]
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=not_in_4_bits(),  # of 4 bits too, whatever its name
     )
 
 

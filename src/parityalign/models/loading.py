@@ -93,7 +93,12 @@ def open_config(location: str, loading: LoadingSettings = AS_IT_IS) -> PreTraine
 
 
 def open_model(
-    location: str, loading: LoadingSettings = AS_IT_IS, *, weights: Path | None = None, dtype: torch.dtype | None = None
+    location: str,
+    loading: LoadingSettings = AS_IT_IS,
+    *,
+    weights: Path | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | None = None,
 ) -> PreTrainedModel:
     """The model on the machine's best device, in evaluation mode.
 
@@ -102,12 +107,15 @@ def open_model(
         loading: How it is loaded.
         weights: A folder with other weights of the same architecture, such as a checkpoint.
         dtype: Overrides the precision of `loading`, for training. None: as in `loading`.
+        device: Another device than the best one.
 
     Raises:
         UserError: It is missing, is not a vision-language model with safetensors, or does not fit into memory.
     """
     quieten()
     refuse_machine(loading)
+    if device:
+        loading = loading.model_copy(update={"device_map": None})
     config = open_config(location, loading)
     folder = weights or model_folder(location, loading, weights=True)
     opened: Any = AutoModelForImageTextToText.from_pretrained
@@ -122,7 +130,7 @@ def open_model(
         )
         refuse_missing(location, found)
         if not hasattr(model, "hf_device_map"):
-            model.to(this_device())
+            model.to(device or this_device())
             _channels_last(model)
     opened_model: PreTrainedModel = model.eval()
     return opened_model

@@ -7,8 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, Self
 
-from parityalign.config import RunConfig
-from parityalign.core import Artifact, Progress, RunFolder, read_manifest, read_marker
+from parityalign.config import RunConfig, in_words, read_config
+from parityalign.core import CONFIG, Artifact, Progress, RunFolder, Says, UserError, read_manifest, read_marker
+from parityalign.pipeline.automatic import with_decided
 from parityalign.pipeline.preflight import refuse_unusable
 from parityalign.pipeline.run import Run
 from parityalign.pipeline.run_models import Lacking
@@ -41,6 +42,8 @@ def dry_steps(config: RunConfig, progress: Progress) -> list[Step]:
     """
     refuse_unusable(config)
     with looked_at(config, progress) as run:
+        if isinstance(progress, Says) and not run.config.level.undecided:
+            progress.say(f"level: {in_words(run.config.level)}")
         return _steps(run)
 
 
@@ -53,11 +56,21 @@ def looked_at(config: RunConfig, progress: Progress) -> Iterator[Run]:
         progress: Called with every step.
     """
     with TemporaryDirectory(prefix="parityalign-") as scratch, _Scratch(config.run, Path(scratch)) as folder:
-        run = Run(folder, config, progress, dry=True)
+        run = Run(folder, _as_far_as_decided(config), progress, dry=True)
         try:
             yield run
         finally:
             run.models.close()
+
+
+def _as_far_as_decided(config: RunConfig) -> RunConfig:
+    """With values for what is `auto`, unless the student is not there yet."""
+    path = config.run / CONFIG
+    before = read_config(path) if path.is_file() else None
+    try:
+        return with_decided(config, before)
+    except UserError:
+        return config
 
 
 def _steps(run: Run) -> list[Step]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from parityalign import training
-from parityalign.config import LevelSettings, backend_of, split_model
+from parityalign.config import LevelSettings, backend_of, in_words, split_model
 from parityalign.core import Leveller, LevelResult, Pair, Progress, Says, UserError
 from parityalign.pipeline.objective import objective_of
 from parityalign.stages import StageRun
@@ -27,6 +27,8 @@ def leveller(run: StageRun, settings: LevelSettings, seed: int, step: str = "lev
                 f"the student {run.config.student} cannot be trained: the backend {kind!r} makes models that only "
                 "answer.\nTake a Hugging Face folder or a name on the hub (hf:...), or an embedded student."
             )
+        told = _Renamed(run.progress, step)
+        told.say(in_words(settings))
         make: Callable[..., Leveller] = training.make_leveller
         return make(
             location,
@@ -34,7 +36,7 @@ def leveller(run: StageRun, settings: LevelSettings, seed: int, step: str = "lev
             settings=settings,
             objective=objective_of(run, settings, [*pairs, *held_out]),
             seed=seed,
-            progress=_Renamed(run.progress, step),
+            progress=told,
             loading=run.config.loading.student,
         )(pairs, held_out, out)
 

@@ -43,6 +43,7 @@ from parityalign.core import (
     write_whole,
 )
 from parityalign.models import check_model_folder, commit_of, fingerprint, refuse_damaged, refuse_teacher
+from parityalign.pipeline.automatic import refuse_rate, with_decided
 from parityalign.pipeline.run import Run
 
 _ROLES = ("teacher", "student")
@@ -76,7 +77,10 @@ def open_run_folder(
     path = config.run / CONFIG
     before = refuse_unusable(config, redo=redo)
     config = _pinned(config, before)
-    _refuse_unusable_models(config, before)
+    began = before if any(config.run.glob(f"*/{BEGUN}")) or any(_manifests(config.run)) else None
+    _refuse_unusable_models(config, began)
+    config = with_decided(config, before)
+    _refuse_unusable_level(config, began)
     for name in config.filters:
         load_part("filters", name, PairFilter)
     with RunFolder(config.run) as folder, trusting_files(trusts):
@@ -143,7 +147,6 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
 
     A run begins with its first artifact: its `run.yaml` may be what the user wrote there.
     """
-    before = before if any(config.run.glob(f"*/{BEGUN}")) or any(_manifests(config.run)) else None
     for role in _ROLES:
         spec, loading = getattr(config, role), getattr(config.loading, role)
         backend, (_, location) = backend_of(spec), split_model(spec)
@@ -152,9 +155,14 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
         elif backend.hub and is_path(location):  # checked before, but may have been removed or damaged
             check_model_folder(location)
             refuse_damaged(location, Path(location).expanduser())
-    for package in _PACKAGES_OF_METHOD.get(config.level.method, ()):
+
+
+def _refuse_unusable_level(config: RunConfig, before: RunConfig | None) -> None:
+    """The same for training."""
+    method = config.level.decided.method
+    for package in _PACKAGES_OF_METHOD.get(method, ()):
         if find_spec(package) is None:
-            raise missing_package(f"level.method: {config.level.method}", package, package)
+            raise missing_package(f"level.method: {method}", package, package)
     _, location = split_model(config.student)
     trainable = backend_of(config.student).trainable
     if not before or before.level != config.level:
@@ -162,8 +170,11 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
             training.refuse_terms(config.level.weights, config.level.own_settings)
         if trainable:
             training.refuse_student(location, config.loading.student, config.level)
-    if config.level.method == "qlora" and (not before or before.level.method != "qlora"):
+            refuse_rate(config)
+    if method == "qlora" and (not before or before.level.method != "qlora"):
         training.refuse_method("qlora")
+    if not before or before.level.optimiser != config.level.optimiser:
+        training.refuse_optimiser(config.level.optimiser)
 
 
 def _check_model(role: str, spec: str, loading: LoadingSettings) -> None:

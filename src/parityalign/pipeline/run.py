@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypedDict
 
-from parityalign.config import RunConfig, Settings, TaskData, speed_only
+from parityalign.config import RunConfig, Settings, TaskData, results_of
 from parityalign.core import (
     CONFIG,
     CONTROLS,
@@ -366,8 +366,6 @@ class Run:
         value = getattr(self.config, section)
         if not isinstance(value, Settings):
             return {part: value}
-        values = {f"{section}.{name}": item for name, item in value.model_dump(mode="json").items()}
         if key:
-            return {part: values[part]}
-        fast = {f"{section}.{name}" for name in speed_only(type(value))}
-        return {name: item for name, item in values.items() if name not in fast}
+            return {part: value.model_dump(mode="json")[key]}
+        return {f"{section}.{name}": item for name, item in results_of(value).items()}

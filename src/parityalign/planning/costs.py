@@ -56,13 +56,14 @@ def training_mode(level: LevelSettings, device: Device, work: Workload, size: Si
 
 
 def _wished(level: LevelSettings, device: Device) -> TrainingMode:
+    multipliers = level.decided.lr_multipliers
     return TrainingMode(
-        method=level.method,
+        method=level.decided.method,
         checkpointing=level.gradient_checkpointing,
         rows=min(level.batch_size, level.micro_batch_size or level.batch_size),
         bf16=device.is_gpu,
-        tower=bool(level.lr_multipliers.vision),
-        language=bool(level.lr_multipliers.language),
+        tower=bool(multipliers.vision),
+        language=bool(multipliers.language),
     )
 
 
@@ -88,7 +89,7 @@ def levelling_seconds(work: Workload, size: Size, mode: TrainingMode, device: De
 def measured_seconds(work: Workload, measured: Throughput, level: LevelSettings) -> float:
     """How long it takes at a measured throughput; a training step is so many forward passes."""
     if work.steps:
-        trained = work.requests * _passes(level.method, level.gradient_checkpointing)
+        trained = work.requests * _passes(level.decided.method, level.gradient_checkpointing)
         return measured.read * work.passes * (trained + work.eval_examples)
     if work.given:
         return measured.read * work.requests

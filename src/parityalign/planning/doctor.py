@@ -12,7 +12,16 @@ from huggingface_hub import constants
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 
 from parityalign import training
-from parityalign.config import LoadingSettings, RunConfig, backend_of, is_path, split_model
+from parityalign.config import (
+    LoadingSettings,
+    RunConfig,
+    backend_of,
+    decide,
+    in_words,
+    is_path,
+    refuse_high_rate,
+    split_model,
+)
 from parityalign.core import UserError, unusable_proxy, usable_cores
 from parityalign.models import (
     bf16_is_fast,
@@ -84,6 +93,8 @@ class ModelCheck:
     """Bytes of its weights once loaded, without activations."""
     has: int | None = None
     """Bytes of the memory that they are loaded into."""
+    level: str | None = None
+    """Of the student: how it is trained, with what `auto` comes to."""
 
     @property
     def fits(self) -> bool | None:
@@ -111,8 +122,9 @@ def examine_models(config: RunConfig, here: Machine) -> list[ModelCheck]:
     """Looks at the models of a run, and whether the student can be levelled here by the method that was chosen."""
     teacher = _examined("teacher", config.teacher, config.loading.teacher, here)
     student = _examined("student", config.student, config.loading.student, here)
-    found = [problem for problem in (student.problem, _problem_of_method(config.level.method)) if problem]
-    return [teacher, replace(student, problem="\n".join(found) or None)]
+    level, problem = _levelled_with(config)
+    found = [each for each in (student.problem, problem) if each]
+    return [teacher, replace(student, problem="\n".join(dict.fromkeys(found)) or None, level=level)]
 
 
 def doctor_record(here: Machine, checks: list[ModelCheck]) -> dict[str, Any]:
@@ -143,16 +155,26 @@ def _told(check: ModelCheck) -> Iterator[str]:
         fits = "fits" if check.fits else "does NOT fit: try dtype: bfloat16, quantise: 4bit or device_map: auto"
         room = f"{_size(check.needs)} of {_size(check.has)} once loaded"
         yield f"weights: {_size(check.files)} ({there}); {room}: {fits}"
+    if check.level:
+        yield f"level: {check.level}"
     if check.problem:
         yield from ("problem: " + check.problem).splitlines()
 
 
-def _problem_of_method(method: str) -> str | None:
+def _levelled_with(config: RunConfig) -> tuple[str | None, str | None]:
+    """How the student would be trained, and why it cannot be, both in words."""
+    told, facts = None, None
     try:
-        training.refuse_method(method)
+        if backend_of(config.student).hub:
+            facts = training.student_facts(split_model(config.student)[1], config.loading.student)
+        level = decide(config.level, facts)
+        told = in_words(level)
+        refuse_high_rate(level, facts)
+        training.refuse_method(level.decided.method)
+        training.refuse_optimiser(level.optimiser)
     except UserError as problem:
-        return str(problem)
-    return None
+        return told, str(problem)
+    return told, None
 
 
 def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> ModelCheck:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from PIL.Image import Image
 
-from parityalign.config import LoadingSettings, RunConfig, backend_of, split_model
+from parityalign.config import LoadingSettings, RunConfig, StudentFacts, backend_of, decide, in_words, split_model
 from parityalign.core import EMBEDDED_MODELS, Task, UserError
 from parityalign.models import load_model
 from parityalign.planning import costs
@@ -63,6 +63,7 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     limit = config.evaluate.limit
     samples = {name: sample(task, config.tasks[name], options.sampling, limit=limit) for name, task in tasks.items()}
     known = {role: _known(config, role, tasks, samples, options) for role in ROLES}
+    config = _decided(config, known["student"])
     amounts = {name: Counts(found.images, found.questions, found.own) for name, found in samples.items()}
     prompt_sizes = {role: known[role].prompt_sizes for role in ROLES}
     work = [each for each in workloads(config, amounts, prompt_sizes, gap_rate=options.gap_rate) if each.requests]
@@ -71,6 +72,13 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     return Projection(
         rows, where, said, problems(config, work, known, where), _assumed(config, options, where, samples, known)
     )
+
+
+def _decided(config: RunConfig, student: ModelFacts) -> RunConfig:
+    """With a value for each setting that is `auto`."""
+    size = student.size
+    facts = StudentFacts(size.parameters, size.parts_known) if size else None
+    return config.model_copy(update={"level": decide(config.level, facts)})
 
 
 def _known(
@@ -206,6 +214,7 @@ def _assumed(
     said.append(
         f"pairs of {PAIR_TOKENS} tokens, answers of {ANSWER_TOKENS}; the question of a pair as long as {QUESTION!r}"
     )
+    said.append(f"level: {in_words(config.level)}")
     if config.wants_rationales:
         said.append(f"rationales of {rationale_tokens(config)} tokens with their answers, all of them kept")
     if config.level.needs_observations and not config.shows("teacher"):

@@ -37,6 +37,8 @@ class Size:
     """Parameters in those linear layers, which are also the quantised ones."""
     origin: str
     """Where the configuration was read, as text."""
+    parts_known: bool = True
+    """Whether vision tower, connector and language model can be told apart."""
 
 
 class PromptSize(NamedTuple):

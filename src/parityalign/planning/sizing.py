@@ -32,6 +32,7 @@ from parityalign.models import (
 )
 from parityalign.planning.published import architecture, models
 from parityalign.planning.sizes import Prompts, PromptSize, PromptSizes, Size, Stack
+from parityalign.training import facts_of
 
 CHARACTERS_PER_TOKEN = 4
 """Characters per token of English text, without a tokenizer."""
@@ -120,6 +121,7 @@ def size_of(place: Place, loading: LoadingSettings) -> Size:
         adapter=sum(layer.in_features + layer.out_features for layer in linear),
         adapted=sum(_count(layer) for layer in linear),
         origin=place.origin,
+        parts_known=facts_of(model).parts_known,
     )
 
 

@@ -160,7 +160,7 @@ class _Workloads:
         """
         level, picked = self.config.level, self._choice()
         steps = level.steps(picked.training)
-        examples = steps * level.batch_size if level.max_steps else level.epochs * picked.training
+        examples = steps * level.batch_size if level.max_steps else level.decided.epochs * picked.training
         views, rationales = 1 + level.needs_views, level.needs_rationales
 
         def mean(number: Callable[[PromptSize], float]) -> float:

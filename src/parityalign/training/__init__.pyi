@@ -1,7 +1,10 @@
+from .facts import facts_of as facts_of
+from .facts import student_facts as student_facts
 from .losses._joining import Signals as Signals
 from .losses._passes import MOST_LOGITS as MOST_LOGITS
 from .losses._passes import Passes as Passes
 from .student import refuse_method as refuse_method
+from .student import refuse_optimiser as refuse_optimiser
 from .student import refuse_student as refuse_student
 from .train import make_leveller as make_leveller
 from .trainer import EVALUATIONS as EVALUATIONS

@@ -1,11 +1,4 @@
-"""The parts of a vision-language model: the vision tower, the connector behind it, and the language model.
-
-Found by the names that transformers gives them, which its families share:
-
-    model.vision_tower...  model.visual...  model.vision_model...          vision
-    model.multi_modal_projector...  model.connector...  model.visual.merger...    connector
-    model.language_model...  model.text_model...  lm_head                   language
-"""
+"""The parts of a student in training: frozen, at rates of their own, with adapters."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,29 +6,7 @@ from torch import nn
 
 from parityalign.config import LrMultipliers
 from parityalign.core import UserError
-
-VISION, CONNECTOR, LANGUAGE = "vision", "connector", "language"
-
-_NAMES = {
-    VISION: ("vision_tower", "visual", "vision_model", "vision_encoder", "vision_backbone"),
-    CONNECTOR: (
-        *("multi_modal_projector", "connector", "mlp1", "aligner", "modality_projection", "perceiver_resampler"),
-        *("qformer", "query_tokens", "language_projection", "image_to_text_projection", "embed_vision"),
-        # Learnt separator tokens between rows and tiles of an image, next to the projector.
-        *("image_newline", "view_separator", "view_seperator"),
-    ),
-    LANGUAGE: ("language_model", "text_model", "lm_head"),
-}
-_PART_OF = {name: part for part, names in _NAMES.items() for name in names}
-_INSIDE_VISION = frozenset({"merger", "deepstack_merger_list", "patch_merger", "downsample"})
-"""Connectors inside the tower that map to the language model's space: Qwen-VL, GLM-4V."""
-
-
-def module_of(name: str) -> str | None:
-    """The part of a parameter or module, by its full name; None if unknown."""
-    pieces = name.split(".")
-    part = next((_PART_OF[piece] for piece in pieces if piece in _PART_OF), None)
-    return CONNECTOR if part == VISION and not _INSIDE_VISION.isdisjoint(pieces) else part
+from parityalign.models import CONNECTOR, HEAD, LANGUAGE, PARTS, VISION, part_of
 
 
 def lr_multipliers_by_module(rates: LrMultipliers) -> dict[str, float] | None:
@@ -50,9 +21,9 @@ def modules_of(model: nn.Module) -> dict[str, str]:
     Raises:
         UserError: A part has no parameters, or a parameter belongs to no part: this family's parts are not known.
     """
-    found = {name: module_of(name) for name, _ in model.named_parameters()}
+    found = {name: part_of(name) for name, _ in model.named_parameters()}
     unknown = sorted({_module(name) for name, part in found.items() if part is None})
-    absent = [part for part in _NAMES if part not in found.values()]
+    absent = [part for part in PARTS if part not in found.values()]
     if unknown or absent:
         raise _not_told_apart(model, found, unknown, absent)
     return {name: part for name, part in found.items() if part}
@@ -80,7 +51,7 @@ def linear_layers(model: nn.Module, rates: Mapping[str, float]) -> list[str]:
     modules_of(model)
     trained = {part for part, rate in rates.items() if rate}
     named = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    found = [name for name in named if module_of(name) in trained and name.rpartition(".")[2] != "lm_head"]
+    found = [name for name in named if part_of(name) in trained and name.rpartition(".")[2] != HEAD]
     if not found:
         raise UserError(
             f"level.lr_multipliers trains {', '.join(sorted(trained))}, where {_kind(model)} has no linear layer for "

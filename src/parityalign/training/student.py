@@ -8,28 +8,38 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import UserError, folder_files, missing_package, writing
 from parityalign.models import AS_IT_IS, TokenBoxes, open_config, open_model, open_processor, readable_layers
+from parityalign.training.facts import without_storage
 from parityalign.training.modules import freeze, linear_layers, lr_multipliers_by_module, modules_of
 
 
-def open_student(location: str, loading: LoadingSettings = AS_IT_IS, *, weights: Path | None = None) -> nn.Module:
-    """The student in float32 and not quantised, for full training and merging.
+def open_student(
+    location: str,
+    loading: LoadingSettings = AS_IT_IS,
+    *,
+    weights: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | None = None,
+) -> nn.Module:
+    """The student, not quantised.
 
     Args:
         location: Hugging Face folder or hub id.
         loading: Its revision and device map.
         weights: A checkpoint with other weights of the same architecture; the configuration stays the student's,
             since a trainer writes its own settings (such as no cache) into the checkpoint's.
+        dtype: The precision: float32 for full training.
+        device: Another device than the machine's best.
 
     Raises:
         UserError: The location holds no model.
     """
     whole = loading.model_copy(update={"quantise": None})
-    return open_model(location, whole, weights=weights, dtype=torch.float32)
+    return open_model(location, whole, weights=weights, dtype=dtype, device=device)
 
 
 def open_trainable(location: str, loading: LoadingSettings, settings: LevelSettings, *, half: bool) -> nn.Module:
@@ -44,11 +54,13 @@ def open_trainable(location: str, loading: LoadingSettings, settings: LevelSetti
     Raises:
         UserError: It cannot be trained this way: a package is missing, or its parts are not known.
     """
-    refuse_method(settings.method)
-    if settings.method == "qlora":
+    method = settings.decided.method
+    refuse_method(method)
+    refuse_optimiser(settings.optimiser)
+    if method == "qlora":
         model = _in_4_bits(location, loading, half=half)
-    elif settings.method == "lora" and half:
-        model = open_model(location, loading.model_copy(update={"quantise": None}), dtype=torch.bfloat16)
+    elif method == "lora" and half:
+        model = open_student(location, loading, dtype=torch.bfloat16)
     else:
         model = open_student(location, loading)
     return _prepare(model, settings)
@@ -70,18 +82,33 @@ def refuse_method(method: str) -> None:
         raise UserError("level.method is qlora, which needs a GPU, and this machine has none. Set level.method: lora")
 
 
+def refuse_optimiser(optimiser: str) -> None:
+    """The same for an optimiser.
+
+    Raises:
+        UserError: Something is missing; the message says what.
+    """
+    if optimiser != "adamw_8bit":
+        return
+    if find_spec("bitsandbytes") is None:
+        where = "'parityalign[quantised]', or set level.optimiser: adamw"
+        raise missing_package("level.optimiser: adamw_8bit", "bitsandbytes", where)
+    if not torch.cuda.is_available():
+        raise UserError(
+            "level.optimiser is adamw_8bit, which needs a GPU, and this machine has none. Set level.optimiser: adamw"
+        )
+
+
 def refuse_student(location: str, loading: LoadingSettings, settings: LevelSettings) -> None:
     """Refuses a student whose family cannot be trained with the settings, without loading its weights.
 
     Raises:
         UserError: Its parts are not known, or its attention cannot be read or mapped to pictures.
     """
-    rates, attends = lr_multipliers_by_module(settings.lr_multipliers), "attention" in settings.needs
+    rates, attends = lr_multipliers_by_module(settings.decided.lr_multipliers), "attention" in settings.needs
     if rates is None and not attends:
         return
-    build: Any = AutoModelForImageTextToText.from_config
-    with torch.device("meta"):
-        model = build(open_config(location, loading), trust_remote_code=loading.remote_code)
+    model = without_storage(location, loading)
     if rates:
         modules_of(model)
     if attends:
@@ -90,12 +117,12 @@ def refuse_student(location: str, loading: LoadingSettings, settings: LevelSetti
 
 
 def _prepare(model: nn.Module, settings: LevelSettings) -> nn.Module:
-    rates = lr_multipliers_by_module(settings.lr_multipliers)
+    rates = lr_multipliers_by_module(settings.decided.lr_multipliers)
     if settings.gradient_checkpointing:
         # Not re-entrant: with an adapter, no input of the first layer requires a gradient.
         checkpointing: Any = model
         checkpointing.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if settings.method == "full":
+    if settings.decided.method == "full":
         if rates:
             freeze(model, rates)
         return model
@@ -132,12 +159,33 @@ def add_lora(
 
 
 def open_checkpoint(
-    location: str, checkpoint: Path, *, adapter: bool, loading: LoadingSettings = AS_IT_IS
+    location: str,
+    checkpoint: Path | None,
+    *,
+    adapter: bool,
+    loading: LoadingSettings = AS_IT_IS,
+    dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
-    """The student at a checkpoint of its training, in float32, with its adapter not merged."""
-    if not adapter:
-        return open_student(location, loading, weights=checkpoint)
-    adapted: nn.Module = _peft().PeftModel.from_pretrained(open_student(location, loading), checkpoint)
+    """The student at a checkpoint of its training, with its adapter not merged; without a checkpoint as it was."""
+    if not (adapter and checkpoint):
+        return open_student(location, loading, weights=checkpoint, dtype=dtype)
+    return _adapted(open_student(location, loading, dtype=dtype), checkpoint)
+
+
+def open_to_merge(location: str, checkpoint: Path | None, *, loading: LoadingSettings = AS_IT_IS) -> nn.Module:
+    """The same of an adapter's checkpoint, in memory beside the GPU and in the precision that it will be stored in.
+
+    In float32 a student of 7 billion weights would take 30 GB of the GPU, which training never needed. Each sum of a
+    weight and what the adapter adds to it is computed in float32 and rounded once, as it would be then.
+    """
+    stored = _stored_dtype(open_config(location, loading))
+    model = open_student(location, loading, dtype=stored, device="cpu")
+    return _adapted(model, checkpoint) if checkpoint else model
+
+
+def _adapted(model: nn.Module, checkpoint: Path) -> nn.Module:
+    device = str(next(model.parameters()).device)
+    adapted: nn.Module = _peft().PeftModel.from_pretrained(model, checkpoint, torch_device=device)
     return adapted.eval()
 
 

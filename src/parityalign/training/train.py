@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,12 +10,20 @@ import torch
 from torch import nn
 from transformers import TrainerState, set_seed
 
-from parityalign.config import LevelSettings, LoadingSettings, speed_only
+from parityalign.config import LevelSettings, LoadingSettings, decide, results_of
 from parityalign.core import Leveller, LevelResult, Pair, Progress, Says, content_id, folder_digest, write_whole
 from parityalign.models import AS_IT_IS, bf16_is_fast, open_processor, quieten, stop_tokens
 from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
-from parityalign.training.student import merge_adapter, open_checkpoint, open_student, open_trainable, save_student
+from parityalign.training.facts import student_facts
+from parityalign.training.student import (
+    merge_adapter,
+    open_checkpoint,
+    open_student,
+    open_to_merge,
+    open_trainable,
+    save_student,
+)
 from parityalign.training.trainer import (
     LevelTrainer,
     Objective,
@@ -35,7 +44,7 @@ class Best(NamedTuple):
     step: int
     """Optimiser step; 0: no checkpoint is better than the initial student."""
     model: nn.Module
-    """The model in float32, with its adapter not merged."""
+    """As it was trained, with its adapter not merged."""
     before: float
     """The held-out loss of the initial student."""
     after: float
@@ -59,12 +68,14 @@ def make_leveller(
     Args:
         student: Its folder or hub id.
         answer_prompts: Task name -> format string with `{question}`, the same as in identify and evaluate.
-        settings: How to train.
+        settings: How to train; what is `auto` is decided by the student's size.
         objective: What to minimise.
         seed: Of the order of the pairs and the adapter's initial weights.
         progress: Called with the optimiser steps done and in total.
         loading: How the student is loaded for inference: its revision and limit of pixels apply to training too.
     """
+    if settings.undecided:
+        settings = decide(settings, student_facts(student, loading))
 
     def examples(pairs: Sequence[Pair]) -> list[Example]:
         return [
@@ -94,7 +105,7 @@ def _level(training: Training, out: Path) -> LevelResult:
     state = _train(trainer, work, training)
     trainer.release()
     best = _best(training, trainer, work, state, before)
-    _save(training, best.model, trainer.batches, out)
+    _save(training, best, trainer.batches, out, work)
     (work / PLAN).unlink()  # first, so that a half-deleted folder is never resumed
     shutil.rmtree(work)
     told = skipped_steps(state), smallest_micro_batch(state)
@@ -102,17 +113,28 @@ def _level(training: Training, out: Path) -> LevelResult:
 
 
 def _best(training: Training, trainer: LevelTrainer, work: Path, state: TrainerState, before: float) -> Best:
-    location, loading, method = training.student, training.loading, training.settings.method
+    location, loading, method = training.student, training.loading, training.settings.decided.method
+    opened = partial(open_checkpoint, location, adapter=method != "full", loading=loading, dtype=_precision(training))
     step, after = state.best_global_step, state.best_metric
     if step and after is not None and after < before:
-        model = open_checkpoint(location, checkpoint(work, step), adapter=method != "full", loading=loading)
+        model = opened(checkpoint(work, step))
         if method == "qlora":  # trained in 4 bits, merged in full precision: only the merged model's loss counts
             after = trainer.held_out_loss(model)
             before = _without_adapter(trainer, model)
         if after < before:
             return Best(step, model, before, after)
         del model
-    return Best(0, open_student(location, loading), before, before)
+    return Best(0, opened(None), before, before)
+
+
+def _precision(training: Training) -> torch.dtype:
+    """The precision in which the trained student is looked at: frozen weights below an adapter were no finer."""
+    return torch.bfloat16 if training.settings.decided.method != "full" and _halves() else torch.float32
+
+
+def _halves() -> bool:
+    """Whether frozen weights below an adapter are in bfloat16."""
+    return torch.cuda.is_available() and bf16_is_fast(on_gpu=True)
 
 
 def _without_adapter(trainer: LevelTrainer, model: Any) -> float:  # noqa: ANN401 - a class of peft
@@ -120,22 +142,26 @@ def _without_adapter(trainer: LevelTrainer, model: Any) -> float:  # noqa: ANN40
         return trainer.held_out_loss(model)
 
 
-def _save(training: Training, model: nn.Module, batches: AnswerCollator, out: Path) -> None:
+def _save(training: Training, best: Best, batches: AnswerCollator, out: Path, work: Path) -> None:
     """Saves the student, loads it again and compares: merging and saving can silently change a model."""
-    said = answer_logprobs(model, batches, training.held_out)
+    location, loading, precision = training.student, training.loading, _precision(training)
+    said, model = answer_logprobs(best.model, batches, training.held_out), best.model
+    if training.settings.decided.method != "full":
+        model.to("meta")  # its memory is needed for the next
+        model = open_to_merge(location, checkpoint(work, best.step) if best.step else None, loading=loading)
     whole = merge_adapter(model)
-    stored = save_student(training.student, whole, out, loading=training.loading)
-    whole.to("meta")  # its memory is needed for the next
-    saved = answer_logprobs(open_student(str(out), training.loading.for_own_folder()), batches, training.held_out)
-    refuse_difference(said, saved, stored, str(out))
+    stored = save_student(location, whole, out, loading=loading)
+    whole.to("meta")
+    read_back = open_student(str(out), loading.for_own_folder(), dtype=precision)
+    saved = answer_logprobs(read_back, batches, training.held_out)
+    refuse_difference(said, saved, stored if precision == torch.float32 else precision, str(out))
 
 
 def _trainer(training: Training, work: Path) -> LevelTrainer:
     location, loading, settings = training.student, training.loading, training.settings
     processor = open_processor(location, loading)
     set_seed(training.seed)  # before an adapter is initialised
-    half = torch.cuda.is_available() and bf16_is_fast(on_gpu=True)
-    student: Any = open_trainable(location, loading, settings, half=half)
+    student: Any = open_trainable(location, loading, settings, half=_halves())
     stop = stop_tokens(processor.tokenizer, student.generation_config)
     views = "view" in training.objective.needs
     batches = AnswerCollator(processor, stop, join=training.objective.joiner(processor), views=views)
@@ -159,7 +185,7 @@ def _work_folder(out: Path, training: Training) -> Path:
     """The folder of checkpoints next to `out`; emptied if they are of another training."""
     folder = Path(training.student).expanduser()
     student = folder_digest(folder) if folder.is_dir() else training.student
-    settings = training.settings.model_dump(exclude=set(speed_only(LevelSettings)))
+    settings = results_of(training.settings, "python")
     loading = training.loading.numbers(), training.loading.pinned
     data = training.seed, training.train, training.held_out
     plan = content_id(

@@ -98,13 +98,14 @@ class LevelTrainer(Trainer):
         ]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; with a parameter group for each part that has its own learning rate."""
-        rates = lr_multipliers_by_module(self._training.settings.lr_multipliers)
+        """The optimiser, with a parameter group for each part that has its own learning rate."""
+        rates = lr_multipliers_by_module(self._training.settings.decided.lr_multipliers)
         if rates and self.optimizer is None:
             decayed = self.get_decay_parameter_names(self._student)
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self._student)
             rate = {"learning_rate": self.args.learning_rate, "weight_decay": self.args.weight_decay}
-            self.optimizer = kind(parameter_groups(self._student, rates, decayed, **rate), **options)
+            groups = parameter_groups(self._student, rates, decayed, **rate)
+            self.optimizer_cls_and_kwargs = kind, {**options, "params": groups}  # in place of the Trainer's own groups
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
 
@@ -241,8 +242,9 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
         output_dir=str(work),
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.decided.learning_rate,
         weight_decay=settings.weight_decay,
+        **({} if settings.optimiser == "adamw" else {"optim": settings.optimiser}),
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(steps * settings.warmup_ratio),
         eval_strategy="steps",
