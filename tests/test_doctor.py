@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,12 +14,18 @@ from typer.testing import CliRunner
 import tiny
 from makers import mute
 from parityalign.cli.app import app
+from parityalign.config import automatic
+from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config
 from parityalign.core.errors import UserError
+from parityalign.models import device
 from parityalign.models.checkpoint import WEIGHTS
+from parityalign.models.loading import open_config
 from parityalign.pipeline import preflight
-from parityalign.planning import doctor
+from parityalign.planning import costs, doctor
+from parityalign.planning.sizing import place_of, size_of
 from parityalign.training import student
+from parityalign.training.facts import student_facts
 
 GIGABYTE = 10**9
 SMALL = doctor.Machine(2, GIGABYTE, [], {"torch": "2", "torchvision": None}, "http://hub", False, "/cache")
@@ -108,6 +115,42 @@ def test_a_method_that_cannot_train_here_is_a_problem_of_the_student_as_it_is_wh
     done = asked(folder, level={"method": "lora"})
     assert done.exit_code == 1 and "pip install 'parityalign[lora]'" in done.output
     assert asked(folder, level={"method": "full"}).exit_code == 0
+
+
+def test_what_auto_comes_to_is_shown_and_a_rate_that_is_refused_is_a_problem(folder, monkeypatch):
+    assert (
+        "level: method full, learning rate 0.0002, 3 epochs, optimiser adamw (method, learning" in asked(folder).output
+    )
+    monkeypatch.setattr(automatic, "TABLE", automatic.TABLE[1:])
+    monkeypatch.setattr(automatic, "SMALL", 1)
+    assert "learning rate 2e-05, vision frozen, 2 epochs" in asked(folder).output
+    done = asked(folder, level={"method": "full", "learning_rate": 1e-3})
+    assert done.exit_code == 1 and "far above the usual 2e-05" in done.output
+
+
+def test_a_disk_too_full_for_checkpoints_is_a_problem(folder, monkeypatch):
+    free = tiny_parameters(folder) * (4 * 12 + 2)  # three checkpoints and one being written, and the student
+    assert asked(folder).exit_code == 0
+    monkeypatch.setattr(doctor, "disk_usage", lambda place: SimpleNamespace(free=free - 1))
+    done = asked(folder)
+    assert done.exit_code == 1 and "training writes checkpoints of up to" in done.output
+    monkeypatch.setattr(doctor, "disk_usage", lambda place: SimpleNamespace(free=free))
+    assert asked(folder).exit_code == 0
+
+
+def tiny_parameters(folder) -> int:
+    return student_facts(str(folder / "student"), LoadingSettings()).parameters
+
+
+def test_four_bits_are_of_the_language_model_in_plan_and_doctor_alike(folder, monkeypatch):
+    monkeypatch.setattr(device, "find_spec", lambda name: name)
+    told = json.loads(asked(folder, "--json", loading={"student": {"quantise": "4bit"}}).output)["models"][1]
+    size = size_of(place_of(str(folder / "student"), LoadingSettings()), LoadingSettings())
+    assert told["needs"] == round(costs.weight_bytes(size, "4bit", 4))
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(open_config(str(folder / "student")))
+    layers = sum(layer.weight.numel() for layer in model.get_decoder().modules() if isinstance(layer, torch.nn.Linear))
+    assert told["needs"] == round(0.516 * layers + 4 * (size.parameters - layers))
 
 
 def test_what_hinders_the_method_is_told_beside_what_hinders_the_model(folder, monkeypatch):

@@ -2,10 +2,13 @@
 
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 from transformers.integrations import bitsandbytes
@@ -134,7 +137,9 @@ def test_that_memory_ran_out_is_told_by_the_process_that_goes_on_too(student, pa
         RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This may come of too large a batch."),
     ],
 )
-def test_the_rows_that_fit_are_remembered(what, monkeypatch):
+def test_where_memory_is_short_for_all_the_rows_that_fit_are_remembered_and_more_are_tried_ever_more_seldom(
+    what, monkeypatch
+):
     monkeypatch.setattr(oom, "clear_device_cache", lambda **_: None)  # takes a second each time
     calls = []
 
@@ -146,7 +151,34 @@ def test_the_rows_that_fit_are_remembered(what, monkeypatch):
 
     backoff = oom.OomBackoff(64)
     assert [backoff(work, 20), backoff(work, 20), backoff(work, 2)] == [2, 2, 2]
-    assert calls == [20, 10, 5, 2, 2, 2] and backoff.halved
+    assert calls[:5] == [20, 10, 5, 2, 2] and backoff.smallest == 2
+    tried = [each for each in range(3, 1000) if backoff(work, 20) == 2 and 4 in calls[-2:]]
+    assert 4 < len(tried) < 40 and calls.count(2) == 1000
+    assert {later - earlier for earlier, later in pairwise(tried)} >= {3, 5, 9, 17, 33, 65}
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 256), st.lists(st.integers(1, 8).map(lambda power: 2**power), min_size=1, max_size=6))
+def test_one_large_picture_cuts_its_own_step_and_the_next_ones_grow_again(wished, pictures):
+    backoff = oom.OomBackoff(wished)
+    backoff_clears(lambda: [backoff(fits(room), wished) for room in pictures])
+    assert backoff_clears(lambda: [backoff(fits(wished), wished) for _ in range(200)])[-1] == wished
+    assert (backoff.smallest is None) == all(room >= wished for room in pictures)
+
+
+def fits(room):
+    def work(rows):
+        if rows > room:
+            raise MemoryError
+        return rows
+
+    return work
+
+
+def backoff_clears(work):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(oom, "clear_device_cache", lambda **_: None)
+        return work()
 
 
 def test_a_row_that_does_not_fit_ends_with_what_would_help(student, pairs, tmp_path):

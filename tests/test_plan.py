@@ -98,8 +98,9 @@ def test_parameters_and_those_of_adapters_are_counted_as_the_loaded_model_has_th
         == 2 * text.num_hidden_layers * text.num_key_value_heads * text.hidden_size // text.num_attention_heads
     )
     adapted = add_lora(model, 3)
-    learning = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
-    assert learning == 3 * size.adapter
+    learns = {name: weight.numel() for name, weight in adapted.named_parameters() if weight.requires_grad}
+    assert sum(learns.values()) == 3 * size.adapter
+    assert sum(count for name, count in learns.items() if "vision_tower" in name) == 3 * size.tower_adapter
 
 
 def test_no_weight_is_needed(tmp_path):
@@ -181,7 +182,8 @@ READINGS = {"teacher": {"textvqa": READING}, "student": {"textvqa": READING}}
 
 def run_of(**changes) -> RunConfig:
     models = {"teacher": "hf:Qwen/Qwen2-VL-7B-Instruct", "student": "hf:Qwen/Qwen2-VL-2B-Instruct"}
-    return RunConfig(**{"run": "a", "tasks": {"textvqa": {"images": "pool"}}, **models, **changes})
+    config = RunConfig(**{"run": "a", "tasks": {"textvqa": {"images": "pool"}}, **models, **changes})
+    return config.model_copy(update={"level": decide(config.level, None)})
 
 
 @cache
@@ -308,19 +310,32 @@ def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
 
     full, lora, qlora = (memory(method=method) for method in ("full", "lora", "qlora"))
     assert full > lora > qlora > memory(method="qlora", gradient_checkpointing=True)
-    assert full > size.parameters * 16
+    # Weights, gradients and two averages in float32, and autocast's copy in bfloat16.
+    level = decide(LevelSettings(method="full"), None)
+    assert costs._held(size, costs.training_mode(level, device, work, size), level) == 18 * size.parameters < full
     assert memory(lr_multipliers={"vision": 0}) < full
+    saved = memory(method="full", optimiser="adafactor")
+    assert full - saved == pytest.approx(8 * size.parameters) and saved < memory(method="full", optimiser="adamw_8bit")
+    assert memory(method="lora", lr_multipliers={"vision": 0}) < lora
+    # When training beside 4 bits ends, the student is opened in bfloat16.
+    large = published_size("Qwen/Qwen2-VL-7B-Instruct")
+    level = decide(LevelSettings(method="qlora", micro_batch_size=1, gradient_checkpointing=True), None)
+    short = Workload("level", "student", 10, 100, 50, 400, steps=1)
+    mode = costs.training_mode(level, device, short, large)
+    assert costs.levelling_memory(short, large, mode, level, device) == costs.RUNTIME_BYTES[True] + 2 * large.parameters
     shrunk = [
-        costs.weights(size, LoadingSettings(**said), device)
+        costs.weights(large, LoadingSettings(**said), device)
         for said in ({"dtype": "float32"}, {}, {"quantise": "8bit"}, {"quantise": "4bit"})
     ]
     assert shrunk == sorted(shrunk, reverse=True)
-    assert shrunk[0] == 2 * shrunk[1] == 4 * size.parameters
+    assert shrunk[0] == 2 * shrunk[1] == 4 * large.parameters
 
 
 def test_what_does_not_fit_is_named_with_what_would(pool):
-    config = configured(pool, teacher="hf:Qwen/Qwen2-VL-7B-Instruct", student="hf:Qwen/Qwen2-VL-2B-Instruct")
+    models = {"teacher": "hf:Qwen/Qwen2-VL-7B-Instruct", "student": "hf:Qwen/Qwen2-VL-2B-Instruct"}
+    config = configured(pool, **models, level={"method": "full", "lr_multipliers": {"vision": 1}})
     said = done("plan", config, "--offline", "--device", "t4")
+    assert "disk: up to 110.4 GB" in said  # four checkpoints of 12 bytes a weight, and the student
     assert "asking the teacher (annotate) takes" in said
     assert "loading.teacher.quantise: 4bit (" in said
     assert "training the student takes" in said

@@ -170,11 +170,11 @@ class LevelSettings(Settings):
     batch_size: int = Field(default=64, ge=1)
     """Pairs per optimiser step, split into micro-batches as memory requires."""
     micro_batch_size: Annotated[int | None, SpeedOnly] = Field(default=None, ge=1)
-    """Pairs per forward pass. None: `batch_size`. Halved automatically whenever memory runs out."""
+    """Pairs per forward pass. None: `batch_size`. Halved where memory runs out, and doubled again where it fits."""
     gradient_checkpointing: Annotated[bool, SpeedOnly] = False
     """Recompute activations in the backward pass: less memory for about a third more time."""
     liger: Annotated[bool, SpeedOnly] = True
-    """Use the fused kernels of the package liger-kernel if it is installed and there is a GPU."""
+    """Use those fused kernels of the package liger-kernel that fit, if it is installed and there is a GPU."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = Field(default=0.01, ge=0)

@@ -6,6 +6,8 @@ out: at the lengths here it adds little.
 """
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import LevelSettings, LoadingSettings, ServerSettings
@@ -26,8 +28,11 @@ RUNTIME_BYTES = {True: 1.0e9, False: 0.5e9}
 FLOAT32, HALF = 4, 2
 _QUANTISED = {"8bit": 1.0, "4bit": 0.516}
 """Bytes per weight; in 4 bits including its share of the doubly quantised scales (Dettmers et al. 2023, section 3)."""
-_OPTIMISER = 8
-"""Bytes that Adam keeps of each trained parameter: two averages in float32."""
+_OPTIMISERS: Mapping[str, float] = MappingProxyType({"adamw": 8.0, "adamw_8bit": 2.03, "adafactor": 0.0})
+"""Bytes that an optimiser keeps of each trained parameter: two averages in float32, or in 8 bits with a scale for every
+256; Adafactor keeps sums of rows and columns."""
+_CHECKPOINTS = 4
+"""On the disk at once: three that are kept and one that is written."""
 
 
 class TrainingMode(NamedTuple):
@@ -45,25 +50,27 @@ class TrainingMode(NamedTuple):
     """Whether the vision tower learns."""
     language: bool
     """Whether the language model learns."""
+    optimiser: str = "adamw"
 
 
 def training_mode(level: LevelSettings, device: Device, work: Workload, size: Size) -> TrainingMode:
     """How `level` trains a student on a device: with as many rows at once as fit, halved as training itself does."""
-    mode = _wished(level, device)
+    mode = _wished(level, bf16=device.is_gpu)
     while mode.rows > 1 and levelling_memory(work, size, mode, level, device) > device.memory:
         mode = mode._replace(rows=mode.rows // 2)
     return mode
 
 
-def _wished(level: LevelSettings, device: Device) -> TrainingMode:
+def _wished(level: LevelSettings, *, bf16: bool) -> TrainingMode:
     multipliers = level.decided.lr_multipliers
     return TrainingMode(
         method=level.decided.method,
         checkpointing=level.gradient_checkpointing,
         rows=min(level.batch_size, level.micro_batch_size or level.batch_size),
-        bf16=device.is_gpu,
+        bf16=bf16,
         tower=bool(multipliers.vision),
         language=bool(multipliers.language),
+        optimiser=level.optimiser,
     )
 
 
@@ -125,7 +132,11 @@ def _asking_memory(work: Workload, size: Size, loading: LoadingSettings, device:
 
 
 def levelling_memory(work: Workload, size: Size, mode: TrainingMode, level: LevelSettings, device: Device) -> float:
-    """Bytes that training takes: weights, gradients and optimiser, activations, and the answers' logits."""
+    """Bytes that training takes: weights, gradients and optimiser, activations, and the answers' logits.
+
+    When it ends the student is opened whole, as it was trained, to see that what was saved is the same: after 4 bits
+    that is the most.
+    """
     each = max(1, work.requests)
     tokens, patches = math.ceil(work.tokens / each), math.ceil(work.patches / each)
     number = HALF if mode.bf16 else FLOAT32
@@ -136,15 +147,27 @@ def levelling_memory(work: Workload, size: Size, mode: TrainingMode, level: Leve
     )
     learnt = mode.rows * (math.ceil(work.reply_tokens / each) + work.passes)
     logits = min(learnt * size.vocabulary, work.passes * MOST_LOGITS) * 3 * FLOAT32
-    return RUNTIME_BYTES[device.is_gpu] + _held(size, mode, level) + kept + logits
+    end = size.parameters * (number if mode.method != "full" else FLOAT32)
+    return RUNTIME_BYTES[device.is_gpu] + max(_held(size, mode, level) + kept + logits, end)
+
+
+def disk(size: Size, level: LevelSettings) -> float:
+    """Bytes on the disk while the student is trained: checkpoints of what learns, and at last the student."""
+    mode = _wished(level, bf16=False)
+    learning = _learning(size, mode, level)
+    saved = size.parameters if mode.method == "full" else learning
+    return _CHECKPOINTS * (saved * FLOAT32 + learning * _OPTIMISERS[mode.optimiser]) + size.parameters * HALF
 
 
 def weights(size: Size, loading: LoadingSettings, device: Device) -> float:
     """Bytes of the weights in inference."""
-    number = _number(loading, device)
-    if loading.quantise is None:
-        return size.parameters * number
-    return size.adapted * _QUANTISED[loading.quantise] + (size.parameters - size.adapted) * number
+    return weight_bytes(size, loading.quantise, _number(loading, device))
+
+
+def weight_bytes(size: Size, quantise: str | None, number: int) -> float:
+    """Bytes of the weights, with so many bytes for each that is not quantised."""
+    quantised = {None: 0, "8bit": size.adapted, "4bit": size.quantised}[quantise]
+    return quantised * (_QUANTISED[quantise] if quantise else 0) + (size.parameters - quantised) * number
 
 
 def money(work: Workload, server: ServerSettings) -> float:
@@ -170,15 +193,27 @@ def _forward(work: Workload, size: Size) -> float:
 
 
 def _held(size: Size, mode: TrainingMode, level: LevelSettings) -> float:
-    """Bytes of weights, gradients and what the optimiser keeps."""
-    learning = FLOAT32 + _OPTIMISER
+    """Bytes of weights, gradients and what the optimiser keeps.
+
+    What learns is in float32, and where it multiplies in bfloat16, autocast keeps a copy of it in that.
+    """
+    learning = _learning(size, mode, level)
+    each = FLOAT32 + _OPTIMISERS[mode.optimiser] + (HALF if mode.bf16 else 0)
     if mode.method == "full":
-        still = (0 if mode.tower else size.vision.parameters) + (0 if mode.language else size.language.parameters)
-        return size.parameters * FLOAT32 + (size.parameters - still) * learning
-    adapters = level.lora_rank * size.adapter * (FLOAT32 + learning)
+        return size.parameters * FLOAT32 + learning * each
+    adapters = learning * (FLOAT32 + each)
     if mode.method == "lora":
         return size.parameters * (HALF if mode.bf16 else FLOAT32) + adapters
-    return size.adapted * _QUANTISED["4bit"] + (size.parameters - size.adapted) * HALF + adapters
+    # peft's preparation has the weights that are not quantised in float32.
+    return weight_bytes(size, "4bit", FLOAT32) + adapters
+
+
+def _learning(size: Size, mode: TrainingMode, level: LevelSettings) -> int:
+    """Parameters that learn."""
+    if mode.method != "full":
+        return level.lora_rank * (size.adapter - (0 if mode.tower else size.tower_adapter))
+    still = (0 if mode.tower else size.vision.parameters) + (0 if mode.language else size.language.parameters)
+    return size.parameters - still
 
 
 def _working(stack: Stack) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 import psutil
@@ -15,6 +16,7 @@ from parityalign import training
 from parityalign.config import (
     LoadingSettings,
     RunConfig,
+    StudentFacts,
     backend_of,
     decide,
     in_words,
@@ -36,6 +38,9 @@ from parityalign.models import (
     this_device,
     weight_files,
 )
+from parityalign.planning.costs import disk, weight_bytes
+from parityalign.planning.sizes import Size
+from parityalign.planning.sizing import Place, size_of
 
 PACKAGES = (
     "torch",
@@ -49,8 +54,6 @@ PACKAGES = (
     "datasets",
 )
 """Whose versions are shown; those from torchvision on may be missing."""
-_BITS = {"4bit": 4.5, "8bit": 8.5}
-"""Bits per quantised weight, including its share of the scales."""
 
 
 @dataclass(frozen=True)
@@ -163,18 +166,36 @@ def _told(check: ModelCheck) -> Iterator[str]:
 
 def _levelled_with(config: RunConfig) -> tuple[str | None, str | None]:
     """How the student would be trained, and why it cannot be, both in words."""
-    told, facts = None, None
+    told = None
     try:
-        if backend_of(config.student).hub:
-            facts = training.student_facts(split_model(config.student)[1], config.loading.student)
+        size = _size_of_student(config)
+        facts = StudentFacts(size.parameters, size.parts_known) if size else None
         level = decide(config.level, facts)
         told = in_words(level)
         refuse_high_rate(level, facts)
         training.refuse_method(level.decided.method)
         training.refuse_optimiser(level.optimiser)
+        _refuse_full_disk(config.run, disk(size, level) if size else 0)
     except UserError as problem:
         return told, str(problem)
     return told, None
+
+
+def _size_of_student(config: RunConfig) -> Size | None:
+    """None for a student of which only its backend knows anything."""
+    if not backend_of(config.student).hub:
+        return None
+    return size_of(Place(split_model(config.student)[1], "its folder"), config.loading.student)
+
+
+def _refuse_full_disk(run: Path, needed: float) -> None:
+    there = next(folder for folder in (run, *run.parents) if folder.is_dir())
+    free = disk_usage(there).free
+    if needed > free:
+        raise UserError(
+            f"training writes checkpoints of up to {_size(round(needed))} into {run}, whose disk has {_size(free)} "
+            "free. Free some, set `run` to a folder on another disk, or set level.method: lora"
+        )
 
 
 def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> ModelCheck:
@@ -224,13 +245,16 @@ def _room(
         sizes = published_files(location, loading)
     files = sum(sizes.get(name, 0) for name in names)
     stored = getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
-    bits = _BITS[loading.quantise] if loading.quantise else 8 * dtype_of(loading).itemsize
+    number = dtype_of(loading).itemsize
+    needs: float = files / (stored or torch.float32).itemsize * number
+    if loading.quantise:
+        needs = weight_bytes(size_of(Place(location, "its folder"), loading), loading.quantise, number)
     gpus = [int(gpu["memory"]) for gpu in here.gpus]
     has = sum(gpus) + here.memory if loading.device_map else gpus[0] if gpus else here.memory
     return {
         "files": files,
         "missing": sum(sizes.get(name, 0) for name in names if not (folder / name).is_file()),
-        "needs": round(files / (stored or torch.float32).itemsize * bits / 8),
+        "needs": round(needs),
         "has": has,
     }
 

@@ -57,6 +57,7 @@ def _training(work: Workload, size: Size, level: LevelSettings, device: Device) 
         return
     modes = {
         "level.gradient_checkpointing: true": mode._replace(checkpointing=True),
+        "level.optimiser: adafactor": mode._replace(optimiser="adafactor"),
         "level.method: lora": mode._replace(method="lora"),
         "level.method: lora and level.gradient_checkpointing: true": mode._replace(method="lora", checkpointing=True),
         "level.method: qlora and level.gradient_checkpointing: true": mode._replace(method="qlora", checkpointing=True),

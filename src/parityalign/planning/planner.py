@@ -70,7 +70,12 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     rows = [_row(config, each, known[each.role], where) for each in work]
     said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in ROLES]
     return Projection(
-        rows, where, said, problems(config, work, known, where), _assumed(config, options, where, samples, known)
+        rows,
+        where,
+        said,
+        problems(config, work, known, where),
+        _assumed(config, options, where, samples, known),
+        costs.disk(known["student"].size, config.level) if known["student"].size else None,
     )
 
 

@@ -54,6 +54,8 @@ class Projection:
     problems: list[str]
     """What does not fit into memory or a budget, and which settings would."""
     assumed: list[str]
+    disk: float | None = None
+    """Bytes on the disk while the student is trained; None: unknown."""
 
     @property
     def seconds(self) -> float:
@@ -103,6 +105,8 @@ class Projection:
     def lines(self) -> Iterator[str]:
         """The text below the table: totals, models, problems, assumptions."""
         yield from summary(self)
+        if self.disk:
+            yield f"disk: up to {self.disk / _GIGA:,.1f} GB in the run folder, for checkpoints and the student"
         yield ""
         yield from self.models
         yield from _listed("Does not fit:", self.problems)

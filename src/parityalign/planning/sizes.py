@@ -34,7 +34,11 @@ class Size:
     adapter: int
     """Parameters of adapters of rank 1: inputs plus outputs of all linear layers, without the head."""
     adapted: int
-    """Parameters in those linear layers, which are also the quantised ones."""
+    """Parameters in those linear layers, which are also those in 8 bits."""
+    quantised: int
+    """Of these the ones in the language model, which are those in 4 bits."""
+    tower_adapter: int
+    """Parameters of adapters of rank 1 in the vision tower."""
     origin: str
     """Where the configuration was read, as text."""
     parts_known: bool = True

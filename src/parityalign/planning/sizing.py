@@ -4,7 +4,8 @@ Parameters are counted on a model that is built without storage (PyTorch's meta 
 every family that transformers has.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -21,12 +22,15 @@ from parityalign.config import LoadingSettings, is_path
 from parityalign.core import UserError
 from parityalign.models import (
     BACKEND,
+    CONNECTOR,
+    VISION,
     Prompter,
     cached_numbers,
     hub_answers,
     limit_pixels,
     open_config,
     open_processor,
+    part_of,
     patch_side,
     quieten,
 )
@@ -105,6 +109,7 @@ def size_of(place: Place, loading: LoadingSettings) -> Size:
     language, everything = _count(whole.get_decoder()), _count(model)
     inside = _count(whole.get_input_embeddings())
     linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head]
+    by_part = _by_part(model, linear)
     tower = getattr(config, "vision_config", None)
     return Size(
         parameters=everything,
@@ -118,8 +123,10 @@ def size_of(place: Place, loading: LoadingSettings) -> Size:
         head=head.weight.numel(),
         vocabulary=head.weight.shape[0],
         cached=cached_numbers(text),
-        adapter=sum(layer.in_features + layer.out_features for layer in linear),
-        adapted=sum(_count(layer) for layer in linear),
+        adapter=_ends(linear),
+        adapted=sum(map(_count, linear)),
+        quantised=sum(_count(layer) for layer in linear if layer not in by_part[VISION] | by_part[CONNECTOR]),
+        tower_adapter=_ends(by_part[VISION]),
         origin=place.origin,
         parts_known=facts_of(model).parts_known,
     )
@@ -216,6 +223,20 @@ def _config(place: Place, loading: LoadingSettings) -> PreTrainedConfig:
 
 def _kept_to(place: Place, loading: LoadingSettings) -> LoadingSettings:
     return loading.model_copy(update={"commit": place.commit}) if place.commit else loading
+
+
+def _by_part(model: nn.Module, layers: Sequence[nn.Linear]) -> Mapping[str | None, set[nn.Linear]]:
+    """The layers by the part of the model that they belong to; None where the parts are not known."""
+    found: defaultdict[str | None, set[nn.Linear]] = defaultdict(set)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module in layers:
+            found[part_of(name)].add(module)
+    return found
+
+
+def _ends(layers: Iterable[nn.Linear]) -> int:
+    """Parameters of adapters of rank 1."""
+    return sum(layer.in_features + layer.out_features for layer in layers)
 
 
 def _count(module: nn.Module) -> int:

@@ -197,7 +197,9 @@ def _note(
 ) -> None:
     rows = result.micro_batch_size
     if rows is not None:
-        artifact.note(f"Memory ran out, so each step of {batch_size} pairs was split into micro-batches of {rows}.")
+        artifact.note(
+            f"Memory ran out, so steps of {batch_size} pairs were split into micro-batches, of {rows} at least."
+        )
     before, after = ([each.right_before for each in held], [each.right_after for each in held])
     told = f"Of {len(held):,} pairs on held-out images the student had {sum(before):,} right before"
     losses = f"the loss on them went from {result.held_out_loss_before:.3g} to {result.held_out_loss_after:.3g}"

@@ -1,4 +1,4 @@
-"""Out-of-memory back-off: halves the micro-batch until it fits."""
+"""Out-of-memory back-off: halves the micro-batch until it fits, and doubles it again when larger ones may fit."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,21 +9,27 @@ from parityalign.core import WorkFailed
 from parityalign.models import is_out_of_memory
 
 T = TypeVar("T")
+_LONGEST_WAIT = 64
+"""Calls; a step that is tried in vain costs less than one of so many."""
 
 
 class OomBackoff:
-    """The size of micro-batches: halved whenever memory runs out, and remembered.
+    """The size of micro-batches: halved whenever memory runs out, doubled again after calls that fitted.
 
+    One large picture cuts its own step; where memory is short for all, larger ones are tried ever more seldom.
     accelerate's `find_executable_batch_size` starts each call again with a size that did not fit, and ends at 0.
 
     Attributes:
-        rows: The last size that fit; at first the requested one.
-        halved: Whether memory has run out.
+        rows: What the next call begins with; at first the requested size.
+        smallest: The smallest size that memory that ran out has led to; None: it never did.
     """
 
     def __init__(self, rows: int) -> None:
+        self._wished = rows
         self.rows = rows
-        self.halved = False
+        self.smallest: int | None = None
+        self._wait, self._waited = 1, 0
+        self._tries_larger = False
 
     def __call__(self, work: Callable[[int], T], items: int) -> T:
         """The result of `work(rows)` for so many items; it is called again from its start if memory runs out.
@@ -31,18 +37,35 @@ class OomBackoff:
         Raises:
             WorkFailed: A single row does not fit.
         """
+        ran_out = False
         while True:
             rows = min(self.rows, items)
             try:
-                return work(rows)
+                result = work(rows)
             except (RuntimeError, MemoryError) as problem:
                 if not is_out_of_memory(problem):
                     raise
                 if rows == 1:
                     raise _does_not_fit(problem) from problem
+            else:
+                self._fitted(ran_out)
+                return result
             # Outside the `except`: until the exception is gone, its traceback keeps the tensors that filled the memory.
-            self.rows, self.halved = rows // 2, True
+            self.rows, ran_out = rows // 2, True
+            self.smallest = min(self.rows, self.smallest or self.rows)
             clear_device_cache(garbage_collection=True)
+
+    def _fitted(self, ran_out: bool) -> None:
+        """Decides what the next call begins with."""
+        if ran_out:
+            self._wait = min(2 * self._wait, _LONGEST_WAIT) if self._tries_larger else self._wait
+            self._waited, self._tries_larger = 0, False
+        elif self.rows == self._wished:
+            self._wait = 1
+        else:
+            self._waited += 1
+            if self._waited >= self._wait:
+                self.rows, self._waited, self._tries_larger = min(2 * self.rows, self._wished), 0, True
 
 
 def _does_not_fit(problem: Exception) -> WorkFailed:

@@ -1,7 +1,7 @@
 """Levels the student: trains it, keeps the best checkpoint, and resumes reproducibly."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from parityalign.models import AS_IT_IS, bf16_is_fast, open_processor, quieten, 
 from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.facts import student_facts
+from parityalign.training.kernels import fused_kernels
 from parityalign.training.student import (
     merge_adapter,
     open_checkpoint,
@@ -101,8 +102,9 @@ def make_leveller(
 def _level(training: Training, out: Path) -> LevelResult:
     work = _work_folder(out, training)
     trainer = _trainer(training, work)
-    before = trainer.held_out_loss()
-    state = _train(trainer, work, training)
+    with fused_kernels(trainer.model, trainer.trial, _teller(training.progress), wanted=training.settings.liger):
+        before = trainer.held_out_loss()
+        state = _train(trainer, work, training)
     trainer.release()
     best = _best(training, trainer, work, state, before)
     _save(training, best, trainer.batches, out, work)
@@ -170,8 +172,7 @@ def _trainer(training: Training, work: Path) -> LevelTrainer:
 
 def _train(trainer: LevelTrainer, work: Path, training: Training) -> TrainerState:
     """Trains from the start or the last sound checkpoint; does nothing if training had finished."""
-    watches = training.progress
-    last = newest_sound(work, watches.say if isinstance(watches, Says) else lambda _: None)
+    last = newest_sound(work, _teller(training.progress))
     if last:
         state = state_of(last)
         if state.global_step >= trainer.args.max_steps or out_of_patience(state, training.settings.patience):
@@ -179,6 +180,11 @@ def _train(trainer: LevelTrainer, work: Path, training: Training) -> TrainerStat
     with trainer.recording_attention():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.state
+
+
+def _teller(watches: Progress) -> Callable[[str], None]:
+    """Tells whoever watches a line, if they take any."""
+    return watches.say if isinstance(watches, Says) else lambda _: None
 
 
 def _work_folder(out: Path, training: Training) -> Path:

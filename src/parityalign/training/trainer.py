@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,8 +127,8 @@ class LevelTrainer(Trainer):
         """Forward and backward pass; if loss or gradient is not finite, the step is skipped and counted."""
         examples = inputs["examples"]
         loss = self.oom_backoff(lambda rows: self._in_micro_batches(model, examples, rows), len(examples))
-        if self.oom_backoff.halved and self.oom_backoff.rows < (smallest_micro_batch(self.state) or math.inf):
-            self.log({"micro_batch_size": float(self.oom_backoff.rows)})
+        if (self.oom_backoff.smallest or math.inf) < (smallest_micro_batch(self.state) or math.inf):
+            self.log({"micro_batch_size": float(self.oom_backoff.smallest or 0)})
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
             model.zero_grad()  # without gradients the optimiser changes nothing, not even by weight decay
@@ -163,6 +162,19 @@ class LevelTrainer(Trainer):
         student.eval()
         with self._training.objective.recording_attention(student):
             return self.oom_backoff(lambda rows: self._mean_loss(student, rows), len(self._training.held_out))
+
+    def trial(self) -> float:
+        """The loss of one example, with a backward pass that leaves nothing behind."""
+        student = self._student.eval()
+        batch = self._prepare_inputs(self.batches(self._training.held_out[:1]))
+        with (
+            self._training.objective.recording_attention(student),
+            torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16),
+        ):
+            loss = self._training.objective(student, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        student.zero_grad()
+        return float(loss.detach())
 
     def release(self) -> None:
         """Releases the student and its optimiser, whose memory the next model needs."""
@@ -259,7 +271,6 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
         disable_tqdm=True,
         use_cpu=not on_gpu,
         bf16=bf16_is_fast(on_gpu),
-        use_liger_kernel=on_gpu and settings.liger and find_spec("liger_kernel") is not None,
         dataloader_pin_memory=False,  # the loader's items are not tensors yet
         remove_unused_columns=False,
         seed=training.seed,
