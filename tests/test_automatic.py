@@ -5,19 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+import families
 from makers import mute
 from parityalign.config.automatic import HIGHEST, SMALL, TABLE, StudentFacts, decide, refuse_high_rate
 from parityalign.config.base import results_of
-from parityalign.config.loading import LoadingSettings
+from parityalign.config.loading import Loadings, LoadingSettings
 from parityalign.config.run_yaml import config_in, load_config
 from parityalign.config.schema import RunConfig
 from parityalign.config.training import AUTOMATIC, LevelSettings, LrMultipliers
 from parityalign.core.errors import UserError
 from parityalign.core.layout import EMBEDDED_MODELS
-from parityalign.pipeline import automatic, preflight
-from parityalign.pipeline.automatic import with_decided
+from parityalign.models.encoding import Prompter
+from parityalign.models.loading import open_processor
+from parityalign.pipeline import begun, preflight
+from parityalign.pipeline.begun import pinned, with_decided, with_pixel_limits
 from parityalign.training.facts import facts_of, student_facts
 from projects import configure, done, make_project
 
@@ -113,7 +117,7 @@ def test_a_model_is_counted_without_its_weights():
 @pytest.fixture
 def large(monkeypatch):
     """The student is one of two billion parameters."""
-    monkeypatch.setattr(automatic, "_facts", lambda config: StudentFacts(LARGE, parts_known=True))
+    monkeypatch.setattr(begun, "_facts", lambda config: StudentFacts(LARGE, parts_known=True))
 
 
 def settings_of(folder: Path, **level: object) -> RunConfig:
@@ -140,9 +144,9 @@ def large_facts() -> StudentFacts:
 
 def test_a_run_goes_on_with_what_it_began_with_until_something_else_is_asked(tmp_path, large, monkeypatch):
     began = with_decided(settings_of(tmp_path), None)
-    monkeypatch.setattr(automatic, "_facts", lambda config: pytest.fail("was looked up again"))
+    monkeypatch.setattr(begun, "_facts", lambda config: pytest.fail("was looked up again"))
     assert with_decided(settings_of(tmp_path), began) == with_decided(began, None) == began
-    monkeypatch.setattr(automatic, "_facts", lambda config: large_facts())
+    monkeypatch.setattr(begun, "_facts", lambda config: large_facts())
     full = with_decided(settings_of(tmp_path, method="full"), began)
     assert full.level.decided[:2] == ("full", 1e-5) and "method" not in full.level.automatic
 
@@ -167,3 +171,47 @@ def test_a_rate_that_is_refused_is_refused_before_anything_is_asked(tmp_path, la
     config = load_config(configure(make_project(tmp_path), student="embedded:student", level=level))
     with pytest.raises(UserError, match="far above the usual 1e-05"), preflight.open_run_folder(config, mute):
         pass
+
+
+# Pixels
+
+
+def with_models(folder: Path, teacher: str, **loading: object) -> RunConfig:
+    return settings_of(folder).model_copy(
+        update={"teacher": f"hf:{teacher}", "loading": Loadings.model_validate({"teacher": loading})}
+    )
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    """A family that takes pictures of nearly any size, as published: up to 12.8 million pixels."""
+    family = next(each for each in families.FAMILIES if each.name == "Qwen2-VL")
+    folder = families.write(tmp_path_factory.mktemp("qwen"), family)
+    path = folder / "preprocessor_config.json"
+    said = json.loads(path.read_text())
+    said |= {"size": {"shortest_edge": 3136, "longest_edge": 12_845_056}}
+    path.write_text(json.dumps({key: value for key, value in said.items() if not key.endswith("_pixels")}))
+    return str(folder)
+
+
+def test_a_family_without_a_limit_of_pixels_gets_one_when_a_run_begins(tmp_path, qwen):
+    config = with_models(tmp_path, qwen)
+    limited = with_pixel_limits(config, None)
+    assert limited.loading.teacher.max_pixels == 1280 * 28 * 28
+    seen = [
+        Prompter(open_processor(qwen, each.loading.teacher)).encode(Image.new("RGB", (4000, 3000)), "what")
+        for each in (config, limited)
+    ]
+    assert len(seen[1].tokens) < 1400 < 14_000 < len(seen[0].tokens)
+    assert with_pixel_limits(with_models(tmp_path, qwen, max_pixels=9000), None).loading.teacher.max_pixels == 9000
+    own = with_models(tmp_path, str(EMBEDDED_MODELS / "teacher"))
+    assert with_pixel_limits(own, None) == own
+
+
+def test_a_run_that_began_without_a_limit_goes_on_without_one(tmp_path, qwen):
+    config = with_models(tmp_path, qwen)
+    assert with_pixel_limits(pinned(config, config), config) == config
+    limited = with_pixel_limits(config, None)
+    assert pinned(config, limited) == limited
+    other = with_models(tmp_path, qwen, max_pixels=9000)
+    assert pinned(other, limited) == with_pixel_limits(other, limited) == other

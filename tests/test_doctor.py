@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -166,6 +167,23 @@ def test_a_model_that_does_not_fit_is_told_what_would_help():
     assert large.fits is False
     told = "\n".join(doctor.doctor_lines(SMALL, [large]))
     assert "3.0 GB of 1.0 GB once loaded: does NOT fit: try dtype: bfloat16, quantise: 4bit" in told
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "version", "said"),
+    [
+        (False, "2.10.0", ["Old does not multiply bfloat16 in hardware"]),
+        (True, "2.9.1+cu128", ["torch 2.9.1+cu128 is ten times slower"]),
+        (True, "2.13.0", []),
+    ],
+)
+def test_what_makes_a_card_slow_is_said_with_what_to_do(bfloat16, version, said):
+    card = {"name": "Old", "memory": GIGABYTE, "bfloat16": bfloat16}
+    there = replace(SMALL, gpus=[card], packages={"torch": version})
+    told = [line.removeprefix("note: ") for line in doctor.doctor_lines(there, []) if line.startswith("note: ")]
+    assert [line.startswith(begins) for line, begins in zip(told, said, strict=True)] == [True] * len(said)
+    assert doctor.doctor_record(there, [])["machine"]["advice"] == told
+    assert not [line for line in doctor.doctor_lines(replace(there, gpus=[]), []) if line.startswith("note: ")]
 
 
 def test_without_a_run_the_machine_alone_is_shown(folder):

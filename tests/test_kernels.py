@@ -1,5 +1,6 @@
 """Fused kernels are used as far as they fit, make no logits that nobody wants, and are gone when training ends."""
 
+import re
 import sys
 from types import ModuleType
 
@@ -13,7 +14,7 @@ from makers import mute
 from parityalign.config.automatic import decide
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.training import LevelSettings
-from parityalign.training import kernels, train, trainer
+from parityalign.training import kernels, speed, train, trainer
 from parityalign.training.collator import Example
 
 ROPE, NORM = modeling_qwen2.apply_rotary_pos_emb, modeling_qwen2.Qwen2RMSNorm
@@ -140,3 +141,37 @@ def test_without_the_wish_or_the_package_nothing_is_tried(made, installed, monke
     installed()
     with kernels.fused_kernels(trained.model, trained.trial, pytest.fail, wanted=False):
         pass
+
+
+# How fast it goes
+
+
+def test_the_rates_are_those_of_the_last_steps(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(speed, "_memory", lambda: 2_500_000_000)
+    monkeypatch.setattr(speed, "_busy", lambda: 80)
+    meter = speed.Speed(lambda: now[0])
+    for seconds in [9.0] + [2.0] * speed.WINDOW:
+        meter.count(8, 4000)
+        now[0] += seconds
+        said = meter.step()
+    assert said == "4.0 examples and 2,000 tokens a second, 2.5 GB, GPU 80 % busy"
+
+
+def test_training_shows_how_fast_it_goes_beside_its_steps(made):
+    trained, _ = made
+    told = []
+
+    class Watches:
+        def __call__(self, *step):
+            pass
+
+        def detail(self, step, text):
+            told.append((step, text))
+
+    callback = next(each for each in trained.callback_handler.callbacks if isinstance(each, trainer.LevelCallback))
+    callback._progress = Watches()
+    trained.train()
+    assert len(told) == trained.state.global_step
+    rates = r"[\d,.]+ examples and [\d,]+ tokens a second, [\d.]+ GB"
+    assert all(step == "level" and re.match(rates, text) for step, text in told)

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import pyarrow
@@ -33,7 +34,7 @@ from parityalign.data.sources import hf as hub_source
 from parityalign.models.backends import fake
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_model, open_processor
-from parityalign.planning import costs, published, sampling
+from parityalign.planning import costs, published, sampling, sizing
 from parityalign.planning.fitting import problems
 from parityalign.planning.planner import QUESTION, PlanOptions
 from parityalign.planning.planner import project_run as projected
@@ -45,6 +46,7 @@ from parityalign.stages.forgotten import previously_right
 from parityalign.stages.level import choice_counts, choose_pairs
 from parityalign.tasks import load_task
 from parityalign.training.student import add_lora
+from parityalign.training.trainer import EVALUATIONS
 from projects import configure, done, refusal
 
 AS_IT_IS = LoadingSettings()
@@ -329,6 +331,23 @@ def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
     ]
     assert shrunk == sorted(shrunk, reverse=True)
     assert shrunk[0] == 2 * shrunk[1] == 4 * large.parameters
+
+
+def test_preparing_pictures_is_counted_once_for_each_question_that_a_model_here_is_asked(pool, monkeypatch):
+    clock = count(step=7)  # each measured stretch takes seven seconds
+    for module in (sampling, sizing):
+        monkeypatch.setattr(module, "process_time", lambda: next(clock))
+    sizing._patches_of_size.cache_clear()
+    config = load_config(configured(pool, teacher="http://localhost:1/v1#large", annotate={"pairs_per_image": 2}))
+    rows = {(row.stage, row.model): row for row in projected(config, NOT_MEASURED).rows}
+    assert rows["annotate", "teacher"].preparation is None  # the server's own work
+    pictures = len([*(pool / "pool").iterdir()])
+    each = 7 / pictures + 7 / pictures  # read, and prepared
+    assert rows["identify", "student"].preparation == pytest.approx(2 * pictures * each)
+    level = rows["level", "student"]
+    looks = EVALUATIONS + 1
+    held = choice_counts(12, 6, config.level).held_out
+    assert level.preparation == pytest.approx((level.requests + looks * held) * each)
 
 
 def test_what_does_not_fit_is_named_with_what_would(pool):

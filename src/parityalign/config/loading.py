@@ -37,7 +37,8 @@ class LoadingSettings(Settings):
     quantise: Literal["4bit", "8bit"] | None = None
     """Quantise the weights for inference (needs bitsandbytes). None: as stored."""
     max_pixels: int | None = Field(default=None, ge=1)
-    """Most pixels of an image; larger images are scaled down. None: the processor's own limit."""
+    """Most pixels of an image; larger images are scaled down. None: of a family that takes images of nearly any size a
+    megapixel, written into the run's own `run.yaml` when it begins; of others the processor's own limit."""
     remote_code: bool = False
     """Whether Python code in the model's folder may be run."""
     chat_template_kwargs: dict[

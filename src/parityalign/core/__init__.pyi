@@ -33,6 +33,7 @@ from .grouping import groups_of as groups_of
 from .hub import out_of_reach as out_of_reach
 from .interfaces import Benchmark as Benchmark
 from .interfaces import Decoding as Decoding
+from .interfaces import Details as Details
 from .interfaces import Exportable as Exportable
 from .interfaces import ExportedPair as ExportedPair
 from .interfaces import ExportFormat as ExportFormat

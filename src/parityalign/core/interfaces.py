@@ -61,6 +61,14 @@ class Says(Protocol):
         """Whether to go on; where nobody can answer, yes."""
 
 
+@runtime_checkable
+class Details(Protocol):
+    """What a `Progress` may also have: it shows beside a step how fast it goes."""
+
+    def detail(self, step: str, text: str) -> None:
+        """Shows a text beside a step's progress, in place of the one before."""
+
+
 @dataclass(frozen=True)
 class Found:
     """An image that a source offers, not yet read."""

@@ -37,6 +37,7 @@ from .loading import open_model as open_model
 from .loading import open_processor as open_processor
 from .loading import quieten as quieten
 from .max_pixels import limit_pixels as limit_pixels
+from .max_pixels import usual_limit as usual_limit
 from .open import asked_with as asked_with
 from .open import fingerprint as fingerprint
 from .open import load_model as load_model

@@ -9,6 +9,20 @@ from typing import Any
 
 from parityalign.core import UserError
 
+USUAL_PIXELS = 1280 * 28 * 28
+"""A megapixel: 1,280 tokens of Qwen-VL, the limit that its authors recommend."""
+
+
+def usual_limit(image_processor: Any) -> int | None:  # noqa: ANN401 - each family has its own, untyped
+    """A limit of pixels for families that take pictures of nearly any size; None for those that have one of their own.
+
+    Qwen-VL makes 16,384 tokens of a photo of a telephone.
+    """
+    if not hasattr(image_processor, "merge_size"):
+        return None
+    own = image_processor.size["longest_edge"] // _frames(image_processor)
+    return USUAL_PIXELS if own > USUAL_PIXELS else None
+
 
 def limit_pixels(image_processor: Any, pixels: int) -> None:  # noqa: ANN401 - each family has its own, untyped
     """Changes an image processor so that no image takes more than so many pixels; never raises its limit.
@@ -48,12 +62,17 @@ def _refuse_below(kind: str, least: int, pixels: int) -> None:
 
 def _limit_area(image_processor: Any, size: dict[str, int], pixels: int) -> None:  # noqa: ANN401
     """Qwen-VL, GLM-V: width times height, whatever the edges are called; GLM-V counts both frames of a still."""
-    times = image_processor.temporal_patch_size if "Glm" in type(image_processor).__name__ else 1
+    times = _frames(image_processor)
     least = (image_processor.patch_size * image_processor.merge_size) ** 2
     _refuse_below(type(image_processor).__name__, least, pixels)
     most = min(pixels * times, size["longest_edge"])
     # Small images are enlarged to the lower bound and then rounded up, to at most twice the width and height.
     image_processor.size = {**size, "longest_edge": most, "shortest_edge": min(size["shortest_edge"], most // 4)}
+
+
+def _frames(image_processor: Any) -> int:  # noqa: ANN401
+    """How often a family counts the pixels of a still."""
+    return image_processor.temporal_patch_size if "Glm" in type(image_processor).__name__ else 1
 
 
 def _limit_tiles_a_side(image_processor: Any, size: dict[str, int], pixels: int) -> None:  # noqa: ANN401

@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 
 from parityalign.config import RunConfig, in_words, read_config
 from parityalign.core import CONFIG, Artifact, Progress, RunFolder, Says, UserError, read_manifest, read_marker
-from parityalign.pipeline.automatic import with_decided
+from parityalign.pipeline.begun import pinned, with_decided
 from parityalign.pipeline.preflight import refuse_unusable
 from parityalign.pipeline.run import Run
 from parityalign.pipeline.run_models import Lacking
@@ -64,11 +64,11 @@ def looked_at(config: RunConfig, progress: Progress) -> Iterator[Run]:
 
 
 def _as_far_as_decided(config: RunConfig) -> RunConfig:
-    """With values for what is `auto`, unless the student is not there yet."""
+    """With what is decided when a run begins, unless a model is not there yet."""
     path = config.run / CONFIG
     before = read_config(path) if path.is_file() else None
     try:
-        return with_decided(config, before)
+        return with_decided(pinned(config, before) if before else config, before)
     except UserError:
         return config
 

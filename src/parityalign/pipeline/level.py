@@ -5,7 +5,7 @@ from pathlib import Path
 
 from parityalign import training
 from parityalign.config import LevelSettings, backend_of, in_words, split_model
-from parityalign.core import Leveller, LevelResult, Pair, Progress, Says, UserError
+from parityalign.core import Details, Leveller, LevelResult, Pair, Progress, Says, UserError
 from parityalign.pipeline.objective import objective_of
 from parityalign.stages import StageRun
 
@@ -56,6 +56,11 @@ class _Renamed:
         """Tells a line, if the other one does."""
         if isinstance(self._progress, Says):
             self._progress.say(f"{self._step}: {text}")
+
+    def detail(self, _step: str, text: str) -> None:
+        """Shows how fast it goes, if the other one does."""
+        if isinstance(self._progress, Details):
+            self._progress.detail(self._step, text)
 
     def confirm(self, question: str) -> bool:
         """Asks, if the other one does."""

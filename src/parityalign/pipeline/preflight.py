@@ -42,8 +42,8 @@ from parityalign.core import (
     trusting_files,
     write_whole,
 )
-from parityalign.models import check_model_folder, commit_of, fingerprint, refuse_damaged, refuse_teacher
-from parityalign.pipeline.automatic import refuse_rate, with_decided
+from parityalign.models import check_model_folder, fingerprint, refuse_damaged, refuse_teacher
+from parityalign.pipeline.begun import pinned, refuse_rate, with_decided, with_pixel_limits
 from parityalign.pipeline.run import Run
 
 _ROLES = ("teacher", "student")
@@ -76,10 +76,10 @@ def open_run_folder(
     """
     path = config.run / CONFIG
     before = refuse_unusable(config, redo=redo)
-    config = _pinned(config, before)
+    config = pinned(config, before)
     began = before if any(config.run.glob(f"*/{BEGUN}")) or any(_manifests(config.run)) else None
     _refuse_unusable_models(config, began)
-    config = with_decided(config, before)
+    config = with_decided(with_pixel_limits(config, began), before)
     _refuse_unusable_level(config, began)
     for name in config.filters:
         load_part("filters", name, PairFilter)
@@ -126,20 +126,6 @@ def with_asked(config: RunConfig, asked: str | None) -> RunConfig:
         return config
     always = config.discrepancy.model_copy(update={"always": True})
     return config.model_copy(update={"discrepancy": always})
-
-
-def _pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:
-    """The configuration with the commit of each model on the hub: the one that the run began with, if any."""
-    loadings = {}
-    for role in _ROLES:
-        loading, spec = getattr(config.loading, role), getattr(config, role)
-        _, location = split_model(spec)
-        if backend_of(spec).hub and not is_path(location) and not loading.commit:
-            began: LoadingSettings | None = getattr(before.loading, role) if before else None
-            same = began and getattr(before, role) == spec and began.revision == loading.revision
-            kept = began.commit if began and same else None
-            loadings[role] = loading.model_copy(update={"commit": kept or commit_of(location, loading)})
-    return config.model_copy(update={"loading": config.loading.model_copy(update=loadings)})
 
 
 def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None:

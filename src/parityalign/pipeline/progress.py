@@ -32,6 +32,7 @@ def shown_progress(console: Console | None = None) -> Iterator[Report]:
         MofNCompleteColumn(),
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[detail]}", markup=False),
     )
     with Progress(*columns, console=console) as bars:
         yield Bars(bars)
@@ -48,8 +49,13 @@ class Bars:
     def __call__(self, step: str, done: int, total: int) -> None:
         """Updates the bar of a step; a new step gets a bar."""
         if step not in self._ids:
-            self._ids[step] = self._bars.add_task(printable(step), total=total)
+            self._ids[step] = self._bars.add_task(printable(step), total=total, detail="")
         self._bars.update(self._ids[step], completed=done, total=total)
+
+    def detail(self, step: str, text: str) -> None:
+        """Shows a text behind the bar of a step that has one."""
+        if step in self._ids:
+            self._bars.update(self._ids[step], detail=printable(text))
 
     def say(self, text: str) -> None:
         """Writes a line above the bars."""
@@ -81,7 +87,13 @@ class PlainLines:
         if seen.ended or (done < total and now - seen.told < SECONDS_BETWEEN_LINES):
             return
         seen.told, seen.ended = now, done >= total
-        self._console.print(f"{step}: {done:,} of {total:,}{seen.outlook(now, done, total)}")
+        detail = f"; {seen.detail}" if seen.detail else ""
+        self._console.print(f"{step}: {done:,} of {total:,}{seen.outlook(now, done, total)}{detail}")
+
+    def detail(self, step: str, text: str) -> None:
+        """Has the next lines of a step end with a text."""
+        if step in self._steps:
+            self._steps[step].detail = printable(text)
 
     def say(self, text: str) -> None:
         """Writes a line."""
@@ -97,6 +109,7 @@ class _Step:
 
     def __init__(self, now: float, done: int) -> None:
         self.began, self.told, self.ended = now, now, False
+        self.detail = ""
         self._done_before = done  # a resumed step starts with the work of an earlier process
 
     def outlook(self, now: float, done: int, total: int) -> str:

@@ -36,8 +36,10 @@ from parityalign.models import (
     refuse_damaged,
     refuse_teacher,
     this_device,
+    usual_limit,
     weight_files,
 )
+from parityalign.planning.advice import advice
 from parityalign.planning.costs import disk, weight_bytes
 from parityalign.planning.sizes import Size
 from parityalign.planning.sizing import Place, size_of
@@ -88,6 +90,8 @@ class ModelCheck:
     attention: str | None = None
     device: str | None = None
     image_processor: str | None = None
+    max_pixels: int | None = None
+    """Most pixels of an image, as set or as a run begins with; None: the processor's own limit."""
     files: int | None = None
     """Bytes of its weights as published."""
     missing: int | None = None
@@ -132,7 +136,8 @@ def examine_models(config: RunConfig, here: Machine) -> list[ModelCheck]:
 
 def doctor_record(here: Machine, checks: list[ModelCheck]) -> dict[str, Any]:
     """Everything, for programs."""
-    return {"machine": asdict(here), "models": [{**asdict(check), "fits": check.fits} for check in checks]}
+    machine = {**asdict(here), "advice": [*advice(here.gpus, here.packages)]}
+    return {"machine": machine, "models": [{**asdict(check), "fits": check.fits} for check in checks]}
 
 
 def doctor_lines(here: Machine, checks: list[ModelCheck]) -> Iterator[str]:
@@ -143,6 +148,7 @@ def doctor_lines(here: Machine, checks: list[ModelCheck]) -> Iterator[str]:
     yield f"hub: {here.hub} is {'reachable' if here.hub_reachable else 'not reachable'}; cache: {here.cache}"
     if here.proxy:
         yield f"problem: {here.proxy}"
+    yield from (f"note: {each}" for each in advice(here.gpus, here.packages))
     for check in checks:
         yield f"{check.role}: {check.model}"
         yield from (f"  {line}" for line in _told(check))
@@ -151,7 +157,8 @@ def doctor_lines(here: Machine, checks: list[ModelCheck]) -> Iterator[str]:
 def _told(check: ModelCheck) -> Iterator[str]:
     if check.family:
         at = f" at {check.commit[:12]}" if check.commit else ""
-        pictures = f", pictures by {check.image_processor}" if check.image_processor else ""
+        limit = f" of at most {check.max_pixels:,} pixels" if check.max_pixels else ""
+        pictures = f", pictures{limit} by {check.image_processor}" if check.image_processor else ""
         yield f"{check.family}{at}: {check.dtype} on {check.device}, attention {check.attention}{pictures}"
     if check.files is not None and check.needs is not None and check.has is not None:
         there = f"{_size(check.missing)} to download" if check.missing else "all here"
@@ -217,6 +224,7 @@ def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> 
             refuse_teacher(location, loading)
         processor: Any = open_processor(location, loading)
         facts["image_processor"] = type(processor.image_processor).__name__
+        facts["max_pixels"] = loading.max_pixels or usual_limit(processor.image_processor)
     except UserError as problem:
         facts["problem"] = str(problem)
     return ModelCheck(role, spec, **facts)

@@ -18,7 +18,14 @@ from parityalign.planning.projection import Projection, ProjectionRow
 from parityalign.planning.published import Device, device
 from parityalign.planning.sampling import Sample, SamplingOptions, sample
 from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes, Throughput
-from parityalign.planning.sizing import CHARACTERS_PER_TOKEN, CHAT_TOKENS, place_of, prompt_sizes_of, size_of
+from parityalign.planning.sizing import (
+    CHARACTERS_PER_TOKEN,
+    CHAT_TOKENS,
+    place_of,
+    prompt_sizes_of,
+    size_of,
+    usual_pixels,
+)
 from parityalign.planning.works import (
     ANSWER_TOKENS,
     PAIR_TOKENS,
@@ -59,6 +66,7 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     if options.device and options.benchmark:
         raise UserError("--benchmark times this machine and --device plans for another one. Give one of them.")
     where = device(options.device) if options.device else this_machine()
+    config = _limited(config, options)
     tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
     limit = config.evaluate.limit
     samples = {name: sample(task, config.tasks[name], options.sampling, limit=limit) for name, task in tasks.items()}
@@ -67,7 +75,8 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     amounts = {name: Counts(found.images, found.questions, found.own) for name, found in samples.items()}
     prompt_sizes = {role: known[role].prompt_sizes for role in ROLES}
     work = [each for each in workloads(config, amounts, prompt_sizes, gap_rate=options.gap_rate) if each.requests]
-    rows = [_row(config, each, known[each.role], where) for each in work]
+    reading = sum(found.reading for found in samples.values()) / len(samples)
+    rows = [_row(config, each, known[each.role], where, reading) for each in work]
     said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in ROLES]
     return Projection(
         rows,
@@ -77,6 +86,17 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
         _assumed(config, options, where, samples, known),
         costs.disk(known["student"].size, config.level) if known["student"].size else None,
     )
+
+
+def _limited(config: RunConfig, options: PlanOptions) -> RunConfig:
+    """With the limits of pixels that a run begins with."""
+    loadings: dict[str, LoadingSettings] = {}
+    for role in ROLES:
+        loading, spec = getattr(config.loading, role), getattr(config, role)
+        if backend_of(spec).hub and not loading.max_pixels:
+            place = place_of(split_model(spec)[1], loading, offline=options.sampling.offline)
+            loadings[role] = loading.model_copy(update={"max_pixels": usual_pixels(place, loading)})
+    return config.model_copy(update={"loading": config.loading.model_copy(update=loadings)})
 
 
 def _decided(config: RunConfig, student: ModelFacts) -> RunConfig:
@@ -175,7 +195,7 @@ def _saved(pictures: Sequence[Image], folder: Path) -> list[str]:
     return [*map(str, paths)]
 
 
-def _row(config: RunConfig, work: Workload, known: ModelFacts, where: Device) -> ProjectionRow:
+def _row(config: RunConfig, work: Workload, known: ModelFacts, where: Device, reading: float) -> ProjectionRow:
     loading: LoadingSettings = getattr(config.loading, work.role)
     seconds = memory = at_once = None
     if known.size and work.steps:
@@ -200,6 +220,14 @@ def _row(config: RunConfig, work: Workload, known: ModelFacts, where: Device) ->
         seconds=seconds,
         memory=memory,
         money=costs.money(work, config.server) if known.served and not work.steps else None,
+        preparation=work.prepared * (reading + _preparation(known)) if _preparation(known) else None,
+    )
+
+
+def _preparation(known: ModelFacts) -> float:
+    """CPU seconds a picture, on average over the tasks; 0: not known."""
+    return (
+        0.0 if known.served else sum(each.preparation for each in known.prompt_sizes.values()) / len(known.prompt_sizes)
     )
 
 
@@ -228,13 +256,19 @@ def _assumed(
     if thoughts := config.loading.teacher.thinking_tokens:
         said.append(f"thoughts of the teacher of {thoughts} tokens before each reply, all its room")
     for role, each in known.items():
+        if limit := getattr(config.loading, role).max_pixels:
+            said.append(f"{role}: pictures of at most {limit:,} pixels")
         said.extend(f"{role}: {how}" for how in {sizes.assumed for sizes in each.prompt_sizes.values()} if how)
         if each.throughput:
             said.append(
                 f"{role}: seconds per request as measured on {each.throughput.requests} requests of each kind here"
             )
     said.append(_of_device(where))
-    said.append("the hours do not include decoding pictures, intake, loading models and the report")
+    said.append(
+        "CPU hours: reading and preparing pictures on one core, each for every question on it, as measured here on the "
+        "sample; several cores share them, and the larger of them and the hours is what it takes"
+    )
+    said.append("the hours do not include these, nor intake, loading models and the report")
     said.append(
         "not counted: reading and comparing attention and distributions, beyond the passes through "
         "the models, and the timing of the student in `evaluate`"

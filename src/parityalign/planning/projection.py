@@ -15,6 +15,7 @@ PROJECTION_HEADINGS = (
     "steps",
     "at once",
     "hours",
+    "CPU hours",
     "memory GB",
     "money",
 )
@@ -41,6 +42,8 @@ class ProjectionRow:
     """Peak bytes on the device."""
     money: float | None
     """None: the model is not paid per token."""
+    preparation: float | None = None
+    """CPU seconds for reading and preparing pictures, on one core; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Projection:
             seconds=self.seconds,
             memory=self.memory,
             money=self.money,
+            preparation=sum(row.preparation or 0.0 for row in self.rows),
         )
 
     def table(self) -> list[list[str]]:
@@ -143,6 +147,7 @@ def _cells(row: ProjectionRow) -> list[str]:
         f"{row.steps:,}" if row.steps else "",
         f"{row.at_once:,}" if row.at_once else "",
         "" if row.seconds is None else _hours(row.seconds),
+        "" if row.preparation is None else _hours(row.preparation),
         "" if row.memory is None else f"{row.memory / _GIGA:,.1f}",
         "" if row.money is None else f"{row.money:,.2f}",
     ]

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from time import process_time
 
 from PIL.Image import Image, new
 
@@ -39,6 +40,8 @@ class Sample:
     """The assumptions, as text."""
     own: int = 0
     """Pairs of one's own."""
+    reading: float = 0.0
+    """CPU seconds that a picture takes to be read; 0 if none was opened."""
 
 
 def size_of_picture(text: str) -> tuple[int, int]:
@@ -70,7 +73,9 @@ def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | Non
     images = ask.images if ask.images is not None and chosen else _count(task, data)
     own = sum(count_pairs(spec, task.name) for spec in data.pairs)
     left_alone = [spec for spec in data.images if ask.offline and _is_in_hub(spec)]
+    began = process_time()
     pictures = list(_pictures(_sources(task, data, left_alone), images + own, ask.pictures)) if ask.pictures else []
+    reading = (process_time() - began) / len(pictures) if pictures else 0.0
     if chosen:
         assumed.append(f"{images:,} images")
     if left_alone and ask.pictures:
@@ -78,7 +83,7 @@ def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | Non
     if not pictures:
         assumed.append(f"pictures of {ask.size[0]}x{ask.size[1]} pixels, since none was opened")
     said = [f"{task.name}: {'; '.join(assumed)}"] if assumed else []
-    return Sample(images, questions, pictures or [new("RGB", ask.size, "white")], said, own)
+    return Sample(images, questions, pictures or [new("RGB", ask.size, "white")], said, own, reading)
 
 
 def _count(task: Task, data: TaskData) -> int:

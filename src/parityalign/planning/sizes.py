@@ -75,12 +75,21 @@ class PromptSizes:
     """Number of pictures in the mean."""
     assumed: str = ""
     """How tokens were estimated, as text; empty if counted by the model's own processor."""
+    preparation: float = 0.0
+    """CPU seconds that a picture takes to be read and prepared, measured on this machine; 0: not known."""
 
     @classmethod
-    def of(cls, prompts: Prompts, seen: Callable[[str], PromptSize], pictures: int, assumed: str = "") -> Self:
+    def of(
+        cls,
+        prompts: Prompts,
+        seen: Callable[[str], PromptSize],
+        pictures: int,
+        assumed: str = "",
+        preparation: float = 0.0,
+    ) -> Self:
         """What `seen` makes of each prompt."""
         annotate, answer, rationale = map(seen, prompts)
-        return cls(annotate, answer, rationale, pictures, assumed)
+        return cls(annotate, answer, rationale, pictures, assumed, preparation)
 
 
 class Throughput(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
+from time import process_time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ from parityalign.models import (
     part_of,
     patch_side,
     quieten,
+    usual_limit,
 )
 from parityalign.planning.published import architecture, models
 from parityalign.planning.sizes import Prompts, PromptSize, PromptSizes, Size, Stack
@@ -132,6 +134,19 @@ def size_of(place: Place, loading: LoadingSettings) -> Size:
     )
 
 
+def usual_pixels(place: Place, loading: LoadingSettings) -> int | None:
+    """The limit of pixels that a run begins with where none is set; None: the model has one of its own.
+
+    Raises:
+        UserError: The model's processor cannot be opened.
+    """
+    opened: Any = AutoImageProcessor
+    if place.published:
+        return usual_limit(opened.from_pretrained(place.location, backend=BACKEND))
+    processor: Any = open_processor(place.location, _kept_to(place, loading))
+    return usual_limit(processor.image_processor)
+
+
 def prompt_sizes_of(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> PromptSizes:
     """How many tokens and patches a model makes of pictures with each prompt.
 
@@ -147,7 +162,10 @@ def prompt_sizes_of(place: Place, loading: LoadingSettings, pictures: Sequence[I
     if place.published:
         return _estimated(place, loading, pictures, prompts)
     config, prompter = _config(place, loading), Prompter(open_processor(place.location, _kept_to(place, loading)))
+    prompter.encode(pictures[0], prompts.annotate)  # the first call compiles the chat template
+    began = process_time()
     encoded = [prompter.encode(picture, prompts.annotate) for picture in pictures]
+    seconds = (process_time() - began) / len(pictures)
     patches = _mean([_patches(row.image, config) for row in encoded])
     tokens = _mean([len(row.tokens) for row in encoded])
 
@@ -156,28 +174,33 @@ def prompt_sizes_of(place: Place, loading: LoadingSettings, pictures: Sequence[I
         more = len(prompter.encode(pictures[0], prompt).tokens) - len(encoded[0].tokens)
         return PromptSize(tokens + more, patches)
 
-    return PromptSizes.of(prompts, seen, len(pictures))
+    return PromptSizes.of(prompts, seen, len(pictures), preparation=seconds)
 
 
 def _estimated(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> PromptSizes:
     """The picture's part from the image processor, which needs no tokenizer; the text's from its length."""
-    patches = _mean([_patches_of_size(place, loading, picture.size) for picture in pictures])
+    counted = [_patches_of_size(place, loading, picture.size) for picture in pictures]
+    patches, seconds = (sum(values) / len(pictures) for values in zip(*counted, strict=True))
     placeholders = patches / _patches_per_token(_config(place, loading))
 
     def seen(prompt: str) -> PromptSize:
         return PromptSize(placeholders + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, patches)
 
-    return PromptSizes.of(prompts, seen, len(pictures), _ESTIMATE)
+    return PromptSizes.of(prompts, seen, len(pictures), _ESTIMATE, seconds)
 
 
 @cache
-def _patches_of_size(place: Place, loading: LoadingSettings, size: tuple[int, int]) -> int:
-    """Counts for a picture of this size, whatever its content."""
+def _patches_of_size(place: Place, loading: LoadingSettings, size: tuple[int, int]) -> tuple[int, float]:
+    """Patches, and CPU seconds, of a picture of this size, whatever its content."""
     opened: Any = AutoImageProcessor
     processor = opened.from_pretrained(place.location, backend=BACKEND)
     if loading.max_pixels:
         limit_pixels(processor, loading.max_pixels)
-    return _patches(processor(images=[new("RGB", size)], return_tensors="pt"), _config(place, loading))
+    picture = new("RGB", size)
+    processor(images=[picture], return_tensors="pt")  # the first call takes longer
+    began = process_time()
+    arrays = processor(images=[picture], return_tensors="pt")
+    return _patches(arrays, _config(place, loading)), process_time() - began
 
 
 def _patches(arrays: Any, config: PreTrainedConfig) -> int:  # noqa: ANN401 - a dictionary of one of two kinds

@@ -63,6 +63,11 @@ class Workload(NamedTuple):
         """Tokens of prompts and replies."""
         return self.prompt_tokens + self.reply_tokens
 
+    @property
+    def prepared(self) -> int:
+        """Pictures that are read and prepared for a model in this process, if none is kept for another question."""
+        return self.requests * self.passes - self.shared_prefixes + self.eval_examples
+
 
 def workloads(
     config: RunConfig,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,8 +70,9 @@ def _tried(model: nn.Module, trial: Callable[[], float], put_back: Callable[[], 
 
 def _problem_with(pieces: Collection[str], model: nn.Module, trial: Callable[[], float], plain: float) -> str:
     """What keeps these kernels from being used, in a line; empty: nothing."""
+    apply: Any = apply_liger_kernel  # untyped
     try:
-        apply_liger_kernel(model, {**_LEFT_OUT, **{piece: piece in pieces for piece in PIECES}})
+        apply(model, {**_LEFT_OUT, **{piece: piece in pieces for piece in PIECES}})
         loss = trial()
     except Exception as problem:  # noqa: BLE001 - another package's kernels raise anything, and training can do without
         return f"{type(problem).__name__}: {next(iter(str(problem).splitlines()), '')}"

@@ -102,9 +102,11 @@ def make_leveller(
 def _level(training: Training, out: Path) -> LevelResult:
     work = _work_folder(out, training)
     trainer = _trainer(training, work)
-    with fused_kernels(trainer.model, trainer.trial, _teller(training.progress), wanted=training.settings.liger):
+    student: Any = trainer.model
+    with fused_kernels(student, trainer.trial, _teller(training.progress), wanted=training.settings.liger):
         before = trainer.held_out_loss()
         state = _train(trainer, work, training)
+    del student
     trainer.release()
     best = _best(training, trainer, work, state, before)
     _save(training, best, trainer.batches, out, work)

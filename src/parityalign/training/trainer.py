@@ -12,14 +12,16 @@ from accelerate.utils.memory import clear_device_cache
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.training_args import OptimizerNames
 
 from parityalign.config import LevelSettings, LoadingSettings
-from parityalign.core import Progress
+from parityalign.core import Details, Progress
 from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast
 from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Example, Join
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
 from parityalign.training.oom import OomBackoff
+from parityalign.training.speed import Speed
 
 Batch = dict[str, Any]
 
@@ -77,17 +79,19 @@ class LevelTrainer(Trainer):
     """
 
     def __init__(self, training: Training, student: nn.Module, batches: AnswerCollator, work: Path) -> None:
+        speed = Speed()
         super().__init__(
             model=student,
             args=_arguments(training, work),
             data_collator=_examples_alone,
             train_dataset=training.train,
             eval_dataset=training.held_out,
-            callbacks=[LevelCallback(training.progress, training.settings.patience, work)],
+            callbacks=[LevelCallback(training.progress, training.settings.patience, work, speed)],
         )
         self.remove_callback(PrinterCallback)
         self.oom_backoff = OomBackoff(training.settings.micro_batch_size or training.settings.batch_size)
         self.batches = batches
+        self._speed = speed
         self._training = training
         self._student: Any = student  # None once it is released
         # Batch norm statistics are from pretraining: a few thousand pairs, half of them gaps, would shift them
@@ -118,6 +122,7 @@ class LevelTrainer(Trainer):
         """The objective on a micro-batch, as its share of the mean over all labelled tokens of the step."""
         for module in self._batch_norms:
             module.eval()
+        self._speed.count(len(inputs["input_ids"]), inputs["input_ids"].numel())
         done = self.state.global_step / max(1, self.state.max_steps)
         return self._training.objective(model, inputs, done) * (_count_labels(inputs) / (num_items_in_batch or 1))
 
@@ -206,13 +211,16 @@ class LevelTrainer(Trainer):
 class LevelCallback(TrainerCallback):
     """Reports progress, evaluates at the end too, stops when patience is exhausted, and marks complete checkpoints."""
 
-    def __init__(self, progress: Progress, patience: int, work: Path) -> None:
+    def __init__(self, progress: Progress, patience: int, work: Path, speed: Speed) -> None:
         self._progress = progress
+        self._speed = speed
         self._patience = patience
         self._work = work
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """After each optimiser step."""
+        if isinstance(self._progress, Details):
+            self._progress.detail("level", self._speed.step())
         self._progress("level", state.global_step, state.max_steps)
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
@@ -256,7 +264,6 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.decided.learning_rate,
         weight_decay=settings.weight_decay,
-        **({} if settings.optimiser == "adamw" else {"optim": settings.optimiser}),
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(steps * settings.warmup_ratio),
         eval_strategy="steps",
@@ -276,6 +283,8 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
         seed=training.seed,
         data_seed=training.seed,
     )
+    if settings.optimiser != "adamw":
+        arguments.optim = OptimizerNames(settings.optimiser)
     if arguments.n_gpu > 1:  # else each GPU would get a whole batch, through DataParallel
         arguments._n_gpu = 1
     return arguments

@@ -1,0 +1,127 @@
+"""What is decided once, when a run begins, and stands in its own `run.yaml` from then on.
+
+The commits of models on the hub, a limit of pixels for families without one, and what `auto` in `level` comes to.
+"""
+
+from typing import Any
+
+from parityalign import models, training
+from parityalign.config import (
+    AUTOMATIC,
+    LevelSettings,
+    LoadingSettings,
+    RunConfig,
+    StudentFacts,
+    backend_of,
+    decide,
+    is_path,
+    refuse_high_rate,
+    split_model,
+)
+from parityalign.core import BEGUN, MANIFEST
+
+_ROLES = ("teacher", "student")
+_BEFORE_AUTO = decide(LevelSettings(), None)
+"""What was done by default before there was `auto`."""
+
+
+def pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:
+    """The configuration with the commit of each model on the hub, and with limits of pixels that the run began with.
+
+    Args:
+        config: The configuration.
+        before: The configuration that the run folder was used with before.
+
+    Raises:
+        UserError: A model is not on the hub, or the hub cannot be reached.
+    """
+    loadings = {}
+    for role in _ROLES:
+        loading: LoadingSettings = getattr(config.loading, role)
+        began, (_, location) = _began(config, before, role), split_model(getattr(config, role))
+        known: dict[str, object] = {}
+        if began and not loading.max_pixels:
+            known["max_pixels"] = began.max_pixels
+        if backend_of(getattr(config, role)).hub and not is_path(location) and not loading.commit:
+            known["commit"] = (began.commit if began else None) or models.commit_of(location, loading)
+        loadings[role] = loading.model_copy(update=known)
+    return config.model_copy(update={"loading": config.loading.model_copy(update=loadings)})
+
+
+def with_pixel_limits(config: RunConfig, before: RunConfig | None) -> RunConfig:
+    """The configuration with a limit of pixels for models that take pictures of nearly any size, where none is set.
+
+    Args:
+        config: The configuration.
+        before: The configuration that the run began with: what it then had no limit for stays so.
+
+    Raises:
+        UserError: A model's processor cannot be opened.
+    """
+    loadings = {}
+    for role in _ROLES:
+        loading, spec = getattr(config.loading, role), getattr(config, role)
+        if backend_of(spec).hub and not loading.max_pixels and not _began(config, before, role):
+            processor: Any = models.open_processor(split_model(spec)[1], loading)
+            limit = models.usual_limit(processor.image_processor)
+            loadings[role] = loading.model_copy(update={"max_pixels": limit})
+    return config.model_copy(update={"loading": config.loading.model_copy(update=loadings)})
+
+
+def _began(config: RunConfig, before: RunConfig | None, role: str) -> LoadingSettings | None:
+    """How the same model was loaded when the run began."""
+    loading: LoadingSettings | None = getattr(before.loading, role) if before else None
+    same = loading and getattr(before, role) == getattr(config, role)
+    return loading if loading and same and loading.revision == getattr(config.loading, role).revision else None
+
+
+def with_decided(config: RunConfig, before: RunConfig | None) -> RunConfig:
+    """The configuration with a value for each setting of `level` that is `auto`: those that the run began with, if any.
+
+    Args:
+        config: The configuration.
+        before: The configuration that the run folder was used with before.
+
+    Raises:
+        UserError: The student has no configuration.
+    """
+    if not config.level.undecided:
+        return config
+    kept = _begun_with(config, before) if before else None
+    return config.model_copy(update={"level": kept or decide(config.level, _facts(config))})
+
+
+def refuse_rate(config: RunConfig) -> None:
+    """Refuses a learning rate far above what is usual for the student.
+
+    Raises:
+        UserError: It is.
+    """
+    refuse_high_rate(config.level, _facts(config))
+
+
+def _facts(config: RunConfig) -> StudentFacts | None:
+    """None for a student of which only its backend knows anything."""
+    if not backend_of(config.student).hub:
+        return None
+    return training.student_facts(split_model(config.student)[1], config.loading.student)
+
+
+def _begun_with(config: RunConfig, before: RunConfig) -> LevelSettings | None:
+    """The decided settings of a run that asks for the same; None: it has to be decided anew."""
+    now, then = config.level, before.level
+    given = set(AUTOMATIC) - set(now.undecided)
+    same = config.student == before.student and all(getattr(now, name) == getattr(then, name) for name in given)
+    if not same or then.undecided:
+        return None
+    # A student that was trained before there was `auto` is not trained anew for it.
+    old = not then.automatic and all(getattr(then, name) == getattr(_BEFORE_AUTO, name) for name in now.undecided)
+    if set(then.automatic) != set(now.undecided) and not (old and _levelled(config)):
+        return None
+    chosen = {name: getattr(then, name) for name in now.undecided}
+    return now.model_copy(update={**chosen, "automatic": then.automatic})
+
+
+def _levelled(config: RunConfig) -> bool:
+    """Whether training in the run folder has begun."""
+    return any((config.run / "student" / name).is_file() for name in (MANIFEST, BEGUN))
