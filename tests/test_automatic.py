@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText
 
 import families
 from makers import mute
-from parityalign.config.automatic import HIGHEST, SMALL, TABLE, StudentFacts, decide, refuse_high_rate
+from parityalign.config.automatic import HIGHEST, SMALL, TABLE, StudentFacts, decide_level, refuse_high_rate
 from parityalign.config.base import results_of
 from parityalign.config.loading import Loadings, LoadingSettings
 from parityalign.config.run_yaml import config_in, load_config
@@ -43,10 +43,10 @@ BEFORE_AUTO = {"method": "full", "learning_rate": 2e-4, "epochs": 3, "lr_multipl
     ],
 )
 def test_auto_comes_to_the_table_and_leaves_alone_what_is_said(parameters, said, method, rate, vision, epochs):
-    level = decide(LevelSettings.model_validate(said), StudentFacts(parameters, parts_known=True))
+    level = decide_level(LevelSettings.model_validate(said), StudentFacts(parameters, parts_known=True))
     assert level.decided == (method, rate, LrMultipliers(vision=vision), epochs)
     assert {*level.automatic} == {*AUTOMATIC} - {*said}
-    assert decide(level, StudentFacts(1, parts_known=True)) == level
+    assert decide_level(level, StudentFacts(1, parts_known=True)) == level
     refuse_high_rate(level, StudentFacts(parameters, parts_known=True))
 
 
@@ -65,7 +65,7 @@ def plain(number: float) -> str:
 
 
 def test_a_tower_that_cannot_be_told_apart_is_trained_with_the_rest():
-    level = decide(LevelSettings(), StudentFacts(2_000_000_000, parts_known=False))
+    level = decide_level(LevelSettings(), StudentFacts(2_000_000_000, parts_known=False))
     assert level.decided.lr_multipliers == LrMultipliers()
 
 
@@ -96,7 +96,7 @@ def test_what_is_not_decided_is_no_value():
 )
 def test_rates_far_above_the_usual_are_refused_by_name(parameters, said, refused):
     facts = StudentFacts(parameters, parts_known=True)
-    level = decide(LevelSettings.model_validate(said), facts)
+    level = decide_level(LevelSettings.model_validate(said), facts)
     if not refused:
         return refuse_high_rate(level, facts)
     with pytest.raises(UserError, match=r"level\.learning_rate is .*far above the usual") as problem:
@@ -133,7 +133,7 @@ def test_a_student_that_was_trained_before_there_was_auto_is_not_trained_anew(tm
     assert with_decided(now, before) == before
     assert results_of(with_decided(now, before).level) == results_of(before.level)
     more = settings_of(tmp_path, epochs=5)
-    assert with_decided(more, before).level.decided == (*decide(more.level, large_facts()).decided,)
+    assert with_decided(more, before).level.decided == (*decide_level(more.level, large_facts()).decided,)
     own = settings_of(tmp_path, **BEFORE_AUTO | {"learning_rate": 1e-3})
     assert with_decided(now, own).level.decided.method == "lora"  # that was somebody's own choice
 
@@ -156,7 +156,7 @@ def test_the_runs_own_file_and_its_manifest_say_what_auto_came_to(tmp_path, trai
     assert "level: method full, learning rate 0.0002, 3 epochs" in done("run", project / "run.yaml", "--dry-run")
     done("run", project / "run.yaml", "--until", "level")
     level = config_in(project / "runs" / "a").level
-    assert level.decided == decide(LevelSettings(), None).decided and level.automatic == AUTOMATIC
+    assert level.decided == decide_level(LevelSettings(), None).decided and level.automatic == AUTOMATIC
     said = json.loads((project / "runs" / "a" / "student" / "manifest.json").read_text())["settings"]
     assert (said["level.method"], said["level.learning_rate"], said["level.epochs"]) == ("full", 2e-4, 3)
     # As the version before there was `auto` wrote it, for students that it trained with the same values.

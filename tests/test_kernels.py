@@ -11,7 +11,7 @@ from transformers.models.qwen2 import modeling_qwen2
 
 import tiny
 from makers import mute
-from parityalign.config.automatic import decide
+from parityalign.config.automatic import decide_level
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.training import LevelSettings
 from parityalign.training import kernels, speed, train, trainer
@@ -26,7 +26,7 @@ def made(tmp_path):
     student = str(tiny.fast_vlm(tmp_path / "student"))
     pairs = tiny.pairs(tiny.drawn(tmp_path / "images", 4), ("red", "green blue"))
     examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
-    settings = decide(LevelSettings(batch_size=3), None)
+    settings = decide_level(LevelSettings(batch_size=3), None)
     training = trainer.Training(student, LoadingSettings(), settings, tiny.ANSWER, 0, mute, examples[:3], examples[3:])
     found = train._trainer(training, tmp_path)
     found.current_gradient_accumulation_steps = 1

@@ -17,7 +17,7 @@ from transformers.quantizers.base import HfQuantizer
 import families
 import tiny
 from makers import mute
-from parityalign.config.automatic import decide
+from parityalign.config.automatic import decide_level
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.training import LevelSettings, LrMultipliers
 from parityalign.core.errors import UserError, WorkFailed
@@ -58,7 +58,7 @@ def trained(student, pairs, tmp_path):
     """A trainer of these settings, with the examples of one step."""
 
     def build(objective=tiny.ANSWER, **choices):
-        settings = decide(LevelSettings(**({"batch_size": 5} | choices)), None)
+        settings = decide_level(LevelSettings(**({"batch_size": 5} | choices)), None)
         examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
         training = trainer.Training(student, AS_IT_IS, settings, objective, 0, mute, examples[:5], examples[5:])
         made = train._trainer(training, tmp_path)
@@ -348,7 +348,7 @@ def test_adamw_in_8_bits_is_refused_where_it_cannot_work(student, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="adamw_8bit, which needs a GPU"):
         student_module.open_trainable(
-            student, AS_IT_IS, decide(LevelSettings(optimiser="adamw_8bit"), None), half=False
+            student, AS_IT_IS, decide_level(LevelSettings(optimiser="adamw_8bit"), None), half=False
         )
     assert trainer._arguments(_training(optimiser="adamw_8bit"), "work").optim == "adamw_8bit"
 
@@ -361,7 +361,7 @@ def test_checkpoints_of_another_optimiser_are_begun_anew(tmp_path):
 
 
 def _training(**choices):
-    settings = decide(LevelSettings(**choices), None)
+    settings = decide_level(LevelSettings(**choices), None)
     return trainer.Training("student", AS_IT_IS, settings, tiny.ANSWER, 0, mute, [], [])
 
 
@@ -401,17 +401,17 @@ def test_nothing_to_train_is_refused_in_the_settings():
 
 
 def test_the_settings_of_lora_reach_the_adapter(student):
-    settings = decide(LevelSettings(method="lora", lora_rank=3, lora_alpha=5, lora_dropout=0.25), None)
+    settings = decide_level(LevelSettings(method="lora", lora_rank=3, lora_alpha=5, lora_dropout=0.25), None)
     adapted = student_module.open_trainable(student, AS_IT_IS, settings, half=False)
     config = adapted.peft_config["default"]
     assert (config.r, config.lora_alpha, config.lora_dropout) == (3, 5, 0.25)
-    settings = decide(LevelSettings(method="lora", lora_rank=3), None)
+    settings = decide_level(LevelSettings(method="lora", lora_rank=3), None)
     plain = student_module.open_trainable(student, AS_IT_IS, settings, half=False)
     assert plain.peft_config["default"].lora_alpha == 6
 
 
 def test_below_an_adapter_weights_may_be_in_half_precision_while_the_adapter_is_not(student):
-    settings = decide(LevelSettings(method="lora"), None)
+    settings = decide_level(LevelSettings(method="lora"), None)
     adapted = student_module.open_trainable(student, AS_IT_IS, settings, half=True)
     kinds = {"lora" in name: weight.dtype for name, weight in adapted.named_parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
@@ -457,7 +457,7 @@ def test_qlora_trains_beside_4_bits_and_leaves_whole_weights(pairs, tmp_path, mo
     before, after = load_file(f"{student}/model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert before.keys() == after.keys() and {tensor.dtype for tensor in after.values()} >= {torch.float32}
     # The losses are those of the whole weights, before and after, not of the four bits that were trained on.
-    settings = decide(LevelSettings(method="full", batch_size=4), None)
+    settings = decide_level(LevelSettings(method="full", batch_size=4), None)
     examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
     for folder, said in ((student, result.held_out_loss_before), (tmp_path / "out", result.held_out_loss_after)):
         training = trainer.Training(str(folder), AS_IT_IS, settings, tiny.ANSWER, 0, mute, examples, examples[5:])
@@ -525,8 +525,8 @@ def test_the_check_sees_the_answer_and_takes_rounding_for_what_it_is(student, pa
 def test_a_family_that_cannot_be_trained_as_asked_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     folder = tiny.fast_vlm(tmp_path / "student")
     (folder / "model.safetensors").write_bytes(b"")
-    attends = decide(LevelSettings(objective={"answer": 1, "attention": 1}), None)
-    apart = decide(LevelSettings(lr_multipliers={"vision": 0.1}), None)
+    attends = decide_level(LevelSettings(objective={"answer": 1, "attention": 1}), None)
+    apart = decide_level(LevelSettings(lr_multipliers={"vision": 0.1}), None)
     student_module.refuse_student(str(folder), AS_IT_IS, attends)
     student_module.refuse_student(str(folder), AS_IT_IS, apart)
     monkeypatch.setattr(token_boxes, "_LAYOUTS", {})

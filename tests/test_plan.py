@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaModel
 
 import tiny
 from makers import draw, speckle
-from parityalign.config.automatic import decide
+from parityalign.config.automatic import decide_level
 from parityalign.config.backend import Backend
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config
@@ -185,7 +185,7 @@ READINGS = {"teacher": {"textvqa": READING}, "student": {"textvqa": READING}}
 def run_of(**changes) -> RunConfig:
     models = {"teacher": "hf:Qwen/Qwen2-VL-7B-Instruct", "student": "hf:Qwen/Qwen2-VL-2B-Instruct"}
     config = RunConfig(**{"run": "a", "tasks": {"textvqa": {"images": "pool"}}, **models, **changes})
-    return config.model_copy(update={"level": decide(config.level, None)})
+    return config.model_copy(update={"level": decide_level(config.level, None)})
 
 
 @cache
@@ -279,7 +279,7 @@ def test_a_step_takes_as_many_passes_as_the_terms_of_its_objective_ask_for():
     size, device = published_size("Qwen/Qwen2-VL-2B-Instruct"), published.device("a100-80gb")
 
     def seconds(*terms: str) -> float:
-        level = decide(LevelSettings(objective=dict.fromkeys(terms, 1.0)), None)
+        level = decide_level(LevelSettings(objective=dict.fromkeys(terms, 1.0)), None)
         work = planned(level=level)["level", "student"]
         return costs.levelling_seconds(work, size, costs.training_mode(level, device, work, size), device)
 
@@ -307,13 +307,13 @@ def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
     work = Workload("level", "student", 100, 100_000, 500, 400_000, steps=10)
 
     def memory(**changes) -> float:
-        level = decide(LevelSettings(micro_batch_size=2, **changes), None)
+        level = decide_level(LevelSettings(micro_batch_size=2, **changes), None)
         return costs.levelling_memory(work, size, costs.training_mode(level, device, work, size), level, device)
 
     full, lora, qlora = (memory(method=method) for method in ("full", "lora", "qlora"))
     assert full > lora > qlora > memory(method="qlora", gradient_checkpointing=True)
     # Weights, gradients and two averages in float32, and autocast's copy in bfloat16.
-    level = decide(LevelSettings(method="full"), None)
+    level = decide_level(LevelSettings(method="full"), None)
     assert costs._held(size, costs.training_mode(level, device, work, size), level) == 18 * size.parameters < full
     assert memory(lr_multipliers={"vision": 0}) < full
     saved = memory(method="full", optimiser="adafactor")
@@ -321,7 +321,7 @@ def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
     assert memory(method="lora", lr_multipliers={"vision": 0}) < lora
     # When training beside 4 bits ends, the student is opened in bfloat16.
     large = published_size("Qwen/Qwen2-VL-7B-Instruct")
-    level = decide(LevelSettings(method="qlora", micro_batch_size=1, gradient_checkpointing=True), None)
+    level = decide_level(LevelSettings(method="qlora", micro_batch_size=1, gradient_checkpointing=True), None)
     short = Workload("level", "student", 10, 100, 50, 400, steps=1)
     mode = costs.training_mode(level, device, short, large)
     assert costs.levelling_memory(short, large, mode, level, device) == costs.RUNTIME_BYTES[True] + 2 * large.parameters

@@ -1,6 +1,6 @@
 from .automatic import StudentFacts as StudentFacts
-from .automatic import decide as decide
-from .automatic import in_words as in_words
+from .automatic import decide_level as decide_level
+from .automatic import level_in_words as level_in_words
 from .automatic import refuse_high_rate as refuse_high_rate
 from .backend import Backend as Backend
 from .backend import backend_of as backend_of

@@ -50,7 +50,7 @@ HIGHEST: Mapping[Method, float] = _rates(1e-4, 1e-3)
 """Rates above are refused for students that are not small."""
 
 
-def decide(level: LevelSettings, student: StudentFacts | None) -> LevelSettings:
+def decide_level(level: LevelSettings, student: StudentFacts | None) -> LevelSettings:
     """The settings with a value for each that is `auto`.
 
     Args:
@@ -84,7 +84,7 @@ def refuse_high_rate(level: LevelSettings, student: StudentFacts | None) -> None
     method, rate, multipliers, _ = level.decided
     highest, reached = HIGHEST[method], rate * max(multipliers.vision, multipliers.language)
     if reached > highest:
-        usual = decide(LevelSettings(method=method), student).learning_rate
+        usual = decide_level(LevelSettings(method=method), student).learning_rate
         raise UserError(
             f"level.learning_rate is {rate:g}, which with level.method: {method} is far above the usual {usual:g} for "
             f"a student of {student.parameters:,} parameters: above {highest:g} it forgets more than it learns.\n"
@@ -92,7 +92,7 @@ def refuse_high_rate(level: LevelSettings, student: StudentFacts | None) -> None
         )
 
 
-def in_words(level: LevelSettings) -> str:
+def level_in_words(level: LevelSettings) -> str:
     """How a student is trained with these settings, in one line."""
     method, rate, multipliers, epochs = level.decided
     ends = f"{level.max_steps:,} steps" if level.max_steps else "1 epoch" if epochs == 1 else f"{epochs} epochs"

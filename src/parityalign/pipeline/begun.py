@@ -13,7 +13,7 @@ from parityalign.config import (
     RunConfig,
     StudentFacts,
     backend_of,
-    decide,
+    decide_level,
     is_path,
     refuse_high_rate,
     split_model,
@@ -21,7 +21,7 @@ from parityalign.config import (
 from parityalign.core import BEGUN, MANIFEST
 
 _ROLES = ("teacher", "student")
-_BEFORE_AUTO = decide(LevelSettings(), None)
+_BEFORE_AUTO = decide_level(LevelSettings(), None)
 """What was done by default before there was `auto`."""
 
 
@@ -88,7 +88,7 @@ def with_decided(config: RunConfig, before: RunConfig | None) -> RunConfig:
     if not config.level.undecided:
         return config
     kept = _begun_with(config, before) if before else None
-    return config.model_copy(update={"level": kept or decide(config.level, _facts(config))})
+    return config.model_copy(update={"level": kept or decide_level(config.level, _facts(config))})
 
 
 def refuse_rate(config: RunConfig) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, Self
 
-from parityalign.config import RunConfig, in_words, read_config
+from parityalign.config import RunConfig, level_in_words, read_config
 from parityalign.core import CONFIG, Artifact, Progress, RunFolder, Says, UserError, read_manifest, read_marker
 from parityalign.pipeline.begun import pinned, with_decided
 from parityalign.pipeline.preflight import refuse_unusable
@@ -43,7 +43,7 @@ def dry_steps(config: RunConfig, progress: Progress) -> list[Step]:
     refuse_unusable(config)
     with looked_at(config, progress) as run:
         if isinstance(progress, Says) and not run.config.level.undecided:
-            progress.say(f"level: {in_words(run.config.level)}")
+            progress.say(f"level: {level_in_words(run.config.level)}")
         return _steps(run)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from parityalign import training
-from parityalign.config import LevelSettings, backend_of, in_words, split_model
+from parityalign.config import LevelSettings, backend_of, level_in_words, split_model
 from parityalign.core import Details, Leveller, LevelResult, Pair, Progress, Says, UserError
 from parityalign.pipeline.objective import objective_of
 from parityalign.stages import StageRun
@@ -28,7 +28,7 @@ def leveller(run: StageRun, settings: LevelSettings, seed: int, step: str = "lev
                 "answer.\nTake a Hugging Face folder or a name on the hub (hf:...), or an embedded student."
             )
         told = _Renamed(run.progress, step)
-        told.say(in_words(settings))
+        told.say(level_in_words(settings))
         make: Callable[..., Leveller] = training.make_leveller
         return make(
             location,

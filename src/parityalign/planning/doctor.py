@@ -18,9 +18,9 @@ from parityalign.config import (
     RunConfig,
     StudentFacts,
     backend_of,
-    decide,
-    in_words,
+    decide_level,
     is_path,
+    level_in_words,
     refuse_high_rate,
     split_model,
 )
@@ -177,8 +177,8 @@ def _levelled_with(config: RunConfig) -> tuple[str | None, str | None]:
     try:
         size = _size_of_student(config)
         facts = StudentFacts(size.parameters, size.parts_known) if size else None
-        level = decide(config.level, facts)
-        told = in_words(level)
+        level = decide_level(config.level, facts)
+        told = level_in_words(level)
         refuse_high_rate(level, facts)
         training.refuse_method(level.decided.method)
         training.refuse_optimiser(level.optimiser)

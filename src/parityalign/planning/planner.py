@@ -8,7 +8,15 @@ from tempfile import TemporaryDirectory
 
 from PIL.Image import Image
 
-from parityalign.config import LoadingSettings, RunConfig, StudentFacts, backend_of, decide, in_words, split_model
+from parityalign.config import (
+    LoadingSettings,
+    RunConfig,
+    StudentFacts,
+    backend_of,
+    decide_level,
+    level_in_words,
+    split_model,
+)
 from parityalign.core import EMBEDDED_MODELS, Task, UserError
 from parityalign.models import load_model
 from parityalign.planning import costs
@@ -103,7 +111,7 @@ def _decided(config: RunConfig, student: ModelFacts) -> RunConfig:
     """With a value for each setting that is `auto`."""
     size = student.size
     facts = StudentFacts(size.parameters, size.parts_known) if size else None
-    return config.model_copy(update={"level": decide(config.level, facts)})
+    return config.model_copy(update={"level": decide_level(config.level, facts)})
 
 
 def _known(
@@ -247,7 +255,7 @@ def _assumed(
     said.append(
         f"pairs of {PAIR_TOKENS} tokens, answers of {ANSWER_TOKENS}; the question of a pair as long as {QUESTION!r}"
     )
-    said.append(f"level: {in_words(config.level)}")
+    said.append(f"level: {level_in_words(config.level)}")
     if config.wants_rationales:
         said.append(f"rationales of {rationale_tokens(config)} tokens with their answers, all of them kept")
     if config.level.needs_observations and not config.shows("teacher"):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import TrainerState, set_seed
 
-from parityalign.config import LevelSettings, LoadingSettings, decide, results_of
+from parityalign.config import LevelSettings, LoadingSettings, decide_level, results_of
 from parityalign.core import Leveller, LevelResult, Pair, Progress, Says, content_id, folder_digest, write_whole
 from parityalign.models import AS_IT_IS, bf16_is_fast, open_processor, quieten, stop_tokens
 from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
@@ -76,7 +76,7 @@ def make_leveller(
         loading: How the student is loaded for inference: its revision and limit of pixels apply to training too.
     """
     if settings.undecided:
-        settings = decide(settings, student_facts(student, loading))
+        settings = decide_level(settings, student_facts(student, loading))
 
     def examples(pairs: Sequence[Pair]) -> list[Example]:
         return [
