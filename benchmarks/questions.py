@@ -1,0 +1,130 @@
+"""How varied, usable and true the bundled teacher's pairs are, by prompt and decoding, on the demo's pictures.
+
+    python benchmarks/questions.py FOLDER [--pictures 150] [--seed 8] [--kinds] [--top-p 0.9] [--top-k 20]
+
+The teacher writes four times about each picture. Truth is what was drawn: a pair is true if its answer equals, in lower
+case, the answer of a drawn fact with its question. The same questions are then asked greedily under the answer prompt,
+which tells how many answers would be true if they were not drawn with the question. Pictures and answers stay in
+FOLDER, so that another call asks only what is new.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+from parityalign.config import AnnotateSettings, TaskData
+from parityalign.core import ANSWERS, Artifact, Decoding, ImageRef, Pair, Reply, Task
+from parityalign.data.images import image_id
+from parityalign.demo.generate import POOL_SEEDS, pool_file, seeds, truth
+from parityalign.demo.worlds import WORLDS
+from parityalign.engines import AnswerStore, CachedModel
+from parityalign.models.open import load_model
+from parityalign.stages.annotate import PAIRS, REPLIES, annotate_images, with_images
+from parityalign.stages.identify import as_asked
+from parityalign.stages.variety import answer_type, opening, same_question
+from parityalign.tasks import task_of
+
+_DRAWS = 4
+_MOST_SHOWN = 5
+
+
+def main() -> None:
+    """Draws, asks and prints what was written about each world."""
+    parser = argparse.ArgumentParser(description="Counts how varied and how true the bundled teacher's pairs are.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pictures", type=int, default=150, help="a task")
+    parser.add_argument("--seed", type=int, default=8, help="of the pictures; the demo has 0")
+    parser.add_argument("--kinds", action="store_true", help="ask for the skills' kinds of questions")
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--top-k", type=int)
+    asked = parser.parse_args()
+    settings = AnnotateSettings(
+        pairs_per_image=_DRAWS, max_new_tokens=32, top_p=asked.top_p, top_k=asked.top_k, batch_size=64
+    )
+    teacher = CachedModel(
+        "embedded:teacher", lambda: load_model("embedded:teacher"), AnswerStore(asked.folder / ANSWERS)
+    )
+    for name in WORLDS:
+        images = list(_drawn(asked.folder, name, asked.pictures, asked.seed))
+        _tell(_task(name, kinds=asked.kinds), images, teacher, settings, asked.seed)
+
+
+def _task(name: str, *, kinds: bool) -> Task:
+    return task_of(name, TaskData(images=("none",)))
+
+
+def _drawn(folder: Path, task: str, pictures: int, seed: int) -> Iterator[ImageRef]:
+    (folder / "pool" / task).mkdir(parents=True, exist_ok=True)
+    for picture_seed in seeds(POOL_SEEDS, task, seed, pictures):
+        path = pool_file(folder, task, picture_seed)
+        if not path.exists():
+            WORLDS[task](Random(picture_seed)).image.save(path, quality=90)
+        yield ImageRef(image_id=image_id(path.read_bytes()), path=str(path), task=task)
+
+
+def _tell(
+    task: Task, images: Sequence[ImageRef], teacher: CachedModel, settings: AnnotateSettings, seed: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        made = Artifact(Path(folder) / "pairs", inputs={}, settings={}, version=1)
+        made.begin()
+        annotate_images(made, images, {task.name: task}, teacher, settings=settings, seed=seed, progress=_mute)
+        replies = list(made.stream(REPLIES, Reply))
+        pairs = list(with_images(made.stream(PAIRS, Pair), images))
+    decoding = Decoding(max_new_tokens=8)
+    said = teacher.answer([as_asked(pair, task) for pair in pairs], decoding=decoding, batch_size=64, on_progress=_none)
+    questions = Counter(same_question(pair.question) for pair in pairs)
+    real = [pair for pair in pairs if _answers(pair)]
+    true = sum(_is_true(pair, pair.answer) for pair in pairs)
+    greedy = sum(_is_true(pair, said[pair.pair_id].text) for pair in pairs)
+    print(f"\n{task.name}: {len(replies)} replies, {len(pairs)} pairs ({_share(len(pairs), len(replies))})")
+    print(f"  outcomes: {_counts(Counter(reply.outcome for reply in replies))}")
+    print(f"  distinct questions: {len(questions)}, of the ten most frequent: {_share(_most(questions, 10), len(pairs))}")
+    print(f"  questions about what was drawn: {_share(len(real), len(pairs))}")
+    print(f"  true answers: {_share(true, len(pairs))}; asked greedily: {_share(greedy, len(pairs))}")
+    print(f"  answers: {_counts(Counter(answer_type(pair.answer).value for pair in pairs))}")
+    print(f"  openings: {_counts(Counter(opening(pair.question) for pair in pairs), 8)}")
+    for question, count in questions.most_common(_MOST_SHOWN):
+        print(f"  {count:5} {question}")
+
+
+def _answers(pair: Pair) -> set[str]:
+    asked = pair.question.casefold()
+    return {answer for question, answer in _facts(pair.task, pair.image) if question == asked}
+
+
+def _is_true(pair: Pair, answer: str) -> bool:
+    return answer.strip().casefold() in _answers(pair)
+
+
+@cache
+def _facts(task: str, image: str) -> tuple[tuple[str, str], ...]:
+    return tuple((fact.question.casefold(), fact.answer.casefold()) for fact in truth(task, Path(image)))
+
+
+def _most(counts: Counter[str], first: int) -> int:
+    return sum(count for _, count in counts.most_common(first))
+
+
+def _counts(counts: Counter[str], first: int | None = None) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.most_common(first))
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.1f} %"
+
+
+def _none(done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def _mute(step: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+if __name__ == "__main__":
+    main()
