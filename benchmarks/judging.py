@@ -27,7 +27,7 @@ from parityalign.stages.identify_files import judge_answers
 from parityalign.tasks import load_task
 
 RULES = ("metric", "paper", "judge")
-TASKS = {name: load_task(name) for name in WORLDS}
+TASKS = {name: load_task(name, kinds=False) for name in WORLDS}
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def _answered(folder: Path, pictures: int, seed: int) -> tuple[list[Pair], dict[
         made, verdicts = (run.artifact(name, inputs=inputs, settings={}) for name in ("pairs", "verdicts"))
         images = list(_drawn(folder, pictures, seed))
         teacher, student = (_model(name, folder) for name in ("teacher", "student"))
-        drawing = AnnotateSettings(pairs_per_image=4, max_new_tokens=32)
+        drawing = AnnotateSettings(pairs_per_image=4, max_new_tokens=32, top_p=1.0)
         annotate_images(made, images, TASKS, teacher, settings=drawing, seed=seed, progress=_mute)
         pairs = written_pairs(made, images)
         asking = IdentifySettings(rule="paper", ask_teacher="all", max_new_tokens=8)

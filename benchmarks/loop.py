@@ -170,7 +170,7 @@ def _run(
     whole: bool,
 ) -> None:
     """Annotate and identify on some pictures; `whole`: teacher and student about every pair."""
-    tasks = {name: load_task(name) for name in WORLDS}
+    tasks = {name: load_task(name, kinds=False) for name in WORLDS}
     size = {"batch_size": ALL_ROWS} if whole else {}
     drawing = AnnotateSettings(pairs_per_image=DRAWS, max_new_tokens=PAIR_TOKENS, **size)
     judging = IdentifySettings(

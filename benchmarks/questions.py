@@ -1,6 +1,7 @@
 """How varied, usable and true the bundled teacher's pairs are, by prompt and decoding, on the demo's pictures.
 
     python benchmarks/questions.py FOLDER [--pictures 150] [--seed 8] [--kinds] [--top-p 0.9] [--top-k 20]
+        [--extra-draws 0.5] [--most-alike 0.2]
 
 The teacher writes four times about each picture. Truth is what was drawn: a pair is true if its answer equals, in lower
 case, the answer of a drawn fact with its question. The same questions are then asked greedily under the answer prompt,
@@ -16,7 +17,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from parityalign.config import AnnotateSettings, TaskData
+from parityalign.config import AnnotateSettings
 from parityalign.core import ANSWERS, Artifact, Decoding, ImageRef, Pair, Reply, Task
 from parityalign.data.images import image_id
 from parityalign.demo.generate import POOL_SEEDS, pool_file, seeds, truth
@@ -26,7 +27,7 @@ from parityalign.models.open import load_model
 from parityalign.stages.annotate import PAIRS, REPLIES, annotate_images, with_images
 from parityalign.stages.identify import as_asked
 from parityalign.stages.variety import answer_type, opening, same_question
-from parityalign.tasks import task_of
+from parityalign.tasks import load_task
 
 _DRAWS = 4
 _MOST_SHOWN = 5
@@ -41,20 +42,17 @@ def main() -> None:
     parser.add_argument("--kinds", action="store_true", help="ask for the skills' kinds of questions")
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--top-k", type=int)
+    parser.add_argument("--extra-draws", type=float)
+    parser.add_argument("--most-alike", type=float)
     asked = parser.parse_args()
-    settings = AnnotateSettings(
-        pairs_per_image=_DRAWS, max_new_tokens=32, top_p=asked.top_p, top_k=asked.top_k, batch_size=64
-    )
+    chosen = {name: getattr(asked, name) for name in ("top_p", "top_k", "extra_draws", "most_alike")}
+    settings = AnnotateSettings(pairs_per_image=_DRAWS, max_new_tokens=32, batch_size=64, **chosen)
     teacher = CachedModel(
         "embedded:teacher", lambda: load_model("embedded:teacher"), AnswerStore(asked.folder / ANSWERS)
     )
     for name in WORLDS:
         images = list(_drawn(asked.folder, name, asked.pictures, asked.seed))
-        _tell(_task(name, kinds=asked.kinds), images, teacher, settings, asked.seed)
-
-
-def _task(name: str, *, kinds: bool) -> Task:
-    return task_of(name, TaskData(images=("none",)))
+        _tell(load_task(name, kinds=asked.kinds), images, teacher, settings, asked.seed)
 
 
 def _drawn(folder: Path, task: str, pictures: int, seed: int) -> Iterator[ImageRef]:
@@ -66,9 +64,7 @@ def _drawn(folder: Path, task: str, pictures: int, seed: int) -> Iterator[ImageR
         yield ImageRef(image_id=image_id(path.read_bytes()), path=str(path), task=task)
 
 
-def _tell(
-    task: Task, images: Sequence[ImageRef], teacher: CachedModel, settings: AnnotateSettings, seed: int
-) -> None:
+def _tell(task: Task, images: Sequence[ImageRef], teacher: CachedModel, settings: AnnotateSettings, seed: int) -> None:
     with TemporaryDirectory() as folder:
         made = Artifact(Path(folder) / "pairs", inputs={}, settings={}, version=1)
         made.begin()
@@ -78,12 +74,15 @@ def _tell(
     decoding = Decoding(max_new_tokens=8)
     said = teacher.answer([as_asked(pair, task) for pair in pairs], decoding=decoding, batch_size=64, on_progress=_none)
     questions = Counter(same_question(pair.question) for pair in pairs)
+    most = sum(count for _, count in questions.most_common(10))
     real = [pair for pair in pairs if _answers(pair)]
     true = sum(_is_true(pair, pair.answer) for pair in pairs)
     greedy = sum(_is_true(pair, said[pair.pair_id].text) for pair in pairs)
     print(f"\n{task.name}: {len(replies)} replies, {len(pairs)} pairs ({_share(len(pairs), len(replies))})")
     print(f"  outcomes: {_counts(Counter(reply.outcome for reply in replies))}")
-    print(f"  distinct questions: {len(questions)}, of the ten most frequent: {_share(_most(questions, 10), len(pairs))}")
+    print(
+        f"  distinct questions: {len(questions)}; pairs with one of the ten most frequent: {_share(most, len(pairs))}"
+    )
     print(f"  questions about what was drawn: {_share(len(real), len(pairs))}")
     print(f"  true answers: {_share(true, len(pairs))}; asked greedily: {_share(greedy, len(pairs))}")
     print(f"  answers: {_counts(Counter(answer_type(pair.answer).value for pair in pairs))}")
@@ -104,10 +103,6 @@ def _is_true(pair: Pair, answer: str) -> bool:
 @cache
 def _facts(task: str, image: str) -> tuple[tuple[str, str], ...]:
     return tuple((fact.question.casefold(), fact.answer.casefold()) for fact in truth(task, Path(image)))
-
-
-def _most(counts: Counter[str], first: int) -> int:
-    return sum(count for _, count in counts.most_common(first))
 
 
 def _counts(counts: Counter[str], first: int | None = None) -> str:

@@ -298,7 +298,7 @@ def test_the_bundled_models_answer_and_the_teacher_knows_more(task, tmp_path):
 
 @pytest.mark.parametrize("task", WORLDS)
 def test_the_bundled_teacher_obeys_the_annotate_prompt(task, data):
-    prompt = load_task(task).annotate_prompt
+    prompt = load_task(task, kinds=False).annotate_prompt
     teacher = load_model("embedded:teacher")
     requests = [Request(str(file), prompt, seed) for file in (data / "pool" / task).iterdir() for seed in range(4)]
     replies = teacher.generate(requests, Decoding(32, temperature=1.0))

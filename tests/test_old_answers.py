@@ -71,7 +71,7 @@ def test_answers_about_a_test_picture_that_was_changed_since_are_not_taken(old, 
 
 
 def test_a_served_teacher_is_asked_nothing_that_the_ledger_answers(old, asked, trainable):  # noqa: F811
-    run, task = old / "runs" / "a", task_of("textvqa", TaskData(images="pool"))
+    run, task = old / "runs" / "a", task_of("textvqa", TaskData(images="pool", kinds="none"))
     requests = []
 
     async def script(body, _before):

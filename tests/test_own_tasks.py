@@ -173,7 +173,7 @@ def test_other_prompts_that_cannot_work_are_refused(folder):
     assert "which is empty" in problem(folder, xrays={"images": "xrays", "annotate_prompt": " \n"})
     text = problem(folder, xrays={"images": "xrays", "answer_prompt": "<image>\n{question}"})
     assert "leave out <image>" in text
-    text = problem(folder, xrays={"images": "xrays", "annotate_prompt": "Ask for {kind}."})
+    text = problem(folder, xrays={"images": "xrays", "annotate_prompt": "Ask for {kind}.", "kinds": "none"})
     assert "has the field {kind}, but there are no 'tasks.xrays.kinds'" in text
     text = problem(folder, xrays={"images": "xrays", "kinds": ["counting", " counting "]})
     assert "'counting' is given twice" in text

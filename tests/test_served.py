@@ -77,7 +77,7 @@ def test_greedy_replies_are_those_of_the_local_model_token_for_token(address, tm
         Request(str(path), prompt)
         for name in part_names("benchmarks")
         for path in sorted((tmp_path / "pool" / name).iterdir())
-        for task in [load_task(name)]
+        for task in [load_task(name, kinds=False)]
         for prompt in (task.annotate_prompt, task.answer_prompt.format(question="What is it?"))
     ]
     remote = connect(address, LoadingSettings(), ServerSettings(), AnswerStore())

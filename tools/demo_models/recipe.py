@@ -101,7 +101,7 @@ def talk_maker(
         student: Whether only what the student is told is talked about.
         explained: Questions a picture whose answers are explained.
     """
-    tasks = {name: load_task(name) for name in WORLDS}
+    tasks = {name: load_task(name, kinds=False) for name in WORLDS}
 
     def tokens(text: str) -> list[int]:
         ids: list[int] = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -180,7 +180,7 @@ def train_model(rank: int, name: str, work: Path, out: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     distributed.init_process_group("gloo", init_method=f"file://{work}/{name}-meeting", rank=rank, world_size=PROCESSES)
-    tasks = [load_task(task) for task in WORLDS]
+    tasks = [load_task(task, kinds=False) for task in WORLDS]
     instruction = tasks[0].answer_prompt.format(question="").strip()
     phrases = [instruction, *(task.annotate_prompt for task in tasks), RATIONALE_PROMPT, EXPLANATION]
     tokenizer: Any = build_tokenizer(words_of_the_worlds(), phrases)

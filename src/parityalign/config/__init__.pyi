@@ -17,6 +17,7 @@ from .data_specs import places_of as places_of
 from .data_specs import problem_of as problem_of
 from .data_specs import split_source as split_source
 from .loading import LoadingSettings as LoadingSettings
+from .model_specs import is_bundled as is_bundled
 from .model_specs import is_path as is_path
 from .model_specs import split_model as split_model
 from .pair_files import ANSWER_COLUMNS as ANSWER_COLUMNS

@@ -55,6 +55,16 @@ def split_model(spec: str) -> tuple[str, str]:
     return "hf", str(EMBEDDED_MODELS / location)
 
 
+def is_bundled(spec: str) -> bool:
+    """Whether a spec names one of the bundled models, which know the prompts of their schooling and no others.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    kind, location = split_model(spec)
+    return kind == "hf" and Path(location).parent == EMBEDDED_MODELS
+
+
 def _kinds() -> list[str]:
     return sorted([*part_names("backends"), "embedded"])
 

@@ -69,6 +69,9 @@ def _checked(fault_of: Callable[[str], str]) -> Callable[[str], str]:
 _AnnotatePrompt = Annotated[str, AfterValidator(_checked(fault_of_annotate_prompt))]
 _AnswerPrompt = Annotated[str, AfterValidator(_checked(fault_of_answer_prompt))]
 _Kind = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+_Share = Annotated[float | None, Field(gt=0, le=1)]
+_NO_KINDS = "none"
+"""In a file, for None."""
 
 
 class PairsFile(Settings):
@@ -116,9 +119,13 @@ class TaskData(Settings):
     """Asks both models for an answer to `{question}`. None: the skill's."""
     rationale_prompt: _AnswerPrompt | None = None
     """Asks the teacher for the rationale of its answer to `{question}`. None: the skill's."""
-    kinds: tuple[_Kind, ...] = ()
+    kinds: Annotated[
+        tuple[_Kind, ...] | None,
+        BeforeValidator(lambda said: None if said == _NO_KINDS else said),
+        PlainSerializer(lambda kinds: _NO_KINDS if kinds is None else list(kinds)),
+    ] = ()
     """Kinds of questions, in a few words each; each draw asks for one of them, which replaces `{kind}` in the annotate
-    prompt. Empty: the skill's."""
+    prompt. Empty: what `tasks.settled` makes of the skill's. None, in a file `none`: all draws ask the same."""
     metric: Annotated[str, AfterValidator(known_part("metrics"))] | None = None
     """A file in `metrics/`, for the scores, and for identify with `rule: metric`. None: the benchmark's, else the
     skill's."""
@@ -129,8 +136,8 @@ class TaskData(Settings):
 
     @field_validator("kinds")
     @classmethod
-    def _distinct(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
-        repeated = [kind for kind in dict.fromkeys(kinds) if kinds.count(kind) > 1]
+    def _distinct(cls, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        repeated = [kind for kind in dict.fromkeys(kinds or ()) if kinds and kinds.count(kind) > 1]
         if repeated:
             raise ValueError(f"{repeated[0]!r} is given twice")
         return kinds
@@ -153,8 +160,13 @@ class TaskData(Settings):
                 f"'tasks.{name}.test' is {self.test}, but no benchmark says how to read its questions. Name the "
                 f"benchmark, such as 'tasks.{name}.benchmark: textvqa', or give questions of your own in a .jsonl file"
             )
-        if KIND_FIELD in (self.annotate_prompt or "") and not (self.kinds or skill.kinds):
-            yield f"'tasks.{name}.annotate_prompt' has the field {KIND_FIELD}, but there are no 'tasks.{name}.kinds'"
+        kinds = None if self.kinds is None else self.kinds or skill.kinds
+        if KIND_FIELD in (self.annotate_prompt or skill.annotate_prompt) and not kinds:
+            whose = "" if self.annotate_prompt else f" of the skill {skill.name}"
+            yield (
+                f"'tasks.{name}.annotate_prompt'{whose} has the field {KIND_FIELD}, but there are no "
+                f"'tasks.{name}.kinds'"
+            )
 
 
 class IntakeSettings(Settings):
@@ -173,17 +185,42 @@ class AnnotateSettings(Settings):
     """Draws for each image; repeats of the same pair are dropped."""
     temperature: float = Field(default=1.0, ge=0)
     """0 is greedy: the same pair on every draw."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Draw each token among the likeliest that have this probability together; 1: among all."""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """Draw each token among the likeliest that have this probability together; 1: among all. A run that was begun with
+    the former default, 1, keeps it (`tasks.settled`)."""
     top_k: int | None = Field(default=None, ge=1)
     """Draw each token among so many likeliest. None: among all."""
     max_new_tokens: int = Field(default=96, ge=1)
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
+    most_yes_no: _Share = None
+    """Most pairs of a task whose answer is yes or no, as a share of its draws; those beyond are dropped. None: any."""
+    most_numbers: _Share = None
+    """Likewise whose answer is a number."""
+    most_other: _Share = None
+    """Likewise with any other answer."""
+    most_alike: _Share = None
+    """Likewise whose questions begin with the same two words."""
+    extra_draws: _Share = None
+    """Most further draws, as a share of a task's draws, for images and kinds of questions with fewer pairs than were
+    drawn for. None: none."""
 
     @property
     def decoding(self) -> Decoding:
         """How the teacher picks tokens."""
         return Decoding(self.max_new_tokens, self.temperature, self.top_p, self.top_k, pair=True)
+
+    def most_further(self, draws: int) -> int:
+        """How many further draws there may be after so many ordinary ones."""
+        return int((self.extra_draws or 0) * draws)
+
+    @model_validator(mode="after")
+    def _further_draws_differ(self) -> Self:
+        if self.temperature == 0 and self.extra_draws:
+            raise ValueError(
+                f"extra_draws is {self.extra_draws}, but at temperature 0 a further draw writes the same pair. Leave "
+                "it out, or set a temperature above 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _draws_differ(self) -> Self:

@@ -198,11 +198,17 @@ class Artifact:
         self.remembered |= facts
         self._write_begun()
 
-    def note(self, text: str) -> None:
-        """Keeps a sentence for people, on the disk at once; the manifest has each once, in the order of telling."""
+    def note(self, text: str) -> bool:
+        """Keeps a sentence for people, on the disk at once; the manifest has each once, in the order of telling.
+
+        Returns:
+            Whether it is new.
+        """
         notes = self.remembered.get(_NOTES, [])
-        if text not in notes:
-            self.remember(**{_NOTES: [*notes, text]})
+        if text in notes:
+            return False
+        self.remember(**{_NOTES: [*notes, text]})
+        return True
 
     def _write_begun(self) -> None:
         remembered = {REMEMBERED: self.remembered} if self.remembered else {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from parityalign.core.json_rows import Row
 from parityalign.core.prompts import KIND_FIELD, fault_of_answer_prompt
-from parityalign.core.records import Pair, Question, Score, Verdict
+from parityalign.core.records import Pair, Question, Score, Verdict, content_id
 from parityalign.core.registry import did_you_mean, fault_of_function, has_part, part_names
 
 
@@ -197,6 +197,11 @@ class Task:
     """None: the test split, if there is one, is the user's own file."""
     kinds: tuple[str, ...] = ()
     """As in `Skill`; if there are any, the annotate prompt holds `{kind}`."""
+
+    @property
+    def annotate_digest(self) -> str:
+        """Equal for tasks that ask for pairs in the same words."""
+        return content_id(self.annotate_prompt, *self.kinds)
 
     def kind_of(self, seed: int) -> str:
         """The kind of question that a draw with this seed is asked for; empty where there are none."""

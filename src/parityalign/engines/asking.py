@@ -112,6 +112,7 @@ class CachedModel:
         self._shows = shows
         self._thinking_tokens = thinking_tokens
         self._model: Model | None = None
+        self._announced: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -170,7 +171,7 @@ class CachedModel:
         requests = {keys[each.item_id]: request_of(each) for each in questions if each.item_id in keys}
         missing = self._store.missing(requests)
         counted = _Counted(keys.values(), missing, len(questions), on_progress)
-        if missing:
+        if missing and not self._announced.issuperset(missing):
             self._before(len(missing), len(requests))
         self._ask({key: requests[key] for key in missing}, decoding, batch_size, counted)
         self._store.use(requests)
@@ -182,11 +183,27 @@ class CachedModel:
             for each in questions
         }
 
+    def announce(self, questions: Sequence[Asked], *, decoding: Decoding) -> None:
+        """Tells how many of the questions will be asked, for work that asks them in parts; `answer` then tells no more.
+
+        Args:
+            questions: All of them.
+            decoding: As `answer` gets it.
+        """
+        keys = self._keys(questions, decoding)
+        missing = self._store.missing(keys)
+        if missing:
+            self._before(len(missing), len({*keys}))
+        self._announced = {*missing}
+
     def lacking(self, questions: Sequence[Asked], *, decoding: Decoding) -> int:
         """How many of the questions would be asked; loads nothing where the store knows the model."""
+        return len(self._store.missing(self._keys(questions, decoding)))
+
+    def _keys(self, questions: Sequence[Asked], decoding: Decoding) -> list[str]:
         decoding = self._with_room(decoding)
         asked = askable(questions, self.special_tokens) if questions else []
-        return len(self._store.missing(answer_key(self.identity, each, decoding) for each in asked))
+        return [answer_key(self.identity, each, decoding) for each in asked]
 
     def observe(
         self, told: Sequence[tuple[Asked, str]], *, batch_size: int, on_progress: Step

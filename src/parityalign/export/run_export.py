@@ -47,7 +47,7 @@ from parityalign.stages import (
     stages_of,
     without_tags,
 )
-from parityalign.tasks import task_of
+from parityalign.tasks import settled, task_of
 
 R = TypeVar("R", bound=Record)
 
@@ -76,7 +76,7 @@ class RunExport:
         """
         self.everything = everything
         self.prompted = prompted
-        self._config = config
+        self._config = config = settled(config)
         self._manifests: dict[str, dict[str, Any]] = {}
         self._tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
         self._stages = stages_of(config)

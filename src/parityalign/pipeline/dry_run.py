@@ -14,6 +14,7 @@ from parityalign.pipeline.preflight import refuse_unusable
 from parityalign.pipeline.run import Run
 from parityalign.pipeline.run_models import Lacking
 from parityalign.stages import Stage
+from parityalign.tasks import settled
 
 
 class Step(NamedTuple):
@@ -56,7 +57,7 @@ def looked_at(config: RunConfig, progress: Progress) -> Iterator[Run]:
         progress: Called with every step.
     """
     with TemporaryDirectory(prefix="parityalign-") as scratch, _Scratch(config.run, Path(scratch)) as folder:
-        run = Run(folder, _as_far_as_decided(config), progress, dry=True)
+        run = Run(folder, settled(_as_far_as_decided(config)), progress, dry=True)
         try:
             yield run
         finally:

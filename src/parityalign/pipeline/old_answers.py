@@ -38,14 +38,13 @@ from parityalign.stages import (
     TEACHER_ANSWERS,
     TEACHER_FILE,
     as_asked,
-    draws_of,
+    draw_of,
     question_as_asked,
 )
 
 R = TypeVar("R", bound=Record)
 
 LEDGER = "server/answers.jsonl"
-_NONE: Iterator[Reply] = iter(())
 
 
 class Exchange(Record):
@@ -178,21 +177,24 @@ def _of_annotate(old: Old) -> Iterator[Kept]:
     if made_of is None or teacher is None:
         return
     settings = made_of["settings"]
-    named = ("pairs_per_image", "temperature", "max_new_tokens")
-    annotate = AnnotateSettings(**{name: settings[f"annotate.{name}"] for name in named})
+    named = {each: f"annotate.{each}" for each in ("temperature", "top_p", "top_k", "max_new_tokens")}
+    known = {each: settings[key] for each, key in named.items() if key in settings}
+    annotate = AnnotateSettings(**{"top_p": 1.0, **known})  # version 0.1 drew among all tokens
     images = list(_records(old.path / "images" / "accepted.jsonl", ImageRef))
     replies: defaultdict[tuple[str, str], list[Reply]] = defaultdict(list)
     for reply in _records(old.path / "pairs" / REPLIES, Reply):
         replies[reply.task, reply.image_id].append(reply)
-    decoding = Decoding(annotate.max_new_tokens, annotate.temperature)
     for task in old.tasks.values():
-        if _same(made_of, f"annotate prompt of {task.name}", task.annotate_prompt, *task.kinds):
+        if made_of["inputs"].get(f"annotate prompt of {task.name}") == task.annotate_digest:
             # In their order: their ids hang on what the teacher was called, which may be its path then.
-            draws = draws_of(images, task, "", annotate, settings["seed"])
-            written = {key: iter(of_image) for key, of_image in replies.items()}
-            found = ((draw.item_id, next(written.get((task.name, draw.image_id), _NONE), None)) for draw in draws)
-            said = {item: Said(reply.raw) for item, reply in found if reply and reply.outcome != DECLINED}
-            yield _kept(teacher, "annotate", draws, said, decoding)
+            drawn = [
+                (draw_of(image, task, "", number, settings["seed"], reply.kind).asked, reply)
+                for image in images
+                for number, reply in enumerate(replies[task.name, image.image_id])
+                if image.task == task.name and reply.outcome != DECLINED
+            ]
+            said = {asked.item_id: Said(reply.raw) for asked, reply in drawn}
+            yield _kept(teacher, "annotate", [asked for asked, _ in drawn], said, annotate.decoding)
 
 
 def _of_questions(
@@ -205,7 +207,7 @@ def _of_questions(
     asked = [
         each
         for name, questions in by_task.items()
-        if _same(made_of, f"answer prompt of {name}", old.tasks[name].answer_prompt)
+        if made_of["inputs"].get(f"answer prompt of {name}") == content_id(old.tasks[name].answer_prompt)
         for each in questions
     ]
     decoding = Decoding(made_of["settings"][f"{stage}.max_new_tokens"], 0.0)
@@ -245,10 +247,6 @@ def _kept(model: str, stage: str, asked: Sequence[Asked], said: Mapping[str, Sai
 def _made_of(folder: Path) -> dict[str, Any] | None:
     """The inputs and settings of an artifact, finished or not."""
     return read_manifest(folder) or read_begun(folder)
-
-
-def _same(made_of: Mapping[str, Any], label: str, *texts: str) -> bool:
-    return bool(made_of["inputs"].get(label) == content_id(*texts))
 
 
 def _records(path: Path, record_type: type[R]) -> Iterator[R]:

@@ -45,6 +45,7 @@ from parityalign.core import (
 from parityalign.models import check_model_folder, fingerprint, refuse_damaged, refuse_teacher
 from parityalign.pipeline.begun import pinned, refuse_rate, with_decided, with_pixel_limits
 from parityalign.pipeline.run import Run
+from parityalign.tasks import settled
 
 _ROLES = ("teacher", "student")
 _PACKAGES_OF_METHOD = {"lora": ("peft",), "qlora": ("peft", "bitsandbytes")}
@@ -76,7 +77,7 @@ def open_run_folder(
     """
     path = config.run / CONFIG
     before = refuse_unusable(config, redo=redo)
-    config = pinned(config, before)
+    config = settled(pinned(config, before))
     began = before if any(config.run.glob(f"*/{BEGUN}")) or any(_manifests(config.run)) else None
     _refuse_unusable_models(config, began)
     config = with_decided(with_pixel_limits(config, began), before)

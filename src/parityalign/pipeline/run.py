@@ -331,7 +331,7 @@ class Run:
             case "student model":
                 return {part: self.models.student_fingerprint}
             case "annotate prompt":
-                return {f"{part} of {task.name}": content_id(task.annotate_prompt, *task.kinds) for task in tasks}
+                return {f"{part} of {task.name}": task.annotate_digest for task in tasks}
             case "rationale prompt":
                 return {f"{part} of {task.name}": content_id(task.rationale_prompt) for task in tasks}
             case "answer prompt":

@@ -44,7 +44,7 @@ from parityalign.planning.works import (
     rationale_tokens,
     workloads,
 )
-from parityalign.tasks import task_of
+from parityalign.tasks import settled, task_of
 
 QUESTION = "What is written on the sign beside the door?"
 """A placeholder for the questions, which are not written yet."""
@@ -74,7 +74,7 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     if options.device and options.benchmark:
         raise UserError("--benchmark times this machine and --device plans for another one. Give one of them.")
     where = device(options.device) if options.device else this_machine()
-    config = _limited(config, options)
+    config = settled(_limited(config, options))
     tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
     limit = config.evaluate.limit
     samples = {name: sample(task, config.tasks[name], options.sampling, limit=limit) for name, task in tasks.items()}

@@ -128,11 +128,17 @@ class _Workloads:
         return {task: math.ceil(count * self.gap_rate) for task, count in self.pairs.items()}
 
     def annotate(self) -> Workload:
-        pairs, images = sum(self.written.values()), sum(each.images for each in self.amounts.values())
         reply = min(PAIR_TOKENS, self.config.annotate.max_new_tokens)
-        return self._asked("annotate", "teacher", self.written, reply, "annotate")._replace(
-            shared_prefixes=pairs - images
-        )
+        draws = {task: count + self.config.annotate.most_further(count) for task, count in self.written.items()}
+        asked = self._asked("annotate", "teacher", draws, reply, "annotate")
+        return asked._replace(shared_prefixes=sum(map(self._shared_draws, self.written)))
+
+    def _shared_draws(self, task: str) -> int:
+        """Draws whose prompt an earlier one on the image has: all but the first, but for those of other kinds."""
+        images, per_image = self.amounts[task].images, self.config.annotate.pairs_per_image
+        kinds = len(self.config.tasks[task].kinds or ()) or 1
+        prompts = kinds * (1 - (1 - 1 / kinds) ** per_image)
+        return round(images * (per_image - prompts))
 
     def identify(self) -> Iterator[Workload]:
         yield self._asked("identify", "student", self.pairs, self._judged)

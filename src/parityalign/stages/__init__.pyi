@@ -12,10 +12,10 @@ from .annotate import PAIRS as PAIRS
 from .annotate import REPLIES as REPLIES
 from .annotate import annotate_images as annotate_images
 from .annotate import asked_images as asked_images
-from .annotate import draws_of as draws_of
 from .annotate import pairs_in as pairs_in
 from .annotate import written_pairs as written_pairs
 from .discrepancy import rationales_of as rationales_of
+from .drawing import draw_of as draw_of
 from .evaluate import AFTER_FILE as AFTER_FILE
 from .evaluate import BEFORE_FILE as BEFORE_FILE
 from .evaluate import TEACHER_FILE as TEACHER_FILE

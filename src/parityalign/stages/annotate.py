@@ -4,9 +4,9 @@ It uses no labels. Every raw reply is kept, with its outcome.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from math import ceil
 from pathlib import Path
 
@@ -18,17 +18,20 @@ from parityalign.core import (
     Pair,
     Progress,
     Reply,
+    Says,
     Stream,
     Task,
     WorkFailed,
     content_id,
     refuse_changed,
 )
-from parityalign.engines import DECLINED, Asked, CachedModel
+from parityalign.engines import DECLINED, CachedModel
 from parityalign.stages._stage import Stage, StageRun
+from parityalign.stages.drawing import Draw, by_image, draws_of
 from parityalign.stages.intake import ACCEPTED, accepted_images, image_with_path
 from parityalign.stages.own_pairs import OK, GivenRow, given_rows, outcome_of, pair_of, take_own_pairs
 from parityalign.stages.parsing import NoPair, ParsedPair, read_pair
+from parityalign.stages.shortage import Read, Shortage, barren_kinds, within_quotas
 
 REPLIES = "replies.jsonl"
 PAIRS = "pairs.jsonl"
@@ -37,6 +40,8 @@ _TOLD_BY = 8
 """Replies, in whole batches, that tell of a teacher that does nothing but think."""
 _PATIENCE_BATCHES = 3
 """Batches without any pair after which the stage stops, since the teacher does not follow the prompt."""
+_EARLY_IMAGES = 100
+"""Images of a task after which it is told which kinds of questions the teacher does not write."""
 _SHOWN_REPLIES = 3
 _SHOWN_CHARACTERS = 200
 
@@ -97,11 +102,22 @@ def annotate_images(
         return
     given = given_rows(artifact)
     own = [pair for pair in map(pair_of, given) if pair]
-    replies = [
-        reply
+    annotators = [
+        _Annotator(
+            task,
+            [image for image in images if image.task == task.name],
+            teacher,
+            settings,
+            seed,
+            _questions(own, task),
+            progress,
+            lambda text: _tell(artifact, progress, text),
+        )
         for task in tasks.values()
-        for reply in _Annotator(task, teacher, settings, seed, _questions(own, task)).replies(images, progress)
     ]
+    work = [(each, each.draws) for each in annotators if each.images]  # without images the teacher is not even loaded
+    teacher.announce([draw.asked for _, draws in work for draw in draws], decoding=settings.decoding)
+    replies = [reply for each, draws in work for reply in each.replies(draws)]
     artifact.stream(REPLIES, Reply).write(replies)
     # Without paths, so that what is made from pairs does not change when images are moved.
     artifact.stream(PAIRS, Pair).write(chain(_pairs(replies, teacher.name) if replies else (), own))
@@ -111,6 +127,12 @@ def annotate_images(
 def asked_images(images: Artifact) -> list[ImageRef]:
     """The images that the teacher writes pairs about: those of the pools, not those that only pairs name."""
     return [image for image in accepted_images(images) if not image.of_pairs]
+
+
+def _tell(artifact: Artifact, progress: Progress, text: str) -> None:
+    """Tells a sentence once, also where the stage is continued by another process, and keeps it for the report."""
+    if artifact.note(text) and isinstance(progress, Says):
+        progress.say(f"annotate: {text}")
 
 
 def _questions(own: Sequence[Pair], task: Task) -> dict[str, list[ParsedPair]]:
@@ -147,91 +169,118 @@ def pairs_in(run: Path, file: str = f"pairs/{PAIRS}") -> Iterator[Pair]:
     yield from with_images(Stream(pairs, Pair, read_only=True), images)
 
 
-def draws_of(
-    images: Sequence[ImageRef], task: Task, teacher: str, settings: AnnotateSettings, seed: int
-) -> list[Asked]:
-    """The questions to the teacher about the images of a task: one a draw.
-
-    Args:
-        images: Of any tasks.
-        task: Whose images are asked about.
-        teacher: The teacher's name.
-        settings: How many draws per image.
-        seed: With image, task and draw number it decides each draw.
-    """
-    asked = []
-    for image in (image for image in images if image.task == task.name):
-        for number in range(settings.pairs_per_image):
-            drawn = int(content_id(image.image_id, task.name, str(number), str(seed))[:12], 16)
-            prompt = task.annotate_prompt_for(task.kind_of(drawn))
-            reply_id = content_id(image.image_id, task.name, teacher, str(number))
-            asked.append(Asked(reply_id, image.path, prompt, "", image.image_id, drawn))
-    return asked
-
-
 @dataclass(frozen=True)
 class _Annotator:
     """The work on one task."""
 
     task: Task
+    images: Sequence[ImageRef]
+    """Its own."""
     teacher: CachedModel
     settings: AnnotateSettings
     seed: int
     own: Mapping[str, Sequence[ParsedPair]]
     """Pairs of one's own, by image."""
+    progress: Progress
+    tell: Callable[[str], None]
+    """Tells a sentence, now and in the manifest."""
 
-    def replies(self, images: Sequence[ImageRef], progress: Progress) -> list[Reply]:
-        """The teacher's reply to every draw, read; without images the teacher is not even loaded."""
-        images = [image for image in images if image.task == self.task.name]
-        if not images:
+    @property
+    def draws(self) -> list[Draw]:
+        """The ordinary draws."""
+        return draws_of(self.images, self.task, self.teacher.name, self.settings.pairs_per_image, self.seed)
+
+    def replies(self, draws: Sequence[Draw]) -> list[Reply]:
+        """The teacher's reply to every draw, and to further ones for what they leave short, read."""
+        if not draws:
             return []
-        draws = draws_of(images, self.task, self.teacher.name, self.settings, self.seed)
+        said, told = self._ask_ordinary(draws)
+        read = self._read(draws, said)
+        self._tell_barren(read, but=told)
+        left = self.settings.most_further(len(draws))
+        while left and (more := self._shortage(read).further(left)):
+            left -= len(more)
+            said |= self._ask(more, len(said), len(said) + len(more))
+            fewer, read = read, self._read([*(each.draw for each in read), *more], said)
+            if _pairs_among(read) == _pairs_among(fewer):
+                break
+        return [self._reply(each) for each in read]
+
+    def _ask_ordinary(self, draws: Sequence[Draw]) -> tuple[dict[str, Answer], set[str]]:
+        """Asks in parts, after which it is told what is not worth going on with; returns the kinds told of."""
         said: dict[str, Answer] = {}
         batch = self.settings.batch_size
         few = batch * ceil(_TOLD_BY / batch)
         first = max(few, _PATIENCE_BATCHES * batch)
         require = self._require_speech
-        for some in (draws[:few], draws[few:first], draws[first:]):
-            said |= self._ask(some, len(said), len(draws), progress)
+        for some in (draws[:few], draws[few:first]):
+            said |= self._ask(some, len(said), len(draws))
             require(said)
             require = self._require_a_pair
-        replies: list[Reply] = []
-        for of_image in _by_image(draws):
-            replies += self._read(of_image, said)
-        return replies
+        told: set[str] = set()
+        early = max(first, batch * ceil(_EARLY_IMAGES * self.settings.pairs_per_image / batch))
+        if self.task.kinds and early < len(draws):
+            said |= self._ask(draws[first:early], len(said), len(draws))
+            told = self._tell_barren(self._read(draws[:early], said))
+            first = early
+        said |= self._ask(draws[first:], len(said), len(draws))
+        self._require_a_pair(said)
+        return said, told
 
-    def _ask(self, draws: Sequence[Asked], before: int, total: int, progress: Progress) -> dict[str, Answer]:
+    def _tell_barren(self, read: Sequence[Read], but: Collection[str] = ()) -> set[str]:
+        """Tells which kinds of questions the teacher does not write; returns them."""
+        found = [each for each in barren_kinds(read) if each.kind not in but]
+        images = len({each.draw.asked.image_id for each in read})
+        for kind, outcomes, example in found:
+            self.tell(
+                f"{self.task.name}: of {outcomes.total():,} questions of the kind {kind!r} about the first {images:,} "
+                f"images none became a pair ({_in_words(outcomes)}), such as {example[:_SHOWN_CHARACTERS]!r}. "
+                f"If these images have nothing of the kind, list the others as tasks.{self.task.name}.kinds."
+            )
+        return {each.kind for each in found}
+
+    def _shortage(self, read: Sequence[Read]) -> Shortage:
+        return Shortage(self.task, self.images, self.teacher.name, self.settings, self.seed, read)
+
+    def _ask(self, draws: Sequence[Draw], before: int, total: int) -> dict[str, Answer]:
         return self.teacher.answer(
-            draws,
+            [draw.asked for draw in draws],
             decoding=self.settings.decoding,
             batch_size=self.settings.batch_size,
-            on_progress=lambda done, _: progress(f"annotate {self.task.name}", before + done, total),
+            on_progress=lambda done, _: self.progress(f"annotate {self.task.name}", before + done, total),
         )
 
-    def _read(self, draws: Sequence[Asked], said: Mapping[str, Answer]) -> list[Reply]:
+    def _read(self, draws: Sequence[Draw], said: Mapping[str, Answer]) -> list[Read]:
+        """What became of the draws, image by image."""
+        read = [each for of_image in by_image(draws) for each in self._read_image(of_image, said)]
+        return within_quotas(read, self.settings, self.seed)
+
+    def _read_image(self, draws: Sequence[Draw], said: Mapping[str, Answer]) -> Iterator[Read]:
         """The replies on one image; a pair that repeats an earlier one of them, or one's own, is none."""
-        replies: list[Reply] = []
-        known = [*self.own.get(draws[0].image_id, ())]
+        known = [*self.own.get(draws[0].asked.image_id, ())]
         for draw in draws:
-            answer = said[draw.item_id]
-            parsed = self._parsed(answer)
+            answer = said[draw.asked.item_id]
+            text, parsed = answer.text or answer.not_asked or "", self._parsed(answer)
             outcome = outcome_of(parsed, known) if isinstance(parsed, ParsedPair) else parsed
-            pair_id = None
             if isinstance(parsed, ParsedPair) and outcome == OK:
                 known.append(parsed)
-                pair_id = content_id(draw.image_id, self.task.name, *parsed, self.teacher.name)
-            replies.append(
-                Reply(
-                    reply_id=draw.item_id,
-                    image_id=draw.image_id,
-                    task=self.task.name,
-                    raw=answer.text or answer.not_asked or "",
-                    outcome=outcome,
-                    pair_id=pair_id,
-                    kind=self.task.kind_of(draw.seed),
-                )
-            )
-        return replies
+                yield Read(draw, text, outcome, parsed)
+            else:
+                yield Read(draw, text, outcome)
+
+    def _reply(self, read: Read) -> Reply:
+        asked, pair_id = read.draw.asked, None
+        if read.pair and read.outcome == OK:
+            pair_id = content_id(asked.image_id, self.task.name, *read.pair, self.teacher.name)
+        return Reply(
+            reply_id=asked.item_id,
+            image_id=asked.image_id,
+            task=self.task.name,
+            raw=read.text,
+            outcome=read.outcome,
+            pair_id=pair_id,
+            kind=read.draw.kind,
+        )
 
     def _parsed(self, answer: Answer) -> ParsedPair | str:
         """The pair in a reply, or why there is none."""
@@ -267,9 +316,8 @@ class _Annotator:
         )
 
 
-def _by_image(draws: Sequence[Asked]) -> Iterator[list[Asked]]:
-    for _, of_image in groupby(draws, lambda draw: draw.image_id):
-        yield list(of_image)
+def _pairs_among(read: Iterable[Read]) -> int:
+    return sum(each.outcome == OK for each in read)
 
 
 def _pairs(replies: Sequence[Reply], teacher_name: str) -> Iterator[Pair]:

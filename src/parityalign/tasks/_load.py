@@ -1,19 +1,29 @@
 """Builds a task from its skill, its benchmark and its settings."""
 
 from parityalign.config import TaskData, parts_of_task, refuse_unknown_task
-from parityalign.core import Skill, Task, load_part
+from parityalign.core import KIND_FIELD, Skill, Task, load_part
 from parityalign.metrics import find_metric
 from parityalign.tasks._prompts import with_form, with_kind, with_rationale_form
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str, *, kinds: bool = True) -> Task:
     """The task of a skill or a benchmark, with its defaults.
+
+    Args:
+        name: The skill or benchmark.
+        kinds: Whether it asks for the skill's kinds of questions; the bundled models know its prompts without them.
 
     Raises:
         UserError: There is no skill or benchmark of that name.
     """
     refuse_unknown_task(name)
-    return task_of(name, TaskData(images=("none",)))
+    return task_of(name, TaskData(images=("none",), kinds=() if kinds else None))
+
+
+def default_kinds(data: TaskData, skill: Skill) -> tuple[str, ...]:
+    """The kinds of questions of a task that names none: its skill's, unless its own annotate prompt has no `{kind}`."""
+    own_words = data.annotate_prompt and KIND_FIELD not in data.annotate_prompt
+    return () if own_words else skill.kinds
 
 
 def task_of(name: str, data: TaskData) -> Task:
@@ -25,7 +35,7 @@ def task_of(name: str, data: TaskData) -> Task:
     skill, benchmark = parts_of_task(name, data.skill, data.benchmark)
     # A score on a benchmark is comparable only by the benchmark's own metric.
     scored_by = load_part("skills", benchmark.skill, Skill) if benchmark else skill
-    kinds = data.kinds or skill.kinds
+    kinds = () if data.kinds is None else data.kinds or default_kinds(data, skill)
     annotate = with_form(data.annotate_prompt) if data.annotate_prompt else skill.annotate_prompt
     return Task(
         name=name,

@@ -11,4 +11,17 @@ SKILL = Skill(
     ),
     answer_prompt=ANSWER_PROMPT,
     metric=find_metric("chartqa_relaxed_accuracy"),
+    kinds=(
+        "looking up one value",
+        "a comparison of two values",
+        "the largest or the smallest value",
+        "which part has the largest or the smallest value",
+        "a count of the parts",
+        "a difference or a sum",
+        "an average or a ratio",
+        "a trend",
+        "what a colour or a label stands for",
+        "the title, an axis or a unit",
+        "yes or no",
+    ),
 )

@@ -12,4 +12,17 @@ SKILL = Skill(
     ),
     answer_prompt=ANSWER_PROMPT,
     metric=find_metric("vqa_accuracy_official"),
+    kinds=(
+        "the name of a thing or a species",
+        "where something comes from",
+        "what something is used for",
+        "who uses it or made it",
+        "where one finds it",
+        "what it is made of",
+        "how it works or is done",
+        "the year or the era that it belongs to",
+        "a food, a sport or a custom",
+        "nature, weather or science",
+        "what it stands for or means",
+    ),
 )

@@ -12,4 +12,17 @@ SKILL = Skill(
     ),
     answer_prompt=ANSWER_PROMPT,
     metric=find_metric("anls"),
+    kinds=(
+        "the name of a shop or a business",
+        "the name of a street, a town or a place",
+        "a brand",
+        "a number on a vehicle, a house or a sign",
+        "a price",
+        "a direction, a destination or a distance",
+        "a rule or a warning",
+        "a date or opening hours",
+        "what is sold or offered",
+        "the text on a certain object",
+        "the text in a certain colour or at a certain place",
+    ),
 )

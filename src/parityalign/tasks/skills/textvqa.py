@@ -12,4 +12,17 @@ SKILL = Skill(
     ),
     answer_prompt=ANSWER_PROMPT,
     metric=find_metric("textvqa_accuracy"),
+    kinds=(
+        "a brand or a maker",
+        "a product",
+        "the name of a person, a team or a place",
+        "a number",
+        "a price or an amount",
+        "a date or a time",
+        "a title or a heading",
+        "what a sign or a label asks people to do",
+        "the text at a certain place",
+        "the text in a certain colour or on a certain object",
+        "yes or no",
+    ),
 )

@@ -16,4 +16,17 @@ SKILL = Skill(
     ),
     answer_prompt=ANSWER_PROMPT,
     metric=find_metric("anls"),
+    kinds=(
+        "what is shown",
+        "a colour",
+        "a count",
+        "a place or a position",
+        "an action",
+        "a material or a shape",
+        "a comparison of two things",
+        "the text that can be read",
+        "the time of day, the season or the weather",
+        "what something is used for",
+        "yes or no",
+    ),
 )

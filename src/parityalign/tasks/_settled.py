@@ -1,0 +1,54 @@
+"""What defaults come to that hang on the teacher, and on what a run was begun with: kinds of questions, `top_p`.
+
+A teacher is paid once: where the pairs of a run were asked for, or drawn, as an earlier version did by default, the run
+goes on so unless its RUN.yaml says what it wants.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from parityalign.config import AnnotateSettings, RunConfig, TaskData, is_bundled, parts_of_task
+from parityalign.core import KIND_FIELD, read_begun, read_manifest
+from parityalign.tasks._load import default_kinds, task_of
+
+_PAIRS = "pairs"
+"""The artifact that tells how pairs were asked for."""
+_TOP_P = "top_p"
+_FORMER_TOP_P = 1.0
+
+
+def settled(config: RunConfig) -> RunConfig:
+    """The configuration with each task's kinds named, or none, and with the `top_p` of its pairs.
+
+    A task that names no kinds takes those of its skill; none where the annotate prompt is its own without `{kind}`, and
+    none where the teacher is a bundled model, which knows only the prompts of its schooling.
+
+    Args:
+        config: As a file has it; its run may have begun.
+
+    Raises:
+        UserError: A skill is unknown, or a manifest of the run is damaged.
+    """
+    made_of = read_manifest(config.run / _PAIRS) or read_begun(config.run / _PAIRS) or {"inputs": {}, "settings": {}}
+    tasks = {
+        name: data if data.kinds != () else _with_kinds(name, data, config.teacher, made_of["inputs"])
+        for name, data in config.tasks.items()
+    }
+    return config.model_copy(update={"tasks": tasks, "annotate": _as_drawn(config.annotate, made_of["settings"])})
+
+
+def _as_drawn(annotate: AnnotateSettings, settings: Mapping[str, Any]) -> AnnotateSettings:
+    drawn = settings.get(f"annotate.{_TOP_P}", _FORMER_TOP_P) if settings else None
+    if drawn != _FORMER_TOP_P or _TOP_P in annotate.model_fields_set:
+        return annotate
+    return annotate.model_copy(update={_TOP_P: drawn})
+
+
+def _with_kinds(name: str, data: TaskData, teacher: str, inputs: Mapping[str, str]) -> TaskData:
+    skill, _ = parts_of_task(name, data.skill, data.benchmark)
+    own = skill.kinds or None
+    untaught = is_bundled(teacher) and KIND_FIELD not in (data.annotate_prompt or skill.annotate_prompt)
+    default = None if untaught else default_kinds(data, skill) or None
+    choices = [data.model_copy(update={"kinds": kinds}) for kinds in (default, None, own)]
+    asked = inputs.get(f"annotate prompt of {name}")
+    return next((each for each in choices if task_of(name, each).annotate_digest == asked), choices[0])
