@@ -380,6 +380,8 @@ def _align(  # noqa: PLR0913 - one for each option of the commands
     else:
         run.upto(only or until, alone=only is not None, redo=redo, trusts=trusts)
     show.show_outcomes(pipeline.plain_console(), run.outcomes)
+    if "annotate" in (only, until):
+        show.show_tables(pipeline.plain_console(), report.question_tables(run.path, list(config.tasks)))
     if only is not None or until is not None:
         return
     with trusting_files(trusts):

@@ -19,6 +19,7 @@ from .listing import read_pair_discrepancies as read_pair_discrepancies
 from .page import write_report as write_report
 from .preview import Preview as Preview
 from .preview import write_preview as write_preview
+from .questions import question_tables as question_tables
 from .retention import FORGOTTEN_HEADINGS as FORGOTTEN_HEADINGS
 from .retention import forgotten_table as forgotten_table
 from .retention import speed_line as speed_line

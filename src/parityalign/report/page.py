@@ -34,6 +34,7 @@ from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_t
 from parityalign.report.gallery import Exhibit, choose_gaps, exhibit
 from parityalign.report.held_out import HELD_OUT_HEADINGS, held_out_line, held_out_table
 from parityalign.report.listing import read_pair_discrepancies
+from parityalign.report.questions import question_tables
 from parityalign.report.retention import FORGOTTEN_HEADINGS, SPEED_HEADINGS, forgotten_table, speed_line, speed_table
 from parityalign.report.spreads import spread_chart
 from parityalign.report.tables import (
@@ -101,6 +102,7 @@ def _facts(run: Path) -> dict[str, object]:
         "flow": flow(run, tasks, verdicts, scores, with_added(said.get("stages") or ())),
         **_score_facts(scores),
         **_kept_facts(scores),
+        "question_tables": question_tables(run, tasks),
         **_verdict_facts(verdicts),
         **_control_facts(run),
         **_discrepancy_facts(run, said.get("seed", 0), tasks),

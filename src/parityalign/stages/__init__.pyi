@@ -57,5 +57,10 @@ from .reviewing import read_review as read_review
 from .reviewing import review_in_words as review_in_words
 from .run_scores import score_of_run as score_of_run
 from .run_scores import scored_from as scored_from
+from .shortage import WRITTEN as WRITTEN
+from .variety import AnswerType as AnswerType
+from .variety import answer_type as answer_type
+from .variety import opening as opening
+from .variety import same_question as same_question
 from .weighting import most_discrepant_first as most_discrepant_first
 from .weighting import pair_weights as pair_weights

@@ -14,12 +14,14 @@ from parityalign.config import AnnotateSettings
 from parityalign.core import ImageRef, Task, content_id
 from parityalign.engines import DECLINED
 from parityalign.stages.drawing import Draw, draw_of
-from parityalign.stages.own_pairs import OK
+from parityalign.stages.own_pairs import DUPLICATE, OK, REPEAT_QUESTION
 from parityalign.stages.parsing import ParsedPair
 from parityalign.stages.variety import AnswerType, answer_type, opening
 
 OVER_QUOTA = "over_quota"
 """Outcome of a reply whose pair is one too many of its kind of answer or of its opening."""
+WRITTEN = frozenset({OK, DUPLICATE, REPEAT_QUESTION, OVER_QUOTA})
+"""Outcomes of replies with a question and an answer."""
 _ENOUGH = 20
 """Draws after which a kind without any pair is one that the teacher does not write."""
 

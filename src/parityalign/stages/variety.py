@@ -1,6 +1,5 @@
 """How varied questions are: by their text, by the words that they begin with, by the type of their answers."""
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 from parityalign.stages._answer_words import tokens
@@ -34,8 +33,3 @@ def opening(question: str) -> str:
 def same_question(question: str) -> str:
     """A question as it is compared with others: lower case, single spaces, no mark at its end."""
     return " ".join(question.casefold().split()).rstrip("?.! ")
-
-
-def distinct_questions(questions: Iterable[str]) -> int:
-    """How many different questions there are, whatever image they are about."""
-    return len({same_question(question) for question in questions})

@@ -23,6 +23,6 @@ SKILL = Skill(
         "a date or opening hours",
         "what is sold or offered",
         "the text on a certain object",
-        "the text in a certain colour or at a certain place",
+        "the text at a certain place",
     ),
 )

@@ -22,7 +22,7 @@ SKILL = Skill(
         "a title or a heading",
         "what a sign or a label asks people to do",
         "the text at a certain place",
-        "the text in a certain colour or on a certain object",
+        "the text in a certain colour",
         "yes or no",
     ),
 )
