@@ -185,7 +185,8 @@ def test_model_text_cannot_bring_in_markup(run):
     assert HOSTILE not in html
     page = Page(html)
     assert not page.all("script") and not page.all("b")
-    assert page.text.count(HOSTILE) == 2  # the question of one pair and the student's answer to it
+    # The question of one pair, twice in the tables of questions, and the student's answer to it.
+    assert page.text.count(HOSTILE) == 4
 
 
 def test_hostile_names_of_tasks_and_metrics_are_escaped_in_the_picture_too(run):
