@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessorList
 
-from parityalign.config.schema import AnnotateSettings, IdentifySettings
+from parityalign.config import AnnotateSettings, IdentifySettings
 from parityalign.core import RunFolder
 from parityalign.core.interfaces import Decoding, Model, Request
 from parityalign.core.layout import EMBEDDED_MODELS
@@ -172,7 +172,7 @@ def _run(
     """Annotate and identify on some pictures; `whole`: teacher and student about every pair."""
     tasks = {name: load_task(name, kinds=False) for name in WORLDS}
     size = {"batch_size": ALL_ROWS} if whole else {}
-    drawing = AnnotateSettings(pairs_per_image=DRAWS, max_new_tokens=PAIR_TOKENS, **size)
+    drawing = AnnotateSettings(pairs_per_image=DRAWS, top_p=1.0, max_new_tokens=PAIR_TOKENS, **size)
     judging = IdentifySettings(
         rule="paper", ask_teacher="all" if whole else "failures", max_new_tokens=ANSWER_TOKENS, **size
     )

@@ -85,7 +85,7 @@ def levelled(demo: Path, arm: str, seed: int, pictures: int) -> Levelled:
         student=f"hf:{demo / 'student'}",
         answers=strong / "answers.sqlite",
         tasks=tasks,
-        annotate={"pairs_per_image": 4, "max_new_tokens": 32},
+        annotate={"pairs_per_image": 4, "top_p": 1.0, "max_new_tokens": 32},
         identify={"max_new_tokens": 8},
         level={**COMMON, **ARMS[arm]},
         evaluate={"max_new_tokens": 8, "forgotten_pairs": 0, "speed_questions": 0},

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from makers import artifact, content, kept, mute, speckle, task
 from parityalign.config import AnnotateSettings, RunConfig, TaskData
 from parityalign.core import RunFolder, Skill, load_part, part_names
-from parityalign.core.records import ImageRef, Pair, Reply, Verdict, VerdictKind, content_id
+from parityalign.core.records import Answer, ImageRef, Pair, Reply, Verdict, VerdictKind, content_id
 from parityalign.engines import AnswerStore, CachedModel
 from parityalign.models.backends.fake import FakeModel
 from parityalign.report import question_tables
@@ -322,7 +322,8 @@ def test_answers_in_the_files_of_a_run_without_a_store_are_those_of_its_kinds_an
 def drawn(number: int, pair: ParsedPair | None, per_image: int = 2) -> Read:
     image = ImageRef(image_id=content_id(str(number // per_image)), path="", task="toy")
     draw: Draw = draw_of(image, task(), "t", number % per_image, 0)
-    return Read(draw, "", "ok" if pair else "no_question", pair)
+    said = Answer(item_id=draw.asked.item_id, text="")
+    return Read(draw, said, "ok" if pair else "no_question", pair)
 
 
 PAIRS = st.one_of(

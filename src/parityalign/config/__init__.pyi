@@ -1,3 +1,4 @@
+from .annotate import AnnotateSettings as AnnotateSettings
 from .automatic import StudentFacts as StudentFacts
 from .automatic import decide_level as decide_level
 from .automatic import level_in_words as level_in_words
@@ -30,7 +31,6 @@ from .run_yaml import load_config as load_config
 from .run_yaml import problems_with as problems_with
 from .run_yaml import read_config as read_config
 from .run_yaml import with_teacher as with_teacher
-from .schema import AnnotateSettings as AnnotateSettings
 from .schema import DiscrepancySettings as DiscrepancySettings
 from .schema import EvaluateSettings as EvaluateSettings
 from .schema import IdentifySettings as IdentifySettings

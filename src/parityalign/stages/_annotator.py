@@ -116,13 +116,13 @@ class Annotator:
         known = [*self.own.get(draws[0].asked.image_id, ())]
         for draw in draws:
             answer = said[draw.asked.item_id]
-            text, parsed = answer.text or answer.not_asked or "", self._parsed(answer)
+            parsed = self._parsed(answer)
             outcome = outcome_of(parsed, known) if isinstance(parsed, ParsedPair) else parsed
             if isinstance(parsed, ParsedPair) and outcome == OK:
                 known.append(parsed)
-                yield Read(draw, text, outcome, parsed)
+                yield Read(draw, answer, outcome, parsed)
             else:
-                yield Read(draw, text, outcome)
+                yield Read(draw, answer, outcome)
 
     def _reply(self, read: Read) -> Reply:
         asked, pair_id = read.draw.asked, None

@@ -11,7 +11,7 @@ from math import ceil
 from typing import NamedTuple
 
 from parityalign.config import AnnotateSettings
-from parityalign.core import ImageRef, Task, content_id
+from parityalign.core import Answer, ImageRef, Task, content_id
 from parityalign.engines import DECLINED
 from parityalign.stages.drawing import Draw, draw_of
 from parityalign.stages.own_pairs import DUPLICATE, OK, REPEAT_QUESTION
@@ -30,10 +30,16 @@ class Read(NamedTuple):
     """A draw, and what became of it."""
 
     draw: Draw
-    text: str
+    answer: Answer
+    """What the teacher replied."""
     outcome: str
     pair: ParsedPair | None = None
     """None unless the outcome is `ok` or `over_quota`."""
+
+    @property
+    def text(self) -> str:
+        """The reply, or why there is none."""
+        return self.answer.text or self.answer.not_asked or ""
 
 
 class BarrenKind(NamedTuple):
@@ -60,6 +66,8 @@ def within_quotas(read: Sequence[Read], settings: AnnotateSettings, seed: int) -
     shares = dict(zip(AnswerType, (settings.most_yes_no, settings.most_numbers, settings.most_other), strict=True))
     limits = {of_type: ceil(share * ordinary) for of_type, share in shares.items() if share is not None}
     alike = None if settings.most_alike is None else ceil(settings.most_alike * ordinary)
+    if not limits and alike is None:
+        return [*read]
     taken: Counter[str] = Counter()
     over: set[str] = set()
     for each in sorted((each for each in read if each.pair), key=lambda each: _turn(each, settings, seed)):
