@@ -167,10 +167,14 @@ def never_counting(request, decoding):
     return "I see no <b>number</b>" if asked_for(request) == "counting" else fair(request, decoding)
 
 
-def test_a_kind_that_the_teacher_never_writes_is_told_once_after_the_first_hundred_images(tmp_path):
-    asked, made, _, watched = annotated(tmp_path, never_counting, count=150)
+@pytest.mark.parametrize(("per_image", "batch_size"), [(2, 4), (1, 60)])
+def test_a_kind_that_the_teacher_never_writes_is_told_once_after_the_first_hundred_images(
+    tmp_path, per_image, batch_size
+):
+    options = {"pairs_per_image": per_image, "batch_size": batch_size}
+    asked, made, _, watched = annotated(tmp_path, never_counting, count=150, **options)
     ((when, text),) = watched.said
-    assert 200 <= when <= 204 < len(asked)
+    assert 0 <= when - 100 * per_image < batch_size and when < len(asked)
     assert "of the kind 'counting' about" in text and "no_question" in text and "tasks.toy.kinds" in text
     assert "'I see no <b>number</b>'" in text
     assert made.manifest["note"] in text
@@ -239,9 +243,9 @@ def test_further_draws_keep_to_their_budget_ask_nothing_twice_and_leave_the_othe
 
 
 def seldom_or_plain(request, decoding):
-    if request.seed % 9 == 0 and request.image != "0.png":
-        return "nothing"
-    return seldom(request, decoding)
+    if request.image == "0.png":  # a task without any pair is refused
+        return fair(request, decoding)
+    return "nothing" if request.seed % 9 == 0 else seldom(request, decoding)
 
 
 def test_what_is_short_is_drawn_again_and_what_the_teacher_never_writes_is_not(tmp_path):

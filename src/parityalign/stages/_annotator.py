@@ -63,24 +63,27 @@ class Annotator:
         return [self._reply(each) for each in read]
 
     def _ask_ordinary(self, draws: Sequence[Draw]) -> tuple[dict[str, Answer], set[str]]:
-        """Asks in parts, after which it is told what is not worth going on with; returns the kinds told of."""
-        said: dict[str, Answer] = {}
+        """Asks in whole batches up to points where something can be told; returns the kinds that were told of too."""
         batch = self.settings.batch_size
         few = batch * ceil(_TOLD_BY / batch)
-        first = max(few, _PATIENCE_BATCHES * batch)
-        require = self._require_speech
-        for some in (draws[:few], draws[few:first]):
-            said |= self._ask(some, len(said), len(draws))
-            require(said)
-            require = self._require_a_pair
+        some = max(few, _PATIENCE_BATCHES * batch)
+        early = batch * ceil(_EARLY_IMAGES * self.settings.pairs_per_image / batch)
         told: set[str] = set()
-        early = max(first, batch * ceil(_EARLY_IMAGES * self.settings.pairs_per_image / batch))
+
+        def tell_barren(said: Mapping[str, Answer]) -> None:
+            told.update(self._tell_barren(self._read(draws[:early], said)))
+
+        stops: list[tuple[int, Callable[[Mapping[str, Answer]], None]]] = [
+            (few, self._require_speech),
+            (some, self._require_a_pair),
+            (max(some, len(draws)), self._require_a_pair),
+        ]
         if self.task.kinds and early < len(draws):
-            said |= self._ask(draws[first:early], len(said), len(draws))
-            told = self._tell_barren(self._read(draws[:early], said))
-            first = early
-        said |= self._ask(draws[first:], len(said), len(draws))
-        self._require_a_pair(said)
+            stops.append((early, tell_barren))
+        said: dict[str, Answer] = {}
+        for stop, check in sorted(stops, key=lambda stop: stop[0]):
+            said |= self._ask(draws[len(said) : stop], len(said), len(draws))
+            check(said)
         return said, told
 
     def _tell_barren(self, read: Sequence[Read], but: Collection[str] = ()) -> set[str]:
