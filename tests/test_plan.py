@@ -253,6 +253,16 @@ def test_a_run_asks_as_often_as_its_plan_says(project, trainable, monkeypatch):
     }
 
 
+def test_further_draws_are_in_the_plan_and_draws_of_other_kinds_read_the_picture_anew():
+    plain, more = planned(annotate={"pairs_per_image": 2}), planned(annotate={"pairs_per_image": 2, "extra_draws": 0.5})
+    drawn, further = plain["annotate", "teacher"], more["annotate", "teacher"]
+    assert (drawn.requests, further.requests) == (200, 300)
+    assert plain["identify", "student"].requests == more["identify", "student"].requests == 200
+    kinds = {"textvqa": {"images": "pool", "kinds": ["this", "that"]}}
+    apart = planned(annotate={"pairs_per_image": 2}, tasks=kinds)["annotate", "teacher"]
+    assert (drawn.shared_prefixes, apart.shared_prefixes) == (100, 50)  # of two draws half are of the same kind
+
+
 def test_teacher_forced_scoring_is_in_the_plan_where_the_objective_needs_it():
     assert not [stage for stage, _ in planned() if "discrepancy" in stage]
     found = planned(level={"objective": "discrepancy"})
