@@ -9,8 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from parityalign.config.schema import IdentifySettings
-from parityalign.stages._comparing import Outcome, compare_answers
+from parityalign.stages._comparing import compare_answers
 from parityalign.stages._number_words import number_text
+from parityalign.stages._outcomes import Outcome
 from parityalign.stages.judging import Given, judge_of
 from parityalign.tasks import load_task
 

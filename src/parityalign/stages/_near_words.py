@@ -3,7 +3,7 @@
 The table of plurals is short; inflect (MIT) takes names, and words such as "bus", for plurals.
 """
 
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import OSA, Levenshtein
 
 NEAR = 0.9
 """Similarity from which two long words are one, misspelt."""
@@ -68,6 +68,34 @@ def misspelt(one: str, other: str) -> bool:
 def one_letter_off(one: str, other: str) -> bool:
     """Whether two long words differ in one letter."""
     return _distance(one, other) in (0, 1)
+
+
+def same_but_for_doubling(one: str, other: str) -> bool:
+    """Whether two words of seven letters and more differ in a doubled letter, which is no other form of a verb."""
+    short, long = sorted((one, other), key=len)
+    spelt = _is_slip(one, other) and len(long) == len(short) + 1 and _undoubled(one) == _undoubled(other)
+    return spelt and len(short) >= 7 and not long.endswith(("ing", "ed", "er"))
+
+
+def may_be_slip(one: str, other: str) -> bool:
+    """Whether a letter within one of two words is left out, or swapped with the next: leather and lether."""
+    return _is_slip(one, other) and len(max(one, other, key=len)) >= 6
+
+
+def may_be_misread(one: str, other: str) -> bool:
+    """Whether two names of five letters and more differ in one letter behind the first."""
+    shortest, alpha = min(len(one), len(other)), one.isalpha() and other.isalpha()
+    return alpha and shortest >= 5 and one[0] == other[0] and Levenshtein.distance(one, other, score_cutoff=1) == 1
+
+
+def _is_slip(one: str, other: str) -> bool:
+    ends = one[:1] == other[:1] and one[-1:] == other[-1:]
+    swapped = len(one) != len(other) or Levenshtein.distance(one, other) == 2
+    return ends and swapped and one.isalpha() and other.isalpha() and OSA.distance(one, other, score_cutoff=1) == 1
+
+
+def _undoubled(word: str) -> str:
+    return "".join(letter for letter, before in zip(word, f" {word}", strict=False) if letter != before)
 
 
 def _distance(one: str, other: str) -> int | None:
