@@ -19,6 +19,7 @@ from parityalign.stages._quantities import is_unit
 from parityalign.stages._synonyms import is_another, may_be_same
 
 NEGATED = "one denies the other"
+OTHER_WORDS = "other words"
 
 HALVES_OF_DAY = frozenset({"am", "pm"})
 _PLACES = frozenset({"in", "on", "at", "of", "by", "from", "to"})
@@ -38,11 +39,13 @@ _COPULAS = frozenset({"is", "are", "was", "were", "say", "read"})
 
 _PROHIBITED = re.compile(r"\b(?:prohibit|forbid|ban|not allow)")
 _TWO = re.compile(r"\b(?:which|what) (?:two|three|four)\b")
-_OF_PERSONS = re.compile(r"\bwho\b|\b(?:author|artist|player|director|photographer|singer|president|candidate|actor|last name|surname)\b")
+_OF_PERSONS = re.compile(r"\bwho\b|\b(?:author|artist|player|person|director|photographer|singer|president|candidate|actor|last name|surname)\b")
 _OF_BRANDS = re.compile(r"\b(?:brand|company|bank|maker|manufacturer|makes)\b")
 _OF_MODELS = re.compile(r"\bmodel\b")
 _OF_SPORTS = re.compile(r"\b(?:sport|game)\b")
 _MATCHES = frozenset({"match", "game", "player", "sport"})
+_FIRST = frozenset(words("cafe restaurant pizzeria bar hotel school university bank lake museum theater church"))
+"""Of these, what may stand before a name."""
 _NUMBERED = frozenset(
     words(
         "room age gate platform bus number page channel route exit floor suite flight table lane seat size chapter "
@@ -143,7 +146,8 @@ def _is_team(case: _Added, added: frozenset[str]) -> bool:
 
 
 def _is_name_with_its_kind(case: _Added, added: frozenset[str]) -> bool:
-    return added <= _KINDS_OF_NAMES and case.question.has(_OF_NAMES)
+    kind_last = case.long[: len(case.short)] == case.short or added <= _FIRST
+    return kind_last and added <= _KINDS_OF_NAMES and case.question.has(_OF_NAMES)
 
 
 def _is_brand_that_goes_on(case: _Added, added: frozenset[str]) -> bool:
@@ -214,7 +218,7 @@ def _of_others(one: Sequence[str], other: Sequence[str], question: Question) -> 
         return Compared(Outcome.UNSURE, "only zeros in front differ")
     if may_be_same(_named(one), _named(other)) and not any(question.words.issuperset(_named(each)) for each in (one, other)):
         return Compared(Outcome.UNSURE, "one may be a kind of the other")
-    return Compared(Outcome.WRONG, "other words")
+    return Compared(Outcome.WRONG, OTHER_WORDS)
 
 
 def _named(found: Sequence[str]) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ _SCALE_AFTER_DECIMALS = re.compile(r"(\d\.\d+) ?([MB])\b")
 _UNITS_OF_SEVERAL_WORDS = tuple(
     (re.compile(written), name)
     for written, name in (
-        (r"\bus ?\$", "$"),
+        (r"\bu\.?s\.? ?(?:\$|dollars?\b)", "$"),
         (r"\bper cent\b|\bpercentage points?\b", "%"),
         (r"\bfl\.? ?(?:oz|ounces?)\b|\bfluid ounces?\b", "oz"),
         (r"° ?c\b", " celsius"),

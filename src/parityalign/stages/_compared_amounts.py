@@ -65,7 +65,8 @@ def compare_ratios(values: Sequence[Quantity | None], texts: Sequence[str], ques
     ]
     if ratios[0] is None or ratios[1] is None:
         return None
-    if ratios[0] == ratios[1]:
+    rounded = [part is None and value is not None for part, value in zip(parts, values, strict=True)]
+    if ratios[0] == ratios[1] or (any(rounded) and abs(ratios[0] - ratios[1]) * 200 <= 1):
         return Compared(Outcome.RIGHT, "the same ratio")
     if not question.has(_RATIO):
         return None

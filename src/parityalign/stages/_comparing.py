@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 
-from parityalign.stages._added_words import HALVES_OF_DAY, NEGATED, with_other_words
+from parityalign.stages._added_words import HALVES_OF_DAY, NEGATED, OTHER_WORDS, with_other_words
 from parityalign.stages._answer_words import FILLERS, NEGATIONS, has_digit, plain, squeezed, tokens, words
 from parityalign.stages._compared_amounts import compare_amounts, compare_ratios
 from parityalign.stages._compared_times import compare_times
 from parityalign.stages._near_words import (
     may_be_misread,
+    may_be_of_one_stem,
     may_be_slip,
     misspelt,
     one_begins_the_other,
@@ -26,10 +27,12 @@ from parityalign.stages._near_words import (
     opposite,
     same_but_for_doubling,
     same_but_for_ing,
+    singular,
 )
 from parityalign.stages._outcomes import Compared, Outcome, Question
-from parityalign.stages._quantities import quantity
-from parityalign.stages._synonyms import is_another, is_region
+from parityalign.stages._quantities import Quantity, quantity
+from parityalign.stages._synonyms import SAME, is_another, is_region
+from parityalign.stages._wordnet import are_same, may_be_same
 
 LONGEST = 600
 """Characters of an answer that are looked at. A model that rambles on is not called right for what is in the rest."""
@@ -79,6 +82,8 @@ def _compared(text: str, answer: str, question: str) -> Compared:
     if _stand_for(text, answer) or _stand_for(answer, text):
         return Compared(Outcome.RIGHT, "the initials")
     found = _of_words(_aside(text, one), _aside(answer, other), asked)
+    if found.why == OTHER_WORDS:
+        return _of_things(text, answer, asked)
     listed = _LISTED.search(f"{text}{answer}") and FILLERS.isdisjoint(one)
     if found.why != _OTHER_ORDER or not listed or not (_same_order(one, other) or all(map(_IN_A_ROW.search, (text, answer)))):
         return found
@@ -89,6 +94,8 @@ def _of_numbers(text: str, answer: str, question: Question) -> Compared | None:
     """What answers come to that are numbers, ratios or dates; None if they are not."""
     found, texts = (words(text), words(answer)), (plain(text), plain(answer))
     amounts = quantity(_core(found[0])), quantity(_core(found[1]))
+    if question.has(_OF_COUNTS) and any(amounts) and not all(amounts):
+        amounts = _counted(found[0]), _counted(found[1])
     if amounts[0] and amounts[1]:
         return compare_amounts(amounts[0], amounts[1], texts, question)
     if (ratios := compare_ratios(amounts, texts, question)) is not None:
@@ -105,6 +112,14 @@ def _of_numbers(text: str, answer: str, question: Question) -> Compared | None:
     return None
 
 
+def _counted(found: Sequence[str]) -> Quantity | None:
+    """The number that an answer begins with, if only words come behind it: `5 apples`."""
+    core = _core(found)
+    whole = quantity(core)
+    return whole or (quantity(core[:1]) if core and all(map(str.isalpha, core[1:])) else None)
+
+
+_OF_COUNTS = re.compile(r"\bhow (?:many|much)\b|\b(?:number|population|amount|total)\b")
 _DIGITS = re.compile(r"\+?[\d ()./-]+")
 _OF_YEAR = re.compile(r"\b(?:what|which) year\b")
 _YEAR = re.compile(r"1[5-9]\d\d|20\d\d")
@@ -212,6 +227,39 @@ def _of_words(
     return min(found, key=lambda each: (_BEST_FIRST.index(each.outcome), each.why))
 
 
+def _of_things(text: str, answer: str, question: Question) -> Compared:
+    """What two names come to whose words are others."""
+    wholes = [" ".join(singular(word) for word in tokens(each)) for each in (text, answer)]
+    names = [[word for word in whole.split() if word not in FILLERS] or whole.split() for whole in wholes]
+    if any(question.words.issuperset(name) for name in names) or any(has_digit(whole) for whole in wholes):
+        return Compared(Outcome.WRONG, OTHER_WORDS)
+    shared = {*names[0]} & {*names[1]}
+    left = [[word for word in name if word not in shared] for name in names]
+    if not question.has(_OF_NAMES) and (found := _by_wordnet(wholes, left, shared)):
+        return found
+    if question.has(_OF_PERSONS) and names[0][-1] == names[1][-1]:
+        return Compared(Outcome.UNSURE, "the same last name")
+    if any(may_be_of_one_stem(one, other) for one in left[0] for other in left[1]):
+        return Compared(Outcome.UNSURE, "words of one stem")
+    return Compared(Outcome.WRONG, OTHER_WORDS)
+
+
+def _by_wordnet(wholes: Sequence[str], left: Sequence[Sequence[str]], shared: Collection[str]) -> Compared | None:
+    """What WordNet says of two names, or of what is left of them without the words that both have."""
+    if are_same(*wholes):
+        if any(tuple(whole.split()) in SAME for whole in wholes):  # what it stands for here is another sense
+            return Compared(Outcome.UNSURE, "perhaps the same thing")
+        return Compared(Outcome.RIGHT, "another name of the same thing")
+    rests = [" ".join(each) for each in left]
+    if may_be_same(*wholes, whole=bool(shared)) or (all(rests) and may_be_same(*rests, whole=bool(shared))):
+        return Compared(Outcome.UNSURE, "one may be a kind of the other")
+    return None
+
+
+_OF_PERSONS = re.compile(r"\bwho\b|\b(?:author|artist|player|person|director|photographer)\b")
+
+
+_ING = re.compile(r"\w{3,}ing")
 _BEST_FIRST = tuple(Outcome)
 _OTHER_ORDER = "the same words in another order"
 
@@ -225,7 +273,7 @@ def _pair_of_words(one: tuple[str, ...], other: tuple[str, ...], asked: Question
         if found is not None:
             return found
     if Counter(listed[0]) == Counter(listed[1]):
-        if len(listed[0]) == 2 and any(word.endswith("ing") for word in one):
+        if len(listed[0]) == 2 and any(_ING.fullmatch(word) for word in one) and not asked.has(_OF_NAMES):
             return Compared(Outcome.RIGHT, "the same words")
         return Compared(Outcome.UNSURE, _OTHER_ORDER)
     return with_other_words(one, other, asked)

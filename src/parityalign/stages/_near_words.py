@@ -7,6 +7,8 @@ from rapidfuzz.distance import OSA, Levenshtein
 
 NEAR = 0.9
 """Similarity from which two long words are one, misspelt."""
+_STEM = 0.6
+"""Share of the shorter word that two words of one stem have in common at least."""
 LONG_WORD = 8
 """Letters from which a word is long; one wrong letter of eight leaves it open (adaption, adoption), of ten not."""
 
@@ -29,9 +31,9 @@ _IRREGULAR = {
 _OPPOSITE_BEGINNINGS = (
     *((beginning, "") for beginning in "un in im il ir non dis mis a anti de".split()),
     *(("micro", "macro"), ("hyper", "hypo"), ("inter", "intra"), ("pre", "post"), ("over", "under"), ("im", "ex")),
-    *(("in", "ex"), ("in", "out"), ("up", "down"), ("e", "im"), ("max", "min"), ("m", "p"), ("sub", "super")),
+    *(("in", "ex"), ("in", "out"), ("up", "down"), ("e", "im"), ("max", "min"), ("m", "p"), ("sub", "super"), ("north", "south")),
 )
-_OPPOSITE_ENDS = (("ful", "less"), ("er", "ee"), ("or", "ee"))
+_OPPOSITE_ENDS = (("ful", "less"), ("er", "ee"), ("or", "ee"), ("east", "west"))
 
 
 def singular(word: str) -> str:
@@ -80,6 +82,16 @@ def same_but_for_doubling(one: str, other: str) -> bool:
 def may_be_slip(one: str, other: str) -> bool:
     """Whether a letter within one of two words is left out, or swapped with the next: leather and lether."""
     return _is_slip(one, other) and len(max(one, other, key=len)) >= 6
+
+
+def may_be_of_one_stem(one: str, other: str) -> bool:
+    """Whether two words begin alike for most of the shorter, as happy and happiness, or are long and nearly alike."""
+    if not (one.isalpha() and other.isalpha()) or one[0] != other[0] or opposite(one, other):
+        return False
+    shortest = min(len(one), len(other))
+    alike = next((at for at in range(shortest) if one[at] != other[at]), shortest)
+    near = shortest >= 7 and Levenshtein.distance(one, other, score_cutoff=2) <= 2
+    return near or (alike >= 4 and alike >= _STEM * shortest)
 
 
 def may_be_misread(one: str, other: str) -> bool:

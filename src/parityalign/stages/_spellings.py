@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 
 _HOURS = "one two three four five six seven eight nine ten eleven twelve".split()
+_ORDINALS = "first second third fourth".split()
 _MINUTES = {"quarter": 15, "half": 30, "five": 5, "ten": 10, "twenty": 20, "twenty five": 25}
 _PARTS = {"half": "5", "1/2": "5", "1/4": "25", "3/4": "75"}
 _COMPASS = {"n": "north", "s": "south", "e": "east", "w": "west"}
@@ -46,6 +47,10 @@ def _century(found: re.Match[str]) -> str:
     return f"{int(found[1]) - 1}00s"
 
 
+def _quarter(found: re.Match[str]) -> str:
+    return f"q{found[1][0] if found[1][0].isdecimal() else _ORDINALS.index(found[1]) + 1}"
+
+
 def _part(found: re.Match[str]) -> str:
     return f"0.{_PARTS[found[1]]} {found[2]}"
 
@@ -80,6 +85,8 @@ _RULES: tuple[_Rule, ...] = tuple(
         (r"(?<=\d) ?/ ?(?=[a-z])", " per "),
         (r"^(\w+) (?:is )?(?:prohibited|forbidden|not allowed)$", r"no \1"),
         (r"^an? (?=(?:hour|minute|second|day|week|month|year|mile|dozen|hundred|thousand|million)$)", "1 "),
+        (r"\b(first|second|third|fourth|1st|2nd|3rd|4th) quarter(?: of)?\b", _quarter),
+        (r"^twice$", "2 times"),
         (r"(?<=%) off\b", ""),
         (r"\binterstate (?=\d)", "i"),
         (r"^([nsew])\.? (africa|korea|america|sudan|carolina|dakota|ireland)\b", _compass),
