@@ -1,6 +1,8 @@
 """The judge of verdicts: what counts as the same answer, what as another, and what words alone cannot tell."""
 
+import json
 import time
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,6 +36,27 @@ def test_the_judge_decides_as_the_golden_file_says_both_ways_round(outcome, one,
 def test_the_golden_file_holds_hundreds_of_each_outcome():
     counts = {outcome: sum(case.values[0] == outcome for case in golden()) for outcome in Outcome}
     assert counts[RIGHT] >= 150 and counts[WRONG] >= 100 and counts[UNSURE] >= 40
+
+
+def judgements(split):
+    lines = (Path(__file__).parent / "golden" / "judgements.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["split"] == split]
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_the_judge_says_what_a_careful_person_says(split):
+    rows = judgements(split)
+    said = [(compare_answers(row["answer"], row["reference"], row["question"]).outcome, row["human"]) for row in rows]
+    decided = [outcome == human for outcome, human in said if outcome != UNSURE]
+    assert len(decided) >= 0.85 * len(rows)
+    assert sum(decided) >= 0.95 * len(decided)
+
+
+def test_hundreds_of_judgements_had_no_part_in_mending_the_judge():
+    rows = judgements("test")
+    counts = Counter((row["style"], row["human"]) for row in rows)
+    assert len(rows) >= 300 and len({(row["question"], row["reference"], row["answer"]) for row in rows}) == len(rows)
+    assert all(counts[style, "right"] >= 30 and counts[style, "wrong"] >= 25 for style, _ in counts)
 
 
 # Answers as models give them: words, numbers, marks, negations and sentences, joined at random.

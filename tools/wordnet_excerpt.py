@@ -1,6 +1,6 @@
 """Makes the excerpt of WordNet that the judge reads, from WordNet's own files.
 
-    python tools/wordnet_excerpt.py FOLDER_WITH_DATA_NOUN src/parityalign/stages/wordnet/nouns.tsv
+    python tools/wordnet_excerpt.py FOLDER_WITH_DATA_NOUN src/parityalign/stages/words/nouns.tsv
 
 Kept are the nouns of things that pictures show, in lower case and of at most three words, by those of their senses
 that come first or second: all animals, artifacts and kinds of food, and of persons, plants, places in nature, acts and

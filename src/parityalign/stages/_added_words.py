@@ -1,15 +1,16 @@
-"""What the words decide that only one of two answers has: they may go without saying, deny, name another thing, or more.
+"""What the words decide that only one of two answers has: they go without saying, deny, or name another thing.
 
-    Target        The name of the store is Target    right: the question says the rest
-    Starbucks     Starbucks Coffee                   right: the name of a cafe
-    Red Sox       Boston Red Sox                     right: a team
-    Nadal         Rafael Nadal                       right: who
-    galaxy        galaxy s7                          unsure
+Target        The name of the store is Target    right: the question says the rest
+Starbucks     Starbucks Coffee                   right: the name of a cafe
+Red Sox       Boston Red Sox                     right: a team
+Nadal         Rafael Nadal                       right: who
+galaxy        galaxy s7                          unsure
 """
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from parityalign.stages._answer_words import FILLERS, NEGATIONS, has_digit, words
@@ -39,37 +40,39 @@ _COPULAS = frozenset({"is", "are", "was", "were", "say", "read"})
 
 _PROHIBITED = re.compile(r"\b(?:prohibit|forbid|ban|not allow)")
 _TWO = re.compile(r"\b(?:which|what) (?:two|three|four)\b")
-_OF_PERSONS = re.compile(r"\bwho\b|\b(?:author|artist|player|person|director|photographer|singer|president|candidate|actor|last name|surname)\b")
+_OF_PERSONS = re.compile(
+    r"\bwho\b|"
+    r"\b(?:author|artist|player|person|director|photographer|singer|president|candidate|actor|last name|surname)\b"
+)
 _OF_BRANDS = re.compile(r"\b(?:brand|company|bank|maker|manufacturer|makes)\b")
 _OF_MODELS = re.compile(r"\bmodel\b")
 _OF_SPORTS = re.compile(r"\b(?:sport|game)\b")
 _MATCHES = frozenset({"match", "game", "player", "sport"})
-_FIRST = frozenset(words("cafe restaurant pizzeria bar hotel school university bank lake museum theater church"))
+_FIRST = "cafe restaurant pizzeria bar hotel school university bank lake museum theater church"
 """Of these, what may stand before a name."""
-_NUMBERED = frozenset(
-    words(
-        "room age gate platform bus number page channel route exit floor suite flight table lane seat size chapter "
-        "volume level track car train team player apartment unit no"
-    )
+_NUMBERED = (
+    "room age gate platform bus number page channel route exit floor suite flight table lane seat size chapter "
+    "volume level track car train team player apartment unit no"
 )
-_GENERAL = frozenset(words("food time area flavor flavored style cuisine season energy power region people kind type"))
+_GENERAL = "food time area flavor flavored style cuisine season energy power region people kind type"
 _OF_TEAMS = re.compile(r"\b(?:team|club)\b")
 _OF_NAMES = re.compile(
     r"\b(?:name|named|called|brand|company|maker|manufacturer|makes|airline|store|shop|bookstore|restaurant|cafe|bar|bank|"
-    r"publisher|publishes|hotel|where|city|bridge|church|park|river|museum|station|stop|destination|salon|university|school|team|train|ship|drink|player)\b"
+    r"publisher|publishes|hotel|where|city|bridge|church|park|river|museum|station|stop|destination|salon|"
+    r"university|school|team|train|ship|drink|player)\b"
 )
 _OF_COUNTS = re.compile(
-    r"\bhow (?:many|much|long|old|far|tall|high|big|large|fast|heavy)\b|\b(?:number|value|percent|percentage|share|population|amount|count|"
+    r"\bhow (?:many|much|long|old|far|tall|high|big|large|fast|heavy)\b|\b(?:number|value|percent|percentage|share|"
+    r"population|amount|count|"
     r"total|sum|difference|average|median|price|cost|revenue|profit)\b"
 )
-_KINDS_OF_NAMES = frozenset(
-    words(
-        "coffee cafe restaurant pizzeria bar pub grill bakery hotel motel inn store pharmacy bank market supermarket "
-        "station airport church cathedral bridge road st avenue park river lake museum theater school college "
-        "university airline airway electronics motor group holding international express brand beer lager ale brewery "
-        "brewing stout soda cola chip potato book press sporting goods food team club city salon hair spa gym cinema town bus train railroad "
-        "water natural spring na sign logo laptop computer phone camera watch bottle shirt truck car motorcycle bike"
-    )
+_KINDS_OF_NAMES = (
+    "coffee cafe restaurant pizzeria bar pub grill bakery hotel motel inn store pharmacy bank market supermarket "
+    "station airport church cathedral bridge road st avenue park river lake museum theater school college "
+    "university airline airway electronics motor group holding international express brand beer lager ale brewery "
+    "brewing stout soda cola chip potato book press sporting goods food team club city salon hair spa gym cinema "
+    "town bus train railroad "
+    "water natural spring na sign logo laptop computer phone camera watch bottle shirt truck car motorcycle bike"
 )
 """What stands beside a name and says of what it is one."""
 
@@ -128,6 +131,11 @@ def _of_one_in_the_other(case: _Added) -> Compared:
     return Compared(Outcome.UNSURE, f"one holds the other, and {' '.join(sorted(case.more[0] | case.more[1]))[:60]!r}")
 
 
+@cache
+def _known(names: str) -> frozenset[str]:
+    return frozenset(words(names))
+
+
 def _ends_a_sentence(case: _Added, added: frozenset[str]) -> bool:
     """`The panda eats bamboo`, where it is asked what it eats; `The cup on the left is red`."""
     before = case.long[: len(case.long) - len(case.short)]
@@ -146,8 +154,8 @@ def _is_team(case: _Added, added: frozenset[str]) -> bool:
 
 
 def _is_name_with_its_kind(case: _Added, added: frozenset[str]) -> bool:
-    kind_last = case.long[: len(case.short)] == case.short or added <= _FIRST
-    return kind_last and added <= _KINDS_OF_NAMES and case.question.has(_OF_NAMES)
+    kind_last = case.long[: len(case.short)] == case.short or added <= _known(_FIRST)
+    return kind_last and added <= _known(_KINDS_OF_NAMES) and case.question.has(_OF_NAMES)
 
 
 def _is_brand_that_goes_on(case: _Added, added: frozenset[str]) -> bool:
@@ -175,11 +183,11 @@ def _is_count_of_things(case: _Added, added: frozenset[str]) -> bool:
 def _is_labelled(case: _Added, added: frozenset[str]) -> bool:
     """`Room 9`, `Ages 50-64`: what is numbered, before all of the other answer."""
     numbered = has_digit(case.short[0]) and bool(case.question.text)
-    return numbered and len(added) == 1 and added <= _NUMBERED and _at_end(case)
+    return numbered and len(added) == 1 and added <= _known(_NUMBERED) and _at_end(case)
 
 
 def _is_with_general_word(case: _Added, added: frozenset[str]) -> bool:
-    return added <= _GENERAL and case.long[: len(case.short)] == case.short
+    return added <= _known(_GENERAL) and case.long[: len(case.short)] == case.short
 
 
 def _is_with_unit(case: _Added, added: frozenset[str]) -> bool:
@@ -212,11 +220,12 @@ def _has_another_word(one: Sequence[str], other: Sequence[str], said_anyway: fro
 
 
 def _of_others(one: Sequence[str], other: Sequence[str], question: Question) -> Compared:
-    """Of answers that say different things: these may still be a kind and what is of it, or codes with zeros in front."""
+    """Of answers that say different things: one may still be a kind of the other, or only zeros in front differ."""
     bare = [[word.lstrip("0") if word.isdecimal() else word for word in each] for each in (one, other)]
     if bare[0] == bare[1]:
         return Compared(Outcome.UNSURE, "only zeros in front differ")
-    if may_be_same(_named(one), _named(other)) and not any(question.words.issuperset(_named(each)) for each in (one, other)):
+    repeated = any(question.words.issuperset(_named(each)) for each in (one, other))
+    if may_be_same(_named(one), _named(other)) and not repeated:
         return Compared(Outcome.UNSURE, "one may be a kind of the other")
     return Compared(Outcome.WRONG, OTHER_WORDS)
 

@@ -1,11 +1,10 @@
 """Takes an answer apart into words that can be compared: one spelling, no articles, singular, one of several synonyms.
 
-    "The U.S. has 1,234 bicycles."  ->  ("usa", "has", "1234", "bike")
+"The U.S. has 1,234 bicycles."  ->  ("usa", "has", "1234", "bike")
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from functools import lru_cache
 from itertools import zip_longest
 

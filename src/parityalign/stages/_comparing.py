@@ -31,7 +31,7 @@ from parityalign.stages._near_words import (
 )
 from parityalign.stages._outcomes import Compared, Outcome, Question
 from parityalign.stages._quantities import Quantity, quantity
-from parityalign.stages._synonyms import SAME, is_another, is_region
+from parityalign.stages._synonyms import is_another, is_region, stands_for_another
 from parityalign.stages._wordnet import are_same, may_be_same
 
 LONGEST = 600
@@ -68,13 +68,8 @@ def _compared(text: str, answer: str, question: str) -> Compared:
     asked = Question(plain(question), frozenset(words(question)))
     if (found := _of_numbers(text, answer, asked)) is not None:
         return found
-    spoken = [_yes_or_no(each) for each in (text, answer)]
-    if _POLAR.match(asked.text) and any(spoken):
-        spoken = [said or _repeated(each, asked) for said, each in zip(spoken, (one, other), strict=True)]
-    if all(spoken):
-        return _of_yes_and_no(spoken, min(len(one), len(other)))
-    if any(spoken) and _POLAR.match(asked.text) and max(len(one), len(other)) > 1:
-        return Compared(Outcome.UNSURE, "yes or no in other words")
+    if (found := _of_yes_and_no(text, answer, asked)) is not None:
+        return found
     if one == other:
         return Compared(Outcome.RIGHT, "the same words")
     if squeezed(text) == squeezed(answer) or _joined(one) == _joined(other) or _same_without_asked(one, other, asked):
@@ -84,10 +79,9 @@ def _compared(text: str, answer: str, question: str) -> Compared:
     found = _of_words(_aside(text, one), _aside(answer, other), asked)
     if found.why == OTHER_WORDS:
         return _of_things(text, answer, asked)
-    listed = _LISTED.search(f"{text}{answer}") and FILLERS.isdisjoint(one)
-    if found.why != _OTHER_ORDER or not listed or not (_same_order(one, other) or all(map(_IN_A_ROW.search, (text, answer)))):
-        return found
-    return Compared(Outcome.RIGHT, "the same list")
+    if found.why == _OTHER_ORDER and _is_list(text, answer):
+        return Compared(Outcome.RIGHT, "the same list")
+    return found
 
 
 def _of_numbers(text: str, answer: str, question: Question) -> Compared | None:
@@ -151,10 +145,18 @@ def _repeated(found: Sequence[str], question: Question) -> str:
     return "no" if NEGATIONS.intersection(found) else "yes"
 
 
-def _of_yes_and_no(spoken: Sequence[str], shorter: int) -> Compared:
+def _of_yes_and_no(text: str, answer: str, question: Question) -> Compared | None:
+    """What two answers come to of which one is yes or no, perhaps in other words; None if neither is."""
+    found, polar = (words(text), words(answer)), _POLAR.match(question.text)
+    spoken = [_yes_or_no(each) for each in (text, answer)]
+    if polar and any(spoken):
+        spoken = [said or _repeated(each, question) for said, each in zip(spoken, found, strict=True)]
+    if not all(spoken):
+        unclear = any(spoken) and polar and max(map(len, found)) > 1
+        return Compared(Outcome.UNSURE, "yes or no in other words") if unclear else None
     if spoken[0] != spoken[1]:
         return Compared(Outcome.WRONG, "yes and no")
-    if shorter == 1:
+    if min(map(len, found)) == 1:
         return Compared(Outcome.RIGHT, f"both {spoken[0]}")
     return Compared(Outcome.UNSURE, f"both {spoken[0]}, in other words")
 
@@ -191,7 +193,13 @@ def _same_without_asked(one: Sequence[str], other: Sequence[str], question: Ques
 def _stand_for(short: str, long: str) -> bool:
     """Whether an answer is the initials of the other, as `GE` and `General Electric`, `MIT` or `BofA`."""
     letters, named = tokens(short), tokens(long)
-    if len(letters) != 1 or not letters[0].isalpha() or not 1 < len(named) <= 6 or letters[0] in FILLERS or letters[0] in NEGATIONS:
+    if (
+        len(letters) != 1
+        or not letters[0].isalpha()
+        or not 1 < len(named) <= 6
+        or letters[0] in FILLERS
+        or letters[0] in NEGATIONS
+    ):
         return False
     initials = ["".join(word[0] for word in named if word not in left_out) for left_out in (_SMALL_WORDS, ())]
     return len(letters[0]) > 1 and letters[0] in (*initials, initials[1].replace("o", "of"))
@@ -216,9 +224,7 @@ def _is_said_of_city(city: str, state: str) -> bool:
     return state.replace(".", "").lower() in _STATES or (is_region(words(state)) and not is_region(words(city)))
 
 
-def _of_words(
-    ones: Collection[tuple[str, ...]], others: Collection[tuple[str, ...]], asked: Question
-) -> Compared:
+def _of_words(ones: Collection[tuple[str, ...]], others: Collection[tuple[str, ...]], asked: Question) -> Compared:
     """The best that any form of the one and any form of the other come to."""
     found = [_pair_of_words(one, other, asked) for one in ones for other in others]
     # A negation in what is left over decides against the whole.
@@ -247,7 +253,9 @@ def _of_things(text: str, answer: str, question: Question) -> Compared:
 def _by_wordnet(wholes: Sequence[str], left: Sequence[Sequence[str]], shared: Collection[str]) -> Compared | None:
     """What WordNet says of two names, or of what is left of them without the words that both have."""
     if are_same(*wholes):
-        if any(tuple(whole.split()) in SAME for whole in wholes):  # what it stands for here is another sense
+        if any(
+            stands_for_another(tuple(whole.split())) for whole in wholes
+        ):  # what it stands for here is another sense
             return Compared(Outcome.UNSURE, "perhaps the same thing")
         return Compared(Outcome.RIGHT, "another name of the same thing")
     rests = [" ".join(each) for each in left]
@@ -300,7 +308,9 @@ def _word_by_word(one: Sequence[str], other: Sequence[str], question: Question) 
     return Compared(Outcome.UNSURE, "one letter differs") if slip else None
 
 
-def _same_order(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether all that is not free to move in any list is in the same order: numbers."""
+def _is_list(text: str, answer: str) -> bool:
+    """Whether the same words in another order list the same things; numbers are free to move only between commas."""
+    one, other = words(text), words(answer)
     numbers = [[word for word in each if has_digit(word)] for each in (one, other)]
-    return numbers[0] == numbers[1]
+    free = numbers[0] == numbers[1] or all(map(_IN_A_ROW.search, (text, answer)))
+    return free and _LISTED.search(f"{text}{answer}") is not None and FILLERS.isdisjoint(one)

@@ -31,7 +31,16 @@ _IRREGULAR = {
 _OPPOSITE_BEGINNINGS = (
     *((beginning, "") for beginning in "un in im il ir non dis mis a anti de".split()),
     *(("micro", "macro"), ("hyper", "hypo"), ("inter", "intra"), ("pre", "post"), ("over", "under"), ("im", "ex")),
-    *(("in", "ex"), ("in", "out"), ("up", "down"), ("e", "im"), ("max", "min"), ("m", "p"), ("sub", "super"), ("north", "south")),
+    *(
+        ("in", "ex"),
+        ("in", "out"),
+        ("up", "down"),
+        ("e", "im"),
+        ("max", "min"),
+        ("m", "p"),
+        ("sub", "super"),
+        ("north", "south"),
+    ),
 )
 _OPPOSITE_ENDS = (("ful", "less"), ("er", "ee"), ("or", "ee"), ("east", "west"))
 

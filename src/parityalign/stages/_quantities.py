@@ -58,7 +58,10 @@ _UNIT_ROWS: tuple[tuple[str, str, int | Fraction, str], ...] = (
     ("dollar", "cent", Fraction(1, 100), "¢"),
     ("celsius", "celsius", 1, "centigrade"),
     ("fahrenheit", "fahrenheit", 1, ""),
-    *((name, name, 1, other) for name, other in (("kcal", "calorie cal"), ("w", "watt"), ("v", "volt"), ("kw", "kilowatt"))),
+    *(
+        (name, name, 1, other)
+        for name, other in (("kcal", "calorie cal"), ("w", "watt"), ("v", "volt"), ("kw", "kilowatt"))
+    ),
     *((name, name, 1, other) for name, other in (("gb", "gigabyte"), ("mb", "megabyte"), ("tb", "terabyte"))),
 )
 _UNITS: Mapping[str, tuple[str, Fraction]] = {name: (kind, Fraction(size)) for kind, name, size, _ in _UNIT_ROWS}

@@ -1,7 +1,7 @@
-"""Times, seasons, fractions and limits in the spellings that people use, brought to one before an answer is taken apart.
+"""Times, seasons, fractions and limits in the spellings that people use, brought to one before words are compared.
 
-    "quarter past three"  ->  "3:15"        "9am to 5pm"  ->  "9 am to 5 pm"        "2018/19"   ->  "2018-2019"
-    "half an hour"        ->  "0.5 hour"    "65 or older" ->  "65+"                 "under 18"  ->  "<18"
+"quarter past three"  ->  "3:15"        "9am to 5pm"  ->  "9 am to 5 pm"        "2018/19"   ->  "2018-2019"
+"half an hour"        ->  "0.5 hour"    "65 or older" ->  "65+"                 "under 18"  ->  "<18"
 """
 
 import re

@@ -1,6 +1,6 @@
 """What WordNet says of two names of things: the same thing, perhaps the same, or nothing.
 
-Read is an excerpt of Princeton WordNet 3.1 (`wordnet/nouns.tsv`, made by `tools/wordnet_excerpt.py`). Its synonyms hold
+Read is an excerpt of Princeton WordNet 3.1 (`words/nouns.tsv`, made by `tools/wordnet_excerpt.py`). Its synonyms hold
 for a sense of a word, not always for the one that is meant: only names that both mean a thing in the first place are
 the same, others may be.
 """
@@ -24,9 +24,10 @@ class _Nouns(NamedTuple):
 def are_same(one: str, other: str) -> bool:
     """Whether both names mean the same thing in their first senses, as `couch` and `sofa`."""
     senses = _nouns().senses
-    return bool({line for rank, line in senses.get(one, ()) if not rank} & {
-        line for rank, line in senses.get(other, ()) if not rank
-    })
+    return bool(
+        {line for rank, line in senses.get(one, ()) if not rank}
+        & {line for rank, line in senses.get(other, ()) if not rank}
+    )
 
 
 def may_be_same(one: str, other: str, *, whole: bool = False) -> bool:
@@ -62,7 +63,7 @@ def _above(line: int) -> Iterator[int]:
 def _nouns() -> _Nouns:
     senses: dict[str, list[tuple[int, int]]] = {}
     kinds = [0]
-    text = (files(__package__) / "wordnet" / "nouns.tsv").read_text(encoding="utf-8")
+    text = (files(__package__) / "words" / "nouns.tsv").read_text(encoding="utf-8")
     for line, row in enumerate(text.splitlines(), start=1):
         kind, names = row.split("\t")
         kinds.append(int(kind))
