@@ -1,6 +1,7 @@
 """Settling: what words leave open is asked the teacher, without the picture."""
 
 import pytest
+
 from makers import artifact, kept, mute, task
 from parityalign.config.schema import IdentifySettings
 from parityalign.core.records import Pair, Verdict, content_id

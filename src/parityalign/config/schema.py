@@ -330,6 +330,15 @@ class RunConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _signals_are_of_what_is_learnt(self) -> Self:
+        if self.level.target and self.discrepancy.used_in_training(self.level):
+            raise ValueError(
+                f"level.target is {self.level.target}, but the objective or discrepancy.weight_by uses the teacher's "
+                "signals, which belong to the pairs' own answers. Leave level.target out, or train on `answer` alone"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _student_answers_at_once(self) -> Self:
         if self.loading.student.thinking_tokens and backend_of(self.student).trainable:
             raise ValueError(
