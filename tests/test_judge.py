@@ -2,15 +2,18 @@
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from parityalign.config.schema import IdentifySettings
+from parityalign.demo.worlds import WORLDS
 from parityalign.stages._comparing import compare_answers
 from parityalign.stages._number_words import number_text
 from parityalign.stages._outcomes import Outcome
@@ -150,3 +153,19 @@ def test_long_answers_take_no_time_to_judge(piece, rule):
     for text, answer in ((long, "5"), ("5", long), (long, f"{long}x")):
         judge.verdict("p", answer, Given(text, ""), Given(text, ""), question=long)
     assert time.perf_counter() - began < 5
+
+
+def test_the_judge_finds_gaps_of_drawn_texts_that_the_metric_takes_for_right():
+    facts = [fact for seed in range(40) for fact in WORLDS["stvqa"](Random(seed)).facts]
+    # A student that misreads: it says what stands in another picture as the answer to the same question.
+    of_question = defaultdict(list)
+    for fact in facts:
+        of_question[fact.question].append(fact.answer)
+    missed = [(one, other, q) for q, said in of_question.items() for one, other in pairwise(said) if one != other]
+    found = {
+        rule: sum(judge.outcome(other, one, question) == WRONG for one, other, question in missed)
+        for rule in ("judge", "metric")
+        for judge in [judge_of(load_task("stvqa"), IdentifySettings.model_validate({"rule": rule}))]
+    }
+    assert len(missed) >= 50
+    assert found["judge"] >= 0.95 * len(missed) > found["metric"]
