@@ -3,13 +3,17 @@
 import pytest
 
 from makers import artifact, kept, mute, task
+from parityalign.config.loading import LoadingSettings
 from parityalign.config.schema import IdentifySettings
+from parityalign.config.serving import ServerSettings
 from parityalign.core.records import Pair, Verdict, content_id
-from parityalign.engines import TwoModels
+from parityalign.engines import AnswerStore, TwoModels, cached, connect
 from parityalign.models.backends.fake import FakeModel
 from parityalign.models.open import load_model
 from parityalign.stages.identify import VERDICTS, identify_gaps
 from parityalign.stages.settling import SETTLED, Settled, said_same
+from serving import image_of, prompt_of, serving
+from serving import reply as reply_of
 
 QUESTION = "What is it?"
 
@@ -84,6 +88,23 @@ def test_the_verdict_says_who_settled_it(tmp_path):
     made, _, _ = run(tmp_path, ["bus"], "red bus", "bus", {"red bus": "yes"})
     (verdict,) = made.stream(VERDICTS, Verdict)
     assert "the teacher says the same" in verdict.reason
+
+
+def test_a_served_teacher_is_asked_without_a_picture(tmp_path):
+    student = FakeModel(lambda request, _: "red bus", name="student")
+    sent = []
+
+    async def script(body, before):
+        sent.append((image_of(body), prompt_of(body)))
+        return reply_of("Yes.")
+
+    with serving(script) as served:
+        settings, store = IdentifySettings(settle="teacher"), AnswerStore()
+        teacher = cached(connect(f"{served.url}#m", LoadingSettings(), ServerSettings(), store), store)
+        made, models = artifact(tmp_path, "verdicts"), TwoModels(kept(tmp_path, student), teacher)
+        identify_gaps(made, [pair("bus")], {"toy": task()}, models, settings=settings, progress=mute)
+    assert [verdict.verdict for verdict in made.stream(VERDICTS, Verdict)] == ["student_right"]
+    assert [image for image, prompt in sent if "Answer B: red bus" in prompt] == [""]
 
 
 @pytest.mark.parametrize(
