@@ -60,6 +60,7 @@ _THREE_AND_FOUR = re.compile(r"(?:\d{3} )?\d{3} \d{4}")
 _YEARS = re.compile(r"\d{4}\D+\d{4}")
 
 
+@lru_cache(maxsize=_CACHED_TEXTS)
 def plain(text: str) -> str:
     """Lower case, plain quotes and dashes, no accents on Latin letters, single spaces."""
     text = unicodedata.normalize("NFKC", _FRACTION_BEHIND.sub(r" \1", text))

@@ -12,11 +12,10 @@ Words = tuple[str, ...]
 def with_one_name(found: Sequence[str]) -> Words:
     """Words in the singular, and of several that mean the same always the same one."""
     same = _same("same")
-    longest = max(map(len, same))
     named: list[str] = []
     place = 0
     while place < len(found):
-        for length in range(min(longest, len(found) - place), 0, -1):
+        for length in range(min(_longest(), len(found) - place), 0, -1):
             if name := same.get(tuple(found[place : place + length])):
                 named += name
                 break
@@ -61,6 +60,12 @@ def _is_kind_of(kind: Words, name: Words) -> bool:
 def _same(section: str) -> Mapping[Words, Words]:
     """From a name to the one that stands for it, both in the singular."""
     return {other: name for name, others in _groups(section) for other in others}
+
+
+@cache
+def _longest() -> int:
+    """Words of the longest name that gives way to another."""
+    return max(map(len, _same("same")))
 
 
 @cache
