@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-loop bench-startup
+.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup
 .PHONY: conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases kills
 
 setup: .venv/set-up
@@ -128,6 +128,10 @@ embedded-models-apart: setup
 # Intake of 10,000 and of 100,000 drawn pictures: images a second and peak memory.
 bench-intake: setup
 	$(BIN)/python benchmarks/intake.py
+
+# The rules of identify against a person's judgements, and against drawn truth.
+bench-judging: setup
+	$(BIN)/python benchmarks/judging.py build/judging
 
 # How long a command takes to begin, beside the bare libraries, and answers scored a second.
 bench-startup: setup

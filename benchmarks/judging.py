@@ -1,7 +1,11 @@
-"""How many of the true gaps each rule of identify finds, and how many of its gaps are true, on the demo's pictures.
+"""How well each rule of identify judges: against what a person says, and against drawn truth.
 
-    python benchmarks/judging.py FOLDER [--pictures 200] [--seed 5]
+    python benchmarks/judging.py [FOLDER] [--pictures 200] [--seed 5]
 
+First the golden judgements, `tests/golden/judgements.jsonl`: of how many pairs of answers a rule says what the person
+says, among those that it does not call unsure, with Wilson's interval. The metric and the paper's rule know no unsure.
+
+Then, with FOLDER, how many of the true gaps each rule finds on the demo's pictures, and how many of its gaps are true.
 The bundled teacher writes pairs, both models answer all of them, and each rule judges the same answers. Truth is what
 was drawn: an answer is true if it equals, in lower case, the answer of a drawn fact with the pair's question. A pair is
 a true gap if its own answer is true and the student's is not. Pictures, pairs and answers stay in FOLDER, so a second
@@ -9,6 +13,7 @@ call with the same arguments only judges again.
 """
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,30 +25,61 @@ from parityalign.data.images import image_id
 from parityalign.demo.generate import POOL_SEEDS, pool_file, seeds, truth
 from parityalign.demo.worlds import WORLDS
 from parityalign.engines import AnswerStore, CachedModel, TwoModels
+from parityalign.metrics import share_interval
 from parityalign.models.open import load_model
 from parityalign.stages.annotate import annotate_images, written_pairs
 from parityalign.stages.identify import STUDENT_ANSWERS, TEACHER_ANSWERS, identify_gaps
 from parityalign.stages.identify_files import judge_answers
+from parityalign.stages.judging import judge_of
 from parityalign.tasks import load_task
 
 RULES = ("metric", "paper", "judge")
+SPLITS = ("dev", "test")
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "judgements.jsonl"
 TASKS = {name: load_task(name, kinds=False) for name in WORLDS}
 
 
 def main() -> None:
-    """Draws, asks, judges by every rule and prints a table."""
-    parser = argparse.ArgumentParser(description="Compares the rules of identify with drawn truth.")
-    parser.add_argument("folder", type=Path)
+    """Judges by every rule and prints the tables."""
+    parser = argparse.ArgumentParser(description="Compares the rules of identify with a person and with drawn truth.")
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--pictures", type=int, default=200, help="a task")
     parser.add_argument("--seed", type=int, default=5, help="of the pictures; the demo has 0")
     asked = parser.parse_args()
+    _print_agreement()
+    if asked.folder is None:
+        return
     pairs, student, teacher = _answered(asked.folder, asked.pictures, asked.seed)
-    print("task      rule    pairs  true gaps  gaps  of them true  precision  recall  unsure  of them true gaps")
+    print("\ntask      rule    pairs  true gaps  gaps  of them true  precision  recall  unsure  of them true gaps")
     for task in (*TASKS, "all"):
         of_task = [pair for pair in pairs if task in (pair.task, "all")]
         for rule in RULES:
             verdicts = [each for name in TASKS for each in _judged(name, rule, of_task, student, teacher)]
             print(_row(task, rule, of_task, {each.pair_id: each for each in verdicts}, student))
+
+
+def _print_agreement() -> None:
+    rows = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
+    print("split style    rule    rows  unsure  share   decided  agree  share   interval")
+    for split in SPLITS:
+        for style in (*TASKS, "all"):
+            some = [row for row in rows if row["split"] == split and style in (row["style"], "all")]
+            for rule in RULES:
+                print(f"{split:5} {style:8} {rule:7} {_agreement(some, rule)}")
+
+
+def _agreement(rows: Sequence[Mapping[str, str]], rule: str) -> str:
+    said = [_said(row, rule) for row in rows]
+    agree = [each == row["human"] for each, row in zip(said, rows, strict=True) if each != "unsure"]
+    low, high = share_interval(agree, list(map(str, range(len(agree)))))
+    unsure, share = len(rows) - len(agree), sum(agree) / len(agree)
+    counts = f"{len(rows):4} {unsure:7} {unsure / len(rows):6.3f} {len(agree):9} {sum(agree):6} {share:6.3f}"
+    return f"{counts}   {low:.3f} to {high:.3f}"
+
+
+def _said(row: Mapping[str, str], rule: str) -> str:
+    judge = judge_of(TASKS[row["style"]], IdentifySettings.model_validate({"rule": rule}))
+    return str(judge.outcome(row["answer"], row["reference"], row["question"]))
 
 
 def _answered(folder: Path, pictures: int, seed: int) -> tuple[list[Pair], dict[str, str], dict[str, str]]:

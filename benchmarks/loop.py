@@ -171,7 +171,7 @@ def _run(
 ) -> None:
     """Annotate and identify on some pictures; `whole`: teacher and student about every pair."""
     tasks = {name: load_task(name, kinds=False) for name in WORLDS}
-    size = {"batch_size": ALL_ROWS} if whole else {}
+    size: dict[str, Any] = {"batch_size": ALL_ROWS} if whole else {}
     drawing = AnnotateSettings(pairs_per_image=DRAWS, top_p=1.0, max_new_tokens=PAIR_TOKENS, **size)
     judging = IdentifySettings(
         rule="paper", ask_teacher="all" if whole else "failures", max_new_tokens=ANSWER_TOKENS, **size

@@ -281,3 +281,14 @@ def test_a_saved_student_opens_with_plain_transformers(folder, family, plain, ro
         row = rows([examples[0]])
         assert said["processor"] == family.processor
         assert said["tokens"] == row["input_ids"][row["labels"] == -100].tolist()
+
+
+def test_a_question_without_a_picture_is_answered_from_its_text_alone(model):
+    prompts = ["Do they mean the same? yes or no", "red? " * 7]
+    alone = [model.generate([Request("", prompt)], Decoding(5))[0] for prompt in prompts]
+    assert model.generate([Request("", prompt) for prompt in prompts], Decoding(5)) == alone
+    tokens = torch.tensor([model._prompter.tokens(prompts[0], image=False)])
+    with torch.inference_mode():
+        first = int(model._model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits[0, -1].argmax())
+    said = "" if first in model._stop else model._tokenizer.decode([first])
+    assert alone[0].startswith(model._begun + said) and bool(said) == (alone[0] != model._begun)

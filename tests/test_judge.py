@@ -1,16 +1,22 @@
 """The judge of verdicts: what counts as the same answer, what as another, and what words alone cannot tell."""
 
+import json
 import time
+from collections import Counter, defaultdict
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from parityalign.config.schema import IdentifySettings
-from parityalign.stages._comparing import Outcome, compare_answers
+from parityalign.demo.worlds import WORLDS
+from parityalign.stages._comparing import compare_answers
 from parityalign.stages._number_words import number_text
+from parityalign.stages._outcomes import Outcome
 from parityalign.stages.judging import Given, judge_of
 from parityalign.tasks import load_task
 
@@ -33,6 +39,27 @@ def test_the_judge_decides_as_the_golden_file_says_both_ways_round(outcome, one,
 def test_the_golden_file_holds_hundreds_of_each_outcome():
     counts = {outcome: sum(case.values[0] == outcome for case in golden()) for outcome in Outcome}
     assert counts[RIGHT] >= 150 and counts[WRONG] >= 100 and counts[UNSURE] >= 40
+
+
+def judgements(split):
+    lines = (Path(__file__).parent / "golden" / "judgements.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["split"] == split]
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_the_judge_says_what_a_careful_person_says(split):
+    rows = judgements(split)
+    said = [(compare_answers(row["answer"], row["reference"], row["question"]).outcome, row["human"]) for row in rows]
+    decided = [outcome == human for outcome, human in said if outcome != UNSURE]
+    assert len(decided) >= 0.85 * len(rows)
+    assert sum(decided) >= 0.95 * len(decided)
+
+
+def test_hundreds_of_judgements_had_no_part_in_mending_the_judge():
+    rows = judgements("test")
+    counts = Counter((row["style"], row["human"]) for row in rows)
+    assert len(rows) >= 300 and len({(row["question"], row["reference"], row["answer"]) for row in rows}) == len(rows)
+    assert all(counts[style, "right"] >= 30 and counts[style, "wrong"] >= 25 for style, _ in counts)
 
 
 # Answers as models give them: words, numbers, marks, negations and sentences, joined at random.
@@ -126,3 +153,19 @@ def test_long_answers_take_no_time_to_judge(piece, rule):
     for text, answer in ((long, "5"), ("5", long), (long, f"{long}x")):
         judge.verdict("p", answer, Given(text, ""), Given(text, ""), question=long)
     assert time.perf_counter() - began < 5
+
+
+def test_the_judge_finds_gaps_of_drawn_texts_that_the_metric_takes_for_right():
+    facts = [fact for seed in range(40) for fact in WORLDS["stvqa"](Random(seed)).facts]
+    # A student that misreads: it says what stands in another picture as the answer to the same question.
+    of_question = defaultdict(list)
+    for fact in facts:
+        of_question[fact.question].append(fact.answer)
+    missed = [(one, other, q) for q, said in of_question.items() for one, other in pairwise(said) if one != other]
+    found = {
+        rule: sum(judge.outcome(other, one, question) == WRONG for one, other, question in missed)
+        for rule in ("judge", "metric")
+        for judge in [judge_of(load_task("stvqa"), IdentifySettings.model_validate({"rule": rule}))]
+    }
+    assert len(missed) >= 50
+    assert found["judge"] >= 0.95 * len(missed) > found["metric"]

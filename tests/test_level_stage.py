@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from makers import artifact, task
-from parityalign.config.schema import IdentifySettings
+from parityalign.config.schema import IdentifySettings, RunConfig
 from parityalign.config.training import LevelSettings
 from parityalign.core.interfaces import LevelResult
 from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
@@ -15,6 +15,7 @@ from parityalign.core.results import HeldOutPair
 from parityalign.stages.acceptance import hold_out, is_better, judged_after
 from parityalign.stages.level import choose_pairs, level_on_gaps, was_levelled
 from parityalign.stages.run_scores import held_out_of
+from parityalign.stages.targets import with_teacher_answers
 
 KINDS = list(VerdictKind)
 GAP, RIGHT, BOTH, DROPPED, NEITHER = (
@@ -324,3 +325,50 @@ def test_a_kill_once_the_held_out_pairs_were_kept_changes_nothing_of_the_identit
     killed = artifact(tmp_path / "killed", "student").path
     (killed / "held_out.jsonl").write_bytes((whole.path / "held_out.jsonl").read_bytes())
     assert run(tmp_path / "killed", MANY, Trainer()).manifest == whole.manifest
+
+
+def answered(kind, said, **changes):
+    """A pair whose answer is `tea`, and what the teacher said of it."""
+    (each,) = judged(kind)
+    pair = each.pair.model_copy(update={"pair_id": f"{kind} {said} {changes}"} | changes)
+    return Judged(pair, each.verdict.model_copy(update={"pair_id": pair.pair_id, "teacher_text": said}))
+
+
+def test_the_teachers_short_answer_is_learnt_where_it_agrees_and_no_person_said_otherwise():
+    cases = {
+        "green tea": answered(GAP, "**green tea**."),
+        "black tea": answered(BOTH, "black tea"),
+        "tea": answered(RIGHT, None),
+        "milk": answered(NEITHER, "coffee", answer="milk"),
+        "mint tea": answered(GAP, "mint", answer="mint tea", written="tea"),
+        "my tea": answered(GAP, "tea", answer="my tea", teacher="given:mine.jsonl"),
+        "long tea": answered(GAP, "tea " * 60, answer="long tea"),
+    }
+    every = [*cases.values()]
+    learnt = with_teacher_answers([pair for pair, _ in every], every)
+    assert [pair.answer for pair in learnt] == [*cases]
+    assert [pair.pair_id for pair in learnt] == [pair.pair_id for pair, _ in every]
+
+
+@pytest.mark.parametrize(("target", "answers"), [(None, {"tea"}), ("teacher", {"tea", "green tea"})])
+def test_by_default_the_pairs_own_answers_are_learnt(tmp_path, target, answers):
+    every = [
+        Judged(pair, verdict.model_copy(update={"teacher_text": "green tea"} if verdict.verdict == GAP else {}))
+        for pair, verdict in judged(*[GAP, RIGHT] * 10)
+    ]
+    learnt = []
+
+    def trainer(pairs, held_out, out):
+        learnt.extend(pairs)
+        return LevelResult(steps=1, best_step=0, held_out_loss_before=1.0, held_out_loss_after=1.0)
+
+    settings = LevelSettings(target=target)
+    level_on_gaps(artifact(tmp_path, "student"), every, trainer, lambda *_: [], settings=settings, seed=0)
+    assert {pair.answer for pair in learnt} == answers
+
+
+def test_signals_of_other_answers_than_those_learnt_are_refused():
+    told = {"run": "r", "teacher": "embedded:teacher", "student": "embedded:student", "tasks": {"vqa": {"images": "."}}}
+    with pytest.raises(ValueError, match="belong to the pairs' own answers"):
+        RunConfig.model_validate(told | {"level": {"target": "teacher", "objective": "discrepancy"}})
+    assert RunConfig.model_validate(told | {"level": {"target": "teacher"}}).level.target == "teacher"

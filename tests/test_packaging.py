@@ -82,8 +82,13 @@ def test_the_index_page_has_the_readme_without_links_to_files(index_page):
     assert index_page.count("https://") == readme.count("https://")
 
 
-def test_the_fonts_have_their_licences_with_them():
+def test_the_fonts_and_the_words_of_others_have_their_licences_with_them():
+    words = ROOT / "src" / "parityalign" / "stages" / "words"
     fonts = ROOT / "src" / "parityalign" / "demo" / "fonts"
     licences = {path for pattern in PROJECT["license-files"] for path in ROOT.glob(pattern)}
     families = {re.split(r"General|Sans|Serif", path.name)[0].upper() for path in fonts.glob("*.ttf")}
-    assert licences == {ROOT / "LICENSE", *(fonts / f"LICENSE_{family}" for family in families)}
+    assert licences == {
+        ROOT / "LICENSE",
+        words / "LICENSE_WORDNET",
+        *(fonts / f"LICENSE_{family}" for family in families),
+    }

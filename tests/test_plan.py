@@ -514,3 +514,11 @@ def test_a_size_is_read_as_width_and_height():
     assert size_of_picture("640x480") == (640, 480)
     with pytest.raises(UserError, match="'640'"):
         size_of_picture("640")
+
+
+def test_settling_is_in_the_plan_with_a_question_at_most_about_each_answer_and_no_picture():
+    found = planned(identify={"settle": "teacher"})
+    student, teacher = (found["identify", role].requests for role in ("student", "teacher"))
+    settling = found["identify settling, at most", "teacher"]
+    assert settling.requests == student + teacher and settling.patches == 0
+    assert not [stage for stage, _ in planned() if "settling" in stage]

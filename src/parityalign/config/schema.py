@@ -185,16 +185,23 @@ class IdentifySettings(Settings):
     task's metric reaches the threshold; `paper`: the paper's substring rule."""
     ask_teacher: Literal["failures", "all"] = "failures"
     """Ask the teacher again only where the student failed (`failures`), or for all pairs (`all`)."""
+    settle: Literal["teacher"] | None = None
+    """Ask the teacher, without the picture, whether an answer that the judge is unsure of means the same as the
+    pair's (`teacher`). None: such a pair stays unsure."""
     threshold: float = Field(default=0.5, gt=0, le=1)
     """Score from which an answer counts as right by `rule: metric`."""
     max_new_tokens: int = Field(default=32, ge=1)
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
 
     @model_validator(mode="after")
-    def _threshold_is_used(self) -> Self:
+    def _settings_are_used(self) -> Self:
         if self.rule == "judge" and self.threshold != 0.5:
             raise ValueError(
                 f"threshold is {self.threshold}, but the judge has none. Set `rule: metric`, or leave the threshold out"
+            )
+        if self.rule != "judge" and self.settle:
+            raise ValueError(
+                f"settle is {self.settle}, but `rule: {self.rule}` is never unsure. Set `rule: judge`, or leave it out"
             )
         return self
 
@@ -301,6 +308,15 @@ class RunConfig(Settings):
             raise ValueError(
                 f"{wanted[0]}, but the teacher {self.teacher} gives only text{thinks}. Leave that out, or take a "
                 "teacher that runs in this process and answers at once"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _signals_are_of_what_is_learnt(self) -> Self:
+        if self.level.target and self.discrepancy.used_in_training(self.level):
+            raise ValueError(
+                f"level.target is {self.level.target}, but the objective or discrepancy.weight_by uses the teacher's "
+                "signals, which belong to the pairs' own answers. Leave level.target out, or train on `answer` alone"
             )
         return self
 

@@ -195,6 +195,9 @@ class LevelSettings(Settings):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     select: Literal["gaps", "all", "random"] = "gaps"
     """What is trained on: gaps and replay, all usable pairs, or as many drawn from these at random."""
+    target: Literal["teacher"] | None = None
+    """The answers that are learnt where the teacher, asked again, agrees with the pair: its own answer to the answer
+    prompt (`teacher`). None: the pair's."""
 
     @model_validator(mode="after")
     def _stands_alone(self) -> Self:

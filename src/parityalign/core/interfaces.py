@@ -229,10 +229,10 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Request:
-    """One image and one prompt for a model."""
+    """One image, or none, and one prompt for a model."""
 
     image: str
-    """Path of the image file; empty where a `Remote` is asked without one."""
+    """Path of the image file; empty for a question without a picture, which is asked apart from others."""
     prompt: str
     seed: int = 0
     """Seeds the draw if the temperature is above 0; the same request gives the same text in any batch."""

@@ -113,13 +113,13 @@ class Prompter:
         self._processor = processor
         self._special = re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))))
 
-    def chat(self, prompt: str, answer: str | None = None) -> str:
-        """The text of a chat: the image, the prompt, then the generation prompt or the given answer.
+    def chat(self, prompt: str, answer: str | None = None, *, image: bool = True) -> str:
+        """The text of a chat: the image if there is one, the prompt, then the generation prompt or the given answer.
 
         Raises:
             UserError: The model's chat template fails.
         """
-        content = [{"type": "image"}, {"type": "text", "text": self._plain(prompt)}]
+        content = [*([{"type": "image"}] if image else []), {"type": "text", "text": self._plain(prompt)}]
         turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if answer is not None:
             said = [{"type": "text", "text": self._plain(answer)}]
@@ -144,9 +144,14 @@ class Prompter:
         rest = features.keys() - {*_PER_TOKEN, *_MADE_HERE}
         return Encoded(per_token, {key: np.asarray(features[key]) for key in sorted(rest)}, image.size)
 
-    def tokens(self, prompt: str) -> list[int]:
-        """The tokens of the chat up to the answer, with one placeholder for the image."""
-        text = self.chat(prompt)
+    def encode_text(self, prompt: str) -> Encoded:
+        """The same for a prompt without an image, which concerns the tokenizer alone."""
+        tokens = self.tokens(prompt, image=False)
+        return Encoded({"input_ids": tokens, **{key: [0] * len(tokens) for key in self.answer_marks}}, {})
+
+    def tokens(self, prompt: str, *, image: bool = True) -> list[int]:
+        """The tokens of the chat up to the answer, with one placeholder for the image if there is one."""
+        text = self.chat(prompt, image=image)
         read = self._processor.tokenizer(text, add_special_tokens=self._adds_special_tokens(text))
         return list(read["input_ids"])
 

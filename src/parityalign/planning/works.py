@@ -10,7 +10,15 @@ from typing import Literal, NamedTuple
 
 from parityalign.config import RunConfig
 from parityalign.planning.sizes import PromptSize, PromptSizes
-from parityalign.stages import ChoiceCounts, PlannedAmounts, Stage, choice_counts, stages_of
+from parityalign.stages import (
+    SETTLING_PROMPT_TOKENS,
+    SETTLING_REPLY_TOKENS,
+    ChoiceCounts,
+    PlannedAmounts,
+    Stage,
+    choice_counts,
+    stages_of,
+)
 from parityalign.training import EVALUATIONS
 
 Role = Literal["teacher", "student"]
@@ -144,6 +152,20 @@ class _Workloads:
         yield self._asked("identify", "student", self.pairs, self._judged)
         again = self.pairs if self.config.identify.ask_teacher == "all" else self.failed
         yield self._asked("identify", "teacher", again, self._judged)
+        if self.config.identify.settle:
+            yield self._settled(sum(self.pairs.values()) + sum(again.values()))
+
+    def _settled(self, answers: int) -> Workload:
+        """Questions without pictures, one at most about each answer."""
+        reply = SETTLING_REPLY_TOKENS + self.config.loading.teacher.thinking_tokens
+        return Workload(
+            "identify settling, at most",
+            "teacher",
+            requests=answers,
+            prompt_tokens=answers * SETTLING_PROMPT_TOKENS,
+            reply_tokens=answers * reply,
+            patches=0,
+        )
 
     def discrepancy(self) -> Iterator[Workload]:
         """Rationales are written; then both models are scored on the answers, and on the rationales."""

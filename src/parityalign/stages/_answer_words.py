@@ -1,19 +1,17 @@
 """Takes an answer apart into words that can be compared: one spelling, no articles, singular, one of several synonyms.
 
-    "The U.S. has 1,234 bicycles."  ->  ("usa", "has", "1234", "bike")
-
-The tables are short and kept by hand: WordNet is 30 MB, and its synonyms hold for some sense of a word, seldom for the
-one that is meant.
+"The U.S. has 1,234 bicycles."  ->  ("usa", "has", "1234", "bike")
 """
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
 
 from parityalign.stages._near_words import singular
 from parityalign.stages._quantities import tokens_of_chunk, with_numbers
+from parityalign.stages._spellings import in_one_spelling
+from parityalign.stages._synonyms import with_one_name
 
 _CACHED_TEXTS = 1 << 14
 
@@ -23,96 +21,14 @@ NEGATIONS = frozenset(
     "hadnt couldnt wouldnt shouldnt wont aint".split()
 )
 FILLERS = frozenset(
-    "it its he she they there here this that these those is are was were be am pm oclock of in on at by "
+    "it its he she they there here this that these those is are was were be am pm oclock of in on at by from to "
     "i think see answer number called named name says say reads read written spelled about approximately "
-    "approx around roughly exactly just only please color option choice incorporated limited corporation "
-    "www http https com image picture photo show shows".split()
+    "approx around almost nearly roughly exactly just only please color option choice incorporated limited corporation "
+    "www http https com image picture photo show shows "
+    "his her their my your our him them plc llc gmbh aged since est established built founded".split()
 )
 """Words that say nothing about an answer next to it."""
 
-# The first word of a line stands for the others. Words with another common meaning in short answers are left out, such
-# as "mobile" or "apartment" / "flat".
-_SYNONYMS = """
-    bike = bicycle
-    motorcycle = motorbike, motor bike, motor cycle
-    tv = television, tv set, television set, telly
-    couch = sofa
-    plane = airplane, aeroplane, aircraft
-    phone = telephone, cellphone, cell phone, mobile phone, smartphone, smart phone
-    fridge = refrigerator
-    photo = photograph
-    car = automobile
-    child = kid
-    mom = mother, mum
-    dad = father
-    woman = lady
-    trash = rubbish, garbage
-    laptop = laptop computer
-    donut = doughnut
-    truck = lorry
-    hamburger = burger
-    fries = french fries
-    pant = trouser
-    coke = coca cola, cocacola
-    pepsi = pepsi cola
-    ok = okay
-    and = &
-    gray = grey
-    color = colour
-    favorite = favourite
-    center = centre
-    theater = theatre
-    tire = tyre
-    harbor = harbour
-    flavor = flavour
-    neighbor = neighbour
-    jewelry = jewellery
-    yogurt = yoghurt
-    pajama = pyjama
-    license = licence
-    mustache = moustache
-    aluminum = aluminium
-    catalog = catalogue
-    program = programme
-    usa = united state of america, united state
-    uk = united kingdom
-    january = jan
-    february = feb
-    april = apr
-    august = aug
-    september = sep, sept
-    october = oct
-    november = nov
-    december = dec
-    monday = mon
-    tuesday = tue, tues
-    wednesday = wed
-    thursday = thu, thur, thurs
-    friday = fri
-    st = street, saint
-    nyc = new york city, new york
-    la = los angeles
-    half = 1/2
-    nobody = no one
-    avenue = ave
-    boulevard = blvd
-    mount = mt
-    doctor = dr
-    mister = mr
-    company = co
-    incorporated = inc
-    limited = ltd
-    corporation = corp
-    versus = vs
-    yes = yeah, yep, yup
-    no = nope
-"""
-_WHOLE_SYNONYMS: Mapping[tuple[str, ...], tuple[str, ...]] = {
-    ("us",): ("usa",),
-    ("america",): ("usa",),
-    ("none",): ("0",),
-}
-"""Only where they are the whole answer: within one, `us` may be a pronoun."""
 _PLAIN_MARKS = str.maketrans(
     {"’": "'", "‘": "'", "`": "'", "´": "'", "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-", "⁄": "/", "\xad": None}
 )
@@ -122,13 +38,15 @@ _NUMBER_SIGN = re.compile(r"(?:\bno\.? ?|\bnr\.? ?|№ ?|# ?)(?=\d)")
 _RANGE = re.compile(r"(?<=\d) ?(?:to|through|until|-) ?(?=\d)")
 _IN_BRACKETS = re.compile(r"^<([^<>]*)>$")
 _MODEL_NUMBER = re.compile(r"\b([a-z]{1,2})-(?=(\d))\2")
+_FRACTION_BEHIND = re.compile(r"(?<=\d)([¼½¾⅓⅔])")
 _SHORT_SCALE = re.compile(r"([$€£] ?\d[\d.,]*) ?([kmb])\b")
 _SCALE_AFTER_DECIMALS = re.compile(r"(\d\.\d+) ?([MB])\b")
 _UNITS_OF_SEVERAL_WORDS = tuple(
     (re.compile(written), name)
     for written, name in (
-        (r"\bus ?\$", "$"),
-        (r"\bper cent\b", "%"),
+        (r"\bu\.?s\.? ?(?:\$|dollars?\b)", "$"),
+        (r"\bper cent\b|\bpercentage points?\b", "%"),
+        (r"\bfl\.? ?(?:oz|ounces?)\b|\bfluid ounces?\b", "oz"),
         (r"° ?c\b", " celsius"),
         (r"° ?f\b", " fahrenheit"),
         (r"\bmiles? (?:per|an) hour\b", "mph"),
@@ -142,11 +60,12 @@ _THREE_AND_FOUR = re.compile(r"(?:\d{3} )?\d{3} \d{4}")
 _YEARS = re.compile(r"\d{4}\D+\d{4}")
 
 
+@lru_cache(maxsize=_CACHED_TEXTS)
 def plain(text: str) -> str:
     """Lower case, plain quotes and dashes, no accents on Latin letters, single spaces."""
-    text = unicodedata.normalize("NFKC", text)
+    text = unicodedata.normalize("NFKC", _FRACTION_BEHIND.sub(r" \1", text))
     text = _SCALE_AFTER_DECIMALS.sub(lambda found: f"{found[1]} {_SCALE_NAMES[found[2].lower()]}", text)
-    text = _without_accents(" ".join(text.casefold().split()).translate(_PLAIN_MARKS))
+    text = in_one_spelling(_without_accents(" ".join(text.casefold().split()).translate(_PLAIN_MARKS)))
     text = _SHORT_SCALE.sub(lambda found: f"{found[1]} {_SCALE_NAMES[found[2]]}", text)
     for written, name in _UNITS_OF_SEVERAL_WORDS:
         text = written.sub(name, text)
@@ -171,8 +90,7 @@ def tokens(text: str) -> tuple[str, ...]:
 @lru_cache(maxsize=_CACHED_TEXTS)
 def words(text: str) -> tuple[str, ...]:
     """The tokens of a text in the singular, and one word for those that mean the same."""
-    found = _with_synonyms([singular(token) for token in tokens(text)])
-    return _WHOLE_SYNONYMS.get(found, found)
+    return with_one_name([singular(token) for token in tokens(text)])
 
 
 def squeezed(text: str) -> str:
@@ -201,35 +119,6 @@ def _is_phone_number(text: str) -> bool:
     digits = sum(map(str.isdecimal, text))
     marked = "-" in text or "(" in text or _THREE_AND_FOUR.fullmatch(text) is not None
     return 7 <= digits <= 15 and marked and _SEPARATED_DIGITS.fullmatch(text) is not None and not _YEARS.fullmatch(text)
-
-
-def _synonym_table() -> dict[tuple[str, ...], tuple[str, ...]]:
-    table = {}
-    for line in _SYNONYMS.strip().splitlines():
-        name, others = line.split(" = ")
-        for other in others.split(", "):
-            table[tuple(other.split())] = tuple(name.split())
-    return table
-
-
-_TABLE = _synonym_table()
-_LONGEST = max(map(len, _TABLE))
-
-
-def _with_synonyms(found: Sequence[str]) -> tuple[str, ...]:
-    named: list[str] = []
-    place = 0
-    while place < len(found):
-        for length in range(min(_LONGEST, len(found) - place), 0, -1):
-            part = tuple(found[place : place + length])
-            if part in _TABLE:
-                named += _TABLE[part]
-                break
-        else:
-            length = 1
-            named.append(found[place])
-        place += length
-    return tuple(named)
 
 
 def has_digit(word: str) -> bool:

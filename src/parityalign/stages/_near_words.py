@@ -3,10 +3,12 @@
 The table of plurals is short; inflect (MIT) takes names, and words such as "bus", for plurals.
 """
 
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import OSA, Levenshtein
 
 NEAR = 0.9
 """Similarity from which two long words are one, misspelt."""
+_STEM = 0.6
+"""Share of the shorter word that two words of one stem have in common at least."""
 LONG_WORD = 8
 """Letters from which a word is long; one wrong letter of eight leaves it open (adaption, adoption), of ten not."""
 
@@ -29,9 +31,18 @@ _IRREGULAR = {
 _OPPOSITE_BEGINNINGS = (
     *((beginning, "") for beginning in "un in im il ir non dis mis a anti de".split()),
     *(("micro", "macro"), ("hyper", "hypo"), ("inter", "intra"), ("pre", "post"), ("over", "under"), ("im", "ex")),
-    *(("in", "ex"), ("in", "out"), ("up", "down"), ("e", "im"), ("max", "min"), ("m", "p"), ("sub", "super")),
+    *(
+        ("in", "ex"),
+        ("in", "out"),
+        ("up", "down"),
+        ("e", "im"),
+        ("max", "min"),
+        ("m", "p"),
+        ("sub", "super"),
+        ("north", "south"),
+    ),
 )
-_OPPOSITE_ENDS = (("ful", "less"), ("er", "ee"), ("or", "ee"))
+_OPPOSITE_ENDS = (("ful", "less"), ("er", "ee"), ("or", "ee"), ("east", "west"))
 
 
 def singular(word: str) -> str:
@@ -68,6 +79,44 @@ def misspelt(one: str, other: str) -> bool:
 def one_letter_off(one: str, other: str) -> bool:
     """Whether two long words differ in one letter."""
     return _distance(one, other) in (0, 1)
+
+
+def same_but_for_doubling(one: str, other: str) -> bool:
+    """Whether two words of seven letters and more differ in a doubled letter, which is no other form of a verb."""
+    short, long = sorted((one, other), key=len)
+    spelt = _is_slip(one, other) and len(long) == len(short) + 1 and _undoubled(one) == _undoubled(other)
+    return spelt and len(short) >= 7 and not long.endswith(("ing", "ed", "er"))
+
+
+def may_be_slip(one: str, other: str) -> bool:
+    """Whether a letter within one of two words is left out, or swapped with the next: leather and lether."""
+    return _is_slip(one, other) and len(max(one, other, key=len)) >= 6
+
+
+def may_be_of_one_stem(one: str, other: str) -> bool:
+    """Whether two words begin alike for most of the shorter, as happy and happiness, or are long and nearly alike."""
+    if not (one.isalpha() and other.isalpha()) or one[0] != other[0] or opposite(one, other):
+        return False
+    shortest = min(len(one), len(other))
+    alike = next((at for at in range(shortest) if one[at] != other[at]), shortest)
+    near = shortest >= 7 and Levenshtein.distance(one, other, score_cutoff=2) <= 2
+    return near or (alike >= 4 and alike >= _STEM * shortest)
+
+
+def may_be_misread(one: str, other: str) -> bool:
+    """Whether two names of five letters and more differ in one letter behind the first."""
+    shortest, alpha = min(len(one), len(other)), one.isalpha() and other.isalpha()
+    return alpha and shortest >= 5 and one[0] == other[0] and Levenshtein.distance(one, other, score_cutoff=1) == 1
+
+
+def _is_slip(one: str, other: str) -> bool:
+    ends = one[:1] == other[:1] and one[-1:] == other[-1:]
+    swapped = len(one) != len(other) or Levenshtein.distance(one, other) == 2
+    return ends and swapped and one.isalpha() and other.isalpha() and OSA.distance(one, other, score_cutoff=1) == 1
+
+
+def _undoubled(word: str) -> str:
+    return "".join(letter for letter, before in zip(word, f" {word}", strict=False) if letter != before)
 
 
 def _distance(one: str, other: str) -> int | None:

@@ -34,6 +34,7 @@ _UNIT_ROWS: tuple[tuple[str, str, int | Fraction, str], ...] = (
     ("mass", "g", 1, "gram gm gr"),
     ("mass", "mg", Fraction(1, 1000), "milligram"),
     ("mass", "kg", 1000, "kilogram kilo"),
+    ("mass", "t", 10**6, "ton tonne"),
     ("mass", "oz", Fraction(28349523125, 10**9), "ounce"),
     ("mass", "lb", Fraction(45359237, 10**5), ""),
     ("volume", "l", 1, "liter litre"),
@@ -48,7 +49,7 @@ _UNIT_ROWS: tuple[tuple[str, str, int | Fraction, str], ...] = (
     ("months", "year", 12, "yr"),
     ("speed", "kph", 1, "kmh"),
     ("speed", "mph", Fraction(1609344, 10**6), ""),
-    ("share", "%", 1, "percent pct percentage"),
+    ("share", "%", 1, "percent pct percentage point"),
     ("dollar", "$", 1, "dollar usd buck"),
     ("euro", "€", 1, "euro eur"),
     ("sterling", "£", 1, "gbp"),
@@ -57,7 +58,10 @@ _UNIT_ROWS: tuple[tuple[str, str, int | Fraction, str], ...] = (
     ("dollar", "cent", Fraction(1, 100), "¢"),
     ("celsius", "celsius", 1, "centigrade"),
     ("fahrenheit", "fahrenheit", 1, ""),
-    *((name, name, 1, other) for name, other in (("kcal", "calorie cal"), ("w", "watt"), ("kw", "kilowatt"))),
+    *(
+        (name, name, 1, other)
+        for name, other in (("kcal", "calorie cal"), ("w", "watt"), ("v", "volt"), ("kw", "kilowatt"))
+    ),
     *((name, name, 1, other) for name, other in (("gb", "gigabyte"), ("mb", "megabyte"), ("tb", "terabyte"))),
 )
 _UNITS: Mapping[str, tuple[str, Fraction]] = {name: (kind, Fraction(size)) for kind, name, size, _ in _UNIT_ROWS}
@@ -118,6 +122,15 @@ def same_quantity(one: Quantity, other: Quantity) -> bool:
     hundredths = [each.unit in ("%", "cent") for each in (one, other)]
     values = [each.value / 100 if small else each.value for each, small in zip((one, other), hundredths, strict=True)]
     return any(hundredths) and values[0] == values[1]
+
+
+def nearly_same_in_other_units(one: Quantity, other: Quantity) -> bool:
+    """Whether two quantities of a kind in different units are equal but for rounding: 18 ft and 5.5 m."""
+    if not one.unit or not other.unit or one.unit == other.unit:
+        return False
+    (kind, size), (other_kind, other_size) = _UNITS[one.unit], _UNITS[other.unit]
+    values = one.value * size, other.value * other_size
+    return kind == other_kind and abs(values[0] - values[1]) * 50 <= max(map(abs, values))
 
 
 def may_be_same_quantity(one: Quantity, other: Quantity) -> bool:
@@ -186,3 +199,8 @@ def _unit_name(word: str, *, last: bool) -> str:
     if word == "in" and not last:
         return word
     return _UNIT_NAMES.get(word) or _UNIT_NAMES.get(word.removesuffix("s") if len(word) > 3 else word, word)
+
+
+def is_unit(word: str) -> bool:
+    """Whether a word, as `with_numbers` leaves it, is a unit."""
+    return word in _UNITS

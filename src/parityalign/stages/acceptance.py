@@ -24,7 +24,7 @@ from parityalign.core import (
     sample,
 )
 from parityalign.metrics import cluster_sums, percentile_interval, resampled_means, share_interval, sign_flip_p
-from parityalign.stages._comparing import Outcome
+from parityalign.stages._outcomes import Outcome
 from parityalign.stages.judging import judge_of
 
 HELD_OUT = "held_out.jsonl"

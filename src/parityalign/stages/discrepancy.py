@@ -34,8 +34,9 @@ from parityalign.core import (
     write_shard,
 )
 from parityalign.engines import Asked, CachedModel, TwoModels
-from parityalign.stages._comparing import Outcome, compare_answers
+from parityalign.stages._comparing import compare_answers
 from parityalign.stages._measures import write_pair_discrepancies
+from parityalign.stages._outcomes import Outcome
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.level import choose_pairs
 from parityalign.stages.parsing import read_rationale

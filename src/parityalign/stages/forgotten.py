@@ -17,7 +17,7 @@ from parityalign.core import (
     sample,
 )
 from parityalign.engines import CachedModel
-from parityalign.stages._comparing import Outcome
+from parityalign.stages._outcomes import Outcome
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.acceptance import HAD_RIGHT, share_of
 from parityalign.stages.identify import answers_to, pairs_at_most

@@ -34,6 +34,7 @@ from parityalign.stages.annotate import asked_images, pairs_in
 from parityalign.stages.judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, NOT_ASKED, Given, Judge, dropped, judge_of
 from parityalign.stages.own_pairs import NONE_GIVEN, GivenAnswers, given_answers
 from parityalign.stages.reviewing import NO_REVIEW, REVIEW, REVIEWED, Mark, Review, write_review
+from parityalign.stages.settling import Settling
 
 STUDENT_ANSWERS = "student.jsonl"
 TEACHER_ANSWERS = "teacher.jsonl"
@@ -96,7 +97,8 @@ STAGE = Stage(
     settings=("identify",),
     derived=lambda run: {"filters": list(run.config.filters)} if run.config.filters else {},
     derives=True,
-    at_most=lambda run: 2 * pairs_at_most(run),  # both models are asked
+    # Both models are asked, and perhaps the teacher once more about each of their answers.
+    at_most=lambda run: (2 if run.config.identify.settle is None else 4) * pairs_at_most(run),
     work=_work,
     help="Find the gaps: pairs that the teacher has right and the student wrong.",
 )
@@ -125,7 +127,8 @@ def identify_gaps(
     """
     if artifact.finished:
         return
-    judges = {name: judge_of(task, settings) for name, task in tasks.items()}
+    judging = {name: judge_of(task, settings) for name, task in tasks.items()}
+    settling = Settling(models.teacher, judging, settings, progress)
 
     def ask(
         who: str, file: str, asked: Sequence[Pair], model: CachedModel, said: Mapping[str, str]
@@ -145,6 +148,7 @@ def identify_gaps(
     marks = {pair.pair_id: reason for pair in pairs if (reason := known.reason(pair))}
     left = [pair for pair in pairs if pair.pair_id not in marks]
     student = ask("student", STUDENT_ANSWERS, left, models.student, given.student)
+    judges = settling.judges_after("student", left, student)
     first = [
         dropped(pair.pair_id, marks[pair.pair_id], NOT_ASKED, NOT_ASKED)
         if pair.pair_id in marks
@@ -153,11 +157,12 @@ def identify_gaps(
     ]
     undecided = [pair for pair, verdict in zip(pairs, first, strict=True) if verdict.reason == NO_TEACHER_ANSWER]
     teacher = ask("teacher", TEACHER_ANSWERS, undecided, models.teacher, given.teacher)
+    judges = settling.judges_after("teacher", undecided, teacher)
     again = {pair.pair_id: _verdict(pair, student, teacher, judges[pair.task]) for pair in undecided}
     came = {"student": student.keys() & given.student.keys(), "teacher": teacher.keys() & given.teacher.keys()}
     facts = _facts(artifact, known, pairs, {who: len(pair_ids) for who, pair_ids in came.items() if pair_ids})
     judged = [Judged(pair, again.get(pair.pair_id, each)) for pair, each in zip(pairs, first, strict=True)]
-    _finish(artifact, judged, facts)
+    _finish(artifact, judged, facts | settling.write(artifact))
 
 
 def _facts(artifact: Artifact, known: Known, pairs: Sequence[Pair], taken: Mapping[str, int]) -> dict[str, object]:

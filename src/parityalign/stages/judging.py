@@ -11,7 +11,8 @@ from typing import NamedTuple
 from parityalign.config import IdentifySettings
 from parityalign.core import Score, Task, Verdict, VerdictKind
 from parityalign.metrics import paper_contains
-from parityalign.stages._comparing import LONGEST, Outcome, compare_answers
+from parityalign.stages._comparing import LONGEST, compare_answers
+from parityalign.stages._outcomes import Outcome
 from parityalign.stages.parsing import normalise_answer
 
 EMPTY_ANSWER = "empty_answer"

@@ -31,6 +31,7 @@ from parityalign.engines import CachedModel
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.acceptance import HAD_RIGHT, HELD_OUT, hold_out, is_better, judged_after
 from parityalign.stages.identify import answers_to
+from parityalign.stages.targets import with_teacher_answers
 
 NO_GAPS = "no_gaps"
 NOT_BETTER = "not_better"
@@ -73,7 +74,10 @@ def _matters(run: StageRun) -> dict[str, str]:
     """Of pairs, verdicts and signals only those matter that are trained on or held out."""
     choice = choose_pairs(run.judged, run.config.level, run.config.seed)
     held = (f"{pair.identity} {verdict.verdict in HAD_RIGHT}" for pair, verdict in choice.held_out)
+    training = _learnt(choice, run.judged, run.config.level)
     chosen = content_id(*(each.identity for each in choice.training), "", *held)
+    if training != choice.training:
+        chosen = content_id(chosen, *(each.answer for each in training))
     matters = {"pairs": chosen, "verdicts": chosen}
     if run.config.discrepancy.used_in_training(run.config.level):
         pairs = {pair.pair_id for pair in choice.pairs}
@@ -150,7 +154,11 @@ def level_on_gaps(
         artifact.finish(counts, outcome=NO_GAPS)
         return
     (artifact.path / HELD_OUT).unlink(missing_ok=True)  # left by a kill, it would change the student's identity
-    result = leveller(choice.training, [pair for pair, _ in choice.held_out], artifact.path)
+    training = _learnt(choice, judged, settings)
+    if settings.target:
+        changed = sum(one != other for one, other in zip(training, choice.training, strict=True))
+        counts["with the teacher's answer"] = changed
+    result = leveller(training, [pair for pair, _ in choice.held_out], artifact.path)
     identity = artifact.digest  # of the student alone
     held = check(artifact, choice.held_out) if result.best_step else _unchanged(choice.held_out)
     better = is_better(result, held)
@@ -237,6 +245,11 @@ def choose_pairs(judged: Sequence[Judged], settings: LevelSettings, seed: int) -
         "random": sample(usable, len(gaps) + len(replay), f"random {seed}", _pair_id),
     }[settings.select]
     return Choice(chosen, held.pairs, len(replay) if settings.select == "gaps" else 0)
+
+
+def _learnt(choice: Choice, judged: Sequence[Judged], settings: LevelSettings) -> list[Pair]:
+    """The training pairs with the answers that are learnt."""
+    return with_teacher_answers(choice.training, judged) if settings.target == "teacher" else choice.training
 
 
 def _is_trainable(each: Judged) -> bool:

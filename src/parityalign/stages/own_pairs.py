@@ -93,6 +93,11 @@ def take_own_pairs(pairs: Artifact, images: Artifact, config: RunConfig, tasks: 
         pairs.stream(GIVEN, GivenRow).write(rows)
 
 
+def is_own(pair: Pair) -> bool:
+    """Whether a pair came in with a file, and was not written by the teacher."""
+    return pair.teacher.startswith(_WRITER)
+
+
 def given_rows(pairs: Artifact) -> list[GivenRow]:
     """What became of the rows of all files of pairs; none where there are no such files."""
     return [*pairs.stream(GIVEN, GivenRow)]

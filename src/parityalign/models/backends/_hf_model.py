@@ -83,6 +83,8 @@ class HFModel:
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[str]:
         """The reply to each request, in order, including special tokens that the model wrote.
 
+        Either all requests have a picture or none has.
+
         Where the chat template begins a thought, so does the reply: nobody could tell it from speech otherwise.
 
         Raises:
@@ -219,7 +221,7 @@ class HFModel:
     def _features_of(self, rows: Sequence[BatchRow]) -> BaseModelOutputWithPooling | None:
         """Each row's image as the language model takes it in. None: it is the model itself that makes it."""
         distinct = {row.request.image: row.encoded for row in rows}
-        if len(distinct) == len(rows):
+        if len(distinct) == len(rows) or "" in distinct:
             return None
         features = self._image_features(list(distinct.values()))
         places = {image: place for place, image in enumerate(distinct)}

@@ -58,6 +58,9 @@ class Reader:
             while begun < min(len(queue), place + self._room()):
                 self._begin(queue[begun])
                 begun += 1
+            if not request.image:
+                yield self._prompter.encode_text(request.prompt)
+                continue
             seen = self._images[request.image].result()
             self._largest = max(self._largest, image_bytes(seen.encoded))
             if last[request.image] == place:
@@ -69,7 +72,7 @@ class Reader:
         return max(2 * self._threads, _BYTES_AHEAD // self._largest if self._largest else 0)
 
     def _begin(self, request: Request) -> None:
-        if request.image not in self._images:
+        if request.image and request.image not in self._images:
             self._images[request.image] = self._workers.submit(self._see, request)
 
     def _see(self, request: Request) -> _Seen:
