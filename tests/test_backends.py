@@ -143,7 +143,7 @@ def test_what_a_guest_finds_wrong_is_told_before_anything_is_computed(project, g
             r"guest\) cannot be used: it defines load\(location\), but it is called as load\(location, loading\)",
         ),
         ("short", r"defines connect\(location, loading\), but it is called as connect\(location, loading, server\)"),
-        ("neither", r"package guest\) cannot be used: it has to define one of load and connect, and not both"),
+        ("neither", r"package guest\) cannot be used: it has to define one of load, connect and serve, and no other"),
         ("none", r"package guest\) has to define BACKEND, a parityalign\.config\.Backend, and does not"),
     ],
 )

@@ -4,6 +4,7 @@ from .automatic import decide_level as decide_level
 from .automatic import level_in_words as level_in_words
 from .automatic import refuse_high_rate as refuse_high_rate
 from .backend import Backend as Backend
+from .backend import Serves as Serves
 from .backend import backend_of as backend_of
 from .backend import fingerprint_of_files as fingerprint_of_files
 from .base import Settings as Settings
@@ -17,6 +18,8 @@ from .data_specs import is_table as is_table
 from .data_specs import places_of as places_of
 from .data_specs import problem_of as problem_of
 from .data_specs import split_source as split_source
+from .engine import EngineSettings as EngineSettings
+from .engine import Hosting as Hosting
 from .loading import LoadingSettings as LoadingSettings
 from .model_specs import is_bundled as is_bundled
 from .model_specs import is_path as is_path

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol, runtime_checkable
 
+from parityalign.config.engine import EngineSettings, Hosting
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.model_specs import split_model
 from parityalign.config.serving import ServerSettings
@@ -29,9 +31,30 @@ def _nothing_to_check(_location: str, _loading: LoadingSettings) -> None:
     """The default check: finds nothing wrong before the model is loaded."""
 
 
+@runtime_checkable
+class Serves(Protocol):
+    """A program that serves models on this machine, which a run starts and ends."""
+
+    def connect(self, location: str, loading: LoadingSettings, server: ServerSettings, hosting: Hosting) -> Remote:
+        """The model that a server will serve; it is started when something is asked."""
+
+    def check(self, location: str, loading: LoadingSettings, engine: EngineSettings) -> None:
+        """Raises a UserError for what keeps the program from serving the model, as far as that can be told."""
+
+    def found(self, engine: EngineSettings) -> str:
+        """Which program would be started, with its version, in words.
+
+        Raises:
+            UserError: There is none.
+        """
+
+    def numbers(self, engine: EngineSettings) -> dict[str, object]:
+        """The settings that change a model's answers, if they differ from the defaults."""
+
+
 @dataclass(frozen=True)
 class Backend:
-    """A way to reach a model: `load` or `connect`, and the capabilities of its models.
+    """A way to reach a model: `load`, `connect` or `serve`, and the capabilities of its models.
 
     A file in `models/backends/` defines one, as `BACKEND`; it is imported to read the capabilities, so it is light.
     """
@@ -40,6 +63,10 @@ class Backend:
     """(location, `loading.ROLE`) -> a model that runs in this process."""
     connect: Connect | None = None
     """(location, `loading.ROLE`, `server`) -> a remote model."""
+    serve: Serves | None = None
+    """Starts a server for a model, which is then as remote as one that was there before."""
+    max_concurrency: int = 16
+    """Most concurrent requests to a remote model, unless the run says otherwise."""
     trainable: bool = False
     """Whether levelling can train its models: Hugging Face folders or names on the hub."""
     hub: bool = False
@@ -55,13 +82,15 @@ class Backend:
     @property
     def remote(self) -> bool:
         """Whether its models are remote: questions to them count against the budget, and no memory is used here."""
-        return self.connect is not None
+        return self.connect is not None or self.serve is not None
 
     def lacking(self) -> str:
         """What keeps it from being used, in words; empty: nothing."""
         given = [name for name in _CALLED_WITH if getattr(self, name) is not None]
-        if len(given) != 1:
-            return "it has to define one of load and connect, and not both"
+        if len(given) + (self.serve is not None) != 1:
+            return "it has to define one of load, connect and serve, and no other"
+        if self.serve is not None:
+            return "" if isinstance(self.serve, Serves) else f"serve has to be a server program, but is {self.serve!r}"
         (name,) = given
         return fault_of_function(name, getattr(self, name), *_CALLED_WITH[name])
 

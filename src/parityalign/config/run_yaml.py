@@ -281,6 +281,9 @@ def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
         "tasks": tasks,
         "teacher": _full_spec(config.teacher, folder),
         "student": _full_spec(config.student, folder),
+        "engine": config.engine.model_copy(
+            update={"program": config.engine.program and _full(config.engine.program, folder)}
+        ),
     }
     return config.model_copy(update=update)
 

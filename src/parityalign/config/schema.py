@@ -18,6 +18,7 @@ from parityalign.config.annotate import AnnotateSettings
 from parityalign.config.backend import backend_of
 from parityalign.config.base import Settings, SpeedOnly
 from parityalign.config.data_specs import is_own
+from parityalign.config.engine import EngineSettings
 from parityalign.config.loading import Loadings
 from parityalign.config.model_specs import split_model
 from parityalign.config.pair_files import known_pair_column, known_pair_format
@@ -259,7 +260,7 @@ class RunConfig(Settings):
     """The run folder."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     teacher: Annotated[str, AfterValidator(_known_model)]
-    """KIND:LOCATION, such as `embedded:teacher` or `hf:./folder`, or `http://HOST:PORT/v1#NAME`."""
+    """KIND:LOCATION, such as `embedded:teacher`, `hf:./folder` or `vllm:OWNER/NAME`, or `http://HOST:PORT/v1#NAME`."""
     student: Annotated[str, AfterValidator(_known_model)]
     tasks: dict[str, TaskData] = Field(min_length=1)
     """By name: a known skill or benchmark, or any other name for your own task."""
@@ -280,6 +281,7 @@ class RunConfig(Settings):
     level: LevelSettings = LevelSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     server: ServerSettings = ServerSettings()
+    engine: EngineSettings = EngineSettings()
 
     @property
     def wants_discrepancy(self) -> bool:
@@ -290,6 +292,12 @@ class RunConfig(Settings):
     def shows(self, role: Literal["teacher", "student"]) -> bool:
         """Whether a model gives signals, not only text; what it says after thoughts cannot be scored without them."""
         return backend_of(getattr(self, role)).shows and not getattr(self.loading, role).thinking_tokens
+
+    @property
+    def most_reply_tokens(self) -> int:
+        """Most tokens of a reply that any stage asks for, without thoughts."""
+        sections = (self.annotate, self.identify, self.discrepancy, self.evaluate)
+        return max(section.max_new_tokens for section in sections)
 
     @property
     def wants_rationales(self) -> bool:

@@ -15,6 +15,8 @@ def _variable(name: str) -> str:
     return name
 
 
+IN_FLIGHT = 16
+"""Concurrent requests to a server of which nothing is known."""
 _OURS = frozenset(
     "model messages temperature top_p top_k max_tokens max_completion_tokens seed logprobs top_logprobs "
     "response_format stream stream_options n".split()
@@ -42,8 +44,8 @@ class ServerSettings(Settings):
 
     key_variable: Annotated[str, AfterValidator(_variable)] = "PARITYALIGN_API_KEY"
     """Environment variable that holds the API key, never the key itself; if it is unset, no key is sent."""
-    max_concurrency: int = Field(default=16, ge=1, le=10_000)
-    """Most concurrent requests."""
+    max_concurrency: int | None = Field(default=None, ge=1, le=10_000)
+    """Most concurrent requests. None: 16, and as many as suit it (64) to a server that the run starts."""
     timeout: float = Field(default=120.0, gt=0)
     """Seconds until a request without its complete answer is cancelled and sent again."""
     max_attempts: int = Field(default=8, ge=1, le=1000)
@@ -71,6 +73,11 @@ class ServerSettings(Settings):
     def numbers(self) -> dict[str, object]:
         """The settings that change a model's answers, if they differ from the defaults."""
         return self.model_dump(include={"extra_body", "response_format"}, exclude_defaults=True)
+
+    @property
+    def requests(self) -> int:
+        """Most concurrent requests."""
+        return self.max_concurrency or IN_FLIGHT
 
     @model_validator(mode="after")
     def _money_has_prices(self) -> Self:

@@ -79,6 +79,7 @@ from .layout import PAIR_DISCREPANCIES as PAIR_DISCREPANCIES
 from .layout import PREVIEW as PREVIEW
 from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES
+from .layout import SERVERS as SERVERS
 from .layout import TESTS as TESTS
 from .manifests import BEGUN as BEGUN
 from .manifests import MANIFEST as MANIFEST
@@ -124,6 +125,7 @@ from .remote import Connected as Connected
 from .remote import NoReply as NoReply
 from .remote import Remote as Remote
 from .remote import Said as Said
+from .remote import Started as Started
 from .results import Agreement as Agreement
 from .results import Comparison as Comparison
 from .results import Control as Control

@@ -18,6 +18,9 @@ DISCREPANCY_FOLDER: Final = "discrepancy"
 PAIR_DISCREPANCIES: Final = "pairs.jsonl"
 """In that folder: how the two models differ, one line a pair."""
 
+SERVERS: Final = "server"
+"""Folder of the logs of servers that the run started; no artifact, and nothing is read from it."""
+
 PREVIEW: Final = "preview.html"
 """The page of `parityalign preview`."""
 

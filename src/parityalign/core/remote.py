@@ -84,6 +84,21 @@ class Remote(Protocol):
 
 
 @runtime_checkable
+class Started(Protocol):
+    """What a `Remote` may also have: a server of its own, which is started when something is asked."""
+
+    async def ready(self) -> None:
+        """Waits until the server answers, and starts it if need be. Called before each question, so it must be cheap.
+
+        Raises:
+            UserError: It cannot be started, or ended too often.
+        """
+
+    def close(self) -> None:
+        """Ends the server; the next question would start another."""
+
+
+@runtime_checkable
 class Connected(Protocol):
     """What a `Remote` may also have: connections that are reused from one question to the next."""
 

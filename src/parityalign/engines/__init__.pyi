@@ -13,6 +13,7 @@ from .asking import cached as cached
 from .asking import holds_special_token as holds_special_token
 from .asking import model_replies as model_replies
 from .asking import request_of as request_of
+from .remote import RemoteModel as RemoteModel
 from .remote import connect as connect
 from .spending import Spent as Spent
 from .spending import in_words as in_words

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from parityalign.config import ServerSettings
-from parityalign.core import Decoding, NoReply, Remote, Request, Said, UserError, WorkFailed
+from parityalign.core import Decoding, NoReply, Remote, Request, Said, Started, UserError, WorkFailed
 from parityalign.engines.spending import Budget
 
 LONGEST_WAIT = 600.0
@@ -44,6 +44,7 @@ class Attempts:
     def __init__(self, remote: Remote, settings: ServerSettings, budget: Budget) -> None:
         self.problem: UserError | None = None
         self._remote = remote
+        self._started = remote if isinstance(remote, Started) else None
         self._settings = settings
         self._budget = budget
         self._not_before = 0.0
@@ -78,6 +79,8 @@ class Attempts:
     async def _send(self, request: Request, decoding: Decoding, sent: Sent) -> Said:
         while (left := self._not_before - time.monotonic()) > 0 and not self.problem:
             await rest(self._stopped, left)
+        if self._started and not self.problem:
+            await self._started.ready()  # it may take minutes, which are not the request's
         await self._budget.take(decoding.max_new_tokens)
         said: Said | None = None
         try:

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
-from parityalign.config import LoadingSettings, ServerSettings, backend_of, split_model
-from parityalign.core import Connected, Decoding, Remote, Request, Said, UserError, WorkFailed
+from parityalign.config import Hosting, LoadingSettings, ServerSettings, backend_of, split_model
+from parityalign.core import Connected, Decoding, Remote, Request, Said, Started, UserError, WorkFailed
 from parityalign.engines.asking import Keep
 from parityalign.engines.attempts import Attempts, OneRefused, Sent, rest
 from parityalign.engines.probe import require_sight
@@ -18,15 +18,26 @@ _DECLINED_AT_LEAST, _DECLINED_SHARE = 10, 0.1
 """A server that declines more questions than both, on their own, is not asked on."""
 
 
-def connect(spec: str, loading: LoadingSettings, settings: ServerSettings, store: AnswerStore) -> "RemoteModel":
-    """The remote model of a spec; nothing is asked yet.
+def connect(
+    spec: str,
+    loading: LoadingSettings,
+    settings: ServerSettings,
+    store: AnswerStore,
+    hosting: Hosting | None = None,
+) -> "RemoteModel":
+    """The remote model of a spec; nothing is asked yet, and no server started.
 
     Without `#NAME` in the spec, it is the model at that address whose answers the store holds, if there is just one.
 
     Raises:
         UserError: It cannot be reached, or its backend is not remote.
     """
-    reach, (_, location) = backend_of(spec).connect, split_model(spec)
+    backend, (_, location) = backend_of(spec), split_model(spec)
+    settings = settings.model_copy(update={"max_concurrency": settings.max_concurrency or backend.max_concurrency})
+    reach = backend.connect
+    if backend.serve and hosting:
+        remote = backend.serve.connect(location, loading, settings, hosting)
+        return RemoteModel(remote, settings, lambda: sum(store.spent().values(), Spent()))
     if reach is None:
         raise UserError(f"the model {spec} runs in this process; there is nothing to connect to")
     remote = reach(store.place_of(location), loading, settings)
@@ -58,6 +69,11 @@ class RemoteModel:
     def special_tokens(self) -> frozenset[str]:
         """As of the remote model."""
         return self._remote.special_tokens
+
+    def close(self) -> None:
+        """Ends the server, if it is the run's own; the next question would start it again."""
+        if isinstance(self._remote, Started):
+            self._remote.close()
 
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[str]:
         """The reply to each request, in order; nothing is kept."""
@@ -126,7 +142,7 @@ class _Asking:
                     return
 
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(self._settings.max_concurrency, len(requests))):
+            for _ in range(min(self._settings.requests, len(requests))):
                 workers.create_task(work())
 
     def _decline(self, key: str, problem: OneRefused) -> None:

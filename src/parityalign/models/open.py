@@ -2,7 +2,7 @@
 
 import json
 
-from parityalign.config import LoadingSettings, ServerSettings, backend_of, split_model
+from parityalign.config import EngineSettings, LoadingSettings, ServerSettings, backend_of, split_model
 from parityalign.core import Model, UserError, content_id
 
 
@@ -22,18 +22,25 @@ def load_model(spec: str, loading: LoadingSettings | None = None) -> Model:
     return load(location, loading or LoadingSettings())
 
 
-def fingerprint(spec: str, loading: LoadingSettings | None = None, server: ServerSettings | None = None) -> str:
+def fingerprint(
+    spec: str,
+    loading: LoadingSettings | None = None,
+    server: ServerSettings | None = None,
+    engine: EngineSettings | None = None,
+) -> str:
     """A digest of the model and of the settings that change its answers; loads nothing.
 
     Args:
         spec: Where the model is.
         loading: How it is loaded; None: the defaults.
         server: How it is asked, if it is remote; None: the defaults.
+        engine: How its server is started, if the run does that; None: the defaults.
     """
     kind, location = split_model(spec)
     backend, loading = backend_of(spec), loading or LoadingSettings()
     found = content_id(kind, backend.fingerprint(location, loading))
     numbers = asked_with(loading, server or ServerSettings()) if backend.remote else {}
+    numbers |= backend.serve.numbers(engine or EngineSettings()) if backend.serve else {}
     return content_id(found, json.dumps(numbers, sort_keys=True)) if numbers else found
 
 

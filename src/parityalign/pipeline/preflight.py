@@ -10,6 +10,7 @@ from pathlib import Path
 from parityalign import training
 from parityalign.config import (
     PREFIX,
+    EngineSettings,
     LoadingSettings,
     RunConfig,
     as_yaml,
@@ -138,7 +139,7 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
         spec, loading = getattr(config, role), getattr(config.loading, role)
         backend, (_, location) = backend_of(spec), split_model(spec)
         if not before or (spec, loading) != (getattr(before, role), getattr(before.loading, role)):
-            _check_model(role, spec, loading)
+            _check_model(role, spec, loading, config.engine)
         elif backend.hub and is_path(location):  # checked before, but may have been removed or damaged
             check_model_folder(location)
             refuse_damaged(location, Path(location).expanduser())
@@ -164,8 +165,11 @@ def _refuse_unusable_level(config: RunConfig, before: RunConfig | None) -> None:
         training.refuse_optimiser(config.level.optimiser)
 
 
-def _check_model(role: str, spec: str, loading: LoadingSettings) -> None:
+def _check_model(role: str, spec: str, loading: LoadingSettings, engine: EngineSettings) -> None:
     backend, (_, location) = backend_of(spec), split_model(spec)
+    if backend.serve:
+        backend.serve.check(location, loading, engine)
+        return
     backend.check(location, loading)
     if role == "teacher" and backend.hub:
         refuse_teacher(location, loading)
@@ -217,7 +221,7 @@ def _given(config: RunConfig) -> Iterator[tuple[str, Sequence[Path]]]:
         yield "review", [config.review]
     for role in _ROLES:
         _, location = split_model(getattr(config, role))
-        if not (backend_of(getattr(config, role)).remote or Path(location).is_relative_to(EMBEDDED_MODELS)):
+        if not (backend_of(getattr(config, role)).connect or Path(location).is_relative_to(EMBEDDED_MODELS)):
             yield role, _local(location)
 
 
@@ -287,7 +291,7 @@ def _made_with_another(config: RunConfig, role: str) -> bool:
     """Whether an artifact was made with a model of other content, wherever the two lie."""
     label = f"{role} model"
     made = {(read_manifest(path.parent) or {"inputs": {}})["inputs"].get(label) for path in _manifests(config.run)}
-    own = fingerprint(getattr(config, role), getattr(config.loading, role), config.server)
+    own = fingerprint(getattr(config, role), getattr(config.loading, role), config.server, config.engine)
     return any(digest not in (None, own) for digest in made)
 
 

@@ -113,7 +113,7 @@ class Run:
         self.progress = progress
         self.tasks: Mapping[str, Task] = {name: task_of(name, data) for name, data in config.tasks.items()}
         self.outcomes: list[Outcome] = []
-        self.models = RunModels(config, folder, self._announce, tasks=self.tasks, dry=dry)
+        self.models = RunModels(config, folder, self._announce, tasks=self.tasks, tell=self._tell, dry=dry)
         self.stages = stages_of(config)
         self._only = only
         self._working = ""
@@ -204,6 +204,7 @@ class Run:
 
     def leveller(self, artifact: Artifact) -> Leveller:
         """Trains the run's student; records in the artifact which terms of the loss have no teacher signals."""
+        self.models.end_servers()  # training needs the memory
         note_left_out(self, artifact, self.config.level)
         return leveller(self, self.config.level, self.config.seed)
 
@@ -257,6 +258,10 @@ class Run:
         """The artifact of a stage, ready to be worked on."""
         made = self._artifacts[stage.artifact] = self.folder.artifact(stage.artifact, **self._plan(stage))
         return made
+
+    def _tell(self, line: str) -> None:
+        if isinstance(self.progress, Says):
+            self.progress.say(line)
 
     def _announce(self, ahead: Ahead) -> None:
         """Tells what will be asked, where that is not plain from the progress; asks before much is paid for.

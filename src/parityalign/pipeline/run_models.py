@@ -10,9 +10,20 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from parityalign import engines
-from parityalign.config import LoadingSettings, RunConfig, backend_of, split_model
-from parityalign.core import ANSWERS, HALF_WRITTEN, Artifact, Decoding, Model, Request, RunFolder, Task, content_id
-from parityalign.engines import AnswerStore, CachedModel
+from parityalign.config import Hosting, LoadingSettings, RunConfig, backend_of, split_model
+from parityalign.core import (
+    ANSWERS,
+    HALF_WRITTEN,
+    SERVERS,
+    Artifact,
+    Decoding,
+    Model,
+    Request,
+    RunFolder,
+    Task,
+    content_id,
+)
+from parityalign.engines import AnswerStore, CachedModel, RemoteModel
 from parityalign.models import asked_with, fingerprint, load_model
 from parityalign.pipeline.old_answers import Known, Old, holds_old_answers, read_old_answers, remember_served
 
@@ -38,6 +49,7 @@ class Ahead(NamedTuple):
     total: int
     """With those whose answers are kept."""
     remote: bool
+    """Whether by a server of somebody, who may charge for it."""
 
 
 class Lacking(Exception):
@@ -73,6 +85,7 @@ class RunModels:
         ahead: Callable[[Ahead], None],
         *,
         tasks: Mapping[str, Task] = _NO_TASKS,
+        tell: Callable[[str], None] = lambda line: None,
         dry: bool = False,
     ) -> None:
         """Loads nothing yet.
@@ -82,17 +95,19 @@ class RunModels:
             folder: The run folder; the answer store lies there unless the configuration names another file.
             ahead: Called before a model is asked; it may raise to prevent that.
             tasks: By name; decide which answers of an old run folder are still answers.
+            tell: Called with what servers that are started do.
             dry: The store is only looked at, and no model is loaded; raises `Lacking` where one would be asked.
         """
         self._config = config
         self._ahead = ahead
         self._tasks = tasks
+        self._tell = tell
         self._dry = dry
         self._folder = folder
         self._stage = ""
         self._artifact: Artifact | None = None
         self._made: list[CachedModel] = []
-        self._remote: dict[tuple[str, LoadingSettings], Model] = {}
+        self._remote: dict[tuple[str, LoadingSettings], RemoteModel] = {}
         self._facts: dict[str, Mapping[str, str]] = {}
 
     @cached_property
@@ -158,12 +173,15 @@ class RunModels:
     @cached_property
     def teacher_fingerprint(self) -> str:
         """The teacher's fingerprint; computed once, since a model may be large."""
-        return fingerprint(self._config.teacher, self._config.loading.teacher, self._config.server)
+        return self._fingerprint(self._config.teacher, self._config.loading.teacher)
 
     @cached_property
     def student_fingerprint(self) -> str:
         """The original student's fingerprint."""
-        return fingerprint(self._config.student, self._config.loading.student, self._config.server)
+        return self._fingerprint(self._config.student, self._config.loading.student)
+
+    def _fingerprint(self, spec: str, loading: LoadingSettings) -> str:
+        return fingerprint(spec, loading, self._config.server, self._config.engine)
 
     def begin(self, stage: str, artifact: Artifact) -> None:
         """From now on models are asked for this stage, and its artifact's manifest records how they ran."""
@@ -173,7 +191,7 @@ class RunModels:
 
     def close(self) -> None:
         """Lets go of the models and closes the store."""
-        self._free()
+        self.free()
         if "store" in vars(self):
             self.store.close()
 
@@ -182,7 +200,7 @@ class RunModels:
         backend = backend_of(spec)
 
         def before(missing: int, total: int) -> None:
-            ahead = Ahead(spec, role, missing, total, backend.remote)
+            ahead = Ahead(spec, role, missing, total, backend.connect is not None)
             if self._dry:
                 raise Lacking(ahead)
             self._ahead(ahead)
@@ -196,8 +214,8 @@ class RunModels:
         return made
 
     def _identity(self, spec: str, loading: LoadingSettings, role: str) -> str:
-        """What a model is, by content; a remote one is what its server calls it."""
-        if not backend_of(spec).remote:
+        """What a model is, by content; one at an address is what its server calls it."""
+        if backend_of(spec).connect is None:
             return self.teacher_fingerprint if role == "teacher" else self.student_fingerprint
         name = self.store.place_of(split_model(spec)[1])
         if "#" not in name:
@@ -206,27 +224,39 @@ class RunModels:
 
     def _load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
         """Loads a model after freeing the others, so that two need not fit into memory."""
-        if self._dry and not backend_of(spec).remote:
+        backend = backend_of(spec)
+        if self._dry and backend.connect is None:
             return _Unloaded(spec)
-        if backend_of(spec).remote:
+        if backend.connect is None:
+            self.free()
+        if backend.remote:
             return self._connected(spec, loading)
-        self._free()
         model = load_model(spec, loading)
         if isinstance(model, Described):
             self._facts[role] = {**({"commit": loading.commit} if loading.commit else {}), **model.facts}
             self._remember(role)
         return model
 
-    def _connected(self, spec: str, loading: LoadingSettings) -> Model:
+    def _connected(self, spec: str, loading: LoadingSettings) -> RemoteModel:
         """A remote model, the same throughout: what is known of its server, such as that it sees pictures, stays so."""
         if (spec, loading) not in self._remote:
-            self._remote[spec, loading] = engines.connect(spec, loading, self._config.server, self.store)
+            hosting = Hosting(
+                self._config.engine, self._folder.path / SERVERS, self._tell, self._config.most_reply_tokens
+            )
+            self._remote[spec, loading] = engines.connect(spec, loading, self._config.server, self.store, hosting)
         return self._remote[spec, loading]
 
-    def _free(self) -> None:
+    def free(self) -> None:
+        """Lets go of the models: their memory can be used, and servers that the run started are ended."""
         for each in self._made:
             each.free()
+        self.end_servers()
         gc.collect()
+
+    def end_servers(self) -> None:
+        """Ends the servers that the run started; the next question to their model starts them again."""
+        for remote in self._remote.values():
+            remote.close()
 
     def _remember(self, role: str) -> None:
         """Has the manifest of this stage say how a model runs, once that is known."""

@@ -121,7 +121,8 @@ def _known(
     spec = getattr(config, role)
     backend, (_, location) = backend_of(spec), split_model(spec)
     if backend.remote:
-        return _served(location.partition("#")[2], tasks, samples, options)
+        name = location if backend.hub else location.partition("#")[2]
+        return _served(name, getattr(config.loading, role), tasks, samples, options)
     if not backend.hub:
         return ModelFacts(_guessed(tasks, samples), "which has no configuration")
     known = _configured(location, getattr(config.loading, role), tasks, samples, options)
@@ -130,11 +131,17 @@ def _known(
     return replace(known, throughput=_throughput(config, role, tasks, samples))
 
 
-def _served(name: str, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions) -> ModelFacts:
-    """A model behind a server: what it makes of pictures, if its name is one on the hub."""
+def _served(
+    name: str,
+    loading: LoadingSettings,
+    tasks: Mapping[str, Task],
+    samples: Mapping[str, Sample],
+    options: PlanOptions,
+) -> ModelFacts:
+    """A model behind a server: what it makes of pictures, if its name is a folder, or one on the hub."""
     if name:
         try:
-            return replace(_configured(name, LoadingSettings(), tasks, samples, options), size=None, served=True)
+            return replace(_configured(name, loading, tasks, samples, options), size=None, served=True)
         except UserError:  # servers may call their models as they like
             pass
     return ModelFacts(_guessed(tasks, samples), "of which nothing is known but its name", served=True)

@@ -32,7 +32,7 @@ _SHOWN = 300
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 
 
-def connect(location: str, _loading: LoadingSettings, server: ServerSettings) -> "OpenAIModel":
+def connect(location: str, loading: LoadingSettings, server: ServerSettings) -> "OpenAIModel":
     """The model at `URL#NAME`, loaded by its server. Without a name, the server's only model.
 
     Raises:
@@ -40,7 +40,7 @@ def connect(location: str, _loading: LoadingSettings, server: ServerSettings) ->
             the environment is not a valid key.
     """
     url, _, name = location.partition("#")
-    model = OpenAIModel(url.rstrip("/"), name, server)
+    model = OpenAIModel(url.rstrip("/"), name, server, loading.max_pixels)
     if not name:
         model.served_name = asyncio.run(model.only_name())
     return model
@@ -57,12 +57,13 @@ class OpenAIModel:
 
     special_tokens = PLACEHOLDERS
 
-    def __init__(self, url: str, served_name: str, server: ServerSettings) -> None:
-        """Takes the model's place and settings; sends nothing."""
+    def __init__(self, url: str, served_name: str, server: ServerSettings, max_pixels: int | None = None) -> None:
+        """Takes the model's place and settings, and the most pixels of a picture; sends nothing."""
         self.served_name = served_name
         self.refused: set[str] = set()
         self._url = url
         self._server = server
+        self._max_pixels = max_pixels
         self._proven = False  # by a first answer: then the address and the key are right
         self._recent: dict[str, str] = {}
 
@@ -71,6 +72,10 @@ class OpenAIModel:
         """`URL#NAME`."""
         return f"{self._url}#{self.served_name}"
 
+    def move(self, url: str, served_name: str) -> None:
+        """Asks the same model elsewhere from now on: its server was started anew."""
+        self._url, self.served_name = url, served_name
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[None]:
         """Connections to the server, closed at the end of the `with`.
@@ -78,7 +83,7 @@ class OpenAIModel:
         Raises:
             UserError: The key in the environment is not a valid key, or a proxy or certificates there cannot be used.
         """
-        async with _client(self._url, _key(self._server), self._server.max_concurrency) as self._client:
+        async with _client(self._url, _key(self._server), self._server.requests) as self._client:
             yield
 
     async def ask(self, request: Request, decoding: Decoding) -> Said:
@@ -140,9 +145,9 @@ class OpenAIModel:
 
     async def _picture(self, path: str) -> str:
         """The image as it is sent; the last few are cached, as the draws on an image follow one another."""
-        picture = self._recent.pop(path, "") or await asyncio.to_thread(_data_url, path)
+        picture = self._recent.pop(path, "") or await asyncio.to_thread(_data_url, path, self._max_pixels)
         self._recent[path] = picture
-        while len(self._recent) > self._server.max_concurrency:
+        while len(self._recent) > self._server.requests:
             del self._recent[next(iter(self._recent))]
         return picture
 
@@ -150,9 +155,9 @@ class OpenAIModel:
 BACKEND = Backend(connect=connect)
 
 
-def _data_url(path: str) -> str:
+def _data_url(path: str, max_pixels: int | None) -> str:
     try:
-        return data_url(Path(path))
+        return data_url(Path(path), max_pixels)
     except Unfit as problem:
         raise WorkFailed(f"cannot read the image {path}: {problem}") from problem
 
