@@ -87,7 +87,7 @@ def program(folder: Path, name: str = "vllm", **told: object) -> Path:
         folder: Where.
         name: Its file name.
         told: `says` and `fails`: lines that it writes, to end, the first so many times; `never_ready`; `dies_after`:
-            how many questions; `stubborn`: it does not end when it is asked to; `child`: it has one; `reply`: what it says.
+            how many questions; `stubborn`: it does not end when asked to; `child`: it has one; `reply`: what it says.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name

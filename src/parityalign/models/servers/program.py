@@ -19,6 +19,7 @@ from parityalign.core import Remote, UserError, printable
 from parityalign.models.servers.started import StartedModel
 
 _SECONDS_FOR_A_VERSION = 60.0
+_ON_THE_COMMAND_LINE = frozenset({"gpu_memory_utilization", "tensor_parallel", "data_parallel", "max_length"})
 _RAISED = re.compile(r"(?:^|[\s\])])\w*(?:Error|Exception): \S")
 """The first exception of a log is the cause of the others."""
 _NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
@@ -66,10 +67,12 @@ class ServerProgram:
     """What it says when it cannot go on; the first that fits counts."""
     health: str = "/health"
     """What answers with 200 when it is ready."""
-    lists_name: bool = True
-    """Whether it then lists its model under the given name, which shows that it is the server that was started."""
+    renames: bool = True
+    """Whether it serves a model under a name of our choice, which shows that it is the server that was started."""
     changes_answers: frozenset[str] = frozenset()
     """Options of `engine.extra` that say what the model is, or what it answers."""
+    takes: frozenset[str] = _ON_THE_COMMAND_LINE
+    """Settings of `engine` that its command line knows."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that are set unless they are there."""
     beside_us: bool = False
@@ -93,6 +96,9 @@ class ServerProgram:
                     f"{self.name}:{location} is loaded by a server, for which loading has no {setting} ({given}). "
                     "Leave it out: name weights that are quantised, and see engine.tensor_parallel and engine.extra."
                 )
+        given = engine.model_dump(include=_ON_THE_COMMAND_LINE, exclude_defaults=True).keys()
+        if unknown := sorted(given - self.takes):
+            raise UserError(f"{self.name} has no engine.{unknown[0]}. Leave it out, or see engine.extra.")
         models.refuse_damaged(location, models.model_folder(location, loading, weights=False))
 
     def find(self, engine: EngineSettings) -> Path:
@@ -151,7 +157,7 @@ class ServerProgram:
         try:
             if not (await client.get(address + self.health)).is_success:
                 return False
-            return not self.lists_name or served_name in (await client.get(f"{address}/v1/models")).text
+            return not self.renames or served_name in (await client.get(f"{address}/v1/models")).text
         except httpx2.HTTPError:
             return False
 

@@ -164,7 +164,8 @@ class StartedModel:
     def _launch(self) -> tuple[ServerProcess, str, str]:
         """A process that has just begun, its address, and the name that it will give the model."""
         engine, port = self._hosting.engine, _free_port()
-        served_name = f"{Path(self._location).name}-{secrets.token_hex(4)}"
+        own_name = f"{Path(self._location).name}-{secrets.token_hex(4)}"
+        served_name = own_name if self._program.renames else str(self._folder)
         command = self._program.command(self._folder, served_name, port, self._loading, self._hosting)
         log = self._hosting.logs / f"{self._program.name}.log"
         self._hosting.tell(f"starting {self._program.found(engine)} for {self._location}; its log is {log}")

@@ -1,0 +1,55 @@
+"""A model behind an SGLang that the run starts: `sglang:OWNER/NAME` or `sglang:./folder`, asked and never trained."""
+
+from parityalign.config import Backend
+from parityalign.models.backends.hf import fingerprint
+from parityalign.models.servers.program import ServerProgram, Start, Trouble
+
+_TROUBLES = (
+    Trouble(
+        r"(?i)out of memory|OutOfMemoryError|Not enough memory",
+        "Lower engine.max_length or loading.ROLE.max_pixels, change engine.gpu_memory_utilization, or spread the model "
+        "over more GPUs (engine.tensor_parallel); another program may use this GPU.",
+    ),
+    Trouble(
+        r"are not supported for now|does not recognize this architecture|Unsupported architectures",
+        "This SGLang does not know the model: update it, take another model, or run it in this process (hf: in place "
+        "of sglang:), which is slower.",
+    ),
+    Trouble(
+        r"unrecognized arguments|invalid choice|expected one argument",
+        "This SGLang does not take these options: update it, or correct engine.extra.",
+    ),
+    Trouble(r"No CUDA GPUs are available|Found no NVIDIA driver", "It finds no GPU: see nvidia-smi."),
+)
+
+
+def _arguments(start: Start) -> list[str]:
+    loading, engine = start.loading, start.engine
+    said = [
+        *("serve", "--model-path", str(start.folder), "--served-model-name", start.name),
+        *("--host", "127.0.0.1", "--port", str(start.port), "--log-level-http", "warning"),
+        # Temperatures that lie beside a model are not used for models in this process either.
+        *("--dtype", loading.dtype, "--sampling-defaults", "openai"),
+    ]
+    if start.length:
+        said += ["--context-length", str(start.length)]
+    if engine.gpu_memory_utilization:
+        said += ["--mem-fraction-static", str(engine.gpu_memory_utilization)]
+    if engine.tensor_parallel > 1:
+        said += ["--tp-size", str(engine.tensor_parallel)]
+    if engine.data_parallel > 1:
+        said += ["--dp-size", str(engine.data_parallel)]
+    return [*said, "--trust-remote-code"] if loading.remote_code else said
+
+
+PROGRAM = ServerProgram(
+    "sglang",
+    _arguments,
+    install="python -m venv ~/sglang && ~/sglang/bin/pip install sglang",
+    troubles=_TROUBLES,
+    changes_answers=frozenset(
+        "--quantization --torchao-config --kv-cache-dtype --chat-template --sampling-defaults --reasoning-parser "
+        "--lora-paths --json-model-override-args --tokenizer-path --dtype --load-format --model-impl".split()
+    ),
+)
+BACKEND = Backend(serve=PROGRAM, hub=True, fingerprint=fingerprint, max_concurrency=64)
