@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup
-.PHONY: conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases kills
+.PHONY: test-vllm conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases kills
 
 setup: .venv/set-up
 
@@ -33,6 +33,11 @@ demo-strong: demo
 demo-http: setup
 	$(BIN)/python -m pip install -c constraints.txt -e '.[serving]'
 	$(BIN)/python -m pytest -m served tests/test_served.py
+
+# A real vLLM, in an environment of its own, that runs start themselves and that is killed on the way: minutes on a CPU.
+VLLM ?= vllm
+test-vllm: setup
+	PARITYALIGN_VLLM="$(VLLM)" $(PYTEST) -m served tests/test_vllm.py
 
 # One thread a process: the models of the tests are so small that threads mostly wait for each other.
 WORKERS ?= 2

@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 import yaml
 
 from parityalign.cli.app import DEMO_CONFIG
+from parityalign.config.engine import EngineSettings, Hosting
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config
 from parityalign.config.serving import ServerSettings
@@ -83,6 +85,26 @@ def test_greedy_replies_are_those_of_the_local_model_token_for_token(address, tm
     remote = connect(address, LoadingSettings(), ServerSettings(), AnswerStore())
     served, local = (model.generate(requests, Decoding(32)) for model in (remote, load_model("embedded:teacher")))
     assert served == local and len(set(local)) > len(requests) / 3
+
+
+def test_a_run_starts_the_server_itself_and_again_when_it_is_killed(tmp_path):
+    draw(tmp_path, 3)
+    pictures = sorted((tmp_path / "pool" / "textvqa").iterdir())
+    requests = [Request(str(path), load_task("textvqa").annotate_prompt) for path in pictures]
+    said: list[str] = []
+    hosting = Hosting(EngineSettings(), tmp_path / "logs", said.append, 32)
+    loading = LoadingSettings(dtype="float32")
+    model = connect(f"transformers:{EMBEDDED_MODELS / 'teacher'}", loading, ServerSettings(), AnswerStore(), hosting)
+    try:
+        first = model.generate(requests, Decoding(32))
+        (watcher,) = psutil.Process().children()
+        watcher.children()[0].kill()
+        second = model.generate(requests, Decoding(32))
+    finally:
+        model.close()
+    assert not psutil.Process().children()
+    assert first == second == load_model("embedded:teacher", loading).generate(requests, Decoding(32))
+    assert any("started again (1 of 3)" in line for line in said)
 
 
 def test_the_demo_over_a_server_has_the_pairs_and_verdicts_of_the_local_demo(address, tmp_path):

@@ -7,23 +7,30 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from makers import draw
 from parityalign.config import EngineSettings, Hosting, LoadingSettings, ServerSettings
 from parityalign.config.backend import Backend, backend_of
 from parityalign.core import EMBEDDED_MODELS, Decoding, Request, UserError, WorkFailed
+from parityalign.core.manifests import read_manifest
 from parityalign.core.registry import load_part
 from parityalign.engines import AnswerStore, connect
+from parityalign.models.backends._images import data_url
 from parityalign.models.open import fingerprint
 from parityalign.models.servers import process, started
 from parityalign.models.servers.program import length_of
 from programs import noted, program
-from projects import WORDS, configure, done, refusal
+from projects import WORDS, configure, done, parityalign, refusal
 
 MODEL = f"vllm:{EMBEDDED_MODELS / 'teacher'}"
 GREEDY = Decoding(8)
@@ -163,6 +170,17 @@ def test_pictures_are_sent_no_larger_than_the_setting(ask, tmp_path):
     whole = json.loads(noted(tmp_path, "asked")[-1])[1]
     ask(LoadingSettings(max_pixels=6)).generate(1)
     assert json.loads(noted(tmp_path, "asked")[-1])[1] < whole
+
+
+@given(width=st.integers(1, 60), height=st.integers(1, 60), most=st.integers(1, 2000))
+def test_a_scaled_picture_has_no_more_pixels_and_the_same_shape(tmp_path_factory, width, height, most):
+    path = draw(tmp_path_factory.getbasetemp() / "scaled.png", size=(width, height))
+    with Image.open(BytesIO(b64decode(data_url(path, most).partition(",")[2]))) as sent:
+        assert sent.width * sent.height <= most
+        if width * height <= most:
+            assert sent.size == (width, height)
+        elif min(sent.size) > 4:
+            assert sent.width / sent.height == pytest.approx(width / height, rel=0.3)
 
 
 @pytest.mark.parametrize("setting", [{"quantise": "4bit"}, {"device_map": "auto"}, {"attention": "eager"}])
@@ -342,3 +360,22 @@ def test_without_the_program_a_run_does_not_begin(project, monkeypatch):
     monkeypatch.setenv("PATH", str(project))
     assert "no vllm was found" in refusal("run", configure(project, teacher=MODEL))
     assert not (project / "runs" / "a").exists()
+
+
+def test_doctor_tells_which_program_serves_a_model_or_that_there_is_none(project, tmp_path, monkeypatch):
+    stands_in = program(tmp_path / "bin")
+    said = done("doctor", configure(project, teacher=MODEL, engine={"program": str(stands_in)}))
+    assert f"served by vllm 0.99.1: {stands_in}" in said
+    monkeypatch.setenv("PATH", str(project))
+    assert "problem: no vllm was found" in parityalign("doctor", configure(project, teacher=MODEL)).output
+
+
+@pytest.mark.slow
+def test_where_wanted_the_first_answers_are_compared_with_those_of_this_process(project, tmp_path):
+    stands_in = program(tmp_path / "bin", reply="Question: What is written? Answer: stop")
+    engine = {"program": str(stands_in), "compare": 2}
+    said = done("run", configure(project, teacher=MODEL, engine=engine), "--until", "annotate")
+    assert f"{MODEL}: 0 of 2 greedy answers equal those of the model in this process" in said
+    assert said.count("server: 'Question: What is written? Answer: stop'") == 2
+    facts = read_manifest(project / "runs/a/pairs")["models"]["teacher"]
+    assert facts == {"engine": "vllm 0.99.1", "greedy answers as here": "0 of 2"}

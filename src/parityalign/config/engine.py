@@ -46,6 +46,9 @@ class EngineSettings(Settings):
     """Most tokens of a picture, prompt and reply together. None: what the run's settings can come to."""
     extra: tuple[Annotated[str, BeforeValidator(_as_text), AfterValidator(_argument)], ...] = ()
     """Further arguments of the server's command line, such as `[--max-num-seqs, 32]`."""
+    compare: int = Field(default=0, ge=0, le=1000)
+    """Questions that are also put to the same model in this process, greedily, before the server is asked; the answers
+    that differ are told. The model has to fit into the memory here. 0: none."""
     start_timeout: float = Field(default=1800.0, gt=0)
     """Seconds until a server that does not answer is given up; large models take many minutes."""
     max_restarts: int = Field(default=3, ge=0, le=1000)

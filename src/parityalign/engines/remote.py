@@ -59,6 +59,7 @@ class RemoteModel:
         self._settings = settings
         self._spent = spent
         self._sees = False
+        self._first: Callable[[Sequence[Request]], None] | None = None
 
     @property
     def name(self) -> str:
@@ -69,6 +70,10 @@ class RemoteModel:
     def special_tokens(self) -> frozenset[str]:
         """As of the remote model."""
         return self._remote.special_tokens
+
+    def before_first(self, work: Callable[[Sequence[Request]], None]) -> None:
+        """Has something done with the first requests before they are asked, once."""
+        self._first = work
 
     def close(self) -> None:
         """Ends the server, if it is the run's own; the next question would start it again."""
@@ -94,6 +99,9 @@ class RemoteModel:
             WorkFailed: The model does not answer properly, or the budget is used up; answers so far were handed over.
         """
         if requests:
+            first, self._first = self._first, None
+            if first:
+                first([*requests.values()])
             asyncio.run(
                 _Asking(self._remote, self._settings, Budget(self._settings, self._spent()), keep).ask(
                     requests, decoding, look=not self._sees

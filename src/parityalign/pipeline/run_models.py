@@ -25,6 +25,7 @@ from parityalign.core import (
 )
 from parityalign.engines import AnswerStore, CachedModel, RemoteModel
 from parityalign.models import asked_with, fingerprint, load_model
+from parityalign.pipeline.engine_parity import compare_engines
 from parityalign.pipeline.old_answers import Known, Old, holds_old_answers, read_old_answers, remember_served
 
 _THEN = ", then "
@@ -230,21 +231,35 @@ class RunModels:
         if backend.connect is None:
             self.free()
         if backend.remote:
-            return self._connected(spec, loading)
+            return self._connected(spec, loading, role)
         model = load_model(spec, loading)
         if isinstance(model, Described):
             self._facts[role] = {**({"commit": loading.commit} if loading.commit else {}), **model.facts}
             self._remember(role)
         return model
 
-    def _connected(self, spec: str, loading: LoadingSettings) -> RemoteModel:
+    def _connected(self, spec: str, loading: LoadingSettings, role: str) -> RemoteModel:
         """A remote model, the same throughout: what is known of its server, such as that it sees pictures, stays so."""
         if (spec, loading) not in self._remote:
             hosting = Hosting(
                 self._config.engine, self._folder.path / SERVERS, self._tell, self._config.most_reply_tokens
             )
-            self._remote[spec, loading] = engines.connect(spec, loading, self._config.server, self.store, hosting)
+            made = engines.connect(spec, loading, self._config.server, self.store, hosting)
+            self._remote[spec, loading] = made
+            serve = backend_of(spec).serve
+            if serve:
+                self._facts[role] = {"engine": serve.found(self._config.engine).partition(":")[0]}
+                made.before_first(lambda requests: self._compare(spec, loading, role, requests))
         return self._remote[spec, loading]
+
+    def _compare(self, spec: str, loading: LoadingSettings, role: str, requests: Sequence[Request]) -> None:
+        """Notes for the manifest which engine answers and, where wanted, whether as the model does in this process."""
+        chosen = list({request.image: request for request in requests}.values())[: self._config.engine.compare]
+        if chosen:
+            served = self._remote[spec, loading]
+            equal = compare_engines(spec, loading, served, chosen, self._tell)
+            self._facts[role] = {**self._facts[role], **({"greedy answers as here": equal} if equal else {})}
+        self._remember(role)
 
     def free(self) -> None:
         """Lets go of the models: their memory can be used, and servers that the run started are ended."""

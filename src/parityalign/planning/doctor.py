@@ -14,6 +14,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 
 from parityalign import training
 from parityalign.config import (
+    EngineSettings,
     LoadingSettings,
     RunConfig,
     StudentFacts,
@@ -102,6 +103,8 @@ class ModelCheck:
     """Bytes of the memory that they are loaded into."""
     level: str | None = None
     """Of the student: how it is trained, with what `auto` comes to."""
+    server: str | None = None
+    """The program that serves it, with its version, if the run starts one."""
 
     @property
     def fits(self) -> bool | None:
@@ -127,8 +130,8 @@ def inspect_machine() -> Machine:
 
 def examine_models(config: RunConfig, here: Machine) -> list[ModelCheck]:
     """Looks at the models of a run, and whether the student can be levelled here by the method that was chosen."""
-    teacher = _examined("teacher", config.teacher, config.loading.teacher, here)
-    student = _examined("student", config.student, config.loading.student, here)
+    teacher = _examined("teacher", config.teacher, config.loading.teacher, config.engine, here)
+    student = _examined("student", config.student, config.loading.student, config.engine, here)
     level, problem = _levelled_with(config)
     found = [each for each in (student.problem, problem) if each]
     return [teacher, replace(student, problem="\n".join(dict.fromkeys(found)) or None, level=level)]
@@ -167,6 +170,8 @@ def _told(check: ModelCheck) -> Iterator[str]:
         yield f"weights: {_size(check.files)} ({there}); {room}: {fits}"
     if check.level:
         yield f"level: {check.level}"
+    if check.server:
+        yield f"served by {check.server}"
     if check.problem:
         yield from ("problem: " + check.problem).splitlines()
 
@@ -205,10 +210,14 @@ def _refuse_full_disk(run: Path, needed: float) -> None:
         )
 
 
-def _examined(role: str, spec: str, loading: LoadingSettings, here: Machine) -> ModelCheck:
+def _examined(role: str, spec: str, loading: LoadingSettings, engine: EngineSettings, here: Machine) -> ModelCheck:
     backend, (_, location) = backend_of(spec), split_model(spec)
     facts: dict[str, Any] = {}
     try:
+        if backend.serve:
+            facts["server"] = backend.serve.found(engine)
+            backend.serve.check(location, loading, engine)
+            return ModelCheck(role, spec, **facts)
         if not backend.hub:
             backend.check(location, loading)
             return ModelCheck(role, spec)

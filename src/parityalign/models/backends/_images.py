@@ -33,8 +33,9 @@ def _scaled(image: Image.Image, max_pixels: int | None) -> Image.Image:
     if max_pixels is None or image.width * image.height <= max_pixels:
         return image
     by = math.sqrt(max_pixels / (image.width * image.height))
-    width, height = (max(1, int(side * by)) for side in image.size)
-    return image.resize((min(width, max_pixels // height), height), Image.Resampling.BICUBIC)
+    width = min(max(1, int(image.width * by)), max_pixels)  # a line is one pixel wide
+    height = max(1, min(int(image.height * by), max_pixels // width))
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def as_png(image: Image.Image) -> bytes:

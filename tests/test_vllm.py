@@ -1,0 +1,167 @@
+"""A real vLLM that the run starts says what the model says in this process; kills lose nothing and leave nothing.
+
+`make test-vllm VLLM=ENVIRONMENT/bin/vllm`, on a GPU or with vLLM's CPU build; each start takes minutes on a CPU.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import transformers
+
+import families
+from makers import speckle
+from parityalign.core.manifests import read_manifest
+from projects import configure, done
+
+pytestmark = pytest.mark.served
+PICTURES, PAIRS = 100, 400
+CLI = [sys.executable, "-m", "parityalign"]
+PROBES = 2
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A tiny Qwen2-VL that says ASCII only: programs differ in what they make of half a character."""
+    family = next(each for each in families.FAMILIES if each.name == "Qwen2-VL")
+
+    def made(parts: families.Parts) -> transformers.PreTrainedModel:
+        rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0}
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}
+        text = parts.text(rope_parameters=rope, hidden_size=128, intermediate_size=128, **heads)  # heads of 32
+        vision = {"depth": 2, "embed_dim": 64, "hidden_size": 128, "num_heads": 2, "mlp_ratio": 2}
+        config = transformers.Qwen2VLConfig(
+            text_config=text, vision_config=vision, tie_word_embeddings=True, **parts.qwen_ids()
+        )
+        return transformers.Qwen2VLForConditionalGeneration(config)
+
+    folder = families.write(tmp_path_factory.mktemp("model") / "tiny", dataclasses.replace(family, model=made))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.Qwen2VLForConditionalGeneration.from_pretrained(folder)
+    texts = [tokenizer.decode([token], skip_special_tokens=True) for token in range(len(tokenizer))]
+    ends = set(model.generation_config.eos_token_id)
+    mute = [place for place, text in enumerate(texts) if not (text and text.isascii()) and place not in ends]
+    with torch.no_grad():
+        model.get_output_embeddings().weight[mute] = 0
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path, model, monkeypatch):
+    """Pictures that the teacher writes about, and pairs that it is asked."""
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    pictures = [speckle(tmp_path / "data/pool" / f"{number}.png", number, (56, 84)) for number in range(PICTURES)]
+    rows = [
+        {"image": f"pool/{pictures[number % PICTURES].name}", "question": f"What is spot {number}?", "answer": "red"}
+        for number in range(PAIRS)
+    ]
+    (tmp_path / "data/pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "student.json").write_text(json.dumps({"replies": [{"image": "*", "text": "blue"}]}))
+    return tmp_path
+
+
+def said(project: Path, teacher: str) -> Path:
+    """The configuration of a run with this teacher, greedily."""
+    run = f"runs/{teacher.partition(':')[0]}"
+    return configure(
+        project,
+        run=run,
+        teacher=teacher,
+        student="fake:student.json",
+        tasks={"mine": {"images": "data/pool", "pairs": {"file": "data/pairs.jsonl", "image_folder": "data"}}},
+        intake={"near_duplicates": False},
+        annotate={"temperature": 0, "max_new_tokens": 24},
+        identify={"ask_teacher": "all", "max_new_tokens": 16},
+        loading={"teacher": {"dtype": "float32"}},
+        engine={"extra": ["--enforce-eager", "--max-num-seqs", 8]},
+        server={"max_concurrency": 8, "timeout": 60},
+    )
+
+
+def answers(run: Path) -> int:
+    """How many answers are kept so far."""
+    if not (run / "answers.sqlite").exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{run / 'answers.sqlite'}?mode=ro", uri=True)) as store:
+        try:
+            return store.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
+        except sqlite3.OperationalError:  # not made yet
+            return 0
+
+
+def servers() -> list[psutil.Process]:
+    """Every process of the servers of this test."""
+    return [each for each in psutil.process_iter(["cmdline", "status"]) if is_server(each)]
+
+
+def is_server(process: psutil.Process) -> bool:
+    told = process.info["cmdline"] or []
+    ours = any("watcher.py" in part for part in told) or "serve" in told or "VLLM::" in " ".join(told)
+    return ours and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid()
+
+
+def wait_until(true, seconds: float, what: str, run: subprocess.Popen | None = None) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert run is None or run.poll() is None, "the run has ended"
+        assert time.monotonic() < end, f"{what} within {seconds} s"
+        time.sleep(0.2)
+
+
+def kill_the_server(run: subprocess.Popen) -> None:
+    (watcher,) = psutil.Process(run.pid).children()
+    (server,) = watcher.children()
+    server.kill()
+
+
+def test_kills_lose_nothing_ask_nothing_twice_leave_nothing_and_answers_are_those_of_this_process(project, model):
+    before = servers()
+    config = said(project, f"vllm:{model}")
+    run = project / "runs" / "vllm"
+    command = [*CLI, "run", str(config), "--until", "identify"]
+    with (project / "told").open("wb") as told:
+        with subprocess.Popen(command, stdout=told, stderr=told) as first:
+            wait_until(lambda: answers(run) > 30, 900, "the first answers", first)
+            kill_the_server(first)
+            wait_until(lambda: answers(run) > PICTURES + PAIRS + 60, 1800, "answers of the server started again", first)
+            first.send_signal(signal.SIGKILL)
+        wait_until(lambda: servers() == before, 30, "the end of the server whose run was killed")
+        kept = answers(run)
+        with subprocess.Popen(command, stdout=told, stderr=told) as second:
+            wait_until(lambda: answers(run) > kept + 100, 900, "more answers", second)
+            kill_the_server(second)
+            assert second.wait(1800) == 0, (project / "told").read_text()[-3000:]
+    assert servers() == before
+    log = (project / "told").read_text()
+    assert log.count("It is started again (1 of 3).") == 2
+
+    spent = [usage for made in ("pairs", "verdicts") for usage in read_manifest(run / made)["servers"].values()]
+    asked = sum(usage["answers"] for usage in spent)
+    assert PICTURES + PAIRS + PROBES <= asked <= PICTURES + PAIRS + 2 * (PROBES + 1)  # twice nothing but the probes
+    requests = sum(usage["requests"] for usage in spent)
+    assert requests - asked <= 3 * 8 + 8  # what was in flight at a kill, and a refusal or two
+    assert done("run", config, "--until", "identify").count("up to date") >= 3
+
+    done("run", said(project, f"hf:{model}"), "--until", "identify")
+    assert lines(run / "pairs/replies.jsonl") == lines(project / "runs/hf/pairs/replies.jsonl")
+    texts = lines(run / "verdicts/teacher.jsonl")
+    assert texts == lines(project / "runs/hf/verdicts/teacher.jsonl")
+    assert len(texts) == PAIRS and len(set(texts)) > 10
+
+
+def lines(path: Path) -> list[str]:
+    """The texts of a file of answers, by the identity of what was asked."""
+    rows = map(json.loads, path.read_text().splitlines())
+    return sorted(json.dumps([row.get("item_id") or row["image_id"], row.get("text", row.get("raw"))]) for row in rows)
