@@ -6,6 +6,7 @@
 import dataclasses
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -18,21 +19,28 @@ import psutil
 import pytest
 import torch
 import transformers
+from PIL import Image
 
 import families
-from makers import speckle
+from parityalign.config import LoadingSettings
 from parityalign.core.manifests import read_manifest
+from parityalign.models import open_processor
+from parityalign.training.collator import AnswerCollator, Example
 from projects import configure, done
 
 pytestmark = pytest.mark.served
 PICTURES, PAIRS = 100, 400
 CLI = [sys.executable, "-m", "parityalign"]
 PROBES = 2
+STEPS = 300
+COLOURS = {"red": "apple", "green": "leaf", "blue": "sky", "white": "snow", "black": "coal", "yellow": "sun"}
+WRITE = "Reply in this form only. Question: <your question> Answer: <your answer>"
+ANSWER = "{question}\nAnswer in one word."
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """A tiny Qwen2-VL that says ASCII only: programs differ in what they make of half a character."""
+    """A tiny Qwen2-VL that writes pairs: an untrained one says half characters, which programs show differently."""
     family = next(each for each in families.FAMILIES if each.name == "Qwen2-VL")
 
     def made(parts: families.Parts) -> transformers.PreTrainedModel:
@@ -46,15 +54,41 @@ def model(tmp_path_factory) -> Path:
         return transformers.Qwen2VLForConditionalGeneration(config)
 
     folder = families.write(tmp_path_factory.mktemp("model") / "tiny", dataclasses.replace(family, model=made))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.Qwen2VLForConditionalGeneration.from_pretrained(folder)
-    texts = [tokenizer.decode([token], skip_special_tokens=True) for token in range(len(tokenizer))]
-    ends = set(model.generation_config.eos_token_id)
-    mute = [place for place, text in enumerate(texts) if not (text and text.isascii()) and place not in ends]
-    with torch.no_grad():
-        model.get_output_embeddings().weight[mute] = 0
-    model.save_pretrained(folder)
+    taught = transformers.Qwen2VLForConditionalGeneration.from_pretrained(folder)
+    teach(taught, folder)
+    taught.save_pretrained(folder)
     return folder
+
+
+def teach(model: transformers.PreTrainedModel, folder: Path) -> None:
+    """Trains a model to write pairs and short answers; which ones need not be right."""
+    processor = open_processor(str(folder), LoadingSettings())
+    collator = AnswerCollator(processor, model.generation_config.eos_token_id, cache_bytes=2**28)
+    chance = random.Random(0)
+    rows = []
+    for place, colour in enumerate([*COLOURS] * 4):
+        path = str(picture(folder.parent / f"{place}.png", place))
+        rows.append(Example(path, WRITE, f"Question: what is {colour} there? Answer: {COLOURS[colour]}"))
+        for _ in range(3):
+            asked = ANSWER.format(question=f"What is spot {chance.randrange(PAIRS)}?")
+            rows.append(Example(path, asked, COLOURS[colour]))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model.train()
+    for _ in range(STEPS):
+        loss = model(**collator.plain(chance.sample(rows, 12))).loss
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+
+
+def picture(path: Path, number: int) -> Path:
+    """A picture of one of the colours, unlike any other in one place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", (56, 84), [*COLOURS][number % len(COLOURS)])
+    image.putpixel((number % 56, number // 56), (number % 256, 128, 128))
+    image.save(path)
+    return path
 
 
 @pytest.fixture
@@ -62,7 +96,7 @@ def project(tmp_path, model, monkeypatch):
     """Pictures that the teacher writes about, and pairs that it is asked."""
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    pictures = [speckle(tmp_path / "data/pool" / f"{number}.png", number, (56, 84)) for number in range(PICTURES)]
+    pictures = [picture(tmp_path / "data/pool" / f"{number}.png", number) for number in range(PICTURES)]
     rows = [
         {"image": f"pool/{pictures[number % PICTURES].name}", "question": f"What is spot {number}?", "answer": "red"}
         for number in range(PAIRS)
@@ -75,14 +109,17 @@ def project(tmp_path, model, monkeypatch):
 def said(project: Path, teacher: str) -> Path:
     """The configuration of a run with this teacher, greedily."""
     run = f"runs/{teacher.partition(':')[0]}"
+    prompts = {"annotate_prompt": WRITE, "answer_prompt": ANSWER}
     return configure(
         project,
         run=run,
         teacher=teacher,
         student="fake:student.json",
-        tasks={"mine": {"images": "data/pool", "pairs": {"file": "data/pairs.jsonl", "image_folder": "data"}}},
+        tasks={
+            "mine": {"images": "data/pool", "pairs": {"file": "data/pairs.jsonl", "image_folder": "data"}, **prompts}
+        },
         intake={"near_duplicates": False},
-        annotate={"temperature": 0, "max_new_tokens": 24},
+        annotate={"temperature": 0, "max_new_tokens": 48},
         identify={"ask_teacher": "all", "max_new_tokens": 16},
         loading={"teacher": {"dtype": "float32"}},
         engine={"extra": ["--enforce-eager", "--max-num-seqs", 8]},
@@ -158,10 +195,11 @@ def test_kills_lose_nothing_ask_nothing_twice_leave_nothing_and_answers_are_thos
     assert lines(run / "pairs/replies.jsonl") == lines(project / "runs/hf/pairs/replies.jsonl")
     texts = lines(run / "verdicts/teacher.jsonl")
     assert texts == lines(project / "runs/hf/verdicts/teacher.jsonl")
-    assert len(texts) == PAIRS and len(set(texts)) > 10
+    assert len(texts) == PAIRS and len({text for _, text in texts}) > 3
+    assert len({text for _, text in lines(run / "pairs/replies.jsonl")}) > 3
 
 
-def lines(path: Path) -> list[str]:
+def lines(path: Path) -> list[tuple[str, str]]:
     """The texts of a file of answers, by the identity of what was asked."""
     rows = map(json.loads, path.read_text().splitlines())
-    return sorted(json.dumps([row.get("item_id") or row["image_id"], row.get("text", row.get("raw"))]) for row in rows)
+    return sorted((row.get("item_id") or row["image_id"], row.get("text", row.get("raw"))) for row in rows)
