@@ -49,6 +49,9 @@ from .parts import PARTS as PARTS
 from .parts import VISION as VISION
 from .parts import part_of as part_of
 from .processor import BACKEND as BACKEND
+from .servers.program import ServerProgram as ServerProgram
+from .servers.program import Start as Start
+from .servers.program import Trouble as Trouble
 from .token_boxes import GRID as GRID
 from .token_boxes import TokenBoxes as TokenBoxes
 from .token_boxes import spread_over_cells as spread_over_cells

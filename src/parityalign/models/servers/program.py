@@ -19,6 +19,14 @@ from parityalign.core import Remote, UserError, printable
 from parityalign.models.servers.started import StartedModel
 
 _SECONDS_FOR_A_VERSION = 60.0
+_PIXELS_A_TOKEN = 14 * 14
+"""The fewest in the usual families: a token for each patch of 14 pixels a side."""
+_TILING = 1024
+"""Tokens for the small copy of the whole picture, and between tiles."""
+_LARGEST_PICTURE = 16_384
+"""What Qwen-VL's largest picture takes; other families take fewer tokens."""
+_PROMPT = 2048
+"""More than the longest prompt and chat template."""
 _ON_THE_COMMAND_LINE = frozenset({"gpu_memory_utilization", "tensor_parallel", "data_parallel", "max_length"})
 _RAISED = re.compile(r"(?:^|[\s\])])\w*(?:Error|Exception): \S")
 """The first exception of a log is the cause of the others."""
@@ -210,16 +218,6 @@ def length_of(folder: Path, loading: LoadingSettings, reply_tokens: int) -> int 
     most = max((limit for limit in limits if isinstance(limit, int)), default=None)
     picture = loading.max_pixels // _PIXELS_A_TOKEN + _TILING if loading.max_pixels else _LARGEST_PICTURE
     return most and min(most, picture + _PROMPT + reply_tokens)
-
-
-_PIXELS_A_TOKEN = 14 * 14
-"""The fewest in the usual families: a token for each patch of 14 pixels a side."""
-_TILING = 1024
-"""Tokens for the small copy of the whole picture, and between tiles."""
-_LARGEST_PICTURE = 16_384
-"""What Qwen-VL's largest picture takes; other families take fewer tokens."""
-_PROMPT = 2048
-"""More than the longest prompt and chat template."""
 
 
 def _version(program: Path, name: str) -> str:

@@ -28,9 +28,10 @@ _PORTS = 3
 """How many are tried: another process may take one between the choice and the start."""
 _TOLD_EVERY = 30.0
 """Seconds between two lines about a server that is not ready."""
-_BETWEEN_LOOKS = 0.25
-_LONGEST_LOOK = 2.0
+_BETWEEN_LOOKS, _LONGEST_LOOK = 0.25, 2.0
+"""Seconds between two questions whether a server is ready, and for its answer."""
 _LAST_LINES = 12
+"""Lines of a log in a message."""
 
 
 class StartedModel:
@@ -56,7 +57,6 @@ class StartedModel:
         self._hosting = hosting
         self._server = server
         self._process: ServerProcess | None = None
-        self._model: OpenAIModel | None = None
         self._restarts = 0
         self._has_answered = False
         self._given_up: UserError | None = None
