@@ -104,7 +104,7 @@ class ServerProgram:
                     f"{self.name}:{location} is loaded by a server, for which loading has no {setting} ({given}). "
                     "Leave it out: name weights that are quantised, and see engine.tensor_parallel and engine.extra."
                 )
-        given = engine.model_dump(include=_ON_THE_COMMAND_LINE, exclude_defaults=True).keys()
+        given = engine.model_dump(exclude_defaults=True).keys() & _ON_THE_COMMAND_LINE
         if unknown := sorted(given - self.takes):
             raise UserError(f"{self.name} has no engine.{unknown[0]}. Leave it out, or see engine.extra.")
         models.refuse_damaged(location, models.model_folder(location, loading, weights=False))
