@@ -538,7 +538,7 @@ def test_a_field_that_a_server_refuses_is_left_out_from_then_on(picture, tmp_pat
         asking.generate(questions(picture, 20), Decoding(8, 0.5))
     last = served.asked[-1]
     assert field not in last and last.get("max_completion_tokens") == (8 if field == "max_tokens" else None)
-    assert len([body for body in served.asked if field in body]) <= asking.settings.max_concurrency
+    assert len([body for body in served.asked if field in body]) <= asking.settings.requests
     note = asking.told()
     assert ("the server does not accept seeds" in note) == (field == "seed")
     assert ("of 22 answers: the server refuses them" in note) == (field == "logprobs")

@@ -219,6 +219,7 @@ def test_the_longest_question_is_what_a_run_can_come_to_and_never_more_than_the_
         ("vllm: error: unrecognized arguments: --generation-config", "does not take these options"),
         ("(Worker pid=3) ERROR 11-26 [executor.py:1] RuntimeError: Unsupported attention configuration", ""),
         ("RuntimeError: Failed to infer device type", "finds no GPU"),
+        ("[parityalign] the server was ended by signal 9", "It was killed"),
     ],
 )
 def test_what_a_server_says_when_it_ends_is_understood(vllm, says, advice):

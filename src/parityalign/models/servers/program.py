@@ -59,6 +59,10 @@ class Trouble(NamedTuple):
 
 PORT_TAKEN = Trouble(r"(?i)address already in use|port \d+ is (?:already )?in use|Errno 98\b", "Run the same command.")
 """Another process took the port between the choice and the start; then another one is tried."""
+_KILLED = Trouble(
+    r"^\[parityalign\] the server was ended by signal 9",
+    "It was killed: by somebody, or by the system, as memory had run out (dmesg tells).",
+)
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ class ServerProgram:
 
     def meaning(self, lines: Sequence[str]) -> tuple[str, str]:
         """The line of a log that tells why the server ended, and what to do; empty: nobody knows."""
-        for trouble in (PORT_TAKEN, *self.troubles):
+        for trouble in (PORT_TAKEN, *self.troubles, _KILLED):
             for line in lines:
                 if re.search(trouble.words, line):
                     return line, trouble.advice
