@@ -363,6 +363,7 @@ def test_without_the_program_a_run_does_not_begin(project, monkeypatch):
     assert not (project / "runs" / "a").exists()
 
 
+@pytest.mark.slow
 def test_doctor_tells_which_program_serves_a_model_or_that_there_is_none(project, tmp_path, monkeypatch):
     stands_in = program(tmp_path / "bin")
     said = done("doctor", configure(project, teacher=MODEL, engine={"program": str(stands_in)}))

@@ -18,7 +18,7 @@ from parityalign.config import (
     refuse_high_rate,
     split_model,
 )
-from parityalign.core import BEGUN, MANIFEST
+from parityalign.core import BEGUN, MANIFEST, UserError
 
 _ROLES = ("teacher", "student")
 _BEFORE_AUTO = decide_level(LevelSettings(), None)
@@ -62,10 +62,19 @@ def with_pixel_limits(config: RunConfig, before: RunConfig | None) -> RunConfig:
     for role in _ROLES:
         loading, spec = getattr(config.loading, role), getattr(config, role)
         if backend_of(spec).hub and not loading.max_pixels and not _began(config, before, role):
-            processor: Any = models.open_processor(split_model(spec)[1], loading)
-            limit = models.usual_limit(processor.image_processor)
-            loadings[role] = loading.model_copy(update={"max_pixels": limit})
+            loadings[role] = loading.model_copy(update={"max_pixels": _usual_limit(spec, loading)})
     return config.model_copy(update={"loading": config.loading.model_copy(update=loadings)})
+
+
+def _usual_limit(spec: str, loading: LoadingSettings) -> int | None:
+    try:
+        processor: Any = models.open_processor(split_model(spec)[1], loading)
+    except UserError:
+        if backend_of(spec).serve:  # the program that serves it may know families that are not known here
+            return None
+        raise
+    limit: int | None = models.usual_limit(processor.image_processor)
+    return limit
 
 
 def _began(config: RunConfig, before: RunConfig | None, role: str) -> LoadingSettings | None:
@@ -102,7 +111,7 @@ def refuse_rate(config: RunConfig) -> None:
 
 def _facts(config: RunConfig) -> StudentFacts | None:
     """None for a student of which only its backend knows anything."""
-    if not backend_of(config.student).hub:
+    if not backend_of(config.student).trainable:
         return None
     return training.student_facts(split_model(config.student)[1], config.loading.student)
 

@@ -195,7 +195,7 @@ def _levelled_with(config: RunConfig) -> tuple[str | None, str | None]:
 
 def _size_of_student(config: RunConfig) -> Size | None:
     """None for a student of which only its backend knows anything."""
-    if not backend_of(config.student).hub:
+    if not backend_of(config.student).trainable:
         return None
     return size_of(Place(split_model(config.student)[1], "its folder"), config.loading.student)
 

@@ -102,8 +102,14 @@ def _limited(config: RunConfig, options: PlanOptions) -> RunConfig:
     for role in ROLES:
         loading, spec = getattr(config.loading, role), getattr(config, role)
         if backend_of(spec).hub and not loading.max_pixels:
-            place = place_of(split_model(spec)[1], loading, offline=options.sampling.offline)
-            loadings[role] = loading.model_copy(update={"max_pixels": usual_pixels(place, loading)})
+            try:
+                place = place_of(split_model(spec)[1], loading, offline=options.sampling.offline)
+                limit = usual_pixels(place, loading)
+            except UserError:
+                if not backend_of(spec).serve:  # whose program may know families that are not known here
+                    raise
+                limit = None
+            loadings[role] = loading.model_copy(update={"max_pixels": limit})
     return config.model_copy(update={"loading": config.loading.model_copy(update=loadings)})
 
 
