@@ -1,28 +1,30 @@
 """Encodes an image and a prompt as a model's input, the same way for generation and training.
 
-Written against transformers' processors without importing them, so that it needs no torch; arrays are NumPy's.
+Written against transformers' processors without importing them; arrays are NumPy's.
 """
 
 import inspect
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from parityalign.core import UserError, WorkFailed
 from parityalign.data import Unfit, read_picture
+from parityalign.models.eight_bits import PIXELS, EightBits, eight_bits
 
 Array = NDArray[Any]
 _PER_TOKEN = ("input_ids", "token_type_ids", "mm_token_type_ids")
 _MADE_HERE = ("attention_mask", "labels")
 """Outputs of processors that are replaced by our own; PaliGemma's gives labels even for a prompt without an answer."""
-_PADDING = {"labels": -100}
-"""Padding values of per-token inputs other than the tokens; 0 by default. -100: no loss, as in torch."""
+_TRIED = "What is it?"
+"""A prompt to try a processor with."""
 
 
 class Tokenizer(Protocol):
@@ -82,6 +84,8 @@ class Encoded:
     """`pixel_values` and, for some families, sizes or grids; the first axis is tiles or patches."""
     size: tuple[int, int] = (0, 0)
     """Width and height of the original image, in pixels."""
+    levels: torch.Tensor | None = None
+    """(3, 256) What each 8-bit value in `pixel_values` stands for; None: they are the numbers themselves."""
 
     @property
     def tokens(self) -> list[int]:
@@ -136,13 +140,25 @@ class Prompter:
     def encode(self, image: Image.Image, prompt: str) -> Encoded:
         """The model's input up to the beginning of its answer."""
         text = self.chat(prompt)
-        features = self._processor(
-            images=[image], text=[text], return_tensors="pt", add_special_tokens=self._adds_special_tokens(text)
-        )
+        known = self._eight_bits
+        features = self._read(known.processor if known else self._processor, image, text)
         # `np.asarray`, since image processors with a torchvision backend return only torch tensors.
         per_token = {key: np.asarray(features[key])[0].tolist() for key in _PER_TOKEN if key in features}
         rest = features.keys() - {*_PER_TOKEN, *_MADE_HERE}
-        return Encoded(per_token, {key: np.asarray(features[key]) for key in sorted(rest)}, image.size)
+        arrays = {key: np.asarray(features[key]) for key in sorted(rest)}
+        if known is None:
+            return Encoded(per_token, arrays, image.size)
+        arrays[PIXELS] = arrays[PIXELS].astype(np.uint8, copy=False)
+        return Encoded(per_token, arrays, image.size, known.levels)
+
+    @cached_property
+    def _eight_bits(self) -> EightBits | None:
+        text = self.chat(_TRIED)
+        return eight_bits(self._processor, lambda processor, picture: self._read(processor, picture, text))
+
+    def _read(self, processor: Processor, image: Image.Image, text: str) -> dict[str, Any]:
+        adds = self._adds_special_tokens(text)
+        return processor(images=[image], text=[text], return_tensors="pt", add_special_tokens=adds)
 
     def encode_text(self, prompt: str) -> Encoded:
         """The same for a prompt without an image, which concerns the tokenizer alone."""
@@ -194,33 +210,6 @@ def read_image(path: str) -> Image.Image:
         return read_picture(Path(path))
     except Unfit as problem:
         raise WorkFailed(f"cannot read the image {path}: {problem}") from problem
-
-
-def stack(rows: Sequence[Encoded], *, pad_token: int, side: Literal["left", "right"]) -> dict[str, Array]:
-    """A batch: per-token values (rows, longest row), padded at one side, and the images' arrays."""
-    longest = max(len(row.tokens) for row in rows)
-
-    def filled(values: list[int], fill: int) -> list[int]:
-        padding = [fill] * (longest - len(values))
-        return padding + values if side == "left" else values + padding
-
-    padding = {"input_ids": pad_token, **_PADDING}
-    batch = {
-        key: np.array([filled(row.per_token[key], padding.get(key, 0)) for row in rows]) for key in rows[0].per_token
-    }
-    batch["attention_mask"] = np.array([filled([1] * len(row.tokens), 0) for row in rows])
-    return batch | stack_images([row.image for row in rows])
-
-
-def stack_images(images: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    """The arrays of several images concatenated along the first axis, zero-padded where their shapes differ."""
-    return {key: _joined([image[key] for image in images]) for key in images[0]}
-
-
-def _joined(arrays: list[Array]) -> Array:
-    largest = np.max([array.shape[1:] for array in arrays], axis=0)
-    fills = [[(0, 0), *((0, most - size) for most, size in zip(largest, a.shape[1:], strict=True))] for a in arrays]
-    return np.concatenate([np.pad(a, fill) if np.any(fill) else a for a, fill in zip(arrays, fills, strict=True)])
 
 
 def stop_tokens(tokenizer: Tokenizer, generation_config: GenerationEnds) -> list[int]:
