@@ -1,5 +1,7 @@
 """Pixels in 8 bits: what is made of them on the device is what each family's processor makes, to the bit."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,12 @@ from PIL import Image
 
 import tiny
 from families import FAMILIES, write
+from parityalign.core import PictureRoom, keeping_pictures
+from parityalign.models import picture_store
 from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Prompter
 from parityalign.models.loading import open_processor
+from parityalign.models.pictures import Pictures
 from parityalign.models.stacking import stack
 
 SIZES = ((61, 83), (300, 40), (33, 210), (7, 9), (640, 480))
@@ -39,7 +44,8 @@ def refuses_8_bits(processor):
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_pixels_of_every_family_are_kept_in_8_bits_and_are_transformers_own(family, tmp_path):
+def test_pixels_of_every_family_are_kept_in_8_bits_and_are_transformers_own(family, tmp_path, monkeypatch):
+    monkeypatch.setattr(picture_store, "_SMALLEST", 0)
     processor = open_processor(str(write(tmp_path, family)))
     prompter = Prompter(processor)
     for seed, size in enumerate(SIZES):
@@ -50,6 +56,24 @@ def test_pixels_of_every_family_are_kept_in_8_bits_and_are_transformers_own(fami
         for key in row.image:
             assert made[key].dtype == expected[key].dtype
             assert torch.equal(made[key], expected[key])
+    found_again(prompter, processor, picture, tmp_path)
+
+
+def found_again(prompter: Prompter, processor, picture: Image.Image, folder: Path) -> None:
+    """A picture that was kept in a file is found by the next model, whatever its prompt."""
+    picture.resize((900, 700)).save(folder / "a.png")
+    room = PictureRoom(folder / "kept", 10**9, print)
+    with keeping_pictures(room):
+        for prompt in ("what", "is the square red?"):
+            pictures = Pictures(Prompter(processor), 0)
+            seen = pictures.begin(str(folder / "a.png"), prompt).result()
+            row, plain = (
+                pictures.row(str(folder / "a.png"), seen, prompt),
+                prompter.encode(Image.open(folder / "a.png"), prompt),
+            )
+            assert row.per_token == plain.per_token
+            assert all(np.array_equal(row.image[key], plain.image[key]) for key in plain.image)
+    assert len(list(room.folder.rglob("*.safetensors"))) == (type(processor).__name__ != "PaliGemmaProcessor")
 
 
 def test_pixels_that_no_table_gives_stay_as_the_processor_makes_them():

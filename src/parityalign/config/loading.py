@@ -78,3 +78,6 @@ class Loadings(Settings):
     teacher: LoadingSettings = LoadingSettings()
     student: LoadingSettings = LoadingSettings()
     """Before and after levelling alike."""
+    prepared_gigabytes: Annotated[float, SpeedOnly] = Field(default=20.0, ge=0)
+    """Most space for prepared pictures in the run folder, which all stages read instead of preparing them again; at
+    most half of what the disk has left. 0: none are kept."""

@@ -76,6 +76,7 @@ from .layout import DRAWN as DRAWN
 from .layout import EMBEDDED_MODELS as EMBEDDED_MODELS
 from .layout import EVENTS as EVENTS
 from .layout import PAIR_DISCREPANCIES as PAIR_DISCREPANCIES
+from .layout import PREPARED as PREPARED
 from .layout import PREVIEW as PREVIEW
 from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES
@@ -90,6 +91,9 @@ from .manifests import refuse_changed as refuse_changed
 from .manifests import stale_inputs as stale_inputs
 from .manifests import trusting_files as trusting_files
 from .plain_text import printable as printable
+from .prepared import PictureRoom as PictureRoom
+from .prepared import keeping_pictures as keeping_pictures
+from .prepared import room_for_pictures as room_for_pictures
 from .prompts import KIND_FIELD as KIND_FIELD
 from .prompts import fault_of_annotate_prompt as fault_of_annotate_prompt
 from .prompts import fault_of_answer_prompt as fault_of_answer_prompt

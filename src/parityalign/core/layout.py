@@ -18,6 +18,9 @@ DISCREPANCY_FOLDER: Final = "discrepancy"
 PAIR_DISCREPANCIES: Final = "pairs.jsonl"
 """In that folder: how the two models differ, one line a pair."""
 
+PREPARED: Final = ".prepared"
+"""Folder of prepared pictures, which may be deleted at any time."""
+
 PREVIEW: Final = "preview.html"
 """The page of `parityalign preview`."""
 

@@ -5,6 +5,8 @@ Written against transformers' processors without importing them; arrays are NumP
 
 import inspect
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from parityalign.core import UserError, WorkFailed
-from parityalign.data import Unfit, read_picture
+from parityalign.data import Unfit, open_picture, read_picture
 from parityalign.models.eight_bits import PIXELS, EightBits, eight_bits
 
 Array = NDArray[Any]
@@ -97,6 +99,7 @@ class Prompter:
     """Writes chats for one model.
 
     Attributes:
+        processor: The model's.
         special_tokens: Texts that the tokenizer does not read as plain text.
         answer_marks: Nonzero per-token inputs of an answer's tokens. A processor that tells the answer from
             its prompt, as PaliGemma's does, marks it with 1: tokens with 0 attend in both directions, so an answer
@@ -114,7 +117,7 @@ class Prompter:
         self.special_tokens = _special_tokens(processor)
         takes_answers = "suffix" in inspect.signature(processor.__call__).parameters
         self.answer_marks = {"token_type_ids": 1} if takes_answers else {}
-        self._processor = processor
+        self.processor = processor
         self._special = re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))))
 
     def chat(self, prompt: str, answer: str | None = None, *, image: bool = True) -> str:
@@ -129,7 +132,7 @@ class Prompter:
             said = [{"type": "text", "text": self._plain(answer)}]
             turns.append({"role": "assistant", "content": said})
         try:
-            return self._processor.apply_chat_template(turns, add_generation_prompt=answer is None)
+            return self.processor.apply_chat_template(turns, add_generation_prompt=answer is None)
         except Exception as problem:  # the template is a program that came with the model
             raise UserError(
                 f"the chat template of {self._name} fails: {type(problem).__name__}: {str(problem)[:300]}\n"
@@ -140,8 +143,8 @@ class Prompter:
     def encode(self, image: Image.Image, prompt: str) -> Encoded:
         """The model's input up to the beginning of its answer."""
         text = self.chat(prompt)
-        known = self._eight_bits
-        features = self._read(known.processor if known else self._processor, image, text)
+        known = self.eight_bits
+        features = self._read(known.processor if known else self.processor, image, text)
         # `np.asarray`, since image processors with a torchvision backend return only torch tensors.
         per_token = {key: np.asarray(features[key])[0].tolist() for key in _PER_TOKEN if key in features}
         rest = features.keys() - {*_PER_TOKEN, *_MADE_HERE}
@@ -152,9 +155,10 @@ class Prompter:
         return Encoded(per_token, arrays, image.size, known.levels)
 
     @cached_property
-    def _eight_bits(self) -> EightBits | None:
+    def eight_bits(self) -> EightBits | None:
+        """How to get the processor's pixels in 8 bits; None: they do not follow from 8 bits."""
         text = self.chat(_TRIED)
-        return eight_bits(self._processor, lambda processor, picture: self._read(processor, picture, text))
+        return eight_bits(self.processor, lambda processor, picture: self._read(processor, picture, text))
 
     def _read(self, processor: Processor, image: Image.Image, text: str) -> dict[str, Any]:
         adds = self._adds_special_tokens(text)
@@ -168,7 +172,7 @@ class Prompter:
     def tokens(self, prompt: str, *, image: bool = True) -> list[int]:
         """The tokens of the chat up to the answer, with one placeholder for the image if there is one."""
         text = self.chat(prompt, image=image)
-        read = self._processor.tokenizer(text, add_special_tokens=self._adds_special_tokens(text))
+        read = self.processor.tokenizer(text, add_special_tokens=self._adds_special_tokens(text))
         return list(read["input_ids"])
 
     def answer_pieces(self, encoded: Encoded, prompt: str, lead: str, answer: str) -> Pieces:
@@ -185,12 +189,12 @@ class Prompter:
 
     def _pieces(self, text: str, *, begun: bool = False) -> Pieces:
         special = not begun and self._adds_special_tokens(text)
-        read = self._processor.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+        read = self.processor.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
         return Pieces(list(read["input_ids"]), [end for _, end in read["offset_mapping"]])
 
     def _adds_special_tokens(self, text: str) -> bool:
         """Whether the tokenizer has to add its start token; some chat templates write it already."""
-        begin = self._processor.tokenizer.bos_token
+        begin = self.processor.tokenizer.bos_token
         return not (begin and text.startswith(begin))
 
     def _plain(self, text: str) -> str:
@@ -206,8 +210,25 @@ def read_image(path: str) -> Image.Image:
     Raises:
         WorkFailed: The file is gone or can no longer be decoded.
     """
-    try:
+    with cannot_be_read(path):
         return read_picture(Path(path))
+
+
+def decoded(content: bytes, path: str) -> Image.Image:
+    """The image in a file's content.
+
+    Raises:
+        WorkFailed: It can no longer be decoded.
+    """
+    with cannot_be_read(path):
+        return open_picture(content).image
+
+
+@contextmanager
+def cannot_be_read(path: str) -> Iterator[None]:
+    """Says of an unfit image which file it is, as `WorkFailed`."""
+    try:
+        yield
     except Unfit as problem:
         raise WorkFailed(f"cannot read the image {path}: {problem}") from problem
 

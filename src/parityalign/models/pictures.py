@@ -1,19 +1,23 @@
 """Pictures as one model takes them, prepared in threads while the model works on earlier ones.
 
 A picture is decoded, resized and cut once for all its prompts: only the prompt's tokens differ in a processor's output.
-Threads are enough: Pillow and NumPy work outside of Python's lock.
+Where a run has room for prepared pictures, once for all stages. Threads are enough: Pillow and NumPy work outside of
+Python's lock.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
-from parityalign.core import usable_cores
+from parityalign.core import room_for_pictures, usable_cores
+from parityalign.data import image_id, read_bytes
 from parityalign.models.device import this_device
-from parityalign.models.encoding import Encoded, Prompter, read_image
+from parityalign.models.encoding import Encoded, Prompter, cannot_be_read, decoded, read_image
+from parityalign.models.picture_store import PictureStore
 
 T = TypeVar("T")
 
@@ -21,6 +25,8 @@ _MOST_WORKERS = 8
 _PROMPTS_KEPT = 4096
 _UNLIKE = ("a", "9")
 """Two prompts without a common prefix: the common prefix of their chats precedes every prompt."""
+_STORED = _UNLIKE[0]
+"""The prompt of every picture in the store."""
 
 
 class Seen(NamedTuple):
@@ -49,13 +55,14 @@ class Pictures:
         self._tokens = lru_cache(_PROMPTS_KEPT)(prompter.tokens)
         self._head = _shared(*map(prompter.tokens, _UNLIKE))
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures") if self.workers else None
+        self._room = room_for_pictures()
         self._begun: WeakValueDictionary[str, Future[Seen]] = WeakValueDictionary()
 
     def begin(self, path: str, prompt: str) -> "Future[Seen]":
         """Begins to prepare a picture; while somebody holds the result, the same picture is not prepared again."""
         begun = self._begun.get(path)
         if begun is None:
-            begun = self.submit(lambda: Seen(prompt, self._prompter.encode(read_image(path), prompt)))
+            begun = self.submit(lambda: self._seen(path, prompt))
             self._begun[path] = begun
         return begun
 
@@ -72,10 +79,38 @@ class Pictures:
 
     def row(self, path: str, seen: Seen, prompt: str) -> Encoded:
         """The model's input for a prepared picture with this prompt."""
+        return self._with(prompt, seen) or self._prompter.encode(read_image(path), prompt)
+
+    def _with(self, prompt: str, seen: Seen) -> Encoded | None:
         if prompt == seen.prompt:
             return seen.encoded
-        row = with_other_prompt(seen.encoded, self._tokens(seen.prompt), self._tokens(prompt), head=self._head)
-        return row or self._prompter.encode(read_image(path), prompt)
+        return with_other_prompt(seen.encoded, self._tokens(seen.prompt), self._tokens(prompt), head=self._head)
+
+    def _seen(self, path: str, prompt: str) -> Seen:
+        store = self._store
+        if store is None:
+            return Seen(prompt, self._prompter.encode(read_image(path), prompt))
+        with cannot_be_read(path):
+            content = read_bytes(Path(path))
+        name = image_id(content)
+        found = store.find(name)
+        if found:
+            return Seen(_STORED, found)
+        seen = Seen(prompt, self._prompter.encode(decoded(content, path), prompt))
+        if stored := self._with(_STORED, seen):
+            store.keep(name, stored)
+        return seen
+
+    @cached_property
+    def _store(self) -> PictureStore | None:
+        """Where pictures are kept; None: nowhere, or what the processor makes of them cannot be."""
+        known = self._prompter.eight_bits
+        if self._room is None or known is None:
+            return None
+        try:
+            return PictureStore(self._room, self._prompter.processor, known.levels, self._tokens(_STORED))
+        except OSError:  # such as a folder that may not be listed
+            return None
 
     def without(self, prompt: str) -> Encoded:
         """The model's input for a question without a picture."""
