@@ -1,6 +1,7 @@
 """Working ahead: pictures of what comes next are prepared while the model works, and how many threads do it changes
 nothing but the time. What is waited for here has to happen; where it does not, the wait ends and the test fails."""
 
+import os
 import tracemalloc
 from threading import Condition
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 import tiny
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.training import LevelSettings
+from parityalign.core.cores import wait_passively
 from parityalign.core.errors import WorkFailed
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.engines import Asked, cached
@@ -157,6 +159,17 @@ def test_a_picture_in_two_steps_is_prepared_once_while_either_needs_it(images, m
     row = prepares.row(images[0], second.result(), "shape")
     assert row.tokens == prepares._prompter.encode(pictures.read_image(images[0]), "shape").tokens
     assert opened.paths == [images[0]] * 2  # the second is this test's own
+
+
+@pytest.mark.parametrize(
+    ("said", "then"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "active"), ({"GOMP_SPINCOUNT": "9"}, None)]
+)
+def test_threads_wait_passively_unless_the_environment_says_how(monkeypatch, said, then):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.setenv(name, said[name]) if name in said else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # what is set here ends with the test
+    wait_passively()
+    assert os.environ.get("OMP_WAIT_POLICY") == then
 
 
 def test_memory_does_not_grow_with_the_number_of_examples(images, monkeypatch):

@@ -3,6 +3,7 @@ from .artifacts import EARLIER as EARLIER
 from .artifacts import Artifact as Artifact
 from .artifacts import put_in_place as put_in_place
 from .cores import usable_cores as usable_cores
+from .cores import wait_passively as wait_passively
 from .deadlines import TookTooLongError as TookTooLongError
 from .deadlines import in_time as in_time
 from .disk import disk_faults_in_words as disk_faults_in_words
