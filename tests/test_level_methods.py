@@ -331,7 +331,7 @@ def test_adafactor_learns_at_the_same_rates_and_keeps_hardly_anything(trained):
         steps = made.create_optimizer()
         assert sorted({round(group["lr"], 6) for group in steps.param_groups}) == [1e-4, 1e-3]
         before = [weight.detach().clone() for weight in made.model.parameters()]
-        made.training_step(made.model, {"examples": examples})
+        made.training_step(made.model, made.data_collator(examples))
         steps.step()
         assert not all(map(torch.equal, before, made.model.parameters()))
         states = [value for state in steps.state.values() for value in state.values() if torch.is_tensor(value)]
