@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup
+.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup bench-ahead
 .PHONY: test-vllm conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases kills
 
 setup: .venv/set-up
@@ -145,6 +145,10 @@ bench-startup: setup
 # Annotate and identify on 2,000 drawn pictures, beside the way of the method's first release: times and their ratio.
 bench-loop: setup
 	$(BIN)/python benchmarks/loop.py
+
+# Whether the model waits for pictures: both asleep 20 ms each, together and alone; a ratio of at most 1.2.
+bench-ahead: setup
+	$(BIN)/python benchmarks/ahead.py
 
 # Every family of models held to the same checks; writes docs/models.md.
 conformance: setup

@@ -23,6 +23,10 @@ random weights and saved in a folder as on the hub: its image processor, its tok
 tokens, a chat template in the family's style. Then the same code runs as for any model. The table shows that prompts,
 masks, padding, images, saving and merging are right; it says nothing about the quality of a model's answers, and no
 published weights were loaded.
+
+The pixels of all twelve are kept in 8 bits and made into the processor's own numbers on the device, to the bit
+(`tests/test_eight_bits.py`), and prepared pictures lie in files that all stages share, except for PaliGemma, whose
+processor ends every prompt in its own way, so that its pictures cannot be told from their prompts.
 """
 TRAPS = {
     "Qwen2-VL": "Positions count pictures in two dimensions and are computed from `mm_token_type_ids`, so these "

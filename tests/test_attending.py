@@ -5,8 +5,9 @@ import torch
 
 import tiny
 from parityalign.models.attention import readable_layers, recording_attention
-from parityalign.models.encoding import Prompter, read_image, stack
+from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_model, open_processor
+from parityalign.models.stacking import stack
 
 
 @pytest.fixture(scope="module", params=["fast_vlm", "llava"])
@@ -21,7 +22,7 @@ def batch(opened, tmp_path_factory):
     rows = [
         opened[1].encode(read_image(path), "what is the " + "shape " * (3 * place)) for place, path in enumerate(images)
     ]
-    return {key: torch.from_numpy(array) for key, array in stack(rows, pad_token=0, side="right").items()}
+    return stack(rows, pad_token=0, side="right")
 
 
 def last_two(batch):

@@ -18,8 +18,9 @@ from parityalign.config.loading import LoadingSettings
 from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.models.backends import _hf_model, hf
-from parityalign.models.encoding import Encoded, Prompter, read_image, stack, stop_tokens
+from parityalign.models.encoding import Prompter, read_image, stop_tokens
 from parityalign.models.loading import open_model, open_processor
+from parityalign.models.stacking import stack
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.student import add_lora, open_student, save_student
 
@@ -203,11 +204,8 @@ def test_an_answer_is_as_likely_in_training_as_in_decoding(folder, model, rows, 
         trained = rows.row_of(example).encoded
         prompt = prompter.encode(read_image(example.image), example.prompt)
         answer = [label for label in trained.per_token["labels"] if label != -100]
-        # Pixels as training has them, in half precision, so that nothing but the way through the model differs.
-        inputs = stack([Encoded(prompt.per_token, trained.image)], pad_token=0, side="left")
-        tensors = {key: torch.from_numpy(value) for key, value in inputs.items()}
         said = model._model.generate(
-            **{key: value.float() if value.is_floating_point() else value for key, value in tensors.items()},
+            **stack([prompt], pad_token=0, side="left"),
             logits_processor=LogitsProcessorList([Says(answer, len(prompt.tokens))]),
             max_new_tokens=len(answer),
             use_cache=cache,

@@ -11,9 +11,10 @@ from parityalign.core.interfaces import Decoding, Request
 from parityalign.models.backends import _batches, _hf_model, hf
 from parityalign.models.backends._batches import BatchRow, TokenBudget, patches, windows
 from parityalign.models.backends._decoding import GumbelNoise, can_choose_rows
-from parityalign.models.backends._reading import Reader, with_other_prompt
-from parityalign.models.encoding import Encoded, Prompter, read_image, stack
+from parityalign.models.encoding import Encoded, Prompter, read_image
 from parityalign.models.loading import open_processor
+from parityalign.models.pictures import Pictures, with_other_prompt
+from parityalign.models.stacking import stack
 
 SIZES = ((60, 60), (150, 50), (40, 110))
 PROMPTS = ("what is the colour ?", "shape ?", "what is the shape of the red square")
@@ -41,7 +42,7 @@ def images(tmp_path_factory):
 def by_plain_generate(model: _hf_model.HFModel, request: Request, decoding: Decoding) -> str:
     """One prompt through the processor and transformers' own loop."""
     row = model._prompter.encode(read_image(request.image), request.prompt)
-    inputs = model._on_device(stack([row], pad_token=model._pad, side="left"))
+    inputs = stack([row], pad_token=model._pad, side="left")
     noise = LogitsProcessorList()
     if decoding.temperature:
         narrowed = [TopKLogitsWarper(decoding.top_k)] if decoding.top_k else []
@@ -108,7 +109,7 @@ def test_a_narrowed_draw_hangs_on_its_seed_alone():
 
 def test_another_prompt_on_an_image_is_what_the_processor_makes_of_it(folder, images):
     prompter = Prompter(open_processor(folder))
-    head = Reader(prompter)._head
+    head = Pictures(prompter)._head
     for image in map(read_image, images):
         first = prompter.encode(image, PROMPTS[0])
         for prompt in (*PROMPTS[1:], "42 é <image> ?", PROMPTS[0] + " ?"):

@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import tiny
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.interfaces import Decoding, Request
-from parityalign.models.backends import _batches, _decoding, _hf_model, _reading, hf
+from parityalign.models import pictures
+from parityalign.models.backends import _batches, _decoding, _hf_model, hf
 from parityalign.models.encoding import read_image
 from parityalign.models.open import load_model
 
@@ -171,8 +172,8 @@ def short_of_memory(monkeypatch, model, *, most, sizes, problem=None):
 
 def test_what_was_announced_is_read_while_the_model_works(model, requests, monkeypatch):
     opened = []
-    read = _reading.read_image
-    monkeypatch.setattr(_reading, "read_image", lambda path: opened.append(path) or read(path))
+    read = pictures.read_image
+    monkeypatch.setattr(pictures, "read_image", lambda path: opened.append(path) or read(path))
     expected = model.generate(requests, GREEDY)
     opened.clear()
     model.expect(requests[4:])

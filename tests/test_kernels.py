@@ -79,7 +79,7 @@ def step(made, examples):
     columns = []
     head = made.model.get_output_embeddings()
     with head.register_forward_hook(lambda _head, _states, logits: columns.append(logits.shape[1])) as _:
-        made.training_step(made.model, {"examples": examples})
+        made.training_step(made.model, made.data_collator(examples))
     return [weight.grad.clone() for weight in made.model.parameters() if weight.grad is not None], max(columns)
 
 

@@ -72,7 +72,7 @@ def gradients(build, **choices):
     """What one step's backward pass leaves, in double precision so that sums may be compared."""
     made, examples = build(**choices)
     made.args.bf16 = False
-    loss = made.training_step(made.model, {"examples": examples})
+    loss = made.training_step(made.model, made.data_collator(examples))
     return float(loss), {name: weight.grad for name, weight in made.model.named_parameters() if weight.grad is not None}
 
 
@@ -307,7 +307,7 @@ def test_lora_stands_only_in_parts_that_are_trained_and_never_beside_the_head(fa
 @pytest.mark.slow
 def test_a_frozen_part_stays_as_it_is_and_a_slow_one_moves_less(student, pairs, tmp_path):
     rates = LrMultipliers(vision=0, connector=1, language=1e-3)
-    level(student, pairs, tmp_path / "out", lr_multipliers=rates, weight_decay=0.0)
+    level(student, pairs, tmp_path / "out", lr_multipliers=rates, weight_decay=0.0, max_steps=6)
     before, after = load_file(f"{student}/model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     moved = {name: float((before[name] - after[name]).abs().max()) for name in before if "running" not in name}
     by_part = {part: [moved[name] for name in moved if parts.part_of(name) == part] for part in parts.PARTS}
@@ -331,7 +331,7 @@ def test_adafactor_learns_at_the_same_rates_and_keeps_hardly_anything(trained):
         steps = made.create_optimizer()
         assert sorted({round(group["lr"], 6) for group in steps.param_groups}) == [1e-4, 1e-3]
         before = [weight.detach().clone() for weight in made.model.parameters()]
-        made.training_step(made.model, {"examples": examples})
+        made.training_step(made.model, made.data_collator(examples))
         steps.step()
         assert not all(map(torch.equal, before, made.model.parameters()))
         states = [value for state in steps.state.values() for value in state.values() if torch.is_tensor(value)]

@@ -16,9 +16,10 @@ from parityalign.core.records import Pair
 from parityalign.core.registry import find_part, part_names
 from parityalign.core.signals import read_shard, write_shard
 from parityalign.models.backends._observing import Observing
-from parityalign.models.encoding import read_image, stack
+from parityalign.models.encoding import read_image
 from parityalign.models.labels import IGNORE_INDEX, LabelEncoder
 from parityalign.models.loading import open_model, open_processor
+from parityalign.models.stacking import stack
 from parityalign.models.token_boxes import TokenBoxes, spread_over_cells
 from parityalign.training import train
 from parityalign.training.collator import AnswerCollator, Example
@@ -59,10 +60,7 @@ def rows_of(folder: str, asked):
 
 
 def inputs_of(rows):
-    return {
-        key: torch.from_numpy(array)
-        for key, array in stack([row.encoded for row in rows], pad_token=0, side="right").items()
-    }
+    return stack([row.encoded for row in rows], pad_token=0, side="right")
 
 
 def observed(folder: str, asked):

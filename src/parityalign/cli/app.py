@@ -30,6 +30,7 @@ from parityalign.core import (
     disk_faults_in_words,
     part_names,
     trusting_files,
+    wait_passively,
     write_whole,
 )
 
@@ -49,6 +50,7 @@ app = typer.Typer(
 def main() -> None:
     """Does what the arguments of this process say, and ends it."""
     say_everything_so()
+    wait_passively()
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     typer.main.get_command(app)()  # not app(), which has tracebacks printed its own way

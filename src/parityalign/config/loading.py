@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from parityalign.config.base import Settings
+from parityalign.config.base import Settings, SpeedOnly
 
 _CHANGES_ANSWERS = {"dtype", "quantise", "max_pixels", "remote_code", "chat_template_kwargs", "thinking_tokens"}
 _OURS = ("messages", "add_generation_prompt", "bos_token", "eos_token")
@@ -39,6 +39,8 @@ class LoadingSettings(Settings):
     max_pixels: int | None = Field(default=None, ge=1)
     """Most pixels of an image; larger images are scaled down. None: of a family that takes images of nearly any size a
     megapixel, written into the run's own `run.yaml` when it begins; of others the processor's own limit."""
+    workers: Annotated[int | None, SpeedOnly] = Field(default=None, ge=0, le=64)
+    """Threads that prepare pictures while the model works; 0: none does. None: as many as this machine is good for."""
     remote_code: bool = False
     """Whether Python code in the model's folder may be run."""
     chat_template_kwargs: dict[
@@ -76,3 +78,6 @@ class Loadings(Settings):
     teacher: LoadingSettings = LoadingSettings()
     student: LoadingSettings = LoadingSettings()
     """Before and after levelling alike."""
+    prepared_gigabytes: Annotated[float, SpeedOnly] = Field(default=20.0, ge=0)
+    """Most space for prepared pictures in the run folder, which all stages read instead of preparing them again; at
+    most half of what the disk has left. 0: none are kept."""

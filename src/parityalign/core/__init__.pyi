@@ -3,6 +3,7 @@ from .artifacts import EARLIER as EARLIER
 from .artifacts import Artifact as Artifact
 from .artifacts import put_in_place as put_in_place
 from .cores import usable_cores as usable_cores
+from .cores import wait_passively as wait_passively
 from .deadlines import TookTooLongError as TookTooLongError
 from .deadlines import in_time as in_time
 from .disk import disk_faults_in_words as disk_faults_in_words
@@ -76,6 +77,7 @@ from .layout import DRAWN as DRAWN
 from .layout import EMBEDDED_MODELS as EMBEDDED_MODELS
 from .layout import EVENTS as EVENTS
 from .layout import PAIR_DISCREPANCIES as PAIR_DISCREPANCIES
+from .layout import PREPARED as PREPARED
 from .layout import PREVIEW as PREVIEW
 from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES
@@ -91,6 +93,9 @@ from .manifests import refuse_changed as refuse_changed
 from .manifests import stale_inputs as stale_inputs
 from .manifests import trusting_files as trusting_files
 from .plain_text import printable as printable
+from .prepared import PictureRoom as PictureRoom
+from .prepared import keeping_pictures as keeping_pictures
+from .prepared import room_for_pictures as room_for_pictures
 from .prompts import KIND_FIELD as KIND_FIELD
 from .prompts import fault_of_annotate_prompt as fault_of_annotate_prompt
 from .prompts import fault_of_answer_prompt as fault_of_answer_prompt

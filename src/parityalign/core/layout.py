@@ -21,6 +21,9 @@ PAIR_DISCREPANCIES: Final = "pairs.jsonl"
 SERVERS: Final = "server"
 """Folder of the logs of servers that the run started; no artifact, and nothing is read from it."""
 
+PREPARED: Final = ".prepared"
+"""Folder of prepared pictures, which may be deleted at any time."""
+
 PREVIEW: Final = "preview.html"
 """The page of `parityalign preview`."""
 

@@ -233,7 +233,8 @@ class CachedModel:
         if missing and not isinstance(self.loaded(), Observer):
             return {question.item_id: OPAQUE for question, _ in told}
         done = len(told) - len(missing)
-        for group in groups_of(missing, batch_size):
+        for group, following in pairwise([*groups_of(missing, batch_size), []]):
+            announce(self.loaded(), [request_of(question) for question, _ in following])
             self._score(group, keys)
             done += len(group)
             on_progress(done, len(told))

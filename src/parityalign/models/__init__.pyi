@@ -19,10 +19,10 @@ from .device import dtype_of as dtype_of
 from .device import is_out_of_memory as is_out_of_memory
 from .device import this_device as this_device
 from .encoding import Array as Array
+from .encoding import Encoded as Encoded
 from .encoding import Processor as Processor
 from .encoding import Prompter as Prompter
 from .encoding import read_image as read_image
-from .encoding import stack as stack
 from .encoding import stop_tokens as stop_tokens
 from .labels import IGNORE_INDEX as IGNORE_INDEX
 from .labels import LabelEncoder as LabelEncoder
@@ -48,10 +48,14 @@ from .parts import LANGUAGE as LANGUAGE
 from .parts import PARTS as PARTS
 from .parts import VISION as VISION
 from .parts import part_of as part_of
+from .pictures import Pictures as Pictures
+from .pictures import Seen as Seen
+from .pictures import image_bytes as image_bytes
 from .processor import BACKEND as BACKEND
 from .servers.program import ServerProgram as ServerProgram
 from .servers.program import Start as Start
 from .servers.program import Trouble as Trouble
+from .stacking import stack as stack
 from .token_boxes import GRID as GRID
 from .token_boxes import TokenBoxes as TokenBoxes
 from .token_boxes import spread_over_cells as spread_over_cells

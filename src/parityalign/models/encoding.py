@@ -1,28 +1,32 @@
 """Encodes an image and a prompt as a model's input, the same way for generation and training.
 
-Written against transformers' processors without importing them, so that it needs no torch; arrays are NumPy's.
+Written against transformers' processors without importing them; arrays are NumPy's.
 """
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from parityalign.core import UserError, WorkFailed
-from parityalign.data import Unfit, read_picture
+from parityalign.data import Unfit, open_picture, read_picture
+from parityalign.models.eight_bits import PIXELS, EightBits, eight_bits
 
 Array = NDArray[Any]
 _PER_TOKEN = ("input_ids", "token_type_ids", "mm_token_type_ids")
 _MADE_HERE = ("attention_mask", "labels")
 """Outputs of processors that are replaced by our own; PaliGemma's gives labels even for a prompt without an answer."""
-_PADDING = {"labels": -100}
-"""Padding values of per-token inputs other than the tokens; 0 by default. -100: no loss, as in torch."""
+_TRIED = "What is it?"
+"""A prompt to try a processor with."""
 
 
 class Tokenizer(Protocol):
@@ -82,6 +86,8 @@ class Encoded:
     """`pixel_values` and, for some families, sizes or grids; the first axis is tiles or patches."""
     size: tuple[int, int] = (0, 0)
     """Width and height of the original image, in pixels."""
+    levels: torch.Tensor | None = None
+    """(3, 256) What each 8-bit value in `pixel_values` stands for; None: they are the numbers themselves."""
 
     @property
     def tokens(self) -> list[int]:
@@ -93,6 +99,7 @@ class Prompter:
     """Writes chats for one model.
 
     Attributes:
+        processor: The model's.
         special_tokens: Texts that the tokenizer does not read as plain text.
         answer_marks: Nonzero per-token inputs of an answer's tokens. A processor that tells the answer from
             its prompt, as PaliGemma's does, marks it with 1: tokens with 0 attend in both directions, so an answer
@@ -110,7 +117,7 @@ class Prompter:
         self.special_tokens = _special_tokens(processor)
         takes_answers = "suffix" in inspect.signature(processor.__call__).parameters
         self.answer_marks = {"token_type_ids": 1} if takes_answers else {}
-        self._processor = processor
+        self.processor = processor
         self._special = re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))))
 
     def chat(self, prompt: str, answer: str | None = None, *, image: bool = True) -> str:
@@ -125,7 +132,7 @@ class Prompter:
             said = [{"type": "text", "text": self._plain(answer)}]
             turns.append({"role": "assistant", "content": said})
         try:
-            return self._processor.apply_chat_template(turns, add_generation_prompt=answer is None)
+            return self.processor.apply_chat_template(turns, add_generation_prompt=answer is None)
         except Exception as problem:  # the template is a program that came with the model
             raise UserError(
                 f"the chat template of {self._name} fails: {type(problem).__name__}: {str(problem)[:300]}\n"
@@ -136,13 +143,26 @@ class Prompter:
     def encode(self, image: Image.Image, prompt: str) -> Encoded:
         """The model's input up to the beginning of its answer."""
         text = self.chat(prompt)
-        features = self._processor(
-            images=[image], text=[text], return_tensors="pt", add_special_tokens=self._adds_special_tokens(text)
-        )
+        known = self.eight_bits
+        features = self._read(known.processor if known else self.processor, image, text)
         # `np.asarray`, since image processors with a torchvision backend return only torch tensors.
         per_token = {key: np.asarray(features[key])[0].tolist() for key in _PER_TOKEN if key in features}
         rest = features.keys() - {*_PER_TOKEN, *_MADE_HERE}
-        return Encoded(per_token, {key: np.asarray(features[key]) for key in sorted(rest)}, image.size)
+        arrays = {key: np.asarray(features[key]) for key in sorted(rest)}
+        if known is None:
+            return Encoded(per_token, arrays, image.size)
+        arrays[PIXELS] = arrays[PIXELS].astype(np.uint8, copy=False)
+        return Encoded(per_token, arrays, image.size, known.levels)
+
+    @cached_property
+    def eight_bits(self) -> EightBits | None:
+        """How to get the processor's pixels in 8 bits; None: they do not follow from 8 bits."""
+        text = self.chat(_TRIED)
+        return eight_bits(self.processor, lambda processor, picture: self._read(processor, picture, text))
+
+    def _read(self, processor: Processor, image: Image.Image, text: str) -> dict[str, Any]:
+        adds = self._adds_special_tokens(text)
+        return processor(images=[image], text=[text], return_tensors="pt", add_special_tokens=adds)
 
     def encode_text(self, prompt: str) -> Encoded:
         """The same for a prompt without an image, which concerns the tokenizer alone."""
@@ -152,7 +172,7 @@ class Prompter:
     def tokens(self, prompt: str, *, image: bool = True) -> list[int]:
         """The tokens of the chat up to the answer, with one placeholder for the image if there is one."""
         text = self.chat(prompt, image=image)
-        read = self._processor.tokenizer(text, add_special_tokens=self._adds_special_tokens(text))
+        read = self.processor.tokenizer(text, add_special_tokens=self._adds_special_tokens(text))
         return list(read["input_ids"])
 
     def answer_pieces(self, encoded: Encoded, prompt: str, lead: str, answer: str) -> Pieces:
@@ -169,12 +189,12 @@ class Prompter:
 
     def _pieces(self, text: str, *, begun: bool = False) -> Pieces:
         special = not begun and self._adds_special_tokens(text)
-        read = self._processor.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+        read = self.processor.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
         return Pieces(list(read["input_ids"]), [end for _, end in read["offset_mapping"]])
 
     def _adds_special_tokens(self, text: str) -> bool:
         """Whether the tokenizer has to add its start token; some chat templates write it already."""
-        begin = self._processor.tokenizer.bos_token
+        begin = self.processor.tokenizer.bos_token
         return not (begin and text.startswith(begin))
 
     def _plain(self, text: str) -> str:
@@ -190,37 +210,27 @@ def read_image(path: str) -> Image.Image:
     Raises:
         WorkFailed: The file is gone or can no longer be decoded.
     """
-    try:
+    with cannot_be_read(path):
         return read_picture(Path(path))
+
+
+def decoded(content: bytes, path: str) -> Image.Image:
+    """The image in a file's content.
+
+    Raises:
+        WorkFailed: It can no longer be decoded.
+    """
+    with cannot_be_read(path):
+        return open_picture(content).image
+
+
+@contextmanager
+def cannot_be_read(path: str) -> Iterator[None]:
+    """Says of an unfit image which file it is, as `WorkFailed`."""
+    try:
+        yield
     except Unfit as problem:
         raise WorkFailed(f"cannot read the image {path}: {problem}") from problem
-
-
-def stack(rows: Sequence[Encoded], *, pad_token: int, side: Literal["left", "right"]) -> dict[str, Array]:
-    """A batch: per-token values (rows, longest row), padded at one side, and the images' arrays."""
-    longest = max(len(row.tokens) for row in rows)
-
-    def filled(values: list[int], fill: int) -> list[int]:
-        padding = [fill] * (longest - len(values))
-        return padding + values if side == "left" else values + padding
-
-    padding = {"input_ids": pad_token, **_PADDING}
-    batch = {
-        key: np.array([filled(row.per_token[key], padding.get(key, 0)) for row in rows]) for key in rows[0].per_token
-    }
-    batch["attention_mask"] = np.array([filled([1] * len(row.tokens), 0) for row in rows])
-    return batch | stack_images([row.image for row in rows])
-
-
-def stack_images(images: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    """The arrays of several images concatenated along the first axis, zero-padded where their shapes differ."""
-    return {key: _joined([image[key] for image in images]) for key in images[0]}
-
-
-def _joined(arrays: list[Array]) -> Array:
-    largest = np.max([array.shape[1:] for array in arrays], axis=0)
-    fills = [[(0, 0), *((0, most - size) for most, size in zip(largest, a.shape[1:], strict=True))] for a in arrays]
-    return np.concatenate([np.pad(a, fill) if np.any(fill) else a for a, fill in zip(arrays, fills, strict=True)])
 
 
 def stop_tokens(tokenizer: Tokenizer, generation_config: GenerationEnds) -> list[int]:

@@ -32,11 +32,14 @@ from parityalign.core import (
     MANIFEST,
     MARKER,
     OWNER,
+    PREPARED,
     PairFilter,
+    PictureRoom,
     Progress,
     RunFolder,
     Says,
     UserError,
+    keeping_pictures,
     load_part,
     missing_package,
     read_manifest,
@@ -85,7 +88,7 @@ def open_run_folder(
     _refuse_unusable_level(config, began)
     for name in config.filters:
         load_part("filters", name, PairFilter)
-    with RunFolder(config.run) as folder, trusting_files(trusts):
+    with RunFolder(config.run) as folder, trusting_files(trusts), keeping_pictures(_room(config, progress)):
         if before != config:
             write_whole(path, as_yaml(config, folder.path))
         run = Run(folder, with_asked(config, asked), progress, only=only)
@@ -98,6 +101,13 @@ def open_run_folder(
             yield run
         finally:
             run.models.close()
+
+
+def _room(config: RunConfig, progress: Progress) -> PictureRoom | None:
+    """Where the run's models may keep the pictures that they prepare."""
+    most = int(config.loading.prepared_gigabytes * 10**9)
+    say = progress.say if isinstance(progress, Says) else lambda _: None
+    return PictureRoom(config.run / PREPARED, most, say) if most else None
 
 
 def refuse_unusable(config: RunConfig, *, redo: bool = False) -> RunConfig | None:

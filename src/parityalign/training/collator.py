@@ -1,18 +1,35 @@
 """Training rows and batches: the prompt exactly as in inference, the loss on the answer and its end token only."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
-from parityalign.models import Array, LabelEncoder, LabelledRow, Processor, read_image, stack
+from parityalign.models import (
+    Array,
+    Encoded,
+    LabelEncoder,
+    LabelledRow,
+    Pictures,
+    Processor,
+    Seen,
+    image_bytes,
+    read_image,
+    stack,
+    this_device,
+)
 from parityalign.training.augment import augmented_view
 
 CACHE_BYTES = 2**30
-"""Bytes of the cache of decoded images."""
+"""Bytes of pictures that are kept."""
+_ROWS_BYTES = 2**27
+"""Bytes of tokens that are kept."""
 
+K = TypeVar("K")
+V = TypeVar("V")
 Join = Callable[[Sequence[str], Sequence[LabelledRow]], dict[str, torch.Tensor]]
 """(pair ids, their rows) -> tensors that terms of the loss need besides the answers."""
 
@@ -33,6 +50,32 @@ class Example:
     """The teacher's rationale; empty if there is none or none is needed."""
 
 
+@dataclass(frozen=True)
+class Begun:
+    """Examples whose pictures are being prepared."""
+
+    examples: Sequence[Example]
+    pictures: "list[Future[Seen]]"
+    views: "list[Future[Encoded]]"
+    """The augmented views; empty if no term needs them."""
+
+
+class Row(NamedTuple):
+    """One example as the student's input."""
+
+    pair_id: str
+    answer: LabelledRow
+    rationale: LabelledRow | None
+    """The example's rationale in place of its answer."""
+    view: LabelledRow | None
+    """The same with an augmented view of the picture."""
+
+    @property
+    def labels(self) -> int:
+        """The number of tokens of the answer, its end token included."""
+        return len(self.answer.ends)
+
+
 class AnswerCollator:
     """Collates examples into right-padded batches."""
 
@@ -43,6 +86,7 @@ class AnswerCollator:
         *,
         join: Join | None = None,
         views: bool = False,
+        workers: int | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         """Batches for one student.
@@ -52,37 +96,75 @@ class AnswerCollator:
             stop: The ids that stop its generation.
             join: Gives the tensors that terms of the loss need besides the model's inputs.
             views: Whether a batch also has an augmented view of each picture, under `view`, different at each visit.
-            cache_bytes: Bytes of the cache of decoded images.
+            workers: Threads that prepare pictures; None: as many as this machine is good for.
+            cache_bytes: Bytes of pictures that are kept.
 
         Raises:
             UserError: The student has no end token, so it could not learn to end an answer.
         """
         self._encoder = LabelEncoder(processor, stop)
+        self._pictures = Pictures(self._encoder.prompter, workers)
         self._join = join
         self._views = views
-        self._cache_left = cache_bytes
-        self._images: dict[str, dict[str, Array]] = {}
-        self._rows: dict[Example, LabelledRow] = {}
+        self._device = torch.device(this_device())
+        self._images = _Kept[str, Future[Seen]](cache_bytes)
+        self._texts = _Kept[Example, _Text](_ROWS_BYTES)
 
     def __call__(self, examples: Sequence[Example], visit: int = 0) -> dict[str, Any]:
-        """The model's inputs and `labels` (rows, tokens): the answer's tokens and the end token, else -100.
-
-        Also the tensors of `join`, and, as nested batches, `view` and `explained` (the examples with a rationale).
+        """The batch of these examples; see `batch`.
 
         Args:
             examples: The rows.
             visit: Seeds the augmented view.
         """
-        rows = [self.row_of(example) for example in examples]
-        batch: dict[str, Any] = self._inputs(rows)
+        return self.batch(self.rows(self.begin(examples, visit)))
+
+    def begin(self, examples: Sequence[Example], visit: int = 0) -> Begun:
+        """Begins to prepare the pictures of examples.
+
+        Args:
+            examples: The examples.
+            visit: Seeds the augmented view.
+        """
+        pictures = [self._pictures.begin(example.image, example.prompt) for example in examples]
+        views = [self._augmented(example, visit) for example in examples] if self._views else []
+        return Begun(examples, pictures, views)
+
+    def ahead(self, examples: Sequence[Example], count: int) -> Iterator[list[Row]]:
+        """The rows of examples, so many at a time, while pictures of the next are being prepared."""
+        parts = (examples[start : start + count] for start in range(0, len(examples), count))
+        begun = map(self.begin, parts)
+        waiting = next(begun)
+        for following in begun:
+            yield self.rows(waiting)
+            waiting = following
+        yield self.rows(waiting)
+
+    def rows(self, begun: Begun) -> list[Row]:
+        """The student's inputs, once their pictures are prepared.
+
+        Raises:
+            WorkFailed: A picture cannot be read.
+        """
+        views: list[Encoded | None] = [view.result() for view in begun.views]
+        views = views or [None] * len(begun.examples)
+        return [self._row(*each) for each in zip(begun.examples, begun.pictures, views, strict=True)]
+
+    def batch(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """The model's inputs and `labels` (rows, tokens): the answer's tokens and the end token, else -100.
+
+        Also the tensors of `join`, and, as nested batches, `view` and `explained` (the rows with a rationale).
+        """
+        answers = [row.answer for row in rows]
+        batch: dict[str, Any] = self._inputs(answers)
         if self._join:
-            batch |= self._join([example.pair_id for example in examples], rows)
+            batch |= self._join([row.pair_id for row in rows], answers)
         if self._views:
-            batch["view"] = self._inputs([self._augmented_row(example, visit) for example in examples])
-        told = [row for row, example in enumerate(examples) if example.rationale]
+            batch["view"] = self._inputs([row.view for row in rows if row.view])
+        told = [place for place, row in enumerate(rows) if row.rationale]
         if told:
-            rationales = [self.row_of(_with_rationale(examples[row])) for row in told]
-            batch["explained"] = {**self._inputs(rationales), "explains": torch.tensor(told)}
+            rationales = self._inputs([row.rationale for row in rows if row.rationale])
+            batch["explained"] = {**rationales, "explains": torch.tensor(told)}
         return batch
 
     def plain(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -90,39 +172,82 @@ class AnswerCollator:
         return self._inputs([self.row_of(example) for example in examples])
 
     def row_of(self, example: Example) -> LabelledRow:
-        """One row, with pixels in half precision: they come from 8 bits, and twice as many fit into memory."""
-        image, row = self._images.get(example.image), self._rows.get(example)
-        if image is None or row is None:
-            prompt = self._encoder.prompter.encode(read_image(example.image), example.prompt)
-            image = {key: _halved(array) for key, array in prompt.image.items()}
-            row = self._encoder.encode(replace(prompt, image={}), example.prompt, example.answer)
-            self._rows[example] = row
-            self._keep(example.image, image)
-        return replace(row, encoded=replace(row.encoded, image=image))
+        """One row."""
+        return self._labelled(example, self._pictures.begin(example.image, example.prompt))
 
-    def _augmented_row(self, example: Example, visit: int) -> LabelledRow:
-        """The same row with an augmented view of its picture, not cached since views hardly ever repeat."""
-        picture = augmented_view(read_image(example.image), f"{example.pair_id} {visit}")
-        prompt = self._encoder.prompter.encode(picture, example.prompt)
-        return self._encoder.encode(prompt, example.prompt, example.answer)
+    def _row(self, example: Example, picture: "Future[Seen]", view: Encoded | None) -> Row:
+        explained = _with_rationale(example) if example.rationale else None
+        return Row(
+            example.pair_id,
+            self._labelled(example, picture),
+            self._labelled(explained, picture) if explained else None,
+            self._encoder.encode(view, example.prompt, example.answer) if view else None,
+        )
+
+    def _labelled(self, example: Example, picture: "Future[Seen]") -> LabelledRow:
+        seen = picture.result()
+        self._images.keep(example.image, picture, image_bytes(seen.encoded))
+        text = self._texts.get(example)
+        if text is None:
+            prompt = self._pictures.row(example.image, seen, example.prompt)
+            text = _Text.of(self._encoder.encode(prompt, example.prompt, example.answer))
+            self._texts.keep(example, text, text.nbytes)
+        return text.with_picture(seen.encoded)
+
+    def _augmented(self, example: Example, visit: int) -> "Future[Encoded]":
+        """An augmented view of the example's picture; not kept, since views hardly ever repeat."""
+
+        def encoded() -> Encoded:
+            picture = augmented_view(read_image(example.image), f"{example.pair_id} {visit}")
+            return self._encoder.prompter.encode(picture, example.prompt)
+
+        return self._pictures.submit(encoded)
 
     def _inputs(self, rows: Sequence[LabelledRow]) -> dict[str, torch.Tensor]:
-        batch = stack([row.encoded for row in rows], pad_token=self._encoder.pad_token, side="right")
-        tensors = {key: torch.from_numpy(array) for key, array in batch.items()}
-        return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+        encoded = [row.encoded for row in rows]
+        return stack(encoded, pad_token=self._encoder.pad_token, side="right", device=self._device)
 
-    def _keep(self, path: str, image: dict[str, Array]) -> None:
-        """Caches an image if there is room; without eviction, since after shuffling all are equally likely next."""
-        size = sum(array.nbytes for array in image.values())
-        if path not in self._images and size <= self._cache_left:
-            self._images[path] = image
-            self._cache_left -= size
+
+class _Text(NamedTuple):
+    """A labelled row without its picture, in a few bytes a token."""
+
+    per_token: dict[str, Array]
+    ends: Array
+
+    @classmethod
+    def of(cls, row: LabelledRow) -> "_Text":
+        per_token = {key: np.array(values, dtype=np.int32) for key, values in row.encoded.per_token.items()}
+        return cls(per_token, np.array(row.ends, dtype=np.int32))
+
+    @property
+    def nbytes(self) -> int:
+        return self.ends.nbytes + sum(values.nbytes for values in self.per_token.values())
+
+    def with_picture(self, encoded: Encoded) -> LabelledRow:
+        per_token = {key: values.tolist() for key, values in self.per_token.items()}
+        return LabelledRow(replace(encoded, per_token=per_token), self.ends.tolist())
+
+
+class _Kept(Generic[K, V]):
+    """Values by key as long as there is room; none gives way, since after shuffling all are equally likely next."""
+
+    def __init__(self, room: int) -> None:
+        self._left = room
+        self._held: dict[K, V] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, key: K) -> V | None:
+        return self._held.get(key)
+
+    def keep(self, key: K, value: V, size: int) -> None:
+        """Keeps a value of so many bytes if there is room."""
+        if key not in self._held and size <= self._left:
+            self._held[key] = value
+            self._left -= size
 
 
 def _with_rationale(example: Example) -> Example:
     """The rationale of an example as an example."""
     return Example(example.image, example.rationale_prompt, example.rationale)
-
-
-def _halved(array: Array) -> Array:
-    return array.astype(np.float16) if array.dtype == np.float32 else array

@@ -167,8 +167,8 @@ def _trainer(training: Training, work: Path) -> LevelTrainer:
     set_seed(training.seed)  # before an adapter is initialised
     student: Any = open_trainable(location, loading, settings, half=_halves())
     stop = stop_tokens(processor.tokenizer, student.generation_config)
-    views = "view" in training.objective.needs
-    batches = AnswerCollator(processor, stop, join=training.objective.joiner(processor), views=views)
+    views, join = "view" in training.objective.needs, training.objective.joiner(processor)
+    batches = AnswerCollator(processor, stop, join=join, views=views, workers=loading.workers)
     return LevelTrainer(training, student, batches, work)
 
 

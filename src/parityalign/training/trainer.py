@@ -18,7 +18,7 @@ from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import Details, Progress
 from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast
 from parityalign.training.checkpoints import checkpoint, complete
-from parityalign.training.collator import AnswerCollator, Example, Join
+from parityalign.training.collator import AnswerCollator, Begun, Example, Join, Row
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
 from parityalign.training.oom import OomBackoff
 from parityalign.training.speed import Speed
@@ -83,12 +83,13 @@ class LevelTrainer(Trainer):
         super().__init__(
             model=student,
             args=_arguments(training, work),
-            data_collator=_examples_alone,
+            data_collator=self._begin_step,
             train_dataset=training.train,
             eval_dataset=training.held_out,
             callbacks=[LevelCallback(training.progress, training.settings.patience, work, speed)],
         )
         self.remove_callback(PrinterCallback)
+        self._steps_begun = 0
         self.oom_backoff = OomBackoff(training.settings.micro_batch_size or training.settings.batch_size)
         self.batches = batches
         self._speed = speed
@@ -130,8 +131,9 @@ class LevelTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Forward and backward pass; if loss or gradient is not finite, the step is skipped and counted."""
-        examples = inputs["examples"]
-        loss = self.oom_backoff(lambda rows: self._in_micro_batches(model, examples, rows), len(examples))
+        self._steps_begun -= 1
+        rows = self.batches.rows(inputs["begun"])
+        loss = self.oom_backoff(lambda count: self._in_micro_batches(model, rows, count), len(rows))
         if (self.oom_backoff.smallest or math.inf) < (smallest_micro_batch(self.state) or math.inf):
             self.log({"micro_batch_size": float(self.oom_backoff.smallest or 0)})
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
@@ -142,12 +144,17 @@ class LevelTrainer(Trainer):
                 self.control.should_training_stop = True
         return loss
 
-    def _in_micro_batches(self, model: nn.Module, examples: Sequence[Example], rows: int) -> torch.Tensor:
+    def _begin_step(self, examples: Sequence[Example]) -> dict[str, Begun]:
+        """Begins a step's pictures; accelerate asks for this while the step before has yet to be taken."""
+        step = self.state.global_step + self._steps_begun
+        self._steps_begun += 1
+        return {"begun": self.batches.begin(examples, visit=step)}
+
+    def _in_micro_batches(self, model: nn.Module, rows: Sequence[Row], count: int) -> torch.Tensor:
         """Gradients of the mean over all labelled tokens, independent of the size of the micro-batches."""
         model.zero_grad()  # gradients of micro-batches before memory ran out
-        starts = range(0, len(examples), rows)
-        batches = [self.batches(examples[start : start + rows], self.state.global_step) for start in starts]
-        labelled = sum(map(_count_labels, batches))
+        labelled = sum(row.labels for row in rows)
+        batches = (self.batches.batch(rows[start : start + count]) for start in range(0, len(rows), count))
         return torch.stack([super(LevelTrainer, self).training_step(model, batch, labelled) for batch in batches]).sum()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -195,13 +202,11 @@ class LevelTrainer(Trainer):
         """Records the student's attention for the objective."""
         return self._training.objective.recording_attention(self._student)
 
-    def _mean_loss(self, model: nn.Module, rows: int) -> float:
+    def _mean_loss(self, model: nn.Module, count: int) -> float:
         total, tokens = 0.0, 0
-        device, examples = self.args.device, self._training.held_out
-        for start in range(0, len(examples), rows):
-            batch = self.batches(examples[start : start + rows])
-            labelled = _count_labels(batch)
-            batch = self._prepare_inputs(batch)
+        device = self.args.device
+        for rows in self.batches.ahead(self._training.held_out, count):
+            batch, labelled = self._prepare_inputs(self.batches.batch(rows)), sum(row.labels for row in rows)
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.args.bf16):
                 total += float(self._training.objective(model, batch)) * labelled
             tokens += labelled
@@ -288,11 +293,6 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
     if arguments.n_gpu > 1:  # else each GPU would get a whole batch, through DataParallel
         arguments._n_gpu = 1
     return arguments
-
-
-def _examples_alone(examples: Sequence[Example]) -> dict[str, Sequence[Example]]:
-    """Keeps the examples of a step as they are: they become tensors when the micro-batch size is known."""
-    return {"examples": examples}
 
 
 def _count_labels(batch: Mapping[str, Any]) -> int:

@@ -50,7 +50,7 @@ def refuse_difference(trained: torch.Tensor, saved: torch.Tensor, stored: torch.
 
 def _said(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     device = next(model.parameters()).device
-    labels = batch["labels"][0]
+    labels = batch["labels"][0].cpu()
     inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
     answer = labels != IGNORE_INDEX
     kept = int(answer.sum())  # a row's labels are its end

@@ -7,12 +7,12 @@ import torch
 from transformers import PreTrainedModel
 
 from parityalign.core import Request
-from parityalign.models.backends._reading import image_bytes
 from parityalign.models.encoding import Encoded
 from parityalign.models.limits import CPU_TOKENS, MOST_TOKENS, cached_numbers, patch_side, tokens_in_memory
+from parityalign.models.pictures import image_bytes
 
-_WINDOW_BYTES = 2**30
-"""Bytes of images in memory while their rows are sorted by length."""
+_WINDOW_BYTES = 2**28
+"""Bytes of images in memory while their rows are sorted by length; more would have the model wait for them."""
 _PATCH = 16
 """Side of a patch in pixels, for towers without patches."""
 

@@ -23,13 +23,14 @@ from parityalign.models.backends._observing import Observing
 from parityalign.models.backends._reading import Reader
 from parityalign.models.chat_templates import opened_thought
 from parityalign.models.device import SMALLER, is_out_of_memory
-from parityalign.models.encoding import Encoded, Processor, Prompter, stack, stack_images, stop_tokens
+from parityalign.models.eight_bits import PIXELS
+from parityalign.models.encoding import Encoded, Processor, Prompter, stop_tokens
 from parityalign.models.labels import LabelEncoder
 from parityalign.models.loading import AS_IT_IS, described, open_model, open_processor
+from parityalign.models.pictures import Pictures
+from parityalign.models.stacking import stack, stack_images
 
 T = TypeVar("T")
-
-_PIXELS = "pixel_values"
 
 
 def load_hf(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
@@ -41,7 +42,7 @@ def load_hf(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
     """
     refuse_unknown_generate()
     processor = open_processor(location, loading)
-    return HFModel(location, open_model(location, loading), processor)
+    return HFModel(location, open_model(location, loading), processor, loading.workers)
 
 
 class HFModel:
@@ -52,7 +53,7 @@ class HFModel:
         facts: What its outputs depend on besides its files, for manifests.
     """
 
-    def __init__(self, location: str, model: PreTrainedModel, processor: Processor) -> None:
+    def __init__(self, location: str, model: PreTrainedModel, processor: Processor, workers: int | None = None) -> None:
         path = Path(location)
         self.name = f"embedded:{path.name}" if path.parent == EMBEDDED_MODELS else f"hf:{location}"
         self.facts = described(model, processor)
@@ -60,7 +61,7 @@ class HFModel:
         self._tokenizer = processor.tokenizer
         self._processor = processor
         self._prompter = Prompter(processor, self.name)
-        self._reader = Reader(self._prompter)
+        self._reader = Reader(Pictures(self._prompter, workers))
         self._begun = opened_thought(self._prompter)
         self._stop = stop_tokens(self._tokenizer, self._model.generation_config)
         self._shares = can_choose_rows(model)
@@ -117,8 +118,8 @@ class HFModel:
 
         def work(rows: Sequence[BatchRow]) -> list[Observation | None]:
             answered = [self._encoder.encode(row.encoded, row.request.prompt, told[row.place][1]) for row in rows]
-            inputs = stack([row.encoded for row in answered], pad_token=self._pad, side="right")
-            seen = self._observing.observe(answered, self._on_device(inputs))
+            inputs = stack([row.encoded for row in answered], pad_token=self._pad, side="right", **self._where)
+            seen = self._observing.observe(answered, inputs)
             for row, observed in zip(rows, seen, strict=True):
                 if np.isnan(observed.logprobs).any():
                     raise self._not_finite(row)
@@ -213,9 +214,9 @@ class HFModel:
         encoded, features = [row.encoded for row in rows], self._features_of(rows)
         if features is not None:
             encoded = [
-                replace(row, image={key: row.image[key] for key in row.image if key != _PIXELS}) for row in encoded
+                replace(row, image={key: row.image[key] for key in row.image if key != PIXELS}) for row in encoded
             ]
-        inputs: dict[str, Any] = self._on_device(stack(encoded, pad_token=self._pad, side="left"))
+        inputs: dict[str, Any] = stack(encoded, pad_token=self._pad, side="left", **self._where)
         return inputs if features is None else inputs | {"mm_encoder_outputs": {"image": features}}
 
     def _features_of(self, rows: Sequence[BatchRow]) -> BaseModelOutputWithPooling | None:
@@ -234,19 +235,17 @@ class HFModel:
         """
         if "mm_encoder_outputs" not in inspect.signature(self._model.forward).parameters:
             return None
-        inputs = self._on_device(stack_images([row.image for row in rows]))
+        inputs = stack_images(rows, **self._where)
         taken = inspect.signature(self._model.get_image_features).parameters
         outputs = self._model.get_image_features(**{key: inputs[key] for key in inputs if key in taken})
         plain = set(outputs.keys()) <= {"last_hidden_state", "pooler_output", "hidden_states", "attentions"}
         features = getattr(outputs, "pooler_output", None)
         return features if plain and features is not None and len(features) == len(rows) else None
 
-    def _on_device(self, arrays: dict[str, Any]) -> dict[str, torch.Tensor]:
-        tensors = {key: torch.from_numpy(array).to(self._model.device) for key, array in arrays.items()}
-        return {
-            key: tensor.to(self._model.dtype) if tensor.is_floating_point() else tensor
-            for key, tensor in tensors.items()
-        }
+    @property
+    def _where(self) -> dict[str, Any]:
+        """Device and precision of the model's inputs."""
+        return {"device": self._model.device, "dtype": self._model.dtype}
 
 
 def _picked(features: torch.Tensor | list[torch.Tensor], places: Sequence[int]) -> BaseModelOutputWithPooling:

@@ -1,0 +1,159 @@
+"""Pictures as one model takes them, prepared in threads while the model works on earlier ones.
+
+A picture is decoded, resized and cut once for all its prompts: only the prompt's tokens differ in a processor's output.
+Where a run has room for prepared pictures, once for all stages. Threads are enough: Pillow and NumPy work outside of
+Python's lock.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+from weakref import WeakValueDictionary
+
+from parityalign.core import room_for_pictures, usable_cores
+from parityalign.data import image_id, read_bytes
+from parityalign.models.device import this_device
+from parityalign.models.encoding import Encoded, Prompter, cannot_be_read, decoded, read_image
+from parityalign.models.picture_store import PictureStore
+
+T = TypeVar("T")
+
+_MOST_WORKERS = 8
+_PROMPTS_KEPT = 4096
+_UNLIKE = ("a", "9")
+"""Two prompts without a common prefix: the common prefix of their chats precedes every prompt."""
+_STORED = _UNLIKE[0]
+"""The prompt of every picture in the store."""
+
+
+class Seen(NamedTuple):
+    """A picture encoded with the first prompt that it was needed with."""
+
+    prompt: str
+    encoded: Encoded
+
+
+class Pictures:
+    """Prepares pictures for one model; to be called from one thread.
+
+    Attributes:
+        workers: The number of threads.
+    """
+
+    def __init__(self, prompter: Prompter, workers: int | None = None) -> None:
+        """Starts no thread yet.
+
+        Args:
+            prompter: The model's.
+            workers: Threads; 0: each picture is prepared when it is begun. None: as many as this machine is good for.
+        """
+        self.workers = _usual_workers() if workers is None else workers
+        self._prompter = prompter
+        self._tokens = lru_cache(_PROMPTS_KEPT)(prompter.tokens)
+        self._head = _shared(*map(prompter.tokens, _UNLIKE))
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures") if self.workers else None
+        self._room = room_for_pictures()
+        self._begun: WeakValueDictionary[str, Future[Seen]] = WeakValueDictionary()
+
+    def begin(self, path: str, prompt: str) -> "Future[Seen]":
+        """Begins to prepare a picture; while somebody holds the result, the same picture is not prepared again."""
+        begun = self._begun.get(path)
+        if begun is None:
+            begun = self.submit(lambda: self._seen(path, prompt))
+            self._begun[path] = begun
+        return begun
+
+    def submit(self, work: Callable[[], T]) -> "Future[T]":
+        """Begins other work on a picture."""
+        if self._pool:
+            return self._pool.submit(work)
+        done: Future[T] = Future()
+        try:
+            done.set_result(work())
+        except Exception as problem:  # noqa: BLE001 - raised where the result is asked for, as threads do
+            done.set_exception(problem)
+        return done
+
+    def row(self, path: str, seen: Seen, prompt: str) -> Encoded:
+        """The model's input for a prepared picture with this prompt."""
+        return self._with(prompt, seen) or self._prompter.encode(read_image(path), prompt)
+
+    def _with(self, prompt: str, seen: Seen) -> Encoded | None:
+        if prompt == seen.prompt:
+            return seen.encoded
+        return with_other_prompt(seen.encoded, self._tokens(seen.prompt), self._tokens(prompt), head=self._head)
+
+    def _seen(self, path: str, prompt: str) -> Seen:
+        store = self._store
+        if store is None:
+            return Seen(prompt, self._prompter.encode(read_image(path), prompt))
+        with cannot_be_read(path):
+            content = read_bytes(Path(path))
+        name = image_id(content)
+        found = store.find(name)
+        if found:
+            return Seen(_STORED, found)
+        seen = Seen(prompt, self._prompter.encode(decoded(content, path), prompt))
+        if stored := self._with(_STORED, seen):
+            store.keep(name, stored)
+        return seen
+
+    @cached_property
+    def _store(self) -> PictureStore | None:
+        """Where pictures are kept; None: nowhere, or what the processor makes of them cannot be."""
+        known = self._prompter.eight_bits
+        if self._room is None or known is None:
+            return None
+        try:
+            return PictureStore(self._room, self._prompter.processor, known.levels, self._tokens(_STORED))
+        except OSError:  # such as a folder that may not be listed
+            return None
+
+    def without(self, prompt: str) -> Encoded:
+        """The model's input for a question without a picture."""
+        return self._prompter.encode_text(prompt)
+
+
+def image_bytes(row: Encoded) -> int:
+    """Bytes of a row's image in memory."""
+    return sum(array.nbytes for array in row.image.values())
+
+
+def with_other_prompt(encoded: Encoded, before: Sequence[int], now: Sequence[int], *, head: int) -> Encoded | None:
+    """The same image with another prompt, without running the processor again.
+
+    Args:
+        encoded: The image with a prompt.
+        before: The tokens of that prompt's chat, with a single placeholder for the image.
+        now: The tokens of the other prompt's chat.
+        head: How many tokens precede every prompt.
+
+    Returns:
+        None if the processor did more than insert the image's tokens before the prompt.
+    """
+    whole = encoded.tokens
+    start = _shared(whole, before)
+    end = len(before) - _shared(whole[start:][::-1], before[start:][::-1])
+    inserted = len(whole) - len(before) + end - start
+    rest = {key: values for key, values in encoded.per_token.items() if key != "input_ids"}
+    if end > head or any(any(values[start + inserted :]) for values in rest.values()):
+        return None
+    after = len(now) - end
+    per_token = {key: values[: start + inserted] + [0] * after for key, values in rest.items()}
+    tokens = whole[: start + inserted] + list(now[end:])
+    return replace(encoded, per_token={"input_ids": tokens, **per_token})
+
+
+def _usual_workers() -> int:
+    cores = usable_cores()
+    ours = cores - 1 if this_device() == "cuda" else cores // 2  # on a CPU the model needs the cores too
+    return max(1, min(_MOST_WORKERS, ours))
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common prefix of two token sequences."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -1,0 +1,73 @@
+"""Batches: rows of tokens padded to one length, and their pictures, on a model's device."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from parityalign.models.eight_bits import PIXELS, numbers_of
+from parityalign.models.encoding import Array, Encoded
+
+_PADDING = {"labels": -100}
+"""Padding values of per-token inputs other than the tokens; 0 by default. -100: no loss, as in torch."""
+_CPU = torch.device("cpu")
+
+
+def stack(
+    rows: Sequence[Encoded],
+    *,
+    pad_token: int,
+    side: Literal["left", "right"],
+    device: torch.device = _CPU,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, torch.Tensor]:
+    """A batch: per-token values (rows, longest row), padded at one side, and the pictures' tensors.
+
+    Args:
+        rows: At least one.
+        pad_token: The id of padding.
+        side: Where it is put.
+        device: Where the batch shall be.
+        dtype: Of pixels.
+    """
+    longest = max(len(row.tokens) for row in rows)
+
+    def filled(values: list[int], fill: int) -> list[int]:
+        padding = [fill] * (longest - len(values))
+        return padding + values if side == "left" else values + padding
+
+    padding = {"input_ids": pad_token, **_PADDING}
+    batch = {
+        key: torch.tensor([filled(row.per_token[key], padding.get(key, 0)) for row in rows])
+        for key in rows[0].per_token
+    }
+    batch["attention_mask"] = torch.tensor([filled([1] * len(row.tokens), 0) for row in rows])
+    there = {key: values.to(device) for key, values in batch.items()}
+    return there | stack_images(rows, device=device, dtype=dtype)
+
+
+def stack_images(
+    rows: Sequence[Encoded], *, device: torch.device = _CPU, dtype: torch.dtype = torch.float32
+) -> dict[str, torch.Tensor]:
+    """The arrays of several pictures concatenated along the first axis, zero-padded where their shapes differ."""
+    return {
+        key: _joined([row.image[key] for row in rows], rows[0].levels if key == PIXELS else None, device, dtype)
+        for key in rows[0].image
+    }
+
+
+def _joined(
+    arrays: Sequence[Array], levels: torch.Tensor | None, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
+    parts = [torch.from_numpy(array) for array in arrays]
+    table = None if levels is None else levels.to(device, dtype)
+    kind = dtype if table is not None or parts[0].is_floating_point() else parts[0].dtype
+    largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    whole = torch.zeros((sum(map(len, parts)), *largest), dtype=kind, device=device)
+    start = 0
+    for part in parts:
+        moved = part.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else part
+        end = start + len(part)
+        whole[(slice(start, end), *map(slice, part.shape[1:]))] = moved if table is None else numbers_of(moved, table)
+        start = end
+    return whole
