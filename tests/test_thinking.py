@@ -15,6 +15,7 @@ from transformers.models.paligemma.processing_paligemma import PaliGemmaProcesso
 import families
 import tiny
 from makers import artifact, draw, kept, mute, task
+from parityalign.config.automatic import decide_level
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.schema import AnnotateSettings, RunConfig
 from parityalign.config.serving import ServerSettings
@@ -166,6 +167,7 @@ def test_a_plan_counts_the_room_for_thoughts():
 
     def planned(**loading):
         config = run_config(student="embedded:student", loading=loading)
+        config = config.model_copy(update={"level": decide_level(config.level, None)})
         works = workloads(config, {"textvqa": Counts(100, 10)}, dict.fromkeys(ROLES, sizes), gap_rate=0.5)
         return {(work.stage, work.role): work for work in works}
 
