@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup
+.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-filters bench-intake bench-judging bench-loop bench-startup
 .PHONY: conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases kills
 
 setup: .venv/set-up
@@ -140,6 +140,10 @@ bench-startup: setup
 # Annotate and identify on 2,000 drawn pictures, beside the way of the method's first release: times and their ratio.
 bench-loop: setup
 	$(BIN)/python benchmarks/loop.py
+
+# What each filter of verify costs and brings, on 300 pictures a world; writes docs/results-filters.md.
+bench-filters: setup
+	$(BIN)/python benchmarks/filters.py build/filters
 
 # Every family of models held to the same checks; writes docs/models.md.
 conformance: setup
