@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup bench-ahead
+.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup bench-ahead bench-filters
 .PHONY: test-vllm conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases kills
 
 setup: .venv/set-up
@@ -149,6 +149,10 @@ bench-loop: setup
 # Whether the model waits for pictures: both asleep 20 ms each, together and alone; a ratio of at most 1.2.
 bench-ahead: setup
 	$(BIN)/python benchmarks/ahead.py
+
+# What each filter of verify costs and brings, on 300 pictures a world; writes docs/results-filters.md.
+bench-filters: setup
+	$(BIN)/python benchmarks/filters.py build/filters
 
 # Every family of models held to the same checks; writes docs/models.md.
 conformance: setup

@@ -87,17 +87,18 @@ def _answered(folder: Path, pictures: int, seed: int) -> tuple[list[Pair], dict[
     with RunFolder(folder) as run:
         inputs = {"pictures": f"{pictures} of seed {seed}"}
         made, verdicts = (run.artifact(name, inputs=inputs, settings={}) for name in ("pairs", "verdicts"))
-        images = list(_drawn(folder, pictures, seed))
+        images = list(drawn_images(folder, pictures, seed))
         teacher, student = (_model(name, folder) for name in ("teacher", "student"))
         drawing = AnnotateSettings(pairs_per_image=4, max_new_tokens=32, top_p=1.0)
-        annotate_images(made, images, TASKS, teacher, settings=drawing, seed=seed, progress=_mute)
+        annotate_images(made, images, TASKS, teacher, settings=drawing, seed=seed, progress=mute)
         pairs = written_pairs(made, images)
         asking = IdentifySettings(rule="paper", ask_teacher="all", max_new_tokens=8)
-        identify_gaps(verdicts, pairs, TASKS, TwoModels(student, teacher), settings=asking, progress=_mute)
+        identify_gaps(verdicts, pairs, TASKS, TwoModels(student, teacher), settings=asking, progress=mute)
         return pairs, _texts(verdicts, STUDENT_ANSWERS), _texts(verdicts, TEACHER_ANSWERS)
 
 
-def _drawn(folder: Path, pictures: int, seed: int) -> Iterator[ImageRef]:
+def drawn_images(folder: Path, pictures: int, seed: int) -> Iterator[ImageRef]:
+    """So many pictures of each world, drawn into the folder unless they are there."""
     for task in WORLDS:
         (folder / "pool" / task).mkdir(parents=True, exist_ok=True)
         for picture_seed in seeds(POOL_SEEDS, task, seed, pictures):
@@ -119,7 +120,7 @@ def _judged(
 def _row(
     task: str, rule: str, pairs: Sequence[Pair], verdicts: Mapping[str, Verdict], student: Mapping[str, str]
 ) -> str:
-    missed = {pair.pair_id for pair in pairs if _true(pair, pair.answer) and not _true(pair, student[pair.pair_id])}
+    missed = {pair.pair_id for pair in pairs if is_true(pair, pair.answer) and not is_true(pair, student[pair.pair_id])}
     found = {name for name, each in verdicts.items() if each.verdict == "teacher_only"}
     unsure = {name for name, each in verdicts.items() if each.verdict == "unsure"}
     both = len(found & missed)
@@ -130,7 +131,8 @@ def _row(
     )
 
 
-def _true(pair: Pair, answer: str) -> bool:
+def is_true(pair: Pair, answer: str) -> bool:
+    """Whether an answer is that of a drawn fact with the pair's question, in lower case."""
     asked, said = pair.question.casefold(), answer.strip().casefold()
     return any(question == asked and answer == said for question, answer in _facts(pair.task, pair.image))
 
@@ -149,7 +151,7 @@ def _texts(verdicts: Artifact, file: str) -> dict[str, str]:
     return {answer.item_id: answer.text for answer in verdicts.stream(file, Answer)}
 
 
-def _mute(step: str, done: int, total: int) -> None:
+def mute(step: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 

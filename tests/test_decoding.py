@@ -39,8 +39,8 @@ def images(tmp_path_factory):
     return tiny.drawn(tmp_path_factory.mktemp("images"), 3, sizes=SIZES)
 
 
-def by_plain_generate(model: _hf_model.HFModel, request: Request, decoding: Decoding) -> str:
-    """One prompt through the processor and transformers' own loop."""
+def by_plain_generate(model: _hf_model.HFModel, request: Request, decoding: Decoding) -> tuple[str, float]:
+    """One prompt through the processor and transformers' own loop: the reply and its log-probability."""
     row = model._prompter.encode(read_image(request.image), request.prompt)
     inputs = stack([row], pad_token=model._pad, side="left")
     noise = LogitsProcessorList()
@@ -49,8 +49,18 @@ def by_plain_generate(model: _hf_model.HFModel, request: Request, decoding: Deco
         noise += [TemperatureLogitsWarper(decoding.temperature), *narrowed, TopPLogitsWarper(decoding.top_p)]
         noise.append(GumbelNoise([request.seed], Decoding(1, temperature=1.0), torch.device("cpu")))
     with torch.inference_mode():
-        tokens = model._model.generate(**inputs, max_new_tokens=decoding.max_new_tokens, logits_processor=noise)
-    return model._text(tokens[0, inputs["input_ids"].shape[1] :].tolist())
+        made = model._model.generate(
+            **inputs,
+            max_new_tokens=decoding.max_new_tokens,
+            logits_processor=noise,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    tokens = made.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+    logprobs = [
+        logits[0].double().log_softmax(0)[token].item() for token, logits in zip(tokens, made.logits, strict=True)
+    ]
+    return model._text(tokens), sum(logprobs)
 
 
 @pytest.mark.slow
@@ -59,21 +69,25 @@ def by_plain_generate(model: _hf_model.HFModel, request: Request, decoding: Deco
     [Decoding(TOKENS), Decoding(TOKENS, temperature=2.0), Decoding(TOKENS, 2.0, top_p=0.7, top_k=30)],
     ids=["greedy", "drawn", "narrowed"],
 )
-def test_replies_are_those_of_transformers_own_loop_token_for_token(model, images, decoding):
+def test_replies_and_their_log_probabilities_are_those_of_transformers_own_loop(model, images, decoding):
     requests = [Request(image, prompt, seed) for image in images for prompt in PROMPTS[:2] for seed in range(2)]
     requests.append(Request(images[0], PROMPTS[2], seed=9))
-    expected = [by_plain_generate(model, request, decoding) for request in requests]
+    texts, logprobs = zip(*(by_plain_generate(model, request, decoding) for request in requests), strict=True)
     assert can_choose_rows(model._model)
-    assert model.generate(requests, decoding) == expected
+    found = model.generate_scored(requests, decoding)
+    assert [text for text, _ in found] == [*texts] == model.generate(requests, decoding)
+    assert [logprob for _, logprob in found] == pytest.approx(logprobs, abs=1e-3)
 
 
 @pytest.mark.slow
 def test_a_family_whose_cache_cannot_be_cut_writes_the_same(model, images, monkeypatch):
     requests = [Request(image, prompt) for image in images for prompt in PROMPTS[:2]]
-    expected = model.generate(requests, Decoding(TOKENS))
+    expected = model.generate_scored(requests, Decoding(TOKENS))
     monkeypatch.setattr("parityalign.models.backends._decoding.can_choose_rows", lambda model: False)
     monkeypatch.setattr(model, "_shares", False)
-    assert model.generate([*requests, requests[0]], Decoding(TOKENS)) == [*expected, expected[0]]
+    found = model.generate_scored([*requests, requests[0]], Decoding(TOKENS))
+    assert [text for text, _ in found] == [text for text, _ in [*expected, expected[0]]]
+    assert [told for _, told in found] == pytest.approx([told for _, told in [*expected, expected[0]]], abs=1e-3)
 
 
 LIKELY = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.06, 0.04]).log()

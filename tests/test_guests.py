@@ -180,6 +180,11 @@ BROKEN_BESIDE = [
     ("filters", "FILTER = PairFilter(None)", "keep has to be a function (pair), and is None"),
     (
         "filters",
+        "FILTER = PairFilter(check=lambda gaps, teacher: {})",
+        "it defines check(gaps, teacher), but it is called as check(gaps, teacher, setting)",
+    ),
+    (
+        "filters",
         "FILTER = PairFilter(lambda pair, task: 1)",
         "it defines keep(pair, task), but it is called as keep(pair)",
     ),
@@ -251,10 +256,17 @@ def test_a_broken_part_beside_the_tasks_is_one_error_before_anything_is_asked(of
     assert not (project / "runs" / "a" / "pairs").exists()
 
 
-def test_a_filter_that_gives_no_reason_is_refused_with_what_it_gave(offer, project):
-    offer({"filters": {"odd": BESIDE + "FILTER = PairFilter(lambda pair: True)"}})
+@pytest.mark.parametrize(
+    ("made", "told", "expected"),
+    [
+        ("lambda pair: True", "gave True for the pair ", "Expected: None"),
+        ("among=lambda pairs, setting: []", "gave []. ", "Expected: reasons by pair id"),
+    ],
+)
+def test_a_filter_that_gives_no_reason_is_refused_with_what_it_gave(offer, project, made, told, expected):
+    offer({"filters": {"odd": f"{BESIDE}FILTER = PairFilter({made})"}})
     message = refusal("run", configure(project, filters=["odd"]))
-    assert "the filter of pairs 'odd' gave True for the pair " in message and "Expected: None" in message
+    assert f"the filter of pairs 'odd' {told}" in message and expected in message
 
 
 def test_a_stage_that_does_not_finish_its_artifact_is_refused(offer, project):

@@ -120,7 +120,7 @@ def test_a_request_holds_the_picture_then_the_prompt_and_how_to_decode(picture):
     body = served.asked[-1]
     assert [part["type"] for part in body["messages"][0]["content"]] == ["image_url", "text"]
     assert (body["model"], body["temperature"], body["max_tokens"], body["seed"]) == ("m", 0.7, 9, 5)
-    assert "logprobs" not in body
+    assert body["logprobs"] is True
 
 
 def test_a_greedy_question_has_no_seed_and_is_the_same_question_whatever_its_seed(picture, tmp_path):
@@ -577,7 +577,10 @@ def test_log_probabilities_are_kept_where_they_come(picture, tmp_path):
         return reply(image_of(body)[-9:], logprobs=tokens if body.get("logprobs") else None)
 
     with serving(script) as served:
-        Kept(served, tmp_path, logprobs=True).generate(questions(picture, 1), GREEDY)
+        (answer,) = Kept(served, tmp_path).answer(questions(picture, 1), GREEDY)
+        (unknown,) = Kept(served, tmp_path, logprobs=False).answer(questions(picture, 2)[1:], GREEDY)
+        (longer,) = Kept(served, tmp_path).answer(questions(picture, 1), Decoding(10_000))
+    assert (answer.logprob, unknown.logprob, longer.logprob) == (-0.75, None, None)
     (said,) = Kept(served, tmp_path).known(questions(picture, 1), GREEDY).values()
     assert said.logprob == -0.75
 

@@ -105,7 +105,9 @@ def test_once_they_are_corrected_the_run_goes_on_and_says_what_is_done_again_and
     for stage, because in {
         "intake": "its input images of textvqa changed",
         "annotate": "its input images changed",
-        "identify": 'identify.rule was "metric", is "judge"; its input pairs changed',  # the default is another one
+        # The defaults are others.
+        "identify": 'identify.rule was "metric", is "judge"; verify.least_likely (0.1) matters now; verify.least_sure '
+        "(0.1) matters now; its input pairs changed",
         "level": "level.rounds",
         "evaluate": "its input tests/textvqa was added or removed",
     }.items():

@@ -161,13 +161,15 @@ def test_marks_may_lie_beside_the_artifacts_of_a_run_and_not_in_one(project, ask
 def test_a_person_s_drop_comes_before_a_filter_and_a_keep_does_not_undo_one(project, asked, ids, monkeypatch):  # noqa: F811
     from parityalign.core import PairFilter
     from parityalign.stages import Known
+    from parityalign.stages.verifying import ChosenFilter
 
     known = Known(
-        {"odd": PairFilter(lambda pair: "odd" if int(pair.question[8:-1]) % 2 else None)},
+        [ChosenFilter("odd", PairFilter(lambda pair: "odd" if int(pair.question[8:-1]) % 2 else None), True)],
         read_review(review_of(project, {"pair_id": ids[1], "mark": "drop"}, {"pair_id": ids[3], "mark": "keep"})),
     )
     pairs = {int(pair.question[8:-1]): pair for pair in opened(project, "mine.jsonl").pairs}
-    assert {n: known.reason(pairs[n]) for n in (1, 2, 3)} == {1: "review: dropped by a person", 2: None, 3: "odd: odd"}
+    marks = known.marks([pairs[n] for n in (1, 2, 3)])
+    assert marks == {pairs[1].pair_id: "review: dropped by a person", pairs[3].pair_id: "odd: odd"}
 
 
 # Written by a program

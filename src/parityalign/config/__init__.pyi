@@ -50,3 +50,4 @@ from .training import PRESET as PRESET
 from .training import LevelSettings as LevelSettings
 from .training import LrMultipliers as LrMultipliers
 from .training import needs_of as needs_of
+from .verify import VerifySettings as VerifySettings

@@ -25,6 +25,7 @@ from parityalign.config.pair_files import known_pair_column, known_pair_format
 from parityalign.config.serving import ServerSettings
 from parityalign.config.task_parts import parts_of_task, problems_of_name
 from parityalign.config.training import PRESET, LevelSettings
+from parityalign.config.verify import VerifySettings, foreign_filter
 from parityalign.core import (
     KIND_FIELD,
     UserError,
@@ -266,8 +267,8 @@ class RunConfig(Settings):
     """By name: a known skill or benchmark, or any other name for your own task."""
     stages: tuple[Annotated[str, AfterValidator(known_part("stages"))], ...] = ()
     """Additional stages, of other packages."""
-    filters: tuple[Annotated[str, AfterValidator(known_part("filters"))], ...] = ()
-    """Filters of pairs, in order: a pair that any of them drops is neither asked nor trained on."""
+    filters: tuple[Annotated[str, AfterValidator(foreign_filter)], ...] = ()
+    """Filters of pairs of other packages, in order: a pair that any of them drops is not trained on."""
     review: Path | None = None
     """A file with a person's marks: which pairs to drop, and which answers to correct. None: there is none."""
     answers: Path | None = None
@@ -277,6 +278,7 @@ class RunConfig(Settings):
     intake: IntakeSettings = IntakeSettings()
     annotate: AnnotateSettings = AnnotateSettings()
     identify: IdentifySettings = IdentifySettings()
+    verify: VerifySettings = VerifySettings()
     discrepancy: DiscrepancySettings = DiscrepancySettings()
     level: LevelSettings = LevelSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

@@ -62,8 +62,8 @@ class ServerSettings(Settings):
     prompt_price: float = Field(default=0.0, ge=0)
     """Price of a million tokens."""
     completion_price: float = Field(default=0.0, ge=0)
-    logprobs: bool = False
-    """Whether to request and store the log-probability of every reply."""
+    logprobs: bool = True
+    """Whether to request and store the log-probability of every reply, by which `verify` drops the least likely."""
     extra_body: dict[Annotated[str, AfterValidator(_field)], JsonValue] = Field(default={})
     """Further fields of every request, such as `{chat_template_kwargs: {enable_thinking: false}}` for vLLM and
     SGLang."""

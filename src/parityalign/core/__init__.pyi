@@ -47,11 +47,11 @@ from .interfaces import Metric as Metric
 from .interfaces import Model as Model
 from .interfaces import Observer as Observer
 from .interfaces import Origin as Origin
-from .interfaces import PairFilter as PairFilter
 from .interfaces import Progress as Progress
 from .interfaces import Request as Request
 from .interfaces import Says as Says
 from .interfaces import Scored as Scored
+from .interfaces import Scoring as Scoring
 from .interfaces import Skill as Skill
 from .interfaces import Source as Source
 from .interfaces import SourceKind as SourceKind
@@ -92,6 +92,10 @@ from .manifests import read_manifest as read_manifest
 from .manifests import refuse_changed as refuse_changed
 from .manifests import stale_inputs as stale_inputs
 from .manifests import trusting_files as trusting_files
+from .pair_filters import FilterCost as FilterCost
+from .pair_filters import PairFilter as PairFilter
+from .pair_filters import SecondLook as SecondLook
+from .pair_filters import WouldBeGap as WouldBeGap
 from .plain_text import printable as printable
 from .prepared import PictureRoom as PictureRoom
 from .prepared import keeping_pictures as keeping_pictures

@@ -254,6 +254,16 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class Scoring(Protocol):
+    """What a `Model` may also have: it tells how likely its replies are to it."""
+
+    def generate_scored(self, requests: Sequence[Request], decoding: Decoding) -> list[tuple[str, float]]:
+        """The reply to each request, in order, with its natural log-probability, summed over its tokens.
+
+        That is the model's own, before temperature, `top_p` and `top_k`."""
+
+
+@runtime_checkable
 class Observer(Protocol):
     """A model whose log-probabilities and attention can be read, as of most models in this process."""
 
@@ -302,18 +312,6 @@ class LevelResult:
     skipped_steps: int = 0
     micro_batch_size: int | None = None
     """Largest micro-batch that fit, where memory ran out with a larger one. None: it never did."""
-
-
-@dataclass(frozen=True)
-class PairFilter:
-    """Marks pairs that are not to be used. A module of another package defines one, as `FILTER`."""
-
-    keep: Callable[[Pair], str | None]
-    """None keeps the pair; else the reason to drop it. A dropped pair stays in all files, with the reason."""
-
-    def lacking(self) -> str:
-        """What keeps it from being used, in words; empty: nothing."""
-        return fault_of_function("keep", self.keep, "pair")
 
 
 class Leveller(Protocol):

@@ -72,6 +72,8 @@ class Reply(Record):
     """The pair read from it; None if it repeats an earlier pair (outcome `duplicate`) or holds no pair."""
     kind: str = ""
     """The kind of question that was asked for; empty where the task has none."""
+    logprob: float | None = None
+    """As of an `Answer`."""
 
 
 class Pair(Record):
@@ -128,6 +130,8 @@ class Answer(Record):
     """Why there is no answer, such as `special_token`; None if there is one."""
     cut_off: bool = False
     """Whether the answer ended at its token limit, as far as the model tells."""
+    logprob: float | None = None
+    """Its natural log-probability to the model, summed over its tokens, to three digits; None: unknown."""
 
 
 class Rationale(Record):

@@ -56,7 +56,7 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
         "exports": Group("export.formats", "export format", "EXPORT"),
         "sources": Group("data.sources", "kind of image source", "SOURCE"),
         "stages": Group("", "stage of another package", "STAGE"),
-        "filters": Group("", "filter of pairs", "FILTER"),
+        "filters": Group("stages.filters", "filter of pairs", "FILTER"),
     }
 )
 

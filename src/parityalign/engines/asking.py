@@ -19,6 +19,7 @@ from parityalign.core import (
     Observer,
     Request,
     Said,
+    Scoring,
     WorkFailed,
     content_id,
     groups_of,
@@ -42,6 +43,8 @@ DECLINED = "declined"
 """Why there is no answer: the server declined this one question."""
 OPAQUE = "opaque"
 """Why there are no signals: the model gives only text."""
+_DIGITS = 3
+"""Of log-probabilities in records: the last bits hang on the other rows of the batch."""
 NOT_SHOWN = "not_shown"
 """The model gave no signals for this text."""
 
@@ -177,7 +180,7 @@ class CachedModel:
         self._store.use(requests)
         said = dict(self._store.answers(requests))
         return {
-            each.item_id: _answer(each.item_id, said[keys[each.item_id]])
+            each.item_id: self._answer(each.item_id, said[keys[each.item_id]])
             if each.item_id in keys
             else Answer(item_id=each.item_id, text="", not_asked=SPECIAL_TOKEN)
             for each in questions
@@ -248,6 +251,13 @@ class CachedModel:
             for question, _ in told
         }
 
+    def _answer(self, item_id: str, said: Said) -> Answer:
+        if said.refused:
+            return Answer(item_id=item_id, text="", not_asked=f"{DECLINED}: {said.refused}")
+        # Of a model that thinks, it is mostly that of its thoughts.
+        logprob = None if said.logprob is None or self._thinking_tokens else float(f"{said.logprob:.{_DIGITS}g}")
+        return Answer(item_id=item_id, text=said.text, cut_off=said.finish == "length", logprob=logprob)
+
     def _with_room(self, decoding: Decoding) -> Decoding:
         """The decoding with room for thoughts."""
         return replace(decoding, max_new_tokens=decoding.max_new_tokens + self._thinking_tokens)
@@ -275,8 +285,8 @@ class CachedModel:
         for batch, following in pairwise([*batches, []]):
             announce(model, [request for _, request in following])
             began = time.monotonic()
-            texts = model.generate([request for _, request in batch], decoding)
-            said = {key: Said(text) for (key, _), text in zip(batch, texts, strict=True)}
+            replies = _replies(model, [request for _, request in batch], decoding)
+            said = {key: reply for (key, _), reply in zip(batch, replies, strict=True)}
             keep(said, Spent(answers=len(said), seconds=time.monotonic() - began))
 
     def _score(self, group: Sequence[tuple[Asked, str]], keys: Mapping[str, str]) -> None:
@@ -359,10 +369,10 @@ class _Counted:
         self._on_progress(self._done, self._total)
 
 
-def _answer(item_id: str, said: Said) -> Answer:
-    if said.refused:
-        return Answer(item_id=item_id, text="", not_asked=f"{DECLINED}: {said.refused}")
-    return Answer(item_id=item_id, text=said.text, cut_off=said.finish == "length")
+def _replies(model: Model, requests: Sequence[Request], decoding: Decoding) -> list[Said]:
+    if isinstance(model, Scoring):
+        return [Said(text, logprob=logprob) for text, logprob in model.generate_scored(requests, decoding)]
+    return [Said(text) for text in model.generate(requests, decoding)]
 
 
 def _observation(content: bytes | None) -> Observation | str:

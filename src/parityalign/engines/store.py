@@ -305,7 +305,8 @@ def _columns(said: Said) -> tuple[str, str, float | None, str]:
     text, finish, refused = (
         each.encode("utf-8", "replace").decode() for each in (said.text, said.finish, said.refused)
     )
-    return text, finish, said.logprob, refused
+    logprob = None if said.logprob is None else said.logprob + 0.0  # SQLite keeps -0.0 as 0.0
+    return text, finish, logprob, refused
 
 
 def _digest(*columns: object) -> bytes:

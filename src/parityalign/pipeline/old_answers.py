@@ -193,7 +193,7 @@ def _of_annotate(old: Old) -> Iterator[Kept]:
                 for number, reply in enumerate(replies[task.name, image.image_id])
                 if image.task == task.name and reply.outcome != DECLINED
             ]
-            said = {asked.item_id: Said(reply.raw) for asked, reply in drawn}
+            said = {asked.item_id: Said(reply.raw, logprob=reply.logprob) for asked, reply in drawn}
             yield _kept(teacher, "annotate", [asked for asked, _ in drawn], said, annotate.decoding)
 
 
@@ -214,7 +214,10 @@ def _of_questions(
     for role, file in files.items():
         if model := old.made_with(made_of, role):
             answers = [each for each in _records(old.path / artifact / file, Answer) if not each.not_asked]
-            said = {each.item_id: Said(each.text, "length" if each.cut_off else "") for each in answers}
+            said = {
+                each.item_id: Said(each.text, "length" if each.cut_off else "", logprob=each.logprob)
+                for each in answers
+            }
             yield _kept(model, stage, asked, said, decoding)
 
 

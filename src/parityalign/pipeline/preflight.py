@@ -33,14 +33,12 @@ from parityalign.core import (
     MARKER,
     OWNER,
     PREPARED,
-    PairFilter,
     PictureRoom,
     Progress,
     RunFolder,
     Says,
     UserError,
     keeping_pictures,
-    load_part,
     missing_package,
     read_manifest,
     trusting_files,
@@ -49,6 +47,7 @@ from parityalign.core import (
 from parityalign.models import check_model_folder, fingerprint, refuse_damaged, refuse_teacher
 from parityalign.pipeline.begun import pinned, refuse_rate, with_decided, with_pixel_limits
 from parityalign.pipeline.run import Run
+from parityalign.stages import filters_of
 from parityalign.tasks import settled
 
 _ROLES = ("teacher", "student")
@@ -86,8 +85,7 @@ def open_run_folder(
     _refuse_unusable_models(config, began)
     config = with_decided(with_pixel_limits(config, began), before)
     _refuse_unusable_level(config, began)
-    for name in config.filters:
-        load_part("filters", name, PairFilter)
+    filters_of(config)
     with RunFolder(config.run) as folder, trusting_files(trusts), keeping_pictures(_room(config, progress)):
         if before != config:
             write_whole(path, as_yaml(config, folder.path))

@@ -16,6 +16,7 @@ from parityalign.stages import (
     asked_images,
     filters_of,
     identify_gaps,
+    likelihoods_of,
     written_pairs,
 )
 
@@ -80,7 +81,7 @@ def _made(run: Run, images: Sequence[ImageRef], scratch: Path) -> list[Preview]:
         TwoModels(run.student, run.teacher),
         settings=config.identify,
         progress=run.progress,
-        known=Known(filters_of(config.filters)),
+        known=Known(filters_of(config), likelihoods=likelihoods_of(annotated.stream(REPLIES, Reply))),
     )
     verdicts = {verdict.pair_id: verdict for verdict in judged.stream(VERDICTS, Verdict)}
     paths = {(image.image_id, image.task): image.path for image in images}

@@ -17,6 +17,7 @@ from parityalign.stages import (
     PlannedAmounts,
     Stage,
     choice_counts,
+    filters_of,
     stages_of,
 )
 from parityalign.training import EVALUATIONS
@@ -154,6 +155,13 @@ class _Workloads:
         yield self._asked("identify", "teacher", again, self._judged)
         if self.config.identify.settle:
             yield self._settled(sum(self.pairs.values()) + sum(again.values()))
+        for name, each, setting in filters_of(self.config):
+            questions, scores = each.cost(setting)
+            if questions:
+                yield self._asked(f"verify {name}", "teacher", self._failed_times(questions), self._judged)
+            if scores and self.config.shows("teacher"):
+                scored = self._asked(f"verify {name}", "teacher", self._failed_times(scores), ANSWER_TOKENS)
+                yield scored._replace(given=True)
 
     def _settled(self, answers: int) -> Workload:
         """Questions without pictures, one at most about each answer."""
@@ -255,6 +263,9 @@ class _Workloads:
             patches=round(sum(count * seen[task].patches for task, count in counts.items())),
             prompt=prompt,
         )
+
+    def _failed_times(self, number: int) -> dict[str, int]:
+        return {task: count * number for task, count in self.failed.items()}
 
     def _choice(self) -> ChoiceCounts:
         return choice_counts(sum(self.pairs.values()), sum(self.failed.values()), self.config.level)

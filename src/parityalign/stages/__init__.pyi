@@ -29,7 +29,6 @@ from .identify import TEACHER_ANSWERS as TEACHER_ANSWERS
 from .identify import VERDICTS as VERDICTS
 from .identify import Known as Known
 from .identify import as_asked as as_asked
-from .identify import filters_of as filters_of
 from .identify import identify_gaps as identify_gaps
 from .identify import judged_pairs as judged_pairs
 from .identify import reason_code as reason_code
@@ -64,5 +63,7 @@ from .variety import AnswerType as AnswerType
 from .variety import answer_type as answer_type
 from .variety import opening as opening
 from .variety import same_question as same_question
+from .verifying import filters_of as filters_of
+from .verifying import likelihoods_of as likelihoods_of
 from .weighting import most_discrepant_first as most_discrepant_first
 from .weighting import pair_weights as pair_weights

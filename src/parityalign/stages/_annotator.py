@@ -139,6 +139,7 @@ class Annotator:
             outcome=read.outcome,
             pair_id=pair_id,
             kind=read.draw.kind,
+            logprob=read.answer.logprob,
         )
 
     def _parsed(self, answer: Answer) -> ParsedPair | str:

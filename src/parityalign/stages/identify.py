@@ -5,36 +5,43 @@ student has right is not a gap whatever the teacher says, and the large model's 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from parityalign.config import IdentifySettings
+from parityalign.config import IdentifySettings, VerifySettings
 from parityalign.core import (
     Answer,
     Artifact,
     Decoding,
     Judged,
     Pair,
-    PairFilter,
     Progress,
+    Reply,
     Stream,
     Task,
-    UserError,
     Verdict,
     VerdictKind,
-    load_part,
     refuse_changed,
 )
 from parityalign.data import count_pairs
 from parityalign.engines import SPECIAL_TOKEN, Asked, CachedModel, TwoModels, askable
 from parityalign.stages._stage import Stage, StageRun
-from parityalign.stages.annotate import asked_images, pairs_in
+from parityalign.stages.annotate import REPLIES, asked_images, pairs_in
 from parityalign.stages.judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, NOT_ASKED, Given, Judge, dropped, judge_of
 from parityalign.stages.own_pairs import NONE_GIVEN, GivenAnswers, given_answers
 from parityalign.stages.reviewing import NO_REVIEW, REVIEW, REVIEWED, Mark, Review, write_review
 from parityalign.stages.settling import Settling
+from parityalign.stages.verifying import (
+    ChosenFilter,
+    Teacher,
+    filters_of,
+    likelihoods_of,
+    marked_pairs,
+    questions_of,
+    without_marked_gaps,
+)
 
 STUDENT_ANSWERS = "student.jsonl"
 TEACHER_ANSWERS = "teacher.jsonl"
@@ -44,35 +51,32 @@ GAPS = "gaps.jsonl"
 CUT_OFF = "cut_off"
 """Why a pair is dropped: a model's answer ended at its token limit before any text, as when it only thought."""
 
-_NO_FILTERS: Mapping[str, PairFilter] = MappingProxyType({})
-
 
 class Known(NamedTuple):
     """What is known of the pairs before a model is asked."""
 
-    filters: Mapping[str, PairFilter] = _NO_FILTERS
-    """By name; a pair that one of them rejects is dropped with its reason, and no model is asked about it."""
+    filters: Sequence[ChosenFilter] = ()
+    """A pair that one of them has a reason against is dropped with it."""
     review: Review = NO_REVIEW
     """A person's marks; a pair that one of them drops is treated likewise."""
     given: GivenAnswers = NONE_GIVEN
     """Answers that need not be asked for."""
+    likelihoods: Mapping[str, float] = MappingProxyType({})
+    """How likely the replies were that pairs were read from; see `likelihoods_of`."""
 
-    def reason(self, pair: Pair) -> str | None:
-        """Why the pair is dropped; None: it is kept."""
-        return self.review.reason(pair) or _mark(pair, self.filters)
+    def marks(self, pairs: Sequence[Pair]) -> dict[str, str]:
+        """Why pairs are dropped before a model is asked about them, by pair id."""
+        marks = {pair.pair_id: reason for pair in pairs if (reason := self.review.reason(pair))}
+        return marks | marked_pairs([pair for pair in pairs if pair.pair_id not in marks], self.filters)
 
 
 _NOTHING_KNOWN = Known()
 
 
-def filters_of(names: Iterable[str]) -> dict[str, PairFilter]:
-    """The filters of a run, by name."""
-    return {name: load_part("filters", name, PairFilter) for name in names}
-
-
 def _work(run: StageRun, artifact: Artifact) -> None:
     models, settings = TwoModels(run.student, run.teacher), run.config.identify
-    known = Known(filters_of(run.config.filters), run.review, given_answers(run.artifact("pairs")))
+    made = run.artifact("pairs")
+    known = Known(filters_of(run.config), run.review, given_answers(made), likelihoods_of(made.stream(REPLIES, Reply)))
     identify_gaps(
         artifact,
         run.pairs,
@@ -90,15 +94,23 @@ def pairs_at_most(run: StageRun) -> int:
     return drawn + sum(count_pairs(spec, name) for name, data in run.config.tasks.items() for spec in data.pairs)
 
 
+def _filter_settings(run: StageRun) -> dict[str, object]:
+    """The filters that are on: what is off is as if it were not there."""
+    own = {f"verify.{name}": setting for name, setting in run.config.verify.switched_on().items()}
+    return own | ({"filters": list(run.config.filters)} if run.config.filters else {})
+
+
 STAGE = Stage(
     "identify",
     artifact="verdicts",
     of=("pairs", "review marks", "student model", "teacher model", "answer prompt", "metric"),
     settings=("identify",),
-    derived=lambda run: {"filters": list(run.config.filters)} if run.config.filters else {},
+    derived=_filter_settings,
     derives=True,
-    # Both models are asked, and perhaps the teacher once more about each of their answers.
-    at_most=lambda run: (2 if run.config.identify.settle is None else 4) * pairs_at_most(run),
+    # Both models are asked, filters ask the teacher, and it is perhaps asked once more about each of both answers.
+    at_most=lambda run: (
+        (2 + 2 * (run.config.identify.settle is not None) + questions_of(run.config)) * pairs_at_most(run)
+    ),
     work=_work,
     help="Find the gaps: pairs that the teacher has right and the student wrong.",
 )
@@ -145,7 +157,7 @@ def identify_gaps(
         return answers | _as_said(with_answer, said, model)
 
     given = known.given
-    marks = {pair.pair_id: reason for pair in pairs if (reason := known.reason(pair))}
+    marks = known.marks(pairs)
     left = [pair for pair in pairs if pair.pair_id not in marks]
     student = ask("student", STUDENT_ANSWERS, left, models.student, given.student)
     judges = settling.judges_after("student", left, student)
@@ -162,7 +174,17 @@ def identify_gaps(
     came = {"student": student.keys() & given.student.keys(), "teacher": teacher.keys() & given.teacher.keys()}
     facts = _facts(artifact, known, pairs, {who: len(pair_ids) for who, pair_ids in came.items() if pair_ids})
     judged = [Judged(pair, again.get(pair.pair_id, each)) for pair, each in zip(pairs, first, strict=True)]
-    _finish(artifact, judged, facts | settling.write(artifact))
+    asking = Teacher(
+        models.teacher,
+        said=teacher,
+        asked={pair.pair_id: as_asked(pair, tasks[pair.task]) for pair in undecided},
+        likelihoods=known.likelihoods,
+        judges=judges,
+        settings=settings,
+        artifact=artifact,
+        on_progress=lambda done, total: progress("verify", done, total),
+    )
+    _finish(artifact, without_marked_gaps(judged, known.filters, asking), facts | settling.write(artifact))
 
 
 def _facts(artifact: Artifact, known: Known, pairs: Sequence[Pair], taken: Mapping[str, int]) -> dict[str, object]:
@@ -192,23 +214,10 @@ def _told_of_given(taken: Mapping[str, int]) -> str:
     return f"Answers were taken from the files of pairs, whatever prompt they are answers to: {counts}."
 
 
-def _mark(pair: Pair, filters: Mapping[str, PairFilter]) -> str | None:
-    """The first filter's reason against a pair, with the filter's name."""
-    for name, each in filters.items():
-        reason = each.keep(pair)
-        if not isinstance(reason, str | None):
-            raise UserError(
-                f"the filter of pairs {name!r} gave {reason!r} for the pair {pair.pair_id}. "
-                "Expected: None for a pair to keep, else the reason in words."
-            )
-        if reason:
-            return f"{name}: {reason}"
-    return None
-
-
 def reason_code(reason: str) -> str:
-    """What a reason to drop is counted under; a person gives reasons in words of their own."""
-    return REVIEW if reason.startswith(f"{REVIEW}: ") else reason
+    """What a reason to drop is counted under: a filter's name; a person gives reasons in words of their own."""
+    who = reason.partition(": ")[0]
+    return who if who == REVIEW or who in VerifySettings.model_fields else reason
 
 
 def judged_pairs(artifact: Artifact, pairs: Sequence[Pair]) -> list[Judged]:

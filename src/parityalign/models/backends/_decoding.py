@@ -5,6 +5,7 @@ every row until the longest reply of the batch has ended.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +24,16 @@ class NotFinite(ArithmeticError):
         """Takes the place of the reply in the batch."""
         super().__init__(row)
         self.row = row
+
+
+@dataclass
+class Written:
+    """A reply as it is written."""
+
+    tokens: list[int] = field(default_factory=list)
+    """Those after an end token are meaningless."""
+    logprob: float = 0.0
+    """Natural log-probability, whatever narrowed the draw, summed over the tokens up to an end token and with it."""
 
 
 class GumbelNoise(LogitsProcessor):
@@ -72,7 +83,7 @@ def decode(
     prompts: Sequence[int],
     noise: GumbelNoise | None,
     **state: Any,  # noqa: ANN401 - the family's own
-) -> list[list[int]]:
+) -> list[Written]:
     """The `custom_generate` that replaces the loop of `generate`.
 
     Args:
@@ -84,7 +95,7 @@ def decode(
         state: The inputs that `generate` prepared.
 
     Returns:
-        The tokens of each reply; those after an end token are meaningless.
+        Each reply.
 
     Raises:
         NotFinite: The logits are no numbers; the largest of them would be an arbitrary token.
@@ -97,15 +108,18 @@ def decode(
     if choosing:
         logits = logits[rows]
         passes.choose(rows)
-    written: list[list[int]] = [[] for _ in prompts]
+    written = [Written() for _ in prompts]
     live, ended = list(range(len(prompts))), torch.zeros_like(rows, dtype=torch.bool)
     for left in reversed(range(generation_config.max_length - input_ids.shape[1])):
         tokens = (noise(input_ids, logits) if noise else logits).argmax(dim=-1)
-        broken = ~ended & ~logits.gather(-1, tokens[:, None])[:, 0].isfinite()  # argmax takes NaN for the largest
+        chosen = logits.gather(-1, tokens[:, None])[:, 0]
+        broken = ~ended & ~chosen.isfinite()  # argmax takes NaN for the largest
         if broken.any():
             raise NotFinite(live[int(broken.nonzero()[0])])
-        for row, token in zip(live, tokens.tolist(), strict=True):
-            written[row].append(token)
+        logprobs = (chosen - logits.logsumexp(dim=-1)).masked_fill(ended, 0)
+        for row, token, logprob in zip(live, tokens.tolist(), logprobs.tolist(), strict=True):
+            written[row].tokens.append(token)
+            written[row].logprob += logprob
         ended = ended | torch.isin(tokens, ends)
         if not left or ended.all():
             break

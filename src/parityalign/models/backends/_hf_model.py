@@ -17,7 +17,7 @@ from parityalign.config import LoadingSettings
 from parityalign.core import EMBEDDED_MODELS, Decoding, Observation, Request, WorkFailed
 from parityalign.models import memory
 from parityalign.models.backends._batches import BatchRow, TokenBudget, windows
-from parityalign.models.backends._decoding import GumbelNoise, NotFinite, can_choose_rows, decode
+from parityalign.models.backends._decoding import GumbelNoise, NotFinite, Written, can_choose_rows, decode
 from parityalign.models.backends._generate import refuse_unknown_generate
 from parityalign.models.backends._observing import Observing
 from parityalign.models.backends._reading import Reader
@@ -92,6 +92,10 @@ class HFModel:
             WorkFailed: An image cannot be read, the model's outputs are not finite, or one question alone does not fit
                 into memory.
         """
+        return [text for text, _ in self.generate_scored(requests, decoding)]
+
+    def generate_scored(self, requests: Sequence[Request], decoding: Decoding) -> list[tuple[str, float]]:
+        """Likewise, each with its log-probability, summed over its tokens."""
         size = decoding.max_new_tokens
         return self._each(requests, size, lambda rows: self._write(rows, decoding))
 
@@ -168,14 +172,14 @@ class HFModel:
                 f"{size}).\n{SMALLER} What was answered before is kept."
             )
 
-    def _write(self, rows: Sequence[BatchRow], decoding: Decoding) -> list[str]:
+    def _write(self, rows: Sequence[BatchRow], decoding: Decoding) -> list[tuple[str, float]]:
         prompts, prompt_of = self._prompts(rows)
         noise = None
         if decoding.temperature > 0:
             noise = GumbelNoise([row.request.seed for row in rows], decoding, self._model.device)
         try:
             with torch.inference_mode():
-                tokens = self._model.generate(
+                written: list[Written] = self._model.generate(
                     **self._inputs(prompts),
                     max_new_tokens=decoding.max_new_tokens,
                     do_sample=False,
@@ -185,7 +189,7 @@ class HFModel:
                 )
         except NotFinite as problem:
             raise self._not_finite(rows[problem.row]) from problem
-        return [self._text(row) for row in tokens]
+        return [(self._text(row.tokens), row.logprob) for row in written]
 
     def _not_finite(self, row: BatchRow) -> WorkFailed:
         dtype = str(self._model.dtype).removeprefix("torch.")

@@ -34,6 +34,9 @@ PAIR_FORMAT = {
 
 _SEEDS = 2**31
 """Some servers store seeds as signed 32-bit integers."""
+_MOST_SCORED = 4096
+"""Tokens of a reply with log-probabilities: about 150 bytes each, and a response is read up to a limit. Longer ones are
+mostly thoughts, whose log-probabilities say nothing of the answer."""
 _NAME = 200
 """Characters of a model's name that are kept."""
 _BROKEN_OFF = frozenset({"error", "network_error", "insufficient_system_resource", "abort"})
@@ -74,7 +77,7 @@ def body(
         "temperature": decoding.temperature,
         "max_tokens": decoding.max_new_tokens,
     }
-    if server.logprobs:
+    if server.logprobs and decoding.max_new_tokens <= _MOST_SCORED:
         fields["logprobs"] = True
     if decoding.temperature > 0:
         fields |= _drawing(request, decoding)

@@ -1,0 +1,1 @@
+"""Filters of pairs: one module each, named like its setting in the section `verify`."""
