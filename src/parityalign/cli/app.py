@@ -14,7 +14,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from parityalign import demo, export, metrics, pipeline, planning, report, stages, tasks
+from parityalign import demo, export, metrics, pipeline, planning, report, stages, tasks, viewer
 from parityalign.cli import show
 from parityalign.cli.options import PublicOption, PushOption, Rule, RunArgument, What
 from parityalign.cli.tables import counted
@@ -154,6 +154,17 @@ def status_command(run: RunArgument) -> None:
     with pipeline.shown_progress() as progress:
         found = pipeline.status_of(config, progress)
     show.show_status(pipeline.plain_console(), found)
+
+
+@_command("view")
+def view_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of existing runs.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine. (default: a free one)")] = 0,
+) -> None:
+    """Show runs in a browser on this machine: pairs to review, test questions, progress, and the models to try."""
+
+    viewer.refuse_missing_packages()
+    viewer.serve_runs(runs, port=port, say=say)
 
 
 @_command("answers")

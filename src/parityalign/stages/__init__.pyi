@@ -49,9 +49,11 @@ from .own_pairs import GIVEN as GIVEN
 from .own_pairs import GivenRow as GivenRow
 from .parsing import without_tags as without_tags
 from .reviewing import NO_REVIEW as NO_REVIEW
+from .reviewing import REVIEWED as REVIEWED
 from .reviewing import Mark as Mark
 from .reviewing import Review as Review
 from .reviewing import append_marks as append_marks
+from .reviewing import mark_in as mark_in
 from .reviewing import read_review as read_review
 from .reviewing import review_in_words as review_in_words
 from .run_scores import score_of_run as score_of_run

@@ -94,7 +94,27 @@ def read_review(path: Path) -> Review:
         empty = path.stat().st_size == 0
     except OSError as problem:
         raise UserError(f"cannot read the marks in {path}: {problem.strerror}") from problem
-    return Review({} if empty else {mark.pair_id: mark for mark in map(_mark, read_lines(path))})
+    return Review({} if empty else {mark.pair_id: mark for mark in map(mark_in, read_lines(path))})
+
+
+def mark_in(row: Row) -> Mark:
+    """The mark in a line of the file.
+
+    Raises:
+        UserError: It is none; the message says why.
+    """
+    pair_id, kind = row.text("pair_id"), row.text("mark")
+    if kind not in KINDS:
+        raise UserError(f"{row.where}: there is no mark {kind!r}. {did_you_mean(kind, KINDS)}")
+    answer = row.text_or_none("answer") if "answer" in row.values else None
+    if (answer is None) == (kind == "correct"):
+        wanted = "needs an 'answer'" if answer is None else "takes no 'answer'; to change the answer mark it 'correct'"
+        raise UserError(f"{row.where}: the mark {kind!r} {wanted}")
+    answer = answer and " ".join(answer.split())
+    if answer is not None and (fault := fault_of_answer(answer)):
+        raise UserError(f"{row.where}: the answer {answer[:60]!r} cannot be trained on: {fault}")
+    note = row.text_or_empty("note") if "note" in row.values else ""
+    return Mark(pair_id=pair_id, mark=kind, answer=answer, note=" ".join(note.split())[:200])
 
 
 def append_marks(path: Path, marks: Sequence[Mark]) -> None:
@@ -152,18 +172,3 @@ def review_in_words(counts: Mapping[str, int]) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def _mark(row: Row) -> Mark:
-    pair_id, kind = row.text("pair_id"), row.text("mark")
-    if kind not in KINDS:
-        raise UserError(f"{row.where}: there is no mark {kind!r}. {did_you_mean(kind, KINDS)}")
-    answer = row.text_or_none("answer") if "answer" in row.values else None
-    if (answer is None) == (kind == "correct"):
-        wanted = "needs an 'answer'" if answer is None else "takes no 'answer'; to change the answer mark it 'correct'"
-        raise UserError(f"{row.where}: the mark {kind!r} {wanted}")
-    answer = answer and " ".join(answer.split())
-    if answer is not None and (fault := fault_of_answer(answer)):
-        raise UserError(f"{row.where}: the answer {answer[:60]!r} cannot be trained on: {fault}")
-    note = row.text_or_empty("note") if "note" in row.values else ""
-    return Mark(pair_id=pair_id, mark=kind, answer=answer, note=" ".join(note.split())[:200])

@@ -1,0 +1,114 @@
+// Keys, and parts of pages in their place. Without it every page still works by links and forms.
+"use strict";
+
+const one = (selector, within = document) => within.querySelector(selector);
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+const wide = matchMedia("(min-width: 60rem)");
+
+function current() { return one('.entry[aria-current="true"]'); }
+
+async function select(entry) {
+  const place = one("#pair");
+  if (!entry || !place) return;
+  current()?.removeAttribute("aria-current");
+  entry.setAttribute("aria-current", "true");
+  entry.scrollIntoView({ block: "nearest" });
+  const address = new URL(location);
+  address.searchParams.set(entry.dataset.pair === undefined ? "question" : "pair", entry.dataset.pair ?? entry.dataset.question);
+  history.replaceState(null, "", address);
+  const answer = await fetch(entry.pathname + "?part", { headers: { accept: "text/html" } });
+  const text = await answer.text();
+  if (answer.ok && current() === entry) {
+    place.innerHTML = text;
+    place.scrollTop = 0;
+  }
+}
+
+function step(by) {
+  const entries = all(".entry"), at = entries.indexOf(current()) + by;
+  if (at >= 0 && at < entries.length) { select(entries[at]); return; }
+  const on = one(by > 0 ? 'a[rel="next"]' : 'a[rel="prev"]');
+  if (!on) return;
+  const address = new URL(on.href);
+  if (by < 0) address.hash = "last";
+  location.assign(address);
+}
+
+async function mark(form, kind) {
+  const fields = new URLSearchParams(new FormData(form));
+  fields.set("mark", kind);
+  const answer = await fetch(form.action, { method: "POST", body: fields, headers: { accept: "application/json" } });
+  const said = answer.headers.get("content-type")?.startsWith("application/json") ? await answer.json() : { problem: "The viewer did not take the mark: " + answer.status };
+  const pair = fields.get("pair_id");
+  if (said.problem) {
+    const told = one("[data-problem]", form);
+    told.textContent = said.problem + (answer.status === 409 ? " Mark again to override it." : "");
+    told.hidden = false;
+    if (answer.status === 409) one('[name="seen"]', form).value = said.version;
+    return;
+  }
+  const tag = all(".entry").find((entry) => entry.dataset.pair === pair)?.querySelector("[data-mark]");
+  if (tag) {
+    tag.textContent = said.mark + (said.pending ? ", pending" : "");
+    tag.className = "tag mark " + said.mark;
+    tag.hidden = false;
+  }
+  const part = await fetch("/" + location.pathname.split("/")[1] + "/pairs/" + encodeURIComponent(pair) + "?part");
+  if (part.ok && one('#pair [name="pair_id"]')?.value === pair) one("#pair").innerHTML = await part.text();
+}
+
+function askMark(kind) {
+  const form = one("[data-review]");
+  if (!form) return;
+  const answer = one('[name="answer"]', form);
+  if (kind === "correct" && !answer.value.trim()) { answer.focus(); return; }
+  mark(form, kind);
+}
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.matches("[data-review]")) return;
+  event.preventDefault();
+  // Enter in a field presses the first button of a form: there it means a correction, if there is one.
+  const kind = document.activeElement?.name === "answer" ? "correct" : event.submitter?.value ?? "keep";
+  askMark(document.activeElement?.matches("button") ? event.submitter.value : kind);
+});
+
+document.addEventListener("click", (event) => {
+  const picture = event.target.closest(".picture img");
+  if (picture) { picture.closest(".picture").classList.toggle("large"); return; }
+  const entry = event.target.closest(".entry");
+  if (!entry || !wide.matches || !one("#pair") || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  select(entry);
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const writes = event.target.matches("input:not([type=hidden]), textarea, select");
+  if (event.key === "Escape") {
+    all(".picture.large").forEach((each) => each.classList.remove("large"));
+    if (writes) event.target.blur();
+    return;
+  }
+  if (writes) return;
+  const does = {
+    j: () => step(1),
+    k: () => step(-1),
+    Enter: () => one(".one .picture")?.classList.toggle("large"),
+    1: () => askMark("keep"),
+    2: () => askMark("drop"),
+    3: () => askMark("correct"),
+    "/": () => { const filters = one("details.filters"); if (filters) filters.open = true; one('input[type="search"]')?.focus(); },
+  }[event.key];
+  if (!does || (event.key === "Enter" && event.target.matches("a:not(.entry), button, summary"))) return;
+  event.preventDefault();
+  does();
+});
+
+if (location.hash === "#last") {
+  history.replaceState(null, "", location.pathname + location.search);
+  select(all(".entry").at(-1));
+}
+const back = one("[data-back]");
+if (back && location.search) back.search = location.search;
