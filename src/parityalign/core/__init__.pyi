@@ -43,6 +43,7 @@ from .interfaces import Leveller as Leveller
 from .interfaces import LevelResult as LevelResult
 from .interfaces import Local as Local
 from .interfaces import LooksAhead as LooksAhead
+from .interfaces import Measures as Measures
 from .interfaces import Metric as Metric
 from .interfaces import Model as Model
 from .interfaces import Observer as Observer
@@ -83,6 +84,7 @@ from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES
 from .layout import SERVERS as SERVERS
 from .layout import TESTS as TESTS
+from .layout import WORKING as WORKING
 from .manifests import BEGUN as BEGUN
 from .manifests import MANIFEST as MANIFEST
 from .manifests import input_digest as input_digest

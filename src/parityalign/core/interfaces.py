@@ -69,6 +69,14 @@ class Details(Protocol):
         """Shows a text beside a step's progress, in place of the one before."""
 
 
+@runtime_checkable
+class Measures(Protocol):
+    """What a `Progress` may also have: it takes what training measures."""
+
+    def measured(self, what: str, step: int, value: float) -> None:
+        """Takes a value after so many optimiser steps."""
+
+
 @dataclass(frozen=True)
 class Found:
     """An image that a source offers, not yet read."""

@@ -5,7 +5,9 @@ from typing import Final
 
 CONFIG: Final = "run.yaml"
 EVENTS: Final = "events.jsonl"
-"""What was begun, finished and redone, and when."""
+"""What was begun, finished and redone, and when; what training measured."""
+WORKING: Final = ".progress.json"
+"""The step that a process is at, while one works in the folder."""
 SCORES: Final = "scores.json"
 CONTROLS: Final = "controls.json"
 REPORT: Final = "report.html"

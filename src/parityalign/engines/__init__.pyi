@@ -16,6 +16,7 @@ from .asking import request_of as request_of
 from .remote import RemoteModel as RemoteModel
 from .remote import connect as connect
 from .spending import Spent as Spent
+from .spending import cost as cost
 from .spending import in_words as in_words
 from .spending import of_stage as of_stage
 from .store import AnswerStore as AnswerStore

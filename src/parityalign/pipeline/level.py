@@ -5,7 +5,7 @@ from pathlib import Path
 
 from parityalign import training
 from parityalign.config import LevelSettings, backend_of, level_in_words, split_model
-from parityalign.core import Details, Leveller, LevelResult, Pair, Progress, Says, UserError
+from parityalign.core import Details, Leveller, LevelResult, Measures, Pair, Progress, Says, UserError
 from parityalign.pipeline.objective import objective_of
 from parityalign.stages import StageRun
 
@@ -65,3 +65,8 @@ class _Renamed:
     def confirm(self, question: str) -> bool:
         """Asks, if the other one does."""
         return not isinstance(self._progress, Says) or self._progress.confirm(question)
+
+    def measured(self, what: str, step: int, value: float) -> None:
+        """Hands on what training measured, under the step's name, if the other one takes it."""
+        if isinstance(self._progress, Measures):
+            self._progress.measured(f"{self._step} {what}", step, value)

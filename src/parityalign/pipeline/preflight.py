@@ -46,6 +46,7 @@ from parityalign.core import (
 )
 from parityalign.models import check_model_folder, fingerprint, refuse_damaged, refuse_teacher
 from parityalign.pipeline.begun import pinned, refuse_rate, with_decided, with_pixel_limits
+from parityalign.pipeline.recording import Recorded
 from parityalign.pipeline.run import Run
 from parityalign.stages import filters_of
 from parityalign.tasks import settled
@@ -89,7 +90,8 @@ def open_run_folder(
     with RunFolder(config.run) as folder, trusting_files(trusts), keeping_pictures(_room(config, progress)):
         if before != config:
             write_whole(path, as_yaml(config, folder.path))
-        run = Run(folder, with_asked(config, asked), progress, only=only)
+        recorded = Recorded(folder, progress)
+        run = Run(folder, with_asked(config, asked), recorded, only=only)
         try:
             count = run.models.carry_over()
             if count and isinstance(progress, Says):
@@ -99,6 +101,7 @@ def open_run_folder(
             yield run
         finally:
             run.models.close()
+            recorded.end()
 
 
 def _room(config: RunConfig, progress: Progress) -> PictureRoom | None:

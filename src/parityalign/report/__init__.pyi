@@ -1,3 +1,5 @@
+from .charts import drawing as drawing
+from .charts import element as element
 from .controls import control_table as control_table
 from .discrepancy import Table as Table
 from .discrepancy import discrepancy_tables as discrepancy_tables

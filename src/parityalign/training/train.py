@@ -26,12 +26,14 @@ from parityalign.training.student import (
     save_student,
 )
 from parityalign.training.trainer import (
+    HELD_OUT_LOSS,
     LevelTrainer,
     Objective,
     Training,
     out_of_patience,
     skipped_steps,
     smallest_micro_batch,
+    tell_measured,
 )
 from parityalign.training.verify_saved import answer_logprobs, refuse_difference
 
@@ -105,6 +107,7 @@ def _level(training: Training, out: Path) -> LevelResult:
     student: Any = trainer.model
     with fused_kernels(student, trainer.trial, _teller(training.progress), wanted=training.settings.liger):
         before = trainer.held_out_loss()
+        tell_measured(training.progress, HELD_OUT_LOSS, 0, before)
         state = _train(trainer, work, training)
     del student
     trainer.release()

@@ -15,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.training_args import OptimizerNames
 
 from parityalign.config import LevelSettings, LoadingSettings
-from parityalign.core import Details, Progress
+from parityalign.core import Details, Measures, Progress
 from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast
 from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Begun, Example, Join, Row
@@ -51,6 +51,10 @@ class Objective(Protocol):
 
 EVALUATIONS = 8
 """Number of evaluations of the held-out loss in a training, each with a checkpoint."""
+HELD_OUT_LOSS, TRAINING_LOSS = "held-out loss", "training loss"
+"""What is told of a training."""
+_TOLD = 200
+"""Times in a training that the training loss is told, as a mean since the last time."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class LevelTrainer(Trainer):
         self._speed = speed
         self._training = training
         self._student: Any = student  # None once it is released
+        self._losses: list[float] = []
         # Batch norm statistics are from pretraining: a few thousand pairs, half of them gaps, would shift them
         # for all images. In training they are fixed as in inference; only scale and shift are trained.
         self._batch_norms = [
@@ -142,7 +147,16 @@ class LevelTrainer(Trainer):
             self.log({"skipped": 1.0})
             if skipped_steps(self.state) >= self._training.settings.skipped_steps:
                 self.control.should_training_stop = True
+        self._tell(float(loss))
         return loss
+
+    def _tell(self, loss: float) -> None:
+        """Tells the training loss, as a mean over a few steps."""
+        self._losses.append(loss)
+        step = self.state.global_step + 1
+        if step % math.ceil(self.state.max_steps / _TOLD) == 0:
+            tell_measured(self._training.progress, TRAINING_LOSS, step, sum(self._losses) / len(self._losses))
+            self._losses.clear()
 
     def _begin_step(self, examples: Sequence[Example]) -> dict[str, Begun]:
         """Begins a step's pictures; accelerate asks for this while the step before has yet to be taken."""
@@ -164,6 +178,7 @@ class LevelTrainer(Trainer):
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """Measures the held-out loss and calls the callbacks."""
         metrics = {"eval_loss": self.held_out_loss()}
+        tell_measured(self._training.progress, HELD_OUT_LOSS, self.state.global_step, metrics["eval_loss"])
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -238,6 +253,12 @@ class LevelCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """After all files of a checkpoint."""
         complete(checkpoint(self._work, state.global_step))
+
+
+def tell_measured(progress: Progress, what: str, step: int, value: float) -> None:
+    """Hands a measured value to whoever watches, if they take such."""
+    if isinstance(progress, Measures):
+        progress.measured(what, step, value)
 
 
 def out_of_patience(state: TrainerState, patience: int) -> bool:

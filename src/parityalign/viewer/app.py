@@ -13,10 +13,11 @@ from starlette.types import Receive, Scope, Send
 
 from parityalign.core import UserError
 from parityalign.data import Unfit
-from parityalign.viewer import pair_pages, test_pages
+from parityalign.viewer import pair_pages, run_pages, test_pages, try_pages
 from parityalign.viewer.guard import Guard
 from parityalign.viewer.pages import page, run_of, runs_of
 from parityalign.viewer.pictures import SIDES, Pictures
+from parityalign.viewer.trying import Trials
 from parityalign.viewer.watching import WatchedRun
 
 STATIC = Path(__file__).parent / "static"
@@ -29,8 +30,8 @@ _MISSING = (
 )
 
 
-def application(runs: Sequence[WatchedRun]) -> Guard:
-    """The viewer of these runs, behind its guard."""
+def application(runs: Sequence[WatchedRun], trials: Trials) -> Guard:
+    """The viewer of these runs, behind its guard; `trials` holds the models that are tried."""
     app = Starlette(
         routes=[
             Route("/", _first),
@@ -39,10 +40,13 @@ def application(runs: Sequence[WatchedRun]) -> Guard:
             Route("/{run}/test-pictures/{place:int}", _test_picture),
             *pair_pages.routes(),
             *test_pages.routes(),
+            *run_pages.routes(),
+            *try_pages.routes(),
+            Route("/{run}/try/pictures/{name}", _tried_picture),
         ],
         exception_handlers={HTTPException: _refused, UserError: _told},
     )
-    app.state.runs, app.state.pictures = list(runs), Pictures()
+    app.state.runs, app.state.pictures, app.state.trials = list(runs), Pictures(), trials
 
     async def timed(scope: Scope, receive: Receive, send: Send) -> None:
         scope["began"] = time.perf_counter()
@@ -76,6 +80,11 @@ def _test_picture(request: Request) -> Response:
     place = request.path_params["place"]
     found = index.rows("SELECT image FROM question_texts WHERE place = ?", min(place, 2**62)) if index else []
     return _sent(request, Path(found[0]["image"])) if found else _no_picture()
+
+
+def _tried_picture(request: Request) -> Response:
+    path = request.app.state.trials.picture(request.path_params["name"])
+    return _sent(request, path) if path else _no_picture()
 
 
 def _sent(request: Request, path: Path, named: str = "") -> Response:

@@ -31,7 +31,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    made.filters.update(clipped=_clipped, figure=_figure)
+    made.filters.update(clipped=_clipped, figure=_figure, span=_span)
     return made
 
 
@@ -116,3 +116,12 @@ def _clipped(text: str) -> str:
 
 def _figure(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
+
+
+def _span(seconds: float) -> str:
+    """A time as a person says it: `12 s`, `3:20`, `1:02:03`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

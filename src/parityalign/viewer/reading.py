@@ -260,11 +260,12 @@ def _question_rows(
     before, after = scores.get("before"), scores.get("after")
     gain = after.value - before.value if before and after else None
     said = {who: _said(answer, scores[who]) for who, answer in answers.items()}
-    texts = (question.question_id, question.image, question.question)
+    narrow = (question.question_id, task, question.subset, _won(gain))
+    texts = (question.image, question.question, json.dumps(question.answers), json.dumps(said))
     words = (question.question_id, question.question, *question.answers, *(each.text for each in answers.values()))
     return (
-        (place, storable(task), storable(question.subset), _won(gain), gain),
-        (place, *map(storable, texts), storable(json.dumps(question.answers)), storable(json.dumps(said))),
+        (place, *map(storable, narrow), gain, after and after.value),
+        (place, *map(storable, texts)),
         (place, _searched(words)),
     )
 

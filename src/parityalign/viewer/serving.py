@@ -1,16 +1,20 @@
 """Serves the viewer on this machine alone, until it is interrupted."""
 
 import errno
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from parityalign.core import UserError
+from parityalign.core import UserError, printable
 from parityalign.viewer.app import application
 from parityalign.viewer.guard import TOKEN
+from parityalign.viewer.trying import Trials
 from parityalign.viewer.watching import watch_runs
 
 LOOPBACK = "127.0.0.1"
@@ -27,19 +31,33 @@ def serve_runs(paths: Sequence[Path], *, port: int, say: Callable[[str], None]) 
     Raises:
         UserError: One is not a run folder, or the port is taken.
     """
-    runs = watch_runs(paths)
+    runs, trials = watch_runs(paths), Trials()
     try:
         with closing(_listening(port)) as listener:
-            app = application(runs)
+            app = application(runs, trials)
             say(f"view: http://{LOOPBACK}:{listener.getsockname()[1]}/?{TOKEN}={app.token}   (Ctrl-C ends it)")
             for run in runs:
                 if run.marks.advice:
                     say(run.marks.advice)
-            config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
-            uvicorn.Server(config).run(sockets=[listener])
+            uvicorn.Server(_config(app)).run(sockets=[listener])
     finally:
-        for run in runs:
-            run.close()
+        for each in (*runs, trials):
+            each.close()
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    """Quiet, but for what is a bug; whatever such a line holds is printed, and not obeyed by the terminal."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableLines())
+    logging.getLogger("uvicorn").handlers = [handler]
+    # By the address that the request says: there is no proxy.
+    quiet: dict[str, Any] = {"log_config": None, "log_level": "warning", "access_log": False, "server_header": False}
+    return uvicorn.Config(app, http="h11", ws="none", lifespan="off", proxy_headers=False, **quiet)
+
+
+class _PrintableLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _listening(port: int) -> socket.socket:

@@ -29,11 +29,11 @@ CREATE TABLE marks (
     pair_id TEXT PRIMARY KEY, mark TEXT NOT NULL, mark_answer TEXT, note TEXT NOT NULL, pending INTEGER NOT NULL
 );
 CREATE TABLE questions (
-    place INTEGER PRIMARY KEY, task TEXT NOT NULL, subset TEXT NOT NULL, change TEXT NOT NULL, gain REAL
+    place INTEGER PRIMARY KEY, question_id TEXT NOT NULL, task TEXT NOT NULL, subset TEXT NOT NULL,
+    change TEXT NOT NULL, gain REAL, after_score REAL
 );
 CREATE TABLE question_texts (
-    place INTEGER PRIMARY KEY, question_id TEXT NOT NULL, image TEXT NOT NULL, question TEXT NOT NULL,
-    answers TEXT NOT NULL, said TEXT NOT NULL
+    place INTEGER PRIMARY KEY, image TEXT NOT NULL, question TEXT NOT NULL, answers TEXT NOT NULL, said TEXT NOT NULL
 );
 CREATE TABLE question_words (place INTEGER PRIMARY KEY, words TEXT NOT NULL);
 """

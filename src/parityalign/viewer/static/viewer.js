@@ -106,6 +106,59 @@ document.addEventListener("keydown", (event) => {
   does();
 });
 
+// Try: a picture is sent when it is chosen; then one model after the other is asked.
+const asking = one("[data-try]");
+
+function tell(problem) {
+  const told = one("[data-problem]", asking);
+  told.textContent = problem;
+  told.hidden = !problem;
+}
+
+async function sendPicture(file) {
+  if (file.size > Number(asking.dataset.max)) { tell("The picture has more than " + asking.dataset.max + " bytes."); return; }
+  const answer = await fetch(asking.dataset.try + "/pictures", { method: "POST", body: file });
+  const said = answer.headers.get("content-type")?.startsWith("application/json") ? await answer.json() : { problem: "The viewer did not take the picture: " + answer.status };
+  tell(said.problem ?? "");
+  if (said.problem) return;
+  one('[name="picture"]', asking).value = said.picture;
+  const shown = one("[data-shown]", asking);
+  shown.src = asking.dataset.try + "/pictures/" + said.picture + "?large";
+  shown.hidden = false;
+}
+
+async function askAll() {
+  const fields = new URLSearchParams(new FormData(asking)), button = one("[data-ask]", asking), told = one("[data-told]", asking);
+  if (!fields.get("picture") && !fields.get("pair") && !fields.get("question")) { tell("Choose a picture first."); return; }
+  tell("");
+  button.disabled = true;
+  const places = all("[data-who]", asking);
+  places.forEach((place) => { place.textContent = "..."; place.className = ""; });
+  for (const place of places) {
+    told.textContent = "Asking " + place.previousElementSibling.textContent + "; loading a model may take a while.";
+    fields.set("who", place.dataset.who);
+    const answer = await fetch(asking.dataset.try + "/answers", { method: "POST", body: fields });
+    const said = answer.headers.get("content-type")?.startsWith("application/json") ? await answer.json() : { problem: "The viewer did not answer: " + answer.status };
+    place.textContent = said.problem || said.text || "empty answer";
+    place.className = said.problem ? "none" : "";
+    place.title = said.seconds === undefined ? "" : said.seconds + " s";
+  }
+  told.textContent = "";
+  button.disabled = false;
+}
+
+if (asking) {
+  asking.addEventListener("submit", (event) => { event.preventDefault(); askAll(); });
+  one("[data-file]", asking).addEventListener("change", (event) => { if (event.target.files[0]) sendPicture(event.target.files[0]); });
+  const drop = one("[data-drop]", asking);
+  for (const name of ["dragover", "drop"]) {
+    drop.addEventListener(name, (event) => {
+      event.preventDefault();
+      if (name === "drop" && event.dataTransfer.files[0]) sendPicture(event.dataTransfer.files[0]);
+    });
+  }
+}
+
 if (location.hash === "#last") {
   history.replaceState(null, "", location.pathname + location.search);
   select(all(".entry").at(-1));

@@ -1,0 +1,76 @@
+"""A run's models for questions of one's own: what they say is kept nowhere, and the run folder is only read."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+
+from parityalign.config import RunConfig
+from parityalign.core import ANSWERS, Answer, Artifact, Decoding, RunFolder, UserError, did_you_mean, read_manifest
+from parityalign.engines import Asked, CachedModel
+from parityalign.pipeline.run_models import RunModels
+from parityalign.stages import LEVELLED
+from parityalign.tasks import task_of
+
+BEFORE, AFTER, TEACHER = "before", "after", "teacher"
+"""The student before and after levelling, and the teacher."""
+_PLAN = ("inputs", "settings", "version")
+"""Of a manifest: what the artifact was made from."""
+
+
+class TriedModels:
+    """The models of a run, one in memory at a time; they may be asked in several threads, and answer one by one."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Loads nothing yet."""
+        self._config = config
+        self._lock = Lock()
+        self._scratch = TemporaryDirectory(prefix="parityalign-try-")
+        answers = Path(self._scratch.name) / ANSWERS  # a repeated question is not asked again
+        apart = config.model_copy(update={"answers": answers})
+        self._models = RunModels(apart, RunFolder(config.run), lambda _: None)
+        self._students: dict[str, CachedModel] = {}
+
+    def answer(self, who: str, image: Path, question: str, task: str) -> Answer:
+        """What a model says to a question about a picture, in the words of a task, as in evaluate.
+
+        Args:
+            who: `BEFORE`, `AFTER` or `TEACHER`.
+            image: A file with a picture that can be read.
+            question: Of a person.
+            task: Whose prompt is used.
+
+        Raises:
+            UserError: There is no such task or student, or the model cannot be loaded or asked; the message says why.
+        """
+        if task not in self._config.tasks:
+            raise UserError(f"the run has no task {task!r}. {did_you_mean(task, list(self._config.tasks))}")
+        prompt = task_of(task, self._config.tasks[task]).answer_prompt.format(question=question)
+        asked = Asked("try", str(image), prompt, untrusted=question)
+        decoding = Decoding(self._config.evaluate.max_new_tokens)
+        with self._lock:
+            model = self._model(who)
+            return model.answer([asked], decoding=decoding, batch_size=1, on_progress=lambda *_: None)["try"]
+
+    def close(self) -> None:
+        """Lets go of the models."""
+        with self._lock:
+            self._models.close()
+            self._scratch.cleanup()
+
+    def _model(self, who: str) -> CachedModel:
+        if who == AFTER:
+            return self._levelled()
+        return self._models.teacher if who == TEACHER else self._models.student
+
+    def _levelled(self) -> CachedModel:
+        """The levelled student, compared with its digests when it is first used."""
+        folder = self._config.run / "student"
+        manifest = read_manifest(folder)
+        if manifest is None or manifest.get("outcome") != LEVELLED:
+            why = "nothing was levelled yet" if manifest is None else "none was taken, so it is the one before"
+            raise UserError(f"there is no student after levelling: {why}")
+        student = Artifact(folder, run=self._config.run, **{key: manifest[key] for key in _PLAN})
+        if student.digest not in self._students:
+            student.check()
+            self._students[student.digest] = self._models.trained(student)
+        return self._students[student.digest]

@@ -1,0 +1,93 @@
+"""One's own picture and question to the models of a run: pictures are checked like any other, models load on request."""
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+from typing import NamedTuple
+
+from parityalign.core import UserError
+from parityalign.data import image_id, open_picture
+from parityalign.pipeline import TriedModels
+from parityalign.viewer.watching import WatchedRun
+
+MAX_BYTES = 32 * 2**20
+"""Of a picture that is sent."""
+_KEPT = 20
+"""Pictures that are kept, the last ones."""
+# What loading and asking a model raise besides: no such file, not enough memory, a package that is missing.
+_FAULTS = (OSError, RuntimeError, ImportError, MemoryError, ValueError)
+
+
+class Said(NamedTuple):
+    """What a model answered."""
+
+    text: str
+    problem: str
+    """Why there is no answer, in words; empty: there is one."""
+    seconds: float
+    """Loading included, if it was not in memory."""
+
+
+class Trials:
+    """The models of one run at a time, and the pictures that were sent."""
+
+    def __init__(self) -> None:
+        self._scratch = TemporaryDirectory(prefix="parityalign-pictures-")
+        self._lock = Lock()
+        self._asked: tuple[object, TriedModels] | None = None
+
+    def keep(self, content: bytes) -> str:
+        """Keeps a picture, by its identity.
+
+        Raises:
+            Unfit: It is no usable picture.
+        """
+        open_picture(content)
+        name = image_id(content)
+        with self._lock:
+            (self._folder / name).write_bytes(content)
+            for old in sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-_KEPT]:
+                old.unlink()
+        return name
+
+    def picture(self, name: str) -> Path | None:
+        """The file of a picture that was sent; None if there is none of that identity."""
+        return next((path for path in self._folder.iterdir() if path.name == name), None)
+
+    def ask(self, run: WatchedRun, who: str, picture: Path, question: str, task: str) -> Said:
+        """Asks a model; another one's request waits, and one of another run lets go of this run's models."""
+        began = time.monotonic()
+        text = problem = ""
+        try:
+            answer = self._models_of(run).answer(who, picture, question, task)
+            text = answer.text
+            problem = f"it was not asked: {answer.not_asked}" if answer.not_asked else ""
+        except UserError as refused:
+            problem = str(refused)
+        except _FAULTS as fault:
+            problem = f"the model could not be loaded or asked: {type(fault).__name__}: {fault}"
+        return Said(text, problem, time.monotonic() - began)
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        with self._lock:
+            if self._asked:
+                self._asked[1].close()
+            self._scratch.cleanup()
+
+    def _models_of(self, run: WatchedRun) -> TriedModels:
+        if run.config is None:
+            raise UserError("the run's configuration cannot be read, so its models are not known")
+        with self._lock:
+            if self._asked and self._asked[0] == run.config:
+                return self._asked[1]
+            if self._asked:
+                self._asked[1].close()
+            models = TriedModels(run.config)
+            self._asked = (run.config, models)
+            return models
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self._scratch.name)
