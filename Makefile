@@ -50,7 +50,14 @@ test: setup
 
 # Two and a half minutes on two cores: everything but the tests marked slow.
 test-fast: setup
-	$(PYTEST) $(SPREAD) -m 'not served and not slow'
+	$(PYTEST) $(SPREAD) -m 'not served and not browser and not slow'
+
+# The viewer in a real Chromium, which has to be on this machine (Debian: apt-get install chromium); screenshots of all
+# pages lie in build/viewer.
+.PHONY: test-view
+test-view: setup
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]'
+	$(PYTEST) -rs -m browser tests/test_viewer_in_a_browser.py
 
 # Troubles from public reports and attacks of our own, each as a small input and a script; CASE=05-disk runs one.
 test-cases: setup
@@ -95,7 +102,7 @@ test-oldest: wheel
 		--constraint .venv-oldest/torch.txt --output-file .venv-oldest/oldest.txt pyproject.toml
 	$(OLDEST)/python -m pip install --quiet -c .venv-oldest/oldest.txt "$$(echo dist/*.whl)[dev,lora]" '$(TORCH)'
 	$(OLDEST)/python -P tools/installed_demo.py
-	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -q $(SPREAD) $(or $(TESTS),-m 'not served and not slow')
+	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -q $(SPREAD) $(or $(TESTS),-m 'not served and not browser and not slow')
 
 # The demo and the suite with what pip would install today.
 test-newest: wheel

@@ -66,6 +66,11 @@ def project(tmp_path):
 @pytest.fixture
 def trainable(monkeypatch):
     """Levelling replaced: a fake student that is trained can read what it was given."""
+    replace_levelling(monkeypatch)
+
+
+def replace_levelling(monkeypatch):
+    """Does what the fixture `trainable` is for."""
 
     def learn(pairs, held_out, out):
         # Held-out pairs too: which ones are held out hangs on the pictures, and no test should.

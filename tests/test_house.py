@@ -28,6 +28,7 @@ PACKAGES = (
     "planning",
     "pipeline",
     "demo",
+    "viewer",
     "cli",
 )
 """From the top: each imports only what stands above it."""

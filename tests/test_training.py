@@ -230,12 +230,25 @@ def test_a_blank_image_changes_the_loss(rows, tmp_path):
 # Training
 
 
+class Watching:
+    """What is told of a training."""
+
+    def __init__(self):
+        self.steps, self.values = [], {}
+
+    def __call__(self, *told):
+        self.steps.append(told)
+
+    def measured(self, what, step, value):
+        self.values.setdefault(what, {})[step] = value
+
+
 @pytest.fixture(scope="module")
 def levelled(student, pairs, tmp_path_factory):
     out = tmp_path_factory.mktemp("levelled") / "student"
-    seen = []
-    result = level(student, pairs, out, progress=lambda *told: seen.append(told))
-    return out, result, seen
+    watching = Watching()
+    result = level(student, pairs, out, progress=watching)
+    return out, result, watching
 
 
 @pytest.mark.slow
@@ -245,9 +258,13 @@ def test_training_lowers_the_loss_on_the_trained_pairs(levelled, student, pairs)
 
 @pytest.mark.slow
 def test_the_result_tells_what_happened(levelled, student, pairs):
-    out, result, seen = levelled
+    out, result, told = levelled
     assert (result.steps, result.skipped_steps) == (12, 0)
-    assert seen == [("level", step, 12) for step in range(1, 13)]
+    assert told.steps == [("level", step, 12) for step in range(1, 13)]
+    held_out = told.values["held-out loss"]
+    assert (held_out[0], min(held_out.values())) == (result.held_out_loss_before, result.held_out_loss_after)
+    assert [*told.values["training loss"]] == [*range(1, 13)]
+    assert all(0 < loss < math.inf for loss in told.values["training loss"].values())
     # bfloat16 in training where the processor has it, and half precision in the file
     assert result.held_out_loss_before == pytest.approx(loss_on(student, pairs[9:]), rel=0.02)
     assert result.held_out_loss_after == pytest.approx(loss_on(out, pairs[9:]), rel=0.02)

@@ -26,7 +26,8 @@ _BY_CONTENT = "private, max-age=86400"
 """For pictures that are named by their content."""
 _MISSING = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 120"><rect width="160" height="120" fill="#8883"/>'
-    '<text x="80" y="66" text-anchor="middle" font-family="sans-serif" font-size="15" fill="#888">no picture</text></svg>'
+    '<text x="80" y="66" text-anchor="middle" font-family="sans-serif" font-size="15" fill="#888">no picture</text>'
+    "</svg>"
 )
 
 

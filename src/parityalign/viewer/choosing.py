@@ -43,7 +43,8 @@ class Choice(NamedTuple):
 
     def address(self, **changes: object) -> str:
         """The part of an address after the question mark, with changes; another filter begins at its first page."""
-        said = {**self.wanted, "words": self.words, "mark": self.mark, "least": self.least, "most": self.most}
+        said: dict[str, object] = {**self.wanted, "words": self.words, "mark": self.mark}
+        said |= {"least": self.least, "most": self.most}
         said |= {"sort": self.sort, "page": self.page if self.page > 1 else None, **changes}
         return urlencode({key: value for key, value in said.items() if value not in ("", None)})
 
@@ -80,7 +81,7 @@ def choice_in(table: str, asked: Mapping[str, str]) -> Choice:
         least=_number(asked.get("least", "")) if table == "pairs" else None,
         most=_number(asked.get("most", "")) if table == "pairs" else None,
         sort=sort if sort in ORDERS[table] else "",
-        page=int(page) if page.isdecimal() and 0 < int(page[:9]) and len(page) < 9 else 1,
+        page=int(page) if page.isdecimal() and int(page[:9]) > 0 and len(page) < 9 else 1,
     )
 
 

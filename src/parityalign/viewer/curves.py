@@ -40,7 +40,9 @@ def _axis(low: float, high: float, steps: int) -> Markup:
         y = BOTTOM - (BOTTOM - TOP) * share
         parts += [
             element("line", x1=LEFT, x2=RIGHT, y1=y, y2=y, class_="grid"),
-            element("text", f"{low + (high - low) * share:.3g}", x=LEFT - 5, y=y + 3.5, class_="small", text_anchor="end"),
+            element(
+                "text", f"{low + (high - low) * share:.3g}", x=LEFT - 5, y=y + 3.5, class_="small", text_anchor="end"
+            ),
         ]
     parts.append(element("text", f"{steps:,} steps", x=RIGHT, y=BOTTOM + 14, class_="small", text_anchor="end"))
     parts.append(element("text", "0", x=LEFT, y=BOTTOM + 14, class_="small"))

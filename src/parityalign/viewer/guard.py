@@ -16,7 +16,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-TOKEN = "token"  # noqa: S105 - its name in an address
+TOKEN = "token"
 NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """Names of this machine."""
 REFUSED = "Nothing to see here. Open the address that `parityalign view` printed.\n"

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import RunConfig
-from parityalign.core import CONFIG, Row, UserError
+from parityalign.core import Row, UserError
 from parityalign.report import read_records
 from parityalign.stages import REVIEWED, Mark, append_marks, mark_in, read_review
 
@@ -65,7 +65,7 @@ class Marks:
         """What a person has to do for the marks to count; empty: nothing."""
         if self.configured:
             return ""
-        return f"The run's configuration names no file of marks. To have them applied, write in RUN.yaml: review: {self.path}"
+        return f"The run names no file of marks. To have yours applied, write in its RUN.yaml: review: {self.path}"
 
     def refresh(self) -> bool:
         """Reads the marks again if a file changed; whether it did."""

@@ -106,7 +106,7 @@ def _took(request: Request) -> object:
 def _shown(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a template
     """What stands for a value: direction marks and controls are written out, as on the terminal."""
     if isinstance(value, Markup):
-        return Markup(printable(value))  # noqa: S704 - it writes out characters that are no markup
+        return Markup(printable(value))
     return printable(value) if isinstance(value, str) else value
 
 

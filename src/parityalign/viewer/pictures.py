@@ -1,4 +1,4 @@
-"""Pictures for a page: found by what the run lists, opened within limits, and encoded anew so that only pixels leave."""
+"""Pictures for a page, opened within limits and encoded anew, so that only pixels leave."""
 
 from io import BytesIO
 from pathlib import Path

@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 import psutil
 
 from parityalign.config import ServerSettings
-from parityalign.core import ANSWERS, EVENTS, OWNER, WORKING, UserError, read_begun, read_manifest, read_marker, stale_inputs
+from parityalign.core import (
+    ANSWERS,
+    EVENTS,
+    OWNER,
+    WORKING,
+    UserError,
+    read_begun,
+    read_manifest,
+    read_marker,
+    stale_inputs,
+)
 from parityalign.engines import AnswerStore, Spent, cost
 from parityalign.pipeline import MEASURED
 from parityalign.stages import STAGES, Stage, with_added
@@ -107,7 +117,7 @@ def _is_alive(owner: Path) -> bool:
     """Whether the process that took the folder's lock last is still there, and not another one of its number."""
     try:
         number, written = int(owner.read_text(encoding="utf-8")), owner.stat().st_mtime
-        return psutil.Process(number).create_time() <= written + 1
+        return bool(psutil.Process(number).create_time() <= written + 1)
     except (OSError, ValueError, psutil.Error):
         return False
 
@@ -122,9 +132,7 @@ def _stages(run: WatchedRun, problems: list[str]) -> list[Stage]:
     return [stage for stage in known if (config and stage.wanted(config)) or (run.path / stage.artifact).is_dir()]
 
 
-def _look(
-    run: Path, stage: Stage, took: Mapping[str, Any], working: Working | None, problems: list[str]
-) -> StageLook:
+def _look(run: Path, stage: Stage, took: Mapping[str, Any], working: Working | None, problems: list[str]) -> StageLook:
     counts, note, state, why = {}, "", NOT_BEGUN, ""
     try:
         manifest = read_manifest(run / stage.artifact)
@@ -161,7 +169,7 @@ def _costs(run: WatchedRun, problems: list[str]) -> list[Cost]:
 
 
 def _curves(events: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
-    """What the last training of the run's own student measured; a resumed one repeats steps, and the last value counts."""
+    """What the last training of the run's own student measured; of a step that a resumed one repeats, the last time."""
     curves: dict[str, dict[int, float]] = {}
     ended = False
     for event in events:

@@ -18,6 +18,7 @@ from parityalign.core import (
     Pair,
     PairDiscrepancy,
     Question,
+    Record,
     Reply,
     Score,
     Scores,
@@ -45,7 +46,8 @@ from parityalign.stages import (
 from parityalign.tasks import task_of
 from parityalign.viewer.tables import Index
 
-R = TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
 
 WHO = {"before": BEFORE_FILE, "after": AFTER_FILE, "teacher": TEACHER_FILE}
 """The models whose answers to test questions are kept, and in which files of `answers/`."""
@@ -88,6 +90,8 @@ def read_run(run: Path, config: RunConfig | None, index: Index) -> None:
     index.count_facets()
 
 
+_Texts = tuple[str | None, str | None]
+"""What the student and the teacher say; None: not asked."""
 _Rows = tuple[tuple[object, ...], tuple[object, ...], tuple[object, ...]]
 """A row each of what is filtered by, what is shown, what is searched in."""
 
@@ -109,7 +113,8 @@ class _Reader:
         pairs = self._noted(lambda: reviewed_pairs(self.run))
         self._tell_if_stale("verdicts", "The verdicts are of earlier pairs: identify has not run since.")
         verdicts = {each.pair_id: each for each in self._read("verdicts", VERDICTS, Verdict)}
-        alone = {} if verdicts else self._first_answers()
+        said = {each.pair_id: (each.student_text, each.teacher_text) for each in verdicts.values()}
+        said = said or self._first_answers()
         kinds = {each.pair_id: each.kind for each in self._read("pairs", REPLIES, Reply) if each.pair_id}
         differ = {each.pair_id: each for each in self._read(DISCREPANCY_FOLDER, PAIR_DISCREPANCIES, PairDiscrepancy)}
         after = self._after(pairs, verdicts)
@@ -117,7 +122,8 @@ class _Reader:
             _pair_rows(
                 place,
                 pair,
-                verdicts.get(pair.pair_id) or alone.get(pair.pair_id),
+                verdicts.get(pair.pair_id),
+                said.get(pair.pair_id, (None, None)),
                 kinds.get(pair.pair_id, ""),
                 differ.get(pair.pair_id),
                 after.get(pair.pair_id, (None, "")),
@@ -127,9 +133,7 @@ class _Reader:
 
     def questions(self) -> list[_Rows]:
         """The questions of all test splits with the models' answers and scores."""
-        said = {
-            who: {each.item_id: each for each in self._read("answers", file, Answer)} for who, file in WHO.items()
-        }
+        said = {who: {each.item_id: each for each in self._read("answers", file, Answer)} for who, file in WHO.items()}
         places = count()
         return [
             row
@@ -158,23 +162,20 @@ class _Reader:
             self._note(str(problem))
         return None
 
-    def _first_answers(self) -> dict[str, Verdict]:
-        """While identify works: what was answered so far, without verdicts."""
+    def _first_answers(self) -> dict[str, _Texts]:
+        """While identify works: what student and teacher have answered so far, without verdicts."""
         student, teacher = (
             {each.item_id: each.text for each in self._read("verdicts", file, Answer)}
             for file in (STUDENT_ANSWERS, TEACHER_ANSWERS)
         )
-        return {
-            pair_id: Verdict.model_construct(
-                pair_id=pair_id, verdict="", reason="", student_text=text, teacher_text=teacher.get(pair_id)
-            )
-            for pair_id, text in student.items()
-        }
+        return {pair_id: (text, teacher.get(pair_id)) for pair_id, text in student.items()}
 
     def _after(self, pairs: Sequence[Pair], verdicts: Mapping[str, Verdict]) -> dict[str, tuple[str | None, str]]:
         """What the levelled student says, and how that changed, of the pairs that it was asked."""
         held = self._read("student", HELD_OUT, HeldOutPair)
-        found = {each.pair_id: (each.text, _change(each.right_before, each.right_after)) for each in held}
+        found: dict[str, tuple[str | None, str]] = {
+            each.pair_id: (each.text, _change(each.right_before, each.right_after)) for each in held
+        }
         again = {each.item_id: each.text for each in self._read("forgotten", "after.jsonl", Answer)}
         right = self._judged([pair for pair in pairs if pair.pair_id in again], again)
         for pair_id, text in again.items():
@@ -202,12 +203,12 @@ class _Reader:
         if self._noted(lambda: stale_inputs(self.run, artifact)):
             self._note(words)
 
-    def _read(self, folder: str, file: str, kind: type) -> list[R]:
+    def _read(self, folder: str, file: str, kind: type[R]) -> list[R]:
         return self._noted(lambda: read_records(self.run / folder / file, kind))
 
-    def _noted(self, read: Callable[[], Iterable[R]]) -> list[R]:
+    def _noted(self, read: Callable[[], Iterable[T]]) -> list[T]:
         """What can be read, up to what cannot; that is noted."""
-        found: list[R] = []
+        found: list[T] = []
         try:
             found.extend(read())
         except UserError as problem:
@@ -230,6 +231,7 @@ def _pair_rows(  # noqa: PLR0913 - the files of a run
     place: int,
     pair: Pair,
     verdict: Verdict | None,
+    said: _Texts,
     kind: str,
     differ: PairDiscrepancy | None,
     after: tuple[str | None, str],
@@ -239,7 +241,6 @@ def _pair_rows(  # noqa: PLR0913 - the files of a run
     code = reason_code(reason) if verdict and verdict.verdict == VerdictKind.DROPPED else ""
     narrow = (pair.pair_id, pair.task, str(verdict.verdict) if verdict else "", kind, code, change, pair.teacher)
     gaps = (differ.confidence_gap, differ.attention_divergence, differ.rationale_gap) if differ else (None, None, None)
-    said = (verdict.student_text, verdict.teacher_text) if verdict else (None, None)
     scores = (verdict.student_score, verdict.teacher_score) if verdict else (None, None)
     sure = (differ.student_logprob, differ.teacher_logprob) if differ else (None, None)
     texts = (pair.image_id, pair.image, pair.question, pair.answer, pair.written, reason, *said, told)
@@ -254,9 +255,7 @@ def _pair_rows(  # noqa: PLR0913 - the files of a run
 def _question_rows(
     place: int, task: str, question: Question, answers: Mapping[str, Answer], metric: Metric | None
 ) -> _Rows:
-    scores = {
-        who: metric.score(answer.text, question.answers) if metric else None for who, answer in answers.items()
-    }
+    scores = {who: metric.score(answer.text, question.answers) if metric else None for who, answer in answers.items()}
     before, after = scores.get("before"), scores.get("after")
     gain = after.value - before.value if before and after else None
     said = {who: _said(answer, scores[who]) for who, answer in answers.items()}

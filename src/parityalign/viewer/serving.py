@@ -41,8 +41,9 @@ def serve_runs(paths: Sequence[Path], *, port: int, say: Callable[[str], None]) 
                     say(run.marks.advice)
             uvicorn.Server(_config(app)).run(sockets=[listener])
     finally:
-        for each in (*runs, trials):
-            each.close()
+        trials.close()
+        for run in runs:
+            run.close()
 
 
 def _config(app: ASGIApp) -> uvicorn.Config:

@@ -68,7 +68,8 @@ def _kept(request: Request, content: bytes) -> Response:
     try:
         name = trials_of(request).keep(content)
     except Unfit as unfit:
-        return JSONResponse({"problem": f"This is no picture that can be used: {printable(str(unfit))}"}, status_code=400)
+        problem = f"This is no picture that can be used: {printable(str(unfit))}"
+        return JSONResponse({"problem": problem}, status_code=400)
     return JSONResponse({"picture": name})
 
 
@@ -114,4 +115,5 @@ def _address(run: str, kind: str, row: Row | None) -> str:
     """Where the picture of a row can be seen."""
     if row is None:
         return ""
-    return f"/{run}/pictures/{row['image_id']}?large" if kind == "pair" else f"/{run}/test-pictures/{row['place']}?large"
+    place = f"pictures/{row['image_id']}" if kind == "pair" else f"test-pictures/{row['place']}"
+    return f"/{run}/{place}?large"

@@ -1,4 +1,4 @@
-"""One's own picture and question to the models of a run: pictures are checked like any other, models load on request."""
+"""One's own picture and question to a run's models: pictures are checked like any other, models load on request."""
 
 import time
 from pathlib import Path
