@@ -57,7 +57,7 @@ test-fast: setup
 .PHONY: test-view
 test-view: setup
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]'
-	$(PYTEST) -rs -m browser tests/test_viewer_in_a_browser.py
+	$(PYTEST) -rs -s -m browser tests/test_viewer_in_a_browser.py
 
 # Troubles from public reports and attacks of our own, each as a small input and a script; CASE=05-disk runs one.
 test-cases: setup

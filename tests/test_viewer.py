@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import parityalign as pa
+from conftest import replace_levelling
 from makers import content, draw
 from parityalign.cli.app import app as command_line
 from parityalign.core import read_manifest
@@ -22,7 +23,6 @@ from parityalign.pipeline.recording import Recorded
 from parityalign.viewer import packages
 from parityalign.viewer.choosing import MARKS, ORDERS, PAGE, Choice, choice_in
 from parityalign.viewer.guard import REFUSED
-from conftest import replace_levelling
 from projects import configure, done, make_project, parityalign
 from test_old_runs import old  # noqa: F401 - a fixture
 from viewing import HERE, HOSTILE, drawn_run, listed, marks_in, tags_of, text_of, viewer

@@ -50,6 +50,11 @@ class WatchedRun:
         index = self._index
         return [*filter(None, (self._config_problem, self.marks.problem)), *(index.problems if index else ())]
 
+    @property
+    def reads_again(self) -> bool:
+        """Whether what is shown is older than the folder, which is being read again."""
+        return self._index is not None and self._reading is not None and self._reading.is_alive()
+
     def index(self) -> Index | None:
         """The index as it is; None while the first is made. One is made anew when a file of the run has changed."""
         with self._lock:

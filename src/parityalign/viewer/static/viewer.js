@@ -54,7 +54,8 @@ async function mark(form, kind) {
     tag.hidden = false;
   }
   const part = await fetch("/" + location.pathname.split("/")[1] + "/pairs/" + encodeURIComponent(pair) + "?part");
-  if (part.ok && one('#pair [name="pair_id"]')?.value === pair) one("#pair").innerHTML = await part.text();
+  const text = await part.text();
+  if (part.ok && one('#pair [name="pair_id"]')?.value === pair) one("#pair").innerHTML = text; // else one is elsewhere by now
 }
 
 function askMark(kind) {
