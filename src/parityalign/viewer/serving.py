@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -31,6 +32,7 @@ def serve_runs(paths: Sequence[Path], *, port: int, say: Callable[[str], None]) 
     Raises:
         UserError: One is not a run folder, or the port is taken.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends by the same way, which cleans up
     runs, trials = watch_runs(paths), Trials()
     try:
         with closing(_listening(port)) as listener:
