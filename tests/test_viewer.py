@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from shutil import copytree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -108,6 +108,7 @@ def test_filters_search_and_sorting_are_those_of_the_records(run):
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8).map(str.strip)
 
 
+@settings(max_examples=40)
 @given(
     st.builds(
         Choice,
@@ -236,6 +237,7 @@ def test_a_run_that_names_no_file_of_marks_says_what_to_write(tmp_path):
     assert len(marks_in(run / "review.jsonl")) == 1
 
 
+@pytest.mark.slow
 def test_looking_and_trying_change_nothing_in_the_run_folder(finished):
     before = content(finished)
     pair_id = ids(finished)[0]
@@ -261,6 +263,18 @@ def test_questions_won_and_lost_are_those_of_the_scores(finished):
     assert f"won {scores.improved}" in text_of(page) and f"unchanged {scores.n - scores.improved}" in text_of(page)
     assert f"{scores.improved} of {scores.n} questions" in text_of(won)
     assert "scores 100, compared as" in text_of(won) and "student before nothing scores 0" in text_of(won)
+
+
+def test_answers_so_far_are_shown_while_stages_are_at_work(finished):
+    for name in ("answers/manifest.json", "answers/after.jsonl", "answers/teacher.jsonl"):
+        (finished / name).unlink()
+    for name in ("verdicts/manifest.json", "verdicts/verdicts.jsonl"):
+        (finished / name).unlink()
+    said = [json.loads(line) for line in (finished / "verdicts/student.jsonl").read_text().splitlines()]
+    with viewer(finished) as client:
+        assert "student after was not asked" in text_of(client.get("/0/tests").text)
+        for each in said:
+            assert f"student before {each['text']}" in text_of(client.get(f"/0/pairs/{each['item_id']}").text)
 
 
 def test_the_page_of_a_run_has_its_stages_counts_and_settings(finished):
@@ -451,6 +465,7 @@ def tried(client, who, **more):
     ).json()
 
 
+@pytest.mark.slow
 def test_each_model_answers_a_question_of_one_s_own(finished):
     pair_id = next(
         pair_id for pair_id, verdict in verdicts_of(finished).items() if verdict["verdict"] == "teacher_only"
@@ -472,13 +487,9 @@ def test_a_model_that_cannot_be_loaded_says_so(finished):
         assert client.post("/0/try/answers", data={"words": "What?", "who": "before"}).status_code == 400
 
 
-def test_without_a_levelled_student_there_is_none_to_try(project):
-    configure(project)
-    done("run", project / "run.yaml", "--until", "identify")
-    with viewer(project / "runs/a") as client:
-        assert (
-            "there is no student after levelling" in tried(client, "after", pair=ids(project / "runs/a")[0])["problem"]
-        )
+def test_without_a_levelled_student_there_is_none_to_try(run):
+    with viewer(run) as client:
+        assert "there is no student after levelling" in tried(client, "after", pair=ids(run)[0])["problem"]
 
 
 # Strangers, and texts that would be more

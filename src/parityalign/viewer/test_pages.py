@@ -84,5 +84,5 @@ def _shared(run: WatchedRun) -> dict[str, object]:
 
 
 def _said(row: Row) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(row["said"])
-    return said
+    """What each model said, and how it scored; None of one that was not asked yet."""
+    return {**dict.fromkeys(WHO), **json.loads(row["said"])}
