@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -56,9 +55,7 @@ class Served:
         page.on("pageerror", lambda fault: page.faults.append(str(fault)))
         page.on("dialog", lambda dialog: page.faults.append(dialog.message))
         page.goto(self.address)
-        page.wait_for_selector("footer")
-        while page.locator("text=The run is being read").count():
-            time.sleep(0.2)
+        page.wait_for_selector(".entry", timeout=180_000)  # the page comes back by itself until the run is read
         page.wait_for_url(lambda url: "token" not in url)
         return page
 
@@ -91,7 +88,8 @@ def tell(text):
 
 
 def took(page):
-    """Milliseconds that the server says it took for the page."""
+    """Milliseconds that the server says it took for the page with a list."""
+    page.wait_for_selector(".found")
     return float(page.locator("footer").inner_text().rpartition("made in ")[2].split(" ms")[0].replace(",", ""))
 
 

@@ -14,14 +14,14 @@ MARKS = ("keep", "drop", "correct", "none", "pending")
 ORDERS: Mapping[str, Mapping[str, str]] = {
     "pairs": {
         "": "place",
-        "confidence gap": "confidence_gap IS NULL, confidence_gap DESC, place",
-        "attention divergence": "attention_divergence IS NULL, attention_divergence DESC, place",
-        "rationale gap": "rationale_gap IS NULL, rationale_gap DESC, place",
+        "confidence gap": "confidence_gap DESC, place",
+        "attention divergence": "attention_divergence DESC, place",
+        "rationale gap": "rationale_gap DESC, place",
         "verdict": "verdict, place",
     },
-    "questions": {"": "place", "most lost": "gain IS NULL, gain, place", "most won": "gain IS NULL, gain DESC, place"},
+    "questions": {"": "place", "most lost": "gain IS NULL, gain, place", "most won": "gain DESC, place"},
 }
-"""How the rows of a table can be sorted, with the SQL; the first is the order of the run."""
+"""How a table can be sorted, with the SQL, where NULL is less than any number; the first is the run's order."""
 
 
 class Choice(NamedTuple):

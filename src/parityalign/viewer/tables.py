@@ -4,6 +4,7 @@ pairs reads little."""
 import sqlite3
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -19,6 +20,9 @@ CREATE TABLE pairs (
     kind TEXT NOT NULL, reason_code TEXT NOT NULL, change TEXT NOT NULL, writer TEXT NOT NULL,
     confidence_gap REAL, attention_divergence REAL, rationale_gap REAL
 );
+CREATE INDEX pairs_by_confidence ON pairs (confidence_gap DESC);
+CREATE INDEX pairs_by_attention ON pairs (attention_divergence DESC);
+CREATE INDEX pairs_by_rationale ON pairs (rationale_gap DESC);
 CREATE TABLE pair_texts (
     place INTEGER PRIMARY KEY, image_id TEXT NOT NULL, image TEXT NOT NULL, question TEXT NOT NULL,
     answer TEXT NOT NULL, written TEXT, reason TEXT NOT NULL, student TEXT, teacher TEXT, after TEXT,
@@ -98,7 +102,9 @@ class Index:
         with self._lock:
             known = self._places.pop((query, *values), None)
             if known is None:
-                known = array("q", (place for (place,) in self._file.execute(query, values)))
+                cursor = self._file.cursor()
+                cursor.row_factory = None  # plain tuples: there may be 100,000
+                known = array("q", chain.from_iterable(cursor.execute(query, values)))
             self._places[query, *values] = known  # as the newest
             if len(self._places) > _KEPT_LISTS:
                 del self._places[next(iter(self._places))]
