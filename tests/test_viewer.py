@@ -304,11 +304,18 @@ def test_curves_are_those_of_the_last_training(run):
 
 
 def test_the_step_at_work_is_shown_while_its_process_lives(run):
-    said = {"step": "identify student", "done": 30, "total": 120, "done_before": 0, "seconds": 10.0}
+    said = {
+        "step": "identify student",
+        "done": 30,
+        "total": 120,
+        "done_before": 0,
+        "seconds": 10.0,
+        "detail": "9 a second",
+    }
     (run / WORKING).write_text(json.dumps(said))
     (run / OWNER).write_text(str(os.getpid()))
     with viewer(run) as client:
-        assert "identify student : 30 of 120, about 30 s left" in text_of(client.get("/0/run").text)
+        assert "identify student : 30 of 120, about 30 s left 9 a second" in text_of(client.get("/0/run").text)
         ended = subprocess.Popen([sys.executable, "-c", ""])
         ended.wait()
         (run / OWNER).write_text(str(ended.pid))
@@ -319,6 +326,7 @@ def test_a_run_at_work_leaves_its_step_and_takes_it_back(tmp_path):
     told = []
     with RunFolder(tmp_path / "run") as folder:
         recorded = Recorded(folder, lambda *step: told.append(step))
+        recorded.detail("annotate", "before it began")
         recorded("annotate", 3, 9)
         assert json.loads((folder.path / WORKING).read_text())["done"] == 3
         recorded.measured("level held-out loss", 4, 0.5)

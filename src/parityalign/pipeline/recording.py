@@ -5,7 +5,7 @@ import math
 import time
 from contextlib import suppress
 
-from parityalign.core import HALF_WRITTEN, WORKING, Progress, RunFolder, Says
+from parityalign.core import HALF_WRITTEN, WORKING, Details, Progress, RunFolder, Says
 
 SECONDS_BETWEEN = 1.0
 """Between two times that the step is written down."""
@@ -20,19 +20,20 @@ class Recorded:
         """Writes into a locked folder; whoever watches is told as before."""
         self._folder, self._watching = folder, watching
         self._file = folder.path / WORKING
-        self._step, self._began, self._before, self._written = "", 0.0, 0, 0.0
+        self._step, self._detail, self._began, self._before, self._written = "", "", 0.0, 0, 0.0
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """Tells a step, and writes it down if the last time is long enough ago."""
         self._watching(step, done, total)
         now = time.monotonic()
         if step != self._step:
-            self._step, self._began, self._before, self._written = step, now, done, 0.0
+            self._step, self._detail, self._began, self._before, self._written = step, "", now, done, 0.0
         if now - self._written < SECONDS_BETWEEN:
             return
         self._written = now
         took = round(now - self._began, 1)
         said = {"step": step, "done": done, "total": total, "done_before": self._before, "seconds": took}
+        said |= {"detail": self._detail}
         part = self._file.with_name(WORKING + HALF_WRITTEN)
         with suppress(OSError):  # a disk that refuses is told of where something would be lost
             part.write_text(json.dumps(said), encoding="utf-8")
@@ -42,6 +43,13 @@ class Recorded:
         """Tells a line, if whoever watches takes it."""
         if isinstance(self._watching, Says):
             self._watching.say(text)
+
+    def detail(self, step: str, text: str) -> None:
+        """Shows how fast a step goes, if whoever watches takes that."""
+        if step == self._step:
+            self._detail = text
+        if isinstance(self._watching, Details):
+            self._watching.detail(step, text)
 
     def confirm(self, question: str) -> bool:
         """Asks whoever watches; where nobody can answer, yes."""

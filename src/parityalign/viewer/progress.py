@@ -41,6 +41,8 @@ class Working(NamedTuple):
     total: int
     left: float | None
     """Estimated seconds; None: not known yet."""
+    detail: str
+    """How fast it goes; usually empty."""
 
 
 class StageLook(NamedTuple):
@@ -102,7 +104,7 @@ def working_in(run: Path) -> Working | None:
     """The step that a process is at in a run folder; None: none is at work there."""
     try:
         said = json.loads((run / WORKING).read_bytes())
-        working = Working(str(said["step"]), int(said["done"]), int(said["total"]), _left(said))
+        working = Working(str(said["step"]), int(said["done"]), int(said["total"]), _left(said), str(said["detail"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return working if _is_alive(run / OWNER) else None
