@@ -68,6 +68,7 @@ def _listening(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
+        listener.listen()  # who opens the address at once waits, and is not refused
     except OSError as problem:
         listener.close()
         taken = problem.errno == errno.EADDRINUSE
