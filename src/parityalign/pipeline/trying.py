@@ -25,9 +25,9 @@ class TriedModels:
         self._config = config
         self._lock = Lock()
         self._scratch = TemporaryDirectory(prefix="parityalign-try-")
-        answers = Path(self._scratch.name) / ANSWERS  # a repeated question is not asked again
-        apart = config.model_copy(update={"answers": answers})
-        self._models = RunModels(apart, RunFolder(config.run), lambda _: None)
+        scratch = RunFolder(Path(self._scratch.name))  # logs of servers that are started lie there too
+        apart = config.model_copy(update={"answers": scratch.path / ANSWERS})  # what is asked again is known
+        self._models = RunModels(apart, scratch, lambda _: None)
         self._students: dict[str, CachedModel] = {}
 
     def answer(self, who: str, image: Path, question: str, task: str) -> Answer:
