@@ -142,9 +142,9 @@ def _over_seeds(arm: str, rows: Sequence[Levelled]) -> str:
     gains = [row.gain.score for row in of_arm]
     taken = sum(row.held.accepted for row in of_arm)
     said = f"{mean(gains):+.2f}"
-    if len(gains) > 1:
-        low, high = t.interval(0.95, len(gains) - 1, loc=mean(gains), scale=stdev(gains) / len(gains) ** 0.5)
-        said += f" [{low:+.2f}, {high:+.2f}]" if stdev(gains) else " in every seed"
+    if len(gains) > 1 and (spread := stdev(gains)):
+        low, high = t.interval(0.95, len(gains) - 1, loc=mean(gains), scale=spread / len(gains) ** 0.5)
+        said += f" [{low:+.2f}, {high:+.2f}]"
     return f"| {arm} | {len(gains)} | {taken} | {said} |\n"
 
 

@@ -85,7 +85,8 @@ def _try_out(location: str, loading: LoadingSettings, config: PreTrainedConfig) 
         _refuse_thoughts(location, prompter)
     with in_words(location, "the processor of"):
         encoded = prompter.encode(Image.new("RGB", (_SIDE, _SIDE), "white"), _QUESTION)
-    if not all(np.isfinite(array).all() for array in encoded.image.values()):
+    levels = [] if encoded.levels is None else [encoded.levels.numpy()]
+    if not all(np.isfinite(array).all() for array in (*encoded.image.values(), *levels)):
         raise UserError(
             f"the processor of {location} makes numbers of a picture that are not finite (NaN or infinite); its "
             "image_mean, image_std or rescale_factor are damaged.\nCopy or download it again."
