@@ -41,6 +41,8 @@ class LoadingSettings(Settings):
     megapixel, written into the run's own `run.yaml` when it begins; of others the processor's own limit."""
     workers: Annotated[int | None, SpeedOnly] = Field(default=None, ge=0, le=64)
     """Threads that prepare pictures while the model works; 0: none does. None: as many as this machine is good for."""
+    max_pixels_by_default: Annotated[bool, SpeedOnly] = False
+    """Whether `max_pixels` is what is usual for the family; written into the run's own `run.yaml` when it begins."""
     remote_code: bool = False
     """Whether Python code in the model's folder may be run."""
     chat_template_kwargs: dict[

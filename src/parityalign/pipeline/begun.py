@@ -3,6 +3,8 @@
 The commits of models on the hub, a limit of pixels for families without one, and what `auto` in `level` comes to.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from parityalign import models, training
@@ -16,9 +18,10 @@ from parityalign.config import (
     decide_level,
     is_path,
     refuse_high_rate,
+    results_of,
     split_model,
 )
-from parityalign.core import BEGUN, MANIFEST, UserError
+from parityalign.core import BEGUN, MANIFEST, UserError, read_manifest
 
 _ROLES = ("teacher", "student")
 _BEFORE_AUTO = decide_level(LevelSettings(), None)
@@ -40,8 +43,8 @@ def pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:
         loading: LoadingSettings = getattr(config.loading, role)
         began, (_, location) = _began(config, before, role), split_model(getattr(config, role))
         known: dict[str, object] = {}
-        if began and not loading.max_pixels:
-            known["max_pixels"] = began.max_pixels
+        if began and not loading.max_pixels and began.max_pixels_by_default:
+            known |= {"max_pixels": began.max_pixels, "max_pixels_by_default": True}
         if backend_of(getattr(config, role)).hub and not is_path(location) and not loading.commit:
             known["commit"] = (began.commit if began else None) or models.commit_of(location, loading)
         loadings[role] = loading.model_copy(update=known)
@@ -62,7 +65,9 @@ def with_pixel_limits(config: RunConfig, before: RunConfig | None) -> RunConfig:
     for role in _ROLES:
         loading, spec = getattr(config.loading, role), getattr(config, role)
         if backend_of(spec).hub and not loading.max_pixels and not _began(config, before, role):
-            loadings[role] = loading.model_copy(update={"max_pixels": _usual_limit(spec, loading)})
+            limit = _usual_limit(spec, loading)
+            known = {"max_pixels": limit, "max_pixels_by_default": limit is not None}
+            loadings[role] = loading.model_copy(update=known)
     return config.model_copy(update={"loading": config.loading.model_copy(update=loadings)})
 
 
@@ -79,9 +84,37 @@ def _usual_limit(spec: str, loading: LoadingSettings) -> int | None:
 
 def _began(config: RunConfig, before: RunConfig | None, role: str) -> LoadingSettings | None:
     """How the same model was loaded when the run began."""
-    loading: LoadingSettings | None = getattr(before.loading, role) if before else None
-    same = loading and getattr(before, role) == getattr(config, role)
-    return loading if loading and same and loading.revision == getattr(config.loading, role).revision else None
+    if before is None:
+        return None
+    loading: LoadingSettings = getattr(before.loading, role)
+    if loading.revision != getattr(config.loading, role).revision:
+        return None
+    same = getattr(before, role) == getattr(config, role) or made_with(config, before, role)
+    return loading if same else None
+
+
+def made_with(config: RunConfig, before: RunConfig, role: str) -> bool | None:
+    """Whether the run's artifacts were made with a model of this content, wherever it lay; None: with none.
+
+    Args:
+        config: The configuration as the user wrote it.
+        before: The configuration that the run folder was used with before.
+        role: Teacher or student.
+    """
+    label = f"{role} model"
+    made = {(read_manifest(path.parent) or {"inputs": {}})["inputs"].get(label) for path in manifests(config.run)}
+    if not made - {None}:
+        return None
+    loading: LoadingSettings = getattr(config.loading, role)
+    began: LoadingSettings = getattr(before.loading, role)
+    if not loading.max_pixels and began.max_pixels_by_default:
+        loading = loading.model_copy(update={"max_pixels": began.max_pixels})
+    return made <= {None, models.fingerprint(getattr(config, role), loading, config.server, config.engine)}
+
+
+def manifests(run: Path) -> Iterator[Path]:
+    """Those of the run's artifacts."""
+    return run.glob(f"*/{MANIFEST}")
 
 
 def with_decided(config: RunConfig, before: RunConfig | None) -> RunConfig:
@@ -125,10 +158,10 @@ def _begun_with(config: RunConfig, before: RunConfig) -> LevelSettings | None:
         return None
     # A student that was trained before there was `auto` is not trained anew for it.
     old = not then.automatic and all(getattr(then, name) == getattr(_BEFORE_AUTO, name) for name in now.undecided)
-    if set(then.automatic) != set(now.undecided) and not (old and _levelled(config)):
-        return None
     chosen = {name: getattr(then, name) for name in now.undecided}
-    return now.model_copy(update={**chosen, "automatic": then.automatic})
+    kept = now.model_copy(update={**chosen, "automatic": then.automatic})
+    untouched = old and _levelled(config) and results_of(kept) == results_of(then)
+    return kept if untouched or set(then.automatic) == set(now.undecided) else None
 
 
 def _levelled(config: RunConfig) -> bool:

@@ -29,7 +29,6 @@ from parityalign.core import (
     EMBEDDED_MODELS,
     HALF_WRITTEN,
     LOCK,
-    MANIFEST,
     MARKER,
     OWNER,
     PREPARED,
@@ -40,12 +39,11 @@ from parityalign.core import (
     UserError,
     keeping_pictures,
     missing_package,
-    read_manifest,
     trusting_files,
     write_whole,
 )
-from parityalign.models import check_model_folder, fingerprint, refuse_damaged, refuse_teacher
-from parityalign.pipeline.begun import pinned, refuse_rate, with_decided, with_pixel_limits
+from parityalign.models import check_model_folder, refuse_damaged, refuse_teacher
+from parityalign.pipeline.begun import made_with, manifests, pinned, refuse_rate, with_decided, with_pixel_limits
 from parityalign.pipeline.recording import Recorded
 from parityalign.pipeline.run import Run
 from parityalign.stages import filters_of
@@ -82,7 +80,7 @@ def open_run_folder(
     path = config.run / CONFIG
     before = refuse_unusable(config, redo=redo)
     config = settled(pinned(config, before))
-    began = before if any(config.run.glob(f"*/{BEGUN}")) or any(_manifests(config.run)) else None
+    began = before if any(config.run.glob(f"*/{BEGUN}")) or any(manifests(config.run)) else None
     _refuse_unusable_models(config, began)
     config = with_decided(with_pixel_limits(config, began), before)
     _refuse_unusable_level(config, began)
@@ -286,7 +284,7 @@ def refuse_other_run(before: RunConfig, now: RunConfig) -> None:
     found = [
         f"{role} was {getattr(before, role)}, is {getattr(now, role)}"
         for role in _ROLES
-        if getattr(before, role) != getattr(now, role) and _made_with_another(now, role)
+        if getattr(before, role) != getattr(now, role) and made_with(now, before, role) is False
     ]
     if not before.tasks.keys() & now.tasks.keys():
         found.append(f"tasks was {', '.join(before.tasks)}, is {', '.join(now.tasks)}")
@@ -296,15 +294,3 @@ def refuse_other_run(before: RunConfig, now: RunConfig) -> None:
             "Name another folder as `run`, or add --redo to do again what changed. Answers are kept either way: with "
             "`answers`, several runs share them."
         )
-
-
-def _made_with_another(config: RunConfig, role: str) -> bool:
-    """Whether an artifact was made with a model of other content, wherever the two lie."""
-    label = f"{role} model"
-    made = {(read_manifest(path.parent) or {"inputs": {}})["inputs"].get(label) for path in _manifests(config.run)}
-    own = fingerprint(getattr(config, role), getattr(config.loading, role), config.server, config.engine)
-    return any(digest not in (None, own) for digest in made)
-
-
-def _manifests(run: Path) -> Iterator[Path]:
-    return run.glob(f"*/{MANIFEST}")

@@ -69,7 +69,7 @@ def _made(run: Run, images: Sequence[ImageRef], scratch: Path) -> list[Preview]:
         images,
         tasks,
         run.teacher,
-        settings=config.annotate.model_copy(update={"pairs_per_image": 1}),
+        settings=config.annotate.model_copy(update={"pairs_per_image": 1, "extra_draws": None}),
         seed=config.seed,
         progress=run.progress,
     )

@@ -98,6 +98,11 @@ def is_own(pair: Pair) -> bool:
     return pair.teacher.startswith(_WRITER)
 
 
+def vouched_for(pair: Pair) -> bool:
+    """Whether a person stands behind a pair: it is one's own, or was corrected."""
+    return is_own(pair) or pair.written is not None
+
+
 def given_rows(pairs: Artifact) -> list[GivenRow]:
     """What became of the rows of all files of pairs; none where there are no such files."""
     return [*pairs.stream(GIVEN, GivenRow)]

@@ -144,7 +144,7 @@ class Shortage:
 
 
 def _barren(outcomes: Mapping[str, int]) -> bool:
-    return sum(outcomes.values()) >= _ENOUGH and not outcomes.get(OK)
+    return sum(outcomes.values()) >= _ENOUGH and not WRITTEN & outcomes.keys()
 
 
 def _turn(read: Read, settings: AnnotateSettings, seed: int) -> tuple[bool, str]:

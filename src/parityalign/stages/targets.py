@@ -7,8 +7,8 @@ judge says that the teacher's own greedy answer agrees with the pair's, either c
 from collections.abc import Sequence
 
 from parityalign.core import Judged, Pair, VerdictKind
-from parityalign.stages.own_pairs import is_own
-from parityalign.stages.parsing import MAX_ANSWER_CHARACTERS, normalise_answer
+from parityalign.stages.own_pairs import vouched_for
+from parityalign.stages.parsing import fault_of_answer, normalise_answer
 
 _TEACHER_RIGHT = (VerdictKind.TEACHER_ONLY, VerdictKind.BOTH)
 
@@ -28,7 +28,6 @@ def with_teacher_answers(pairs: Sequence[Pair], judged: Sequence[Judged]) -> lis
 
 
 def _answered(pair: Pair, said: str | None) -> Pair:
-    if said is None or pair.written is not None or is_own(pair):
+    if said is None or vouched_for(pair) or fault_of_answer(said):
         return pair
-    answer = normalise_answer(said)
-    return pair.model_copy(update={"answer": answer}) if 0 < len(answer) <= MAX_ANSWER_CHARACTERS else pair
+    return pair.model_copy(update={"answer": normalise_answer(said)})

@@ -31,6 +31,7 @@ from parityalign.core import (
 from parityalign.engines import Asked, CachedModel
 from parityalign.stages._outcomes import Outcome
 from parityalign.stages.judging import Judge
+from parityalign.stages.own_pairs import vouched_for
 
 BLANK = "grey.png"
 """In the artifact of identify: what is shown in place of a picture, where a filter asks for that."""
@@ -150,7 +151,7 @@ def marked_pairs(pairs: Sequence[Pair], filters: Sequence[ChosenFilter]) -> dict
 def without_marked_gaps(judged: Sequence[Judged], filters: Sequence[ChosenFilter], teacher: Teacher) -> list[Judged]:
     """The pairs with their verdicts, in their order; gaps that a filter has a reason against are dropped with it.
 
-    A pair that a person corrected is left alone: the person vouches for it.
+    One's own pairs and those that a person corrected are left alone: a person vouches for them.
 
     Raises:
         UserError: A filter of another package gave something else than reasons.
@@ -158,7 +159,7 @@ def without_marked_gaps(judged: Sequence[Judged], filters: Sequence[ChosenFilter
     gaps = [
         WouldBeGap(pair, teacher.said[pair.pair_id], teacher.likelihoods.get(pair.pair_id))
         for pair, verdict in judged
-        if verdict.verdict == VerdictKind.TEACHER_ONLY and pair.written is None
+        if verdict.verdict == VerdictKind.TEACHER_ONLY and not vouched_for(pair)
     ]
     marks: dict[str, str] = {}
     for name, each, setting in filters:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from parityalign.core import Pair
 from parityalign.stages._answer_words import words
+from parityalign.stages.own_pairs import vouched_for
 
 _SMALL = frozenset("is are was were be do does did of it its this that these those there".split())
 """Words that a question may be asked with or without."""
@@ -21,8 +22,12 @@ def gist(question: str) -> tuple[str, ...]:
 
 
 def crowded(pairs: Sequence[Pair], most: int, place: Callable[[Pair], str]) -> list[str]:
-    """The ids of pairs beyond so many that ask the same in one place of a task; those with the first ids stay."""
-    alike: defaultdict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
+    """The ids of pairs beyond so many that ask the same in one place of a task.
+
+    Those that a person vouches for stay, all of them, and are counted first; then come those with the first ids.
+    """
+    alike: defaultdict[tuple[str, str, tuple[str, ...]], list[Pair]] = defaultdict(list)
     for pair in pairs:
-        alike[pair.task, place(pair), gist(pair.question)].append(pair.pair_id)
-    return [pair_id for ids in alike.values() for pair_id in sorted(ids)[most:]]
+        alike[pair.task, place(pair), gist(pair.question)].append(pair)
+    beyond = (sorted(same, key=lambda pair: (not vouched_for(pair), pair.pair_id))[most:] for same in alike.values())
+    return [pair.pair_id for of_question in beyond for pair in of_question if not vouched_for(pair)]

@@ -13,7 +13,8 @@ def check(gaps: Sequence[WouldBeGap], teacher: SecondLook, setting: int) -> Mapp
     for draw in range(setting):
         left = [gap for gap in gaps if gap.pair.pair_id not in reasons]
         said = teacher.ask(left, draw=draw)
-        reasons |= {gap.pair.pair_id: REASON for gap in left if not teacher.agrees(gap, said[gap.pair.pair_id].text)}
+        texts = [(gap, said[gap.pair.pair_id].text) for gap in left]  # empty: declined, or cut off in a thought
+        reasons |= {gap.pair.pair_id: REASON for gap, text in texts if text and not teacher.agrees(gap, text)}
     return reasons
 
 
