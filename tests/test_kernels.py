@@ -149,7 +149,7 @@ def test_without_the_wish_or_the_package_nothing_is_tried(made, installed, monke
 def test_the_rates_are_those_of_the_last_steps(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(speed, "_memory", lambda: 2_500_000_000)
-    monkeypatch.setattr(speed, "_busy", lambda: 80)
+    monkeypatch.setattr(speed.Speed, "_busy", lambda _: 80)
     meter = speed.Speed(lambda: now[0])
     for seconds in [9.0] + [2.0] * speed.WINDOW:
         meter.count(8, 4000)

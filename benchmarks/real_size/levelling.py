@@ -94,9 +94,10 @@ def _trl(
         ]
     ).cast_column("images", Several(Image()))
     half, opened = torch.cuda.is_available(), cast(Any, AutoProcessor)
+    precision = torch.bfloat16 if half and level["method"] == "lora" else torch.float32  # as ours
     adapter = LoraConfig(target_modules="all-linear", r=16, lora_alpha=32)
     trainer = SFTTrainer(
-        AutoModelForImageTextToText.from_pretrained(student, dtype=torch.float32),
+        AutoModelForImageTextToText.from_pretrained(student, dtype=precision),
         SFTConfig(
             output_dir=str(folder / "trl"),
             max_steps=level["max_steps"],

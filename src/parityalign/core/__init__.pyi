@@ -33,6 +33,7 @@ from .given_files import read_given as read_given
 from .grouping import groups_of as groups_of
 from .hub import out_of_reach as out_of_reach
 from .interfaces import Benchmark as Benchmark
+from .interfaces import Closes as Closes
 from .interfaces import Decoding as Decoding
 from .interfaces import Details as Details
 from .interfaces import Exportable as Exportable

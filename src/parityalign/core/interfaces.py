@@ -262,6 +262,14 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class Closes(Protocol):
+    """What a `Model` may also have: something to give up when it is no longer asked, such as work ahead."""
+
+    def close(self) -> None:
+        """Gives it up; the model may be asked again all the same."""
+
+
+@runtime_checkable
 class Scoring(Protocol):
     """What a `Model` may also have: it tells how likely its replies are to it."""
 
@@ -319,7 +327,7 @@ class LevelResult:
     held_out_loss_after: float
     skipped_steps: int = 0
     micro_batch_size: int | None = None
-    """Largest micro-batch that fit, where memory ran out with a larger one. None: it never did."""
+    """Smallest micro-batch that memory which ran out has led to. None: it never ran out."""
 
 
 class Leveller(Protocol):

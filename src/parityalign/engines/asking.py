@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from parityalign.core import (
     Answer,
+    Closes,
     Decoding,
     LooksAhead,
     Model,
@@ -141,6 +142,8 @@ class CachedModel:
 
     def free(self) -> None:
         """Lets go of the loaded model, so that its memory can be used."""
+        if isinstance(self._model, Closes):
+            self._model.close()
         self._model = None
 
     def answer(

@@ -61,7 +61,7 @@ class PictureStore:
             whole = said[_DIGEST] == _digest(tensors, said[_SIZE])
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, ValueError, LookupError):
+        except (OSError, SafetensorError, ValueError, LookupError, TypeError):
             whole = False
         if not whole:
             with suppress(OSError):

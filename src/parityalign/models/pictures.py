@@ -54,9 +54,19 @@ class Pictures:
         self._prompter = prompter
         self._tokens = lru_cache(_PROMPTS_KEPT)(prompter.tokens)
         self._head = _shared(*map(prompter.tokens, _UNLIKE))
-        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures") if self.workers else None
+        self._pool = self._threads()
         self._room = room_for_pictures()
         self._begun: WeakValueDictionary[str, Future[Seen]] = WeakValueDictionary()
+
+    def close(self) -> None:
+        """Gives up what has not begun to be prepared: Python would wait for all of it before it ends."""
+        if self._pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = self._threads()
+        self._begun.clear()
+
+    def _threads(self) -> ThreadPoolExecutor | None:
+        return ThreadPoolExecutor(self.workers, thread_name_prefix="pictures") if self.workers else None
 
     def begin(self, path: str, prompt: str) -> "Future[Seen]":
         """Begins to prepare a picture; while somebody holds the result, the same picture is not prepared again."""

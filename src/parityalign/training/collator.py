@@ -110,6 +110,10 @@ class AnswerCollator:
         self._images = _Kept[str, Future[Seen]](cache_bytes)
         self._texts = _Kept[Example, _Text](_ROWS_BYTES)
 
+    def close(self) -> None:
+        """Gives up the pictures that are being prepared."""
+        self._pictures.close()
+
     def __call__(self, examples: Sequence[Example], visit: int = 0) -> dict[str, Any]:
         """The batch of these examples; see `batch`.
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 from transformers.integrations.liger import apply_liger_kernel
 
@@ -53,7 +54,13 @@ def _there() -> bool:
 
 def _tried(model: nn.Module, trial: Callable[[], float], put_back: Callable[[], None]) -> str:
     """Has the model use all pieces, or those that work one after the other; says which."""
-    plain, kept = trial(), list[str]()
+    kept = list[str]()
+    try:
+        plain = trial()
+    except Exception as failure:  # noqa: BLE001 - training begins smaller, and tells what it lacks
+        return f"liger-kernel is not used: trying it out needs more than there is ({_in_a_line(failure)})"
+    finally:
+        clear_device_cache(garbage_collection=True)
     problem = _problem_with(PIECES, model, trial, plain)
     if not problem:
         return "liger-kernel is used"
@@ -75,9 +82,13 @@ def _problem_with(pieces: Collection[str], model: nn.Module, trial: Callable[[],
         apply(model, {**_LEFT_OUT, **{piece: piece in pieces for piece in PIECES}})
         loss = trial()
     except Exception as problem:  # noqa: BLE001 - another package's kernels raise anything, and training can do without
-        return f"{type(problem).__name__}: {next(iter(str(problem).splitlines()), '')}"
+        return _in_a_line(problem)
     close = abs(loss - plain) <= _TOLERANCE * (1 + abs(plain))
     return "" if close else f"the loss is {loss:.4g} with it and {plain:.4g} without"
+
+
+def _in_a_line(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {next(iter(str(problem).splitlines()), '')}"
 
 
 def _as_it_is(model: nn.Module) -> Callable[[], None]:

@@ -10,7 +10,7 @@ from parityalign.models import is_out_of_memory
 
 T = TypeVar("T")
 _LONGEST_WAIT = 64
-"""Calls; a step that is tried in vain costs less than one of so many."""
+"""Calls between two tries of a larger size, at most."""
 
 
 class OomBackoff:

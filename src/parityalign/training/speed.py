@@ -21,6 +21,7 @@ class Speed:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._examples = self._tokens = 0
+        self._gpu_tells = torch.cuda.is_available() and find_spec("pynvml") is not None
         self._steps: deque[tuple[float, int, int, int | None]] = deque(maxlen=WINDOW + 1)
         self._steps.append((clock(), 0, 0, None))
 
@@ -31,7 +32,7 @@ class Speed:
 
     def step(self) -> str:
         """Ends a step; returns the figures in words."""
-        self._steps.append((self._clock(), self._examples, self._tokens, _busy()))
+        self._steps.append((self._clock(), self._examples, self._tokens, self._busy()))
         (before, examples, tokens, _), (now, *_) = self._steps[0], self._steps[-1]
         spent = max(now - before, 1e-9)
         each = (self._examples - examples) / spent, (self._tokens - tokens) / spent
@@ -40,15 +41,18 @@ class Speed:
         shares = [f"GPU {sum(busy) / len(busy):.0f} % busy"] if busy else []
         return ", ".join([rates, f"{_memory() / 1e9:,.1f} GB", *shares])
 
+    def _busy(self) -> int | None:
+        """Percent of the last moments in which the GPU worked; None if nothing can tell."""
+        if not self._gpu_tells:
+            return None
+        try:
+            return int(torch.cuda.utilization())
+        except Exception:  # noqa: BLE001 - a part of a GPU, or a container, has no such figure; training goes on
+            self._gpu_tells = False
+            return None
+
 
 def _memory() -> int:
     """Bytes: the most that the GPU has held, or what the process holds."""
     on_gpu = torch.cuda.is_available()
     return int(torch.cuda.max_memory_allocated() if on_gpu else psutil.Process().memory_info().rss)
-
-
-def _busy() -> int | None:
-    """Percent of the last moments in which the GPU worked; None if nothing can tell."""
-    if not torch.cuda.is_available() or find_spec("pynvml") is None:
-        return None
-    return int(torch.cuda.utilization())

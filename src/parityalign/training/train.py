@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,6 +105,11 @@ def make_leveller(
 def _level(training: Training, out: Path) -> LevelResult:
     work = _work_folder(out, training)
     trainer = _trainer(training, work)
+    with closing(trainer.batches):
+        return _levelled(trainer, training, work, out)
+
+
+def _levelled(trainer: LevelTrainer, training: Training, work: Path, out: Path) -> LevelResult:
     student: Any = trainer.model
     with fused_kernels(student, trainer.trial, _teller(training.progress), wanted=training.settings.liger):
         before = trainer.held_out_loss()

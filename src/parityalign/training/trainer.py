@@ -154,7 +154,7 @@ class LevelTrainer(Trainer):
         """Tells the training loss, as a mean over a few steps."""
         self._losses.append(loss)
         step = self.state.global_step + 1
-        if step % math.ceil(self.state.max_steps / _TOLD) == 0:
+        if step % max(1, math.ceil(self.state.max_steps / _TOLD)) == 0:
             tell_measured(self._training.progress, TRAINING_LOSS, step, sum(self._losses) / len(self._losses))
             self._losses.clear()
 

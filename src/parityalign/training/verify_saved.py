@@ -49,12 +49,16 @@ def refuse_difference(trained: torch.Tensor, saved: torch.Tensor, stored: torch.
 
 
 def _said(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    device = next(model.parameters()).device
+    asked: Any = model
     labels = batch["labels"][0].cpu()
-    inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+    # Some towers take pictures only in the precision of their weights.
+    inputs = {
+        key: value.to(asked.device, asked.dtype if value.is_floating_point() else None)
+        for key, value in batch.items()
+        if key != "labels"
+    }
     answer = labels != IGNORE_INDEX
     kept = int(answer.sum())  # a row's labels are its end
-    asked: Any = model
     with torch.no_grad():
         logits: torch.Tensor = asked(**inputs, use_cache=False, logits_to_keep=kept + 1).logits[0, -kept - 1 : -1]
     return logits.float().cpu().log_softmax(dim=-1).gather(1, labels[answer][:, None])[:, 0]

@@ -77,6 +77,10 @@ class HFModel:
         """Texts that the processor would not read as plain text, such as the image placeholder."""
         return self._prompter.special_tokens
 
+    def close(self) -> None:
+        """Gives up the pictures that are being prepared."""
+        self._reader.close()
+
     def expect(self, requests: Sequence[Request]) -> None:
         """Announces the requests after the next call of `generate`; their images are read during that call."""
         self._reader.expect(requests)

@@ -24,6 +24,11 @@ class Reader:
         """Announces the requests after the next `read`; preparing them begins when that one is nearly done."""
         self._expected = list(requests)
 
+    def close(self) -> None:
+        """Gives up what is being prepared."""
+        self._begun.clear()
+        self._pictures.close()
+
     def read(self, requests: Sequence[Request]) -> Iterator[Encoded]:
         """The model's input for each request, in order.
 
