@@ -522,6 +522,16 @@ def test_the_check_sees_the_answer_and_takes_rounding_for_what_it_is(student, pa
         verify_saved.refuse_difference(said, said * float("nan"), torch.float16, "there")
 
 
+def test_a_student_in_bfloat16_whose_tower_takes_no_other_precision_can_be_checked(tmp_path, pairs):
+    folder = str(tiny.fast_vlm(tmp_path / "student"))
+    model, processor = student_module.open_student(folder), open_processor(folder)
+    batches = AnswerCollator(processor, stop_tokens(processor.tokenizer, model.generation_config))
+    examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
+    said = verify_saved.answer_logprobs(model, batches, examples)
+    half = verify_saved.answer_logprobs(model.to(torch.bfloat16), batches, examples)
+    assert verify_saved.mean_difference(said, half) < verify_saved.TOLERANCE[torch.bfloat16]
+
+
 def test_a_family_that_cannot_be_trained_as_asked_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     folder = tiny.fast_vlm(tmp_path / "student")
     (folder / "model.safetensors").write_bytes(b"")
