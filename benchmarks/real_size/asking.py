@@ -83,6 +83,4 @@ class Plain:
                 return_tensors="pt",
             ).to(self._model.device, self._model.dtype)
             with torch.inference_mode():
-                self._model.generate(
-                    **inputs, max_new_tokens=decoding.max_new_tokens, num_return_sequences=draws, **how
-                )
+                self._model.generate(**inputs, **how)
