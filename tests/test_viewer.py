@@ -23,6 +23,7 @@ from parityalign.pipeline.recording import Recorded
 from parityalign.viewer import packages
 from parityalign.viewer.choosing import MARKS, ORDERS, PAGE, Choice, choice_in
 from parityalign.viewer.guard import REFUSED
+from parityalign.viewer.marking import version_of
 from projects import configure, done, make_project, parityalign
 from test_old_runs import old  # noqa: F401 - a fixture
 from viewing import HERE, HOSTILE, drawn_run, listed, marks_in, tags_of, text_of, viewer
@@ -188,7 +189,7 @@ def test_marks_lie_in_the_file_and_are_pending_until_the_run_applies_them(finish
     with viewer(finished) as client:
         assert listed(client.get("/0/pairs?mark=pending").text) == []
         assert "a person's; written was:" in text_of(client.get(f"/0/pairs/{second}").text)
-        assert mark(client, first, "keep", seen=client.runs[0].marks.of(first).mark.model_dump_json()).json()["pending"]
+        assert mark(client, first, "keep", seen=version_of(client.runs[0].marks.of(first).mark)).json()["pending"]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +220,18 @@ def test_two_people_who_mark_at_once_lose_nothing(run):
             assert set(said) == {200}
     assert [line["mark"] for line in marks_in(run / "review.jsonl")[:2]] == ["drop", "keep"]
     assert {line["pair_id"] for line in marks_in(run / "review.jsonl")[2:]} == set(others[:40])
+
+
+def test_a_correction_with_direction_marks_comes_back_as_it_was_written(run):
+    pair_id, said = ids(run)[0], "\u200fab \u061c<b>\u200e"
+    with viewer(run) as client:
+        assert mark(client, pair_id, "correct", answer=said).status_code == 200
+        page = client.get(f"/0/pairs/{pair_id}").text
+        form = {
+            tag["name"]: tag.get("value") for tag in (dict(each.attributes) for each in tags_of(page)) if "name" in tag
+        }
+        assert form["answer"] == said and "\\u200fab" in text_of(page)
+        assert mark(client, pair_id, "keep", seen=form["seen"]).status_code == 200
 
 
 def test_a_broken_file_of_marks_is_told_and_nothing_is_added(run):
