@@ -320,12 +320,14 @@ def test_arguments_that_the_run_gives_itself_and_secrets_are_refused(given):
         EngineSettings(extra=[given])
 
 
-def test_a_server_does_not_see_the_packages_of_this_python(ask, tmp_path, monkeypatch, vllm):
+def test_a_server_does_not_see_the_packages_of_this_python_nor_a_key_that_it_would_ask_for(ask, tmp_path, monkeypatch, vllm):
     monkeypatch.setenv("PYTHONPATH", "/here")
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
     monkeypatch.setenv("VLLM_NO_USAGE_STATS", "0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     given = vllm.environ()
-    assert "PYTHONPATH" not in given and given["CUDA_VISIBLE_DEVICES"] == "3" and given["VLLM_NO_USAGE_STATS"] == "0"
+    assert not {"PYTHONPATH", "VLLM_API_KEY"} & given.keys()
+    assert given["CUDA_VISIBLE_DEVICES"] == "3" and given["VLLM_NO_USAGE_STATS"] == "0"
 
 
 # ---- what answers belong to ----

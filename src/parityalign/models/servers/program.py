@@ -30,8 +30,8 @@ _PROMPT = 2048
 _ON_THE_COMMAND_LINE = frozenset({"gpu_memory_utilization", "tensor_parallel", "data_parallel", "max_length"})
 _RAISED = re.compile(r"(?:^|[\s\])])\w*(?:Error|Exception): \S")
 """The first exception of a log is the cause of the others."""
-_NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
-"""What would lead the server's Python into the packages of this one."""
+_NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "VLLM_API_KEY")
+"""What would lead the server's Python into the packages of this one, and a key that it would then ask us for."""
 
 
 class Start(NamedTuple):
