@@ -14,12 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from makers import draw
-from parityalign.config import EngineSettings, Hosting, LoadingSettings, ServerSettings
+from parityalign.config import EngineSettings, Hosting, LoadingSettings, ServerSettings, read_config
 from parityalign.config.backend import Backend, backend_of
 from parityalign.core import EMBEDDED_MODELS, Decoding, Request, UserError, WorkFailed
 from parityalign.core.manifests import read_manifest
@@ -320,12 +321,16 @@ def test_arguments_that_the_run_gives_itself_and_secrets_are_refused(given):
         EngineSettings(extra=[given])
 
 
-def test_a_server_does_not_see_the_packages_of_this_python(ask, tmp_path, monkeypatch, vllm):
+def test_a_server_does_not_see_the_packages_of_this_python_nor_a_key_that_it_would_ask_for(
+    ask, tmp_path, monkeypatch, vllm
+):
     monkeypatch.setenv("PYTHONPATH", "/here")
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
     monkeypatch.setenv("VLLM_NO_USAGE_STATS", "0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     given = vllm.environ()
-    assert "PYTHONPATH" not in given and given["CUDA_VISIBLE_DEVICES"] == "3" and given["VLLM_NO_USAGE_STATS"] == "0"
+    assert not {"PYTHONPATH", "VLLM_API_KEY"} & given.keys()
+    assert given["CUDA_VISIBLE_DEVICES"] == "3" and given["VLLM_NO_USAGE_STATS"] == "0"
 
 
 # ---- what answers belong to ----
@@ -339,6 +344,21 @@ def test_answers_belong_to_files_kind_of_server_and_options_that_change_them():
     assert of() == same != of(MODEL.replace("vllm:", "hf:"))
     changed = {of(extra=["--quantization", value]) for value in ("fp8", "awq")} | {of(extra=["--quantization=fp8"])}
     assert len(changed | {of()}) == 4
+
+
+@pytest.mark.parametrize("argument", ["--chat-template=./{}/t.jinja", "--chat-template={}/t.jinja"])
+def test_a_file_in_the_arguments_lies_beside_the_settings_and_counts_by_its_content(tmp_path, argument):
+    said = {"run": "run", "teacher": MODEL, "student": MODEL, "tasks": {"textvqa": {"images": "pool"}}}
+    seen = []
+    for folder, content in (("a", "one"), ("b", "one"), ("b", "two")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "t.jinja").write_text(content)
+        said["engine"] = {"extra": [argument.format(folder), "--chat-template", f"./{folder}/t.jinja"]}
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(said))
+        engine, place = read_config(tmp_path / "run.yaml").engine, str(tmp_path / folder / "t.jinja")
+        assert engine.extra == (f"--chat-template={place}", "--chat-template", place)
+        seen.append(fingerprint(MODEL, LoadingSettings(), ServerSettings(), engine))
+    assert seen[0] == seen[1] != seen[2]
 
 
 # ---- in a run ----

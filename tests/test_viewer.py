@@ -1,11 +1,14 @@
 """The viewer: what it shows of a run is what the run says; nothing hostile does anything; strangers get nothing."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from shutil import copytree
+from threading import Barrier, Event
 
 import pytest
 from hypothesis import given, settings
@@ -16,13 +19,14 @@ import parityalign as pa
 from conftest import replace_levelling
 from makers import content, draw
 from parityalign.cli.app import app as command_line
-from parityalign.core import read_manifest
+from parityalign.core import Answer, read_manifest
 from parityalign.core.layout import EVENTS, WORKING
 from parityalign.core.run_folder import OWNER, RunFolder
 from parityalign.pipeline.recording import Recorded
-from parityalign.viewer import packages
+from parityalign.viewer import packages, pictures, trying, watching
 from parityalign.viewer.choosing import MARKS, ORDERS, PAGE, Choice, choice_in
 from parityalign.viewer.guard import REFUSED
+from parityalign.viewer.marking import version_of
 from projects import configure, done, make_project, parityalign
 from test_old_runs import old  # noqa: F401 - a fixture
 from viewing import HERE, HOSTILE, drawn_run, listed, marks_in, tags_of, text_of, viewer
@@ -162,6 +166,22 @@ def test_a_run_that_goes_on_is_read_again(run):
         assert "student before was not asked" in text_of(client.get("/0/pairs").text)
 
 
+def test_a_folder_that_cannot_be_read_is_told_and_read_again(run, monkeypatch):
+    def fails(*_):
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(watching, "read_run", fails)
+    with viewer(run) as client:
+        assert "could not be read: RecursionError: too deep" in text_of(client.get("/0/pairs").text)
+        monkeypatch.undo()
+        assert "too deep" in text_of(client.get("/0/pairs").text)
+        monkeypatch.setattr(watching, "_RETRIED_AFTER", 0)
+        client.get("/0/pairs")
+        client.runs[0].wait()
+        page = client.get("/0/pairs").text
+        assert listed(page) and "too deep" not in page
+
+
 # Review
 
 
@@ -188,7 +208,7 @@ def test_marks_lie_in_the_file_and_are_pending_until_the_run_applies_them(finish
     with viewer(finished) as client:
         assert listed(client.get("/0/pairs?mark=pending").text) == []
         assert "a person's; written was:" in text_of(client.get(f"/0/pairs/{second}").text)
-        assert mark(client, first, "keep", seen=client.runs[0].marks.of(first).mark.model_dump_json()).json()["pending"]
+        assert mark(client, first, "keep", seen=version_of(client.runs[0].marks.of(first).mark)).json()["pending"]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +239,18 @@ def test_two_people_who_mark_at_once_lose_nothing(run):
             assert set(said) == {200}
     assert [line["mark"] for line in marks_in(run / "review.jsonl")[:2]] == ["drop", "keep"]
     assert {line["pair_id"] for line in marks_in(run / "review.jsonl")[2:]} == set(others[:40])
+
+
+def test_a_correction_with_direction_marks_comes_back_as_it_was_written(run):
+    pair_id, said = ids(run)[0], "\u200fab \u061c<b>\u200e"
+    with viewer(run) as client:
+        assert mark(client, pair_id, "correct", answer=said).status_code == 200
+        page = client.get(f"/0/pairs/{pair_id}").text
+        form = {
+            tag["name"]: tag.get("value") for tag in (dict(each.attributes) for each in tags_of(page)) if "name" in tag
+        }
+        assert form["answer"] == said and "\\u200fab" in text_of(page)
+        assert mark(client, pair_id, "keep", seen=form["seen"]).status_code == 200
 
 
 def test_a_broken_file_of_marks_is_told_and_nothing_is_added(run):
@@ -322,6 +354,21 @@ def test_the_step_at_work_is_shown_while_its_process_lives(run):
         assert "identify student" not in text_of(client.get("/0/run").text)
 
 
+@pytest.mark.parametrize(
+    ("done", "seconds"),
+    [("1e999", "1"), ("2", "1e999"), ("2", "NaN"), ("2", "9" * 400), ("2", '["x"]'), ("[" * 100_000, "1")],
+    ids=range(6),
+)
+def test_a_step_with_impossible_numbers_harms_no_page(run, done, seconds):
+    said = f'"done": {done}, "total": 9, "done_before": 0, "seconds": {seconds}, "detail": ""'
+    (run / WORKING).write_text(f'{{"step": "x", {said}}}')
+    (run / OWNER).write_text(str(os.getpid()))
+    (run / EVENTS).write_text('{"event": "finished", "stage": "identify", "seconds": 1e999}\n')
+    with viewer(run) as client:
+        answer = client.get("/0/run")
+        assert answer.status_code == 200 and "inf" not in text_of(answer.text).split()
+
+
 def test_a_run_at_work_leaves_its_step_and_takes_it_back(tmp_path):
     told = []
     with RunFolder(tmp_path / "run") as folder:
@@ -420,6 +467,30 @@ def test_a_picture_is_pixels_only_and_no_larger_than_asked(run):
     assert Image.open(_file(large.content)).size == (1600, 800) and Image.open(_file(small.content)).size == (160, 80)
 
 
+def test_a_picture_that_two_threads_make_at_once_counts_once(run, monkeypatch):
+    both, make, made = Barrier(2), pictures._encoded, pictures.Pictures()
+
+    def together(*given):
+        both.wait(10)
+        return make(*given)
+
+    monkeypatch.setattr(pictures, "_encoded", together)
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(lambda _: made.encoded(run.parent / "pool" / "0.png", 160), range(2))
+    assert one == other and made._bytes == len(one.content)
+
+
+def test_a_full_disk_refuses_a_picture_in_words(run, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    picture = (run.parent / "pool" / "0.png").read_bytes()
+    with viewer(run) as client:
+        monkeypatch.setattr(Path, "write_bytes", full)
+        answer = client.post("/0/try/pictures", content=picture)
+        assert answer.status_code == 507 and "No space left on device" in answer.json()["problem"]
+
+
 def _file(content):
     from io import BytesIO
 
@@ -498,6 +569,32 @@ def test_a_model_that_cannot_be_loaded_says_so(finished):
 def test_without_a_levelled_student_there_is_none_to_try(run):
     with viewer(run) as client:
         assert "there is no student after levelling" in tried(client, "after", pair=ids(run)[0])["problem"]
+
+
+def test_another_run_s_question_closes_no_model_that_is_asked_but_pictures_are_taken(tmp_path, monkeypatch):
+    class Slow:
+        def __init__(self, config):
+            self.closed = False
+
+        def answer(self, *_):
+            begun.set()
+            go_on.wait(10)
+            return Answer(item_id="try", text="closed" if self.closed else "open")
+
+        def close(self):
+            self.closed = True
+
+    begun, go_on = Event(), Event()
+    monkeypatch.setattr(trying, "TriedModels", Slow)
+    runs = [drawn_run(tmp_path / name / "run", pairs=1) for name in ("a", "b") if not (tmp_path / name).mkdir()]
+    with viewer(*runs) as client, ThreadPoolExecutor(2) as threads:
+        first, second = client.runs
+        trials, picture = trying.Trials(), tmp_path / "a" / "pool" / "0.png"
+        said = [threads.submit(trials.ask, each, "before", picture, "What?", "textvqa") for each in (first, second)]
+        assert begun.wait(10) and trials.keep(picture.read_bytes())
+        go_on.set()
+        assert [each.result().text for each in said] == ["open", "open"]
+        trials.close()
 
 
 # Strangers, and texts that would be more

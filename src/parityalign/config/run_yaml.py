@@ -282,7 +282,10 @@ def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
         "teacher": _full_spec(config.teacher, folder),
         "student": _full_spec(config.student, folder),
         "engine": config.engine.model_copy(
-            update={"program": config.engine.program and _full(config.engine.program, folder)}
+            update={
+                "program": config.engine.program and _full(config.engine.program, folder),
+                "extra": tuple(_full_argument(said, folder) for said in config.engine.extra),
+            }
         ),
     }
     return config.model_copy(update=update)
@@ -291,6 +294,13 @@ def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
 def _full_pairs(given: PairsFile, folder: Path) -> PairsFile:
     images = given.image_folder and str(_full(given.image_folder, folder))
     return given.model_copy(update={"file": str(_full(given.file, folder)), "image_folder": images})
+
+
+def _full_argument(said: str, folder: Path) -> str:
+    """An argument of a server, with a full path if it is one or has one behind its `=`."""
+    option, equals, value = said.rpartition("=")
+    is_path = value.startswith(("./", "../", "~/")) or os.path.isfile(folder / value)
+    return f"{option}{equals}{_full(value, folder)}" if is_path else said
 
 
 def _full_spec(spec: str, folder: Path) -> str:

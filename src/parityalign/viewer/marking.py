@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import RunConfig
-from parityalign.core import Row, UserError
+from parityalign.core import Row, UserError, content_id
 from parityalign.report import read_records
 from parityalign.stages import REVIEWED, Mark, append_marks, mark_in, read_review
 
@@ -124,8 +124,8 @@ class Marks:
 
 
 def version_of(mark: Mark | None) -> str:
-    """Tells a mark from another on the same pair; empty for none."""
-    return mark.model_dump_json() if mark else ""
+    """Tells a mark from another on the same pair, in ASCII, which no page rewrites; empty for none."""
+    return content_id(mark.model_dump_json()) if mark else ""
 
 
 def _state(path: Path) -> tuple[int, int]:

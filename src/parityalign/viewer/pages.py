@@ -1,6 +1,7 @@
 """Pages made of templates: every text that stands in one is escaped, and shows what would change how it reads."""
 
 import time
+from collections import UserString
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -31,7 +32,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    made.filters.update(clipped=_clipped, figure=_figure, span=_span)
+    made.filters.update(clipped=_clipped, figure=_figure, span=_span, unchanged=UserString)
     return made
 
 
@@ -104,7 +105,10 @@ def _took(request: Request) -> object:
 
 
 def _shown(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a template
-    """What stands for a value: direction marks and controls are written out, as on the terminal."""
+    """What stands for a value: direction marks and controls are written out, as on the terminal.
+
+    Not in what is `unchanged`, which is escaped alone: a form sends it back.
+    """
     if isinstance(value, Markup):
         return Markup(printable(value))
     return printable(value) if isinstance(value, str) else value

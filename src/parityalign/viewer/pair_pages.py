@@ -62,7 +62,7 @@ def show_pairs(request: Request) -> Response:
     run = run_of(request)
     index = run.index()
     if index is None:
-        return page(request, "reading.html", {"run": run, "here": "pairs", "again": 1})
+        return page(request, "reading.html", {"run": run, "here": "pairs", "again": 10 if run.fault else 1})
     view = view_of(index, choice_in("pairs", request.query_params))
     chosen = request.query_params.get("pair", "")
     selected = next((row for row in view.rows if row["pair_id"] == chosen), None)

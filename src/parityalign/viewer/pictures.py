@@ -47,6 +47,8 @@ class Pictures:
             return found
         made = _encoded(open_picture(_content(path, named)).image, side)
         with self._lock:
+            if found := self._kept.get(key):  # another thread made it meanwhile
+                return found
             self._kept[key] = made
             self._bytes += len(made.content)
             while self._bytes > _KEPT_BYTES:

@@ -31,6 +31,8 @@ from parityalign.viewer.watching import WatchedRun
 
 DONE, STALE, AT_WORK, CUT_OFF, NOT_BEGUN = "done", "out of date", "at work", "cut off", "not begun"
 _SHOWN_EVENTS = 20
+_TOO_LARGE = 1e15
+"""No number of a run is."""
 
 
 class Working(NamedTuple):
@@ -105,14 +107,19 @@ def working_in(run: Path) -> Working | None:
     try:
         said = json.loads((run / WORKING).read_bytes())
         working = Working(str(said["step"]), int(said["done"]), int(said["total"]), _left(said), str(said["detail"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return working if _is_alive(run / OWNER) else None
 
 
 def _left(said: Mapping[str, Any]) -> float | None:
-    fresh = said["done"] - said["done_before"]
-    return said["seconds"] * (said["total"] - said["done"]) / fresh if fresh > 0 else None
+    fresh, seconds = said["done"] - said["done_before"], _number(said["seconds"])
+    return None if seconds is None or fresh <= 0 else _number(seconds * (said["total"] - said["done"]) / fresh)
+
+
+def _number(said: object) -> float | None:
+    """A number as a page can show it; None for an infinite one, and for what is none."""
+    return float(said) if isinstance(said, int | float) and abs(said) < _TOO_LARGE else None
 
 
 def _is_alive(owner: Path) -> bool:
@@ -149,8 +156,7 @@ def _look(run: Path, stage: Stage, took: Mapping[str, Any], working: Working | N
     except UserError as problem:
         problems.append(str(problem))
         state = "cannot be read"
-    seconds = took.get(stage.name)
-    return StageLook(stage.name, state, why, counts, note, seconds if isinstance(seconds, int | float) else None)
+    return StageLook(stage.name, state, why, counts, note, _number(took.get(stage.name)))
 
 
 def _costs(run: WatchedRun, problems: list[str]) -> list[Cost]:
@@ -180,16 +186,16 @@ def _curves(events: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
         elif event.get("event") == MEASURED and str(event.get("what")).startswith("level "):
             if ended:  # another training begins
                 curves, ended = {}, False
-            step, value = event.get("step"), event.get("value")
-            if isinstance(step, int) and isinstance(value, int | float):
-                curves.setdefault(str(event["what"]).removeprefix("level "), {})[step] = float(value)
+            step, value = event.get("step"), _number(event.get("value"))
+            if isinstance(step, int) and value is not None:
+                curves.setdefault(str(event["what"]).removeprefix("level "), {})[step] = value
     return curves
 
 
 def _told(event: Mapping[str, Any]) -> Event:
     when = str(event.get("time", ""))[:19].replace("T", " ")
-    seconds = event.get("seconds")
-    took = f"{seconds:,.1f} s" if isinstance(seconds, int | float) else ""
+    seconds = _number(event.get("seconds"))
+    took = "" if seconds is None else f"{seconds:,.1f} s"
     of = str(event.get("stage") or event.get("artifact") or "")
     return Event(when, str(event.get("event", "")), of, str(event.get("because") or took))
 

@@ -54,7 +54,7 @@ def compare(request: Request) -> Response:
     one, other = run_of(request, asked.get("one", "0")), run_of(request, asked.get("other", len(runs_of(request)) - 1))
     left, right = one.index(), other.index()
     if left is None or right is None:
-        return page(request, "reading.html", {"run": one, "here": "compare", "again": 1})
+        return page(request, "reading.html", {"run": one, "here": "compare", "again": 10 if one.fault else 1})
     questions = compared_questions(left, right)
     listed = [
         (change, rows_at(left, "questions", [before])[0], rows_at(right, "questions", [after])[0])

@@ -33,7 +33,7 @@ def show_tests(request: Request) -> Response:
     run = run_of(request)
     index = run.index()
     if index is None:
-        return page(request, "reading.html", {"run": run, "here": "tests", "again": 1})
+        return page(request, "reading.html", {"run": run, "here": "tests", "again": 10 if run.fault else 1})
     view = view_of(index, choice_in("questions", request.query_params))
     chosen = request.query_params.get("question", "")
     selected = next((row for row in view.rows if str(row["place"]) == chosen), None)

@@ -70,6 +70,9 @@ def _kept(request: Request, content: bytes) -> Response:
     except Unfit as unfit:
         problem = f"This is no picture that can be used: {printable(str(unfit))}"
         return JSONResponse({"problem": problem}, status_code=400)
+    except OSError as refused:
+        problem = f"The picture could not be kept: {refused.strerror}. Free some space and send it again."
+        return JSONResponse({"problem": problem}, status_code=507)
     return JSONResponse({"picture": name})
 
 

@@ -34,7 +34,8 @@ class Trials:
 
     def __init__(self) -> None:
         self._scratch = TemporaryDirectory(prefix="parityalign-pictures-")
-        self._lock = Lock()
+        self._sending = Lock()
+        self._asking = Lock()  # from the choice of models to their answer: another run's request would close them
         self._asked: tuple[object, TriedModels] | None = None
 
     def keep(self, content: bytes) -> str:
@@ -42,11 +43,12 @@ class Trials:
 
         Raises:
             Unfit: It is no usable picture.
+            OSError: The disk refused.
         """
         open_picture(content)
         name = image_id(content)
-        with self._lock:
-            (self._folder / name).write_bytes(content)
+        with self._sending:
+            self._write(self._folder / name, content)
             for old in sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-_KEPT]:
                 old.unlink()
         return name
@@ -60,7 +62,8 @@ class Trials:
         began = time.monotonic()
         text = problem = ""
         try:
-            answer = self._models_of(run).answer(who, picture, question, task)
+            with self._asking:
+                answer = self._models_of(run).answer(who, picture, question, task)
             text = answer.text
             problem = f"it was not asked: {answer.not_asked}" if answer.not_asked else ""
         except UserError as refused:
@@ -71,22 +74,29 @@ class Trials:
 
     def close(self) -> None:
         """Lets go of everything."""
-        with self._lock:
+        with self._asking, self._sending:
             if self._asked:
                 self._asked[1].close()
             self._scratch.cleanup()
 
+    @staticmethod
+    def _write(path: Path, content: bytes) -> None:
+        try:
+            path.write_bytes(content)
+        except OSError:
+            path.unlink(missing_ok=True)  # half a picture has another identity
+            raise
+
     def _models_of(self, run: WatchedRun) -> TriedModels:
         if run.config is None:
             raise UserError("the run's configuration cannot be read, so its models are not known")
-        with self._lock:
-            if self._asked and self._asked[0] == run.config:
-                return self._asked[1]
-            if self._asked:
-                self._asked[1].close()
-            models = TriedModels(run.config)
-            self._asked = (run.config, models)
-            return models
+        if self._asked and self._asked[0] == run.config:
+            return self._asked[1]
+        if self._asked:
+            self._asked[1].close()
+        models = TriedModels(run.config)
+        self._asked = (run.config, models)
+        return models
 
     @property
     def _folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,9 @@ from parityalign.viewer.marking import Marks
 from parityalign.viewer.reading import files_read, read_run
 from parityalign.viewer.tables import Index
 
+_RETRIED_AFTER = 30.0
+"""Seconds until a folder that could not be read is read again, though none of its files has changed."""
+
 
 class WatchedRun:
     """One run folder.
@@ -22,6 +26,7 @@ class WatchedRun:
         name: As pages call it.
         config: Its configuration; None where that cannot be read.
         marks: A person's marks on its pairs.
+        fault: Why the folder could not be read when that was last tried, in words; empty: it could.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +45,8 @@ class WatchedRun:
         self._numbers = count()
         self._lock = threading.Lock()
         self._reading: threading.Thread | None = None
-        self._seen = ""
+        self._seen = self.fault = ""
+        self._failed_at = 0.0
         self._index: Index | None = None
         self.index()
 
@@ -48,7 +54,8 @@ class WatchedRun:
     def problems(self) -> list[str]:
         """What of the run could not be read, in words."""
         index = self._index
-        return [*filter(None, (self._config_problem, self.marks.problem)), *(index.problems if index else ())]
+        own = filter(None, (self._config_problem, self.marks.problem, self.fault))
+        return [*own, *(index.problems if index else ())]
 
     @property
     def reads_again(self) -> bool:
@@ -56,10 +63,12 @@ class WatchedRun:
         return self._index is not None and self._reading is not None and self._reading.is_alive()
 
     def index(self) -> Index | None:
-        """The index as it is; None while the first is made. One is made anew when a file of the run has changed."""
+        """The index as it is; None while there is none. One is made anew when a file of the run has changed, and some
+        time after that has failed."""
         with self._lock:
             state = listing_digest(files_read(self.path), self.path)
-            if state != self._seen and not (self._reading and self._reading.is_alive()):
+            retries = bool(self.fault) and time.monotonic() - self._failed_at >= _RETRIED_AFTER
+            if (retries or state != self._seen) and not (self._reading and self._reading.is_alive()):
                 self._seen = state
                 self._reading = threading.Thread(target=self._read, daemon=True)
                 self._reading.start()
@@ -79,9 +88,21 @@ class WatchedRun:
         self._scratch.cleanup()
 
     def _read(self) -> None:
+        try:
+            self._make_index()
+            self.fault = ""
+        except Exception as fault:  # noqa: BLE001 - whatever a folder that is no longer whole leads to: pages say it
+            self._failed_at = time.monotonic()
+            self.fault = f"The run folder could not be read: {type(fault).__name__}: {fault}"
+
+    def _make_index(self) -> None:
         made = Index(Path(self._scratch.name) / f"{next(self._numbers)}.sqlite")
         config, problem = _config_in(self.path)
-        read_run(self.path, config, made)
+        try:
+            read_run(self.path, config, made)
+        except BaseException:
+            made.remove()
+            raise
         with self._lock:
             self.config, self._config_problem = config, problem
             self.marks.follow(config)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import httpx2
 
 from parityalign import models
-from parityalign.config import EngineSettings, Hosting, LoadingSettings, ServerSettings
+from parityalign.config import EngineSettings, Hosting, LoadingSettings, ServerSettings, fingerprint_of_files
 from parityalign.core import Remote, UserError, printable
 from parityalign.models.servers.started import StartedModel
 
@@ -30,8 +30,8 @@ _PROMPT = 2048
 _ON_THE_COMMAND_LINE = frozenset({"gpu_memory_utilization", "tensor_parallel", "data_parallel", "max_length"})
 _RAISED = re.compile(r"(?:^|[\s\])])\w*(?:Error|Exception): \S")
 """The first exception of a log is the cause of the others."""
-_NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
-"""What would lead the server's Python into the packages of this one."""
+_NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "VLLM_API_KEY")
+"""What would lead the server's Python into the packages of this one, and a key that it would then ask us for."""
 
 
 class Start(NamedTuple):
@@ -146,13 +146,13 @@ class ServerProgram:
         return f"{self.name} {_version(program, self.name) or '(version unknown)'}: {program}"
 
     def numbers(self, engine: EngineSettings) -> dict[str, object]:
-        """What in `engine.extra` changes answers."""
+        """What in `engine.extra` changes answers; files and folders by their content."""
         chosen: list[str] = []
         takes = False
         for said in engine.extra:
             if said.startswith("-"):
                 takes = said.partition("=")[0] in self.changes_answers
-            chosen += [said] if takes else []
+            chosen += [_with_content(said)] if takes else []
         return {"extra": chosen} if chosen else {}
 
     def command(
@@ -222,6 +222,13 @@ def length_of(folder: Path, loading: LoadingSettings, reply_tokens: int) -> int 
     most = max((limit for limit in limits if isinstance(limit, int)), default=None)
     picture = loading.max_pixels // _PIXELS_A_TOKEN + _TILING if loading.max_pixels else _LARGEST_PICTURE
     return most and min(most, picture + _PROMPT + reply_tokens)
+
+
+def _with_content(said: str) -> str:
+    """An argument, with a digest in the place of a full path."""
+    option, equals, value = said.rpartition("=")
+    named = os.path.isabs(value) and os.path.exists(value)
+    return f"{option}{equals}{fingerprint_of_files(value, LoadingSettings())}" if named else said
 
 
 def _version(program: Path, name: str) -> str:
