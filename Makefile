@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup bench-ahead bench-filters
+.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup bench-ahead bench-filters bench-level bench-gpu
 .PHONY: test-vllm conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases kills
 
 setup: .venv/set-up
@@ -156,6 +156,16 @@ bench-loop: setup
 # Whether the model waits for pictures: both asleep 20 ms each, together and alone; a ratio of at most 1.2.
 bench-ahead: setup
 	$(BIN)/python benchmarks/ahead.py
+
+# Levelling beside TRL's SFTTrainer on the same rows: examples a second and peak memory, real classes, tiny weights.
+bench-level: setup
+	$(BIN)/python -m pip install -q -c constraints.txt trl
+	$(BIN)/python benchmarks/level.py
+
+# Real size on one GPU beside plain transformers and TRL, in ten minutes and without network; writes docs/results-gpu.md.
+# Without a GPU sizes are tiny, and nothing is written. Parts without trl or bitsandbytes say so.
+bench-gpu: setup
+	$(BIN)/python benchmarks/gpu.py $(if $(shell command -v nvidia-smi),--out docs/results-gpu.md)
 
 # What each filter of verify costs and brings, on 300 pictures a world; writes docs/results-filters.md.
 bench-filters: setup

@@ -32,7 +32,7 @@ def levelled(
     """
     pairs, test = pairs_file(folder, [*paths], PAIRS_EACH), questions_file(folder, [*paths][: len(paths) // 2])
     place = folder / f"run-{'-'.join(objective)}"
-    task = {"pairs": {"file": str(pairs), "answers": "given"}, "test": str(test)}
+    task = {"pairs": {"file": str(pairs), "answers": "given"}, "test": str(test), "metric": "anls"}
     level = {"method": "lora", "learning_rate": 1e-4, "epochs": 1, "batch_size": 32, "objective": dict(objective)}
     run = _opened(place, teacher, student, task, intake={"overlap_guard": False}, level=level)
     with watched() as samples:
