@@ -159,7 +159,7 @@ bench-ahead: setup
 
 # Levelling beside TRL's SFTTrainer on the same rows: examples a second and peak memory, real classes, tiny weights.
 bench-level: setup
-	$(BIN)/python -m pip install -q -c constraints.txt trl
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/level.py
 
 # Real size on one GPU beside plain transformers and TRL, in ten minutes and without network; writes docs/results-gpu.md.
