@@ -126,7 +126,8 @@ def test_a_server_that_does_not_end_when_asked_to_is_killed(ask, tmp_path, monke
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_servers import Asked
