@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from parityalign.config import IdentifySettings
+from parityalign.config import IdentifySettings, VerifySettings
 from parityalign.core import (
     Answer,
     Artifact,
@@ -31,7 +31,7 @@ from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.annotate import REPLIES, asked_images, pairs_in
 from parityalign.stages.judging import NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, NOT_ASKED, Given, Judge, dropped, judge_of
 from parityalign.stages.own_pairs import NONE_GIVEN, GivenAnswers, given_answers
-from parityalign.stages.reviewing import NO_REVIEW, REVIEWED, Mark, Review, write_review
+from parityalign.stages.reviewing import NO_REVIEW, REVIEW, REVIEWED, Mark, Review, write_review
 from parityalign.stages.settling import Settling
 from parityalign.stages.verifying import (
     ChosenFilter,
@@ -215,8 +215,9 @@ def _told_of_given(taken: Mapping[str, int]) -> str:
 
 
 def reason_code(reason: str) -> str:
-    """What a reason to drop is counted under: a code, a filter's name, or that a person gave it."""
-    return reason.partition(": ")[0]
+    """What a reason to drop is counted under: a filter's name; a person gives reasons in words of their own."""
+    who = reason.partition(": ")[0]
+    return who if who == REVIEW or who in VerifySettings.model_fields else reason
 
 
 def judged_pairs(artifact: Artifact, pairs: Sequence[Pair]) -> list[Judged]:
