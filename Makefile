@@ -50,7 +50,7 @@ test: setup
 
 # Two and a half minutes on two cores: everything but the tests marked slow.
 test-fast: setup
-	$(PYTEST) $(SPREAD) -m 'not served and not browser and not slow'
+	$(PYTEST) $(SPREAD) -m 'not kills and not served and not browser and not slow'
 
 # The viewer in a real Chromium, which has to be on this machine (Debian: apt-get install chromium); screenshots of all
 # pages lie in build/viewer.
@@ -67,6 +67,7 @@ test-cases: setup
 KILLS ?= 200
 SERVED ?= 50
 kills: setup
+	$(PYTEST) -m kills
 	OMP_NUM_THREADS=1 $(BIN)/python tools/kills.py --kills $(KILLS) --served $(SERVED)
 
 # Models, training, losses, decoding and discrepancy on the GPU, which every other target hides; one process.
@@ -102,7 +103,7 @@ test-oldest: wheel
 		--constraint .venv-oldest/torch.txt --output-file .venv-oldest/oldest.txt pyproject.toml
 	$(OLDEST)/python -m pip install --quiet -c .venv-oldest/oldest.txt "$$(echo dist/*.whl)[dev,lora]" '$(TORCH)'
 	$(OLDEST)/python -P tools/installed_demo.py
-	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -q $(SPREAD) $(or $(TESTS),-m 'not served and not browser and not slow')
+	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -q $(SPREAD) $(or $(TESTS),-m 'not kills and not served and not browser and not slow')
 
 # The demo and the suite with what pip would install today.
 test-newest: wheel
