@@ -11,16 +11,15 @@ FOLDER, so that another call asks only what is new.
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from random import Random
 from tempfile import TemporaryDirectory
 
+from judging import drawn_images
 from parityalign.config import AnnotateSettings
 from parityalign.core import ANSWERS, Artifact, Decoding, ImageRef, Pair, Reply, Task
-from parityalign.data.images import image_id
-from parityalign.demo.generate import POOL_SEEDS, pool_file, seeds, truth
+from parityalign.demo.generate import truth
 from parityalign.demo.worlds import WORLDS
 from parityalign.engines import AnswerStore, CachedModel
 from parityalign.models.open import load_model
@@ -50,18 +49,10 @@ def main() -> None:
     teacher = CachedModel(
         "embedded:teacher", lambda: load_model("embedded:teacher"), AnswerStore(asked.folder / ANSWERS)
     )
+    drawn = list(drawn_images(asked.folder, asked.pictures, asked.seed))
     for name in WORLDS:
-        images = list(_drawn(asked.folder, name, asked.pictures, asked.seed))
+        images = [image for image in drawn if image.task == name]
         _tell(load_task(name, kinds=asked.kinds), images, teacher, settings, asked.seed)
-
-
-def _drawn(folder: Path, task: str, pictures: int, seed: int) -> Iterator[ImageRef]:
-    (folder / "pool" / task).mkdir(parents=True, exist_ok=True)
-    for picture_seed in seeds(POOL_SEEDS, task, seed, pictures):
-        path = pool_file(folder, task, picture_seed)
-        if not path.exists():
-            WORLDS[task](Random(picture_seed)).image.save(path, quality=90)
-        yield ImageRef(image_id=image_id(path.read_bytes()), path=str(path), task=task)
 
 
 def _tell(task: Task, images: Sequence[ImageRef], teacher: CachedModel, settings: AnnotateSettings, seed: int) -> None:

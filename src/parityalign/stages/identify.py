@@ -139,27 +139,13 @@ def identify_gaps(
     """
     if artifact.finished:
         return
-    judging = {name: judge_of(task, settings) for name, task in tasks.items()}
-    settling = Settling(models.teacher, judging, settings, progress)
-
-    def ask(
-        who: str, file: str, asked: Sequence[Pair], model: CachedModel, said: Mapping[str, str]
-    ) -> dict[str, Answer]:
-        answers = answers_to(
-            model,
-            [pair for pair in asked if pair.pair_id not in said],
-            tasks,
-            settings=settings,
-            on_progress=lambda done, total: progress(f"identify {who}", done, total),
-        )
-        artifact.stream(file, Answer).write(answers.values())
-        with_answer = [as_asked(pair, tasks[pair.task]) for pair in asked if pair.pair_id in said]
-        return answers | _as_said(with_answer, said, model)
-
-    given = known.given
-    marks = known.marks(pairs)
+    given, marks = known.given, known.marks(pairs)
+    settling = Settling(
+        models.teacher, {name: judge_of(task, settings) for name, task in tasks.items()}, settings, progress
+    )
+    asking = _Asking(artifact, tasks, settings, progress)
     left = [pair for pair in pairs if pair.pair_id not in marks]
-    student = ask("student", STUDENT_ANSWERS, left, models.student, given.student)
+    student = asking.answers("student", STUDENT_ANSWERS, left, models.student, given.student)
     judges = settling.judges_after("student", left, student)
     first = [
         dropped(pair.pair_id, marks[pair.pair_id], NOT_ASKED, NOT_ASKED)
@@ -168,13 +154,13 @@ def identify_gaps(
         for pair in pairs
     ]
     undecided = [pair for pair, verdict in zip(pairs, first, strict=True) if verdict.reason == NO_TEACHER_ANSWER]
-    teacher = ask("teacher", TEACHER_ANSWERS, undecided, models.teacher, given.teacher)
+    teacher = asking.answers("teacher", TEACHER_ANSWERS, undecided, models.teacher, given.teacher)
     judges = settling.judges_after("teacher", undecided, teacher)
     again = {pair.pair_id: _verdict(pair, student, teacher, judges[pair.task]) for pair in undecided}
-    came = {"student": student.keys() & given.student.keys(), "teacher": teacher.keys() & given.teacher.keys()}
-    facts = _facts(artifact, known, pairs, {who: len(pair_ids) for who, pair_ids in came.items() if pair_ids})
     judged = [Judged(pair, again.get(pair.pair_id, each)) for pair, each in zip(pairs, first, strict=True)]
-    asking = Teacher(
+    taken = {"student": student.keys() & given.student.keys(), "teacher": teacher.keys() & given.teacher.keys()}
+    facts = _facts(artifact, known, pairs, {who: len(pair_ids) for who, pair_ids in taken.items() if pair_ids})
+    looking = Teacher(
         models.teacher,
         said=teacher,
         asked={pair.pair_id: as_asked(pair, tasks[pair.task]) for pair in undecided},
@@ -184,7 +170,39 @@ def identify_gaps(
         artifact=artifact,
         on_progress=lambda done, total: progress("verify", done, total),
     )
-    _finish(artifact, without_marked_gaps(judged, known.filters, asking), facts | settling.write(artifact))
+    _finish(artifact, without_marked_gaps(judged, known.filters, looking), facts | settling.write(artifact))
+
+
+class _Asking(NamedTuple):
+    """Both models are asked in the same way."""
+
+    artifact: Artifact
+    tasks: Mapping[str, Task]
+    settings: IdentifySettings
+    progress: Progress
+
+    def answers(
+        self, who: str, file: str, pairs: Sequence[Pair], model: CachedModel, said: Mapping[str, str]
+    ) -> dict[str, Answer]:
+        """A model's answers by pair id; those that were given with the pairs are not asked for.
+
+        Args:
+            who: Teacher or student.
+            file: Gets the answers that are asked for.
+            pairs: The pairs.
+            model: The model.
+            said: Answers that came with pairs, by pair id.
+        """
+        answers = answers_to(
+            model,
+            [pair for pair in pairs if pair.pair_id not in said],
+            self.tasks,
+            settings=self.settings,
+            on_progress=lambda done, total: self.progress(f"identify {who}", done, total),
+        )
+        self.artifact.stream(file, Answer).write(answers.values())
+        given = [as_asked(pair, self.tasks[pair.task]) for pair in pairs if pair.pair_id in said]
+        return answers | _as_said(given, said, model)
 
 
 def _facts(artifact: Artifact, known: Known, pairs: Sequence[Pair], taken: Mapping[str, int]) -> dict[str, object]:

@@ -96,6 +96,29 @@ def view_of(index: Index, choice: Choice) -> View:
     return View(choice, rows_at(index, choice.table, shown), len(places), total)
 
 
+def list_facts(
+    asked: Mapping[str, str], index: Index, table: str, *, key: str, named: str, filters: Mapping[str, str]
+) -> dict[str, object]:
+    """What stands on a page with a list and one row of it large beside it: its template's facts.
+
+    Args:
+        asked: The part of the address after the question mark.
+        index: Of the run.
+        table: `pairs` or `questions`.
+        key: The column by which the address names the large row.
+        named: What the address calls it.
+        filters: The words for the columns that can be filtered by.
+    """
+    view = view_of(index, choice_in(table, asked))
+    chosen = next((row for row in view.rows if str(row[key]) == asked.get(named)), None)
+    return {
+        "view": view,
+        "selected": chosen or (view.rows[0] if view.rows else None),
+        "asked_for_one": chosen is not None,
+        "facets": {filters[column]: (column, of) for column, of in index.facets(table).items() if of},
+    }
+
+
 def rows_at(index: Index, table: str, places: Sequence[int]) -> list[Row]:
     """The rows at these places of a table with their texts, in this order; those that are not there are left out."""
     texts = "pair_texts" if table == "pairs" else "question_texts"

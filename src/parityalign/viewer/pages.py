@@ -52,6 +52,11 @@ def page(request: Request, template: str, facts: Mapping[str, object], *, status
     return HTMLResponse(text.encode("utf-8", "replace"), status_code=status)
 
 
+def still_reading(request: Request, run: WatchedRun, here: str) -> HTMLResponse:
+    """In place of a page whose run is being read, or cannot be read now; it asks again by itself."""
+    return page(request, "reading.html", {"run": run, "here": here, "again": 10 if run.fault else 1})
+
+
 def runs_of(request: Request) -> list[WatchedRun]:
     """All runs that are shown."""
     runs: list[WatchedRun] = request.app.state.runs

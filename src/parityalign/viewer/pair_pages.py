@@ -13,9 +13,9 @@ from starlette.routing import Route
 from parityalign.core import UserError, VerdictKind
 from parityalign.report import VERDICT_WORDS
 from parityalign.stages import Mark
-from parityalign.viewer.choosing import MARKS, ORDERS, choice_in, place_of, rows_at, view_of
+from parityalign.viewer.choosing import MARKS, ORDERS, list_facts, place_of, rows_at
 from parityalign.viewer.marking import MarkedMeanwhile, version_of
-from parityalign.viewer.pages import body_of, fields_in, page, run_of
+from parityalign.viewer.pages import body_of, fields_in, page, run_of, still_reading
 from parityalign.viewer.pictures import fault_of
 from parityalign.viewer.tables import Index, Row
 from parityalign.viewer.watching import WatchedRun
@@ -62,17 +62,11 @@ def show_pairs(request: Request) -> Response:
     run = run_of(request)
     index = run.index()
     if index is None:
-        return page(request, "reading.html", {"run": run, "here": "pairs", "again": 10 if run.fault else 1})
-    view = view_of(index, choice_in("pairs", request.query_params))
-    chosen = request.query_params.get("pair", "")
-    selected = next((row for row in view.rows if row["pair_id"] == chosen), None)
+        return still_reading(request, run, "pairs")
     facts = {
         **_shared(run),
         "here": "pairs",
-        "view": view,
-        "selected": selected or (view.rows[0] if view.rows else None),
-        "asked_for_one": selected is not None,
-        "facets": {FILTERS[column]: (column, of) for column, of in index.facets("pairs").items() if of},
+        **list_facts(request.query_params, index, "pairs", key="pair_id", named="pair", filters=FILTERS),
         "marks": MARKS,
         "orders": [name for name in ORDERS["pairs"] if name not in _MEASURES or _is_known(index, _MEASURES[name])],
         "has_gaps": _is_known(index, "confidence_gap"),

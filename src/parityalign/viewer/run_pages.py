@@ -18,7 +18,7 @@ from parityalign.viewer.comparing import (
     scores_side_by_side,
 )
 from parityalign.viewer.curves import curve_chart
-from parityalign.viewer.pages import page, run_of, runs_of
+from parityalign.viewer.pages import page, run_of, runs_of, still_reading
 from parityalign.viewer.progress import progress_of
 from parityalign.viewer.test_pages import scores_of
 
@@ -54,7 +54,7 @@ def compare(request: Request) -> Response:
     one, other = run_of(request, asked.get("one", "0")), run_of(request, asked.get("other", len(runs_of(request)) - 1))
     left, right = one.index(), other.index()
     if left is None or right is None:
-        return page(request, "reading.html", {"run": one, "here": "compare", "again": 10 if one.fault else 1})
+        return still_reading(request, one if left is None else other, "compare")
     questions = compared_questions(left, right)
     listed = [
         (change, rows_at(left, "questions", [before])[0], rows_at(right, "questions", [after])[0])

@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from parityalign.core import SCORES, Scores, UserError
 from parityalign.report import SCORE_HEADINGS, headline, read_record, score_table
-from parityalign.viewer.choosing import ORDERS, choice_in, rows_at, view_of
-from parityalign.viewer.pages import page, run_of
+from parityalign.viewer.choosing import ORDERS, list_facts, rows_at
+from parityalign.viewer.pages import page, run_of, still_reading
 from parityalign.viewer.pictures import fault_of
 from parityalign.viewer.tables import Row
 from parityalign.viewer.watching import WatchedRun
@@ -33,16 +33,11 @@ def show_tests(request: Request) -> Response:
     run = run_of(request)
     index = run.index()
     if index is None:
-        return page(request, "reading.html", {"run": run, "here": "tests", "again": 10 if run.fault else 1})
-    view = view_of(index, choice_in("questions", request.query_params))
-    chosen = request.query_params.get("question", "")
-    selected = next((row for row in view.rows if str(row["place"]) == chosen), None)
+        return still_reading(request, run, "tests")
     scores, problem = scores_of(run)
     facts = {
         **_shared(run),
-        "view": view,
-        "selected": selected or (view.rows[0] if view.rows else None),
-        "facets": {FILTERS[column]: (column, of) for column, of in index.facets("questions").items() if of},
+        **list_facts(request.query_params, index, "questions", key="place", named="question", filters=FILTERS),
         "changes": index.facets("questions")["change"],
         "orders": list(ORDERS["questions"]),
         "headline": headline(scores) if scores else "",

@@ -2,7 +2,7 @@
 
 from parityalign.config import Backend
 from parityalign.models.backends.hf import fingerprint
-from parityalign.models.servers.program import ServerProgram, Start, Trouble
+from parityalign.models.servers.program import ServerProgram, Start, Trouble, engine_options
 
 _TROUBLES = (
     Trouble(
@@ -24,22 +24,20 @@ _TROUBLES = (
 
 
 def _arguments(start: Start) -> list[str]:
-    loading, engine = start.loading, start.engine
-    said = [
+    options = engine_options(
+        start,
+        length="--context-length",
+        memory="--mem-fraction-static",
+        tensor="--tp-size",
+        data="--dp-size",
+    )
+    return [
         *("serve", "--model-path", str(start.folder), "--served-model-name", start.name),
         *("--host", "127.0.0.1", "--port", str(start.port), "--log-level-http", "warning"),
         # Temperatures that lie beside a model are not used for models in this process either.
-        *("--dtype", loading.dtype, "--sampling-defaults", "openai"),
+        *("--dtype", start.loading.dtype, "--sampling-defaults", "openai"),
+        *options,
     ]
-    if start.length:
-        said += ["--context-length", str(start.length)]
-    if engine.gpu_memory_utilization:
-        said += ["--mem-fraction-static", str(engine.gpu_memory_utilization)]
-    if engine.tensor_parallel > 1:
-        said += ["--tp-size", str(engine.tensor_parallel)]
-    if engine.data_parallel > 1:
-        said += ["--dp-size", str(engine.data_parallel)]
-    return [*said, "--trust-remote-code"] if loading.remote_code else said
 
 
 PROGRAM = ServerProgram(

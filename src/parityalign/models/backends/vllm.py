@@ -6,7 +6,7 @@ own, of which nothing is known but the program.
 
 from parityalign.config import Backend
 from parityalign.models.backends.hf import fingerprint
-from parityalign.models.servers.program import ServerProgram, Start, Trouble
+from parityalign.models.servers.program import ServerProgram, Start, Trouble, engine_options
 
 _MEMORY = (
     "Lower engine.gpu_memory_utilization, loading.ROLE.max_pixels or engine.max_length; spread the model over more "
@@ -56,23 +56,21 @@ _TROUBLES = (
 
 
 def _arguments(start: Start) -> list[str]:
-    loading, engine = start.loading, start.engine
-    said = [
+    options = engine_options(
+        start,
+        length="--max-model-len",
+        memory="--gpu-memory-utilization",
+        tensor="--tensor-parallel-size",
+        data="--data-parallel-size",
+    )
+    return [
         *("serve", str(start.folder), "--served-model-name", start.name),
         *("--host", "127.0.0.1", "--port", str(start.port)),
-        *("--dtype", loading.dtype, "--limit-mm-per-prompt", '{"image": 1, "video": 0}'),
+        *("--dtype", start.loading.dtype, "--limit-mm-per-prompt", '{"image": 1, "video": 0}'),
         # Penalties and temperatures that lie beside a model are not used for models in this process either.
         *("--generation-config", "vllm", "--uvicorn-log-level", "warning"),
+        *options,
     ]
-    if start.length:
-        said += ["--max-model-len", str(start.length)]
-    if engine.gpu_memory_utilization:
-        said += ["--gpu-memory-utilization", str(engine.gpu_memory_utilization)]
-    if engine.tensor_parallel > 1:
-        said += ["--tensor-parallel-size", str(engine.tensor_parallel)]
-    if engine.data_parallel > 1:
-        said += ["--data-parallel-size", str(engine.data_parallel)]
-    return [*said, "--trust-remote-code"] if loading.remote_code else said
 
 
 PROGRAM = ServerProgram(

@@ -65,6 +65,27 @@ _KILLED = Trouble(
 )
 
 
+def engine_options(start: Start, *, length: str, memory: str, tensor: str, data: str) -> list[str]:
+    """Options of a command line for what `engine` says, and for code beside the model.
+
+    Args:
+        start: What the command line is made of.
+        length: The program's name for the most tokens of prompt and reply.
+        memory: For `gpu_memory_utilization`.
+        tensor: For `tensor_parallel`; 1 is every program's default.
+        data: For `data_parallel`, likewise.
+    """
+    engine = start.engine
+    values = {
+        length: start.length,
+        memory: engine.gpu_memory_utilization,
+        tensor: engine.tensor_parallel if engine.tensor_parallel > 1 else None,
+        data: engine.data_parallel if engine.data_parallel > 1 else None,
+    }
+    given = [part for name, value in values.items() if value for part in (name, str(value))]
+    return [*given, *(["--trust-remote-code"] if start.loading.remote_code else [])]
+
+
 @dataclass(frozen=True)
 class ServerProgram:
     """A program, as `Backend.serve`."""
