@@ -48,7 +48,7 @@ SPREAD := -n $(WORKERS) --dist worksteal
 test: setup
 	$(PYTEST) $(SPREAD)
 
-# Two and a half minutes on two cores: everything but the tests marked slow.
+# Everything but the tests marked slow.
 test-fast: setup
 	$(PYTEST) $(SPREAD) -m 'not kills and not served and not browser and not slow'
 
@@ -94,7 +94,7 @@ test-wheel: wheel
 	$(WHEEL)/python -m pip install --quiet -c constraints.txt dist/*.whl $(TORCH)
 	$(WHEEL)/python -P tools/installed_demo.py
 
-# The demo and the fast lane with the lowest version of each package that pyproject.toml allows; the tools of the tests are new.
+# The demo and the fast tests with the lowest version of each package that pyproject.toml allows; the tools of the tests are new.
 test-oldest: wheel
 	$(PYTHON) -m venv --clear .venv-oldest
 	$(OLDEST)/python -m pip install --quiet uv
@@ -154,7 +154,7 @@ bench-startup: setup
 bench-loop: setup
 	$(BIN)/python benchmarks/loop.py
 
-# Whether the model waits for pictures: both asleep 20 ms each, together and alone; a ratio of at most 1.2.
+# Whether the model waits for pictures: both asleep 20 ms each, together beside the longer of the two alone; 1 is perfect.
 bench-ahead: setup
 	$(BIN)/python benchmarks/ahead.py
 

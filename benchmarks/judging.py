@@ -133,8 +133,13 @@ def _row(
 
 def is_true(pair: Pair, answer: str) -> bool:
     """Whether an answer is that of a drawn fact with the pair's question, in lower case."""
-    asked, said = pair.question.casefold(), answer.strip().casefold()
-    return any(question == asked and answer == said for question, answer in _facts(pair.task, pair.image))
+    return answer.strip().casefold() in drawn_answers(pair)
+
+
+def drawn_answers(pair: Pair) -> set[str]:
+    """The answers, in lower case, of the drawn facts with the pair's question; none: it asks what was not drawn."""
+    asked = pair.question.casefold()
+    return {answer for question, answer in _facts(pair.task, pair.image) if question == asked}
 
 
 @cache

@@ -12,14 +12,12 @@ FOLDER, so that another call asks only what is new.
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from judging import drawn_images
+from judging import drawn_answers, drawn_images, is_true, mute
 from parityalign.config import AnnotateSettings
 from parityalign.core import ANSWERS, Artifact, Decoding, ImageRef, Pair, Reply, Task
-from parityalign.demo.generate import truth
 from parityalign.demo.worlds import WORLDS
 from parityalign.engines import AnswerStore, CachedModel
 from parityalign.models.open import load_model
@@ -59,16 +57,16 @@ def _tell(task: Task, images: Sequence[ImageRef], teacher: CachedModel, settings
     with TemporaryDirectory() as folder:
         made = Artifact(Path(folder) / "pairs", inputs={}, settings={}, version=1)
         made.begin()
-        annotate_images(made, images, {task.name: task}, teacher, settings=settings, seed=seed, progress=_mute)
+        annotate_images(made, images, {task.name: task}, teacher, settings=settings, seed=seed, progress=mute)
         replies = list(made.stream(REPLIES, Reply))
         pairs = list(with_images(made.stream(PAIRS, Pair), images))
     decoding = Decoding(max_new_tokens=8)
     said = teacher.answer([as_asked(pair, task) for pair in pairs], decoding=decoding, batch_size=64, on_progress=_none)
     questions = Counter(same_question(pair.question) for pair in pairs)
     most = sum(count for _, count in questions.most_common(10))
-    real = [pair for pair in pairs if _answers(pair)]
-    true = sum(_is_true(pair, pair.answer) for pair in pairs)
-    greedy = sum(_is_true(pair, said[pair.pair_id].text) for pair in pairs)
+    real = [pair for pair in pairs if drawn_answers(pair)]
+    true = sum(is_true(pair, pair.answer) for pair in pairs)
+    greedy = sum(is_true(pair, said[pair.pair_id].text) for pair in pairs)
     print(f"\n{task.name}: {len(replies)} replies, {len(pairs)} pairs ({_share(len(pairs), len(replies))})")
     print(f"  outcomes: {_counts(Counter(reply.outcome for reply in replies))}")
     print(
@@ -82,20 +80,6 @@ def _tell(task: Task, images: Sequence[ImageRef], teacher: CachedModel, settings
         print(f"  {count:5} {question}")
 
 
-def _answers(pair: Pair) -> set[str]:
-    asked = pair.question.casefold()
-    return {answer for question, answer in _facts(pair.task, pair.image) if question == asked}
-
-
-def _is_true(pair: Pair, answer: str) -> bool:
-    return answer.strip().casefold() in _answers(pair)
-
-
-@cache
-def _facts(task: str, image: str) -> tuple[tuple[str, str], ...]:
-    return tuple((fact.question.casefold(), fact.answer.casefold()) for fact in truth(task, Path(image)))
-
-
 def _counts(counts: Counter[str], first: int | None = None) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.most_common(first))
 
@@ -105,10 +89,6 @@ def _share(part: int, whole: int) -> str:
 
 
 def _none(done: int, total: int) -> None:
-    """Progress that nobody watches."""
-
-
-def _mute(step: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 

@@ -11,7 +11,8 @@ from parityalign.engines import AnswerStore, TwoModels, cached, connect
 from parityalign.models.backends.fake import FakeModel
 from parityalign.models.open import load_model
 from parityalign.stages.identify import VERDICTS, identify_gaps
-from parityalign.stages.settling import SETTLED, Settled, said_same
+from parityalign.stages.parsing import yes_or_no
+from parityalign.stages.settling import SETTLED, Settled
 from serving import image_of, prompt_of, serving
 from serving import reply as reply_of
 
@@ -113,7 +114,7 @@ def test_a_served_teacher_is_asked_without_a_picture(tmp_path):
     + [("Maybe", None), ("", None), ("nothing", None), ("yesterday", None), ("They mean the same: yes", None)],
 )
 def test_a_reply_counts_by_the_word_that_it_begins_with(reply, same):
-    assert said_same(reply) is same
+    assert yes_or_no(reply) is same
 
 
 @pytest.mark.parametrize("rule", ["metric", "paper"])

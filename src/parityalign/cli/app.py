@@ -136,7 +136,7 @@ def run_command(
 @_command("preview")
 def preview_command(
     config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
-    count: Annotated[int, typer.Option("--pairs", min=1, help="How many images to ask about.")] = 10,
+    count: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs to ask for, one an image.")] = 10,
 ) -> None:
     """Ask for a few pairs, judge them and show them, before the rest is paid for; the run asks only for the rest."""
 

@@ -45,7 +45,7 @@ class ServerSettings(Settings):
     key_variable: Annotated[str, AfterValidator(_variable)] = "PARITYALIGN_API_KEY"
     """Environment variable that holds the API key, never the key itself; if it is unset, no key is sent."""
     max_concurrency: int | None = Field(default=None, ge=1, le=10_000)
-    """Most concurrent requests. None: 16, and as many as suit it (64) to a server that the run starts."""
+    """Most concurrent requests. None: 16, and 64 to a vLLM or SGLang that the run starts."""
     timeout: float = Field(default=120.0, gt=0)
     """Seconds until a request without its complete answer is cancelled and sent again."""
     max_attempts: int = Field(default=8, ge=1, le=1000)

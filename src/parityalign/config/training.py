@@ -110,8 +110,6 @@ AUTO = "auto"
 T = TypeVar("T")
 Auto = Annotated[T | None, BeforeValidator(_none_for_auto), WrapSerializer(_auto_for_none)]
 """A setting that may be `auto`: None until the size of the student has decided it (`automatic.py`)."""
-AUTOMATIC = ("method", "learning_rate", "lr_multipliers", "epochs")
-"""The settings of `level` that may be `auto`."""
 Method = Literal["full", "lora", "qlora"]
 
 
@@ -138,6 +136,10 @@ class Decided(NamedTuple):
     learning_rate: float
     lr_multipliers: LrMultipliers
     epochs: int
+
+
+AUTOMATIC = Decided._fields
+"""The names of these settings."""
 
 
 class LevelSettings(Settings):

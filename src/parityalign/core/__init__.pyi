@@ -32,6 +32,8 @@ from .given_files import open_given as open_given
 from .given_files import read_given as read_given
 from .grouping import groups_of as groups_of
 from .hub import out_of_reach as out_of_reach
+from .interfaces import HELD_OUT_LOSS as HELD_OUT_LOSS
+from .interfaces import TRAINING_LOSS as TRAINING_LOSS
 from .interfaces import Benchmark as Benchmark
 from .interfaces import Closes as Closes
 from .interfaces import Decoding as Decoding

@@ -69,6 +69,10 @@ class Details(Protocol):
         """Shows a text beside a step's progress, in place of the one before."""
 
 
+HELD_OUT_LOSS, TRAINING_LOSS = "held-out loss", "training loss"
+"""What is measured of a training, each by optimiser step."""
+
+
 @runtime_checkable
 class Measures(Protocol):
     """What a `Progress` may also have: it takes what training measures."""

@@ -17,7 +17,6 @@ from parityalign.config import (
     EngineSettings,
     LoadingSettings,
     RunConfig,
-    StudentFacts,
     backend_of,
     decide_level,
     is_path,
@@ -181,7 +180,7 @@ def _levelled_with(config: RunConfig) -> tuple[str | None, str | None]:
     told = None
     try:
         size = _size_of_student(config)
-        facts = StudentFacts(size.parameters, size.parts_known) if size else None
+        facts = size.facts if size else None
         level = decide_level(config.level, facts)
         told = level_in_words(level)
         refuse_high_rate(level, facts)

@@ -11,7 +11,6 @@ from PIL.Image import Image
 from parityalign.config import (
     LoadingSettings,
     RunConfig,
-    StudentFacts,
     backend_of,
     decide_level,
     level_in_words,
@@ -115,8 +114,7 @@ def _limited(config: RunConfig, options: PlanOptions) -> RunConfig:
 
 def _decided(config: RunConfig, student: ModelFacts) -> RunConfig:
     """With a value for each setting that is `auto`."""
-    size = student.size
-    facts = StudentFacts(size.parameters, size.parts_known) if size else None
+    facts = student.size.facts if student.size else None
     return config.model_copy(update={"level": decide_level(config.level, facts)})
 
 

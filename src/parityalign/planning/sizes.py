@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from parityalign.config import StudentFacts
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -43,6 +45,11 @@ class Size:
     """Where the configuration was read, as text."""
     parts_known: bool = True
     """Whether vision tower, connector and language model can be told apart."""
+
+    @property
+    def facts(self) -> StudentFacts:
+        """What decides how it is trained, if it is the student."""
+        return StudentFacts(self.parameters, self.parts_known)
 
 
 class PromptSize(NamedTuple):

@@ -107,6 +107,12 @@ def fault_of_answer(answer: str) -> NoPair | None:
     return NoPair.TOO_LONG if _too_long("", answer) else None
 
 
+def yes_or_no(reply: str) -> bool | None:
+    """Whether a reply begins with yes or with no; None: with neither."""
+    found = _YES_OR_NO.match(normalise_answer(reply))
+    return None if found is None else found[1].lower() == "yes"
+
+
 class RationaleReply(NamedTuple):
     """A rationale and the answer after it, parsed from a reply."""
 
@@ -148,6 +154,7 @@ _TAG = re.compile(r"<(?=[^<>\s]+>)|\[(?=/?(?:IMG|IMG_BREAK|IMG_END|INST)\])")
 # What a server lets through of a vocabulary that is not known here. No student may be trained to write it; questions
 # are looked through when a model is asked.
 _CONTROL_TOKEN = re.compile(r"<\|[^<>|\s]{1,40}\|>|</s>|<(?:bos|eos|pad|unk|end_of_turn|start_of_turn)>|\[/?INST\]")
+_YES_OR_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _SURROGATE = re.compile("[\ud800-\udfff]")  # legal in JSON escapes, but in no file
 _RATIONALE_LABEL = re.compile(r"^\s*explanation ?[:：]", re.IGNORECASE)
 _QUESTION_LABEL = re.compile(r"\bquestion(?: ?\d{1,3})? ?[:：]", re.IGNORECASE)

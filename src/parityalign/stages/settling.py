@@ -4,7 +4,6 @@ One short question without a picture for each such pair and model. A reply that 
 unsure, and is counted.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from parityalign.engines import Asked, CachedModel
 from parityalign.stages._comparing import LONGEST
 from parityalign.stages._outcomes import Outcome
 from parityalign.stages.judging import Judge
-from parityalign.stages.parsing import normalise_answer
+from parityalign.stages.parsing import normalise_answer, yes_or_no
 
 SETTLED = "settled.jsonl"
 PROMPT = (
@@ -26,8 +25,6 @@ SETTLING_PROMPT_TOKENS = 80
 """About so many tokens has such a question, for plans."""
 SETTLING_REPLY_TOKENS = 8
 """Most tokens of a reply."""
-
-_YES_OR_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
 class Settled(Record):
@@ -90,8 +87,8 @@ class Settling:
         counts = Counter(_NAMES[each.same] for each in self.settled)
         if counts[_NAMES[None]]:
             artifact.note(
-                f"The teacher said neither yes nor no of {counts[_NAMES[None]]:,} of {len(self.settled):,} answers "
-                "that words left open; these pairs stay unsure."
+                f"The teacher answered neither yes nor no about {counts[_NAMES[None]]:,} of {len(self.settled):,} "
+                "answers that words left open; these pairs stay unsure."
             )
         return {"settled": {name: counts[name] for name in _NAMES.values()}}
 
@@ -114,19 +111,13 @@ class Settling:
                 who=who,
                 text=answers[pair.pair_id].text,
                 reply=replies[pair.pair_id].text,
-                same=said_same(replies[pair.pair_id].text),
+                same=yes_or_no(replies[pair.pair_id].text),
             )
             for pair in pairs
         ]
 
 
 _NAMES = {True: "the same", False: "not the same", None: "neither yes nor no"}
-
-
-def said_same(reply: str) -> bool | None:
-    """Whether a reply says yes; None: neither yes nor no."""
-    found = _YES_OR_NO.match(normalise_answer(reply))
-    return None if found is None else found[1].lower() == "yes"
 
 
 def _knowing(judge: Judge, same: Mapping[tuple[str, str, str], bool]) -> Judge:

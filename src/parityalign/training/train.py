@@ -12,7 +12,17 @@ from torch import nn
 from transformers import TrainerState, set_seed
 
 from parityalign.config import LevelSettings, LoadingSettings, decide_level, results_of
-from parityalign.core import Leveller, LevelResult, Pair, Progress, Says, content_id, folder_digest, write_whole
+from parityalign.core import (
+    HELD_OUT_LOSS,
+    Leveller,
+    LevelResult,
+    Pair,
+    Progress,
+    Says,
+    content_id,
+    folder_digest,
+    write_whole,
+)
 from parityalign.models import AS_IT_IS, bf16_is_fast, open_processor, quieten, stop_tokens
 from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
@@ -27,7 +37,6 @@ from parityalign.training.student import (
     save_student,
 )
 from parityalign.training.trainer import (
-    HELD_OUT_LOSS,
     LevelTrainer,
     Objective,
     Training,

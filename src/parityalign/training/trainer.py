@@ -15,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.training_args import OptimizerNames
 
 from parityalign.config import LevelSettings, LoadingSettings
-from parityalign.core import Details, Measures, Progress
+from parityalign.core import HELD_OUT_LOSS, TRAINING_LOSS, Details, Measures, Progress
 from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast
 from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Begun, Example, Join, Row
@@ -51,8 +51,6 @@ class Objective(Protocol):
 
 EVALUATIONS = 8
 """Number of evaluations of the held-out loss in a training, each with a checkpoint."""
-HELD_OUT_LOSS, TRAINING_LOSS = "held-out loss", "training loss"
-"""What is told of a training."""
 _TOLD = 200
 """Times in a training that the training loss is told, as a mean since the last time."""
 

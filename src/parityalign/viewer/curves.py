@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
+from parityalign.core import HELD_OUT_LOSS, TRAINING_LOSS
 from parityalign.report import drawing, element
 
 WIDTH, HEIGHT = 400.0, 150.0
 LEFT, RIGHT, TOP, BOTTOM = 34.0, 392.0, 22.0, 128.0
-SERIES = ("training loss", "held-out loss")
+SERIES = (TRAINING_LOSS, HELD_OUT_LOSS)
 
 
 def curve_chart(curves: Mapping[str, Mapping[int, float]]) -> Markup | None:
@@ -28,7 +29,7 @@ def curve_chart(curves: Mapping[str, Mapping[int, float]]) -> Markup | None:
     for name, of in known.items():
         points = [at(step, value) for step, value in of]
         parts.append(_line(name, points))
-        if name == "held-out loss":
+        if name == HELD_OUT_LOSS:
             parts += [_dot(f"{name} after {step:,} steps: {value:.4g}", *at(step, value)) for step, value in of]
     told = "; ".join(f"{name}: from {of[0][1]:.3g} to {of[-1][1]:.3g}" for name, of in known.items())
     return drawing("curves", "Losses of the training", f"By optimiser step, up to {steps:,}. {told}.", HEIGHT, parts)

@@ -89,7 +89,7 @@ class Trials:
 
     def _models_of(self, run: WatchedRun) -> TriedModels:
         if run.config is None:
-            raise UserError("the run's configuration cannot be read, so its models are not known")
+            raise UserError("the run's configuration cannot be read, so its models are not known. Repair its run.yaml")
         if self._asked and self._asked[0] == run.config:
             return self._asked[1]
         if self._asked:
