@@ -87,8 +87,8 @@ class Settling:
         counts = Counter(_NAMES[each.same] for each in self.settled)
         if counts[_NAMES[None]]:
             artifact.note(
-                f"The teacher answered neither yes nor no about {counts[_NAMES[None]]:,} of {len(self.settled):,} "
-                "answers that words left open; these pairs stay unsure."
+                f"The teacher said neither yes nor no of {counts[_NAMES[None]]:,} of {len(self.settled):,} answers "
+                "that words left open; these pairs stay unsure."
             )
         return {"settled": {name: counts[name] for name in _NAMES.values()}}
 
