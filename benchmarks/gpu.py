@@ -51,6 +51,12 @@ def _annotate(work: Work) -> dict[str, Any]:
     return asking.annotate(work.model("qwen2-vl-7b"), work.pictures(48), draws=4, tokens=tokens)
 
 
+def _annotate_by_kinds(work: Work) -> dict[str, Any]:
+    tokens = 8 if work.tiny else 96
+    paths = work.pictures(32)
+    return asking.identify(work.model("qwen2-vl-7b"), paths, questions=4, tokens=tokens, temperature=1.0)
+
+
 def _identify(model: str, count: int) -> Callable[[Work], dict[str, Any]]:
     def part(work: Work) -> dict[str, Any]:
         return asking.identify(work.model(model), work.pictures(count), questions=3, tokens=16)
@@ -90,6 +96,7 @@ def _all_terms(work: Work) -> dict[str, Any]:
 PARTS: Mapping[str, Callable[[Work], dict[str, Any]]] = {
     "write the models": _models,
     "annotate, Qwen2-VL-7B": _annotate,
+    "annotate by kinds, Qwen2-VL-7B": _annotate_by_kinds,
     "identify, SmolVLM-500M": _identify("smolvlm-500m", 100),
     "identify, Qwen2-VL-7B": _identify("qwen2-vl-7b", 60),
     "level, SmolVLM-500M, full": _level("ours", "smolvlm-500m", "full"),

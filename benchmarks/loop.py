@@ -23,7 +23,6 @@ from random import Random
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList
 
 from parityalign.config import AnnotateSettings, IdentifySettings
 from parityalign.core import RunFolder
@@ -34,7 +33,6 @@ from parityalign.data.images import image_id
 from parityalign.demo.generate import POOL_SEEDS, pool_file, seeds
 from parityalign.demo.worlds import WORLDS
 from parityalign.engines import TwoModels, cached
-from parityalign.models.backends._decoding import GumbelNoise
 from parityalign.models.backends._hf_model import HFModel, load_hf
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_processor
@@ -69,14 +67,11 @@ class FirstRelease:
         images = [read_image(request.image) for request in requests]
         chats = [self._chat(request.prompt) for request in requests]
         inputs = self._processor(images=images, text=chats, padding=True, padding_side="left", return_tensors="pt")
-        noise = LogitsProcessorList()
+        how: dict[str, Any] = {"do_sample": False}
         if decoding.temperature > 0:
-            seeds_of = [request.seed for request in requests]
-            noise.append(GumbelNoise(seeds_of, decoding, self._model.device))
+            how = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
         with torch.inference_mode():
-            tokens = self._model.generate(
-                **inputs, max_new_tokens=decoding.max_new_tokens, do_sample=False, logits_processor=noise
-            )
+            tokens = self._model.generate(**inputs, max_new_tokens=decoding.max_new_tokens, **how)
         written = tokens[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self._processor.batch_decode(written, skip_special_tokens=True)]
 

@@ -14,7 +14,8 @@ import tiny
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.models import pictures
-from parityalign.models.backends import _batches, _decoding, _hf_model, hf
+from parityalign.models.backends import _batches, _hf_model, hf
+from parityalign.models.limits import Room
 from parityalign.models.encoding import read_image
 from parityalign.models.open import load_model
 
@@ -102,7 +103,7 @@ def test_other_seeds_give_other_draws(model, requests):
 
 def test_several_batches_give_back_what_one_does(model, requests, monkeypatch):
     together = model.generate(requests, GREEDY)
-    monkeypatch.setattr(model._budget, "tokens", 100)
+    monkeypatch.setattr(model._budget, "room", Room(100, float("inf"), 100))
     assert model.generate(requests, GREEDY) == together
 
 
@@ -123,7 +124,8 @@ def test_replies_that_ended_leave_the_batch(model, requests):
     hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[0]))
     model.generate(requests, GREEDY)
     hook.remove()
-    assert seen == sorted(seen, reverse=True) and seen[-1] < seen[0]
+    written = seen[1:]  # behind the pictures' prefixes, which prompts share
+    assert written == sorted(written, reverse=True) and written[-1] < written[0]
 
 
 @pytest.mark.slow
@@ -212,17 +214,6 @@ def test_another_image_gives_another_reply(model, requests, tmp_path):
 
 def test_no_requests_give_no_replies(model):
     assert model.generate([], GREEDY) == []
-
-
-def test_sampling_is_exact():
-    logits = torch.tensor([2.0, 0.0, -1.0, 1.0])
-    draws = 20_000
-    noisy = _decoding.GumbelNoise(range(draws), Decoding(1, 0.5), torch.device("cpu"))(
-        torch.empty(0), logits.expand(draws, 4).clone()
-    )
-    found = torch.bincount(noisy.argmax(dim=-1), minlength=4) / draws
-    expected = torch.softmax(logits / 0.5, dim=-1)
-    assert torch.allclose(found, expected, atol=0.012)  # over three standard deviations
 
 
 def test_special_tokens_that_the_model_writes_stay_visible(tmp_path, requests):

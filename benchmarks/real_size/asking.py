@@ -31,16 +31,18 @@ def annotate(model: Path, paths: Sequence[Path], *, draws: int, tokens: int) -> 
     return _both(model, requests, prompts, Decoding(tokens, 1.0), draws)
 
 
-def identify(model: Path, paths: Sequence[Path], *, questions: int, tokens: int) -> dict[str, Any]:
-    """So many short answers about each picture, greedily."""
+def identify(
+    model: Path, paths: Sequence[Path], *, questions: int, tokens: int, temperature: float = 0.0
+) -> dict[str, Any]:
+    """So many answers about each picture, each to a question of its own."""
     task = load_task("textvqa")
     prompts = [
         (path, task.answer_prompt.format(question=f"What is the number of square {number}?"))
         for path in paths
         for number in range(questions)
     ]
-    requests = [Request(str(path), prompt, 0) for path, prompt in prompts]
-    return _both(model, requests, prompts, Decoding(tokens), 1)
+    requests = [Request(str(path), prompt, number) for number, (path, prompt) in enumerate(prompts)]
+    return _both(model, requests, prompts, Decoding(tokens, temperature), 1)
 
 
 def _both(

@@ -27,11 +27,10 @@ from .encoding import stop_tokens as stop_tokens
 from .labels import IGNORE_INDEX as IGNORE_INDEX
 from .labels import LabelEncoder as LabelEncoder
 from .labels import LabelledRow as LabelledRow
-from .limits import CPU_TOKENS as CPU_TOKENS
-from .limits import MOST_TOKENS as MOST_TOKENS
+from .limits import ROOM_OF_CPU as ROOM_OF_CPU
 from .limits import cached_numbers as cached_numbers
 from .limits import patch_side as patch_side
-from .limits import tokens_in_memory as tokens_in_memory
+from .limits import room_of_gpu as room_of_gpu
 from .loading import AS_IT_IS as AS_IT_IS
 from .loading import open_config as open_config
 from .loading import open_model as open_model

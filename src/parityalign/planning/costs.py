@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import LevelSettings, LoadingSettings, ServerSettings
-from parityalign.models import CPU_TOKENS, MOST_TOKENS, tokens_in_memory
+from parityalign.models import ROOM_OF_CPU, room_of_gpu
 from parityalign.planning.published import Device
 from parityalign.planning.sizes import Size, Stack, Throughput
 from parityalign.planning.works import Workload
@@ -112,9 +112,11 @@ def asking_memory(work: Workload, size: Size, loading: LoadingSettings, device: 
 def rows_per_batch(work: Workload, size: Size, loading: LoadingSettings, device: Device) -> int:
     """Requests in a batch of local generation: as many as the model takes, halved where memory runs out."""
     free = device.memory - RUNTIME_BYTES[device.is_gpu] - weights(size, loading, device)
-    fitting = tokens_in_memory(free, size.cached, size.language.hidden, _number(loading, device))
-    budget = min(MOST_TOKENS, fitting) if device.is_gpu else CPU_TOKENS
-    rows = max(1, min(work.requests, budget * work.requests // (work.tokens + work.patches)))
+    widths = size.language.hidden, size.vision.hidden
+    fitting = room_of_gpu(free, size.cached, widths, _number(loading, device))
+    room = fitting if device.is_gpu else ROOM_OF_CPU
+    share = room.share(work.tokens, work.tokens - work.reply_tokens, work.patches)
+    rows = max(1, min(work.requests, int(work.requests / max(share, 1e-9))))
     while rows > 1 and _asking_memory(work, size, loading, device, rows) > device.memory:
         rows //= 2
     return rows

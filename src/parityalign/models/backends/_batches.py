@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from parityalign.core import Request
 from parityalign.models.encoding import Encoded
-from parityalign.models.limits import CPU_TOKENS, MOST_TOKENS, cached_numbers, patch_side, tokens_in_memory
+from parityalign.models.limits import ROOM_OF_CPU, Room, cached_numbers, patch_side, room_of_gpu
 from parityalign.models.pictures import image_bytes
 
 _WINDOW_BYTES = 2**28
@@ -16,8 +16,11 @@ _WINDOW_BYTES = 2**28
 _PATCH = 16
 """Side of a patch in pixels, for towers without patches."""
 
-_learned: dict[str, int] = {}
-"""By model, after memory ran out: half the number of tokens that were too many."""
+_BATCHES_UNTIL_LARGER = 50
+"""Batches that have to fit, after memory ran out, before a larger one is tried."""
+
+_learned: dict[str, float] = {}
+"""By model, after memory ran out: half the share of its room that was too much."""
 
 
 class BatchRow(NamedTuple):
@@ -29,36 +32,64 @@ class BatchRow(NamedTuple):
     encoded: Encoded
 
 
-class TokenBudget:
+class Budget:
     """How much of one model's work fits into memory.
 
     Attributes:
-        tokens: Most tokens (prompt, padding and reply) and patches in a batch.
+        room: What fits, by estimate.
+        share: How much of it batches take; less after memory ran out.
     """
 
     def __init__(self, name: str, model: PreTrainedModel) -> None:
         self._name = name
         self._patch = patch_side(model.config) or _PATCH
-        self.tokens = min(_tokens_in_memory(model), _learned.get(name, MOST_TOKENS))
+        self.room = _room(model)
+        self.share = _learned.get(name, 1.0)
+        self._fitted = 0
 
     def first(self, rows: Sequence[BatchRow], reply_tokens: int) -> int:
         """How many of the first rows, sorted by length, go at once; one at least."""
-        images: set[str] = set()
-        seen = 0
-        for count, row in enumerate(rows, 1):
-            if row.request.image not in images:
-                images.add(row.request.image)
-                seen += patches(row.encoded, self._patch)
-            if count > 1 and count * (len(row.encoded.tokens) + reply_tokens) + seen > self.tokens:
-                return count - 1
+        work = _Work(self.room, self._patch, reply_tokens)
+        for count, row in enumerate(rows):
+            if work.add(row) > self.share and count:
+                return count
         return len(rows)
 
     def halve(self, rows: Sequence[BatchRow], reply_tokens: int) -> None:
-        """Notes, for the rest of the process, that these rows were too many."""
-        longest = max(len(row.encoded.tokens) for row in rows)
-        images = {row.request.image: patches(row.encoded, self._patch) for row in rows}
-        self.tokens = min(self.tokens, len(rows) * (longest + reply_tokens) + sum(images.values())) // 2
-        _learned[self._name] = self.tokens
+        """Notes that these rows were too many, also for the same model opened anew."""
+        work = _Work(self.room, self._patch, reply_tokens)
+        self.share = min(self.share, max(map(work.add, rows))) / 2
+        self._fitted = 0
+        _learned[self._name] = self.share
+
+    def fitted(self) -> None:
+        """Notes that a batch fitted: after many of them a larger one is tried again."""
+        self._fitted += 1
+        if self.share < 1 and self._fitted >= _BATCHES_UNTIL_LARGER:
+            self.share, self._fitted = min(1.0, 2 * self.share), 0
+            _learned[self._name] = self.share
+
+
+class _Work:
+    """A batch that grows, row by row."""
+
+    def __init__(self, room: Room, patch: int, reply_tokens: int) -> None:
+        self._room, self._patch, self._reply = room, patch, reply_tokens
+        self._rows = self._read = self._patches = 0
+        self._prompts: set[tuple[str, str]] = set()
+        self._images: set[str] = set()
+
+    def add(self, row: BatchRow) -> float:
+        """The share of the room that the batch takes with this row, the longest so far."""
+        image, prompt, length = row.request.image, row.request.prompt, len(row.encoded.tokens)
+        self._rows += 1
+        if (image, prompt) not in self._prompts:
+            self._prompts.add((image, prompt))
+            self._read += length
+        if image not in self._images:
+            self._images.add(image)
+            self._patches += patches(row.encoded, self._patch)
+        return self._room.share(self._rows * (length + self._reply), self._read, self._patches)
 
 
 def windows(rows: Iterable[BatchRow]) -> Iterator[list[BatchRow]]:
@@ -91,9 +122,15 @@ def _length(row: BatchRow) -> int:
     return len(row.encoded.tokens)
 
 
-def _tokens_in_memory(model: PreTrainedModel) -> int:
+def _room(model: PreTrainedModel) -> Room:
     if model.device.type != "cuda":
-        return CPU_TOKENS
-    text = model.config.get_text_config(decoder=True)
-    free, _ = torch.cuda.mem_get_info(model.device)
-    return tokens_in_memory(free, cached_numbers(text), text.hidden_size, model.dtype.itemsize)
+        return ROOM_OF_CPU
+    text, vision = model.config.get_text_config(decoder=True), getattr(model.config, "vision_config", None)
+    width = getattr(vision, "embed_dim", None) or getattr(vision, "hidden_size", None) or text.hidden_size
+    return room_of_gpu(_free(model.device), cached_numbers(text), (text.hidden_size, width), model.dtype.itemsize)
+
+
+def _free(device: torch.device) -> int:
+    """Bytes that a model may take: what no process has, and what this one has and does not use."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

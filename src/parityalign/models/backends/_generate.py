@@ -13,7 +13,8 @@ from parityalign.models.versions import unknown_transformers
 
 _CACHE_NAMES = ("cache", "past_key_values")
 """Names of the cache in the state of `generate`: since transformers 5.24, and before."""
-_PER_TOKEN = ("attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids")
+_TYPES = ("token_type_ids", "mm_token_type_ids")
+_PER_TOKEN = ("attention_mask", "position_ids", *_TYPES)
 """Other per-row state of `generate`."""
 _TAKEN = {
     "_prefill": {"input_ids", "generation_config", "model_kwargs"},
@@ -64,6 +65,32 @@ class GenerationPasses:
             (rows, vocabulary): logits of the next token after each, in float32.
         """
         inputs = self._model.prepare_inputs_for_generation(tokens[:, None], next_sequence_length=1, **self._state)
+        return self._after(self._model(**inputs, return_dict=True))
+
+    def more(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Processes several more tokens of each row, at the positions that follow.
+
+        Args:
+            input_ids: (rows, tokens), padded at the left.
+            attention_mask: (rows, tokens): 0 for padding.
+
+        Returns:
+            (rows, vocabulary): logits of the next token after each, in float32.
+        """
+        state, count = self._state, input_ids.shape[1]
+        before = state.get("attention_mask")
+        if before is not None or not attention_mask.all():
+            if before is None:
+                before = attention_mask.new_ones(len(input_ids), self._cache().get_seq_length())
+            before = before[:, : self._cache().get_seq_length()]
+            state["attention_mask"] = torch.cat([before, attention_mask], dim=1)
+        positions = state["position_ids"]
+        following = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        state["position_ids"] = torch.cat([positions[..., :-1], positions[..., -1:] + following], dim=-1)
+        for key in _TYPES:
+            if (types := state.get(key)) is not None:
+                state[key] = torch.cat([types[:, :-1], types.new_zeros(input_ids.shape)], dim=1)
+        inputs = self._model.prepare_inputs_for_generation(input_ids, next_sequence_length=count, **state)
         return self._after(self._model(**inputs, return_dict=True))
 
     def choose(self, rows: torch.Tensor) -> None:

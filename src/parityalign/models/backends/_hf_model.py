@@ -16,10 +16,19 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from parityalign.config import LoadingSettings
 from parityalign.core import EMBEDDED_MODELS, Decoding, Observation, Request, WorkFailed
 from parityalign.models import memory
-from parityalign.models.backends._batches import BatchRow, TokenBudget, windows
-from parityalign.models.backends._decoding import GumbelNoise, NotFinite, Written, can_choose_rows, decode
+from parityalign.models.backends._batches import BatchRow, Budget, windows
+from parityalign.models.backends._decoding import (
+    NotFinite,
+    Suffixes,
+    Written,
+    can_choose_rows,
+    can_share_prefixes,
+    decode,
+)
+from parityalign.models.backends._drawing import Draws
 from parityalign.models.backends._generate import refuse_unknown_generate
 from parityalign.models.backends._observing import Observing
+from parityalign.models.backends._prefixes import SplitPrompts, split_prompts
 from parityalign.models.backends._reading import Reader
 from parityalign.models.chat_templates import opened_thought
 from parityalign.models.device import SMALLER, is_out_of_memory
@@ -65,12 +74,14 @@ class HFModel:
         self._begun = opened_thought(self._prompter)
         self._stop = stop_tokens(self._tokenizer, self._model.generation_config)
         self._shares = can_choose_rows(model)
+        # An answer's own types tell of a prompt whose tokens see each other in both directions.
+        self._splits = can_share_prefixes(model) and not self._prompter.answer_marks
         pad = self._tokenizer.pad_token_id
         self._pad = pad if pad is not None else (self._stop or [0])[0]
         # Replaced, so that the folder's defaults (temperature, penalties) do not override the caller's decoding.
         ends = {"eos_token_id": self._stop or None, "pad_token_id": self._pad}
         self._model.generation_config = GenerationConfig.from_dict(ends)
-        self._budget = TokenBudget(self.name, model)
+        self._budget = Budget(self.name, model)
 
     @property
     def special_tokens(self) -> frozenset[str]:
@@ -161,6 +172,7 @@ class HFModel:
                 if made is None:
                     self._take_fewer(batch, size)
                     continue
+                self._budget.fitted()
                 found |= zip((row.place for row in batch), made, strict=True)
                 del waiting[: len(batch)]
         return [found[place] for place in range(len(requests))]
@@ -178,18 +190,20 @@ class HFModel:
 
     def _write(self, rows: Sequence[BatchRow], decoding: Decoding) -> list[tuple[str, float]]:
         prompts, prompt_of = self._prompts(rows)
-        noise = None
+        split = split_prompts(prompts, _image_token(self._model.config)) if self._splits else None
+        draws = None
         if decoding.temperature > 0:
-            noise = GumbelNoise([row.request.seed for row in rows], decoding, self._model.device)
+            draws = Draws([row.request.seed for row in rows], decoding, self._model.device)
         try:
             with torch.inference_mode():
                 written: list[Written] = self._model.generate(
-                    **self._inputs(prompts),
+                    **self._inputs(split.prefixes if split else prompts),
                     max_new_tokens=decoding.max_new_tokens,
                     do_sample=False,
                     custom_generate=decode,
                     prompts=prompt_of,
-                    noise=noise,
+                    draws=draws,
+                    suffixes=self._suffixes(split) if split else None,
                 )
         except NotFinite as problem:
             raise self._not_finite(rows[problem.row]) from problem
@@ -211,6 +225,11 @@ class HFModel:
         distinct = dict(zip(asked, rows, strict=True))
         places = {key: place for place, key in enumerate(distinct)}
         return list(distinct.values()), [places[key] for key in asked]
+
+    def _suffixes(self, split: SplitPrompts) -> Suffixes:
+        inputs = stack(split.suffixes, pad_token=self._pad, side="left", **self._where)
+        prefixes = torch.tensor(split.prefix_of, device=self._model.device)
+        return Suffixes(prefixes, inputs["input_ids"], inputs["attention_mask"])
 
     def _text(self, tokens: list[int]) -> str:
         end = next((i for i, token in enumerate(tokens) if token in self._stop), len(tokens))
@@ -254,6 +273,12 @@ class HFModel:
     def _where(self) -> dict[str, Any]:
         """Device and precision of the model's inputs."""
         return {"device": self._model.device, "dtype": self._model.dtype}
+
+
+def _image_token(config: Any) -> int | None:  # noqa: ANN401 - the family's own
+    """The id of the tokens that stand for pictures, by either of its names."""
+    found = getattr(config, "image_token_id", None)
+    return getattr(config, "image_token_index", None) if found is None else found
 
 
 def _picked(features: torch.Tensor | list[torch.Tensor], places: Sequence[int]) -> BaseModelOutputWithPooling:
