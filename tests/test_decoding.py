@@ -16,7 +16,7 @@ import tiny
 from families import FAMILIES, write
 from parityalign.core.errors import WorkFailed
 from parityalign.core.interfaces import Decoding, Request
-from parityalign.models.backends import _batches, _hf_model, hf
+from parityalign.models.backends import _batches, _drawing, _hf_model, hf
 from parityalign.models.backends._batches import BatchRow, Budget, patches, windows
 from parityalign.models.backends._decoding import can_choose_rows, can_share_prefixes
 from parityalign.models.backends._drawing import Draws
@@ -51,16 +51,14 @@ def images(tmp_path_factory):
 
 
 class ByInverse(LogitsProcessor):
-    """Leaves of transformers' narrowed scores the token that a uniform number picks, likelier tokens first."""
+    """Leaves of transformers' narrowed scores the token that a uniform number picks."""
 
-    def __init__(self, seed: int, *, narrowed: bool) -> None:
+    def __init__(self, seed: int) -> None:
         self.numbers = iter(np.random.default_rng(seed).random(TOKENS, dtype=np.float32).tolist())
-        self.narrowed = narrowed
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         likely = np.exp(scores[0].double().log_softmax(-1).numpy())
-        order = np.argsort(-likely, kind="stable") if self.narrowed else np.arange(len(likely))
-        picked = order[np.flatnonzero(likely[order].cumsum() > next(self.numbers))[0]]
+        picked = np.flatnonzero(likely.cumsum() > next(self.numbers))[0]
         left = torch.full_like(scores, -torch.inf)
         left[0, picked] = 0
         return left
@@ -74,7 +72,7 @@ def by_plain_generate(model: _hf_model.HFModel, request: Request, decoding: Deco
     if decoding.temperature:
         narrowed = [TopKLogitsWarper(decoding.top_k)] if decoding.top_k else []
         noise += [TemperatureLogitsWarper(decoding.temperature), *narrowed, TopPLogitsWarper(decoding.top_p)]
-        noise.append(ByInverse(request.seed, narrowed=bool(decoding.top_k or decoding.top_p < 1)))
+        noise.append(ByInverse(request.seed))
     with torch.inference_mode():
         made = model._model.generate(
             **inputs,
@@ -147,8 +145,18 @@ def test_a_temperature_changes_the_distribution_as_it_is_defined():
     assert chisquare(torch.bincount(drawn, minlength=4).numpy(), expected).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("how", [Decoding(3, 0.8, top_p=0.9, top_k=50), Decoding(3, 1.0)], ids=["narrowed", "plain"])
-def test_a_draw_hangs_on_its_seed_alone(how):
+def test_a_nucleus_may_hold_more_tokens_than_are_looked_at_first(monkeypatch):
+    monkeypatch.setattr(_drawing, "_MOSTLY_ENOUGH", 2)
+    test_draws_are_among_the_likeliest_tokens_in_proportion_to_their_probabilities({"top_p": 0.6}, [0.4, 0.25])
+    test_draws_are_among_the_likeliest_tokens_in_proportion_to_their_probabilities(
+        {"top_p": 0.85}, [0.4, 0.25, 0.15, 0.1]
+    )
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.8, "top_p": 0.9, "top_k": 50}, {"top_p": 0.7}, {}], ids=str)
+def test_a_draw_hangs_on_its_seed_alone(how, monkeypatch):
+    monkeypatch.setattr(_drawing, "_MOSTLY_ENOUGH", 10)  # some rows need more
+    how = Decoding(3, **{"temperature": 1.0, **how})
     scores = torch.randn(40, 300, generator=torch.Generator().manual_seed(1)) * 3
     together = Draws(range(40), how, torch.device("cpu"))
     first = together.next(scores)

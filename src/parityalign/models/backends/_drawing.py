@@ -7,6 +7,9 @@ import torch
 
 from parityalign.core import Decoding
 
+_MOSTLY_ENOUGH = 1024
+"""So many of the likeliest tokens mostly hold the share `top_p`; to sort the whole vocabulary takes longer than a step."""
+
 
 class Draws:
     """Exact sampling that depends only on each row's own seed and probabilities.
@@ -34,31 +37,34 @@ class Draws:
 
     def next(self, logits: torch.Tensor) -> torch.Tensor:
         """Each row's next token (rows,) by its logits (rows, vocabulary)."""
-        left = (logits / self._decoding.temperature).softmax(-1)
-        tokens = None
+        likely = (logits / self._decoding.temperature).softmax(-1)
         if self._decoding.top_k or self._decoding.top_p < 1:
-            left, tokens = self._narrowed(left)
-        sums = left.cumsum(-1)
-        # A number has 24 bits, so the product is less than the last sum: a token that is left is always found.
+            likely = likely.masked_fill(likely < self._least(likely), 0)
+        sums = likely.cumsum(-1, dtype=torch.float64)
         reached = self._numbers[:, self._drawn, None] * sums[:, -1:]
-        places = torch.searchsorted(sums, reached, right=True).clamp(max=sums.shape[-1] - 1)
         self._drawn += 1
-        if tokens is None:
-            return places[:, 0]
-        # A GPU sums in blocks, so that the sums may rise by a rounding where nothing is left.
-        last = (left > 0).sum(-1, keepdim=True).clamp(min=1) - 1
-        return tokens.gather(-1, places.minimum(last))[:, 0]
+        return torch.searchsorted(sums, reached, right=True)[:, 0].clamp(max=sums.shape[-1] - 1)
 
     def keep(self, rows: torch.Tensor) -> None:
         """Keeps only these rows."""
         self._numbers = self._numbers[rows]
 
-    def _narrowed(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is left of the probabilities, from large to small, and the token of each."""
-        left, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
-        if self._decoding.top_k:
-            left[:, self._decoding.top_k :] = 0
-        if self._decoding.top_p < 1:
-            sums = left.cumsum(-1)
-            left = left.masked_fill(sums - left >= self._decoding.top_p * sums[:, -1:], 0)
-        return left, tokens
+    def _least(self, likely: torch.Tensor) -> torch.Tensor:
+        """(rows, 1): the probability of the last token that is left; tokens that are as likely stay too."""
+        count, share = self._decoding.top_k, self._decoding.top_p
+        top = likely.topk(min(count or _MOSTLY_ENOUGH, likely.shape[-1])).values
+        if share == 1:
+            return top[:, -1:]
+        whole = top if count else likely
+        needed = share * whole.sum(-1, keepdim=True)
+        least, found = _last_needed(top, needed)
+        if not (count or found.all()):
+            rows = (~found).nonzero()[:, 0]  # each row alone, so that its draw hangs on no other
+            least[rows], _ = _last_needed(likely[rows].sort(descending=True).values, needed[rows])
+        return least
+
+
+def _last_needed(top: torch.Tensor, needed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of probabilities from large to small the last that is needed for a sum, (rows, 1), and whether there is enough."""
+    short = top.cumsum(-1) < needed
+    return top.gather(-1, short.sum(-1, keepdim=True).clamp(max=top.shape[-1] - 1)), ~short[:, -1]
