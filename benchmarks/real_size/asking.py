@@ -16,9 +16,14 @@ from parityalign.tasks import load_task
 from real_size.measuring import busy_share, seconds, watched
 
 MEGAPIXEL = 1003520
-"""The limit of pixels of both ways: about a megapixel."""
+"""The limit of pixels where a family has none of its own that is usable: about a megapixel."""
 PLAIN_BATCH = 16
 """Pictures in a batch of plain transformers."""
+
+
+def limit(model: Path) -> int | None:
+    """The limit of pixels of both ways; SmolVLM's own is twelve tiles and the whole picture."""
+    return None if model.name.startswith("smolvlm") else MEGAPIXEL
 
 
 def annotate(model: Path, paths: Sequence[Path], *, draws: int, tokens: int) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def identify(
 def _both(
     folder: Path, requests: list[Request], prompts: list[tuple[Path, str]], decoding: Decoding, draws: int
 ) -> dict[str, Any]:
-    loading = LoadingSettings(max_pixels=MEGAPIXEL)
+    loading = LoadingSettings(max_pixels=limit(folder))
     model = load_hf(str(folder), loading)
     plain = Plain(model, str(folder), loading)
     model.generate(requests[: 2 * draws], Decoding(4, decoding.temperature))  # both ways are warm

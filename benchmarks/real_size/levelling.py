@@ -10,9 +10,12 @@ import torch
 
 import parityalign as pa
 from parityalign.tasks import load_task
-from real_size.asking import MEGAPIXEL
+from real_size.asking import limit
 from real_size.data import pairs_file
 from real_size.measuring import Sample, busy_share, peak_gigabytes, synchronise, watched
+
+_USUAL = 1.5
+"""Steps that took longer than so many times the median had a look or a checkpoint in them."""
 
 
 class _Steps:
@@ -37,7 +40,7 @@ def ours(folder: Path, student: Path, paths: Sequence[Path], level: dict[str, An
         teacher=f"hf:{student}",
         student=f"hf:{student}",
         tasks={"textvqa": {"pairs": {"file": str(pairs), "answers": "given"}}},
-        loading={"student": {"max_pixels": MEGAPIXEL}},
+        loading={"student": {"max_pixels": limit(student)}},
         # Its looks at held-out pairs must not count for the time of steps; the tower learns, as TRL's does.
         level={
             "held_out": 0.05,
@@ -114,7 +117,9 @@ def _trl(
             disable_tqdm=True,
         ),
         train_dataset=data,
-        processing_class=opened.from_pretrained(student, max_pixels=MEGAPIXEL, use_fast=False),
+        processing_class=opened.from_pretrained(
+            student, use_fast=False, **({"max_pixels": pixels} if (pixels := limit(student)) else {})
+        ),
         peft_config=adapter if level["method"] == "lora" else None,
         callbacks=[Clock()],
     )
@@ -124,11 +129,18 @@ def _trl(
 
 
 def _told(ends: Sequence[float], rows: int, samples: list[Sample]) -> dict[str, Any]:
-    """The median step counts, so that the first ones and looks in between do not."""
-    step = median(later - sooner for sooner, later in zip(ends, ends[1:], strict=False))
+    """The median step counts, so that the first ones and looks in between do not; busy is the GPU in steps like it."""
+    steps = [*zip(ends, ends[1:], strict=False)]
+    step = median(later - sooner for sooner, later in steps)
+    usual = [
+        sample
+        for sooner, later in steps
+        for sample in samples
+        if sooner <= sample.at <= later and later - sooner <= _USUAL * step
+    ]
     return {
         "step_s": step,
         "examples_per_s": rows / step,
         "peak_gb": peak_gigabytes(),
-        "busy": busy_share(samples, ends[0], ends[-1]),
+        "busy": busy_share(usual),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import parityalign as pa
-from real_size.asking import MEGAPIXEL
+from real_size.asking import limit
 from real_size.data import pairs_file, questions_file
 from real_size.measuring import Sample, busy_share, watched
 
@@ -41,7 +41,7 @@ def levelled(
 
 
 def _opened(place: Path, teacher: Path, student: Path, task: dict[str, Any], **more: Any) -> pa.OpenRun:  # noqa: ANN401
-    loading = {role: {"max_pixels": MEGAPIXEL} for role in ("teacher", "student")}
+    loading = {role: {"max_pixels": limit(model)} for role, model in (("teacher", teacher), ("student", student))}
     return pa.open_run(
         place,
         progress=lambda *_: None,

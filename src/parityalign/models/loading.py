@@ -114,6 +114,8 @@ def open_model(
     """
     quieten()
     refuse_machine(loading)
+    # It plans anew, for tens of milliseconds, at each length that it has not seen: at every token of a reply.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if device:
         loading = loading.model_copy(update={"device_map": None})
     config = open_config(location, loading)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,6 +235,8 @@ class LevelCallback(TrainerCallback):
         self._speed = speed
         self._patience = patience
         self._work = work
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._written: Future[None] | None = None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """After each optimiser step."""
@@ -249,8 +252,22 @@ class LevelCallback(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """After all files of a checkpoint."""
-        complete(checkpoint(self._work, state.global_step))
+        """After all files of a checkpoint: it is brought to the disk and marked while training goes on."""
+        self._wait()
+        self._written = self._thread.submit(complete, checkpoint(self._work, state.global_step))
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """After the last step."""
+        self._wait()
+
+    def _wait(self) -> None:
+        """Until the last checkpoint counts.
+
+        Raises:
+            WorkFailed: The disk refused it.
+        """
+        if self._written:
+            self._written.result()
 
 
 def tell_measured(progress: Progress, what: str, step: int, value: float) -> None:

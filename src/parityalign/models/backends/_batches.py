@@ -11,7 +11,7 @@ from parityalign.models.encoding import Encoded
 from parityalign.models.limits import ROOM_OF_CPU, Room, cached_numbers, patch_side, room_of_gpu
 from parityalign.models.pictures import image_bytes
 
-_WINDOW_BYTES = 2**28
+_WINDOW_BYTES = 2**29
 """Bytes of images in memory while their rows are sorted by length; more would have the model wait for them."""
 _PATCH = 16
 """Side of a patch in pixels, for towers without patches."""
