@@ -181,7 +181,9 @@ def test_prompts_about_one_picture_are_read_behind_it_and_the_picture_once(folde
     rows = rows_of(model, images)
     shares = split_prompts(rows, model._model.config.image_token_id) is not None and model._splits
     widest = max(len(row.encoded.tokens) for row in rows)
-    assert (lengths[0][0] == len(images) and len(lengths) == 2 and sum(width for _, width in lengths) <= widest + 9) is shares
+    assert (
+        lengths[0][0] == len(images) and len(lengths) == 2 and sum(width for _, width in lengths) <= widest + 9
+    ) is shares
     assert texts == [text for request in requests for text, _ in model.generate_scored([request], Decoding(1))]
     assert shares is (can_share_prefixes(model._model) and not folder.endswith("PaliGemma"))
 
@@ -261,7 +263,7 @@ def test_batches_grow_again_once_many_have_fitted(model, images, budget):
 
 def test_many_large_images_are_not_held_at_once(model, images, monkeypatch):
     rows = rows_of(model, images)
-    monkeypatch.setattr(_batches, "_WINDOW_BYTES", 1)
+    monkeypatch.setitem(_batches._WINDOW_BYTES, "cpu", 1)
     assert [[row.place for row in window] for window in windows(rows)] == [[place] for place in range(9)]
 
 

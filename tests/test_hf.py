@@ -15,8 +15,8 @@ from parityalign.core.errors import UserError, WorkFailed
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.models import pictures
 from parityalign.models.backends import _batches, _hf_model, hf
-from parityalign.models.limits import Room
 from parityalign.models.encoding import read_image
+from parityalign.models.limits import Room
 from parityalign.models.open import load_model
 
 GREEDY, SAMPLED = Decoding(12), Decoding(12, temperature=1.0)

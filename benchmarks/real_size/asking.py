@@ -19,6 +19,8 @@ MEGAPIXEL = 1003520
 """The limit of pixels where a family has none of its own that is usable: about a megapixel."""
 PLAIN_BATCH = 16
 """Pictures in a batch of plain transformers."""
+STAGE_BATCH = 256
+"""Questions in a batch of a stage."""
 
 
 def limit(model: Path) -> int | None:
@@ -37,9 +39,9 @@ def annotate(model: Path, paths: Sequence[Path], *, draws: int, tokens: int) -> 
 
 
 def identify(
-    model: Path, paths: Sequence[Path], *, questions: int, tokens: int, temperature: float = 0.0
+    model: Path, paths: Sequence[Path], *, questions: int, tokens: int, temperature: float = 0.0, plain_part: int = 1
 ) -> dict[str, Any]:
-    """So many answers about each picture, each to a question of its own."""
+    """So many answers about each picture, each to a question of its own; of them plain `generate` gives a part."""
     task = load_task("textvqa")
     prompts = [
         (path, task.answer_prompt.format(question=f"What is the number of square {number}?"))
@@ -47,7 +49,7 @@ def identify(
         for number in range(questions)
     ]
     requests = [Request(str(path), prompt, number) for number, (path, prompt) in enumerate(prompts)]
-    return _both(model, requests, prompts, Decoding(tokens, temperature), 1)
+    return _both(model, requests, prompts[: len(prompts) // plain_part], Decoding(tokens, temperature), 1)
 
 
 def _both(
@@ -59,10 +61,18 @@ def _both(
     model.generate(requests[: 2 * draws], Decoding(4, decoding.temperature))  # both ways are warm
     plain.generate(prompts[:2], Decoding(4, decoding.temperature), draws)
     with watched() as samples:
-        ours = seconds(lambda: model.generate(requests, decoding))
+        ours = seconds(lambda: _in_batches(model, requests, decoding))
         busy = busy_share(samples)
-    theirs = seconds(lambda: plain.generate(prompts, decoding, draws))
+    theirs = seconds(lambda: plain.generate(prompts, decoding, draws)) * len(requests) / (len(prompts) * draws)
     return {"replies": len(requests), "ours_s": ours, "plain_s": theirs, "ratio": ours / theirs, "busy": busy}
+
+
+def _in_batches(model: HFModel, requests: Sequence[Request], decoding: Decoding) -> None:
+    """Asks as a stage does: a batch, while the pictures of the next are being prepared."""
+    batches = [requests[start : start + STAGE_BATCH] for start in range(0, len(requests), STAGE_BATCH)]
+    for batch, following in zip(batches, [*batches[1:], []], strict=True):
+        model.expect(following)
+        model.generate(batch, decoding)
 
 
 class Plain:

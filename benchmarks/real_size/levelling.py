@@ -10,6 +10,7 @@ import torch
 
 import parityalign as pa
 from parityalign.tasks import load_task
+from parityalign.training import trainer
 from real_size.asking import limit
 from real_size.data import pairs_file
 from real_size.measuring import Sample, busy_share, peak_gigabytes, synchronise, watched
@@ -33,6 +34,7 @@ class _Steps:
 def ours(folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any]) -> dict[str, Any]:
     """Levels through a run whose pairs come with both models' answers."""
     steps = _Steps()
+    trainer.EVALUATIONS = 1  # a few steps are trained, each of which would have a look and a checkpoint
     pairs = pairs_file(folder, [*paths], 1)
     run = pa.open_run(
         folder / f"level-{student.name}-{level['method']}",
@@ -41,7 +43,7 @@ def ours(folder: Path, student: Path, paths: Sequence[Path], level: dict[str, An
         student=f"hf:{student}",
         tasks={"textvqa": {"pairs": {"file": str(pairs), "answers": "given"}}},
         loading={"student": {"max_pixels": limit(student)}},
-        # Its looks at held-out pairs must not count for the time of steps; the tower learns, as TRL's does.
+        # The tower learns, as TRL's does.
         level={
             "held_out": 0.05,
             "held_out_pairs": 2,
@@ -99,7 +101,7 @@ def _trl(
     half, opened = torch.cuda.is_available(), cast(Any, AutoProcessor)
     precision = torch.bfloat16 if half and level["method"] == "lora" else torch.float32  # as ours
     adapter = LoraConfig(target_modules="all-linear", r=16, lora_alpha=32)
-    trainer = SFTTrainer(
+    trains = SFTTrainer(
         AutoModelForImageTextToText.from_pretrained(student, dtype=precision),
         SFTConfig(
             output_dir=str(folder / "trl"),
@@ -124,7 +126,7 @@ def _trl(
         callbacks=[Clock()],
     )
     with watched() as samples:
-        trainer.train()
+        trains.train()
     return _told(ends, level["batch_size"], samples) | {"rows_at_once": rows}
 
 

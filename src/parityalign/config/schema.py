@@ -193,7 +193,7 @@ class IdentifySettings(Settings):
     threshold: float = Field(default=0.5, gt=0, le=1)
     """Score from which an answer counts as right by `rule: metric`."""
     max_new_tokens: int = Field(default=32, ge=1)
-    batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
+    batch_size: Annotated[int, SpeedOnly] = Field(default=256, ge=1)
 
     @model_validator(mode="after")
     def _settings_are_used(self) -> Self:
@@ -219,7 +219,7 @@ class DiscrepancySettings(Settings):
     models are then scored on the rationales too."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Most tokens of a rationale."""
-    batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
+    batch_size: Annotated[int, SpeedOnly] = Field(default=256, ge=1)
     weight_by: Literal["none", "teacher_confidence", "confidence_gap"] = "none"
     """What decides a pair's weight in levelling; see `stages.pair_weights`."""
     weight_exponent: float = Field(default=1.0, gt=0)
@@ -247,7 +247,7 @@ class EvaluateSettings(Settings):
     resamples: int = Field(default=2000, ge=100, le=1_000_000)
     """Bootstrap resamples of the images."""
     max_new_tokens: int = Field(default=32, ge=1)
-    batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
+    batch_size: Annotated[int, SpeedOnly] = Field(default=256, ge=1)
     forgotten_pairs: int = Field(default=1000, ge=0)
     """Most pairs that the student had right and was not trained on to ask again after levelling; 0: none."""
     speed_questions: int = Field(default=128, ge=0)

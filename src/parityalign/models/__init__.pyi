@@ -47,9 +47,11 @@ from .parts import LANGUAGE as LANGUAGE
 from .parts import PARTS as PARTS
 from .parts import VISION as VISION
 from .parts import part_of as part_of
+from .picture_processes import PictureProcesses as PictureProcesses
 from .pictures import Pictures as Pictures
 from .pictures import Seen as Seen
 from .pictures import image_bytes as image_bytes
+from .pictures import processes_for as processes_for
 from .processor import BACKEND as BACKEND
 from .servers.program import ServerProgram as ServerProgram
 from .servers.program import Start as Start

@@ -1,10 +1,11 @@
 """Pictures as one model takes them, prepared in threads while the model works on earlier ones.
 
 A picture is decoded, resized and cut once for all its prompts: only the prompt's tokens differ in a processor's output.
-Where a run has room for prepared pictures, once for all stages. Threads are enough: Pillow and NumPy work outside of
-Python's lock.
+Where a run has room for prepared pictures, once for all stages. On a CPU threads are enough: Pillow and NumPy work
+outside of Python's lock. Beside a GPU each thread has a process (see picture_processes.py).
 """
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -13,15 +14,22 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
+from PIL import Image
+
+from parityalign.config import LoadingSettings
 from parityalign.core import room_for_pictures, usable_cores
 from parityalign.data import image_id, read_bytes
 from parityalign.models.device import this_device
 from parityalign.models.encoding import Encoded, Prompter, cannot_be_read, decoded, read_image
+from parityalign.models.picture_processes import PictureProcesses
 from parityalign.models.picture_store import PictureStore
 
 T = TypeVar("T")
 
 _MOST_WORKERS = 8
+_MOST_PROCESSES = 14
+_SECONDS_UNTIL_PROCESSES = 0.5
+"""Time that pictures have taken in threads before processes are started: a small model's small pictures never do."""
 _PROMPTS_KEPT = 4096
 _UNLIKE = ("a", "9")
 """Two prompts without a common prefix: the common prefix of their chats precedes every prompt."""
@@ -43,15 +51,24 @@ class Pictures:
         workers: The number of threads.
     """
 
-    def __init__(self, prompter: Prompter, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        prompter: Prompter,
+        workers: int | None = None,
+        *,
+        processes: Callable[[int], PictureProcesses] | None = None,
+    ) -> None:
         """Starts no thread yet.
 
         Args:
             prompter: The model's.
             workers: Threads; 0: each picture is prepared when it is begun. None: as many as this machine is good for.
+            processes: Makes so many processes, for threads to hand their pictures to. None: they prepare them.
         """
         self.workers = _usual_workers() if workers is None else workers
         self._prompter = prompter
+        self._processes = processes(self.workers) if processes and self.workers else None
+        self._seconds = 0.0
         self._tokens = lru_cache(_PROMPTS_KEPT)(prompter.tokens)
         self._head = _shared(*map(prompter.tokens, _UNLIKE))
         self._pool = self._threads()
@@ -63,6 +80,8 @@ class Pictures:
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = self._threads()
+        if self._processes:
+            self._processes.close()
         self._begun.clear()
 
     def _threads(self) -> ThreadPoolExecutor | None:
@@ -99,17 +118,30 @@ class Pictures:
     def _seen(self, path: str, prompt: str) -> Seen:
         store = self._store
         if store is None:
-            return Seen(prompt, self._prompter.encode(read_image(path), prompt))
+            return Seen(prompt, self._encoded(path, prompt, lambda: read_image(path)))
         with cannot_be_read(path):
             content = read_bytes(Path(path))
         name = image_id(content)
         found = store.find(name)
         if found:
             return Seen(_STORED, found)
-        seen = Seen(prompt, self._prompter.encode(decoded(content, path), prompt))
+        seen = Seen(prompt, self._encoded(path, prompt, lambda: decoded(content, path)))
         if stored := self._with(_STORED, seen):
             store.keep(name, stored)
         return seen
+
+    def _encoded(self, path: str, prompt: str, image: Callable[[], Image.Image]) -> Encoded:
+        """The picture with a prompt, by a process if one is free."""
+        if self._processes:
+            if self._seconds > _SECONDS_UNTIL_PROCESSES:
+                self._processes.start()
+            if found := self._processes.encode(path, prompt):
+                known = self._prompter.eight_bits
+                return replace(found, levels=known and known.levels)
+        began = time.monotonic()
+        encoded = self._prompter.encode(image(), prompt)
+        self._seconds += time.monotonic() - began
+        return encoded
 
     @cached_property
     def _store(self) -> PictureStore | None:
@@ -125,6 +157,13 @@ class Pictures:
     def without(self, prompt: str) -> Encoded:
         """The model's input for a question without a picture."""
         return self._prompter.encode_text(prompt)
+
+
+def processes_for(location: str, loading: LoadingSettings) -> Callable[[int], PictureProcesses] | None:
+    """What `Pictures` take as `processes` for the model at a location: none on a CPU, whose cores the model needs."""
+    if this_device() != "cuda":
+        return None
+    return lambda count: PictureProcesses(location, loading, count)
 
 
 def image_bytes(row: Encoded) -> int:
@@ -159,8 +198,9 @@ def with_other_prompt(encoded: Encoded, before: Sequence[int], now: Sequence[int
 
 def _usual_workers() -> int:
     cores = usable_cores()
-    ours = cores - 1 if this_device() == "cuda" else cores // 2  # on a CPU the model needs the cores too
-    return max(1, min(_MOST_WORKERS, ours))
+    if this_device() == "cuda":
+        return max(1, min(_MOST_PROCESSES, cores - 2))
+    return max(1, min(_MOST_WORKERS, cores // 2))  # the model needs the cores too
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

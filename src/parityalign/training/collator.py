@@ -13,6 +13,7 @@ from parityalign.models import (
     Encoded,
     LabelEncoder,
     LabelledRow,
+    PictureProcesses,
     Pictures,
     Processor,
     Seen,
@@ -87,6 +88,7 @@ class AnswerCollator:
         join: Join | None = None,
         views: bool = False,
         workers: int | None = None,
+        processes: Callable[[int], PictureProcesses] | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         """Batches for one student.
@@ -97,13 +99,14 @@ class AnswerCollator:
             join: Gives the tensors that terms of the loss need besides the model's inputs.
             views: Whether a batch also has an augmented view of each picture, under `view`, different at each visit.
             workers: Threads that prepare pictures; None: as many as this machine is good for.
+            processes: Makes the processes that they hand pictures to; see `Pictures`.
             cache_bytes: Bytes of pictures that are kept.
 
         Raises:
             UserError: The student has no end token, so it could not learn to end an answer.
         """
         self._encoder = LabelEncoder(processor, stop)
-        self._pictures = Pictures(self._encoder.prompter, workers)
+        self._pictures = Pictures(self._encoder.prompter, workers, processes=processes)
         self._join = join
         self._views = views
         self._device = torch.device(this_device())

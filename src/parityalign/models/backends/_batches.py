@@ -11,8 +11,8 @@ from parityalign.models.encoding import Encoded
 from parityalign.models.limits import ROOM_OF_CPU, Room, cached_numbers, patch_side, room_of_gpu
 from parityalign.models.pictures import image_bytes
 
-_WINDOW_BYTES = 2**29
-"""Bytes of images in memory while their rows are sorted by length; more would have the model wait for them."""
+_WINDOW_BYTES = {"cpu": 2**28, "cuda": 2**30}
+"""By device: bytes of images in memory while their rows are sorted by length; the model waits until they are there."""
 _PATCH = 16
 """Side of a patch in pixels, for towers without patches."""
 
@@ -92,8 +92,9 @@ class _Work:
         return self._room.share(self._rows * (length + self._reply), self._read, self._patches)
 
 
-def windows(rows: Iterable[BatchRow]) -> Iterator[list[BatchRow]]:
+def windows(rows: Iterable[BatchRow], device: str = "cpu") -> Iterator[list[BatchRow]]:
     """The rows in parts whose images may lie in memory together, each sorted by length so that little is padded."""
+    most = _WINDOW_BYTES.get(device, _WINDOW_BYTES["cpu"])
     window: list[BatchRow] = []
     images: set[str] = set()
     held = 0
@@ -102,7 +103,7 @@ def windows(rows: Iterable[BatchRow]) -> Iterator[list[BatchRow]]:
         if row.request.image not in images:
             images.add(row.request.image)
             held += image_bytes(row.encoded)
-        if held > _WINDOW_BYTES:
+        if held > most:
             yield sorted(window, key=_length)
             window, images, held = [], set(), 0
     if window:

@@ -8,7 +8,7 @@ import torch
 from parityalign.core import Decoding
 
 _MOSTLY_ENOUGH = 1024
-"""So many of the likeliest tokens mostly hold the share `top_p`; to sort the whole vocabulary takes longer than a step."""
+"""So many of the likeliest tokens mostly hold the share `top_p`; sorting the whole vocabulary may outlast a step."""
 
 
 class Draws:
@@ -65,6 +65,6 @@ class Draws:
 
 
 def _last_needed(top: torch.Tensor, needed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of probabilities from large to small the last that is needed for a sum, (rows, 1), and whether there is enough."""
+    """Of probabilities from large to small the last needed for a sum, (rows, 1), and whether there is enough."""
     short = top.cumsum(-1) < needed
     return top.gather(-1, short.sum(-1, keepdim=True).clamp(max=top.shape[-1] - 1)), ~short[:, -1]

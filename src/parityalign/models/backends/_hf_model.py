@@ -36,7 +36,7 @@ from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Encoded, Processor, Prompter, stop_tokens
 from parityalign.models.labels import LabelEncoder
 from parityalign.models.loading import AS_IT_IS, described, open_model, open_processor
-from parityalign.models.pictures import Pictures
+from parityalign.models.pictures import Pictures, processes_for
 from parityalign.models.stacking import stack, stack_images
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ def load_hf(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
     """
     refuse_unknown_generate()
     processor = open_processor(location, loading)
-    return HFModel(location, open_model(location, loading), processor, loading.workers)
+    return HFModel(location, open_model(location, loading), processor, loading)
 
 
 class HFModel:
@@ -62,7 +62,9 @@ class HFModel:
         facts: What its outputs depend on besides its files, for manifests.
     """
 
-    def __init__(self, location: str, model: PreTrainedModel, processor: Processor, workers: int | None = None) -> None:
+    def __init__(
+        self, location: str, model: PreTrainedModel, processor: Processor, loading: LoadingSettings = AS_IT_IS
+    ) -> None:
         path = Path(location)
         self.name = f"embedded:{path.name}" if path.parent == EMBEDDED_MODELS else f"hf:{location}"
         self.facts = described(model, processor)
@@ -70,7 +72,8 @@ class HFModel:
         self._tokenizer = processor.tokenizer
         self._processor = processor
         self._prompter = Prompter(processor, self.name)
-        self._reader = Reader(Pictures(self._prompter, workers))
+        processes = processes_for(location, loading)
+        self._reader = Reader(Pictures(self._prompter, loading.workers, processes=processes))
         self._begun = opened_thought(self._prompter)
         self._stop = stop_tokens(self._tokenizer, self._model.generation_config)
         self._shares = can_choose_rows(model)
@@ -160,7 +163,7 @@ class HFModel:
         """What `work` makes of each request, in order, as many at a time as memory takes with replies of this size."""
         found: dict[int, T] = {}
         rows = zip(range(len(requests)), requests, self._reader.read(requests), strict=True)
-        for waiting in windows(map(BatchRow._make, rows)):
+        for waiting in windows(map(BatchRow._make, rows), self._model.device.type):
             while waiting:
                 batch = waiting[: self._budget.first(waiting, size)]
                 try:

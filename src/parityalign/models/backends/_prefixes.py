@@ -34,7 +34,9 @@ def split_prompts(rows: Sequence[BatchRow], image_token: int | None) -> SplitPro
     tails = [row.encoded.tokens[end:] for row, end in zip(rows, ends, strict=True)]
     shared = min(len(os.path.commonprefix(tails)), min(map(len, tails)) - 1)
     # The first token behind the picture tells the position of the next.
-    if shared < 1 or any(_is_told_apart(row, pictures[row.request.image], end) for row, end in zip(rows, ends, strict=True)):
+    if shared < 1 or any(
+        _is_told_apart(row, pictures[row.request.image], end) for row, end in zip(rows, ends, strict=True)
+    ):
         return None
     cuts = {row.request.image: end + shared for row, end in zip(rows, ends, strict=True)}
     places = {image: place for place, image in enumerate(pictures)}

@@ -1,0 +1,101 @@
+"""Pictures prepared in processes: the same to the bit, and whatever happens to a process happens to nothing else."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+import tiny
+from parityalign.config.loading import LoadingSettings
+from parityalign.core.errors import WorkFailed
+from parityalign.models.encoding import Prompter
+from parityalign.models.loading import open_processor
+from parityalign.models.picture_processes import PictureProcesses
+from parityalign.models.pictures import Pictures
+
+SECONDS = 120
+"""How long something may take that a busy machine has to get round to."""
+LOADING = LoadingSettings(max_pixels=3000)
+
+
+def until(found):
+    """What the function finds at last."""
+    ends = time.monotonic() + SECONDS
+    while time.monotonic() < ends:
+        if it := found():
+            return it
+        time.sleep(0.05)
+    raise AssertionError("it never came")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(tiny.llava(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def processes(folder):
+    made = PictureProcesses(folder, LOADING, 1)
+    yield made
+    made.close()
+
+
+@pytest.mark.slow
+def test_a_process_makes_of_a_picture_what_this_one_makes_and_may_die(folder, processes, tmp_path):
+    images = tiny.drawn(tmp_path, 3, sizes=((150, 90), (40, 110), (60, 60)))
+    prompter = Prompter(open_processor(folder, LOADING))
+    here = Pictures(prompter, 1)
+    there = Pictures(prompter, 1, processes=lambda count: processes)
+    processes.start()
+    assert until(lambda: processes.encode(images[0], "what"))
+    for image in images:
+        expected, found = (each.begin(image, "what").result().encoded for each in (here, there))
+        assert found.per_token == expected.per_token and found.size == expected.size
+        assert all((found.image[key] == expected.image[key]).all() for key in expected.image)
+        assert (found.levels == expected.levels).all()
+
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(WorkFailed, match=r"broken\.png"):
+        there.begin(str(tmp_path / "broken.png"), "what").result()
+    assert processes.encode(images[0], "what"), "a picture with a fault ends no process"
+
+    (worker,) = processes._workers
+    worker.process.kill()
+    assert there.begin(images[1], "what").result().encoded.tokens
+    assert processes.encode(images[1], "what") is None
+    there.close()
+    processes.start()
+    assert until(lambda: processes.encode(images[2], "what")), "closed, they can be started again"
+
+
+OWNER = """
+import sys, time
+from parityalign.config.loading import LoadingSettings
+from parityalign.models.picture_processes import PictureProcesses
+processes = PictureProcesses(sys.argv[1], LoadingSettings(), 2)
+processes.start()
+while not processes.encode(sys.argv[2], "what"):
+    time.sleep(0.1)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.kills
+def test_no_process_outlives_a_run_that_was_killed(folder, tmp_path):
+    (image,) = tiny.drawn(tmp_path, 1)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, folder, image], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert owner.stdout.readline() == "ready\n"
+    workers = psutil.Process(owner.pid).children(recursive=True)
+    assert len(workers) == 2
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    _, alive = psutil.wait_procs(workers, SECONDS)
+    assert not alive
