@@ -49,7 +49,7 @@ def test_a_process_makes_of_a_picture_what_this_one_makes_and_may_die(folder, pr
     images = tiny.drawn(tmp_path, 3, sizes=((150, 90), (40, 110), (60, 60)))
     prompter = Prompter(open_processor(folder, LOADING))
     here = Pictures(prompter, 1)
-    there = Pictures(prompter, 1, processes=lambda count: processes)
+    there = Pictures(prompter, 1, processes=processes)
     processes.start()
     assert until(lambda: processes.encode(images[0], "what"))
     for image in images:

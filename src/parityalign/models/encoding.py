@@ -25,6 +25,8 @@ Array = NDArray[Any]
 _PER_TOKEN = ("input_ids", "token_type_ids", "mm_token_type_ids")
 _MADE_HERE = ("attention_mask", "labels")
 """Outputs of processors that are replaced by our own; PaliGemma's gives labels even for a prompt without an answer."""
+_LARGE = 2**16
+"""Bytes of an array from which on its numbers are made small."""
 _TRIED = "What is it?"
 """A prompt to try a processor with."""
 
@@ -83,7 +85,9 @@ class Encoded:
     per_token: dict[str, list[int]]
     """`input_ids` with the image's placeholders expanded, and other per-token inputs."""
     image: dict[str, Array]
-    """`pixel_values` and, for some families, sizes or grids; the first axis is tiles or patches."""
+    """`pixel_values` and, for some families, masks, sizes or grids; the first axis is tiles or patches.
+
+    Pixels in bytes stand for `levels`, other bytes for whole numbers."""
     size: tuple[int, int] = (0, 0)
     """Width and height of the original image, in pixels."""
     levels: torch.Tensor | None = None
@@ -148,7 +152,7 @@ class Prompter:
         # `np.asarray`, since image processors with a torchvision backend return only torch tensors.
         per_token = {key: np.asarray(features[key])[0].tolist() for key in _PER_TOKEN if key in features}
         rest = features.keys() - {*_PER_TOKEN, *_MADE_HERE}
-        arrays = {key: np.asarray(features[key]) for key in sorted(rest)}
+        arrays = {key: _small(np.asarray(features[key])) for key in sorted(rest)}
         if known is None:
             return Encoded(per_token, arrays, image.size)
         arrays[PIXELS] = arrays[PIXELS].astype(np.uint8, copy=False)
@@ -202,6 +206,12 @@ class Prompter:
         if not self.special_tokens:
             return text
         return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _small(array: Array) -> Array:
+    """The array, in bytes where it is a large one of small whole numbers, such as a mask of pixels."""
+    large = array.dtype == np.int64 and array.nbytes >= _LARGE
+    return array.astype(np.uint8) if large and array.min() >= 0 and array.max() < 256 else array
 
 
 def read_image(path: str) -> Image.Image:

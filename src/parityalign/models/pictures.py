@@ -5,7 +5,6 @@ Where a run has room for prepared pictures, once for all stages. On a CPU thread
 outside of Python's lock. Beside a GPU each thread has a process (see picture_processes.py).
 """
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +16,7 @@ from weakref import WeakValueDictionary
 from PIL import Image
 
 from parityalign.config import LoadingSettings
-from parityalign.core import room_for_pictures, usable_cores
+from parityalign.core import EMBEDDED_MODELS, room_for_pictures, usable_cores
 from parityalign.data import image_id, read_bytes
 from parityalign.models.device import this_device
 from parityalign.models.encoding import Encoded, Prompter, cannot_be_read, decoded, read_image
@@ -28,8 +27,6 @@ T = TypeVar("T")
 
 _MOST_WORKERS = 8
 _MOST_PROCESSES = 14
-_SECONDS_UNTIL_PROCESSES = 0.5
-"""Time that pictures have taken in threads before processes are started: a small model's small pictures never do."""
 _PROMPTS_KEPT = 4096
 _UNLIKE = ("a", "9")
 """Two prompts without a common prefix: the common prefix of their chats precedes every prompt."""
@@ -56,19 +53,18 @@ class Pictures:
         prompter: Prompter,
         workers: int | None = None,
         *,
-        processes: Callable[[int], PictureProcesses] | None = None,
+        processes: PictureProcesses | None = None,
     ) -> None:
         """Starts no thread yet.
 
         Args:
             prompter: The model's.
             workers: Threads; 0: each picture is prepared when it is begun. None: as many as this machine is good for.
-            processes: Makes so many processes, for threads to hand their pictures to. None: they prepare them.
+            processes: What threads hand their pictures to. None: they prepare them.
         """
         self.workers = _usual_workers() if workers is None else workers
         self._prompter = prompter
-        self._processes = processes(self.workers) if processes and self.workers else None
-        self._seconds = 0.0
+        self._processes = processes
         self._tokens = lru_cache(_PROMPTS_KEPT)(prompter.tokens)
         self._head = _shared(*map(prompter.tokens, _UNLIKE))
         self._pool = self._threads()
@@ -132,16 +128,11 @@ class Pictures:
 
     def _encoded(self, path: str, prompt: str, image: Callable[[], Image.Image]) -> Encoded:
         """The picture with a prompt, by a process if one is free."""
-        if self._processes:
-            if self._seconds > _SECONDS_UNTIL_PROCESSES:
-                self._processes.start()
-            if found := self._processes.encode(path, prompt):
-                known = self._prompter.eight_bits
-                return replace(found, levels=known and known.levels)
-        began = time.monotonic()
-        encoded = self._prompter.encode(image(), prompt)
-        self._seconds += time.monotonic() - began
-        return encoded
+        found = self._processes.encode(path, prompt) if self._processes else None
+        if found is None:
+            return self._prompter.encode(image(), prompt)
+        known = self._prompter.eight_bits
+        return replace(found, levels=known and known.levels)
 
     @cached_property
     def _store(self) -> PictureStore | None:
@@ -159,11 +150,17 @@ class Pictures:
         return self._prompter.encode_text(prompt)
 
 
-def processes_for(location: str, loading: LoadingSettings) -> Callable[[int], PictureProcesses] | None:
-    """What `Pictures` take as `processes` for the model at a location: none on a CPU, whose cores the model needs."""
-    if this_device() != "cuda":
+def processes_for(location: str, loading: LoadingSettings) -> PictureProcesses | None:
+    """Begins to start the processes that prepare the pictures of a model, as many as it has threads.
+
+    None where threads are as good: on a CPU, whose cores the model needs, and for bundled models' small pictures.
+    """
+    count = _usual_workers() if loading.workers is None else loading.workers
+    if not count or this_device() != "cuda" or Path(location).parent == EMBEDDED_MODELS:
         return None
-    return lambda count: PictureProcesses(location, loading, count)
+    made = PictureProcesses(location, loading, count)
+    made.start()
+    return made
 
 
 def image_bytes(row: Encoded) -> int:

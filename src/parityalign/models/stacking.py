@@ -61,7 +61,8 @@ def _joined(
 ) -> torch.Tensor:
     parts = [torch.from_numpy(array) for array in arrays]
     table = None if levels is None else levels.to(device, dtype)
-    kind = dtype if table is not None or parts[0].is_floating_point() else parts[0].dtype
+    whole_numbers = table is None and not parts[0].is_floating_point()
+    kind = torch.int64 if whole_numbers else dtype
     largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     whole = torch.zeros((sum(map(len, parts)), *largest), dtype=kind, device=device)
     start = 0

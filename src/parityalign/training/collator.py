@@ -88,7 +88,7 @@ class AnswerCollator:
         join: Join | None = None,
         views: bool = False,
         workers: int | None = None,
-        processes: Callable[[int], PictureProcesses] | None = None,
+        processes: PictureProcesses | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         """Batches for one student.
@@ -99,7 +99,7 @@ class AnswerCollator:
             join: Gives the tensors that terms of the loss need besides the model's inputs.
             views: Whether a batch also has an augmented view of each picture, under `view`, different at each visit.
             workers: Threads that prepare pictures; None: as many as this machine is good for.
-            processes: Makes the processes that they hand pictures to; see `Pictures`.
+            processes: What they hand their pictures to.
             cache_bytes: Bytes of pictures that are kept.
 
         Raises:

@@ -182,11 +182,11 @@ def _save(training: Training, best: Best, batches: AnswerCollator, out: Path, wo
 def _trainer(training: Training, work: Path) -> LevelTrainer:
     location, loading, settings = training.student, training.loading, training.settings
     processor = open_processor(location, loading)
+    processes = processes_for(location, loading)
     set_seed(training.seed)  # before an adapter is initialised
     student: Any = open_trainable(location, loading, settings, half=_halves())
     stop = stop_tokens(processor.tokenizer, student.generation_config)
     views, join = "view" in training.objective.needs, training.objective.joiner(processor)
-    processes = processes_for(location, loading)
     batches = AnswerCollator(processor, stop, join=join, views=views, workers=loading.workers, processes=processes)
     return LevelTrainer(training, student, batches, work)
 

@@ -36,6 +36,7 @@ from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Encoded, Processor, Prompter, stop_tokens
 from parityalign.models.labels import LabelEncoder
 from parityalign.models.loading import AS_IT_IS, described, open_model, open_processor
+from parityalign.models.picture_processes import PictureProcesses
 from parityalign.models.pictures import Pictures, processes_for
 from parityalign.models.stacking import stack, stack_images
 
@@ -51,7 +52,8 @@ def load_hf(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
     """
     refuse_unknown_generate()
     processor = open_processor(location, loading)
-    return HFModel(location, open_model(location, loading), processor, loading)
+    processes = processes_for(location, loading)  # they are ready when the model is
+    return HFModel(location, open_model(location, loading), processor, workers=loading.workers, processes=processes)
 
 
 class HFModel:
@@ -63,7 +65,13 @@ class HFModel:
     """
 
     def __init__(
-        self, location: str, model: PreTrainedModel, processor: Processor, loading: LoadingSettings = AS_IT_IS
+        self,
+        location: str,
+        model: PreTrainedModel,
+        processor: Processor,
+        *,
+        workers: int | None = None,
+        processes: PictureProcesses | None = None,
     ) -> None:
         path = Path(location)
         self.name = f"embedded:{path.name}" if path.parent == EMBEDDED_MODELS else f"hf:{location}"
@@ -72,8 +80,7 @@ class HFModel:
         self._tokenizer = processor.tokenizer
         self._processor = processor
         self._prompter = Prompter(processor, self.name)
-        processes = processes_for(location, loading)
-        self._reader = Reader(Pictures(self._prompter, loading.workers, processes=processes))
+        self._reader = Reader(Pictures(self._prompter, workers, processes=processes))
         self._begun = opened_thought(self._prompter)
         self._stop = stop_tokens(self._tokenizer, self._model.generation_config)
         self._shares = can_choose_rows(model)
