@@ -209,9 +209,12 @@ def test_more_images_never_cost_less(images, more, gap_rate, draws, replay, sele
     server, device = ServerSettings(prompt_price=1, completion_price=2), published.device("a100-80gb")
     sizes = {role: published_size(getattr(config, role).removeprefix("hf:")) for role in READINGS}
 
-    def costs_of(count: int) -> list[tuple[float, ...]]:
+    def costs_of(count: int) -> dict[tuple[str, str], tuple[float, ...]]:
         found = workloads(config, {"textvqa": Counts(count, 10)}, READINGS, gap_rate=gap_rate)
-        return [(work.requests, work.tokens, seconds(work), costs.money(work, server)) for work in found]
+        return {
+            (work.stage, work.role): (work.requests, work.tokens, seconds(work), costs.money(work, server))
+            for work in found
+        }
 
     def seconds(work) -> float:
         if not work.requests:
@@ -221,8 +224,9 @@ def test_more_images_never_cost_less(images, more, gap_rate, draws, replay, sele
             return costs.levelling_seconds(work, sizes["student"], mode, device)
         return costs.asking_seconds(work, sizes[work.role], AS_IT_IS, device)
 
-    for fewer, larger in zip(costs_of(images), costs_of(images + more), strict=True):
-        assert all(a <= b * (1 + 1e-9) for a, b in zip(fewer, larger, strict=True))
+    larger = costs_of(images + more)
+    for name, fewer in costs_of(images).items():
+        assert all(a <= b * (1 + 1e-9) for a, b in zip(fewer, larger[name], strict=True)), name
 
 
 def planned(**changes) -> dict[tuple[str, str], Workload]:
