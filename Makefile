@@ -59,6 +59,13 @@ test-view: setup
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]'
 	$(PYTEST) -rs -s -m browser tests/test_viewer_in_a_browser.py
 
+# The documents as a site, in build/site; a link that leads nowhere ends it.
+.PHONY: docs
+docs: setup
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/python tools/docs_site.py build/pages
+	$(BIN)/python -m mkdocs build --quiet
+
 # Troubles from public reports and attacks of our own, each as a small input and a script; CASE=05-disk runs one.
 test-cases: setup
 	PARITYALIGN=$(CURDIR)/$(BIN)/parityalign tests/cases/run.sh $(CASE)
