@@ -1,4 +1,4 @@
-"""Collects the documents into one folder as the pages of a site, for `make docs`: the repository's links become the site's.
+"""Collects the documents into one folder as the pages of a site, for `make docs`; their links become the site's.
 
 python tools/docs_site.py FOLDER
 """
