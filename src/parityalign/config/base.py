@@ -1,11 +1,32 @@
 """The base class of every section of the configuration."""
 
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    WrapSerializer,
+    field_validator,
+)
 
 LARGEST = 2**53
 """Whole numbers above are refused: torch, JSON and NumPy would round them or raise, late in a run."""
+
+
+def _none_for_auto(said: object) -> object:
+    return None if said == AUTO else said
+
+
+def _auto_for_none(value: object, written: SerializerFunctionWrapHandler) -> object:
+    return AUTO if value is None else written(value)
+
+
+AUTO = "auto"
+T = TypeVar("T")
+Auto = Annotated[T | None, BeforeValidator(_none_for_auto), WrapSerializer(_auto_for_none)]
+"""A setting that may be `auto`: None until the size of the student (`automatic.py`) or the machine decides it."""
 
 
 class SpeedOnly:

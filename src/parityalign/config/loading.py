@@ -1,11 +1,11 @@
 """Settings of how models are loaded; `schema.py` joins them with the others."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
-from parityalign.config.base import Settings, SpeedOnly
+from parityalign.config.base import Auto, Settings, SpeedOnly
 
 _CHANGES_ANSWERS = {"dtype", "quantise", "max_pixels", "remote_code", "chat_template_kwargs", "thinking_tokens"}
 _OURS = ("messages", "add_generation_prompt", "bos_token", "eos_token")
@@ -32,6 +32,9 @@ class LoadingSettings(Settings):
     device_map: Literal["auto"] | None = None
     """`auto` spreads a model over all GPUs and, if they are full, CPU memory. None: one GPU if there is one, else the
     CPU."""
+    replicas: Annotated[Auto[Annotated[int, Field(ge=1, le=1024)]], SpeedOnly] = None
+    """Processes that each hold the model and share its questions. `auto`: one for each GPU if there are several, else
+    none besides this one."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     """`auto`: what transformers chooses for the family, `sdpa` for nearly all."""
     quantise: Literal["4bit", "8bit"] | None = None
@@ -53,9 +56,23 @@ class LoadingSettings(Settings):
     thinking_tokens: int = Field(default=0, ge=0)
     """Tokens that the model may think before each answer, added to `max_new_tokens`; for served models too."""
 
+    @model_validator(mode="after")
+    def _gpus_are_for_one(self) -> Self:
+        if self.device_map and (self.replicas or 1) > 1:
+            raise ValueError(
+                f"replicas is {self.replicas} and device_map is {self.device_map}, which spreads one copy of the model "
+                "over all GPUs. Leave one of them out: replicas for a model that one GPU holds, device_map for others"
+            )
+        return self
+
     def __hash__(self) -> int:
         """By its values, some of which have no hash."""
         return hash(self.model_dump_json())
+
+    @property
+    def processes(self) -> int | None:
+        """How many hold the model; None: one for each GPU if there are several, else this one alone."""
+        return 1 if self.device_map else self.replicas
 
     @property
     def pinned(self) -> str | None:

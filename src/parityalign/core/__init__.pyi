@@ -2,6 +2,8 @@ from .artifacts import BY_CONTENT as BY_CONTENT
 from .artifacts import EARLIER as EARLIER
 from .artifacts import Artifact as Artifact
 from .artifacts import put_in_place as put_in_place
+from .at_work import Post as Post
+from .at_work import Work as Work
 from .cores import usable_cores as usable_cores
 from .cores import wait_passively as wait_passively
 from .deadlines import TookTooLongError as TookTooLongError
@@ -37,6 +39,7 @@ from .interfaces import TRAINING_LOSS as TRAINING_LOSS
 from .interfaces import Benchmark as Benchmark
 from .interfaces import Closes as Closes
 from .interfaces import Decoding as Decoding
+from .interfaces import Described as Described
 from .interfaces import Details as Details
 from .interfaces import Exportable as Exportable
 from .interfaces import ExportedPair as ExportedPair
@@ -184,3 +187,6 @@ from .signals import unpack_observation as unpack_observation
 from .signals import write_shard as write_shard
 from .thoughts import open_thought as open_thought
 from .thoughts import without_thoughts as without_thoughts
+from .workers import Worker as Worker
+from .workers import WorkerEnded as WorkerEnded
+from .workers import waiting as waiting

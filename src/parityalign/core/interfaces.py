@@ -266,6 +266,14 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class Described(Protocol):
+    """What a `Model` may also have if it runs in a process of ours: how it does."""
+
+    facts: Mapping[str, str]
+    """What its outputs depend on besides its files, such as the precision; for manifests."""
+
+
+@runtime_checkable
 class Closes(Protocol):
     """What a `Model` may also have: something to give up when it is no longer asked, such as work ahead."""
 

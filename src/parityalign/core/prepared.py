@@ -19,16 +19,18 @@ class PictureRoom:
     """Bytes of files that may lie there, in all."""
     say: Callable[[str], None]
     """Tells whoever runs this of trouble that the run goes on without."""
+    sharers: int = 1
+    """Processes that keep pictures there, each its part of what is left."""
 
     def left(self) -> int:
-        """Bytes that may still be written; at most half of what the disk has, so that the run does not lack it.
+        """Bytes that this process may still write; at most half of what the disk has, so that the run does not lack it.
 
         Raises:
             OSError: The disk refused.
         """
         used = sum(path.stat().st_size for path in files_below(self.folder)) if self.folder.is_dir() else 0
         free = shutil.disk_usage(self.folder.parent).free
-        return min(self.most, (free + used) // 2) - used
+        return (min(self.most, (free + used) // 2) - used) // self.sharers
 
 
 _room: ContextVar[PictureRoom | None] = ContextVar("room", default=None)

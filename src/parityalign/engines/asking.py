@@ -1,12 +1,10 @@
 """Models as stages see them: what was answered before comes from the answer store, and only the rest is asked."""
 
 import os
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -14,20 +12,18 @@ from parityalign.core import (
     Answer,
     Closes,
     Decoding,
-    LooksAhead,
     Model,
     Observation,
     Observer,
     Request,
     Said,
-    Scoring,
     WorkFailed,
     content_id,
-    groups_of,
     pack_observation,
     unpack_observation,
 )
 from parityalign.data import Unfit, image_id, read_bytes
+from parityalign.engines.batches import answers, observations
 from parityalign.engines.spending import Spent
 from parityalign.engines.store import AnswerStore, KnownModel
 
@@ -94,6 +90,7 @@ class CachedModel:
         load: LoadModel,
         store: AnswerStore,
         *,
+        load_to_ask: Callable[[int], Model] | None = None,
         shows: bool = True,
         thinking_tokens: int = 0,
         before: Callable[[int, int], None] = lambda missing, total: None,
@@ -104,6 +101,7 @@ class CachedModel:
             identity: What the model is, by content.
             load: Loads it.
             store: Where its answers are kept.
+            load_to_ask: Loads it to be asked so many batches, perhaps into several processes; None: as `load` does.
             shows: Whether it may have signals, not only text.
             thinking_tokens: Tokens that it may think before each answer, besides those of the answer.
             before: Called with (questions that will be asked, questions in total) before anything is asked; it may
@@ -112,6 +110,7 @@ class CachedModel:
         self.identity = identity
         self._before = before
         self._load = load
+        self._load_to_ask = load_to_ask
         self._store = store
         self._shows = shows
         self._thinking_tokens = thinking_tokens
@@ -128,16 +127,16 @@ class CachedModel:
         """Texts that the model would not read as plain text."""
         return self._known().special_tokens
 
-    def loaded(self) -> Model:
-        """The model itself, for work that cannot be kept, such as timing."""
+    def loaded(self, batches: int = 1) -> Model:
+        """The model itself, to be asked so many batches; stays loaded."""
         if self._model is None:
-            self._model = self._load()
+            self._model = self._load_to_ask(batches) if self._load_to_ask else self._load()
             known = KnownModel(self._model.name, self._model.special_tokens)
             self._store.remember_model(self.identity, known)
         return self._model
 
     def load(self) -> Model:
-        """Loads the model anew, apart from the one that answers here."""
+        """Loads the model anew into this process, apart from the one that answers here, for timing."""
         return self._load()
 
     def free(self) -> None:
@@ -236,13 +235,11 @@ class CachedModel:
         missing = [each for key, each in distinct.items() if key not in there]
         if missing:
             self._before(len(missing), len(distinct))
-        if missing and not isinstance(self.loaded(), Observer):
+        if missing and not isinstance(self.loaded(-(-len(missing) // batch_size)), Observer):
             return {question.item_id: OPAQUE for question, _ in told}
         done = len(told) - len(missing)
-        for group, following in pairwise([*groups_of(missing, batch_size), []]):
-            announce(self.loaded(), [request_of(question) for question, _ in following])
-            self._score(group, keys)
-            done += len(group)
+        for count in self._score(missing, batch_size, keys):
+            done += count
             on_progress(done, len(told))
         on_progress(len(told), len(told))
         self._store.use(keys.values())
@@ -280,25 +277,28 @@ class CachedModel:
         counted.add(())
         if not missing:
             return
-        model = self.loaded()
+        model = self.loaded(-(-len(missing) // batch_size))
         if isinstance(model, AnswersInAnyOrder):
             model.ask_all(missing, decoding, keep)
             return
-        batches = list(groups_of(missing.items(), batch_size))
-        for batch, following in pairwise([*batches, []]):
-            announce(model, [request for _, request in following])
-            began = time.monotonic()
-            replies = _replies(model, [request for _, request in batch], decoding)
-            said = {key: reply for (key, _), reply in zip(batch, replies, strict=True)}
-            keep(said, Spent(answers=len(said), seconds=time.monotonic() - began))
+        names = list(missing)
+        for batch in answers(model, [*missing.values()], decoding, batch_size):
+            said = {names[place]: reply for place, reply in zip(batch.places, batch.said, strict=True)}
+            keep(said, Spent(answers=len(said), seconds=batch.seconds))
 
-    def _score(self, group: Sequence[tuple[Asked, str]], keys: Mapping[str, str]) -> None:
+    def _score(self, missing: Sequence[tuple[Asked, str]], batch_size: int, keys: Mapping[str, str]) -> Iterator[int]:
+        """Keeps the signals of texts; yields how many there are of each batch."""
+        if not missing:
+            return
         model = self.loaded()
-        if isinstance(model, Observer):
-            shown = model.observe([(request_of(question), text) for question, text in group])
-            packed = [None if seen is None else pack_observation(seen) for seen in shown]
-            names = [keys[question.item_id] for question, _ in group]
+        if not isinstance(model, Observer):
+            return
+        told = [(request_of(question), text) for question, text in missing]
+        for batch in observations(model, told, batch_size):
+            packed = [None if seen is None else pack_observation(seen) for seen in batch.seen]
+            names = [keys[missing[place][0].item_id] for place in batch.places]
             self._store.keep_signals(self.identity, dict(zip(names, packed, strict=True)))
+            yield len(names)
 
     def _is_unsafe(self, question: Asked, text: str) -> bool:
         return holds_special_token(f"{question.untrusted}\n{text}", self.special_tokens)
@@ -337,12 +337,6 @@ def model_replies(model: Model, requests: Sequence[Request], decoding: Decoding)
     return model.generate(requests, decoding) if requests else []
 
 
-def announce(model: Model, requests: Sequence[Request]) -> None:
-    """Announces the next batch to a model that prepares requests ahead."""
-    if requests and isinstance(model, LooksAhead):
-        model.expect(requests)
-
-
 def askable(questions: Iterable[Asked], special_tokens: Collection[str]) -> list[Asked]:
     """The questions that a model with these special tokens would read as plain text."""
     return [question for question in questions if not holds_special_token(question.untrusted, special_tokens)]
@@ -370,12 +364,6 @@ class _Counted:
         """Counts the questions that these answers belong to, and tells."""
         self._done += sum(self._sharing[key] for key in answered)
         self._on_progress(self._done, self._total)
-
-
-def _replies(model: Model, requests: Sequence[Request], decoding: Decoding) -> list[Said]:
-    if isinstance(model, Scoring):
-        return [Said(text, logprob=logprob) for text, logprob in model.generate_scored(requests, decoding)]
-    return [Said(text) for text in model.generate(requests, decoding)]
 
 
 def _observation(content: bytes | None) -> Observation | str:

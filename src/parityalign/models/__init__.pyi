@@ -17,6 +17,7 @@ from .checkpoint import weight_files as weight_files
 from .device import bf16_is_fast as bf16_is_fast
 from .device import dtype_of as dtype_of
 from .device import is_out_of_memory as is_out_of_memory
+from .device import shares_of_machine as shares_of_machine
 from .device import this_device as this_device
 from .encoding import Array as Array
 from .encoding import Encoded as Encoded
@@ -52,6 +53,7 @@ from .pictures import Pictures as Pictures
 from .pictures import Seen as Seen
 from .pictures import image_bytes as image_bytes
 from .pictures import processes_for as processes_for
+from .pictures import usual_workers as usual_workers
 from .processor import BACKEND as BACKEND
 from .servers.program import ServerProgram as ServerProgram
 from .servers.program import Start as Start

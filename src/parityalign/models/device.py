@@ -1,14 +1,16 @@
 """Device, precision, attention and quantisation of a model on this machine."""
 
+import os
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+from torch import nn
 from transformers import BitsAndBytesConfig
 
 from parityalign.config import LoadingSettings
-from parityalign.core import UserError, missing_package
+from parityalign.core import UserError, missing_package, usable_cores
 from parityalign.models.parts import not_in_4_bits
 
 SMALLER = (
@@ -30,6 +32,44 @@ def is_out_of_memory(problem: BaseException) -> bool:
 def this_device() -> str:
     """The device of a model that is not spread over several."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model takes its inputs and gives its outputs, also where it is spread over several devices.
+
+    Then its first weights may be on any of them, or on none while they wait on the disk; accelerate moves what a part
+    needs to where the part is computed.
+    """
+    spread = getattr(model, "hf_device_map", None) or {}
+    if len(set(spread.values())) > 1 or "disk" in spread.values():
+        hook: Any = getattr(model, "_hf_hook", None)
+        return torch.device(hook.execution_device)
+    return next(weights.device for weights in model.parameters())
+
+
+def gpus_of(model: nn.Module) -> list[torch.device]:
+    """The GPUs that hold weights of a model."""
+    return list({weights.device for weights in model.parameters() if weights.device.type == "cuda"})
+
+
+def shares_of_machine(processes: int | None) -> list[dict[str, str]]:
+    """The variables by which each of several processes keeps to its share of this machine: a GPU, or so many cores.
+
+    Args:
+        processes: How many; more than there are GPUs share them. None: one for each GPU, or one.
+    """
+    gpus = _gpus()
+    count = processes or max(1, len(gpus))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // count))
+    devices = [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
+    return [{"OMP_NUM_THREADS": threads, **device} for device in devices]
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names each."""
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return (named or [*map(str, range(count))])[:count]
 
 
 def dtype_of(loading: LoadingSettings) -> torch.dtype:

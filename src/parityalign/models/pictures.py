@@ -62,7 +62,7 @@ class Pictures:
             workers: Threads; 0: each picture is prepared when it is begun. None: as many as this machine is good for.
             processes: What threads hand their pictures to. None: they prepare them.
         """
-        self.workers = _usual_workers() if workers is None else workers
+        self.workers = usual_workers() if workers is None else workers
         self._prompter = prompter
         self._processes = processes
         self._tokens = lru_cache(_PROMPTS_KEPT)(prompter.tokens)
@@ -155,7 +155,7 @@ def processes_for(location: str, loading: LoadingSettings) -> PictureProcesses |
 
     None where threads are as good: on a CPU, whose cores the model needs, and for bundled models' small pictures.
     """
-    count = _usual_workers() if loading.workers is None else loading.workers
+    count = usual_workers() if loading.workers is None else loading.workers
     if not count or this_device() != "cuda" or Path(location).parent == EMBEDDED_MODELS:
         return None
     made = PictureProcesses(location, loading, count)
@@ -193,11 +193,12 @@ def with_other_prompt(encoded: Encoded, before: Sequence[int], now: Sequence[int
     return replace(encoded, per_token={"input_ids": tokens, **per_token})
 
 
-def _usual_workers() -> int:
+def usual_workers(processes: int = 1) -> int:
+    """Threads for pictures in one of several processes that share this machine."""
     cores = usable_cores()
     if this_device() == "cuda":
-        return max(1, min(_MOST_PROCESSES, cores - 2))
-    return max(1, min(_MOST_WORKERS, cores // 2))  # the model needs the cores too
+        return max(1, min(_MOST_PROCESSES, (cores - 2) // processes))
+    return max(1, min(_MOST_WORKERS, cores // 2 // processes))  # the model needs the cores too
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -4,10 +4,10 @@ import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from parityalign import engines
 from parityalign.config import Hosting, LoadingSettings, RunConfig, backend_of, split_model
@@ -17,27 +17,21 @@ from parityalign.core import (
     SERVERS,
     Artifact,
     Decoding,
+    Described,
     Model,
     Request,
     RunFolder,
     Task,
     content_id,
+    room_for_pictures,
 )
-from parityalign.engines import AnswerStore, CachedModel, RemoteModel
-from parityalign.models import asked_with, fingerprint, load_model
+from parityalign.engines import AnswerStore, CachedModel, ModelToLoad, RemoteModel, Replicas
+from parityalign.models import asked_with, fingerprint, load_model, shares_of_machine
 from parityalign.pipeline.engine_parity import compare_engines
 from parityalign.pipeline.old_answers import Known, Old, holds_old_answers, read_old_answers, remember_served
 
 _THEN = ", then "
 _NO_TASKS: Mapping[str, Task] = MappingProxyType({})
-
-
-@runtime_checkable
-class Described(Protocol):
-    """A model that describes how it runs in this process."""
-
-    facts: Mapping[str, str]
-    """What its outputs depend on besides its files, such as the precision; for manifests."""
 
 
 class Ahead(NamedTuple):
@@ -210,7 +204,10 @@ class RunModels:
         load = lambda: self._load(spec, loading, role)  # noqa: E731
         thinking = loading.thinking_tokens
         shows = backend.shows and not thinking  # as in RunConfig.shows
-        made = CachedModel(identity, load, self.store, shows=shows, thinking_tokens=thinking, before=before)
+        to_ask = None if backend.remote or self._dry else partial(self._load_to_ask, spec, loading, role)
+        made = CachedModel(
+            identity, load, self.store, load_to_ask=to_ask, shows=shows, thinking_tokens=thinking, before=before
+        )
         self._made.append(made)
         return made
 
@@ -234,9 +231,28 @@ class RunModels:
             return self._connected(spec, loading, role)
         model = load_model(spec, loading)
         if isinstance(model, Described):
-            self._facts[role] = {**({"commit": loading.commit} if loading.commit else {}), **model.facts}
-            self._remember(role)
+            self._describe(role, loading, model.facts)
         return model
+
+    def _load_to_ask(self, spec: str, loading: LoadingSettings, role: str, batches: int) -> Model:
+        """Loads a model to be asked so many batches: into this process, or into one for each GPU."""
+        count = loading.processes if backend_of(spec).hub else loading.replicas or 1
+        shares = shares_of_machine(count) if count != 1 else []
+        if len(shares) < 2:
+            return self._load(spec, loading, role)
+        self.free()
+        room = room_for_pictures()
+        to_load = ModelToLoad(spec, loading, len(shares), (room.folder, room.most) if room else None)
+        replicas = Replicas(spec, partial(engines.load_and_answer, to_load), shares, self._tell, batches)
+        name = replicas.name  # when one is ready, what it says of itself is known
+        self._tell(f"{name}: {len(shares)} replicas, each in a process of its own")
+        if replicas.facts:
+            self._describe(role, loading, {**replicas.facts, "replicas": str(len(shares))})
+        return replicas
+
+    def _describe(self, role: str, loading: LoadingSettings, facts: Mapping[str, str]) -> None:
+        self._facts[role] = {**({"commit": loading.commit} if loading.commit else {}), **facts}
+        self._remember(role)
 
     def _connected(self, spec: str, loading: LoadingSettings, role: str) -> RemoteModel:
         """A remote model, the same throughout: what is known of its server, such as that it sees pictures, stays so."""

@@ -122,12 +122,13 @@ class ServerProgram:
             UserError: One of these.
         """
         self.find(engine)
-        for setting in ("quantise", "device_map", "attention"):
+        for setting in ("quantise", "device_map", "attention", "replicas"):
             given = getattr(loading, setting)
             if given != LoadingSettings.model_fields[setting].default:
                 raise UserError(
                     f"{self.name}:{location} is loaded by a server, for which loading has no {setting} ({given}). "
-                    "Leave it out: name weights that are quantised, and see engine.tensor_parallel and engine.extra."
+                    "Leave it out: name weights that are quantised, and see engine.tensor_parallel, "
+                    "engine.data_parallel and engine.extra."
                 )
         given = engine.model_dump(exclude_defaults=True).keys() & _ON_THE_COMMAND_LINE
         if unknown := sorted(given - self.takes):

@@ -1,0 +1,115 @@
+"""Python processes beside this one, which work for it and end with it.
+
+multiprocessing's own would import the user's program once more in each, which has to be written for that; these are as
+fresh as its `spawn` makes them, and talk through its pipes.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from tempfile import TemporaryFile
+
+from parityalign.core.at_work import Failed, Work
+from parityalign.core.errors import WorkFailed
+from parityalign.core.plain_text import printable
+
+_BEGIN = "import parityalign.core.at_work as at_work; at_work.main"
+"""Not `-m`, by which messages would be of the module `__main__`."""
+_READ = 2**14
+"""Bytes of the end of its output that are read."""
+_LINES, _LINE = 8, 300
+"""Lines, and characters of each, that are shown."""
+
+
+class WorkerEnded(Exception):
+    """A worker is gone without a word; the message says how, with the last that it wrote."""
+
+
+class Worker:
+    """A process that does one piece of work."""
+
+    def __init__(self, work: Work, environment: Mapping[str, str]) -> None:
+        """Starts it.
+
+        Args:
+            work: What it does.
+            environment: Variables that it has otherwise than this process.
+
+        Raises:
+            WorkFailed: The system starts no more processes, or none that can be handed a pipe.
+        """
+        self._pipe, theirs = Pipe()
+        self._output = TemporaryFile()  # noqa: SIM115 - as long as the process
+        paths = os.pathsep.join(path for path in sys.path if path)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", f"{_BEGIN}({theirs.fileno()})"],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                env={**os.environ, "PYTHONPATH": paths, **environment},
+                start_new_session=True,  # out of reach of the terminal's Ctrl-C
+            )
+        except (OSError, ValueError) as problem:  # ValueError: Windows hands on no descriptors
+            self._pipe.close()
+            raise WorkFailed(f"cannot start another process: {problem}. Work with one instead") from problem
+        finally:
+            theirs.close()
+        self.send(work)
+
+    @property
+    def pipe(self) -> Connection:
+        """For `waiting`."""
+        return self._pipe
+
+    @property
+    def pid(self) -> int:
+        """Its number to the system."""
+        return self._process.pid
+
+    def send(self, message: object) -> None:
+        """Sends it a message; nothing happens if it is gone, as `receive` tells."""
+        with suppress(OSError):
+            self._pipe.send(message)
+
+    def receive(self) -> object:
+        """Its next message; waits for it.
+
+        Raises:
+            WorkerEnded: It is gone.
+            Exception: Its work ended with this one.
+        """
+        try:
+            message: object = self._pipe.recv()
+        except (EOFError, OSError) as problem:
+            raise WorkerEnded(self._last_words()) from problem
+        if isinstance(message, Failed):
+            raise message.problem
+        return message
+
+    def stop(self) -> None:
+        """Ends it at once; returns when its memory is free."""
+        self._process.kill()
+        self._process.wait()
+        self._pipe.close()
+        self._output.close()
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        how = f"with status {status}" if status >= 0 else f"by signal {-status}"
+        end = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, end - _READ))
+        lines = self._output.read().decode("utf-8", "replace").splitlines()
+        shown = [printable(line.rstrip())[:_LINE] for line in lines if line.strip()][-_LINES:]
+        return "\n  | ".join([f"process {self.pid} ended {how}", *shown])
+
+
+def waiting(workers: Sequence[Worker], timeout: float | None = None) -> list[Worker]:
+    """Those that have a message or are gone; waits until one is, or so many seconds."""
+    ready = wait([worker.pipe for worker in workers], timeout)
+    return [worker for worker in workers if worker.pipe in ready]
