@@ -68,7 +68,8 @@ class AttentionRecorder:
     @property
     def weights(self) -> torch.Tensor:
         """(rows, positions, tokens): mean over the recorded layers and their heads, in float32 or wider."""
-        return torch.stack([self._seen[layer] for layer in sorted(self._seen)]).mean(dim=0)
+        seen = [self._seen[layer] for layer in sorted(self._seen)]
+        return torch.stack([weights.to(seen[0].device) for weights in seen]).mean(dim=0)
 
     def mean_over_answers(self, lengths: torch.Tensor) -> torch.Tensor:
         """The attention of answers: the mean over their own tokens, without the end token.
@@ -79,7 +80,8 @@ class AttentionRecorder:
         Returns:
             (rows, tokens)
         """
-        weights, own = self.weights, (lengths - 1).clamp_min(1)[:, None]
+        weights = self.weights.to(lengths.device)
+        own = (lengths - 1).clamp_min(1)[:, None]
         counted = torch.arange(weights.shape[1], device=weights.device) < own
         return (weights * counted[..., None]).sum(dim=1) / own
 
@@ -98,7 +100,7 @@ class AttentionRecorder:
         if self._here is None:
             return
         rows, heads, tokens, _ = query.shape
-        places = self._here.clamp_min(0)
+        places = self._here.clamp_min(0).to(query.device)
         asked = query.gather(2, places[:, None, :, None].expand(rows, heads, -1, query.shape[-1]))
         keys = key.repeat_interleave(heads // key.shape[1], dim=1)
         scores = (asked @ keys.transpose(2, 3)).to(torch.promote_types(query.dtype, torch.float32)) * scaling

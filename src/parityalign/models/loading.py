@@ -169,7 +169,7 @@ def described(model: Any, processor: Any) -> dict[str, str]:  # noqa: ANN401 - u
     return {
         "class": type(model).__name__,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
+        "device": ", ".join(sorted({str(weights.device) for weights in model.parameters()})),
         "attention": str(model.config._attn_implementation),
         "image_processor": type(processor.image_processor).__name__,
         "torch": torch.__version__,

@@ -10,6 +10,8 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
+from parityalign.models.device import gpus_of
+
 _ROOM = 1.25
 """Memory for another model as a multiple of its weights, for activations and cache."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -19,8 +21,8 @@ _FORGET_PEAK = "5"
 
 def fits_twice(model: PreTrainedModel) -> bool:
     """Whether the model's device has memory for another one of its size."""
-    if model.device.type == "cuda":
-        free = sum(torch.cuda.mem_get_info(gpu)[0] for gpu in _gpus(model))
+    if gpus := gpus_of(model):
+        free = sum(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
     else:
         free = psutil.virtual_memory().available
     return free > _ROOM * _weights(model)
@@ -31,17 +33,13 @@ def peak_bytes(model: PreTrainedModel, work: Callable[[], object]) -> int | None
 
     Other models may be in memory: only the increase counts. None if the peak cannot be measured.
     """
-    extra = _extra_on_gpus(_gpus(model), work) if model.device.type == "cuda" else _extra_in_process(work)
+    gpus = gpus_of(model)
+    extra = _extra_on_gpus(gpus, work) if gpus else _extra_in_process(work)
     return None if extra is None else _weights(model) + extra
 
 
 def _weights(model: Any) -> int:  # noqa: ANN401 - the method has no types
     return int(model.get_memory_footprint())
-
-
-def _gpus(model: PreTrainedModel) -> list[torch.device]:
-    """The devices of the model's weights."""
-    return list({weights.device for weights in model.parameters() if weights.device.type == "cuda"})
 
 
 def _extra_on_gpus(gpus: Sequence[torch.device], work: Callable[[], object]) -> int:

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from parityalign.core import Request
+from parityalign.models.device import gpus_of
 from parityalign.models.encoding import Encoded
 from parityalign.models.limits import ROOM_OF_CPU, Room, cached_numbers, patch_side, room_of_gpu
 from parityalign.models.pictures import image_bytes
@@ -124,11 +125,13 @@ def _length(row: BatchRow) -> int:
 
 
 def _room(model: PreTrainedModel) -> Room:
-    if model.device.type != "cuda":
+    gpus = gpus_of(model)
+    if not gpus:
         return ROOM_OF_CPU
     text, vision = model.config.get_text_config(decoder=True), getattr(model.config, "vision_config", None)
     width = getattr(vision, "embed_dim", None) or getattr(vision, "hidden_size", None) or text.hidden_size
-    return room_of_gpu(_free(model.device), cached_numbers(text), (text.hidden_size, width), model.dtype.itemsize)
+    free = min(map(_free, gpus))  # of several each has its layers' part of the cache
+    return room_of_gpu(free, cached_numbers(text), (text.hidden_size, width), model.dtype.itemsize)
 
 
 def _free(device: torch.device) -> int:

@@ -99,11 +99,13 @@ class GenerationPasses:
         Raises:
             UserError: This transformers stores its cache in another way.
         """
-        self._cache().batch_select_indices(rows)
+        for layer in self._cache().layers:  # each where its part of the model is
+            keys = getattr(layer, "keys", None)
+            layer.batch_select_indices(rows if keys is None else rows.to(keys.device))
         for key in _PER_TOKEN:
             if (value := self._state.get(key)) is not None:
                 # The axis of time, height and width comes before the rows.
-                self._state[key] = value.index_select(value.ndim - 2, rows)
+                self._state[key] = value.index_select(value.ndim - 2, rows.to(value.device))
 
     def _cache(self) -> Any:  # noqa: ANN401 - one of the family's choice
         for name in _CACHE_NAMES:

@@ -31,7 +31,7 @@ from parityalign.models.backends._observing import Observing
 from parityalign.models.backends._prefixes import SplitPrompts, split_prompts
 from parityalign.models.backends._reading import Reader
 from parityalign.models.chat_templates import opened_thought
-from parityalign.models.device import SMALLER, is_out_of_memory
+from parityalign.models.device import SMALLER, device_of, is_out_of_memory
 from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Encoded, Processor, Prompter, stop_tokens
 from parityalign.models.labels import LabelEncoder
@@ -77,6 +77,7 @@ class HFModel:
         self.name = f"embedded:{path.name}" if path.parent == EMBEDDED_MODELS else f"hf:{location}"
         self.facts = described(model, processor)
         self._model: Any = model
+        self._device = device_of(model)
         self._tokenizer = processor.tokenizer
         self._processor = processor
         self._prompter = Prompter(processor, self.name)
@@ -170,7 +171,7 @@ class HFModel:
         """What `work` makes of each request, in order, as many at a time as memory takes with replies of this size."""
         found: dict[int, T] = {}
         rows = zip(range(len(requests)), requests, self._reader.read(requests), strict=True)
-        for waiting in windows(map(BatchRow._make, rows), self._model.device.type):
+        for waiting in windows(map(BatchRow._make, rows), self._device.type):
             while waiting:
                 batch = waiting[: self._budget.first(waiting, size)]
                 try:
@@ -193,7 +194,7 @@ class HFModel:
         self._budget.halve(rows, size)
         if len(rows) == 1:
             raise WorkFailed(
-                f"{self.name} has not enough memory on {self._model.device} for a single question, about "
+                f"{self.name} has not enough memory on {self._device} for a single question, about "
                 f"{rows[0].request.image} ({len(rows[0].encoded.tokens)} tokens and a reply of up to "
                 f"{size}).\n{SMALLER} What was answered before is kept."
             )
@@ -203,7 +204,7 @@ class HFModel:
         split = split_prompts(prompts, _image_token(self._model.config)) if self._splits else None
         draws = None
         if decoding.temperature > 0:
-            draws = Draws([row.request.seed for row in rows], decoding, self._model.device)
+            draws = Draws([row.request.seed for row in rows], decoding, self._device)
         try:
             with torch.inference_mode():
                 written: list[Written] = self._model.generate(
@@ -238,7 +239,7 @@ class HFModel:
 
     def _suffixes(self, split: SplitPrompts) -> Suffixes:
         inputs = stack(split.suffixes, pad_token=self._pad, side="left", **self._where)
-        prefixes = torch.tensor(split.prefix_of, device=self._model.device)
+        prefixes = torch.tensor(split.prefix_of, device=self._device)
         return Suffixes(prefixes, inputs["input_ids"], inputs["attention_mask"])
 
     def _text(self, tokens: list[int]) -> str:
@@ -282,7 +283,7 @@ class HFModel:
     @property
     def _where(self) -> dict[str, Any]:
         """Device and precision of the model's inputs."""
-        return {"device": self._model.device, "dtype": self._model.dtype}
+        return {"device": self._device, "dtype": self._model.dtype}
 
 
 def _image_token(config: Any) -> int | None:  # noqa: ANN401 - the family's own

@@ -109,7 +109,12 @@ class Passes:
         if isinstance(known, tuple):
             states, head = known
             states = states if chosen is None else states[chosen]
-            return over_chunks(states, head, loss_of, max(1, MOST_LOGITS // head.out_features))
+            here = self.labels.device  # the head of a student on several devices may be on another
+
+            def loss_here(logits: torch.Tensor, place: slice) -> torch.Tensor:
+                return loss_of(logits.to(here), place)
+
+            return over_chunks(states, head, loss_here, max(1, MOST_LOGITS // head.out_features))
         known = known if chosen is None else known[chosen]
         return loss_of(known, slice(0, len(known)))
 

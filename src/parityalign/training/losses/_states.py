@@ -55,6 +55,7 @@ def states_before_head(model: nn.Module, head: nn.Linear, asked: AnswerInputs) -
         out = model(**asked.inputs).logits
     finally:
         owner.set_output_embeddings(head)
-    if stand_in.seen is None or not torch.equal(out, stand_in.seen.to(out.dtype)):
+    if stand_in.seen is None or not torch.equal(out, stand_in.seen.to(out.device, out.dtype)):
         return None
-    return stand_in.seen[:, -asked.columns - 1 : -1][asked.labelled].to(head.weight.dtype)
+    seen = stand_in.seen[:, -asked.columns - 1 : -1]
+    return seen[asked.labelled.to(seen.device)].to(head.weight.dtype)
