@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -11,15 +11,13 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    SerializerFunctionWrapHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
-    WrapSerializer,
     WrapValidator,
     model_validator,
 )
 
-from parityalign.config.base import Later, Settings, SpeedOnly
+from parityalign.config.base import Auto, Later, Settings, SpeedOnly
 from parityalign.core import UserError, declared, described, known_part
 
 NEEDS = frozenset({"distribution", "attention", "rationale", "view"})
@@ -98,18 +96,6 @@ def _unweighed(terms: dict[str, object]) -> object:
     return next(iter(terms)) if list(terms.values()) == [1.0] else terms
 
 
-def _none_for_auto(said: object) -> object:
-    return None if said == AUTO else said
-
-
-def _auto_for_none(value: object, written: SerializerFunctionWrapHandler) -> object:
-    return AUTO if value is None else written(value)
-
-
-AUTO = "auto"
-T = TypeVar("T")
-Auto = Annotated[T | None, BeforeValidator(_none_for_auto), WrapSerializer(_auto_for_none)]
-"""A setting that may be `auto`: None until the size of the student has decided it (`automatic.py`)."""
 Method = Literal["full", "lora", "qlora"]
 
 
@@ -173,6 +159,9 @@ class LevelSettings(Settings):
     """Pairs per optimiser step, split into micro-batches as memory requires."""
     micro_batch_size: Annotated[int | None, SpeedOnly] = Field(default=None, ge=1)
     """Pairs per forward pass. None: `batch_size`. Halved where memory runs out, and doubled again where it fits."""
+    processes: Annotated[Auto[Annotated[int, Field(ge=1, le=1024)]], SpeedOnly] = None
+    """Processes that train together, each on its share of a step's pairs. `auto`: one for each GPU if there are
+    several, else this one alone."""
     gradient_checkpointing: Annotated[bool, SpeedOnly] = False
     """Recompute activations in the backward pass: less memory for about a third more time."""
     liger: Annotated[bool, SpeedOnly] = True

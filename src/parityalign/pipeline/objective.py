@@ -1,6 +1,7 @@
 """The objective of a run's training: its settings joined with the teacher's stored signals."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from parityalign import models, training
 from parityalign.config import OBSERVED, PRESET, LevelSettings, backend_of, needs_of, split_model
@@ -76,7 +77,7 @@ def _teacher_signals(run: StageRun, terms: Collection[str], pairs: Sequence[Pair
             if pair.pair_id in texts
         },
         digest=signals_digest(stored, trained),
-        open_teacher=(lambda: _teacher_processor(run)) if backend_of(run.config.teacher).hub else None,
+        open_teacher=_teacher_processor(run) if backend_of(run.config.teacher).hub else None,
     )
 
 
@@ -96,5 +97,6 @@ def _nothing_for(run: StageRun, what: str, instead: str) -> str:
     )
 
 
-def _teacher_processor(run: StageRun) -> Processor:
-    return models.open_processor(split_model(run.config.teacher)[1], run.config.loading.teacher)
+def _teacher_processor(run: StageRun) -> Callable[[], Processor]:
+    """Opens it, in another process too."""
+    return partial(models.open_processor, split_model(run.config.teacher)[1], run.config.loading.teacher)

@@ -1,5 +1,6 @@
 """Out-of-memory back-off: halves the micro-batch until it fits, and doubles it again when larger ones may fit."""
 
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -54,6 +55,12 @@ class OomBackoff:
             self.rows, ran_out = rows // 2, True
             self.smallest = min(self.rows, self.smallest or self.rows)
             clear_device_cache(garbage_collection=True)
+
+    def agree(self, smallest: Callable[[int], int]) -> None:
+        """Goes on with the smallest size of all processes that train together, as `smallest` finds it."""
+        self.rows = smallest(self.rows)
+        found = smallest(self.smallest or sys.maxsize)
+        self.smallest = found if found < sys.maxsize else None
 
     def _fitted(self, ran_out: bool) -> None:
         """Decides what the next call begins with."""

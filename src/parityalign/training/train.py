@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +24,22 @@ from parityalign.core import (
     folder_digest,
     write_whole,
 )
-from parityalign.models import AS_IT_IS, bf16_is_fast, open_processor, processes_for, quieten, stop_tokens
+from parityalign.models import (
+    AS_IT_IS,
+    bf16_is_fast,
+    open_processor,
+    processes_for,
+    quieten,
+    shares_of_machine,
+    stop_tokens,
+    usual_workers,
+)
 from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.facts import student_facts
 from parityalign.training.kernels import fused_kernels
+from parityalign.training.processes import in_processes
+from parityalign.training.ranks import ALONE, Ranks
 from parityalign.training.student import (
     merge_adapter,
     open_checkpoint,
@@ -103,7 +115,6 @@ def make_leveller(
         ]
 
     def level(pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
-        quieten()
         # Pairs of a single image cannot be split; then the training pairs are used for early stopping.
         data = examples(pairs), examples(held_out or pairs)
         return _level(Training(student, loading, settings, objective, seed, progress, *data), out)
@@ -113,19 +124,56 @@ def make_leveller(
 
 def _level(training: Training, out: Path) -> LevelResult:
     work = _work_folder(out, training)
-    trainer = _trainer(training, work)
+    shares = _shares(training)
+    if len(shares) == 1:
+        result = _levelled(training, work, out, ALONE, training.progress)
+    else:
+        _teller(training.progress)(f"in {len(shares)} processes")
+        to_send = replace(training, progress=_nobody)
+        result = in_processes(partial(_levelled, to_send, work, out), shares, training.progress)
+    if result is None:
+        raise ValueError("the first rank has a result")
+    return result
+
+
+def _shares(training: Training) -> list[dict[str, str]]:
+    """The variables of each process that trains; more than a step has pairs would have nothing to do."""
+    settings = training.settings
+    wanted = 1 if training.loading.device_map else settings.processes
+    return [{}] if wanted == 1 else shares_of_machine(wanted)[: settings.batch_size]
+
+
+def _nobody(_step: str, _done: int, _total: int) -> None:
+    """The progress of a training that is sent to other processes, which have their own."""
+
+
+def _levelled(training: Training, work: Path, out: Path, ranks: Ranks, progress: Progress) -> LevelResult | None:
+    """Trains as one of several processes, or alone; the first one saves the student and has the result."""
+    quieten()
+    training = replace(training, progress=progress)
+    trainer = _trainer(training, work, ranks)
     with closing(trainer.batches):
-        return _levelled(trainer, training, work, out)
+        before, state = _trained(trainer, training, work, ranks)
+        ranks.leave()
+        return _saved(trainer, training, work, out, before, state) if ranks.first else None
 
 
-def _levelled(trainer: LevelTrainer, training: Training, work: Path, out: Path) -> LevelResult:
+def _trained(trainer: LevelTrainer, training: Training, work: Path, ranks: Ranks) -> tuple[float, TrainerState]:
+    """The held-out loss before training, which the first one measures, and the state after."""
     student: Any = trainer.model
     with fused_kernels(student, trainer.trial, _teller(training.progress), wanted=training.settings.liger):
-        before = trainer.held_out_loss()
+        before = ranks.from_first(trainer.held_out_loss)
         tell_measured(training.progress, HELD_OUT_LOSS, 0, before)
-        state = _train(trainer, work, training)
+        state = _train(trainer, work, training, ranks)
     del student
     trainer.release()
+    return before, state
+
+
+def _saved(
+    trainer: LevelTrainer, training: Training, work: Path, out: Path, before: float, state: TrainerState
+) -> LevelResult:
+    """Saves the best student; after that there are no checkpoints."""
     best = _best(training, trainer, work, state, before)
     _save(training, best, trainer.batches, out, work)
     (work / PLAN).unlink()  # first, so that a half-deleted folder is never resumed
@@ -179,21 +227,25 @@ def _save(training: Training, best: Best, batches: AnswerCollator, out: Path, wo
     refuse_difference(said, saved, stored if precision == torch.float32 else precision, str(out))
 
 
-def _trainer(training: Training, work: Path) -> LevelTrainer:
+def _trainer(training: Training, work: Path, ranks: Ranks = ALONE) -> LevelTrainer:
     location, loading, settings = training.student, training.loading, training.settings
     processor = open_processor(location, loading)
-    processes = processes_for(location, loading)
+    workers = usual_workers(ranks.size) if loading.workers is None else loading.workers
+    processes = processes_for(location, loading.model_copy(update={"workers": workers}))
     set_seed(training.seed)  # before an adapter is initialised
     student: Any = open_trainable(location, loading, settings, half=_halves())
     stop = stop_tokens(processor.tokenizer, student.generation_config)
     views, join = "view" in training.objective.needs, training.objective.joiner(processor)
-    batches = AnswerCollator(processor, stop, join=join, views=views, workers=loading.workers, processes=processes)
-    return LevelTrainer(training, student, batches, work)
+    batches = AnswerCollator(processor, stop, join=join, views=views, workers=workers, processes=processes)
+    return LevelTrainer(training, student, batches, work, ranks)
 
 
-def _train(trainer: LevelTrainer, work: Path, training: Training) -> TrainerState:
+def _train(trainer: LevelTrainer, work: Path, training: Training, ranks: Ranks) -> TrainerState:
     """Trains from the start or the last sound checkpoint; does nothing if training had finished."""
-    last = newest_sound(work, _teller(training.progress))
+    last = newest_sound(work, _teller(training.progress)) if ranks.first else None
+    ranks.wait()  # until what is damaged is gone
+    if not ranks.first:
+        last = newest_sound(work, lambda _: None)
     if last:
         state = state_of(last)
         if state.global_step >= trainer.args.max_steps or out_of_patience(state, training.settings.patience):

@@ -22,7 +22,9 @@ from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Begun, Example, Join, Row
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
 from parityalign.training.oom import OomBackoff
+from parityalign.training.ranks import ALONE, Ranks
 from parityalign.training.speed import Speed
+from parityalign.training.student import open_student
 
 Batch = dict[str, Any]
 
@@ -81,7 +83,9 @@ class LevelTrainer(Trainer):
         oom_backoff: Decides the size of micro-batches.
     """
 
-    def __init__(self, training: Training, student: nn.Module, batches: AnswerCollator, work: Path) -> None:
+    def __init__(
+        self, training: Training, student: nn.Module, batches: AnswerCollator, work: Path, ranks: Ranks = ALONE
+    ) -> None:
         speed = Speed()
         super().__init__(
             model=student,
@@ -89,12 +93,13 @@ class LevelTrainer(Trainer):
             data_collator=self._begin_step,
             train_dataset=training.train,
             eval_dataset=training.held_out,
-            callbacks=[LevelCallback(training.progress, training.settings.patience, work, speed)],
+            callbacks=[LevelCallback(training.progress, training.settings.patience, work, speed, ranks)],
         )
         self.remove_callback(PrinterCallback)
         self._steps_begun = 0
         self.oom_backoff = OomBackoff(training.settings.micro_batch_size or training.settings.batch_size)
         self.batches = batches
+        self._ranks = ranks
         self._speed = speed
         self._training = training
         self._student: Any = student  # None once it is released
@@ -127,7 +132,8 @@ class LevelTrainer(Trainer):
         """The objective on a micro-batch, as its share of the mean over all labelled tokens of the step."""
         for module in self._batch_norms:
             module.eval()
-        self._speed.count(len(inputs["input_ids"]), inputs["input_ids"].numel())
+        rows, tokens = len(inputs["input_ids"]), inputs["input_ids"].numel()
+        self._speed.count(rows * self._ranks.size, tokens * self._ranks.size)  # the others do about as much
         done = self.state.global_step / max(1, self.state.max_steps)
         return self._training.objective(model, inputs, done) * (_count_labels(inputs) / (num_items_in_batch or 1))
 
@@ -137,7 +143,11 @@ class LevelTrainer(Trainer):
         """Forward and backward pass; if loss or gradient is not finite, the step is skipped and counted."""
         self._steps_begun -= 1
         rows = self.batches.rows(inputs["begun"])
-        loss = self.oom_backoff(lambda count: self._in_micro_batches(model, rows, count), len(rows))
+        labelled = self._ranks.total(sum(row.labels for row in rows))
+        loss = self.oom_backoff(lambda count: self._in_micro_batches(model, rows, count, labelled), len(rows))
+        self.oom_backoff.agree(self._ranks.smallest)
+        loss = self._ranks.added(loss)
+        self._ranks.add_gradients(model)
         if (self.oom_backoff.smallest or math.inf) < (smallest_micro_batch(self.state) or math.inf):
             self.log({"micro_batch_size": float(self.oom_backoff.smallest or 0)})
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
@@ -161,14 +171,30 @@ class LevelTrainer(Trainer):
         """Begins a step's pictures; accelerate asks for this while the step before has yet to be taken."""
         step = self.state.global_step + self._steps_begun
         self._steps_begun += 1
-        return {"begun": self.batches.begin(examples, visit=step)}
+        return {"begun": self.batches.begin(self._ranks.share(examples), visit=step)}
 
-    def _in_micro_batches(self, model: nn.Module, rows: Sequence[Row], count: int) -> torch.Tensor:
-        """Gradients of the mean over all labelled tokens, independent of the size of the micro-batches."""
+    def _in_micro_batches(self, model: nn.Module, rows: Sequence[Row], count: int, labelled: int) -> torch.Tensor:
+        """Gradients of this process's part of the mean over all labelled tokens, whatever the micro-batches."""
         model.zero_grad()  # gradients of micro-batches before memory ran out
-        labelled = sum(row.labels for row in rows)
-        batches = (self.batches.batch(rows[start : start + count]) for start in range(0, len(rows), count))
-        return torch.stack([super(LevelTrainer, self).training_step(model, batch, labelled) for batch in batches]).sum()
+        batches = (self.batches.batch(rows[start : start + count]) for start in range(0, len(rows), max(1, count)))
+        losses = [super(LevelTrainer, self).training_step(model, batch, labelled) for batch in batches]
+        return torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ANN401 - of a search, never used here
+        """Saves a checkpoint; the first process does, for all."""
+        if self._ranks.first:
+            super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Loads a checkpoint's weights. Of an adapter the Trainer does; of a whole model it looks for the names of the
+        model's modules, and loads nothing, without a word, of the families whose files have other names.
+        """
+        if self._training.settings.decided.method != "full":
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        location, loading, dtype = self._training.student, self._training.loading, self._student.dtype
+        saved = open_student(location, loading, weights=Path(resume_from_checkpoint), dtype=dtype, device="cpu")
+        self._student.load_state_dict(saved.state_dict())
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted, since the rows are not loaded yet when this is called."""
@@ -176,7 +202,7 @@ class LevelTrainer(Trainer):
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """Measures the held-out loss and calls the callbacks."""
-        metrics = {"eval_loss": self.held_out_loss()}
+        metrics = {"eval_loss": self._ranks.from_first(self.held_out_loss)}
         tell_measured(self._training.progress, HELD_OUT_LOSS, self.state.global_step, metrics["eval_loss"])
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -230,10 +256,11 @@ class LevelTrainer(Trainer):
 class LevelCallback(TrainerCallback):
     """Reports progress, evaluates at the end too, stops when patience is exhausted, and marks complete checkpoints."""
 
-    def __init__(self, progress: Progress, patience: int, work: Path, speed: Speed) -> None:
+    def __init__(self, progress: Progress, patience: int, work: Path, speed: Speed, ranks: Ranks = ALONE) -> None:
         self._progress = progress
         self._speed = speed
         self._patience = patience
+        self._ranks = ranks
         self._work = work
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._written: Future[None] | None = None
@@ -254,7 +281,8 @@ class LevelCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """After all files of a checkpoint: it is brought to the disk and marked while training goes on."""
         self._wait()
-        self._written = self._thread.submit(complete, checkpoint(self._work, state.global_step))
+        if self._ranks.first:
+            self._written = self._thread.submit(complete, checkpoint(self._work, state.global_step))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """After the last step."""
