@@ -12,7 +12,7 @@ import yaml
 from pydantic import WrapSerializer
 from pydantic.fields import FieldInfo
 
-from parityalign.config.base import Settings, speed_only
+from parityalign.config.base import Settings, results_of, speed_only
 from parityalign.config.run_yaml import REMOVED, as_yaml, load_config
 from parityalign.config.schema import (
     AnnotateSettings,
@@ -136,7 +136,7 @@ def test_settings_that_only_change_speed_are_marked():
     for section in (AnnotateSettings, IdentifySettings, EvaluateSettings):
         assert speed_only(section) == {"batch_size"}
     assert speed_only(DiscrepancySettings) == {"always", "batch_size"}
-    speed = {"micro_batch_size", "gradient_checkpointing", "liger"}
+    speed = {"micro_batch_size", "processes", "gradient_checkpointing", "liger"}
     assert speed_only(LevelSettings) == {*speed, "allow_high_rate", "automatic"}
 
 
@@ -331,6 +331,19 @@ def test_a_setting_of_an_earlier_version_is_refused_with_what_became_of_it(folde
 def test_rounds_of_levelling_were_removed_since_they_did_harm(folder):
     text = refusal(folder, good(level={"rounds": 2}))
     assert "'level.rounds' was removed: two rounds scored 2.7 points below one" in text and "Delete the line" in text
+
+
+def test_how_many_processes_there_are_is_a_number_or_auto_and_no_result_hangs_on_it(folder):
+    loading = {"student": {"replicas": 2}, "teacher": {"replicas": "auto"}}
+    several = load(folder, good(loading=loading, level={"processes": 3}))
+    assert (several.loading.student.replicas, several.loading.teacher.replicas, several.level.processes) == (2, None, 3)
+    plain = load(folder, good())
+    assert results_of(several.level) == results_of(plain.level)
+    assert several.loading.student.numbers() == plain.loading.student.numbers()
+    for wrong in (0, 5000, "many"):
+        assert "'level.processes'" in refusal(folder, good(level={"processes": wrong}))
+    spread = {"student": {"replicas": 2, "device_map": "auto"}}
+    assert "spreads one copy of the model over all GPUs" in refusal(folder, good(loading=spread))
 
 
 @pytest.mark.parametrize("term", ["reasoning", "coherence"])

@@ -47,6 +47,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def asked_config(folder, **said: object):
+    asked(folder, **said)
+    return load_config(folder / "RUN.yaml")
+
+
 def asked(folder, *options: str, **said: object):
     content = {
         "run": "run",
@@ -79,6 +84,18 @@ def test_settings_show_in_what_would_be_done_and_in_its_size(folder):
         told[dtype] = json.loads(asked(folder, "--json", loading=loading).output)["models"][1]
         assert (told[dtype]["dtype"], told[dtype]["attention"]) == (dtype, "eager")
     assert told["float32"]["needs"] == 2 * told["bfloat16"]["needs"] == told["float32"]["files"]
+
+
+def test_processes_are_told_and_share_the_memory(folder):
+    config = asked_config(folder, loading={"student": {"replicas": 3}}, level={"processes": 2})
+    gpu = {"name": "G", "memory": GIGABYTE, "bfloat16": True}
+    two = replace(SMALL, gpus=[gpu, gpu])
+    _, alone = doctor.examine_models(asked_config(folder), replace(SMALL, gpus=[gpu]))
+    _, student = doctor.examine_models(config, two)
+    assert (alone.shared, alone.has, student.has) == (None, GIGABYTE, GIGABYTE // 2)
+    lines = [*doctor.doctor_lines(two, [student])]
+    assert "  asked by 3 processes, on 2 GPUs" in lines
+    assert student.level.endswith(", 2 processes, each on a GPU of its own")
 
 
 def test_a_problem_is_told_with_what_to_do_and_ends_in_an_error(folder):

@@ -39,6 +39,7 @@ from parityalign.planning.fitting import problems
 from parityalign.planning.planner import QUESTION, PlanOptions
 from parityalign.planning.planner import project_run as projected
 from parityalign.planning.sampling import SamplingOptions, size_of_picture
+from parityalign.planning.sharing import asking, levelling
 from parityalign.planning.sizes import ModelFacts, PromptSize, PromptSizes, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
 from parityalign.planning.works import Counts, Workload, workloads
@@ -362,6 +363,35 @@ def test_preparing_pictures_is_counted_once_for_each_question_that_a_model_here_
     looks = EVALUATIONS + 1
     held = choice_counts(12, 6, config.level).held_out
     assert level.preparation == pytest.approx((level.requests + looks * held) * each)
+
+
+def test_replicas_and_processes_share_the_hours_and_not_the_work(pool):
+    models = {"teacher": "hf:Qwen/Qwen2-VL-7B-Instruct", "student": "hf:Qwen/Qwen2-VL-2B-Instruct"}
+    shared = {"loading": {"teacher": {"replicas": 4}}, "level": {"processes": 2, "batch_size": 9}}
+    options = PlanOptions(SamplingOptions(offline=True), device="h200", benchmark=False)
+    one, several = (projected(load_config(configured(pool, **models, **more)), options) for more in ({}, shared))
+    faster = {"teacher": 4, "student": 1}
+    for alone, together in zip(one.rows, several.rows, strict=True):
+        if alone.steps:
+            assert together.seconds * 2 == pytest.approx(alone.seconds) and together.memory < alone.memory
+        else:
+            assert together.seconds * faster[alone.model] == pytest.approx(alone.seconds)
+            assert (together.requests, together.memory) == (alone.requests, alone.memory)
+    said = [line for line in several.assumed if "processes" in line]
+    assert [line.partition(",")[0] for line in said] == ["teacher: 4 processes", "level: 2 processes"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "processes", "times"),
+    [(None, 0, 1, 1), (3, 0, 3, 1), (None, 1, 1, 1), (None, 4, 4, 4), (2, 4, 2, 2), (6, 4, 6, 4), (3, None, 3, 3)],
+)
+def test_no_more_processes_are_faster_than_there_are_gpus(pool, wanted, gpus, processes, times):
+    said = {"replicas": "auto" if wanted is None else wanted}
+    config = load_config(configured(pool, loading={"student": said}))
+    found = asking(config, "student", gpus)
+    assert (found.processes, found.times_as_fast) == (processes, times)
+    spread = load_config(configured(pool, loading={"student": {"device_map": "auto"}}))
+    assert asking(spread, "student", gpus).processes == levelling(spread, gpus).processes == 1
 
 
 def test_what_does_not_fit_is_named_with_what_would(pool):

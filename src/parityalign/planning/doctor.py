@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
@@ -14,7 +15,6 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 
 from parityalign import training
 from parityalign.config import (
-    EngineSettings,
     LoadingSettings,
     RunConfig,
     backend_of,
@@ -41,8 +41,10 @@ from parityalign.models import (
 )
 from parityalign.planning.advice import advice
 from parityalign.planning.costs import disk, weight_bytes
+from parityalign.planning.sharing import Sharing, asking, levelling
 from parityalign.planning.sizes import Size
 from parityalign.planning.sizing import Place, size_of
+from parityalign.planning.works import ROLES, Role
 
 PACKAGES = (
     "torch",
@@ -102,6 +104,8 @@ class ModelCheck:
     """Bytes of the memory that they are loaded into."""
     level: str | None = None
     """Of the student: how it is trained, with what `auto` comes to."""
+    shared: str | None = None
+    """The processes that each hold it, where there are several, in words."""
     server: str | None = None
     """The program that serves it, with its version, if the run starts one."""
 
@@ -129,9 +133,8 @@ def inspect_machine() -> Machine:
 
 def examine_models(config: RunConfig, here: Machine) -> list[ModelCheck]:
     """Looks at the models of a run, and whether the student can be levelled here by the method that was chosen."""
-    teacher = _examined("teacher", config.teacher, config.loading.teacher, config.engine, here)
-    student = _examined("student", config.student, config.loading.student, config.engine, here)
-    level, problem = _levelled_with(config)
+    teacher, student = (_examined(role, config, here) for role in ROLES)
+    level, problem = _levelled_with(config, len(here.gpus))
     found = [each for each in (student.problem, problem) if each]
     return [teacher, replace(student, problem="\n".join(dict.fromkeys(found)) or None, level=level)]
 
@@ -167,6 +170,8 @@ def _told(check: ModelCheck) -> Iterator[str]:
         fits = "fits" if check.fits else "does NOT fit: try dtype: bfloat16, quantise: 4bit or device_map: auto"
         room = f"{_size(check.needs)} of {_size(check.has)} once loaded"
         yield f"weights: {_size(check.files)} ({there}); {room}: {fits}"
+    if check.shared:
+        yield f"asked by {check.shared}"
     if check.level:
         yield f"level: {check.level}"
     if check.server:
@@ -175,14 +180,15 @@ def _told(check: ModelCheck) -> Iterator[str]:
         yield from ("problem: " + check.problem).splitlines()
 
 
-def _levelled_with(config: RunConfig) -> tuple[str | None, str | None]:
+def _levelled_with(config: RunConfig, gpus: int) -> tuple[str | None, str | None]:
     """How the student would be trained, and why it cannot be, both in words."""
     told = None
     try:
         size = _size_of_student(config)
         facts = size.facts if size else None
         level = decide_level(config.level, facts)
-        told = level_in_words(level)
+        sharing = levelling(config, gpus)
+        told = level_in_words(level) + (f", {sharing.in_words}" if sharing.processes > 1 else "")
         refuse_high_rate(level, facts)
         training.refuse_method(level.decided.method)
         training.refuse_optimiser(level.optimiser)
@@ -209,9 +215,11 @@ def _refuse_full_disk(run: Path, needed: float) -> None:
         )
 
 
-def _examined(role: str, spec: str, loading: LoadingSettings, engine: EngineSettings, here: Machine) -> ModelCheck:
+def _examined(role: Role, config: RunConfig, here: Machine) -> ModelCheck:
+    spec, loading, engine = getattr(config, role), getattr(config.loading, role), config.engine
     backend, (_, location) = backend_of(spec), split_model(spec)
-    facts: dict[str, Any] = {}
+    sharing = asking(config, role, len(here.gpus))
+    facts: dict[str, Any] = {"shared": sharing.in_words} if sharing.processes > 1 else {}
     try:
         if backend.serve:
             facts["server"] = backend.serve.found(engine)
@@ -223,10 +231,10 @@ def _examined(role: str, spec: str, loading: LoadingSettings, engine: EngineSett
         folder = model_folder(location, loading, weights=False)
         if not is_path(location):
             facts["commit"] = folder.name
-        config = open_config(location, loading)
-        facts |= _loaded_as(config, loading)
+        opened = open_config(location, loading)
+        facts |= _loaded_as(opened, loading)
         refuse_damaged(location, folder)  # the size of damaged files is meaningless
-        facts |= _room(location, folder, config, loading, here)
+        facts |= _room(location, folder, opened, loading) | _part(here, loading, sharing)
         backend.check(location, loading)
         if role == "teacher":
             refuse_teacher(location, loading)
@@ -250,10 +258,8 @@ def _loaded_as(config: PreTrainedConfig, loading: LoadingSettings) -> dict[str, 
     }
 
 
-def _room(
-    location: str, folder: Path, config: PreTrainedConfig, loading: LoadingSettings, here: Machine
-) -> dict[str, int]:
-    """Bytes of the weights: published, still to download, loaded; and of the memory they are loaded into."""
+def _room(location: str, folder: Path, config: PreTrainedConfig, loading: LoadingSettings) -> dict[str, int]:
+    """Bytes of the weights: published, still to download, loaded."""
     names = weight_files(folder)
     if is_path(location):
         sizes = {path.name: path.stat().st_size for path in folder.glob("*.safetensors")}
@@ -265,14 +271,18 @@ def _room(
     needs: float = files / (stored or torch.float32).itemsize * number
     if loading.quantise:
         needs = weight_bytes(size_of(Place(location, "its folder"), loading), loading.quantise, number)
-    gpus = [int(gpu["memory"]) for gpu in here.gpus]
-    has = sum(gpus) + here.memory if loading.device_map else gpus[0] if gpus else here.memory
     return {
         "files": files,
         "missing": sum(sizes.get(name, 0) for name in names if not (folder / name).is_file()),
         "needs": round(needs),
-        "has": has,
     }
+
+
+def _part(here: Machine, loading: LoadingSettings, sharing: Sharing) -> dict[str, int]:
+    """Bytes of the memory that the model is loaded into, or that each of several processes has of it."""
+    gpus = [int(gpu["memory"]) for gpu in here.gpus]
+    has = sum(gpus) + here.memory if loading.device_map else gpus[0] if gpus else here.memory
+    return {"has": has // ceil(sharing.processes / max(1, len(gpus)))}
 
 
 def _version(package: str) -> str | None:

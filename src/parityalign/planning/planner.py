@@ -1,11 +1,13 @@
 """Projects tokens, time, memory and money of a run before it begins, with its assumptions."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from PIL.Image import Image
 
 from parityalign.config import (
@@ -24,6 +26,7 @@ from parityalign.planning.measuring import measured_throughput, this_machine
 from parityalign.planning.projection import Projection, ProjectionRow
 from parityalign.planning.published import Device, device
 from parityalign.planning.sampling import Sample, SamplingOptions, sample
+from parityalign.planning.sharing import Sharing, asking, levelling
 from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes, Throughput
 from parityalign.planning.sizing import (
     CHARACTERS_PER_TOKEN,
@@ -47,6 +50,7 @@ from parityalign.tasks import settled, task_of
 
 QUESTION = "What is written on the sign beside the door?"
 """A placeholder for the questions, which are not written yet."""
+LEVEL = "level"
 PIXELS_PER_TOKEN = 28 * 28
 """Pixels per token of a served model that is known only by name."""
 
@@ -83,14 +87,23 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     prompt_sizes = {role: known[role].prompt_sizes for role in ROLES}
     work = [each for each in workloads(config, amounts, prompt_sizes, gap_rate=options.gap_rate) if each.requests]
     reading = sum(found.reading for found in samples.values()) / len(samples)
-    rows = [_row(config, each, known[each.role], where, reading) for each in work]
+    gpus = None if options.device else torch.cuda.device_count()
+    sharing: dict[str, Sharing] = {
+        **{role: asking(config, role, gpus) for role in ROLES},
+        LEVEL: levelling(config, gpus),
+    }
+    one = _one_of(config, sharing[LEVEL])
+    rows = [
+        _row(one, each, known[each.role], where, reading, sharing[LEVEL if each.steps else each.role].times_as_fast)
+        for each in work
+    ]
     said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in ROLES]
     return Projection(
         rows,
         where,
         said,
-        problems(config, work, known, where),
-        _assumed(config, options, where, samples, known),
+        problems(one, work, known, where),
+        [*_assumed(config, options, where, samples, known), *_shared(sharing)],
         costs.disk(known["student"].size, config.level) if known["student"].size else None,
     )
 
@@ -214,7 +227,23 @@ def _saved(pictures: Sequence[Image], folder: Path) -> list[str]:
     return [*map(str, paths)]
 
 
-def _row(config: RunConfig, work: Workload, known: ModelFacts, where: Device, reading: float) -> ProjectionRow:
+def _one_of(config: RunConfig, sharing: Sharing) -> RunConfig:
+    """With the pairs of a step that one of the processes has which train."""
+    pairs = math.ceil(config.level.batch_size / sharing.processes)
+    return config.model_copy(update={"level": config.level.model_copy(update={"batch_size": pairs})})
+
+
+def _shared(sharing: Mapping[str, Sharing]) -> Iterator[str]:
+    """What shares work, where something does."""
+    for what, found in sharing.items():
+        if found.processes > 1:
+            shared = "each step; adding up their gradients is not counted" if what == LEVEL else "its questions"
+            yield f"{what}: {found.in_words}, share {shared}; memory is that of one"
+
+
+def _row(
+    config: RunConfig, work: Workload, known: ModelFacts, where: Device, reading: float, times_as_fast: int
+) -> ProjectionRow:
     loading: LoadingSettings = getattr(config.loading, work.role)
     seconds = memory = at_once = None
     if known.size and work.steps:
@@ -236,7 +265,7 @@ def _row(config: RunConfig, work: Workload, known: ModelFacts, where: Device, re
         reply_tokens=work.reply_tokens,
         steps=work.steps,
         at_once=at_once,
-        seconds=seconds,
+        seconds=None if seconds is None else seconds / times_as_fast,
         memory=memory,
         money=costs.money(work, config.server) if known.served and not work.steps else None,
         preparation=work.prepared * (reading + _preparation(known)) if _preparation(known) else None,

@@ -1,0 +1,53 @@
+"""How many processes share a model's questions, or the steps of a training, and how much sooner they are done."""
+
+from typing import NamedTuple
+
+from parityalign.config import RunConfig, backend_of
+from parityalign.planning.works import Role
+
+
+class Sharing(NamedTuple):
+    """The processes of one kind of work."""
+
+    processes: int
+    gpus: int
+    """That they share; 0: they share one processor."""
+
+    @property
+    def times_as_fast(self) -> int:
+        """As several processes on one GPU, or one processor, are no faster than one."""
+        return max(1, min(self.processes, self.gpus))
+
+    @property
+    def in_words(self) -> str:
+        """Where each of them works."""
+        if not self.gpus:
+            return f"{self.processes} processes on one processor"
+        each = "each on a GPU of its own" if self.processes <= self.gpus else f"on {self.gpus} GPUs"
+        return f"{self.processes} processes, {each}"
+
+
+def asking(config: RunConfig, role: Role, gpus: int | None) -> Sharing:
+    """The processes that hold a model of this machine while it is asked.
+
+    Args:
+        config: The run.
+        role: The model.
+        gpus: How many the machine has. None: as many as there are processes.
+    """
+    loading, backend = getattr(config.loading, role), backend_of(getattr(config, role))
+    if backend.remote:
+        return Sharing(1, 0)
+    return _sharing(loading.processes if backend.hub else loading.replicas or 1, gpus)
+
+
+def levelling(config: RunConfig, gpus: int | None) -> Sharing:
+    """The processes that train, likewise; a step has a pair for each at least."""
+    wanted = 1 if config.loading.student.device_map else config.level.processes
+    found = _sharing(wanted, gpus)
+    return found._replace(processes=min(found.processes, config.level.batch_size))
+
+
+def _sharing(wanted: int | None, gpus: int | None) -> Sharing:
+    processes = wanted or max(1, gpus or 0)
+    return Sharing(processes, processes if gpus is None else gpus)
