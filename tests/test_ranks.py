@@ -162,10 +162,10 @@ def test_a_killed_rank_ends_all_and_one_process_goes_on_to_the_same_end(student,
         level(student, pairs, tmp_path / "two", Watching(10, kill), processes=2)
     assert not psutil.Process().children()
     work = tmp_path / ".two.training"
-    assert (work / "checkpoint-9" / "complete").exists()
+    assert (work / "checkpoint-6" / "complete").exists()  # and perhaps the one of step 9
     told = Watching()
     level(student, pairs, tmp_path / "two", told)
-    assert min(step for what, step in told.measures if what == "training loss") == 10
+    assert min(step for what, step in told.measures if what == "training loss") in (7, 10)
     level(student, pairs, tmp_path / "one", Watching())
     assert distance(weights_of(tmp_path / "two"), weights_of(tmp_path / "one")) < 1e-6
     assert not work.exists()
