@@ -11,7 +11,7 @@ from parityalign.models.backends._generate import GenerationPasses
 from parityalign.models.backends._hf_model import HFModel
 from parityalign.models.loading import open_model, open_processor
 
-AS_IT_IS = LoadingSettings(workers=0)
+EXACT = LoadingSettings(workers=0, dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
 
 def spread(folder, scratch, **devices):
     """The model in two parts: vision with the first layers, and the last layer with the head."""
-    model = open_model(folder, AS_IT_IS)
+    model = open_model(folder, EXACT, device="cpu")
     parts = ["model.vision_tower", "model.multi_modal_projector", "model.language_model.embed_tokens"]
     parts += [f"model.language_model.layers.{number}" for number in range(len(model.model.language_model.layers))]
     ends = [parts.pop(), "model.language_model.norm", "lm_head"]
@@ -32,7 +32,7 @@ def spread(folder, scratch, **devices):
 
 
 def answers(folder, model, images):
-    opened = HFModel(folder, model, open_processor(folder, AS_IT_IS), 0)
+    opened = HFModel(folder, model, open_processor(folder, EXACT), 0)
     requests = [Request(image, prompt) for image in images for prompt in ("what is the colour", "shape")]
     greedy, drawn = Decoding(12), Decoding(12, temperature=1.0)
     seen = opened.observe([(request, "red square") for request in requests])
@@ -41,7 +41,7 @@ def answers(folder, model, images):
 
 def test_weights_that_wait_on_the_disk_change_nothing(folder, tmp_path):
     images = tiny.drawn(tmp_path, 3)
-    one = answers(folder, open_model(folder, AS_IT_IS), images)
+    one = answers(folder, open_model(folder, EXACT, device="cpu"), images)
     two = answers(folder, spread(folder, tmp_path / "disk", first="disk", second="cpu", main="cpu"), images)
     assert two[:2] == one[:2] and len({*one[0]}) > 1
     for alone, apart in zip(one[2], two[2], strict=True):
@@ -71,8 +71,7 @@ def test_two_devices_say_and_show_what_one_does(folder, tmp_path):
     if not torch.cuda.is_available():
         pytest.skip("takes a GPU beside the processor")
     images = tiny.drawn(tmp_path, 3)
-    exact = AS_IT_IS.model_copy(update={"dtype": "float32"})
-    one = answers(folder, open_model(folder, exact, device="cpu"), images)
+    one = answers(folder, open_model(folder, EXACT, device="cpu"), images)
     for first, second, main in (("cpu", 0, "cpu"), (0, "cpu", "cpu")):
         model = spread(folder, tmp_path / "disk", first=first, second=second, main=main)
         two = answers(folder, model, images)
