@@ -1,4 +1,4 @@
-"""A model that `device_map` spreads over several devices says, shows and learns what it does on one."""
+"""A model that `device_map` spreads over several devices says and shows what it does on one."""
 
 import pytest
 import torch
