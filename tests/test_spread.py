@@ -32,7 +32,7 @@ def spread(folder, scratch, **devices):
 
 
 def answers(folder, model, images):
-    opened = HFModel(folder, model, open_processor(folder, EXACT), 0)
+    opened = HFModel(folder, model, open_processor(folder, EXACT))
     requests = [Request(image, prompt) for image in images for prompt in ("what is the colour", "shape")]
     greedy, drawn = Decoding(12), Decoding(12, temperature=1.0)
     seen = opened.observe([(request, "red square") for request in requests])
