@@ -1,71 +1,100 @@
-"""Out-of-memory back-off: halves the micro-batch until it fits, and doubles it again when larger ones may fit."""
+"""Out-of-memory back-off: halves the tokens of micro-batches until they fit, and doubles them again later."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from accelerate.utils.memory import clear_device_cache
 
 from parityalign.core import WorkFailed
 from parityalign.models import is_out_of_memory
+from parityalign.training.bundles import MicroBatch
 
 T = TypeVar("T")
 _LONGEST_WAIT = 64
-"""Calls between two tries of a larger size, at most."""
+"""Calls between two tries of larger micro-batches, at most."""
 
 
 class OomBackoff:
-    """The size of micro-batches: halved whenever memory runs out, doubled again after calls that fitted.
+    """The budget of micro-batches: halved whenever memory runs out, doubled again after calls that fitted.
 
-    One large picture cuts its own step; where memory is short for all, larger ones are tried ever more seldom.
-    accelerate's `find_executable_batch_size` starts each call again with a size that did not fit, and ends at 0.
+    What is cut by tokens parts from a large picture's row alone; where memory is short for all, larger micro-batches
+    are tried ever more seldom. accelerate's `find_executable_batch_size` starts each call again with a size that did
+    not fit, and ends at 0.
 
     Attributes:
-        rows: What the next call begins with; at first the requested size.
-        smallest: The smallest size that memory that ran out has led to; None: it never did.
+        tokens: Most tokens and patches of the next micro-batches; at first those that are wished for.
+        smallest: The smallest budget that memory that ran out has led to; None: it never did.
     """
 
-    def __init__(self, rows: int) -> None:
-        self._wished = rows
-        self.rows = rows
+    def __init__(self, tokens: int) -> None:
+        self._wished = tokens
+        self.tokens = tokens
         self.smallest: int | None = None
         self._wait, self._waited = 1, 0
         self._tries_larger = False
+        self._at_work: MicroBatch | None = None
 
-    def __call__(self, work: Callable[[int], T], items: int) -> T:
-        """The result of `work(rows)` for so many items; it is called again from its start if memory runs out.
+    def __call__(self, cut: Callable[[int], Sequence[MicroBatch]], work: Callable[[Iterator[MicroBatch]], T]) -> T:
+        """The result of `work` on micro-batches within the budget; it begins anew if memory runs out.
+
+        Args:
+            cut: The micro-batches of a budget.
+            work: Takes them one by one.
 
         Raises:
-            WorkFailed: A single row does not fit.
+            WorkFailed: A single example does not fit.
         """
         ran_out = False
         while True:
-            rows = min(self.rows, items)
             try:
-                result = work(rows)
+                result = work(self._noted(cut(self.tokens)))
             except (RuntimeError, MemoryError) as problem:
-                if not is_out_of_memory(problem):
+                if self._at_work is None or not is_out_of_memory(problem):
                     raise
-                if rows == 1:
+                if len(self._at_work.rows) == 1:
                     raise _does_not_fit(problem) from problem
             else:
                 self._fitted(ran_out)
                 return result
             # Outside the `except`: until the exception is gone, its traceback keeps the tensors that filled the memory.
-            self.rows, ran_out = rows // 2, True
-            self.smallest = min(self.rows, self.smallest or self.rows)
+            self.tokens, ran_out = max(1, min(self.tokens, self._at_work.size) // 2), True
+            self.smallest = min(self.tokens, self.smallest or self.tokens)
             clear_device_cache(garbage_collection=True)
+
+    @property
+    def state(self) -> dict[str, int | None]:
+        """What a process that goes on with the training has to know."""
+        return {
+            "tokens": self.tokens,
+            "smallest": self.smallest,
+            "wait": self._wait,
+            "waited": self._waited,
+            "tries_larger": int(self._tries_larger),
+        }
+
+    def restore(self, state: Mapping[str, int | None]) -> None:
+        """Goes on with a budget; where fewer tokens are wished for now, with these."""
+        self.tokens = min(state["tokens"] or self._wished, self._wished)
+        self.smallest = state["smallest"]
+        self._wait, self._waited = state["wait"] or 1, state["waited"] or 0
+        self._tries_larger = bool(state["tries_larger"])
+
+    def _noted(self, parts: Sequence[MicroBatch]) -> Iterator[MicroBatch]:
+        """The micro-batches, of which the one at work is known."""
+        for self._at_work in parts:
+            yield self._at_work
 
     def _fitted(self, ran_out: bool) -> None:
         """Decides what the next call begins with."""
         if ran_out:
             self._wait = min(2 * self._wait, _LONGEST_WAIT) if self._tries_larger else self._wait
             self._waited, self._tries_larger = 0, False
-        elif self.rows == self._wished:
+        elif self.tokens == self._wished:
             self._wait = 1
         else:
             self._waited += 1
             if self._waited >= self._wait:
-                self.rows, self._waited, self._tries_larger = min(2 * self.rows, self._wished), 0, True
+                self.tokens, self._waited, self._tries_larger = min(2 * self.tokens, self._wished), 0, True
 
 
 def _does_not_fit(problem: Exception) -> WorkFailed:

@@ -23,7 +23,7 @@ from parityalign.core import (
     folder_digest,
     write_whole,
 )
-from parityalign.models import AS_IT_IS, bf16_is_fast, open_processor, processes_for, quieten, stop_tokens
+from parityalign.models import AS_IT_IS, bf16_is_fast, open_processor, patch_side, processes_for, quieten, stop_tokens
 from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.facts import student_facts
@@ -40,9 +40,9 @@ from parityalign.training.trainer import (
     LevelTrainer,
     Objective,
     Training,
+    fewest_tokens,
     out_of_patience,
     skipped_steps,
-    smallest_micro_batch,
     tell_measured,
 )
 from parityalign.training.verify_saved import answer_logprobs, refuse_difference
@@ -130,7 +130,7 @@ def _levelled(trainer: LevelTrainer, training: Training, work: Path, out: Path) 
     _save(training, best, trainer.batches, out, work)
     (work / PLAN).unlink()  # first, so that a half-deleted folder is never resumed
     shutil.rmtree(work)
-    told = skipped_steps(state), smallest_micro_batch(state)
+    told = skipped_steps(state), fewest_tokens(state)
     return LevelResult(state.global_step, best.step, best.before, best.after, *told)
 
 
@@ -187,7 +187,15 @@ def _trainer(training: Training, work: Path) -> LevelTrainer:
     student: Any = open_trainable(location, loading, settings, half=_halves())
     stop = stop_tokens(processor.tokenizer, student.generation_config)
     views, join = "view" in training.objective.needs, training.objective.joiner(processor)
-    batches = AnswerCollator(processor, stop, join=join, views=views, workers=loading.workers, processes=processes)
+    batches = AnswerCollator(
+        processor,
+        stop,
+        join=join,
+        views=views,
+        workers=loading.workers,
+        processes=processes,
+        patch=patch_side(student.config) or 16,
+    )
     return LevelTrainer(training, student, batches, work)
 
 
@@ -198,6 +206,7 @@ def _train(trainer: LevelTrainer, work: Path, training: Training) -> TrainerStat
         state = state_of(last)
         if state.global_step >= trainer.args.max_steps or out_of_patience(state, training.settings.patience):
             return state
+        trainer.recall_memory(state)
     with trainer.recording_attention():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.state

@@ -1,10 +1,11 @@
 """A transformers Trainer with our loss: micro-batches that fit into memory, early stopping, complete checkpoints."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +19,12 @@ from transformers.training_args import OptimizerNames
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import HELD_OUT_LOSS, TRAINING_LOSS, Details, Measures, Progress
 from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast
+from parityalign.training.bundles import MicroBatch, Row, cut
 from parityalign.training.checkpoints import checkpoint, complete
-from parityalign.training.collator import AnswerCollator, Begun, Example, Join, Row
+from parityalign.training.collator import AnswerCollator, Begun, Example, Join
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
 from parityalign.training.oom import OomBackoff
+from parityalign.training.sharing import tried_sharing
 from parityalign.training.speed import Speed
 
 Batch = dict[str, Any]
@@ -52,6 +55,10 @@ class Objective(Protocol):
 
 EVALUATIONS = 8
 """Number of evaluations of the held-out loss in a training, each with a checkpoint."""
+MOST_TOKENS = {True: 65_536, False: 16_384}
+"""Tokens and patches of a micro-batch, on a GPU and on a CPU: more of them bring no more speed."""
+_MEMORY = "memory"
+"""Name in a checkpoint of what is known of the memory."""
 _TOLD = 200
 """Times in a training that the training loss is told, as a mean since the last time."""
 
@@ -78,7 +85,8 @@ class LevelTrainer(Trainer):
 
     Attributes:
         batches: Collates examples into the student's inputs.
-        oom_backoff: Decides the size of micro-batches.
+        sharing: How examples about one picture share a row; None: each has its own.
+        oom_backoff: Decides the size of micro-batches in training, `looks_backoff` when the held-out loss is measured.
     """
 
     def __init__(self, training: Training, student: nn.Module, batches: AnswerCollator, work: Path) -> None:
@@ -93,12 +101,17 @@ class LevelTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self._steps_begun = 0
-        self.oom_backoff = OomBackoff(training.settings.micro_batch_size or training.settings.batch_size)
+        self.sharing = tried_sharing(student, batches, [*training.train, *training.held_out])
+        most = MOST_TOKENS[self.args.device.type == "cuda"]
+        self.oom_backoff, self.looks_backoff = OomBackoff(most), OomBackoff(most)
         self.batches = batches
         self._speed = speed
         self._training = training
         self._student: Any = student  # None once it is released
         self._losses: list[float] = []
+        # Pairs about one picture in a row, so that they may share it.
+        order = {example.image: place for place, example in reversed([*enumerate(training.held_out)])}
+        self._looked_at = sorted(training.held_out, key=lambda example: order[example.image])
         # Batch norm statistics are from pretraining: a few thousand pairs, half of them gaps, would shift them
         # for all images. In training they are fixed as in inference; only scale and shift are trained.
         self._batch_norms = [
@@ -127,7 +140,7 @@ class LevelTrainer(Trainer):
         """The objective on a micro-batch, as its share of the mean over all labelled tokens of the step."""
         for module in self._batch_norms:
             module.eval()
-        self._speed.count(len(inputs["input_ids"]), inputs["input_ids"].numel())
+        self._speed.count(len(inputs["lengths" if "lengths" in inputs else "input_ids"]), inputs["input_ids"].numel())
         done = self.state.global_step / max(1, self.state.max_steps)
         return self._training.objective(model, inputs, done) * (_count_labels(inputs) / (num_items_in_batch or 1))
 
@@ -137,9 +150,9 @@ class LevelTrainer(Trainer):
         """Forward and backward pass; if loss or gradient is not finite, the step is skipped and counted."""
         self._steps_begun -= 1
         rows = self.batches.rows(inputs["begun"])
-        loss = self.oom_backoff(lambda count: self._in_micro_batches(model, rows, count), len(rows))
-        if (self.oom_backoff.smallest or math.inf) < (smallest_micro_batch(self.state) or math.inf):
-            self.log({"micro_batch_size": float(self.oom_backoff.smallest or 0)})
+        labelled = sum(row.labels for row in rows)
+        loss = self.oom_backoff(partial(self._cut, rows), partial(self._in_micro_batches, model, labelled))
+        self._remember_memory()
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
             model.zero_grad()  # without gradients the optimiser changes nothing, not even by weight decay
@@ -163,12 +176,30 @@ class LevelTrainer(Trainer):
         self._steps_begun += 1
         return {"begun": self.batches.begin(examples, visit=step)}
 
-    def _in_micro_batches(self, model: nn.Module, rows: Sequence[Row], count: int) -> torch.Tensor:
+    def _cut(self, rows: Sequence[Row], tokens: int) -> list[MicroBatch]:
+        """The micro-batches of rows."""
+        settings = self._training.settings
+        pairs = settings.micro_batch_size or settings.batch_size
+        return cut(rows, tokens, pairs, self.sharing.prefix if self.sharing else None)
+
+    def _in_micro_batches(self, model: nn.Module, labelled: int, parts: Iterator[MicroBatch]) -> torch.Tensor:
         """Gradients of the mean over all labelled tokens, independent of the size of the micro-batches."""
         model.zero_grad()  # gradients of micro-batches before memory ran out
-        labelled = sum(row.labels for row in rows)
-        batches = (self.batches.batch(rows[start : start + count]) for start in range(0, len(rows), count))
+        batches = (self.batches.batch(part.bundles, self.sharing) for part in parts)
         return torch.stack([super(LevelTrainer, self).training_step(model, batch, labelled) for batch in batches]).sum()
+
+    def _remember_memory(self) -> None:
+        """Has the next checkpoint hold what is known of the memory."""
+        known = {"training": self.oom_backoff.state, "looks": self.looks_backoff.state}
+        saved: Any = self.state.stateful_callbacks  # a mapping; the Trainer saves what is in it
+        saved[_MEMORY] = known
+
+    def recall_memory(self, state: TrainerState) -> None:
+        """Goes on with what a checkpoint knows of the memory."""
+        known = _memory_of(state)
+        if known:
+            self.oom_backoff.restore(known["training"])
+            self.looks_backoff.restore(known["looks"])
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted, since the rows are not loaded yet when this is called."""
@@ -177,6 +208,7 @@ class LevelTrainer(Trainer):
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """Measures the held-out loss and calls the callbacks."""
         metrics = {"eval_loss": self.held_out_loss()}
+        self._remember_memory()
         tell_measured(self._training.progress, HELD_OUT_LOSS, self.state.global_step, metrics["eval_loss"])
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -186,8 +218,12 @@ class LevelTrainer(Trainer):
         """The objective's mean over the labelled tokens of all held-out examples, for the student or another model."""
         student = model or self._student
         student.eval()
+        total, tokens = 0.0, 0
         with self._training.objective.recording_attention(student):
-            return self.oom_backoff(lambda rows: self._mean_loss(student, rows), len(self._training.held_out))
+            for rows in self.batches.ahead(self._looked_at, self._training.settings.batch_size):
+                total += self.looks_backoff(partial(self._cut, rows), partial(self._summed_loss, student))
+                tokens += sum(row.labels for row in rows)
+        return total / tokens
 
     def trial(self) -> float:
         """The loss of one example, with a backward pass that leaves nothing behind."""
@@ -216,15 +252,14 @@ class LevelTrainer(Trainer):
         """Records the student's attention for the objective."""
         return self._training.objective.recording_attention(self._student)
 
-    def _mean_loss(self, model: nn.Module, count: int) -> float:
-        total, tokens = 0.0, 0
-        device = self.args.device
-        for rows in self.batches.ahead(self._training.held_out, count):
-            batch, labelled = self._prepare_inputs(self.batches.batch(rows)), sum(row.labels for row in rows)
+    def _summed_loss(self, model: nn.Module, parts: Iterator[MicroBatch]) -> float:
+        """The objective's sum over the labelled tokens of micro-batches."""
+        total, device = 0.0, self.args.device
+        for part in parts:
+            batch = self._prepare_inputs(self.batches.batch(part.bundles, self.sharing))
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.args.bf16):
-                total += float(self._training.objective(model, batch)) * labelled
-            tokens += labelled
-        return total / tokens
+                total += float(self._training.objective(model, batch)) * sum(row.labels for row in part.rows)
+        return total
 
 
 class LevelCallback(TrainerCallback):
@@ -288,11 +323,16 @@ def skipped_steps(state: TrainerState) -> int:
     return sum("skipped" in entry for entry in state.log_history)
 
 
-def smallest_micro_batch(state: TrainerState) -> int | None:
-    """The smallest micro-batch after memory ran out; None: it never did."""
-    return min(
-        (int(entry["micro_batch_size"]) for entry in state.log_history if "micro_batch_size" in entry), default=None
-    )
+def fewest_tokens(state: TrainerState) -> int | None:
+    """The fewest tokens that micro-batches were cut to after memory ran out; None: it never did."""
+    known = _memory_of(state)
+    return known["training"]["smallest"] if known else None
+
+
+def _memory_of(state: TrainerState) -> dict[str, dict[str, int | None]] | None:
+    saved: Any = state.stateful_callbacks
+    found: dict[str, dict[str, int | None]] | None = saved.get(_MEMORY)
+    return found
 
 
 def _arguments(training: Training, work: Path) -> TrainingArguments:

@@ -1,0 +1,130 @@
+"""A step's rows as they go through the student: those about one picture together, then cut by tokens."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from parityalign.models import LabelledRow, SharedRow
+
+Prefix = Callable[[Sequence[LabelledRow]], int]
+"""Rows about one picture -> how many tokens they begin with alike; 0: they cannot share a row."""
+
+_LITTLE = 256
+"""Tokens of padding that cost less than another micro-batch."""
+
+
+class Row(NamedTuple):
+    """One example as the student's input."""
+
+    pair_id: str
+    image: str
+    """Path of the image file."""
+    answer: LabelledRow
+    rationale: LabelledRow | None
+    """The example's rationale in place of its answer."""
+    view: LabelledRow | None
+    """The same with an augmented view of the picture."""
+    patches: int
+    """Of the picture, in the vision tower."""
+
+    @property
+    def labels(self) -> int:
+        """The number of tokens of the answer, its end token included."""
+        return len(self.answer.ends)
+
+    @property
+    def segments(self) -> list[LabelledRow]:
+        """What is learnt about the picture itself."""
+        return [self.answer, *([self.rationale] if self.rationale else [])]
+
+
+class Bundle(NamedTuple):
+    """Examples about one picture."""
+
+    rows: list[Row]
+    prefix: int
+    """How many tokens all of their segments begin with; 0: each has a row of its own."""
+    tokens: int
+    """Tokens of its row, or of all of its rows."""
+    patches: int
+    """Patches that go through the vision tower."""
+
+    @property
+    def shared(self) -> SharedRow:
+        """All as one row."""
+        return SharedRow([segment for row in self.rows for segment in row.segments], self.prefix)
+
+
+class MicroBatch(NamedTuple):
+    """What goes through the student at once."""
+
+    bundles: list[Bundle]
+    size: int
+    """Tokens, padding among them, and patches."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """Its examples, in the order of their bundles."""
+        return [row for bundle in self.bundles for row in bundle.rows]
+
+
+def cut(rows: Sequence[Row], most: int, pairs: int, prefix: Prefix | None) -> list[MicroBatch]:
+    """Micro-batches of rows of like length, the longest first.
+
+    Args:
+        rows: Those of a step.
+        most: Tokens and patches of a micro-batch at most; a single example may have more.
+        pairs: Examples of a micro-batch at most.
+        prefix: How many tokens rows about one picture share; None: none share a row.
+    """
+    found: list[MicroBatch] = []
+    waiting: list[Bundle] = []
+    size = 0
+    for bundle in sorted(_bundles(rows, most, pairs, prefix), key=lambda each: -each.tokens):
+        grown = _size([*waiting, bundle])
+        if waiting and (grown > most or _count([*waiting, bundle]) > pairs or _is_padding([*waiting, bundle])):
+            found.append(MicroBatch(waiting, size))
+            waiting, grown = [], _size([bundle])
+        waiting, size = [*waiting, bundle], grown
+    return [*found, MicroBatch(waiting, size)]
+
+
+def _bundles(rows: Sequence[Row], most: int, pairs: int, prefix: Prefix | None) -> Iterator[Bundle]:
+    pictures: dict[str, list[Row]] = {}
+    for row in rows:
+        pictures.setdefault(row.image, []).append(row)
+    for about_one in pictures.values():
+        shared = prefix([segment for row in about_one for segment in row.segments]) if prefix else 0
+        if not shared:
+            yield from (_bundle([row], 0) for row in about_one)
+            continue
+        waiting: list[Row] = []
+        for row in about_one:
+            grown = _bundle([*waiting, row], shared)
+            if waiting and (len(grown.rows) > pairs or grown.tokens + grown.patches > most):
+                yield _bundle(waiting, shared)
+                waiting = []
+            waiting.append(row)
+        yield _bundle(waiting, shared)
+
+
+def _bundle(rows: list[Row], prefix: int) -> Bundle:
+    segments = [len(segment.encoded.tokens) for row in rows for segment in row.segments]
+    views = [len(row.view.encoded.tokens) for row in rows if row.view]
+    tokens = sum(segments) - prefix * (len(segments) - 1) if prefix else sum(segments)
+    pictures = (1 if prefix else len(segments)) + len(views)
+    return Bundle(rows, prefix, tokens + sum(views), rows[0].patches * pictures)
+
+
+def _size(bundles: Sequence[Bundle]) -> int:
+    """Tokens and patches of bundles, the longest first."""
+    return len(bundles) * bundles[0].tokens + sum(bundle.patches for bundle in bundles)
+
+
+def _count(bundles: Sequence[Bundle]) -> int:
+    return sum(len(bundle.rows) for bundle in bundles)
+
+
+def _is_padding(bundles: Sequence[Bundle]) -> bool:
+    """Whether the last row, padded to the first one's length, would be mostly padding."""
+    padding = bundles[0].tokens - bundles[-1].tokens
+    return padding > max(bundles[-1].tokens, _LITTLE)
