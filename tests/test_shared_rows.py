@@ -1,6 +1,7 @@
 """Examples about one picture in one row: they cost what they cost apart, and none sees another."""
 
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from parityalign.training.bundles import cut
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.losses import _passes
 from parityalign.training.losses._joining import Signals
+from parityalign.training.sampling import PictureSampler
 from parityalign.training.sharing import tried_sharing
 from parityalign.training.student import add_lora
 from parityalign.training.weighted_loss import WeightedLoss
@@ -229,6 +231,22 @@ def test_every_term_is_what_it_is_apart(name, logits, tmp_path, monkeypatch):
     ]
     one, other = (learnt(folder, batches, told, objective, shared=shared) for shared in (False, True))
     same(one, other)
+
+
+# The order of examples
+
+
+@given(st.lists(st.sampled_from("abcdef"), min_size=1), st.integers(0, 2**32 - 1))
+def test_pictures_come_in_another_order_in_each_epoch_with_their_examples_together(images, seed):
+    sampler = PictureSampler([Example(image, "what", "red") for image in images], seed)
+    orders = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        orders.append([*sampler])
+        assert orders[-1] == [*sampler] and len(sampler) == len(orders[-1])
+        assert sorted(orders[-1]) == [*range(len(images))]
+        assert len([*groupby(images[place] for place in orders[-1])]) == len({*images})
+    assert len({*images}) < 4 or len({*map(tuple, orders)}) > 1
 
 
 # A step's rows, cut by tokens

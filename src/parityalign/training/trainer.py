@@ -24,6 +24,7 @@ from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Begun, Example, Join
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
 from parityalign.training.oom import OomBackoff
+from parityalign.training.sampling import PictureSampler
 from parityalign.training.sharing import tried_sharing
 from parityalign.training.speed import Speed
 
@@ -117,6 +118,13 @@ class LevelTrainer(Trainer):
         self._batch_norms = [
             module for module in student.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
         ]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:  # noqa: ANN401
+        """The order of the training pairs."""
+        if self._training.settings.questions_together:
+            return PictureSampler(self._training.train, self._training.seed)
+        usual: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(train_dataset)
+        return usual
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimiser, with a parameter group for each part that has its own learning rate."""
