@@ -3,7 +3,6 @@
 import math
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -328,7 +327,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student
 
 @pytest.mark.slow
 def test_questions_about_a_picture_come_in_one_step_in_one_row_and_after_a_kill_as_well(student, pairs, tmp_path):
-    about_three = [replace(pair, image=pairs[place % 3].image) for place, pair in enumerate(pairs)]
+    about_three = [pair.model_copy(update={"image": pairs[place % 3].image}) for place, pair in enumerate(pairs)]
     steps = []
 
     def notes(loss, batch):
