@@ -46,6 +46,14 @@ def examples(tmp_path_factory):
     return examples_of(tmp_path_factory.mktemp("pictures"))
 
 
+@pytest.fixture(scope="module")
+def some_rows(tmp_path_factory):
+    images = tiny.drawn(tmp_path_factory.mktemp("some"), 4)
+    batches = AnswerCollator(tiny.processor(), [1], patch=tiny.PATCH)
+    asked = [Example(images[n % 4], "what is " + "the shape " * (n % 3), ANSWERS[n % 6], str(n)) for n in range(10)]
+    return batches.rows(batches.begin(asked))
+
+
 def folder_of(name, folder):
     if name.startswith("embedded"):
         return str(EMBEDDED_MODELS / name.split(":")[1])
@@ -176,12 +184,16 @@ def test_where_no_picture_has_several_examples_nothing_is_tried(examples, tmp_pa
 
 
 @pytest.mark.parametrize("text", [{"attn_implementation": "flash_attention_2"}, {"layer_types": ["sliding_attention"]}])
-def test_layers_that_do_not_keep_or_see_all_tokens_are_told_by_the_configuration(text, tmp_path):
+def test_layers_that_do_not_keep_or_see_all_tokens_are_told_by_the_configuration(text, tmp_path, some_rows):
     model = open_model(str(tiny.llava(tmp_path / "model")))
     config = model.config.get_text_config()
     assert row_sharing(model)
     if "layer_types" in text:
         config.layer_types, config.sliding_window = text["layer_types"] * 2, 8
+        assert row_sharing(model).prefix([row.answer for row in some_rows[::4]]) == 0
+        config.sliding_window = 80
+        assert row_sharing(model).prefix([row.answer for row in some_rows[::4]]) > 16
+        config.layer_types = ["linear_attention"] * 2
     else:
         config._attn_implementation_internal = text["attn_implementation"]
     assert row_sharing(model) is None
@@ -251,19 +263,10 @@ def test_pictures_come_in_another_order_in_each_epoch_with_their_examples_togeth
 
 # A step's rows, cut by tokens
 
-FOLDER = tiny.processor()
 
-
-@pytest.fixture(scope="module")
-def some_rows(tmp_path_factory):
-    images = tiny.drawn(tmp_path_factory.mktemp("some"), 4)
-    batches = AnswerCollator(FOLDER, [1], patch=tiny.PATCH)
-    asked = [Example(images[n % 4], "what is " + "the shape " * (n % 3), ANSWERS[n % 6], str(n)) for n in range(10)]
-    return batches.rows(batches.begin(asked))
-
-
-def shared_prefix(rows):
-    return 5
+def only_some(rows):
+    """Rows that may share five tokens, unless they are many."""
+    return 5 if len(rows) < 3 else 0
 
 
 @given(st.data(), st.integers(1, 400), st.integers(1, 12), st.booleans())
@@ -271,15 +274,15 @@ def test_every_row_is_in_one_micro_batch_and_only_a_single_example_is_larger_tha
     some_rows, data, most, pairs, shared
 ):
     rows = data.draw(st.lists(st.sampled_from(some_rows), min_size=1, max_size=12, unique_by=lambda row: row.pair_id))
-    parts = cut(rows, most, pairs, shared_prefix if shared else None)
+    parts = cut(rows, most, pairs, only_some if shared else None)
     assert sorted(row.pair_id for part in parts for row in part.rows) == sorted(row.pair_id for row in rows)
     for part in parts:
         longest = max(bundle.tokens for bundle in part.bundles)
         assert part.size == longest * len(part.bundles) + sum(bundle.patches for bundle in part.bundles)
         assert len(part.rows) == 1 or (part.size <= most and len(part.rows) <= pairs)
         assert all(len({row.image for row in bundle.rows}) == 1 for bundle in part.bundles)
-    if shared and most == 400 and pairs == 12:
-        assert sum(len(part.bundles) for part in parts) == len({row.image for row in rows})
+        assert len({bool(bundle.prefix) for bundle in part.bundles}) == 1
+        assert all(bundle.prefix or len(bundle.rows) == 1 for bundle in part.bundles)
 
 
 def test_a_large_picture_goes_alone_and_leaves_the_small_ones_together(some_rows):

@@ -5,6 +5,7 @@ have in a row of their own. So the model computes for each token what it would c
 """
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from transformers import DynamicCache
 
 from parityalign.models.attention import unwrapped
 from parityalign.models.encoding import Encoded
-from parityalign.models.internals import DynamicLayer
+from parityalign.models.internals import DynamicLayer, DynamicSlidingWindowLayer
 from parityalign.models.labels import LabelledRow
 from parityalign.models.stacking import EXPLAINED_LABELS, stack
 
@@ -53,20 +54,22 @@ class RowSharing:
         self._image_token = image_token
         self._rope: Callable[..., tuple[torch.Tensor, Any]] | None = _rope_index(model)
         self._rope_takes = frozenset(inspect.signature(self._rope).parameters) if self._rope else frozenset()
+        self._window = min((getattr(layer, "sliding_window", math.inf) for layer in _cached(model)), default=math.inf)
         self._adds_masks = _text_config(model)._attn_implementation == "eager"
         self._dtype: torch.dtype = unwrapped(model).dtype
 
     def prefix(self, rows: Sequence[LabelledRow]) -> int:
         """How many tokens the rows begin with alike; each keeps at least one before its answer.
 
-        0: they cannot share a row, since not all of the picture stands there, or since types tell the model which of
-        the tokens see each other.
+        0: they cannot share a row, since not all of the picture stands there, or a token does not see all that stand
+        before it, or types tell the model which of them see each other.
         """
         before_answers = min(len(row.encoded.tokens) - len(row.ends) for row in rows)
         shared = min(len(os.path.commonprefix([row.encoded.tokens for row in rows])), before_answers - 1)
         later = any(self._image_token in row.encoded.tokens[shared:] for row in rows)
         types = rows[0].encoded.per_token.keys() - _NO_TYPES - self._rope_takes
-        return 0 if later or types else shared
+        too_long = max(len(row.encoded.tokens) for row in rows) > self._window
+        return 0 if later or types or too_long else shared
 
     def stack(self, rows: Sequence[SharedRow], *, pad_token: int, device: torch.device) -> dict[str, torch.Tensor]:
         """A batch, padded at the right: per-token values (rows, longest), pictures, mask and positions.
@@ -119,15 +122,20 @@ class RowSharing:
 def row_sharing(model: Any) -> RowSharing | None:  # noqa: ANN401 - whichever class the family has
     """How rows about one picture become one row for a model, with an adapter or without.
 
-    None: its tokens take no positions or no masks that are given, or its layers keep something else than all tokens
-    (a window, a recurrent state).
+    None: its tokens take no positions or no masks that are given, or its layers keep something else than tokens (a
+    recurrent state).
     """
-    text, image_token = _text_config(model), _image_token(unwrapped(model).config)
-    keeps_all = {type(layer) for layer in DynamicCache(config=text).layers} <= {DynamicLayer}
-    placed = "position_ids" in inspect.signature(unwrapped(model).forward).parameters
-    if image_token is None or not (keeps_all and placed and text._attn_implementation in _MASKED):
-        return None
-    return RowSharing(model, image_token)
+    image_token, whole = _image_token(unwrapped(model).config), unwrapped(model)
+    keeps_tokens = {type(layer) for layer in _cached(model)} <= {DynamicLayer, DynamicSlidingWindowLayer}
+    takes_positions = "position_ids" in inspect.signature(whole.forward).parameters
+    takes_masks = _text_config(model)._attn_implementation in _MASKED
+    able = keeps_tokens and takes_positions and takes_masks
+    return RowSharing(model, image_token) if able and image_token is not None else None
+
+
+def _cached(model: Any) -> list[Any]:  # noqa: ANN401 - whichever class the family has
+    """What each layer of the language model keeps of tokens."""
+    return list(DynamicCache(config=_text_config(model)).layers)
 
 
 def _text_config(model: Any) -> Any:  # noqa: ANN401 - whichever class the family has

@@ -79,12 +79,12 @@ def cut(rows: Sequence[Row], most: int, pairs: int, prefix: Prefix | None) -> li
     found: list[MicroBatch] = []
     waiting: list[Bundle] = []
     size = 0
-    for bundle in sorted(_bundles(rows, most, pairs, prefix), key=lambda each: -each.tokens):
-        grown = _size([*waiting, bundle])
-        if waiting and (grown > most or _count([*waiting, bundle]) > pairs or _is_padding([*waiting, bundle])):
+    for bundle in sorted(_bundles(rows, most, pairs, prefix), key=lambda each: (each.prefix == 0, -each.tokens)):
+        together = [*waiting, bundle]
+        if waiting and (_size(together) > most or _count(together) > pairs or _do_not_fit(waiting[0], bundle)):
             found.append(MicroBatch(waiting, size))
-            waiting, grown = [], _size([bundle])
-        waiting, size = [*waiting, bundle], grown
+            together = [bundle]
+        waiting, size = together, _size(together)
     return [*found, MicroBatch(waiting, size)]
 
 
@@ -124,7 +124,7 @@ def _count(bundles: Sequence[Bundle]) -> int:
     return sum(len(bundle.rows) for bundle in bundles)
 
 
-def _is_padding(bundles: Sequence[Bundle]) -> bool:
-    """Whether the last row, padded to the first one's length, would be mostly padding."""
-    padding = bundles[0].tokens - bundles[-1].tokens
-    return padding > max(bundles[-1].tokens, _LITTLE)
+def _do_not_fit(longest: Bundle, bundle: Bundle) -> bool:
+    """Whether a bundle would be mostly padding beside the longest, or is one that shares no row beside one that may."""
+    padding = longest.tokens - bundle.tokens
+    return padding > max(bundle.tokens, _LITTLE) or bool(longest.prefix) != bool(bundle.prefix)

@@ -163,7 +163,8 @@ class AnswerCollator:
         """
         rows = [row for bundle in bundles for row in bundle.rows]
         told = torch.tensor([place for place, row in enumerate(rows) if row.rationale], device=self._device)
-        together = sharing if any(len(bundle.shared.segments) > 1 for bundle in bundles) else None
+        several = any(bundle.prefix and len(bundle.shared.segments) > 1 for bundle in bundles)
+        together = sharing if several else None
         batch = self._together(bundles, together) if together else self._apart(rows)
         if len(told):
             batch["explained"]["explains"] = told
