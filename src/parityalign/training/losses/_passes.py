@@ -160,11 +160,13 @@ class Passes:
         if self._recorder is not None:
             self._recorder.select(before_answers(self.batch["labels"]) if self._recorded else None)
         asked, head = asked_for({**inputs, "labels": self._all_labels}), _head(self._model)
-        if head is not None and asked.labelled.numel() * head.out_features > MOST_LOGITS:
+        # Between the answers of rows that are shared stand whole questions, whose logits nobody needs.
+        few = "lengths" in self.batch
+        if head is not None and (few or asked.labelled.numel() * head.out_features > MOST_LOGITS):
             states = states_before_head(self._model, head, asked)
             if states is not None:
                 self._note_attention()
-                return states, head
+                return head(states).float() if len(states) * head.out_features <= MOST_LOGITS else (states, head)
         logits: torch.Tensor = self._model(**asked.inputs).logits[:, -asked.columns - 1 : -1]
         self._note_attention()
         return logits[asked.labelled].float()
