@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -88,14 +89,15 @@ def _trainer(student: Path, pixels: int | None, examples: Sequence[Example], roo
 def _seconds(trainer: LevelTrainer, examples: Sequence[Example], rounds: int) -> tuple[float, float]:
     """Of a step's forward and backward passes, with rows shared and apart."""
     sharing, took = trainer.sharing, {True: list[float](), False: list[float]()}
+    student: Any = trainer.model
     if sharing is None:
         raise ValueError("this student's questions share no rows")
     for _ in range(rounds + 1):
         for shared, times in took.items():
             trainer.sharing = sharing if shared else None
-            step = trainer.data_collator(examples)
+            step = {"begun": trainer.batches.begin(examples)}
             began = time.perf_counter()
-            trainer.training_step(trainer.model, step)
+            trainer.training_step(student, step)
             times.append(time.perf_counter() - began)
     return median(took[True][1:]), median(took[False][1:])
 

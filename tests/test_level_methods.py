@@ -103,7 +103,7 @@ def test_a_step_in_micro_batches_has_the_loss_and_gradient_of_the_whole(trained,
 def test_a_step_hangs_neither_on_where_it_is_cut_nor_on_which_of_its_pairs_share_a_row(trained, monkeypatch, tokens):
     whole = gradients(trained, pictures=2)
     close(whole, gradients(trained, pictures=2, shared=True))
-    monkeypatch.setattr(trainer, "MOST_TOKENS", {True: tokens, False: tokens})
+    monkeypatch.setattr(oom, "MICRO_BATCH_TOKENS", {True: tokens, False: tokens})
     for shared in (False, True):
         close(whole, gradients(trained, pictures=2, shared=shared))
 

@@ -1,17 +1,22 @@
 """Out-of-memory back-off: halves the tokens of micro-batches until they fit, and doubles them again later."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from accelerate.utils.memory import clear_device_cache
+from transformers import TrainerState
 
 from parityalign.core import WorkFailed
 from parityalign.models import is_out_of_memory
 from parityalign.training.bundles import MicroBatch
 
 T = TypeVar("T")
+MICRO_BATCH_TOKENS = {True: 65_536, False: 16_384}
+"""Tokens and patches of a micro-batch, on a GPU and on a CPU: more of them bring no more speed."""
 _LONGEST_WAIT = 64
 """Calls between two tries of larger micro-batches, at most."""
+_MEMORY = "memory"
+"""Name in a checkpoint of what is known of the memory."""
 
 
 class OomBackoff:
@@ -95,6 +100,47 @@ class OomBackoff:
             self._waited += 1
             if self._waited >= self._wait:
                 self.tokens, self._waited, self._tries_larger = min(2 * self.tokens, self._wished), 0, True
+
+
+class Memory:
+    """What a training knows of the memory that there is: how much goes through the student at once.
+
+    Attributes:
+        steps: In training.
+        looks: When the held-out loss is measured, which takes less.
+    """
+
+    def __init__(self, *, on_gpu: bool) -> None:
+        """Knows nothing yet.
+
+        Args:
+            on_gpu: Where the student is.
+        """
+        self.steps, self.looks = OomBackoff(MICRO_BATCH_TOKENS[on_gpu]), OomBackoff(MICRO_BATCH_TOKENS[on_gpu])
+
+    def remember(self, state: TrainerState) -> None:
+        """Has the next checkpoint hold it."""
+        saved: Any = state.stateful_callbacks  # a mapping; the Trainer saves what is in it
+        saved[_MEMORY] = {"steps": self.steps.state, "looks": self.looks.state}
+
+    def recall(self, state: TrainerState) -> None:
+        """Goes on with what a checkpoint holds."""
+        known = _known(state)
+        if known:
+            self.steps.restore(known["steps"])
+            self.looks.restore(known["looks"])
+
+
+def fewest_tokens(state: TrainerState) -> int | None:
+    """The fewest tokens that micro-batches were cut to after memory ran out; None: it never did."""
+    known = _known(state)
+    return known["steps"]["smallest"] if known else None
+
+
+def _known(state: TrainerState) -> dict[str, dict[str, int | None]] | None:
+    saved: Any = state.stateful_callbacks
+    found: dict[str, dict[str, int | None]] | None = saved.get(_MEMORY)
+    return found
 
 
 def _does_not_fit(problem: Exception) -> WorkFailed:

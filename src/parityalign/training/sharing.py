@@ -44,8 +44,8 @@ def _says_the_same(model: nn.Module, batches: AnswerCollator, sharing: RowSharin
     if not prefix:
         return False
     model.eval()
-    apart = _logprobs(model, batches, [Bundle([row], 0, 0, 0) for row in rows], None)
     try:
+        apart = _logprobs(model, batches, [Bundle([row], 0, 0, 0) for row in rows], None)
         together = _logprobs(model, batches, [Bundle(rows, prefix, 0, 0)], sharing)
     except Exception:  # noqa: BLE001 - a family that takes no such masks may raise anything, and has rows apart then
         return False

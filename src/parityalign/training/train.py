@@ -28,6 +28,7 @@ from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.facts import student_facts
 from parityalign.training.kernels import fused_kernels
+from parityalign.training.oom import fewest_tokens
 from parityalign.training.student import (
     merge_adapter,
     open_checkpoint,
@@ -40,7 +41,6 @@ from parityalign.training.trainer import (
     LevelTrainer,
     Objective,
     Training,
-    fewest_tokens,
     out_of_patience,
     skipped_steps,
     tell_measured,
@@ -206,7 +206,7 @@ def _train(trainer: LevelTrainer, work: Path, training: Training) -> TrainerStat
         state = state_of(last)
         if state.global_step >= trainer.args.max_steps or out_of_patience(state, training.settings.patience):
             return state
-        trainer.recall_memory(state)
+        trainer.memory.recall(state)
     with trainer.recording_attention():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.state

@@ -23,7 +23,7 @@ from parityalign.training.bundles import MicroBatch, Row, cut
 from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Begun, Example, Join
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
-from parityalign.training.oom import OomBackoff
+from parityalign.training.oom import Memory
 from parityalign.training.sampling import PictureSampler
 from parityalign.training.sharing import tried_sharing
 from parityalign.training.speed import Speed
@@ -56,10 +56,6 @@ class Objective(Protocol):
 
 EVALUATIONS = 8
 """Number of evaluations of the held-out loss in a training, each with a checkpoint."""
-MOST_TOKENS = {True: 65_536, False: 16_384}
-"""Tokens and patches of a micro-batch, on a GPU and on a CPU: more of them bring no more speed."""
-_MEMORY = "memory"
-"""Name in a checkpoint of what is known of the memory."""
 _TOLD = 200
 """Times in a training that the training loss is told, as a mean since the last time."""
 
@@ -87,7 +83,7 @@ class LevelTrainer(Trainer):
     Attributes:
         batches: Collates examples into the student's inputs.
         sharing: How examples about one picture share a row; None: each has its own.
-        oom_backoff: Decides the size of micro-batches in training, `looks_backoff` when the held-out loss is measured.
+        memory: Decides the size of micro-batches.
     """
 
     def __init__(self, training: Training, student: nn.Module, batches: AnswerCollator, work: Path) -> None:
@@ -103,8 +99,7 @@ class LevelTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self._steps_begun = 0
         self.sharing = tried_sharing(student, batches, [*training.train, *training.held_out])
-        most = MOST_TOKENS[self.args.device.type == "cuda"]
-        self.oom_backoff, self.looks_backoff = OomBackoff(most), OomBackoff(most)
+        self.memory = Memory(on_gpu=self.args.device.type == "cuda")
         self.batches = batches
         self._speed = speed
         self._training = training
@@ -159,8 +154,8 @@ class LevelTrainer(Trainer):
         self._steps_begun -= 1
         rows = self.batches.rows(inputs["begun"])
         labelled = sum(row.labels for row in rows)
-        loss = self.oom_backoff(partial(self._cut, rows), partial(self._in_micro_batches, model, labelled))
-        self._remember_memory()
+        loss = self.memory.steps(partial(self._cut, rows), partial(self._in_micro_batches, model, labelled))
+        self.memory.remember(self.state)
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
             model.zero_grad()  # without gradients the optimiser changes nothing, not even by weight decay
@@ -196,19 +191,6 @@ class LevelTrainer(Trainer):
         batches = (self.batches.batch(part.bundles, self.sharing) for part in parts)
         return torch.stack([super(LevelTrainer, self).training_step(model, batch, labelled) for batch in batches]).sum()
 
-    def _remember_memory(self) -> None:
-        """Has the next checkpoint hold what is known of the memory."""
-        known = {"training": self.oom_backoff.state, "looks": self.looks_backoff.state}
-        saved: Any = self.state.stateful_callbacks  # a mapping; the Trainer saves what is in it
-        saved[_MEMORY] = known
-
-    def recall_memory(self, state: TrainerState) -> None:
-        """Goes on with what a checkpoint knows of the memory."""
-        known = _memory_of(state)
-        if known:
-            self.oom_backoff.restore(known["training"])
-            self.looks_backoff.restore(known["looks"])
-
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted, since the rows are not loaded yet when this is called."""
         return 0
@@ -216,7 +198,7 @@ class LevelTrainer(Trainer):
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """Measures the held-out loss and calls the callbacks."""
         metrics = {"eval_loss": self.held_out_loss()}
-        self._remember_memory()
+        self.memory.remember(self.state)
         tell_measured(self._training.progress, HELD_OUT_LOSS, self.state.global_step, metrics["eval_loss"])
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -229,7 +211,7 @@ class LevelTrainer(Trainer):
         total, tokens = 0.0, 0
         with self._training.objective.recording_attention(student):
             for rows in self.batches.ahead(self._looked_at, self._training.settings.batch_size):
-                total += self.looks_backoff(partial(self._cut, rows), partial(self._summed_loss, student))
+                total += self.memory.looks(partial(self._cut, rows), partial(self._summed_loss, student))
                 tokens += sum(row.labels for row in rows)
         return total / tokens
 
@@ -329,18 +311,6 @@ def out_of_patience(state: TrainerState, patience: int) -> bool:
 def skipped_steps(state: TrainerState) -> int:
     """How many steps were skipped, since loss or gradient was not finite."""
     return sum("skipped" in entry for entry in state.log_history)
-
-
-def fewest_tokens(state: TrainerState) -> int | None:
-    """The fewest tokens that micro-batches were cut to after memory ran out; None: it never did."""
-    known = _memory_of(state)
-    return known["training"]["smallest"] if known else None
-
-
-def _memory_of(state: TrainerState) -> dict[str, dict[str, int | None]] | None:
-    saved: Any = state.stateful_callbacks
-    found: dict[str, dict[str, int | None]] | None = saved.get(_MEMORY)
-    return found
 
 
 def _arguments(training: Training, work: Path) -> TrainingArguments:

@@ -101,10 +101,11 @@ class Passes:
 
     def part(self, key: str) -> "Passes":
         """The passes of a nested batch: `view` or `explained`."""
+        batch = self.batch[key]
+        if "input_ids" not in batch:  # not kept: two that know each other would keep the pass's tensors alive
+            return Passes(self._model, batch, recorded=False, within=self)
         if key not in self._parts:
-            batch = self.batch[key]
-            within = None if "input_ids" in batch else self
-            self._parts[key] = Passes(self._model, batch, self._recorder, recorded=False, within=within)
+            self._parts[key] = Passes(self._model, batch, self._recorder, recorded=False)
         return self._parts[key]
 
     def each_token(self, loss_of: TokenLoss, chosen: torch.Tensor | None = None) -> torch.Tensor:
