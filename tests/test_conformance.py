@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import LogitsProcessor, LogitsProcessorList
 
 import tiny
-from families import FAMILIES, write
+from families import FAMILIES, PATCH, write
 from parityalign.config.loading import LoadingSettings
 from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
@@ -22,7 +22,7 @@ from parityalign.models.backends import _hf_model, hf
 from parityalign.models.encoding import Prompter, read_image, stop_tokens
 from parityalign.models.loading import open_model, open_processor
 from parityalign.models.stacking import stack
-from parityalign.training.bundles import cut
+from parityalign.training.bundles import Limits, cut
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.sharing import tried_sharing
 from parityalign.training.student import add_lora, open_student, save_student
@@ -282,7 +282,7 @@ def test_questions_about_one_picture_share_a_row_in_training(folder, family, row
         return
     found = []
     for prefix in (None, sharing.prefix):
-        parts = cut(rows.rows(rows.begin(asked)), 2**40, len(asked), prefix)
+        parts = cut(rows.rows(rows.begin(asked)), Limits(2**40, len(asked)), patch=PATCH, prefix=prefix)
         batch = rows.batch([bundle for part in parts for bundle in part.bundles], sharing)
         assert len(batch["input_ids"]) == (2 if prefix else 6)
         model.zero_grad()

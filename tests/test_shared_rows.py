@@ -17,7 +17,7 @@ from parityalign.models.loading import open_model, open_processor
 from parityalign.models.shared_rows import row_sharing
 from parityalign.models.stacking import stack
 from parityalign.training import sharing as sharing_module
-from parityalign.training.bundles import cut
+from parityalign.training.bundles import Limits, cut
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.losses import _passes
 from parityalign.training.losses._joining import Signals
@@ -28,7 +28,7 @@ from parityalign.training.weighted_loss import WeightedLoss
 
 QUESTIONS = ("what is the colour ?", "shape ?", "what is the shape of the red square")
 ANSWERS = ("red", "a blue square", "green", "7 up", "42", "the answer")
-NO_LIMIT = 2**40
+NO_LIMIT = Limits(2**40, 2**40)
 TOLD = {"0": ("why?", "Explanation: blue. Answer: red"), "4": ("why is it so?", "Explanation: a. Answer: 42")}
 
 
@@ -49,7 +49,7 @@ def examples(tmp_path_factory):
 @pytest.fixture(scope="module")
 def some_rows(tmp_path_factory):
     images = tiny.drawn(tmp_path_factory.mktemp("some"), 4)
-    batches = AnswerCollator(tiny.processor(), [1], patch=tiny.PATCH)
+    batches = AnswerCollator(tiny.processor(), [1])
     asked = [Example(images[n % 4], "what is " + "the shape " * (n % 3), ANSWERS[n % 6], str(n)) for n in range(10)]
     return batches.rows(batches.begin(asked))
 
@@ -77,7 +77,7 @@ def collator(folder, **options):
 def batch_of(batches, examples, sharing):
     """One batch of the examples, those about one picture in one row if that is what is asked for."""
     rows = batches.rows(batches.begin(examples))
-    parts = cut(rows, NO_LIMIT, len(rows), sharing.prefix if sharing else None)
+    parts = cut(rows, NO_LIMIT, patch=16, prefix=sharing.prefix if sharing else None)
     return batches.batch([bundle for part in parts for bundle in part.bundles], sharing)
 
 
@@ -274,7 +274,7 @@ def test_every_row_is_in_one_micro_batch_and_only_a_single_example_is_larger_tha
     some_rows, data, most, pairs, shared
 ):
     rows = data.draw(st.lists(st.sampled_from(some_rows), min_size=1, max_size=12, unique_by=lambda row: row.pair_id))
-    parts = cut(rows, most, pairs, only_some if shared else None)
+    parts = cut(rows, Limits(most, pairs), patch=tiny.PATCH, prefix=only_some if shared else None)
     assert sorted(row.pair_id for part in parts for row in part.rows) == sorted(row.pair_id for row in rows)
     for part in parts:
         longest = max(bundle.tokens for bundle in part.bundles)
@@ -289,7 +289,7 @@ def test_a_large_picture_goes_alone_and_leaves_the_small_ones_together(some_rows
     large = some_rows[0].answer.encoded
     tokens = {key: values[:1] * 400 + values for key, values in large.per_token.items()}
     wide = replace(some_rows[0].answer, encoded=replace(large, per_token=tokens))
-    parts = cut([some_rows[0]._replace(answer=wide), *some_rows[1:]], 2000, 64, None)
+    parts = cut([some_rows[0]._replace(answer=wide), *some_rows[1:]], Limits(2000, 64), patch=tiny.PATCH)
     assert [len(part.rows) for part in parts] == [1, 9]
-    halved = cut([some_rows[0]._replace(answer=wide), *some_rows[1:]], parts[0].size // 2, 64, None)
+    halved = cut([some_rows[0]._replace(answer=wide), *some_rows[1:]], Limits(parts[0].size // 2, 64), patch=tiny.PATCH)
     assert [len(part.rows) for part in halved][0] == 1

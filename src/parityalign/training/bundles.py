@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from parityalign.models import LabelledRow, SharedRow
+from parityalign.models import LabelledRow, SharedRow, patches
 
 Prefix = Callable[[Sequence[LabelledRow]], int]
 """Rows about one picture -> how many tokens they begin with alike; 0: they cannot share a row."""
@@ -23,8 +23,6 @@ class Row(NamedTuple):
     """The example's rationale in place of its answer."""
     view: LabelledRow | None
     """The same with an augmented view of the picture."""
-    patches: int
-    """Of the picture, in the vision tower."""
 
     @property
     def labels(self) -> int:
@@ -67,52 +65,62 @@ class MicroBatch(NamedTuple):
         return [row for bundle in self.bundles for row in bundle.rows]
 
 
-def cut(rows: Sequence[Row], most: int, pairs: int, prefix: Prefix | None) -> list[MicroBatch]:
+class Limits(NamedTuple):
+    """How much a micro-batch takes at most; a single example may take more."""
+
+    tokens: int
+    """Tokens, padding among them, and patches."""
+    pairs: int
+    """Examples."""
+
+
+def cut(rows: Sequence[Row], limits: Limits, *, patch: int, prefix: Prefix | None = None) -> list[MicroBatch]:
     """Micro-batches of rows of like length, the longest first.
 
     Args:
         rows: Those of a step.
-        most: Tokens and patches of a micro-batch at most; a single example may have more.
-        pairs: Examples of a micro-batch at most.
+        limits: Of a micro-batch.
+        patch: Pixels along the side of a patch of the vision tower.
         prefix: How many tokens rows about one picture share; None: none share a row.
     """
     found: list[MicroBatch] = []
     waiting: list[Bundle] = []
     size = 0
-    for bundle in sorted(_bundles(rows, most, pairs, prefix), key=lambda each: (each.prefix == 0, -each.tokens)):
+    for bundle in sorted(_bundles(rows, limits, patch, prefix), key=lambda each: (each.prefix == 0, -each.tokens)):
         together = [*waiting, bundle]
-        if waiting and (_size(together) > most or _count(together) > pairs or _do_not_fit(waiting[0], bundle)):
+        too_much = _size(together) > limits.tokens or _count(together) > limits.pairs
+        if waiting and (too_much or _do_not_fit(waiting[0], bundle)):
             found.append(MicroBatch(waiting, size))
             together = [bundle]
         waiting, size = together, _size(together)
     return [*found, MicroBatch(waiting, size)]
 
 
-def _bundles(rows: Sequence[Row], most: int, pairs: int, prefix: Prefix | None) -> Iterator[Bundle]:
+def _bundles(rows: Sequence[Row], limits: Limits, patch: int, prefix: Prefix | None) -> Iterator[Bundle]:
     pictures: dict[str, list[Row]] = {}
     for row in rows:
         pictures.setdefault(row.image, []).append(row)
     for about_one in pictures.values():
         shared = prefix([segment for row in about_one for segment in row.segments]) if prefix else 0
         if not shared:
-            yield from (_bundle([row], 0) for row in about_one)
+            yield from (_bundle([row], 0, patch) for row in about_one)
             continue
         waiting: list[Row] = []
         for row in about_one:
-            grown = _bundle([*waiting, row], shared)
-            if waiting and (len(grown.rows) > pairs or grown.tokens + grown.patches > most):
-                yield _bundle(waiting, shared)
+            grown = _bundle([*waiting, row], shared, patch)
+            if waiting and (len(grown.rows) > limits.pairs or grown.tokens + grown.patches > limits.tokens):
+                yield _bundle(waiting, shared, patch)
                 waiting = []
             waiting.append(row)
-        yield _bundle(waiting, shared)
+        yield _bundle(waiting, shared, patch)
 
 
-def _bundle(rows: list[Row], prefix: int) -> Bundle:
+def _bundle(rows: list[Row], prefix: int, patch: int) -> Bundle:
     segments = [len(segment.encoded.tokens) for row in rows for segment in row.segments]
     views = [len(row.view.encoded.tokens) for row in rows if row.view]
     tokens = sum(segments) - prefix * (len(segments) - 1) if prefix else sum(segments)
     pictures = (1 if prefix else len(segments)) + len(views)
-    return Bundle(rows, prefix, tokens + sum(views), rows[0].patches * pictures)
+    return Bundle(rows, prefix, tokens + sum(views), patches(rows[0].answer.encoded, patch) * pictures)
 
 
 def _size(bundles: Sequence[Bundle]) -> int:

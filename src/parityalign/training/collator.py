@@ -23,7 +23,6 @@ from parityalign.models import (
     Seen,
     SharedRow,
     image_bytes,
-    patches,
     read_image,
     stack,
     this_device,
@@ -81,7 +80,6 @@ class AnswerCollator:
         workers: int | None = None,
         processes: PictureProcesses | None = None,
         cache_bytes: int = CACHE_BYTES,
-        patch: int = 16,
     ) -> None:
         """Batches for one student.
 
@@ -93,7 +91,6 @@ class AnswerCollator:
             workers: Threads that prepare pictures; None: as many as this machine is good for.
             processes: What they hand their pictures to.
             cache_bytes: Bytes of pictures that are kept.
-            patch: Pixels along the side of a patch of its vision tower.
 
         Raises:
             UserError: The student has no end token, so it could not learn to end an answer.
@@ -102,7 +99,6 @@ class AnswerCollator:
         self._pictures = Pictures(self._encoder.prompter, workers, processes=processes)
         self._join = join
         self._views = views
-        self._patch = patch
         self._device = torch.device(this_device())
         self._images = _Kept[str, Future[Seen]](cache_bytes)
         self._texts = _Kept[Example, _Text](_ROWS_BYTES)
@@ -203,14 +199,12 @@ class AnswerCollator:
 
     def _row(self, example: Example, picture: "Future[Seen]", view: Encoded | None) -> Row:
         explained = _with_rationale(example) if example.rationale else None
-        answer = self._labelled(example, picture)
         return Row(
             example.pair_id,
             example.image,
-            answer,
+            self._labelled(example, picture),
             self._labelled(explained, picture) if explained else None,
             self._encoder.encode(view, example.prompt, example.answer) if view else None,
-            patches(answer.encoded, self._patch),
         )
 
     def _labelled(self, example: Example, picture: "Future[Seen]") -> LabelledRow:

@@ -23,7 +23,7 @@ from parityalign.core import (
     folder_digest,
     write_whole,
 )
-from parityalign.models import AS_IT_IS, bf16_is_fast, open_processor, patch_side, processes_for, quieten, stop_tokens
+from parityalign.models import AS_IT_IS, bf16_is_fast, open_processor, processes_for, quieten, stop_tokens
 from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.facts import student_facts
@@ -187,15 +187,7 @@ def _trainer(training: Training, work: Path) -> LevelTrainer:
     student: Any = open_trainable(location, loading, settings, half=_halves())
     stop = stop_tokens(processor.tokenizer, student.generation_config)
     views, join = "view" in training.objective.needs, training.objective.joiner(processor)
-    batches = AnswerCollator(
-        processor,
-        stop,
-        join=join,
-        views=views,
-        workers=loading.workers,
-        processes=processes,
-        patch=patch_side(student.config) or 16,
-    )
+    batches = AnswerCollator(processor, stop, join=join, views=views, workers=loading.workers, processes=processes)
     return LevelTrainer(training, student, batches, work)
 
 

@@ -18,8 +18,8 @@ from transformers.training_args import OptimizerNames
 
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import HELD_OUT_LOSS, TRAINING_LOSS, Details, Measures, Progress
-from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast
-from parityalign.training.bundles import MicroBatch, Row, cut
+from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast, patch_side
+from parityalign.training.bundles import Limits, MicroBatch, Row, cut
 from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Begun, Example, Join
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
@@ -56,6 +56,8 @@ class Objective(Protocol):
 
 EVALUATIONS = 8
 """Number of evaluations of the held-out loss in a training, each with a checkpoint."""
+_PATCH = 16
+"""Side of a patch in pixels, for towers without patches."""
 _TOLD = 200
 """Times in a training that the training loss is told, as a mean since the last time."""
 
@@ -104,6 +106,8 @@ class LevelTrainer(Trainer):
         self._speed = speed
         self._training = training
         self._student: Any = student  # None once it is released
+        config: Any = student.config
+        self._patch = patch_side(config) or _PATCH
         self._losses: list[float] = []
         # Pairs about one picture in a row, so that they may share it.
         order = {example.image: place for place, example in reversed([*enumerate(training.held_out)])}
@@ -182,8 +186,8 @@ class LevelTrainer(Trainer):
     def _cut(self, rows: Sequence[Row], tokens: int) -> list[MicroBatch]:
         """The micro-batches of rows."""
         settings = self._training.settings
-        pairs = settings.micro_batch_size or settings.batch_size
-        return cut(rows, tokens, pairs, self.sharing.prefix if self.sharing else None)
+        limits = Limits(tokens, settings.micro_batch_size or settings.batch_size)
+        return cut(rows, limits, patch=self._patch, prefix=self.sharing.prefix if self.sharing else None)
 
     def _in_micro_batches(self, model: nn.Module, labelled: int, parts: Iterator[MicroBatch]) -> torch.Tensor:
         """Gradients of the mean over all labelled tokens, independent of the size of the micro-batches."""
