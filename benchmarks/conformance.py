@@ -24,6 +24,9 @@ tokens, a chat template in the family's style. Then the same code runs as for an
 masks, padding, images, saving and merging are right; it says nothing about the quality of a model's answers, and no
 published weights were loaded.
 
+Whether questions about one picture share a row in training is not read from this table: it is tried on the student's
+own pairs before it is trained (`training/sharing.py`), and a family that is not here may share rows too.
+
 The pixels of all twelve are kept in 8 bits and made into the processor's own numbers on the device, to the bit
 (`tests/test_eight_bits.py`), and prepared pictures lie in files that all stages share, except for PaliGemma, whose
 processor ends every prompt in its own way, so that its pictures cannot be told from their prompts.
@@ -65,6 +68,7 @@ class Outcomes:
     def __init__(self) -> None:
         self.cells: dict[tuple[str, str], list[bool]] = defaultdict(list)
         self.notes: dict[tuple[str, str], str] = {}
+        self.words: dict[tuple[str, str], str] = {}
         self._places: dict[str, tuple[str, str]] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -82,6 +86,7 @@ class Outcomes:
             self.cells[place].append(report.passed)
             said = dict(report.user_properties)
             self.notes |= {place: str(said["note"])} if "note" in said else {}
+            self.words |= {place: str(said["instead"])} if "instead" in said else {}
 
 
 def installed(package: str) -> str:
@@ -102,7 +107,8 @@ def page(outcomes: Outcomes) -> str:
         found = outcomes.cells.get((family, check))
         note = outcomes.notes.get((family, check))
         mark = f" ({notes.index(note) + 1})" if note else ""
-        return (("yes" if all(found) else "**no**") + mark) if found else "not run"
+        word = outcomes.words.get((family, check), "yes")
+        return ((word if all(found) else "**no**") + mark) if found else "not run"
 
     rows = [[family, *(cell(family, check) for check in checks)] for family in families]
     numbers = [str(number) for number in range(1, len(checks) + 1)]

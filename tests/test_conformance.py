@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from transformers import LogitsProcessor, LogitsProcessorList
 
 import tiny
-from families import FAMILIES, write
+from families import FAMILIES, PATCH, write
 from parityalign.config.loading import LoadingSettings
 from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
@@ -21,7 +22,9 @@ from parityalign.models.backends import _hf_model, hf
 from parityalign.models.encoding import Prompter, read_image, stop_tokens
 from parityalign.models.loading import open_model, open_processor
 from parityalign.models.stacking import stack
+from parityalign.training.bundles import Limits, cut
 from parityalign.training.collator import AnswerCollator, Example
+from parityalign.training.sharing import tried_sharing
 from parityalign.training.student import add_lora, open_student, save_student
 
 pytestmark = pytest.mark.slow  # every question is asked of every family
@@ -31,6 +34,8 @@ QUESTIONS = ("what is the colour ?", "shape ?", "what is the shape of the red sq
 ANSWERS = ("red", "a blue square", "42.5%", "é", "green", "7", "the answer", "red?")
 FIXED = {"LLaVA", "PaliGemma", "Gemma 3", "FastVLM"}
 """Families that resize every picture to one size."""
+TYPED = {"PaliGemma", "Gemma 3"}
+"""Families whose tokens see each other by their types."""
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 
 
@@ -263,6 +268,32 @@ def test_a_limit_on_pixels_is_kept(folder, family, examples, record_property):
     assert seen(limited) <= loading.max_pixels
     assert len(limited.tokens) < len(whole.tokens)
     assert len(hf.load(folder, loading).generate([asked(example) for example in examples], Decoding(2))) == 8
+
+
+@pytest.mark.check("questions about one picture share a row in training: loss and gradients are those of rows apart")
+def test_questions_about_one_picture_share_a_row_in_training(folder, family, rows, examples, record_property):
+    asked = [replace(each, image=examples[place % 2].image) for place, each in enumerate(examples[:6])]
+    model = open_student(folder)
+    sharing = tried_sharing(model, rows, asked)
+    assert bool(sharing) == (family.name not in TYPED)
+    if sharing is None:
+        record_property("instead", "apart")
+        record_property("note", "Types of its tokens decide which of them see each other; each question has its row.")
+        return
+    found = []
+    for prefix in (None, sharing.prefix):
+        parts = cut(rows.rows(rows.begin(asked)), Limits(2**40, len(asked)), patch=PATCH, prefix=prefix)
+        batch = rows.batch([bundle for part in parts for bundle in part.bundles], sharing)
+        assert len(batch["input_ids"]) == (2 if prefix else 6)
+        model.zero_grad()
+        loss = tiny.ANSWER(model, batch)
+        loss.backward()
+        found.append(
+            (loss.detach(), torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None]))
+        )
+    (loss, gradient), (other_loss, other_gradient) = found
+    torch.testing.assert_close(other_loss, loss, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(other_gradient, gradient, atol=3e-5 * float(gradient.abs().max()), rtol=1e-3)
 
 
 @pytest.mark.check("plain transformers opens a saved student")

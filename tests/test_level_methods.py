@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -27,8 +28,10 @@ from parityalign.models.encoding import stop_tokens
 from parityalign.models.loading import open_processor
 from parityalign.training import modules, oom, train, trainer, verify_saved
 from parityalign.training import student as student_module
+from parityalign.training.bundles import Bundle, MicroBatch
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.losses import _passes
+from parityalign.training.sharing import tried_sharing
 
 AS_IT_IS = LoadingSettings()
 
@@ -45,10 +48,10 @@ def pairs(tmp_path_factory):
 
 
 def level(student, pairs, out, **choices):
-    objective = choices.pop("objective", tiny.ANSWER)
+    objective, progress = choices.pop("objective", tiny.ANSWER), choices.pop("progress", mute)
     plan = LevelSettings(**({"batch_size": 4, "max_steps": 2, "learning_rate": 3e-3} | choices))
     made = train.make_leveller(
-        student, {"toy": "{question}"}, settings=plan, objective=objective, seed=3, progress=mute
+        student, {"toy": "{question}"}, settings=plan, objective=objective, seed=3, progress=progress
     )
     return made(pairs[:5], pairs[5:], out)
 
@@ -68,10 +71,13 @@ def trained(student, pairs, tmp_path):
     return build
 
 
-def gradients(build, **choices):
-    """What one step's backward pass leaves, in double precision so that sums may be compared."""
+def gradients(build, *, pictures=5, shared=False, **choices):
+    """What one step's backward pass leaves; its examples are about so many pictures, and may share their rows."""
     made, examples = build(**choices)
     made.args.bf16 = False
+    examples = [replace(each, image=examples[place % pictures].image) for place, each in enumerate(examples)]
+    made.sharing = tried_sharing(made.model, made.batches, examples) if shared else None
+    assert bool(made.sharing) == shared
     loss = made.training_step(made.model, made.data_collator(examples))
     return float(loss), {name: weight.grad for name, weight in made.model.named_parameters() if weight.grad is not None}
 
@@ -93,6 +99,15 @@ def test_a_step_in_micro_batches_has_the_loss_and_gradient_of_the_whole(trained,
     close(gradients(trained), gradients(trained, micro_batch_size=rows))
 
 
+@pytest.mark.parametrize("tokens", [1, 60, 110, 200])
+def test_a_step_hangs_neither_on_where_it_is_cut_nor_on_which_of_its_pairs_share_a_row(trained, monkeypatch, tokens):
+    whole = gradients(trained, pictures=2)
+    close(whole, gradients(trained, pictures=2, shared=True))
+    monkeypatch.setattr(oom, "MICRO_BATCH_TOKENS", {True: tokens, False: tokens})
+    for shared in (False, True):
+        close(whole, gradients(trained, pictures=2, shared=shared))
+
+
 def test_gradient_checkpointing_changes_neither_loss_nor_gradient(trained):
     close(gradients(trained), gradients(trained, gradient_checkpointing=True))
     close(gradients(trained, method="lora"), gradients(trained, method="lora", gradient_checkpointing=True))
@@ -110,9 +125,9 @@ def short_of_memory(rows):
 @pytest.mark.slow
 def test_where_memory_runs_out_fewer_rows_go_through_and_the_result_says_so(student, pairs, tmp_path):
     result = level(student, pairs, tmp_path / "out", objective=short_of_memory(1))
-    assert result.micro_batch_size == 1 and result.steps == 2
+    assert result.micro_batch_tokens < 50 and result.steps == 2
     asked = level(student, pairs, tmp_path / "asked", micro_batch_size=1)
-    assert asked.micro_batch_size is None
+    assert asked.micro_batch_tokens is None
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "asked"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -125,7 +140,36 @@ def test_that_memory_ran_out_is_told_by_the_process_that_goes_on_too(student, pa
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(train, "save_student", killed)
         level(student, pairs, tmp_path / "out", objective=short_of_memory(1))
-    assert level(student, pairs, tmp_path / "out").micro_batch_size == 1
+    assert level(student, pairs, tmp_path / "out").micro_batch_tokens < 50
+
+
+@pytest.mark.slow
+def test_a_training_that_goes_on_knows_how_much_memory_there_is(student, pairs, tmp_path):
+    def until(last, out):
+        sizes = []
+
+        def refuse(loss, batch):
+            if loss.requires_grad:
+                sizes.append(len(batch["input_ids"]))
+                if sizes[-1] > 2:
+                    raise MemoryError
+            return loss
+
+        def progress(_, done, __):
+            if done == last:
+                raise KeyboardInterrupt
+
+        told = {"objective": tiny.Changed(refuse), "progress": progress, "max_steps": 8, "patience": 99}
+        return level(student, pairs, tmp_path / out, **told), sizes
+
+    whole, sizes = until(None, "whole")
+    assert sizes[0] == 4
+    with pytest.raises(KeyboardInterrupt):
+        until(5, "cut")
+    resumed, sizes = until(None, "cut")
+    assert resumed == whole and sizes[0] == 2
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(
@@ -137,40 +181,57 @@ def test_that_memory_ran_out_is_told_by_the_process_that_goes_on_too(student, pa
         RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This may come of too large a batch."),
     ],
 )
-def test_where_memory_is_short_for_all_the_rows_that_fit_are_remembered_and_more_are_tried_ever_more_seldom(
-    what, monkeypatch
-):
+def test_where_memory_is_short_for_all_what_fits_is_remembered_and_more_is_tried_ever_more_seldom(what, monkeypatch):
     monkeypatch.setattr(oom, "clear_device_cache", lambda **_: None)  # takes a second each time
-    calls = []
+    sizes = []
 
-    def work(rows):
-        calls.append(rows)
-        if rows > 3:
-            raise what
-        return rows
+    def work(parts):
+        sizes.append([])
+        for part in parts:
+            sizes[-1].append(part.size)
+            if part.size > 3:
+                raise what
+        return max(sizes[-1])
 
     backoff = oom.OomBackoff(64)
-    assert [backoff(work, 20), backoff(work, 20), backoff(work, 2)] == [2, 2, 2]
-    assert calls[:5] == [20, 10, 5, 2, 2] and backoff.smallest == 2
-    tried = [each for each in range(3, 1000) if backoff(work, 20) == 2 and 4 in calls[-2:]]
-    assert 4 < len(tried) < 40 and calls.count(2) == 1000
+    assert [backoff(parts_of(items), work) for items in (20, 20, 2)] == [2, 2, 2]
+    assert [tried[0] for tried in sizes[:5]] == [20, 10, 5, 2, 2] and backoff.smallest == 2
+    tried = [each for each in range(3, 1000) if backoff(parts_of(20), work) == 2 and sizes[-2][0] == 4]
+    assert 4 < len(tried) < 40
     assert {later - earlier for earlier, later in pairwise(tried)} >= {3, 5, 9, 17, 33, 65}
+    other = oom.OomBackoff(64)
+    other.restore(backoff.state)
+    assert other.state == backoff.state
+    again = [(backoff(parts_of(20), work), other(parts_of(20), work), backoff.state == other.state) for _ in range(99)]
+    assert set(again) == {(2, 2, True)}
+
+
+def parts_of(items):
+    """Cuts so many examples of one token each."""
+
+    def cut(tokens):
+        sizes = [min(tokens, items - start) for start in range(0, items, tokens)]
+        return [MicroBatch([Bundle([None], 0, 1, 0)] * size, size) for size in sizes]
+
+    return cut
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 256), st.lists(st.integers(1, 8).map(lambda power: 2**power), min_size=1, max_size=6))
 def test_one_large_picture_cuts_its_own_step_and_the_next_ones_grow_again(wished, pictures):
     backoff = oom.OomBackoff(wished)
-    backoff_clears(lambda: [backoff(fits(room), wished) for room in pictures])
-    assert backoff_clears(lambda: [backoff(fits(wished), wished) for _ in range(200)])[-1] == wished
+    backoff_clears(lambda: [backoff(parts_of(wished), fits(room)) for room in pictures])
+    assert backoff_clears(lambda: [backoff(parts_of(wished), fits(wished)) for _ in range(200)])[-1] == wished
     assert (backoff.smallest is None) == all(room >= wished for room in pictures)
 
 
 def fits(room):
-    def work(rows):
-        if rows > room:
-            raise MemoryError
-        return rows
+    def work(parts):
+        sizes = [part.size for part in parts if part.size <= room or refuse()]
+        return max(sizes)
+
+    def refuse():
+        raise MemoryError
 
     return work
 
@@ -187,15 +248,15 @@ def test_a_row_that_does_not_fit_ends_with_what_would_help(student, pairs, tmp_p
 
 
 def test_another_error_is_no_lack_of_memory():
-    calls = []
+    sizes = []
 
-    def work(rows):
-        calls.append(rows)
+    def work(parts):
+        sizes.extend(part.size for part in parts)
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        oom.OomBackoff(8)(work, 5)
-    assert calls == [5]
+        oom.OomBackoff(8)(parts_of(5), work)
+    assert sizes == [5]
 
 
 @pytest.mark.slow

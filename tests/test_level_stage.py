@@ -205,11 +205,14 @@ def test_a_step_that_did_not_fit_is_noted(tmp_path):
 
     def tight(pairs, held_out, out):
         (out / "model.safetensors").write_bytes(b"weights")
-        return LevelResult(9, 6, 2.0, 1.0, micro_batch_size=4)
+        return LevelResult(9, 6, 2.0, 1.0, micro_batch_tokens=4000)
 
     level_on_gaps(made, judged(GAP, GAP), tight, knows(GAP), settings=LevelSettings(batch_size=16), seed=0)
-    assert "steps of 16 pairs were split into micro-batches, of 4 at least" in made.manifest["note"]
-    assert made.manifest["result"]["micro_batch_size"] == 4
+    assert (
+        "steps of 16 pairs were split into micro-batches, at times of no more than 4,000 tokens"
+        in made.manifest["note"]
+    )
+    assert made.manifest["result"]["micro_batch_tokens"] == 4000
 
 
 @pytest.mark.parametrize("kinds", [[], [RIGHT, NEITHER], [DROPPED]])

@@ -326,6 +326,33 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student
 
 
 @pytest.mark.slow
+def test_questions_about_a_picture_come_in_one_step_in_one_row_and_after_a_kill_as_well(student, pairs, tmp_path):
+    about_three = [pair.model_copy(update={"image": pairs[place % 3].image}) for place, pair in enumerate(pairs)]
+    steps = []
+
+    def notes(loss, batch):
+        if loss.requires_grad:
+            steps.append((len(batch["input_ids"]), len(batch.get("lengths", ()))))
+        return loss
+
+    def train_until(last, out):
+        def progress(_, done, __):
+            if done == last:
+                raise Killed
+
+        steps.clear()
+        told = {"objective": tiny.Changed(notes), "progress": progress, "batch_size": 3, "questions_together": True}
+        return leveller(student, **told)(about_three[:9], about_three[9:], tmp_path / out)
+
+    whole = train_until(None, "whole")
+    assert steps == [(1, 3)] * 12
+    with pytest.raises(Killed):
+        train_until(8, "out")
+    assert train_until(None, "out") == whole and 0 < len(steps) < 12
+    assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "out"))
+
+
+@pytest.mark.slow
 def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(student, pairs, tmp_path, monkeypatch):
     whole = level(student, pairs, tmp_path / "whole")
     with monkeypatch.context() as patched:

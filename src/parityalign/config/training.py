@@ -157,8 +157,10 @@ class LevelSettings(Settings):
     """`adamw_8bit` keeps its averages in 8 bits (needs bitsandbytes), `adafactor` hardly any."""
     batch_size: int = Field(default=64, ge=1)
     """Pairs per optimiser step, split into micro-batches as memory requires."""
+    questions_together: Annotated[bool, Later] = False
+    """Whether a step takes all pairs about a picture, which are faster together, rather than pairs in any order."""
     micro_batch_size: Annotated[int | None, SpeedOnly] = Field(default=None, ge=1)
-    """Pairs per forward pass. None: `batch_size`. Halved where memory runs out, and doubled again where it fits."""
+    """Most pairs per forward pass. None: as many as memory takes, by their tokens."""
     processes: Annotated[Auto[Annotated[int, Field(ge=1, le=1024)]], SpeedOnly] = None
     """Processes that train together, each on its share of a step's pairs. `auto`: one for each GPU if there are
     several, else this one alone."""

@@ -338,8 +338,8 @@ class LevelResult:
     held_out_loss_before: float
     held_out_loss_after: float
     skipped_steps: int = 0
-    micro_batch_size: int | None = None
-    """Smallest micro-batch that memory which ran out has led to. None: it never ran out."""
+    micro_batch_tokens: int | None = None
+    """Fewest tokens that micro-batches were cut to since memory ran out. None: it never did."""
 
 
 class Leveller(Protocol):

@@ -3,6 +3,7 @@ from .attention import before_answers as before_answers
 from .attention import readable_layers as readable_layers
 from .attention import recording_attention as recording_attention
 from .attention import unwrapped as unwrapped
+from .backends._batches import patches as patches
 from .backends._hf_model import load_hf as load_hf
 from .checking import check_model as check_model
 from .checking import refuse_teacher as refuse_teacher
@@ -58,6 +59,10 @@ from .processor import BACKEND as BACKEND
 from .servers.program import ServerProgram as ServerProgram
 from .servers.program import Start as Start
 from .servers.program import Trouble as Trouble
+from .shared_rows import RowSharing as RowSharing
+from .shared_rows import SharedRow as SharedRow
+from .shared_rows import row_sharing as row_sharing
+from .stacking import EXPLAINED_LABELS as EXPLAINED_LABELS
 from .stacking import stack as stack
 from .token_boxes import GRID as GRID
 from .token_boxes import TokenBoxes as TokenBoxes

@@ -42,7 +42,7 @@ class AttentionRecorder:
         """Sets the positions at which the next forward pass is recorded.
 
         Args:
-            positions: (rows, positions) indices of the query tokens, padded with any index, such as -1.
+            positions: (rows, positions) indices of the query tokens, padded with -1.
                 None: the next pass is not recorded.
         """
         self._positions = positions
@@ -75,15 +75,20 @@ class AttentionRecorder:
         """The attention of answers: the mean over their own tokens, without the end token.
 
         Args:
-            lengths: (rows,) number of positions in each row, including the end token's.
+            lengths: (answers,) number of positions of each answer, including the end token's; in the order of the
+                selected positions, of which a row may hold those of several answers.
 
         Returns:
-            (rows, tokens)
+            (answers, tokens)
         """
-        weights = self.weights.to(lengths.device)
-        own = (lengths - 1).clamp_min(1)[:, None]
-        counted = torch.arange(weights.shape[1], device=weights.device) < own
-        return (weights * counted[..., None]).sum(dim=1) / own
+        if self._positions is None:
+            raise ValueError("no positions were selected")
+        here = lengths.device  # weights of a model on several devices may be on another
+        weights = self.weights.to(here)[(self._positions >= 0).to(here)]
+        ends, own = lengths.cumsum(0)[:, None], (lengths - 1).clamp_min(1)[:, None]
+        place = torch.arange(len(weights), device=here) - (ends - lengths[:, None])
+        counted = (place >= 0) & (place < own)
+        return (counted / own).to(weights.dtype) @ weights
 
     def record(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float

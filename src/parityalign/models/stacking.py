@@ -8,7 +8,9 @@ import torch
 from parityalign.models.eight_bits import PIXELS, numbers_of
 from parityalign.models.encoding import Array, Encoded
 
-_PADDING = {"labels": -100}
+EXPLAINED_LABELS = "explained_labels"
+"""Labels of rationales, where they share rows with answers."""
+_PADDING = {"labels": -100, EXPLAINED_LABELS: -100}
 """Padding values of per-token inputs other than the tokens; 0 by default. -100: no loss, as in torch."""
 _CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from parityalign.models import ROOM_OF_CPU, room_of_gpu
 from parityalign.planning.published import Device
 from parityalign.planning.sizes import Size, Stack, Throughput
 from parityalign.planning.works import Workload
-from parityalign.training import MOST_LOGITS
+from parityalign.training import MICRO_BATCH_TOKENS, MOST_LOGITS
 
 USED = 0.4
 """Share of a device's peak operations that large batches reach."""
@@ -54,8 +54,9 @@ class TrainingMode(NamedTuple):
 
 
 def training_mode(level: LevelSettings, device: Device, work: Workload, size: Size) -> TrainingMode:
-    """How `level` trains a student on a device: with as many rows at once as fit, halved as training itself does."""
-    mode = _wished(level, bf16=device.is_gpu)
+    """How `level` trains a student on a device: with as many rows at once as training takes, halved until they fit."""
+    mode, each = _wished(level, bf16=device.is_gpu), (work.tokens + work.patches) / max(1, work.requests)
+    mode = mode._replace(rows=max(1, min(mode.rows, int(MICRO_BATCH_TOKENS[device.is_gpu] / max(1, each)))))
     while mode.rows > 1 and levelling_memory(work, size, mode, level, device) > device.memory:
         mode = mode._replace(rows=mode.rows // 2)
     return mode

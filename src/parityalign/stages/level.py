@@ -203,10 +203,11 @@ def _clear(artifact: Artifact) -> None:
 def _note(
     artifact: Artifact, result: LevelResult, held: Sequence[HeldOutPair], *, better: bool, batch_size: int
 ) -> None:
-    rows = result.micro_batch_size
-    if rows is not None:
+    tokens = result.micro_batch_tokens
+    if tokens is not None:
         artifact.note(
-            f"Memory ran out, so steps of {batch_size} pairs were split into micro-batches, of {rows} at least."
+            f"Memory ran out, so steps of {batch_size} pairs were split into micro-batches, at times of no more than "
+            f"{tokens:,} tokens."
         )
     before, after = ([each.right_before for each in held], [each.right_after for each in held])
     told = f"Of {len(held):,} pairs on held-out images the student had {sum(before):,} right before"

@@ -3,6 +3,7 @@ from .facts import student_facts as student_facts
 from .losses._joining import Signals as Signals
 from .losses._passes import MOST_LOGITS as MOST_LOGITS
 from .losses._passes import Passes as Passes
+from .oom import MICRO_BATCH_TOKENS as MICRO_BATCH_TOKENS
 from .student import refuse_method as refuse_method
 from .student import refuse_optimiser as refuse_optimiser
 from .student import refuse_student as refuse_student

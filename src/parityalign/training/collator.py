@@ -3,12 +3,15 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from parityalign.models import (
+    EXPLAINED_LABELS,
+    IGNORE_INDEX,
     Array,
     Encoded,
     LabelEncoder,
@@ -16,13 +19,16 @@ from parityalign.models import (
     PictureProcesses,
     Pictures,
     Processor,
+    RowSharing,
     Seen,
+    SharedRow,
     image_bytes,
     read_image,
     stack,
     this_device,
 )
 from parityalign.training.augment import augmented_view
+from parityalign.training.bundles import Bundle, Row
 
 CACHE_BYTES = 2**30
 """Bytes of pictures that are kept."""
@@ -59,22 +65,6 @@ class Begun:
     pictures: "list[Future[Seen]]"
     views: "list[Future[Encoded]]"
     """The augmented views; empty if no term needs them."""
-
-
-class Row(NamedTuple):
-    """One example as the student's input."""
-
-    pair_id: str
-    answer: LabelledRow
-    rationale: LabelledRow | None
-    """The example's rationale in place of its answer."""
-    view: LabelledRow | None
-    """The same with an augmented view of the picture."""
-
-    @property
-    def labels(self) -> int:
-        """The number of tokens of the answer, its end token included."""
-        return len(self.answer.ends)
 
 
 class AnswerCollator:
@@ -118,13 +108,13 @@ class AnswerCollator:
         self._pictures.close()
 
     def __call__(self, examples: Sequence[Example], visit: int = 0) -> dict[str, Any]:
-        """The batch of these examples; see `batch`.
+        """The batch of these examples, each with a row of its own; see `batch`.
 
         Args:
             examples: The rows.
             visit: Seeds the augmented view.
         """
-        return self.batch(self.rows(self.begin(examples, visit)))
+        return self.batch([Bundle([row], 0, 0, 0) for row in self.rows(self.begin(examples, visit))])
 
     def begin(self, examples: Sequence[Example], visit: int = 0) -> Begun:
         """Begins to prepare the pictures of examples.
@@ -157,21 +147,46 @@ class AnswerCollator:
         views = views or [None] * len(begun.examples)
         return [self._row(*each) for each in zip(begun.examples, begun.pictures, views, strict=True)]
 
-    def batch(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """The model's inputs and `labels` (rows, tokens): the answer's tokens and the end token, else -100.
+    def batch(self, bundles: Sequence[Bundle], sharing: RowSharing | None = None) -> dict[str, Any]:
+        """The model's inputs and `labels` (rows, tokens): the answers' tokens and their end tokens, else -100.
 
-        Also the tensors of `join`, and, as nested batches, `view` and `explained` (the rows with a rationale).
+        Also the tensors of `join`, `view`, a nested batch, and `explained`, one of the examples with a rationale. Where
+        examples share rows, `lengths` tells their labels apart; see `_passes.py`.
+
+        Args:
+            bundles: The examples.
+            sharing: How those about one picture share a row; None: each has its own.
         """
-        answers = [row.answer for row in rows]
-        batch: dict[str, Any] = self._inputs(answers)
+        rows = [row for bundle in bundles for row in bundle.rows]
+        told = torch.tensor([place for place, row in enumerate(rows) if row.rationale], device=self._device)
+        several = any(bundle.prefix and len(bundle.shared.segments) > 1 for bundle in bundles)
+        together = sharing if several else None
+        batch = self._together(bundles, together) if together else self._apart(rows)
+        if len(told):
+            batch["explained"]["explains"] = told
         if self._join:
-            batch |= self._join([row.pair_id for row in rows], answers)
+            batch |= self._join([row.pair_id for row in rows], [row.answer for row in rows])
         if self._views:
             batch["view"] = self._inputs([row.view for row in rows if row.view])
-        told = [place for place, row in enumerate(rows) if row.rationale]
-        if told:
-            rationales = self._inputs([row.rationale for row in rows if row.rationale])
-            batch["explained"] = {**rationales, "explains": torch.tensor(told)}
+        return batch
+
+    def _apart(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Each example, and each rationale, in a row of its own."""
+        batch: dict[str, Any] = self._inputs([row.answer for row in rows])
+        rationales = [row.rationale for row in rows if row.rationale]
+        return batch | ({"explained": self._inputs(rationales)} if rationales else {})
+
+    def _together(self, bundles: Sequence[Bundle], sharing: RowSharing) -> dict[str, Any]:
+        """Each bundle in a row of its own."""
+        rows = [row for bundle in bundles for row in bundle.rows]
+        explained = [row.rationale for row in rows if row.rationale]
+        shared = [_told_apart(bundle) if explained else bundle.shared for bundle in bundles]
+        batch: dict[str, Any] = sharing.stack(shared, pad_token=self._encoder.pad_token, device=self._device)
+        number = partial(torch.tensor, device=self._device)
+        batch["lengths"] = number([row.labels for row in rows])
+        if explained:
+            lengths = number([len(rationale.ends) for rationale in explained])
+            batch["explained"] = {"labels": batch.pop(EXPLAINED_LABELS), "lengths": lengths}
         return batch
 
     def plain(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -186,6 +201,7 @@ class AnswerCollator:
         explained = _with_rationale(example) if example.rationale else None
         return Row(
             example.pair_id,
+            example.image,
             self._labelled(example, picture),
             self._labelled(explained, picture) if explained else None,
             self._encoder.encode(view, example.prompt, example.answer) if view else None,
@@ -258,3 +274,18 @@ class _Kept(Generic[K, V]):
 def _with_rationale(example: Example) -> Example:
     """The rationale of an example as an example."""
     return Example(example.image, example.rationale_prompt, example.rationale)
+
+
+def _told_apart(bundle: Bundle) -> SharedRow:
+    """A bundle's row with the labels of rationales beside those of answers."""
+    answers = [[_labelled_as("labels", row.answer)] for row in bundle.rows]
+    rationales = [[_labelled_as(EXPLAINED_LABELS, row.rationale)] if row.rationale else [] for row in bundle.rows]
+    pairs = zip(answers, rationales, strict=True)
+    return SharedRow([segment for answer, rationale in pairs for segment in answer + rationale], bundle.prefix)
+
+
+def _labelled_as(key: str, row: LabelledRow) -> LabelledRow:
+    labels = row.encoded.per_token["labels"]
+    unlabelled = [IGNORE_INDEX] * len(labels)
+    both = {"labels": unlabelled, EXPLAINED_LABELS: unlabelled, key: labels}
+    return replace(row, encoded=replace(row.encoded, per_token={**row.encoded.per_token, **both}))

@@ -1,78 +1,153 @@
-"""Out-of-memory back-off: halves the micro-batch until it fits, and doubles it again when larger ones may fit."""
+"""Out-of-memory back-off: halves the tokens of micro-batches until they fit, and doubles them again later."""
 
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from accelerate.utils.memory import clear_device_cache
+from transformers import TrainerState
 
 from parityalign.core import WorkFailed
 from parityalign.models import is_out_of_memory
+from parityalign.training.bundles import MicroBatch
 
 T = TypeVar("T")
+MICRO_BATCH_TOKENS = {True: 65_536, False: 16_384}
+"""Tokens and patches of a micro-batch, on a GPU and on a CPU: more of them bring no more speed."""
 _LONGEST_WAIT = 64
-"""Calls between two tries of a larger size, at most."""
+"""Calls between two tries of larger micro-batches, at most."""
+_MEMORY = "memory"
+"""Name in a checkpoint of what is known of the memory."""
 
 
 class OomBackoff:
-    """The size of micro-batches: halved whenever memory runs out, doubled again after calls that fitted.
+    """The budget of micro-batches: halved whenever memory runs out, doubled again after calls that fitted.
 
-    One large picture cuts its own step; where memory is short for all, larger ones are tried ever more seldom.
-    accelerate's `find_executable_batch_size` starts each call again with a size that did not fit, and ends at 0.
+    What is cut by tokens parts from a large picture's row alone; where memory is short for all, larger micro-batches
+    are tried ever more seldom. accelerate's `find_executable_batch_size` starts each call again with a size that did
+    not fit, and ends at 0.
 
     Attributes:
-        rows: What the next call begins with; at first the requested size.
-        smallest: The smallest size that memory that ran out has led to; None: it never did.
+        tokens: Most tokens and patches of the next micro-batches; at first those that are wished for.
+        smallest: The smallest budget that memory that ran out has led to; None: it never did.
     """
 
-    def __init__(self, rows: int) -> None:
-        self._wished = rows
-        self.rows = rows
+    def __init__(self, tokens: int) -> None:
+        self._wished = tokens
+        self.tokens = tokens
         self.smallest: int | None = None
         self._wait, self._waited = 1, 0
         self._tries_larger = False
+        self._at_work: MicroBatch | None = None
 
-    def __call__(self, work: Callable[[int], T], items: int) -> T:
-        """The result of `work(rows)` for so many items; it is called again from its start if memory runs out.
+    def __call__(self, cut: Callable[[int], Sequence[MicroBatch]], work: Callable[[Iterator[MicroBatch]], T]) -> T:
+        """The result of `work` on micro-batches within the budget; it begins anew if memory runs out.
+
+        Args:
+            cut: The micro-batches of a budget.
+            work: Takes them one by one.
 
         Raises:
-            WorkFailed: A single row does not fit.
+            WorkFailed: A single example does not fit.
         """
         ran_out = False
         while True:
-            rows = min(self.rows, items)
             try:
-                result = work(rows)
+                result = work(self._noted(cut(self.tokens)))
             except (RuntimeError, MemoryError) as problem:
-                if not is_out_of_memory(problem):
+                if self._at_work is None or not is_out_of_memory(problem):
                     raise
-                if rows == 1:
+                if len(self._at_work.rows) == 1:
                     raise _does_not_fit(problem) from problem
             else:
                 self._fitted(ran_out)
                 return result
             # Outside the `except`: until the exception is gone, its traceback keeps the tensors that filled the memory.
-            self.rows, ran_out = rows // 2, True
-            self.smallest = min(self.rows, self.smallest or self.rows)
+            self.tokens, ran_out = max(1, min(self.tokens, self._at_work.size) // 2), True
+            self.smallest = min(self.tokens, self.smallest or self.tokens)
             clear_device_cache(garbage_collection=True)
 
     def agree(self, smallest: Callable[[int], int]) -> None:
-        """Goes on with the smallest size of all processes that train together, as `smallest` finds it."""
-        self.rows = smallest(self.rows)
+        """Goes on with the fewest tokens of all processes that train together, as `smallest` finds it."""
+        self.tokens = smallest(self.tokens)
         found = smallest(self.smallest or sys.maxsize)
         self.smallest = found if found < sys.maxsize else None
+
+    @property
+    def state(self) -> dict[str, int | None]:
+        """What a process that goes on with the training has to know."""
+        return {
+            "tokens": self.tokens,
+            "smallest": self.smallest,
+            "wait": self._wait,
+            "waited": self._waited,
+            "tries_larger": int(self._tries_larger),
+        }
+
+    def restore(self, state: Mapping[str, int | None]) -> None:
+        """Goes on with a budget; where fewer tokens are wished for now, with these."""
+        self.tokens = min(state["tokens"] or self._wished, self._wished)
+        self.smallest = state["smallest"]
+        self._wait, self._waited = state["wait"] or 1, state["waited"] or 0
+        self._tries_larger = bool(state["tries_larger"])
+
+    def _noted(self, parts: Sequence[MicroBatch]) -> Iterator[MicroBatch]:
+        """The micro-batches, of which the one at work is known."""
+        for self._at_work in parts:
+            yield self._at_work
 
     def _fitted(self, ran_out: bool) -> None:
         """Decides what the next call begins with."""
         if ran_out:
             self._wait = min(2 * self._wait, _LONGEST_WAIT) if self._tries_larger else self._wait
             self._waited, self._tries_larger = 0, False
-        elif self.rows == self._wished:
+        elif self.tokens == self._wished:
             self._wait = 1
         else:
             self._waited += 1
             if self._waited >= self._wait:
-                self.rows, self._waited, self._tries_larger = min(2 * self.rows, self._wished), 0, True
+                self.tokens, self._waited, self._tries_larger = min(2 * self.tokens, self._wished), 0, True
+
+
+class Memory:
+    """What a training knows of the memory that there is: how much goes through the student at once.
+
+    Attributes:
+        steps: In training.
+        looks: When the held-out loss is measured, which takes less.
+    """
+
+    def __init__(self, *, on_gpu: bool) -> None:
+        """Knows nothing yet.
+
+        Args:
+            on_gpu: Where the student is.
+        """
+        self.steps, self.looks = OomBackoff(MICRO_BATCH_TOKENS[on_gpu]), OomBackoff(MICRO_BATCH_TOKENS[on_gpu])
+
+    def remember(self, state: TrainerState) -> None:
+        """Has the next checkpoint hold it."""
+        saved: Any = state.stateful_callbacks  # a mapping; the Trainer saves what is in it
+        saved[_MEMORY] = {"steps": self.steps.state, "looks": self.looks.state}
+
+    def recall(self, state: TrainerState) -> None:
+        """Goes on with what a checkpoint holds."""
+        known = _known(state)
+        if known:
+            self.steps.restore(known["steps"])
+            self.looks.restore(known["looks"])
+
+
+def fewest_tokens(state: TrainerState) -> int | None:
+    """The fewest tokens that micro-batches were cut to after memory ran out; None: it never did."""
+    known = _known(state)
+    return known["steps"]["smallest"] if known else None
+
+
+def _known(state: TrainerState) -> dict[str, dict[str, int | None]] | None:
+    saved: Any = state.stateful_callbacks
+    found: dict[str, dict[str, int | None]] | None = saved.get(_MEMORY)
+    return found
 
 
 def _does_not_fit(problem: Exception) -> WorkFailed:

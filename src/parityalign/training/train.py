@@ -38,6 +38,7 @@ from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.facts import student_facts
 from parityalign.training.kernels import fused_kernels
+from parityalign.training.oom import fewest_tokens
 from parityalign.training.processes import in_processes
 from parityalign.training.ranks import ALONE, Ranks
 from parityalign.training.student import (
@@ -54,7 +55,6 @@ from parityalign.training.trainer import (
     Training,
     out_of_patience,
     skipped_steps,
-    smallest_micro_batch,
     tell_measured,
 )
 from parityalign.training.verify_saved import answer_logprobs, refuse_difference
@@ -178,7 +178,7 @@ def _saved(
     _save(training, best, trainer.batches, out, work)
     (work / PLAN).unlink()  # first, so that a half-deleted folder is never resumed
     shutil.rmtree(work)
-    told = skipped_steps(state), smallest_micro_batch(state)
+    told = skipped_steps(state), fewest_tokens(state)
     return LevelResult(state.global_step, best.step, best.before, best.after, *told)
 
 
@@ -250,6 +250,7 @@ def _train(trainer: LevelTrainer, work: Path, training: Training, ranks: Ranks) 
         state = state_of(last)
         if state.global_step >= trainer.args.max_steps or out_of_patience(state, training.settings.patience):
             return state
+        trainer.memory.recall(state)
     with trainer.recording_attention():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.state

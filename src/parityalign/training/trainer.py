@@ -1,10 +1,11 @@
 """A transformers Trainer with our loss: micro-batches that fit into memory, early stopping, complete checkpoints."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,12 +18,15 @@ from transformers.training_args import OptimizerNames
 
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import HELD_OUT_LOSS, TRAINING_LOSS, Details, Measures, Progress
-from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast
+from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast, patch_side
+from parityalign.training.bundles import Limits, MicroBatch, Row, cut
 from parityalign.training.checkpoints import checkpoint, complete
-from parityalign.training.collator import AnswerCollator, Begun, Example, Join, Row
+from parityalign.training.collator import AnswerCollator, Begun, Example, Join
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
-from parityalign.training.oom import OomBackoff
+from parityalign.training.oom import Memory
 from parityalign.training.ranks import ALONE, Ranks
+from parityalign.training.sampling import PictureSampler
+from parityalign.training.sharing import tried_sharing
 from parityalign.training.speed import Speed
 from parityalign.training.student import open_student
 
@@ -54,6 +58,8 @@ class Objective(Protocol):
 
 EVALUATIONS = 8
 """Number of evaluations of the held-out loss in a training, each with a checkpoint."""
+_PATCH = 16
+"""Side of a patch in pixels, for towers without patches."""
 _TOLD = 200
 """Times in a training that the training loss is told, as a mean since the last time."""
 
@@ -80,7 +86,8 @@ class LevelTrainer(Trainer):
 
     Attributes:
         batches: Collates examples into the student's inputs.
-        oom_backoff: Decides the size of micro-batches.
+        sharing: How examples about one picture share a row; None: each has its own.
+        memory: Decides the size of micro-batches.
     """
 
     def __init__(
@@ -97,18 +104,31 @@ class LevelTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self._steps_begun = 0
-        self.oom_backoff = OomBackoff(training.settings.micro_batch_size or training.settings.batch_size)
+        self.sharing = tried_sharing(student, batches, [*training.train, *training.held_out])
+        self.memory = Memory(on_gpu=self.args.device.type == "cuda")
         self.batches = batches
         self._ranks = ranks
         self._speed = speed
         self._training = training
         self._student: Any = student  # None once it is released
+        config: Any = student.config
+        self._patch = patch_side(config) or _PATCH
         self._losses: list[float] = []
+        # Pairs about one picture in a row, so that they may share it.
+        order = {example.image: place for place, example in reversed([*enumerate(training.held_out)])}
+        self._looked_at = sorted(training.held_out, key=lambda example: order[example.image])
         # Batch norm statistics are from pretraining: a few thousand pairs, half of them gaps, would shift them
         # for all images. In training they are fixed as in inference; only scale and shift are trained.
         self._batch_norms = [
             module for module in student.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
         ]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:  # noqa: ANN401
+        """The order of the training pairs."""
+        if self._training.settings.questions_together:
+            return PictureSampler(self._training.train, self._training.seed)
+        usual: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(train_dataset)
+        return usual
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimiser, with a parameter group for each part that has its own learning rate."""
@@ -132,7 +152,7 @@ class LevelTrainer(Trainer):
         """The objective on a micro-batch, as its share of the mean over all labelled tokens of the step."""
         for module in self._batch_norms:
             module.eval()
-        rows, tokens = len(inputs["input_ids"]), inputs["input_ids"].numel()
+        rows, tokens = len(inputs["lengths" if "lengths" in inputs else "input_ids"]), inputs["input_ids"].numel()
         self._speed.count(rows * self._ranks.size, tokens * self._ranks.size)  # the others do about as much
         done = self.state.global_step / max(1, self.state.max_steps)
         return self._training.objective(model, inputs, done) * (_count_labels(inputs) / (num_items_in_batch or 1))
@@ -144,12 +164,11 @@ class LevelTrainer(Trainer):
         self._steps_begun -= 1
         rows = self.batches.rows(inputs["begun"])
         labelled = self._ranks.total(sum(row.labels for row in rows))
-        loss = self.oom_backoff(lambda count: self._in_micro_batches(model, rows, count, labelled), len(rows))
-        self.oom_backoff.agree(self._ranks.smallest)
+        loss = self.memory.steps(partial(self._cut, rows), partial(self._in_micro_batches, model, labelled))
+        self.memory.steps.agree(self._ranks.smallest)
         loss = self._ranks.added(loss)
         self._ranks.add_gradients(model)
-        if (self.oom_backoff.smallest or math.inf) < (smallest_micro_batch(self.state) or math.inf):
-            self.log({"micro_batch_size": float(self.oom_backoff.smallest or 0)})
+        self.memory.remember(self.state)
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
             model.zero_grad()  # without gradients the optimiser changes nothing, not even by weight decay
@@ -173,10 +192,16 @@ class LevelTrainer(Trainer):
         self._steps_begun += 1
         return {"begun": self.batches.begin(self._ranks.share(examples), visit=step)}
 
-    def _in_micro_batches(self, model: nn.Module, rows: Sequence[Row], count: int, labelled: int) -> torch.Tensor:
+    def _cut(self, rows: Sequence[Row], tokens: int) -> list[MicroBatch]:
+        """The micro-batches of rows."""
+        settings = self._training.settings
+        limits = Limits(tokens, settings.micro_batch_size or settings.batch_size)
+        return cut(rows, limits, patch=self._patch, prefix=self.sharing.prefix if self.sharing else None)
+
+    def _in_micro_batches(self, model: nn.Module, labelled: int, parts: Iterator[MicroBatch]) -> torch.Tensor:
         """Gradients of this process's part of the mean over all labelled tokens, whatever the micro-batches."""
         model.zero_grad()  # gradients of micro-batches before memory ran out
-        batches = (self.batches.batch(rows[start : start + count]) for start in range(0, len(rows), max(1, count)))
+        batches = (self.batches.batch(part.bundles, self.sharing) for part in parts)
         losses = [super(LevelTrainer, self).training_step(model, batch, labelled) for batch in batches]
         return torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device)
 
@@ -203,6 +228,7 @@ class LevelTrainer(Trainer):
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """Measures the held-out loss and calls the callbacks."""
         metrics = {"eval_loss": self._ranks.from_first(self.held_out_loss)}
+        self.memory.remember(self.state)
         tell_measured(self._training.progress, HELD_OUT_LOSS, self.state.global_step, metrics["eval_loss"])
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -212,8 +238,12 @@ class LevelTrainer(Trainer):
         """The objective's mean over the labelled tokens of all held-out examples, for the student or another model."""
         student = model or self._student
         student.eval()
+        total, tokens = 0.0, 0
         with self._training.objective.recording_attention(student):
-            return self.oom_backoff(lambda rows: self._mean_loss(student, rows), len(self._training.held_out))
+            for rows in self.batches.ahead(self._looked_at, self._training.settings.batch_size):
+                total += self.memory.looks(partial(self._cut, rows), partial(self._summed_loss, student))
+                tokens += sum(row.labels for row in rows)
+        return total / tokens
 
     def trial(self) -> float:
         """The loss of one example, with a backward pass that leaves nothing behind."""
@@ -242,15 +272,14 @@ class LevelTrainer(Trainer):
         """Records the student's attention for the objective."""
         return self._training.objective.recording_attention(self._student)
 
-    def _mean_loss(self, model: nn.Module, count: int) -> float:
-        total, tokens = 0.0, 0
-        device = self.args.device
-        for rows in self.batches.ahead(self._training.held_out, count):
-            batch, labelled = self._prepare_inputs(self.batches.batch(rows)), sum(row.labels for row in rows)
+    def _summed_loss(self, model: nn.Module, parts: Iterator[MicroBatch]) -> float:
+        """The objective's sum over the labelled tokens of micro-batches."""
+        total, device = 0.0, self.args.device
+        for part in parts:
+            batch = self._prepare_inputs(self.batches.batch(part.bundles, self.sharing))
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.args.bf16):
-                total += float(self._training.objective(model, batch)) * labelled
-            tokens += labelled
-        return total / tokens
+                total += float(self._training.objective(model, batch)) * sum(row.labels for row in part.rows)
+        return total
 
 
 class LevelCallback(TrainerCallback):
@@ -314,13 +343,6 @@ def out_of_patience(state: TrainerState, patience: int) -> bool:
 def skipped_steps(state: TrainerState) -> int:
     """How many steps were skipped, since loss or gradient was not finite."""
     return sum("skipped" in entry for entry in state.log_history)
-
-
-def smallest_micro_batch(state: TrainerState) -> int | None:
-    """The smallest micro-batch after memory ran out; None: it never did."""
-    return min(
-        (int(entry["micro_batch_size"]) for entry in state.log_history if "micro_batch_size" in entry), default=None
-    )
 
 
 def _arguments(training: Training, work: Path) -> TrainingArguments:
