@@ -32,7 +32,9 @@ from .given_files import open_given as open_given
 from .given_files import read_given as read_given
 from .grouping import groups_of as groups_of
 from .hub import out_of_reach as out_of_reach
+from .interfaces import EXAMPLES_A_SECOND as EXAMPLES_A_SECOND
 from .interfaces import HELD_OUT_LOSS as HELD_OUT_LOSS
+from .interfaces import LEARNING_RATE as LEARNING_RATE
 from .interfaces import TRAINING_LOSS as TRAINING_LOSS
 from .interfaces import Benchmark as Benchmark
 from .interfaces import Closes as Closes
@@ -80,6 +82,7 @@ from .layout import DISCREPANCY_FOLDER as DISCREPANCY_FOLDER
 from .layout import DRAWN as DRAWN
 from .layout import EMBEDDED_MODELS as EMBEDDED_MODELS
 from .layout import EVENTS as EVENTS
+from .layout import MEASURED as MEASURED
 from .layout import PAIR_DISCREPANCIES as PAIR_DISCREPANCIES
 from .layout import PREPARED as PREPARED
 from .layout import PREVIEW as PREVIEW

@@ -6,6 +6,8 @@ from typing import Final
 CONFIG: Final = "run.yaml"
 EVENTS: Final = "events.jsonl"
 """What was begun, finished and redone, and when; what training measured."""
+MEASURED: Final = "measured"
+"""Kind of an event: a value of the training after so many optimiser steps."""
 WORKING: Final = ".progress.json"
 """The step that a process is at, while one works in the folder."""
 SCORES: Final = "scores.json"

@@ -11,7 +11,6 @@ from .preflight import refuse_shared_folder as refuse_shared_folder
 from .preview import make_preview as make_preview
 from .progress import plain_console as plain_console
 from .progress import shown_progress as shown_progress
-from .recording import MEASURED as MEASURED
 from .run import Outcome as Outcome
 from .run import Run as Run
 from .status import StageStatus as StageStatus

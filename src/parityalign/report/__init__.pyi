@@ -1,6 +1,8 @@
-from .charts import drawing as drawing
-from .charts import element as element
 from .controls import control_table as control_table
+from .curves import Curves as Curves
+from .curves import curve_charts as curve_charts
+from .curves import curves_in as curves_in
+from .curves import events_in as events_in
 from .discrepancy import Table as Table
 from .discrepancy import discrepancy_tables as discrepancy_tables
 from .files import read_record as read_record
