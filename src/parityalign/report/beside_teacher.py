@@ -70,14 +70,10 @@ def beside_table(found: Beside) -> list[tuple[str, ...]]:
         told = ABSENT if found.smaller is None else f"{found.smaller:.1f} times smaller"
         rows.append(("parameters, millions", *(_millions(found.parameters[who]) for who in ROLES), told))
     if found.faster is not None:
-        told = f"{found.faster:.2f} times as fast{' after levelling' if found.since else ''}"
-        rows.append(
-            (
-                "answers per second, before levelling" if found.since else "answers per second",
-                *(f"{found.rates[who]:,.1f}" for who in ROLES),
-                told,
-            )
-        )
+        when, told = "answers per second", f"{found.faster:.2f} times as fast"
+        if found.since:
+            when, told = f"{when}, before levelling", f"{told} after levelling"
+        rows.append((when, *(f"{found.rates[who]:,.1f}" for who in ROLES), told))
     return rows
 
 
