@@ -1,3 +1,5 @@
+from .closing import closing_lines as closing_lines
+from .closing import score_tables as score_tables
 from .controls import control_table as control_table
 from .curves import Curves as Curves
 from .curves import curve_charts as curve_charts
@@ -9,9 +11,7 @@ from .files import read_record as read_record
 from .files import read_records as read_records
 from .flow import VERDICT_WORDS as VERDICT_WORDS
 from .flow import verdicts_by_task as verdicts_by_task
-from .held_out import HELD_OUT_HEADINGS as HELD_OUT_HEADINGS
 from .held_out import held_out_line as held_out_line
-from .held_out import held_out_table as held_out_table
 from .listing import LISTED_BY_DEFAULT as LISTED_BY_DEFAULT
 from .listing import ListOptions as ListOptions
 from .listing import holds_discrepancy as holds_discrepancy
@@ -24,13 +24,6 @@ from .page import write_report as write_report
 from .preview import Preview as Preview
 from .preview import write_preview as write_preview
 from .questions import question_tables as question_tables
-from .retention import FORGOTTEN_HEADINGS as FORGOTTEN_HEADINGS
-from .retention import forgotten_table as forgotten_table
-from .retention import speed_line as speed_line
-from .tables import COVERAGE_HEADINGS as COVERAGE_HEADINGS
-from .tables import PART_HEADINGS as PART_HEADINGS
 from .tables import SCORE_HEADINGS as SCORE_HEADINGS
-from .tables import coverage_table as coverage_table
 from .tables import headline as headline
-from .tables import part_table as part_table
 from .tables import score_table as score_table

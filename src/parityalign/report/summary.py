@@ -115,7 +115,10 @@ def _by_held_out(held: HeldOut, done: str, beside: Beside) -> Summary:
     facts = [*_gained(total.difference, "points")]
     if closed.share is not None:
         facts.append(Figure(percent(closed.share), "of the gaps closed", f"{closed.count:,} of {closed.of:,}"))
-    told = f"of {counted(total.pairs, 'question')} on {counted(total.images, 'held-out image')} answered as the teacher"
+    told = (
+        f"of {counted(total.pairs, 'question')} on {counted(total.images, 'held-out image')} answered as the teacher; "
+    )
+    told += "without a test split there are no scores"
     return Summary(title, _refused(held), done, figures, told, levels, [*facts, *_beside_facts(beside)])
 
 

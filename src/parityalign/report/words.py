@@ -58,5 +58,5 @@ _WORDS: Mapping[str, str] = {
 
 
 def in_words(code: str) -> str:
-    """A code as a reader says it."""
-    return _WORDS.get(code, code.replace("_", " "))
+    """A code as a reader says it; what has spaces is in words already."""
+    return _WORDS.get(code, code if " " in code else code.replace("_", " "))
