@@ -141,16 +141,15 @@ def demo_command(
 @_command("init", "init", "init RUN.yaml --images photos --teacher hf:Qwen/Qwen2-VL-7B-Instruct")
 def init_command(
     file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The file to write.")] = Path("RUN.yaml"),
-    images: Annotated[str, typer.Option(prompt="Where are your images (a folder)", help="A folder of images.")] = "",
-    teacher: Annotated[
-        str, typer.Option(prompt="The teacher, a large model", help="As in RUN.yaml, such as hf:OWNER/NAME.")
-    ] = TEACHER,
-    student: Annotated[
-        str, typer.Option(prompt="The student, a small model", help="As in RUN.yaml, such as hf:OWNER/NAME.")
-    ] = STUDENT,
+    images: Annotated[str | None, typer.Option(help="A folder of images, or another source of them.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="As in RUN.yaml, such as hf:OWNER/NAME.")] = None,
+    student: Annotated[str | None, typer.Option(help="As in RUN.yaml, such as hf:OWNER/NAME.")] = None,
 ) -> None:
     """Write a RUN.yaml for your images and models; asks for what no option says."""
 
+    images = images or typer.prompt("Where are your images (a folder)", type=str)
+    teacher = teacher or typer.prompt("The teacher, a large model", default=TEACHER, type=str)
+    student = student or typer.prompt("The student, a small model", default=STUDENT, type=str)
     write_first_config(file, images=images, teacher=teacher, student=student)
     say(f"written: {file}\nnext: parityalign plan {file}, parityalign preview {file}, parityalign run {file}")
 

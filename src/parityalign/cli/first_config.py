@@ -39,8 +39,6 @@ def write_first_config(file: Path, *, images: str, teacher: str, student: str) -
         raise UserError(f"{file} is there already; name another file: parityalign init OTHER.yaml")
     if not file.parent.is_dir():
         raise UserError(f"cannot write {file}: the folder {file.parent} does not exist")
-    if not images:
-        raise UserError("init needs a folder of images: --images FOLDER")
     said = {"run": f"runs/{file.stem.lower()}", "teacher": teacher, "student": student, "images": images}
     write_whole(file, _TEXT.format(**{name: _quoted(value) for name, value in said.items()}))
     try:
