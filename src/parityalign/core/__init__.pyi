@@ -33,6 +33,7 @@ from .given_files import read_given as read_given
 from .grouping import groups_of as groups_of
 from .hub import out_of_reach as out_of_reach
 from .interfaces import EXAMPLES_A_SECOND as EXAMPLES_A_SECOND
+from .interfaces import GPU_BUSY as GPU_BUSY
 from .interfaces import HELD_OUT_LOSS as HELD_OUT_LOSS
 from .interfaces import LEARNING_RATE as LEARNING_RATE
 from .interfaces import TRAINING_LOSS as TRAINING_LOSS
@@ -89,6 +90,7 @@ from .layout import PREVIEW as PREVIEW
 from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES
 from .layout import SERVERS as SERVERS
+from .layout import TENSORBOARD as TENSORBOARD
 from .layout import TESTS as TESTS
 from .layout import WORKING as WORKING
 from .manifests import BEGUN as BEGUN

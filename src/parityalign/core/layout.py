@@ -25,6 +25,9 @@ PAIR_DISCREPANCIES: Final = "pairs.jsonl"
 SERVERS: Final = "server"
 """Folder of the logs of servers that the run started; no artifact, and nothing is read from it."""
 
+TENSORBOARD: Final = "tensorboard"
+"""Folder of the training's curves for TensorBoard, where `level.report_to` asks for them."""
+
 PREPARED: Final = ".prepared"
 """Folder of prepared pictures, which may be deleted at any time."""
 

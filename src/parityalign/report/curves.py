@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from parityalign.core import EXAMPLES_A_SECOND, HELD_OUT_LOSS, LEARNING_RATE, MEASURED, TRAINING_LOSS
+from parityalign.core import EXAMPLES_A_SECOND, GPU_BUSY, HELD_OUT_LOSS, LEARNING_RATE, MEASURED, TRAINING_LOSS
 from parityalign.report.charts import drawing, element
 
 HEIGHT = 150.0
@@ -15,6 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 34.0, 392.0, 22.0, 128.0
 _PANELS: Mapping[str, tuple[str, ...]] = {
     "losses of the training": (TRAINING_LOSS, HELD_OUT_LOSS),
     EXAMPLES_A_SECOND: (EXAMPLES_A_SECOND,),
+    GPU_BUSY: (GPU_BUSY,),
     LEARNING_RATE: (LEARNING_RATE,),
 }
 """What is drawn together, by title."""
@@ -83,7 +84,7 @@ def _panel(title: str, known: Mapping[str, Sequence[tuple[int, float]]]) -> Mark
             parts += [_dot(f"{name} after {step:,} steps: {value:.4g}", *at(step, value)) for step, value in of]
     told = "; ".join(f"{name}: from {of[0][1]:.3g} to {of[-1][1]:.3g}" for name, of in known.items())
     described = f"By optimiser step, up to {steps:,}. {told}."
-    return drawing(f"curve-{title.replace(' ', '-')}", title.capitalize(), described, HEIGHT, parts)
+    return drawing(f"curve-{title.split()[0]}", f"{title[0].upper()}{title[1:]}", described, HEIGHT, parts)
 
 
 def _axis(low: float, high: float, steps: int) -> Markup:

@@ -16,12 +16,13 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.training_args import OptimizerNames
 
 from parityalign.config import LevelSettings, LoadingSettings
-from parityalign.core import HELD_OUT_LOSS, TRAINING_LOSS, Details, Measures, Progress
+from parityalign.core import HELD_OUT_LOSS, LEARNING_RATE, TRAINING_LOSS, Details, Measures, Progress
 from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast
 from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Begun, Example, Join, Row
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
 from parityalign.training.oom import OomBackoff
+from parityalign.training.reporting import report, set_reporters_up
 from parityalign.training.speed import Speed
 
 Batch = dict[str, Any]
@@ -92,6 +93,7 @@ class LevelTrainer(Trainer):
             callbacks=[LevelCallback(training.progress, training.settings.patience, work, speed)],
         )
         self.remove_callback(PrinterCallback)
+        set_reporters_up(self, work.parent)
         self._steps_begun = 0
         self.oom_backoff = OomBackoff(training.settings.micro_batch_size or training.settings.batch_size)
         self.batches = batches
@@ -150,11 +152,17 @@ class LevelTrainer(Trainer):
         return loss
 
     def _tell(self, loss: float) -> None:
-        """Tells the training loss, as a mean over a few steps."""
+        """Tells the training loss, as a mean over a few steps, the learning rate and how fast it goes."""
         self._losses.append(loss)
         step = self.state.global_step + 1
         if step % max(1, math.ceil(self.state.max_steps / _TOLD)) == 0:
-            tell_measured(self._training.progress, TRAINING_LOSS, step, sum(self._losses) / len(self._losses))
+            optimiser: Any = self.optimizer
+            rate = max(float(group["lr"]) for group in optimiser.param_groups)
+            values = {TRAINING_LOSS: sum(self._losses) / len(self._losses), LEARNING_RATE: rate}
+            values |= self._speed.figures()
+            for what, value in values.items():
+                tell_measured(self._training.progress, what, step, value)
+            report(self, values)
             self._losses.clear()
 
     def _begin_step(self, examples: Sequence[Example]) -> dict[str, Begun]:
@@ -240,8 +248,9 @@ class LevelCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """After each optimiser step."""
+        speed = self._speed.step()
         if isinstance(self._progress, Details):
-            self._progress.detail("level", self._speed.step())
+            self._progress.detail("level", speed)
         self._progress("level", state.global_step, state.max_steps)
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
@@ -315,7 +324,9 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         logging_strategy="no",
-        report_to=[],
+        report_to=list(settings.report_to),
+        project="parityalign",
+        run_name=work.parent.resolve().name,
         disable_tqdm=True,
         use_cpu=not on_gpu,
         bf16=bf16_is_fast(on_gpu),
