@@ -156,14 +156,16 @@ class LevelTrainer(Trainer):
         self._losses.append(loss)
         step = self.state.global_step + 1
         if step % max(1, math.ceil(self.state.max_steps / _TOLD)) == 0:
-            optimiser: Any = self.optimizer
-            rate = max(float(group["lr"]) for group in optimiser.param_groups)
-            values = {TRAINING_LOSS: sum(self._losses) / len(self._losses), LEARNING_RATE: rate}
-            values |= self._speed.figures()
+            values = {TRAINING_LOSS: sum(self._losses) / len(self._losses), **self._rate(), **self._speed.figures()}
             for what, value in values.items():
                 tell_measured(self._training.progress, what, step, value)
             report(self, values)
             self._losses.clear()
+
+    def _rate(self) -> dict[str, float]:
+        """The learning rate, the largest if parts have their own; nothing where a step is taken without training."""
+        groups = self.optimizer.param_groups if self.optimizer else []
+        return {LEARNING_RATE: max(float(group["lr"]) for group in groups)} if groups else {}
 
     def _begin_step(self, examples: Sequence[Example]) -> dict[str, Begun]:
         """Begins a step's pictures; accelerate asks for this while the step before has yet to be taken."""
