@@ -24,7 +24,7 @@ from parityalign.core import (
     content_id,
 )
 from parityalign.engines import AnswerStore, CachedModel, RemoteModel
-from parityalign.models import asked_with, fingerprint, load_model
+from parityalign.models import asked_with, fingerprint, load_model, model_folder, stored_parameters
 from parityalign.pipeline.engine_parity import compare_engines
 from parityalign.pipeline.old_answers import Known, Old, holds_old_answers, read_old_answers, remember_served
 
@@ -249,11 +249,13 @@ class RunModels:
             serve = backend_of(spec).serve
             if serve:
                 self._facts[role] = {"engine": serve.found(self._config.engine).partition(":")[0]}
-                made.before_first(lambda requests: self._compare(spec, loading, role, requests))
+                made.before_first(lambda requests: self._describe(spec, loading, role, requests))
         return self._remote[spec, loading]
 
-    def _compare(self, spec: str, loading: LoadingSettings, role: str, requests: Sequence[Request]) -> None:
-        """Notes for the manifest which engine answers and, where wanted, whether as the model does in this process."""
+    def _describe(self, spec: str, loading: LoadingSettings, role: str, requests: Sequence[Request]) -> None:
+        """Notes for the manifest the engine, the model's size and, where wanted, whether it answers as in this process."""
+        size = stored_parameters(model_folder(split_model(spec)[1], loading, weights=True))
+        self._facts[role] = {**self._facts[role], **({"parameters": str(size)} if size else {})}
         chosen = list({request.image: request for request in requests}.values())[: self._config.engine.compare]
         if chosen:
             served = self._remote[spec, loading]
