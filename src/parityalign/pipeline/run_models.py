@@ -253,7 +253,7 @@ class RunModels:
         return self._remote[spec, loading]
 
     def _describe(self, spec: str, loading: LoadingSettings, role: str, requests: Sequence[Request]) -> None:
-        """Notes for the manifest the engine, the size and, where wanted, whether the model answers as in this process."""
+        """Notes for the manifest the engine, the size and, where wanted, whether the model answers as it does here."""
         size = stored_parameters(model_folder(split_model(spec)[1], loading, weights=True))
         self._facts[role] = {**self._facts[role], **({"parameters": str(size)} if size else {})}
         chosen = list({request.image: request for request in requests}.values())[: self._config.engine.compare]
