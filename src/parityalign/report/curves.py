@@ -11,7 +11,7 @@ from parityalign.core import EXAMPLES_A_SECOND, GPU_BUSY, HELD_OUT_LOSS, LEARNIN
 from parityalign.report.charts import drawing, element
 
 HEIGHT = 150.0
-LEFT, RIGHT, TOP, BOTTOM = 34.0, 392.0, 22.0, 128.0
+LEFT, RIGHT, TOP, BOTTOM = 42.0, 392.0, 22.0, 128.0
 _PANELS: Mapping[str, tuple[str, ...]] = {
     "losses of the training": (TRAINING_LOSS, HELD_OUT_LOSS),
     EXAMPLES_A_SECOND: (EXAMPLES_A_SECOND,),
