@@ -7,8 +7,9 @@ import pytest
 from makers import mute
 from parityalign.config.run_yaml import load_config
 from parityalign.core.records import Answer, ImageRef
-from parityalign.demo import controls
-from parityalign.demo.controls import Aligned, Arm, is_true, scored, true_pairs
+from parityalign.demo.controls import is_true, true_pairs
+from parityalign.pipeline import controls
+from parityalign.pipeline.controls import Aligned, Arm, scored
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
 from parityalign.stages.evaluate import AFTER_FILE
