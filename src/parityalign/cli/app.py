@@ -8,7 +8,7 @@ import json
 import signal
 from collections import Counter
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
@@ -135,7 +135,8 @@ def demo_command(
         if (run / CONFIG).exists():  # drawing clears `data`, which may be the user's own
             pipeline.refuse_other_run(read_config(run / CONFIG), config)
         demo.write_demo_data(run / DEMO_DATA, config.seed, progress, pictures=pictures)
-    _align(chosen(load_config(DEMO_CONFIG, run)), controls=controls, details=details)
+    then = demo.run_controls if controls else None
+    _align(chosen(load_config(DEMO_CONFIG, run)), then=then, details=details)
 
 
 @_command("init", "init", "init RUN.yaml --images photos --teacher hf:Qwen/Qwen2-VL-7B-Instruct")
@@ -163,6 +164,13 @@ def run_command(  # noqa: PLR0913 - an option is a parameter
     dry: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done and asked, and why.")] = False,
     trusts: Annotated[bool, typer.Option("--trust", help="Do not compare files with their digests.")] = False,
     details: DetailsOption = False,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Also train as long on something else, to compare: random, all, gaps, format; with commas.",
+        ),
+    ] = None,
     push: PushOption = None,
     public: PublicOption = False,
 ) -> None:
@@ -175,7 +183,11 @@ def run_command(  # noqa: PLR0913 - an option is a parameter
         show.show_steps(pipeline.plain_console(), steps)
         return
     export.check_push(push, public=public)
-    _align(loaded, until=until, redo=redo, trusts=trusts, details=details)
+    names = pipeline.control_names(controls) if controls else ()
+    if names and until:
+        raise UserError(f"--controls compares with the levelled student, which --until {until} does not make")
+    then = partial(pipeline.run_controls, names=names) if names else None
+    _align(loaded, until=until, redo=redo, then=then, trusts=trusts, details=details)
     _push(loaded.run, push, public=public)
 
 
@@ -439,14 +451,14 @@ def _align(  # noqa: PLR0913 - one for each option of the commands
     only: str | None = None,
     until: str | None = None,
     redo: bool = False,
-    controls: bool = False,
+    then: Callable[["pipeline.Run"], None] | None = None,
     trusts: bool = False,
     details: bool = False,
 ) -> None:
-    """Runs the pipeline, up to the stage `until` or only the stage `only`, and shows the results."""
+    """Runs the pipeline, up to the stage `until` or only the stage `only`, or `then` more, and shows the results."""
     run = pipeline.open_run(config)
-    if controls:
-        run.work(_with_controls, redo=redo)
+    if then:
+        run.work(lambda working: _whole(working, then), redo=redo, trusts=trusts)
     else:
         run.upto(only or until, alone=only is not None, redo=redo, trusts=trusts)
     whole = only is None and until is None
@@ -458,10 +470,10 @@ def _align(  # noqa: PLR0913 - one for each option of the commands
             show.show_result(pipeline.plain_console(), run.path, list(config.tasks), details=details)
 
 
-def _with_controls(run: "pipeline.Run") -> None:
+def _whole(run: "pipeline.Run", then: Callable[["pipeline.Run"], None]) -> None:
     for _ in pipeline.align(run):
         pass
-    demo.run_controls(run)
+    then(run)
 
 
 def _push(run: Path, repo: str | None, *, public: bool) -> None:

@@ -45,7 +45,8 @@ def show_result(console: Console, run: Path, tasks: Sequence[str], *, details: b
     if controls := report.read_record(run / CONTROLS, Controls):
         compared = report.control_table(controls)
         show_table(console, "Controls", compared.headings, compared.rows, texts=2)
-        _say(console, compared.precision)
+        for sentence in filter(None, (compared.worth, compared.precision)):
+            _say(console, sentence)
     for label, text in report.closing_lines(run, scores, details=details):
         _say(console, text, label=label)
 

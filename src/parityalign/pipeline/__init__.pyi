@@ -1,12 +1,11 @@
 from .api import OpenRun as OpenRun
 from .api import identify as identify
 from .api import open_run as open_run
-from .controls import KINDS_OF_CONTROLS as KINDS_OF_CONTROLS
 from .controls import Aligned as Aligned
 from .controls import Arm as Arm
 from .controls import aligned_of as aligned_of
 from .controls import control_arm as control_arm
-from .controls import refuse_unknown_controls as refuse_unknown_controls
+from .controls import control_names as control_names
 from .controls import run_controls as run_controls
 from .controls import write_controls as write_controls
 from .dry_run import Step as Step

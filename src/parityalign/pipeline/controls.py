@@ -107,18 +107,18 @@ KINDS_OF_CONTROLS = tuple(_ARMS)
 """The names by which they are asked for."""
 
 
-def refuse_unknown_controls(names: Iterable[str]) -> None:
-    """Refuses names that no control has.
+def control_names(said: str) -> tuple[str, ...]:
+    """The names of controls in a list with commas.
 
     Raises:
-        UserError: There is one; the message names those that there are.
+        UserError: No control has one of them; the message names those that there are.
     """
-    for name in names:
-        if name not in _ARMS:
-            raise UserError(
-                f"no control {name!r}{did_you_mean(name, KINDS_OF_CONTROLS)}. There are {', '.join(_ARMS)}; several are divided by "
-                "commas"
-            )
+    names = tuple(dict.fromkeys(name.strip() for name in said.split(",") if name.strip()))
+    if unknown := [name for name in names or (said,) if name not in _ARMS]:
+        raise UserError(
+            f"no control {unknown[0]!r}. {did_you_mean(unknown[0], KINDS_OF_CONTROLS)} Several are divided by commas."
+        )
+    return names
 
 
 def run_controls(run: Run, names: Sequence[str] = KINDS_OF_CONTROLS) -> None:
@@ -128,7 +128,7 @@ def run_controls(run: Run, names: Sequence[str] = KINDS_OF_CONTROLS) -> None:
         WorkFailed: The run has no levelled student to compare with.
     """
     aligned = aligned_of(run)
-    write_controls(run, aligned, [control_arm(run, aligned, name) for name in dict.fromkeys(names)])
+    write_controls(run, aligned, [control_arm(run, aligned, name) for name in names])
 
 
 def control_arm(run: Run, aligned: Aligned, name: str) -> Arm:
