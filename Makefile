@@ -52,12 +52,12 @@ test: setup
 test-fast: setup
 	$(PYTEST) $(SPREAD) -m 'not kills and not served and not browser and not slow'
 
-# The viewer in a real Chromium, which has to be on this machine (Debian: apt-get install chromium); screenshots of all
-# pages lie in build/viewer.
+# Viewer and report in a real Chromium, which has to be on this machine (Debian: apt-get install chromium); screenshots of
+# all pages lie in build/viewer.
 .PHONY: test-view
 test-view: setup
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]'
-	$(PYTEST) -rs -s -m browser tests/test_viewer_in_a_browser.py
+	$(PYTEST) -rs -s -m browser tests/test_viewer_in_a_browser.py tests/test_report_in_a_browser.py
 
 # The documents as a site, in build/site; a link that leads nowhere ends it.
 .PHONY: docs

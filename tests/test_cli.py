@@ -38,14 +38,14 @@ def results(run: Path) -> dict[str, bytes]:
 
 
 def test_a_run_goes_from_images_to_scores_and_a_report(project, trainable):
-    output = done("run", project / "run.yaml")
+    output = done("run", project / "run.yaml", "--details")
     run = project / "runs" / "a"
     scores = json.loads((run / "scores.json").read_text())["tasks"]["textvqa"]
     assert (scores["n"], scores["before"]["score"], scores["teacher"]["score"]) == (8, 50.0, 100.0)
     assert scores["after"]["score"] > 50.0
     gaps = [json.loads(line)["answer"] for line in (run / "verdicts" / "gaps.jsonl").read_text().splitlines()]
     assert sorted(gaps) == sorted(WORDS[4:])
-    assert "textvqa_accuracy" in output
+    assert "TextVQA accuracy" in output
     assert "50.0" in output
     assert "of the distance to the teacher" in output
     assert "gap (only the teacher is right)" in output
@@ -428,7 +428,7 @@ def small_demo(project, monkeypatch):
 
 def test_the_demo_draws_its_data_into_the_run_folder_and_runs(project, trainable, small_demo, monkeypatch):
     monkeypatch.chdir(project)
-    assert "textvqa_accuracy" in done("demo", "--run", "runs/demo")
+    assert "student before 50.0" in done("demo", "--run", "runs/demo")
     assert (project / "runs" / "demo" / "scores.json").exists()
     assert "up to date" in said_of("level", done("demo", "--run", "runs/demo"))
 

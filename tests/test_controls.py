@@ -6,15 +6,18 @@ import pytest
 
 from makers import mute
 from parityalign.config.run_yaml import load_config
+from parityalign.core import CONTROLS, Controls
 from parityalign.core.records import Answer, ImageRef
-from parityalign.demo import controls
-from parityalign.demo.controls import Aligned, Arm, is_true, scored, true_pairs
+from parityalign.demo.controls import is_true, true_pairs
+from parityalign.pipeline import controls
+from parityalign.pipeline.controls import Aligned, Arm, scored
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
+from parityalign.report import read_record
 from parityalign.stages.evaluate import AFTER_FILE
 from parityalign.stages.level import Choice
 from parityalign.tasks import load_task
-from projects import WORDS, configure, table
+from projects import WORDS, configure, done, refusal, table
 
 
 @pytest.fixture
@@ -73,3 +76,29 @@ def test_a_control_is_not_trained_again_for_a_setting_that_only_changes_speed(pr
             assert list(align(run))[-1] == "report"
             controls._control(run, Aligned([], run.judged, {}, 1), Arm("any", "", Choice([], [], 0)))
         assert len(trained) == times
+
+
+def test_any_run_can_be_compared_with_training_on_something_else(project, trainable, monkeypatch):
+    def leveller(*_):
+        return lambda training, held_out, out: table(out / "replies.json", WORDS[:6])
+
+    monkeypatch.setattr(controls, "leveller", leveller)
+    made = done("run", project / "run.yaml", "--controls", "random, format")
+    found = read_record(project / "runs" / "a" / CONTROLS, Controls)
+    assert [row.name for row in found.controls] == ["random pairs", "format only"] and found.gap_precision is None
+    assert "come with the form of the answers alone" in " ".join(made.split())
+    page = (project / "runs" / "a" / "report.html").read_text()
+    assert "To pick gaps rather than as many pairs at random" in page
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("randm", "no control 'randm'. Did you mean random"),
+        (",", "no control ','"),
+        ("all,truth", "no control 'truth'"),
+    ],
+)
+def test_a_control_that_there_is_not_is_answered_with_those_that_there_are(project, said, answer):
+    told = " ".join(refusal("run", project / "run.yaml", "--controls", said).split())
+    assert answer in told and "gaps, all, random, format" in told

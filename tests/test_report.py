@@ -150,8 +150,8 @@ def write_stages(folder, picture):
         verdict(pairs[2], VerdictKind.TEACHER_ONLY, student=""),
         verdict(pairs[3], VerdictKind.DROPPED),
     ]
-    fill(folder, "images", {"accepted.jsonl": images, "quarantine.jsonl": [broken]})
-    fill(folder, "pairs", {"replies.jsonl": [*replies, unread], "pairs.jsonl": pairs})
+    fill(folder, "images", {"accepted.jsonl": images, "quarantine.jsonl": [broken]}, {"accepted": 4})
+    fill(folder, "pairs", {"replies.jsonl": [*replies, unread], "pairs.jsonl": pairs}, {"replies": 5, "pairs": 4})
     fill(folder, "verdicts", {"verdicts.jsonl": verdicts, "gaps.jsonl": [pairs[0], pairs[2]]})
     counts = {"gaps": 2, "replay": 1, "held_out": 1, "training": 3}
     fill(folder, "student", {}, counts, result={"steps": 12, "best_step": 9, "held_out_loss_before": 2.5})
@@ -197,8 +197,12 @@ def test_hostile_names_of_tasks_and_metrics_are_escaped_in_the_picture_too(run):
 
 def test_the_page_needs_no_other_file_and_no_network(run):
     page = Page(written(run))
-    addresses = [value for _, got in page.tags for name, value in got.items() if name in ("src", "href", "xlink:href")]
-    assert addresses and all(address.startswith("data:image/") for address in addresses)
+    shown = [got["src"] for _, got in page.tags if "src" in got]
+    assert shown and all(address.startswith("data:image/") for address in shown)
+    anchors = {got["id"] for _, got in page.tags if "id" in got}
+    for link in {got["href"] for got in page.all("a")}:  # to a place on the page, or to a file of the run
+        assert link[1:] in anchors if link.startswith("#") else (run / link).is_file(), link
+    assert not page.all("link")
     assert "url(" not in written(run) and "@import" not in written(run)
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
     assert policy[0]["content"].startswith("default-src 'none'")
@@ -207,8 +211,8 @@ def test_the_page_needs_no_other_file_and_no_network(run):
 def test_every_count_of_the_flow_is_shown(run):
     text = squeezed(Page(written(run)).text)
     for part in (
-        "images 5 accepted 4 quarantined: truncated 1",
-        "replies of the teacher 5 ok 4 no_answer 1",
+        "images 5 accepted 4 set aside: truncated 1",
+        "replies of the teacher 5 became a pair 4 no answer in it 1",
         "pairs 4 textvqa 2 chartqa 2",
         "verdicts 4 gap (only the teacher is right) 2 the student is right 1 dropped: because 1",
         "trained on 3 gaps 2 held out 1 replay 1 steps 12 best step 9 held out loss before 2.500",
@@ -388,7 +392,7 @@ def test_scores_are_written_one_way():
     first, second, mean = score_table(SCORED)
     assert first == (
         "textvqa",
-        "textvqa_accuracy",
+        "TextVQA accuracy",
         "1,200",
         "31.2 [28.0, 34.5]",
         "62.0 [58.9, 65.1]",
@@ -428,7 +432,7 @@ def test_the_parts_of_a_benchmark_stand_beside_their_unweighted_mean():
 def test_questions_that_were_not_scored_are_counted_with_their_reasons():
     scores = with_parts_and_coverage()
     assert coverage_table(scores)[1:] == [
-        ("chartqa", "1,000 over limit, 10 missing image", "1,410", "400", "1,010"),
+        ("chartqa", "1,000 beyond evaluate.limit, 10 image missing", "1,410", "400", "1,010"),
     ]
 
 
@@ -436,7 +440,7 @@ def test_a_page_shows_the_parts_and_the_questions_that_were_not_scored(tmp_path)
     (tmp_path / "run.yaml").write_text("seed: 0\n")
     (tmp_path / "scores.json").write_text(with_parts_and_coverage().model_dump_json())
     text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
-    assert "chartqa, mean of the parts" in text and "1,000 over limit, 10 missing image" in text
+    assert "chartqa, mean of the parts" in text and "1,000 beyond evaluate.limit, 10 image missing" in text
 
 
 def test_a_score_that_nobody_knows_is_a_dash_and_no_zero():
@@ -469,7 +473,7 @@ def test_a_picture_of_any_kind_becomes_a_small_rgb_one(tmp_path, mode):
     path = tmp_path / "picture.tiff"
     Image.new(mode, (1000, 400)).save(path)
     thumb = decoded(thumbnail(path).uri)
-    assert thumb.mode == "RGB" and thumb.size == (256, 102)
+    assert thumb.mode == "RGB" and thumb.size == (320, 128)
 
 
 def test_a_thumbnail_stands_upright_and_carries_nothing_but_pixels(tmp_path):

@@ -540,7 +540,7 @@ def test_a_run_says_what_was_forgotten_and_why_speed_was_not_measured(project, t
     assert forgotten["pairs"]["total"]["lost"] == 0
     assert scores_of(project)["speed"]["not_measured"] == "remote"
     assert "speed: not measured, since the student does not run in this process" in output
-    assert "test questions it had right" in output
+    assert "0 of 4 test questions that it had right" in output
     page = (project / "runs" / "a" / "report.html").read_text()
     assert "What levelling kept" in page and "does not run in this process" in page
 

@@ -460,8 +460,8 @@ def test_a_run_refuses_missing_images_unless_it_is_told_and_then_shows_how_many(
     (project / f"test/train_images/{WORDS[0]}.jpg").unlink()
     assert "1 of 8 questions cannot be scored" in refusal("run", project / "run.yaml")
     tasks = {"textvqa": {"images": "pool", "test": "test", "missing": 0.2}}
-    output = done("run", configure(project, tasks=tasks))
-    assert "1 missing image" in output and "1 missing image" in (project / "runs/a/report.html").read_text()
+    output = done("run", configure(project, tasks=tasks), "--details")
+    assert "1 image missing" in output and "1 image missing" in (project / "runs/a/report.html").read_text()
     assert scores_of(project)["coverage"] == {"questions": 8, "scored": 7, "not_scored": {"missing_image": 1}}
     (left_out,) = map(json.loads, (project / "runs/a/tests/textvqa/left_out.jsonl").read_text().splitlines())
     assert left_out["question_id"] == "0" and WORDS[0] in left_out["detail"]

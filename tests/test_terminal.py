@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parityalign.cli.tables import show_table, table
+from parityalign.cli.tables import show_rows, show_table
 from parityalign.cli.terminal import say
 from parityalign.core.plain_text import printable
 from parityalign.pipeline.progress import PlainConsole, shown_progress
@@ -90,9 +90,9 @@ def test_a_terminal_shows_a_bar_for_each_step():
 def test_a_table_loses_nothing_where_there_is_little_room(width):
     console = log(width)
     row = ["chartqa", "chartqa_relaxed_accuracy", "1,200", "62.0 [58.9, 65.1]", "[+12.3, +15.6]"]
-    console.print(table(["task", "metric", "n", "before", "gain"], [row], texts=2))
-    shown = "".join(console.file.getvalue().split())
-    assert "…" not in shown
+    show_rows(console, ["task", "metric", "n", "before", "gain"], [row], texts=2)
+    shown = console.file.getvalue()
+    assert "…" not in shown and max(map(len, shown.splitlines())) <= width
     for part in ("1,200", "62.0", "65.1]", "+15.6]"):
         assert part in shown
 

@@ -318,7 +318,7 @@ def test_filters_that_leave_nothing_end_in_a_clear_result_with_the_counts_by_rea
     assert "No gap is left: the filters of verify had a reason against every one." in " ".join(said.split())
     assert "Nothing to train on: the student is unchanged." in " ".join(said.split())
     report = (project / "runs" / "a" / "report.html").read_text()
-    assert "dropped: answerable" in report
+    assert "dropped: cannot be answered from the picture" in report
 
 
 def test_what_is_switched_off_has_no_part_in_the_manifest_and_what_is_new_is_named(project):

@@ -8,15 +8,26 @@ import json
 import signal
 from collections import Counter
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
 import typer
 
+import parityalign
 from parityalign import demo, export, metrics, pipeline, planning, report, stages, tasks, viewer
 from parityalign.cli import show
-from parityalign.cli.options import PublicOption, PushOption, Rule, RunArgument, What
+from parityalign.cli.first_config import STUDENT, TEACHER, write_first_config
+from parityalign.cli.options import (
+    ConfigArgument,
+    DetailsOption,
+    PublicOption,
+    PushOption,
+    Rule,
+    RunArgument,
+    SetOption,
+    What,
+)
 from parityalign.cli.tables import counted
 from parityalign.cli.terminal import say, say_everything_so
 from parityalign.config import IdentifySettings, RunConfig, config_in, load_config, read_config, with_teacher
@@ -40,10 +51,9 @@ DEMO_CONFIG = Path(__file__).parent.parent / "demo" / "demo.yaml"
 INTERRUPTED = 130
 
 app = typer.Typer(
-    help="Bring a small vision-language model to parity with a large one on your own images, without labels.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    epilog="To begin with: parityalign init, parityalign plan RUN.yaml, parityalign run RUN.yaml.",
 )
 
 
@@ -56,11 +66,27 @@ def main() -> None:
     typer.main.get_command(app)()  # not app(), which has tracebacks printed its own way
 
 
-def _command(name: str, help: str | None = None) -> Callable[[Callable[P, None]], Callable[P, None]]:
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        say(f"parityalign {parityalign.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Bring a small vision-language model to parity with a large one on your own images, without labels."""
+
+
+def _command(name: str, *examples: str, help: str | None = None) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Registers a function as a command; a UserError ends it with a message and an exit status, not a traceback.
 
     Args:
         name: The command's name.
+        examples: How it is used, without the program's name.
         help: What it does; None: the function's docstring.
     """
 
@@ -77,16 +103,18 @@ def _command(name: str, help: str | None = None) -> Callable[[Callable[P, None]]
                 say("parityalign: interrupted. Resume with the same command.", error=True)
                 raise typer.Exit(INTERRUPTED) from interrupt
 
-        app.command(name, help=help)(ended)
+        shown = "\n\n".join(f"parityalign {example}" for example in examples)
+        app.command(name, help=help, epilog=f"Examples:\n\n{shown}")(ended)
         return ended
 
     return made
 
 
-@_command("demo")
+@_command("demo", "demo --pictures 40 --run runs/small", "demo --controls")
 def demo_command(
     run: Annotated[Path, typer.Option(help="The run folder.")] = Path("runs/demo"),
     controls: Annotated[bool, typer.Option("--controls", help="Also train control students on other data.")] = False,
+    details: DetailsOption = False,
     teacher: Annotated[
         str | None, typer.Option(help="Use another teacher, such as hf:./folder or http://HOST:PORT/v1#NAME.")
     ] = None,
@@ -107,46 +135,77 @@ def demo_command(
         if (run / CONFIG).exists():  # drawing clears `data`, which may be the user's own
             pipeline.refuse_other_run(read_config(run / CONFIG), config)
         demo.write_demo_data(run / DEMO_DATA, config.seed, progress, pictures=pictures)
-    _align(chosen(load_config(DEMO_CONFIG, run)), controls=controls)
+    then = demo.run_controls if controls else None
+    _align(chosen(load_config(DEMO_CONFIG, run)), then=then, details=details)
 
 
-@_command("run")
-def run_command(
-    config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
+@_command("init", "init", "init RUN.yaml --images photos --teacher hf:Qwen/Qwen2-VL-7B-Instruct")
+def init_command(
+    file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The file to write.")] = Path("RUN.yaml"),
+    images: Annotated[str | None, typer.Option(help="A folder of images, or another source of them.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="As in RUN.yaml, such as hf:OWNER/NAME.")] = None,
+    student: Annotated[str | None, typer.Option(help="As in RUN.yaml, such as hf:OWNER/NAME.")] = None,
+) -> None:
+    """Write a RUN.yaml for your images and models; asks for what no option says."""
+
+    images = images or typer.prompt("Where are your images (a folder)", type=str)
+    teacher = teacher or typer.prompt("The teacher, a large model", default=TEACHER, type=str)
+    student = student or typer.prompt("The student, a small model", default=STUDENT, type=str)
+    write_first_config(file, images=images, teacher=teacher, student=student)
+    say(f"written: {file}\nnext: parityalign plan {file}, parityalign preview {file}, parityalign run {file}")
+
+
+@_command("run", "run RUN.yaml", "run RUN.yaml --until identify", "run RUN.yaml --set level.epochs=3 --dry-run")
+def run_command(  # noqa: PLR0913 - an option is a parameter
+    config: ConfigArgument,
+    changes: SetOption = None,
     redo: Annotated[bool, typer.Option("--redo", help="Work over a run folder that has other models.")] = False,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="The last stage to do, such as identify.")] = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done and asked, and why.")] = False,
     trusts: Annotated[bool, typer.Option("--trust", help="Do not compare files with their digests.")] = False,
+    details: DetailsOption = False,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Also train as long on something else, to compare: random, all, gaps, format; with commas.",
+        ),
+    ] = None,
     push: PushOption = None,
     public: PublicOption = False,
 ) -> None:
     """Run all stages on your images and models; resumes, and redoes only what a change affects."""
 
-    loaded = load_config(config)
+    loaded = load_config(config, changes=changes or ())
     if dry:
         with pipeline.shown_progress() as progress:
             steps = pipeline.dry_steps(loaded, progress)
         show.show_steps(pipeline.plain_console(), steps)
         return
     export.check_push(push, public=public)
-    _align(loaded, until=until, redo=redo, trusts=trusts)
+    names = pipeline.control_names(controls) if controls else ()
+    if names and until:
+        raise UserError(f"--controls compares with the levelled student, which --until {until} does not make")
+    then = partial(pipeline.run_controls, names=names) if names else None
+    _align(loaded, until=until, redo=redo, then=then, trusts=trusts, details=details)
     _push(loaded.run, push, public=public)
 
 
-@_command("preview")
+@_command("preview", "preview RUN.yaml --pairs 5")
 def preview_command(
-    config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
+    config: ConfigArgument,
+    changes: SetOption = None,
     count: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs to ask for, one an image.")] = 10,
 ) -> None:
     """Ask for a few pairs, judge them and show them, before the rest is paid for; the run asks only for the rest."""
 
     found: list[report.Preview] = []
-    run = pipeline.open_run(load_config(config))
+    run = pipeline.open_run(load_config(config, changes=changes or ()))
     run.work(lambda working: found.extend(pipeline.make_preview(working, count)))
     show.show_preview(pipeline.plain_console(), found, run.path)
 
 
-@_command("status")
+@_command("status", "status runs/signs")
 def status_command(run: RunArgument) -> None:
     """Show how far a run is: its stages, what is up to date, what they counted, asked and took."""
 
@@ -156,7 +215,7 @@ def status_command(run: RunArgument) -> None:
     show.show_status(pipeline.plain_console(), found)
 
 
-@_command("view")
+@_command("view", "view runs/signs", "view runs/a runs/b --port 8765")
 def view_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of existing runs.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine. (default: a free one)")] = 0,
@@ -167,7 +226,7 @@ def view_command(
     viewer.serve_runs(runs, port=port, say=say)
 
 
-@_command("answers")
+@_command("answers", "answers runs/signs --drop-unused")
 def answers_command(
     run: RunArgument,
     drop: Annotated[bool, typer.Option("--drop-unused", help="Drop what no artifact of any run is made from.")] = False,
@@ -180,9 +239,10 @@ def answers_command(
         show.show_holdings(pipeline.plain_console(), store.holdings(), store.path)
 
 
-@_command("plan")
+@_command("plan", "plan RUN.yaml", "plan RUN.yaml --device a100-80gb --images 20000 --offline")
 def plan_command(  # noqa: PLR0913 - an option is a parameter
-    config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
+    config: ConfigArgument,
+    changes: SetOption = None,
     device: Annotated[str | None, typer.Option(help="Plan for this device, such as a100-80gb.")] = None,
     sample: Annotated[int, typer.Option(min=0, help="Pictures to open per task.")] = 32,
     images: Annotated[int | None, typer.Option(min=1, help="Assume so many images per task.")] = None,
@@ -199,14 +259,16 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
     """Estimate a run's tokens, time, memory and money before it begins, and list the assumptions."""
 
     sampling = planning.SamplingOptions(sample, planning.size_of_picture(image_size), images, offline)
-    found = planning.project_run(load_config(config), planning.PlanOptions(sampling, device, gap_rate, benchmark))
+    found = planning.project_run(
+        load_config(config, changes=changes or ()), planning.PlanOptions(sampling, device, gap_rate, benchmark)
+    )
     if as_json:
         say(found.as_json())
     else:
         show.show_projection(pipeline.plain_console(), found)
 
 
-@_command("doctor")
+@_command("doctor", "doctor", "doctor RUN.yaml")
 def doctor_command(
     config: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Also check this run's models.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
@@ -223,7 +285,11 @@ def doctor_command(
         raise typer.Exit(1)
 
 
-@_command("identify")
+@_command(
+    "identify",
+    "identify runs/signs",
+    "identify --pairs pairs.jsonl --teacher-answers t.jsonl --student-answers s.jsonl --task textvqa --out out.jsonl",
+)
 def identify_command(  # noqa: PLR0913 - an option is a parameter
     run: Annotated[Path | None, typer.Argument(metavar="RUN", help="The folder of an existing run.")] = None,
     pairs: Annotated[Path | None, typer.Option(help="A file of pairs; see docs/interchange.md.")] = None,
@@ -278,7 +344,7 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
         raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
 
 
-@_command("discrepancy")
+@_command("discrepancy", "discrepancy runs/signs --top 20", "discrepancy runs/signs --out gaps.jsonl")
 def discrepancy_command(  # noqa: PLR0913 - an option is a parameter
     run: RunArgument,
     task: Annotated[str | None, typer.Option(help="List only pairs of this task.")] = None,
@@ -311,7 +377,7 @@ def discrepancy_command(  # noqa: PLR0913 - an option is a parameter
         say(f"list: {out} ({len(chosen):,} pairs)")
 
 
-@_command("level")
+@_command("level", "level runs/signs", "level runs/signs --push OWNER/NAME")
 def level_command(run: RunArgument, push: PushOption = None, public: PublicOption = False) -> None:
     """Train the student on the gaps, with a share of what it had right."""
 
@@ -327,7 +393,7 @@ def _add_stage_commands() -> None:
     told |= {name: f"Do the stage {name} of another package." for name in part_names("stages")}
     for name, sentence in told.items():
         if name not in own:
-            _command(name, sentence)(_stage_command(name))
+            _command(name, f"{name} runs/signs", help=sentence)(_stage_command(name))
 
 
 def _stage_command(name: str) -> Callable[[Path], None]:
@@ -337,14 +403,16 @@ def _stage_command(name: str) -> Callable[[Path], None]:
     return command
 
 
-@_command("report")
-def report_command(run: RunArgument) -> None:
+@_command("report", "report runs/signs", "report runs/signs --details")
+def report_command(run: RunArgument, details: DetailsOption = False) -> None:
     """Write report.html from what the run has so far."""
 
     say(f"report: {report.write_report(run)}")
+    if details:
+        show.show_result(pipeline.plain_console(), run, list(config_in(run).tasks), details=True)
 
 
-@_command("export")
+@_command("export", "export runs/signs --format messages", "export runs/signs --format hf-dataset --what all")
 def export_command(
     run: RunArgument,
     form: Annotated[str, typer.Option("--format", help="llava, messages, trl, hf-dataset, evaluation-log ...")],
@@ -361,7 +429,7 @@ def export_command(
     say(f"{'export' if done.made else 'up to date'}: {done.path} ({counted(done.counts)})")
 
 
-@_command("score")
+@_command("score", "score anls predictions.jsonl", "score textvqa_accuracy predictions.jsonl --out scored.jsonl")
 def score_command(
     metric: Annotated[str, typer.Argument(metavar="METRIC", help="A metric, such as anls or textvqa_accuracy.")],
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="JSON lines with prediction and answers.")],
@@ -383,28 +451,29 @@ def _align(  # noqa: PLR0913 - one for each option of the commands
     only: str | None = None,
     until: str | None = None,
     redo: bool = False,
-    controls: bool = False,
+    then: Callable[["pipeline.Run"], None] | None = None,
     trusts: bool = False,
+    details: bool = False,
 ) -> None:
-    """Runs the pipeline, up to the stage `until` or only the stage `only`, and shows the results."""
+    """Runs the pipeline, up to the stage `until` or only the stage `only`, or `then` more, and shows the results."""
     run = pipeline.open_run(config)
-    if controls:
-        run.work(_with_controls, redo=redo)
+    if then:
+        run.work(lambda working: _whole(working, then), redo=redo, trusts=trusts)
     else:
         run.upto(only or until, alone=only is not None, redo=redo, trusts=trusts)
-    show.show_outcomes(pipeline.plain_console(), run.outcomes)
+    whole = only is None and until is None
+    show.show_outcomes(pipeline.plain_console(), run.outcomes, details=details or not whole)
     if "annotate" in (only, until):
         show.show_tables(pipeline.plain_console(), report.question_tables(run.path, list(config.tasks)))
-    if only is not None or until is not None:
-        return
-    with trusting_files(trusts):
-        show.show_result(pipeline.plain_console(), run.path, list(config.tasks))
+    if whole:
+        with trusting_files(trusts):
+            show.show_result(pipeline.plain_console(), run.path, list(config.tasks), details=details)
 
 
-def _with_controls(run: "pipeline.Run") -> None:
+def _whole(run: "pipeline.Run", then: Callable[["pipeline.Run"], None]) -> None:
     for _ in pipeline.align(run):
         pass
-    demo.run_controls(run)
+    then(run)
 
 
 def _push(run: Path, repo: str | None, *, public: bool) -> None:

@@ -27,3 +27,9 @@ PushOption = Annotated[
 ]
 PublicOption = Annotated[bool, typer.Option("--public", help="Make the repository of --push public.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of an existing run.")]
+ConfigArgument = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SETTING=VALUE", help="Use another value than the file's, such as level.epochs=3."),
+]
+DetailsOption = Annotated[bool, typer.Option("--details", help="Show all tables and counts, too.")]

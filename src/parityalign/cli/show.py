@@ -5,50 +5,59 @@ Report and planning are loaded only if needed.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from parityalign import planning, report
-from parityalign.cli.tables import counted, show_table, table
-from parityalign.core import CONTROLS, PREVIEW, REPORT, SCORES, Controls, Scores
+from parityalign.cli.tables import counted, show_rows, show_table
+from parityalign.core import CONTROLS, PREVIEW, SCORES, Controls, Scores
 
 if TYPE_CHECKING:
     from parityalign import engines, pipeline
     from parityalign.pipeline import Outcome
 
 
-def show_outcomes(console: Console, outcomes: "Sequence[Outcome]") -> None:
-    """Prints what was done in each stage, and why."""
+def show_outcomes(console: Console, outcomes: "Sequence[Outcome]", *, details: bool = True) -> None:
+    """Prints what was done in each stage and why; what is up to date is counted only with details."""
     for outcome in outcomes:
-        _say(console, f"{outcome.stage}: {outcome.why} ({counted(outcome.counts)})")
+        told = f" ({counted(outcome.counts)})" if details or not outcome.had_nothing_to_do else ""
+        _say(console, f"{outcome.stage}: {outcome.why}{told}")
         if outcome.note:
             _say(console, f"  {outcome.note}")
 
 
-def show_result(console: Console, run: Path, tasks: Sequence[str]) -> None:
-    """Prints the results of a whole run: verdicts, scores and controls, if there are any.
+def show_result(console: Console, run: Path, tasks: Sequence[str], *, details: bool = False) -> None:
+    """Prints the results of a whole run in five lines, and with details in tables above them.
 
     Args:
         console: The console.
         run: The run folder.
         tasks: The tasks, in the order in which they are shown.
+        details: Whether verdicts and scores are shown too; controls are, where there are some.
     """
-    _show_verdicts(console, run, tasks)
     scores = report.read_record(run / SCORES, Scores)
     console.print()
-    if scores and scores.tasks:
-        _show_scores(console, scores)
-    else:
-        console.print("No task of this run has a test split, so there are no scores.")
-    if scores:
-        _show_held_out(console, scores)
+    if details:
+        _show_tables(console, run, tasks, scores)
     if controls := report.read_record(run / CONTROLS, Controls):
         compared = report.control_table(controls)
-        console.print()
-        console.print(table(compared.headings, compared.rows, texts=2))
-        _say(console, compared.precision)
-    _say(console, f"report: {run / REPORT}")
+        show_table(console, "Controls", compared.headings, compared.rows, texts=2)
+        for sentence in filter(None, (compared.worth, compared.precision)):
+            _say(console, sentence)
+    for label, text in report.closing_lines(run, scores, details=details):
+        _say(console, text, label=label)
+
+
+def _show_tables(console: Console, run: Path, tasks: Sequence[str], scores: Scores | None) -> None:
+    verdicts = report.verdicts_by_task(run, tasks)
+    kinds = list(next(iter(verdicts.values()), {}))
+    rows = [[task, *(f"{counts[kind]:,}" for kind in kinds)] for task, counts in verdicts.items()]
+    show_table(console, "Pairs by verdict", ["task", *(report.VERDICT_WORDS[kind] for kind in kinds)], rows, texts=1)
+    for told in report.score_tables(scores) if scores else ():
+        show_table(console, told.caption, told.headings, told.rows, texts=told.words)
 
 
 def show_steps(console: Console, steps: "Sequence[pipeline.Step]") -> None:
@@ -104,8 +113,9 @@ def show_holdings(console: Console, held: "Sequence[engines.Holding]", path: Pat
 
 def show_projection(console: Console, found: "planning.Projection") -> None:
     """Prints a plan, and below it the assumptions."""
-    console.print(table(planning.PROJECTION_HEADINGS, found.table(), texts=2))
-    console.print("", *found.lines(), sep="\n", soft_wrap=True)
+    show_rows(console, planning.PROJECTION_HEADINGS, found.table(), texts=2)
+    for line in ("", *found.lines()):
+        _say(console, line)
 
 
 def show_tables(console: Console, tables: "Iterable[report.Table]") -> None:
@@ -114,38 +124,12 @@ def show_tables(console: Console, tables: "Iterable[report.Table]") -> None:
         show_table(console, told.caption, told.headings, told.rows, texts=told.words)
 
 
-def _show_verdicts(console: Console, run: Path, tasks: Sequence[str]) -> None:
-    verdicts = report.verdicts_by_task(run, tasks)
-    kinds = list(next(iter(verdicts.values()), {}))
-    rows = [[task, *(f"{counts[kind]:,}" for kind in kinds)] for task, counts in verdicts.items()]
-    console.print()
-    console.print(table(["pairs", *(report.VERDICT_WORDS[kind] for kind in kinds)], rows))
-
-
-def _show_scores(console: Console, scores: "Scores") -> None:
-    console.print(table(report.SCORE_HEADINGS, report.score_table(scores), texts=2))
-    tables = (
-        (report.PART_HEADINGS, report.part_table(scores), 1),
-        (report.COVERAGE_HEADINGS, report.coverage_table(scores), 2),
-        (report.FORGOTTEN_HEADINGS, report.forgotten_table(scores.forgotten), 1),
-    )
-    for headings, rows, texts in tables:
-        if rows:
-            console.print()
-            console.print(table(headings, rows, texts=texts))
-    _say(console, f"\n{report.headline(scores)}")
-
-
-def _show_held_out(console: Console, scores: "Scores") -> None:
-    """Prints what needs no labels: the pairs on held-out images, and the speed."""
-    rows = report.held_out_table(scores.held_out)
-    if rows:
-        console.print()
-        console.print(table(report.HELD_OUT_HEADINGS, rows, texts=1))
-    for line in (report.held_out_line(scores.held_out), report.speed_line(scores.speed)):
-        if line:
-            _say(console, line)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True)
+def _say(console: Console, line: str, *, label: str = "") -> None:
+    """Prints a line with what it is about; a terminal's width folds it between words only, a log keeps it whole."""
+    whole = f"{label}: {line}" if label else line
+    width = console.width if console.is_terminal else len(whole) + 1
+    parts = wrap(whole, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) or [whole]
+    first = Text(parts[0])
+    first.stylize("bold cyan", 0, len(label))
+    for part in (first, *map(Text, parts[1:])):
+        console.print(part, soft_wrap=True)

@@ -1,10 +1,14 @@
 """Specs of models: KIND:LOCATION, a bundled model, or the address of a server."""
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from parityalign.core import EMBEDDED_MODELS, UserError, did_you_mean, has_part, part_names
 
+_HOST = re.compile(r"[\w.-]+:\d+(/|$)")
+"""How a server's address begins that lacks its http://."""
+_ON_THE_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _SERVED = "openai"
 """The kind of model that is named by a URL, `https` too."""
 
@@ -42,17 +46,30 @@ def split_model(spec: str) -> tuple[str, str]:
         return _SERVED, spec
     if not location:
         raise UserError(
-            f"{spec!r} does not say where the model is: write KIND:LOCATION, "
-            f"such as embedded:teacher or hf:./folder, or a server's address. Kinds: {', '.join(_kinds())}."
+            f"{spec!r} does not say where the model is: write KIND:LOCATION, such as embedded:teacher or hf:./folder, "
+            f"or a server's address.{_meant(spec)} Kinds: {', '.join(_kinds())}."
         )
     if kind != "embedded":
         if not has_part("backends", kind):
-            raise UserError(f"there is no kind of model {kind!r} (in {spec!r}). {did_you_mean(kind, _kinds())}")
+            near = did_you_mean(kind, _kinds())
+            raise UserError(f"there is no kind of model {kind!r} (in {spec!r}).{_meant(spec)} {near}")
         return kind, location
-    bundled = sorted(path.name for path in EMBEDDED_MODELS.glob("*") if path.is_dir())
-    if location not in bundled:
-        raise UserError(f"there is no embedded model {location!r}. {did_you_mean(location, bundled)}")
+    if location not in _bundled():
+        raise UserError(f"there is no embedded model {location!r}. {did_you_mean(location, _bundled())}")
     return "hf", str(EMBEDDED_MODELS / location)
+
+
+def _meant(spec: str) -> str:
+    """What is likely to be meant by a model without its kind: a server, a bundled model, a folder, one of the hub."""
+    if _HOST.match(spec):
+        near = f"http://{spec}"
+    elif spec in _bundled():
+        near = f"embedded:{spec}"
+    elif is_path(spec) or _ON_THE_HUB.fullmatch(spec):
+        near = f"hf:{spec}"
+    else:
+        return ""
+    return f" Did you mean {near}?"
 
 
 def is_bundled(spec: str) -> bool:
@@ -63,6 +80,10 @@ def is_bundled(spec: str) -> bool:
     """
     kind, location = split_model(spec)
     return kind == "hf" and Path(location).parent == EMBEDDED_MODELS
+
+
+def _bundled() -> list[str]:
+    return sorted(path.name for path in EMBEDDED_MODELS.glob("*") if path.is_dir())
 
 
 def _kinds() -> list[str]:

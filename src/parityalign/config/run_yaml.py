@@ -40,17 +40,42 @@ _MOST_TOLD = 30
 """Problems of one file that are listed."""
 
 
-def load_config(path: Path, folder: Path | None = None) -> RunConfig:
+def load_config(path: Path, folder: Path | None = None, changes: Sequence[str] = ()) -> RunConfig:
     """Reads and checks a configuration file.
 
     Args:
         path: The YAML file.
         folder: What relative paths in it are relative to; None: the folder of the file.
+        changes: Settings to use in place of the file's, such as `level.epochs=3`.
 
     Raises:
-        UserError: The file is missing or not YAML, or anything in it is wrong; all problems are listed.
+        UserError: The file is missing or not YAML, or anything in it or in the changes is wrong; all problems are
+            listed.
     """
-    return _checked(_read_yaml(path), path, Path(os.path.abspath(folder or path.parent)))
+    raw = _read_yaml(path)
+    for change in changes:
+        _change(raw, change)
+    return _checked(raw, path, Path(os.path.abspath(folder or path.parent)))
+
+
+def _change(raw: dict[str, Any], change: str) -> None:
+    """Puts a setting such as `level.epochs=3` in its place, with a value as YAML has it."""
+    name, equals, text = change.partition("=")
+    *sections, key = name.strip().split(".")
+    if not equals or not all((*sections, key)):
+        raise UserError(f"cannot set {change!r}: write SETTING=VALUE, such as level.epochs=3")
+    try:
+        value = yaml.load(text, _StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        raise UserError(f"cannot set {change!r}: {text!r} is no value in YAML ({problem})") from problem
+    for section in sections:
+        below = raw.setdefault(section, {})
+        if below is None:  # an empty section in the file
+            below = raw[section] = {}
+        if not isinstance(below, dict):
+            raise UserError(f"cannot set {change!r}: {section!r} is {_shown(below)} and has no settings in it")
+        raw = below
+    raw[key] = value
 
 
 def _checked(raw: dict[str, Any], path: Path, folder: Path) -> RunConfig:

@@ -128,6 +128,14 @@ AUTOMATIC = Decided._fields
 """The names of these settings."""
 
 
+Reporter = Literal["tensorboard", "trackio", "wandb", "mlflow"]
+
+
+def _as_list(said: object) -> object:
+    """One reporter may stand alone."""
+    return (said,) if isinstance(said, str) else said
+
+
 class LevelSettings(Settings):
     """How the student is trained on the gaps."""
 
@@ -168,6 +176,9 @@ class LevelSettings(Settings):
     """Recompute activations in the backward pass: less memory for about a third more time."""
     liger: Annotated[bool, SpeedOnly] = True
     """Use those fused kernels of the package liger-kernel that fit, if it is installed and there is a GPU."""
+    report_to: Annotated[tuple[Reporter, ...], BeforeValidator(_as_list), SpeedOnly] = ()
+    """Where the curves of the training are shown as well; TensorBoard's lie in the run folder (`tensorboard/`). Others
+    have settings of their own, in the environment."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = Field(default=0.01, ge=0)

@@ -34,7 +34,10 @@ from .given_files import open_given as open_given
 from .given_files import read_given as read_given
 from .grouping import groups_of as groups_of
 from .hub import out_of_reach as out_of_reach
+from .interfaces import EXAMPLES_A_SECOND as EXAMPLES_A_SECOND
+from .interfaces import GPU_BUSY as GPU_BUSY
 from .interfaces import HELD_OUT_LOSS as HELD_OUT_LOSS
+from .interfaces import LEARNING_RATE as LEARNING_RATE
 from .interfaces import TRAINING_LOSS as TRAINING_LOSS
 from .interfaces import Benchmark as Benchmark
 from .interfaces import Closes as Closes
@@ -83,12 +86,14 @@ from .layout import DISCREPANCY_FOLDER as DISCREPANCY_FOLDER
 from .layout import DRAWN as DRAWN
 from .layout import EMBEDDED_MODELS as EMBEDDED_MODELS
 from .layout import EVENTS as EVENTS
+from .layout import MEASURED as MEASURED
 from .layout import PAIR_DISCREPANCIES as PAIR_DISCREPANCIES
 from .layout import PREPARED as PREPARED
 from .layout import PREVIEW as PREVIEW
 from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES
 from .layout import SERVERS as SERVERS
+from .layout import TENSORBOARD as TENSORBOARD
 from .layout import TESTS as TESTS
 from .layout import WORKING as WORKING
 from .manifests import BEGUN as BEGUN

@@ -70,6 +70,7 @@ class Details(Protocol):
 
 
 HELD_OUT_LOSS, TRAINING_LOSS = "held-out loss", "training loss"
+LEARNING_RATE, EXAMPLES_A_SECOND, GPU_BUSY = "learning rate", "examples a second", "GPU busy, %"
 """What is measured of a training, each by optimiser step."""
 
 

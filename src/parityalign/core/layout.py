@@ -6,6 +6,8 @@ from typing import Final
 CONFIG: Final = "run.yaml"
 EVENTS: Final = "events.jsonl"
 """What was begun, finished and redone, and when; what training measured."""
+MEASURED: Final = "measured"
+"""Kind of an event: a value of the training after so many optimiser steps."""
 WORKING: Final = ".progress.json"
 """The step that a process is at, while one works in the folder."""
 SCORES: Final = "scores.json"
@@ -22,6 +24,9 @@ PAIR_DISCREPANCIES: Final = "pairs.jsonl"
 
 SERVERS: Final = "server"
 """Folder of the logs of servers that the run started; no artifact, and nothing is read from it."""
+
+TENSORBOARD: Final = "tensorboard"
+"""Folder of the training's curves for TensorBoard, where `level.report_to` asks for them."""
 
 PREPARED: Final = ".prepared"
 """Folder of prepared pictures, which may be deleted at any time."""

@@ -5,6 +5,7 @@ runs/NAME/exports/llava/        data.json, and a manifest.json with the digests 
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from parityalign.config import RunConfig
@@ -27,9 +28,12 @@ from parityalign.core import (
     VerdictKind,
     content_id,
     described,
+    did_you_mean,
     folder_files,
+    has_part,
     input_digest,
     load_part,
+    part_names,
     put_in_place,
     read_manifest,
     stale_inputs,
@@ -52,6 +56,24 @@ from parityalign.tasks import settled, task_of
 R = TypeVar("R", bound=Record)
 
 EXPORTS = "exports"
+_READS: Mapping[str, str] = MappingProxyType(
+    {
+        "sharegpt": "llava",
+        "llavanext": "llava",
+        "llamafactory": "messages",
+        "msswift": "messages",
+        "swift": "messages",
+        "openai": "messages",
+        "chatml": "messages",
+        "sfttrainer": "trl",
+        "datasets": "hf-dataset",
+        "huggingface": "hf-dataset",
+        "parquet": "hf-dataset",
+        "lmmseval": "evaluation-log",
+        "vlmevalkit": "evaluation-log",
+    }
+)
+"""What tools and forms of other names read, without hyphens."""
 
 
 class Exported(NamedTuple):
@@ -228,6 +250,8 @@ def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool
         UserError: There is no such format, the run has not reached that stage, or the folder holds other files.
     """
     part = form.replace("-", "_")
+    if not has_part(EXPORTS, part):
+        raise UserError(_unknown(form))
     found = load_part(EXPORTS, part, ExportFormat)
     run = RunExport(config, everything=everything, prompted=prompted)
     run.refuse_unknown(part, found.of)
@@ -242,6 +266,14 @@ def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool
     made.begin()
     made.finish(found.write(run, made.path))
     return Exported(target, made.manifest["counts"], made=True)
+
+
+def _unknown(form: str) -> str:
+    """The message for a format that there is not, with the one that a tool of this name reads."""
+    known = [name.replace("_", "-") for name in part_names(EXPORTS)]
+    read = _READS.get(form.lower().replace("-", "").replace("_", ""))
+    near = f"Did you mean {read}? Known: {', '.join(known)}." if read else did_you_mean(form, known)
+    return f"there is no export format {form!r}. {near}"
 
 
 def _asked_for(task: Task) -> str:

@@ -14,6 +14,7 @@ from .checkpoint import model_folder as model_folder
 from .checkpoint import published_files as published_files
 from .checkpoint import read_object as read_object
 from .checkpoint import refuse_damaged as refuse_damaged
+from .checkpoint import stored_parameters as stored_parameters
 from .checkpoint import weight_files as weight_files
 from .device import bf16_is_fast as bf16_is_fast
 from .device import dtype_of as dtype_of

@@ -4,6 +4,7 @@ Files of the hub are kept in the local cache; once those of a commit are there, 
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -204,6 +205,25 @@ def _damaged(folder: Path) -> Iterator[str]:
                 pass
         except (SafetensorError, OSError) as problem:
             yield f"{path.name} ({problem})"
+
+
+def stored_parameters(folder: Path) -> int | None:
+    """How many parameters a model's files hold, by their headers, running statistics included.
+
+    None if some files are missing, damaged or quantised.
+    """
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    config, count = folder / "config.json", 0
+    try:
+        if config.is_file() and "quantization_config" in read_object(config):
+            return None
+        for name in weight_files(folder):
+            with safe_open(folder / name, framework="np") as weights:
+                count += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+    except (SafetensorError, OSError, UserError):
+        return None
+    return count
 
 
 def read_object(path: Path) -> dict[str, Any]:

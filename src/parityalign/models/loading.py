@@ -168,6 +168,7 @@ def described(model: Any, processor: Any) -> dict[str, str]:  # noqa: ANN401 - u
     """What the outputs of an opened model depend on besides its files, for manifests."""
     return {
         "class": type(model).__name__,
+        "parameters": str(model.num_parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": ", ".join(sorted({str(weights.device) for weights in model.parameters()})),
         "attention": str(model.config._attn_implementation),

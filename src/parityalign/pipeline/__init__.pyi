@@ -1,6 +1,13 @@
 from .api import OpenRun as OpenRun
 from .api import identify as identify
 from .api import open_run as open_run
+from .controls import Aligned as Aligned
+from .controls import Arm as Arm
+from .controls import aligned_of as aligned_of
+from .controls import control_arm as control_arm
+from .controls import control_names as control_names
+from .controls import run_controls as run_controls
+from .controls import write_controls as write_controls
 from .dry_run import Step as Step
 from .dry_run import dry_steps as dry_steps
 from .level import leveller as leveller
@@ -11,7 +18,6 @@ from .preflight import refuse_shared_folder as refuse_shared_folder
 from .preview import make_preview as make_preview
 from .progress import plain_console as plain_console
 from .progress import shown_progress as shown_progress
-from .recording import MEASURED as MEASURED
 from .run import Outcome as Outcome
 from .run import Run as Run
 from .status import StageStatus as StageStatus

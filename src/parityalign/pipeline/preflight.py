@@ -51,6 +51,8 @@ from parityalign.tasks import settled
 
 _ROLES = ("teacher", "student")
 _PACKAGES_OF_METHOD = {"lora": ("peft",), "qlora": ("peft", "bitsandbytes")}
+_PACKAGES_OF_REPORTER = {"tensorboard": ("tensorboard", "tensorboardX")}
+"""Packages one of which is needed, where it is not called like the reporter."""
 
 
 @contextmanager
@@ -160,6 +162,10 @@ def _refuse_unusable_level(config: RunConfig, before: RunConfig | None) -> None:
     for package in _PACKAGES_OF_METHOD.get(method, ()):
         if find_spec(package) is None:
             raise missing_package(f"level.method: {method}", package, package)
+    for name in config.level.report_to:
+        packages = _PACKAGES_OF_REPORTER.get(name, (name,))
+        if not any(map(find_spec, packages)):
+            raise missing_package(f"level.report_to: {name}", packages[0], packages[0])
     _, location = split_model(config.student)
     trainable = backend_of(config.student).trainable
     if not before or before.level != config.level:

@@ -5,12 +5,10 @@ import math
 import time
 from contextlib import suppress
 
-from parityalign.core import HALF_WRITTEN, WORKING, Details, Progress, RunFolder, Says
+from parityalign.core import HALF_WRITTEN, MEASURED, WORKING, Details, Progress, RunFolder, Says
 
 SECONDS_BETWEEN = 1.0
 """Between two times that the step is written down."""
-MEASURED = "measured"
-"""Kind of an event: a value after so many optimiser steps."""
 
 
 class Recorded:

@@ -66,6 +66,9 @@ class _Plan(TypedDict):
     parts: Mapping[str, str]
 
 
+UP_TO_DATE = "up to date"
+
+
 class Outcome(NamedTuple):
     """The outcome of one stage in this process."""
 
@@ -75,6 +78,11 @@ class Outcome(NamedTuple):
     counts: Mapping[str, int]
     note: str
     """The stage's note; usually empty."""
+
+    @property
+    def had_nothing_to_do(self) -> bool:
+        """Whether the stage was up to date."""
+        return self.why.startswith(UP_TO_DATE)
 
 
 class Run:
@@ -218,7 +226,7 @@ class Run:
         self._refuse_unless_allowed(stage, self.look(stage))
         made = self.take(stage)
         if made.finished:
-            self._note(stage, "up to date: nothing changed", made)
+            self._note(stage, f"{UP_TO_DATE}: nothing changed", made)
             return
         # They describe what is about to change, and are written again at the end.
         views = (SCORES, CONTROLS, REPORT) if stage.artifact in scored_from(self.stages) else (REPORT,)

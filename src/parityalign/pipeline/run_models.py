@@ -26,7 +26,14 @@ from parityalign.core import (
     room_for_pictures,
 )
 from parityalign.engines import AnswerStore, CachedModel, ModelToLoad, RemoteModel, Replicas
-from parityalign.models import asked_with, fingerprint, load_model, shares_of_machine
+from parityalign.models import (
+    asked_with,
+    fingerprint,
+    load_model,
+    model_folder,
+    shares_of_machine,
+    stored_parameters,
+)
 from parityalign.pipeline.engine_parity import compare_engines
 from parityalign.pipeline.old_answers import Known, Old, holds_old_answers, read_old_answers, remember_served
 
@@ -231,7 +238,7 @@ class RunModels:
             return self._connected(spec, loading, role)
         model = load_model(spec, loading)
         if isinstance(model, Described):
-            self._describe(role, loading, model.facts)
+            self._note_facts(role, loading, model.facts)
         return model
 
     def _load_to_ask(self, spec: str, loading: LoadingSettings, role: str, batches: int) -> Model:
@@ -247,10 +254,10 @@ class RunModels:
         name = replicas.name  # when one is ready, what it says of itself is known
         self._tell(f"{name}: {len(shares)} replicas, each in a process of its own")
         if replicas.facts:
-            self._describe(role, loading, {**replicas.facts, "replicas": str(len(shares))})
+            self._note_facts(role, loading, {**replicas.facts, "replicas": str(len(shares))})
         return replicas
 
-    def _describe(self, role: str, loading: LoadingSettings, facts: Mapping[str, str]) -> None:
+    def _note_facts(self, role: str, loading: LoadingSettings, facts: Mapping[str, str]) -> None:
         self._facts[role] = {**({"commit": loading.commit} if loading.commit else {}), **facts}
         self._remember(role)
 
@@ -265,11 +272,13 @@ class RunModels:
             serve = backend_of(spec).serve
             if serve:
                 self._facts[role] = {"engine": serve.found(self._config.engine).partition(":")[0]}
-                made.before_first(lambda requests: self._compare(spec, loading, role, requests))
+                made.before_first(lambda requests: self._describe(spec, loading, role, requests))
         return self._remote[spec, loading]
 
-    def _compare(self, spec: str, loading: LoadingSettings, role: str, requests: Sequence[Request]) -> None:
-        """Notes for the manifest which engine answers and, where wanted, whether as the model does in this process."""
+    def _describe(self, spec: str, loading: LoadingSettings, role: str, requests: Sequence[Request]) -> None:
+        """Notes for the manifest the engine, the size and, where wanted, whether the model answers as it does here."""
+        size = stored_parameters(model_folder(split_model(spec)[1], loading, weights=True))
+        self._facts[role] = {**self._facts[role], **({"parameters": str(size)} if size else {})}
         chosen = list({request.image: request for request in requests}.values())[: self._config.engine.compare]
         if chosen:
             served = self._remote[spec, loading]

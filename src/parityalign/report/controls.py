@@ -1,5 +1,6 @@
 """The results of the controls, trained with as many steps: `controls.json` as a table."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from parityalign.core import Control, Controls, GapPrecision
@@ -12,6 +13,8 @@ class ControlTable(NamedTuple):
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    worth: str
+    """What of the run's gain is form and what is picking, in a sentence or two; empty if no control tells."""
     precision: str
     """A sentence on how many gaps are true; empty if that was not measured."""
 
@@ -31,7 +34,7 @@ def control_table(controls: Controls) -> ControlTable:
         "forgotten, %",
     )
     rows = tuple(_row(control, tasks) for control in controls.controls)
-    return ControlTable(headings, rows, _precision(controls.gap_precision))
+    return ControlTable(headings, rows, " ".join(_worth(controls.controls)), _precision(controls.gap_precision))
 
 
 def _row(control: Control, tasks: tuple[str, ...]) -> tuple[str, ...]:
@@ -41,6 +44,19 @@ def _row(control: Control, tasks: tuple[str, ...]) -> tuple[str, ...]:
     gain, ahead = (estimate_cell(found, signed=True) for found in (control.mean_gain, control.run_ahead))
     *_, forgotten = regression_cells(control.forgotten)
     return (control.name, control.description, *counts, *scores, mean, gain, ahead, forgotten)
+
+
+def _worth(controls: Sequence[Control]) -> Iterator[str]:
+    """What of the run's gain is form, what is picking."""
+    known = {control.name: control for control in controls}
+    form, at_random = known.get("format only"), known.get("random pairs")
+    if form and form.mean_gain and form.run_ahead:
+        gain = form.mean_gain.score + form.run_ahead.score
+        of_form = estimate_cell(form.mean_gain, signed=True)
+        yield f"Of the run's mean gain of {gain:+.1f} points {of_form} come with the form of the answers alone."
+    if at_random and at_random.run_ahead:
+        ahead = estimate_cell(at_random.run_ahead, signed=True)
+        yield f"To pick gaps rather than as many pairs at random makes {ahead} points."
 
 
 def _precision(found: GapPrecision | None) -> str:

@@ -12,6 +12,7 @@ from parityalign.core import Measure, PairDiscrepancy, VerdictKind, content_id
 from parityalign.metrics import Item, Spread, calibration, rank_correlation, separation, spread
 from parityalign.report.flow import VERDICT_WORDS, in_order
 from parityalign.report.tables import ABSENT, counted
+from parityalign.report.words import in_words
 
 MEASURE_WORDS: Mapping[Measure, str] = {
     Measure.CONFIDENCE_GAP: "confidence gap",
@@ -156,7 +157,7 @@ def _known(pairs: Sequence[PairDiscrepancy], measure: Measure, kind: VerdictKind
 def _missing(pairs: Sequence[PairDiscrepancy], measure: Measure) -> str:
     """How many pairs lack the measure, and why."""
     why = Counter(pair.missing[measure] for pair in pairs if measure in pair.missing)
-    reasons = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in why.most_common())
+    reasons = ", ".join(f"{count:,} {in_words(reason)}" for reason, count in why.most_common())
     known = f"Known of {len(pairs) - why.total():,} of {counted(len(pairs), 'pair')}"
     return f"{known}; not of the others: {reasons}." if reasons else f"{known}."
 

@@ -23,6 +23,7 @@ from parityalign.core import (
     read_manifest,
 )
 from parityalign.report.files import read_records
+from parityalign.report.words import in_words
 from parityalign.stages import GIVEN, STAGES, GivenRow, Stage, reason_code
 
 VERDICT_WORDS = {
@@ -35,10 +36,6 @@ VERDICT_WORDS = {
     VerdictKind.DROPPED: "dropped",
 }
 """Every verdict in words, in display order."""
-
-
-NOTE_WORDS = {"first_frame": "first frame of several", "other_format": "named as another format"}
-"""Intake's notes on accepted images, in words."""
 
 
 @dataclass(frozen=True)
@@ -113,21 +110,21 @@ def verdicts_by_task(run: Path, tasks: Sequence[str]) -> dict[str, dict[VerdictK
 def _images(folder: Path) -> Step:
     accepted = sum(1 for _ in read_records(folder / "accepted.jsonl", ImageRef))
     reasons = Counter(image.reason for image in read_records(folder / "quarantine.jsonl", Rejected))
-    parts = [("accepted", accepted), *((f"quarantined: {why}", n) for why, n in _by_size(reasons))]
+    parts = [("accepted", accepted), *((f"set aside: {in_words(why)}", n) for why, n in _by_size(reasons))]
     manifest = read_manifest(folder) or {}
-    parts += [(f"accepted, {NOTE_WORDS.get(note, note)}", n) for note, n in manifest.get("noted", {}).items()]
+    parts += [(f"accepted, {in_words(note)}", n) for note, n in manifest.get("noted", {}).items()]
     return _noted(_station("images", folder, accepted + reasons.total(), parts), folder)
 
 
 def _replies(folder: Path) -> Step:
     outcomes = Counter(reply.outcome for reply in read_records(folder / "replies.jsonl", Reply))
-    return _noted(_station("replies of the teacher", folder, outcomes.total(), _by_size(outcomes)), folder)
+    return _noted(_station("replies of the teacher", folder, outcomes.total(), _worded(outcomes)), folder)
 
 
 def _given(folder: Path) -> list[Step]:
     """The pairs of one's own, if the run has some."""
     outcomes = Counter(row.outcome for row in read_records(folder / GIVEN, GivenRow))
-    return [_station("pairs from files", folder, outcomes.total(), _by_size(outcomes))] if outcomes else []
+    return [_station("pairs from files", folder, outcomes.total(), _worded(outcomes))] if outcomes else []
 
 
 def _pairs(folder: Path, tasks: Sequence[str]) -> Step:
@@ -143,7 +140,7 @@ def _verdicts(folder: Path, by_task: Mapping[str, Mapping[VerdictKind, int]]) ->
     parts = [(words, tally[kind]) for kind, words in VERDICT_WORDS.items() if tally[kind] and words != dropped]
     all_of_them = read_records(folder / "verdicts.jsonl", Verdict)
     reasons = Counter(reason_code(each.reason) for each in all_of_them if each.verdict == VerdictKind.DROPPED)
-    parts += [(f"{dropped}: {why}", n) for why, n in _by_size(reasons)]
+    parts += [(f"{dropped}: {in_words(why)}", n) for why, n in _by_size(reasons)]
     return _noted(_station("verdicts", folder, tally.total(), parts), folder)
 
 
@@ -185,6 +182,10 @@ def _noted(step: Step, folder: Path) -> Step:
 
 def _by_size(tally: Counter[str]) -> list[tuple[str, int]]:
     return sorted(tally.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _worded(tally: Counter[str]) -> list[tuple[str, int]]:
+    return [(in_words(code), count) for code, count in _by_size(tally)]
 
 
 def _formatted(parts: Iterable[tuple[str, int]]) -> tuple[tuple[str, str], ...]:

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from parityalign.core import (
     DISCREPANCY_FOLDER,
+    EVENTS,
     Controls,
     Measure,
     Pair,
@@ -26,9 +27,12 @@ from parityalign.core import (
     write_whole,
 )
 from parityalign.report.attention_maps import maps_by_pair
+from parityalign.report.beside_teacher import BESIDE_HEADINGS, Beside, beside_table, beside_teacher
 from parityalign.report.charts import score_chart, verdict_chart
 from parityalign.report.controls import control_table
+from parityalign.report.curves import curve_charts, curves_in, events_in
 from parityalign.report.discrepancy import MEASURE_WORDS, measure_table, relation_tables, spreads
+from parityalign.report.examples import won_and_lost
 from parityalign.report.files import is_current, read_record, read_records, read_settings
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
 from parityalign.report.gallery import Exhibit, choose_gaps, exhibit
@@ -37,6 +41,7 @@ from parityalign.report.listing import read_pair_discrepancies
 from parityalign.report.questions import question_tables
 from parityalign.report.retention import FORGOTTEN_HEADINGS, SPEED_HEADINGS, forgotten_table, speed_line, speed_table
 from parityalign.report.spreads import spread_chart
+from parityalign.report.summary import summary_of
 from parityalign.report.tables import (
     COVERAGE_HEADINGS,
     PAPER_HEADINGS,
@@ -48,6 +53,7 @@ from parityalign.report.tables import (
     part_table,
     score_table,
 )
+from parityalign.report.words import in_words
 from parityalign.stages import pairs_in, with_added
 
 GAPS_SHOWN = 24
@@ -56,6 +62,45 @@ LONGEST_TEXT = 600
 """Most characters of a model's text; a student can ramble."""
 EVENT_TIME = re.compile(r'^{"time": "(\d{4}-\d\d-\d\d)T(\d\d:\d\d)', re.MULTILINE)
 """Date, hours and minutes at the start of a line of `events.jsonl`."""
+FILES: Mapping[str, str] = {
+    "scores.json": "all scores, shares and speeds, with intervals",
+    "verdicts/gaps.jsonl": "the gaps that the student was trained on",
+    "verdicts/verdicts.jsonl": "what was said of every pair, with the reason",
+    "pairs/pairs.jsonl": "all pairs of question and answer",
+    "student/README.md": "the card of the levelled student, in whose folder it lies",
+    "images/quarantine.jsonl": "images that were set aside, with reasons",
+    "events.jsonl": "when what began and ended, and the losses of the training",
+    "run.yaml": "the settings",
+}
+"""Files of a run that the page links to, where they are there."""
+
+
+class Section(NamedTuple):
+    """A part of the page; its template is called by its anchor."""
+
+    anchor: str
+    title: str
+    of: str = ""
+    """The fact without which it is left out; empty: it is always there."""
+
+
+SECTIONS = (
+    Section("examples", "Won and lost", of="examples"),
+    Section("scores", "Scores by task"),
+    Section("held-out", "On held-out images, without labels", of="held_out_rows"),
+    Section("kept", "What levelling kept, and what it costs", of="kept"),
+    Section("flow", "From images to scores"),
+    Section("asked", "What the teacher asked", of="question_tables"),
+    Section("verdicts", "How the pairs were judged"),
+    Section("training", "The training", of="training_charts"),
+    Section("gaps", "Some of the gaps"),
+    Section("controls", "Controls", of="controls"),
+    Section("differences", "How the two models differ", of="differences"),
+    Section("set-aside", "Images set aside"),
+    Section("words", "Words on this page"),
+    Section("files", "Files of this run", of="files"),
+    Section("settings", "Settings"),
+)
 
 
 def write_report(run: Path) -> Path:
@@ -78,13 +123,13 @@ def write_report(run: Path) -> Path:
 def environment() -> Environment:
     """Where the templates of pages lie, with the filters that they use."""
     environment = Environment(
-        loader=PackageLoader("parityalign.report", ""),
+        loader=PackageLoader("parityalign.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(clipped=_clipped, cell=_cell)
+    environment.filters.update(clipped=_clipped, cell=_cell, in_words=in_words)
     return environment
 
 
@@ -92,39 +137,37 @@ def _facts(run: Path) -> dict[str, object]:
     settings, said = read_settings(run / "run.yaml")
     scores = read_record(run / "scores.json", Scores)
     tasks = list(scores.tasks if scores else said.get("tasks") or ())
-    verdicts = verdicts_by_task(run, tasks)
-    return {
+    verdicts, seed = verdicts_by_task(run, tasks), said.get("seed", 0)
+    beside = beside_teacher(run, scores)
+    facts = {
         "name": run.resolve().name,
         "date": _date(run),
         "settings": settings,
         "models": _models(said),
-        "result": _result(scores, verdicts),
+        "seed": seed,
+        "summary": summary_of(run, scores, verdicts, beside),
+        "taken": not (scores and scores.held_out and not scores.held_out.accepted),
+        "examples": won_and_lost(run, scores, tasks, seed=seed),
         "flow": flow(run, tasks, verdicts, scores, with_added(said.get("stages") or ())),
         **_score_facts(scores),
-        **_kept_facts(scores),
+        **_kept_facts(scores, beside),
         "question_tables": question_tables(run, tasks),
         **_verdict_facts(verdicts),
+        "training_charts": curve_charts(curves_in(events_in(run / EVENTS))),
         **_control_facts(run),
-        **_discrepancy_facts(run, said.get("seed", 0), tasks),
-        **_gap_facts(run, said.get("seed", 0), tasks),
+        **_discrepancy_facts(run, seed, tasks),
+        **_gap_facts(run, seed, tasks),
         **_quarantine_facts(run),
+        "files": {name: words for name, words in FILES.items() if (run / name).is_file()},
     }
-
-
-def _result(scores: Scores | None, verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> str:
-    if scores is not None and (scores.tasks or scores.held_out is None):
-        return headline(scores)
-    if scores is not None:
-        return held_out_line(scores.held_out)
-    if verdicts and not _gap_count(verdicts):
-        return "No gaps were found, so there was nothing to train on: the student is unchanged."
-    return "There are no scores: no task of this run has a test split, or evaluate has not run yet."
+    return {**facts, "sections": [each for each in SECTIONS if not each.of or facts[each.of]]}
 
 
 def _score_facts(scores: Scores | None) -> dict[str, object]:
     if scores is None or not scores.tasks:
         return {"score_chart": None, "score_rows": [], "part_rows": [], "coverage_rows": [], "paper_rows": []}
     return {
+        "headline": headline(scores),
         "score_chart": score_chart(scores),
         "score_headings": SCORE_HEADINGS,
         "score_rows": score_table(scores),
@@ -137,19 +180,22 @@ def _score_facts(scores: Scores | None) -> dict[str, object]:
     }
 
 
-def _kept_facts(scores: Scores | None) -> dict[str, object]:
+def _kept_facts(scores: Scores | None, beside: Beside) -> dict[str, object]:
     speed = scores.speed if scores else None
-    return {
-        "speed_line": speed_line(speed),
+    found = {
+        "speed_line": speed_line(speed).capitalize(),
         "speed_headings": SPEED_HEADINGS,
         "speed_rows": speed_table(speed),
-        "held_out_line": held_out_line(scores.held_out) if scores and scores.tasks else "",
+        "beside": beside,
+        "beside_headings": BESIDE_HEADINGS,
+        "beside_rows": beside_table(beside) if scores else [],
+        "held_out_line": held_out_line(scores.held_out if scores else None),
         "held_out_headings": HELD_OUT_HEADINGS,
-        "held_out_taken": bool(scores and scores.held_out and scores.held_out.accepted),
         "held_out_rows": held_out_table(scores.held_out if scores else None),
         "forgotten_headings": FORGOTTEN_HEADINGS,
         "forgotten_rows": forgotten_table(scores.forgotten if scores else None),
     }
+    return {**found, "kept": found["speed_line"] or found["forgotten_rows"] or found["beside_rows"]}
 
 
 def _verdict_facts(verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> dict[str, object]:
@@ -163,7 +209,8 @@ def _verdict_facts(verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> dict[st
 
 def _control_facts(run: Path) -> dict[str, object]:
     controls = read_record(run / "controls.json", Controls)
-    return {"controls": controls and control_table(controls)}
+    table = controls and control_table(controls)
+    return {"controls": table, "precision": table.precision if table else ""}
 
 
 def _discrepancy_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
@@ -183,7 +230,7 @@ def _gap_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:
     gaps = list(pairs_in(run, "verdicts/gaps.jsonl"))
     order = in_order({pair.task for pair in gaps}, tasks)
     chosen = sorted(choose_gaps(gaps, seed=seed, limit=GAPS_SHOWN), key=lambda pair: order.index(pair.task))
-    return {"gap_count": len(gaps), "exhibits": _exhibits(run, chosen), "seed": seed}
+    return {"gap_count": len(gaps), "exhibits": _exhibits(run, chosen)}
 
 
 def _exhibits(run: Path, chosen: Iterable[Pair]) -> list[Exhibit]:
@@ -203,10 +250,6 @@ def _quarantine_facts(run: Path) -> dict[str, object]:
     more = sum(1 for _ in rejected)
     finished = read_manifest(run / "images") is not None
     return {"intake_finished": finished, "quarantined": shown, "quarantined_more": more}
-
-
-def _gap_count(verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> int:
-    return sum(counts.get(VerdictKind.TEACHER_ONLY, 0) for counts in verdicts.values())
 
 
 def _models(said: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from parityalign.core import Comparison, Coverage, Estimate, Gain, Scores, TaskScores
+from parityalign.report.words import in_words
 
 WHO = ("before", "after", "teacher")
 """The models in the order of every table."""
@@ -56,10 +57,10 @@ class CoverageRow(NamedTuple):
     not_scored: str
 
 
-PART_HEADINGS = PartRow("part", "n", "before", "after", "teacher", "gain")
+PART_HEADINGS = PartRow("part", "questions", "before", "after", "teacher", "gain")
 COVERAGE_HEADINGS = CoverageRow("task", "why not", "questions in the file", "scored", "not scored")
-SCORE_HEADINGS = ScoreRow("task", "metric", "n", "before", "after", "teacher", "gain", "p")
-PAPER_HEADINGS = PaperRow("task", "n", "before", "after", "teacher")
+SCORE_HEADINGS = ScoreRow("task", "metric", "questions", "before", "after", "teacher", "gain", "p")
+PAPER_HEADINGS = PaperRow("task", "questions", "before", "after", "teacher")
 
 
 def score_table(scores: Scores) -> list[ScoreRow]:
@@ -111,6 +112,11 @@ def estimate_cell(value: Estimate | None, *, signed: bool = False) -> str:
     return f"{value.score:{sign}.1f}{_bracketed(value.ci, sign)}"
 
 
+def interval_words(ci: tuple[float, float] | None, sign: str = "") -> str:
+    """An interval as it is read aloud, such as `58.9 to 65.1`; empty without one."""
+    return f"{ci[0]:{sign}.1f} to {ci[1]:{sign}.1f}" if ci else ""
+
+
 def p_value(gain: Gain) -> str:
     """A gain's p value to three digits, never below the smallest of a permutation test."""
     if gain.p is None:
@@ -135,7 +141,7 @@ def _bracketed(ci: tuple[float, float] | None, sign: str = "") -> str:
 def _score_row(name: str, task: TaskScores) -> ScoreRow:
     return ScoreRow(
         task=name,
-        metric=task.metric,
+        metric=in_words(task.metric),
         n=f"{task.n:,}",
         before=estimate_cell(task.before),
         after=estimate_cell(task.after),
@@ -174,7 +180,7 @@ def _parts_mean(name: str, parts: Sequence[Comparison]) -> PartRow:
 
 def _coverage_row(name: str, coverage: Coverage) -> CoverageRow:
     reasons = sorted(coverage.not_scored.items(), key=lambda item: (-item[1], item[0]))
-    why = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in reasons)
+    why = ", ".join(f"{count:,} {in_words(reason)}" for reason, count in reasons)
     missed = sum(coverage.not_scored.values())
     return CoverageRow(name, why or ABSENT, f"{coverage.questions:,}", f"{coverage.scored:,}", f"{missed:,}")
 

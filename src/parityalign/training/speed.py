@@ -8,6 +8,8 @@ from importlib.util import find_spec
 import psutil
 import torch
 
+from parityalign.core import EXAMPLES_A_SECOND, GPU_BUSY
+
 WINDOW = 32
 """Steps over which a rate is taken."""
 
@@ -33,13 +35,28 @@ class Speed:
     def step(self) -> str:
         """Ends a step; returns the figures in words."""
         self._steps.append((self._clock(), self._examples, self._tokens, self._busy()))
-        (before, examples, tokens, _), (now, *_) = self._steps[0], self._steps[-1]
-        spent = max(now - before, 1e-9)
-        each = (self._examples - examples) / spent, (self._tokens - tokens) / spent
-        rates = f"{each[0]:,.1f} examples and {each[1]:,.0f} tokens a second"
-        busy = [share for *_, share in self._steps if share is not None]
-        shares = [f"GPU {sum(busy) / len(busy):.0f} % busy"] if busy else []
+        examples, tokens = self._rates()
+        busy = self._mean_busy()
+        shares = [] if busy is None else [f"GPU {busy:.0f} % busy"]
+        rates = f"{examples:,.1f} examples and {tokens:,.0f} tokens a second"
         return ", ".join([rates, f"{_memory() / 1e9:,.1f} GB", *shares])
+
+    def figures(self) -> dict[str, float]:
+        """The figures of the last steps as numbers; none before the first step has ended."""
+        if len(self._steps) < 2:
+            return {}
+        busy = self._mean_busy()
+        return {EXAMPLES_A_SECOND: self._rates()[0], **({} if busy is None else {GPU_BUSY: busy})}
+
+    def _rates(self) -> tuple[float, float]:
+        """Examples and tokens a second."""
+        (before, examples, tokens, _), (now, all_examples, all_tokens, _) = self._steps[0], self._steps[-1]
+        spent = max(now - before, 1e-9)
+        return (all_examples - examples) / spent, (all_tokens - tokens) / spent
+
+    def _mean_busy(self) -> float | None:
+        known = [share for *_, share in self._steps if share is not None]
+        return sum(known) / len(known) if known else None
 
     def _busy(self) -> int | None:
         """Percent of the last moments in which the GPU worked; None if nothing can tell."""

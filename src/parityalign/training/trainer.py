@@ -17,7 +17,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.training_args import OptimizerNames
 
 from parityalign.config import LevelSettings, LoadingSettings
-from parityalign.core import HELD_OUT_LOSS, TRAINING_LOSS, Details, Measures, Progress
+from parityalign.core import HELD_OUT_LOSS, LEARNING_RATE, TRAINING_LOSS, Details, Measures, Progress
 from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast, patch_side
 from parityalign.training.bundles import Limits, MicroBatch, Row, cut
 from parityalign.training.checkpoints import checkpoint, complete
@@ -25,6 +25,7 @@ from parityalign.training.collator import AnswerCollator, Begun, Example, Join
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
 from parityalign.training.oom import Memory
 from parityalign.training.ranks import ALONE, Ranks
+from parityalign.training.reporting import report, set_reporters_up
 from parityalign.training.sampling import PictureSampler
 from parityalign.training.sharing import tried_sharing
 from parityalign.training.speed import Speed
@@ -96,13 +97,14 @@ class LevelTrainer(Trainer):
         speed = Speed()
         super().__init__(
             model=student,
-            args=_arguments(training, work),
+            args=_arguments(training, work, reports=ranks.first),
             data_collator=self._begin_step,
             train_dataset=training.train,
             eval_dataset=training.held_out,
             callbacks=[LevelCallback(training.progress, training.settings.patience, work, speed, ranks)],
         )
         self.remove_callback(PrinterCallback)
+        set_reporters_up(self, work.parent)
         self._steps_begun = 0
         self.sharing = tried_sharing(student, batches, [*training.train, *training.held_out])
         self.memory = Memory(on_gpu=self.args.device.type == "cuda")
@@ -179,12 +181,20 @@ class LevelTrainer(Trainer):
         return loss
 
     def _tell(self, loss: float) -> None:
-        """Tells the training loss, as a mean over a few steps."""
+        """Tells the training loss, as a mean over a few steps, the learning rate and how fast it goes."""
         self._losses.append(loss)
         step = self.state.global_step + 1
         if step % max(1, math.ceil(self.state.max_steps / _TOLD)) == 0:
-            tell_measured(self._training.progress, TRAINING_LOSS, step, sum(self._losses) / len(self._losses))
+            values = {TRAINING_LOSS: sum(self._losses) / len(self._losses), **self._rate(), **self._speed.figures()}
+            for what, value in values.items():
+                tell_measured(self._training.progress, what, step, value)
+            report(self, values)
             self._losses.clear()
+
+    def _rate(self) -> dict[str, float]:
+        """The learning rate, the largest if parts have their own; nothing where a step is taken without training."""
+        groups = self.optimizer.param_groups if self.optimizer else []
+        return {LEARNING_RATE: max(float(group["lr"]) for group in groups)} if groups else {}
 
     def _begin_step(self, examples: Sequence[Example]) -> dict[str, Begun]:
         """Begins a step's pictures; accelerate asks for this while the step before has yet to be taken."""
@@ -296,8 +306,9 @@ class LevelCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """After each optimiser step."""
+        speed = self._speed.step()
         if isinstance(self._progress, Details):
-            self._progress.detail("level", self._speed.step())
+            self._progress.detail("level", speed)
         self._progress("level", state.global_step, state.max_steps)
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
@@ -345,7 +356,7 @@ def skipped_steps(state: TrainerState) -> int:
     return sum("skipped" in entry for entry in state.log_history)
 
 
-def _arguments(training: Training, work: Path) -> TrainingArguments:
+def _arguments(training: Training, work: Path, *, reports: bool) -> TrainingArguments:
     settings = training.settings
     steps = settings.steps(len(training.train))
     on_gpu = torch.cuda.is_available()
@@ -365,7 +376,9 @@ def _arguments(training: Training, work: Path) -> TrainingArguments:
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         logging_strategy="no",
-        report_to=[],
+        report_to=list(settings.report_to) if reports else [],
+        project="parityalign",
+        run_name=work.parent.resolve().name,
         disable_tqdm=True,
         use_cpu=not on_gpu,
         bf16=bf16_is_fast(on_gpu),

@@ -5,7 +5,7 @@ Nothing is fingerprinted or locked, so a look costs little and is in nobody's wa
 
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from parityalign.config import ServerSettings
 from parityalign.core import (
     ANSWERS,
     EVENTS,
+    MEASURED,
     OWNER,
     WORKING,
     UserError,
@@ -25,7 +26,7 @@ from parityalign.core import (
     stale_inputs,
 )
 from parityalign.engines import AnswerStore, Spent, cost
-from parityalign.pipeline import MEASURED
+from parityalign.report import Curves, curves_in, events_in
 from parityalign.stages import STAGES, Stage, with_added
 from parityalign.viewer.watching import WatchedRun
 
@@ -83,7 +84,7 @@ class Progress(NamedTuple):
     stages: list[StageLook]
     working: Working | None
     costs: list[Cost]
-    curves: Mapping[str, Mapping[int, float]]
+    curves: Curves
     """What training measured, by name and step."""
     events: list[Event]
     """The last ones, newest first."""
@@ -93,13 +94,13 @@ class Progress(NamedTuple):
 def progress_of(run: WatchedRun) -> Progress:
     """How far a run is; what of it cannot be read is among the problems."""
     problems: list[str] = []
-    events = list(_events(run.path / EVENTS))
+    events = list(events_in(run.path / EVENTS))
     working = working_in(run.path)
     took = {str(each.get("stage")): each.get("seconds") for each in events if each.get("event") == "finished"}
     stages = [_look(run.path, stage, took, working, problems) for stage in _stages(run, problems)]
     costs = _costs(run, problems)
     told = deque((each for each in events if each.get("event") != MEASURED), maxlen=_SHOWN_EVENTS)
-    return Progress(stages, working, costs, _curves(events), [*map(_told, reversed(told))], problems)
+    return Progress(stages, working, costs, curves_in(events), [*map(_told, reversed(told))], problems)
 
 
 def working_in(run: Path) -> Working | None:
@@ -176,39 +177,9 @@ def _costs(run: WatchedRun, problems: list[str]) -> list[Cost]:
     ]
 
 
-def _curves(events: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
-    """What the last training of the run's own student measured; of a step that a resumed one repeats, the last time."""
-    curves: dict[str, dict[int, float]] = {}
-    ended = False
-    for event in events:
-        if event.get("stage") == "level" and event.get("event") == "finished":
-            ended = True
-        elif event.get("event") == MEASURED and str(event.get("what")).startswith("level "):
-            if ended:  # another training begins
-                curves, ended = {}, False
-            step, value = event.get("step"), _number(event.get("value"))
-            if isinstance(step, int) and value is not None:
-                curves.setdefault(str(event["what"]).removeprefix("level "), {})[step] = value
-    return curves
-
-
 def _told(event: Mapping[str, Any]) -> Event:
     when = str(event.get("time", ""))[:19].replace("T", " ")
     seconds = _number(event.get("seconds"))
     took = "" if seconds is None else f"{seconds:,.1f} s"
     of = str(event.get("stage") or event.get("artifact") or "")
     return Event(when, str(event.get("event", "")), of, str(event.get("because") or took))
-
-
-def _events(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):  # a torn line
-            continue
-        if isinstance(event, dict):
-            yield event

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from parityalign.core import CONFIG
-from parityalign.report import VERDICT_WORDS
+from parityalign.report import VERDICT_WORDS, curve_charts
 from parityalign.viewer.choosing import rows_at
 from parityalign.viewer.comparing import (
     compared_questions,
@@ -17,7 +17,6 @@ from parityalign.viewer.comparing import (
     names_of,
     scores_side_by_side,
 )
-from parityalign.viewer.curves import curve_chart
 from parityalign.viewer.pages import page, run_of, runs_of, still_reading
 from parityalign.viewer.progress import progress_of
 from parityalign.viewer.test_pages import scores_of
@@ -41,7 +40,7 @@ def show_run(request: Request) -> Response:
         "run": run,
         "here": "run",
         "found": found,
-        "chart": curve_chart(found.curves),
+        "charts": curve_charts(found.curves),
         "settings": text,
         "again": _AGAIN if found.working else 0,
     }
