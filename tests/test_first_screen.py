@@ -65,6 +65,7 @@ def test_a_student_that_was_not_taken_is_not_called_better(tmp_path):
     found = first_screen(tmp_path, {**SCORES, "held_out": held_out(50, 40, accepted=False)})
     assert found.title == "Nothing was gained, so the student was left as it was"
     alone = first_screen(tmp_path, {"tasks": {}, **forgotten(), "held_out": held_out(50, 40, accepted=False)})
+    assert not alone.facts and "left as it was" in alone.why
     assert alone.title == found.title and alone.figures["after"].words == "Student when levelled, not taken"
 
 
@@ -74,6 +75,7 @@ def test_a_student_that_was_not_taken_is_not_called_better(tmp_path):
         ({"score": -2.0, "ci": [-3.0, -1.0]}, None, "The student lost 2.0 points"),
         ({"score": 2.0, "ci": [-1.0, 5.0]}, 0.1, "The student gained 2.0 points, which may be chance"),
         ({"score": 2.0, "ci": [1.0, 5.0]}, None, "The student gained 2.0 points and is level with its teacher"),
+        ({"score": 2.0, "ci": [1.0, 5.0]}, 1.2, "The student gained 2.0 points and is level with its teacher"),
         ({"score": 0.0, "ci": [0.0, 0.0]}, 0.0, "The student scores as before"),
     ],
 )

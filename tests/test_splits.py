@@ -446,7 +446,7 @@ def test_a_run_scores_ones_own_questions_with_a_metric_of_choice(project, traina
     ]
     (project / "mine.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     tasks = {"textvqa": {"images": "pool", "test": "mine.jsonl", "metric": "anls"}}
-    output = done("run", configure(project, tasks=tasks))
+    output = done("run", configure(project, tasks=tasks), "--details")
     assert scores_of(project)["metric"] == "anls" and scores_of(project)["teacher"]["score"] == 100
     assert scores_of(project)["coverage"] == {"questions": 8, "scored": 8, "not_scored": {}}
     assert "questions in the file" in output

@@ -51,6 +51,9 @@ def beside_teacher(run: Path, scores: Scores | None) -> Beside:
     Args:
         run: The run folder.
         scores: None if there are none yet.
+
+    Raises:
+        UserError: The answer store, or the folder's marker, is damaged.
     """
     parameters = {who: _parameters(run, roles) for who, roles in ROLES.items()}
     speed = scores.speed if scores else None
@@ -108,9 +111,9 @@ def _rates(run: Path) -> tuple[Mapping[str, float | None], str, str]:
     nothing = dict.fromkeys(ROLES)
     try:
         config = read_config(run / CONFIG, run)
-        spent = _spent(run, config)
     except UserError:
-        return nothing, "", "the run's answer store cannot be read"
+        return nothing, "", "the run's configuration cannot be read"
+    spent = _spent(run, config)
     names = {"student": config.student, "teacher": config.teacher}
     for stage in _ASKED_IN:
         found = {who: spent.get((stage, name), Spent()) for who, name in names.items()}

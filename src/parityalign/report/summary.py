@@ -93,7 +93,7 @@ def _title(scores: Scores) -> str:
         return f"The student lost {-gain.score:.1f} points"
     if gain.ci and gain.ci[0] <= 0:
         return f"The student gained {gain.score:.1f} points, which may be chance"
-    if closed is None:
+    if closed is None or closed >= 1:
         return f"The student gained {gain.score:.1f} points and is level with its teacher"
     return f"The student closed {percent(closed)} of the gap to its teacher"
 
@@ -111,15 +111,17 @@ def _by_held_out(held: HeldOut, done: str, beside: Beside) -> Summary:
         title = f"The student now agrees with its teacher on {levels['after']:.0f} % of questions"
     elif total.after.count != total.before.count:
         figures["after"] = figures["after"]._replace(words="Student when levelled, not taken")
-    closed = total.gaps_closed
-    facts = [*_gained(total.difference, "points")]
+    facts = [*(_closed(held) if held.accepted else ()), *_beside_facts(beside)]
+    asked = f"of {counted(total.pairs, 'question')} on {counted(total.images, 'held-out image')}"
+    scale = f"{asked} answered as the teacher; without a test split there are no scores"
+    return Summary(title, _refused(held), done, figures, scale, levels, facts)
+
+
+def _closed(held: HeldOut) -> list[Figure]:
+    facts, closed = _gained(held.total.difference, "points"), held.total.gaps_closed
     if closed.share is not None:
         facts.append(Figure(percent(closed.share), "of the gaps closed", f"{closed.count:,} of {closed.of:,}"))
-    told = (
-        f"of {counted(total.pairs, 'question')} on {counted(total.images, 'held-out image')} answered as the teacher; "
-    )
-    told += "without a test split there are no scores"
-    return Summary(title, _refused(held), done, figures, told, levels, [*facts, *_beside_facts(beside)])
+    return facts
 
 
 def _gained(gain: Estimate | None, unit: str) -> list[Figure]:
