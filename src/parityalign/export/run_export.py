@@ -130,7 +130,7 @@ class RunExport:
                     raise self._unusable("answers", f"include one to {answer.item_id}, which is not in its test split")
                 task, question = asked[answer.item_id]
                 rule = self._tasks[task]
-                score = rule.metric.score(answer.text, question.answers)
+                score = rule.metric.on_question(answer.text, question.answers, question.exact)
                 yield Scored(task, Path(file).stem, question, answer.text, rule.metric.name, score)
 
     def refuse_unknown(self, part: str, of: tuple[str, ...]) -> None:
