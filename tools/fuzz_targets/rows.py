@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fuzz_targets._drawn import broken, of_pieces
 from parityalign.core import Question, UserError, read_lines, read_rows
 from parityalign.data import Unfit, json_rows, open_questions, open_source, read_given_pairs
-from parityalign.metrics import score_file
+from parityalign.stages import score_file
 from parityalign.tasks import load_task
 
 _GOOD = [

@@ -14,7 +14,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from parityalign import demo, export, metrics, pipeline, planning, report, stages, tasks, viewer
+from parityalign import demo, export, pipeline, planning, report, stages, tasks, viewer
 from parityalign.cli import show
 from parityalign.cli.options import PublicOption, PushOption, Rule, RunArgument, What
 from parityalign.cli.tables import counted
@@ -364,13 +364,22 @@ def export_command(
 @_command("score")
 def score_command(
     metric: Annotated[str, typer.Argument(metavar="METRIC", help="A metric, such as anls or textvqa_accuracy.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="JSON lines with prediction and answers.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="JSON lines with prediction and answers, a table of them, lmms-eval samples, a VLMEvalKit table.",
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Write the scored lines here instead of printing them.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Names of the file's columns, such as prediction=output,answers=labels.")
+    ] = None,
 ) -> None:
     """Score a file of predictions: prints one JSON line per case, then the mean and the count."""
 
     scores, lines = [], []
-    for row in metrics.score_file(metric, file):
+    for row in stages.score_file(metric, file, stages.named_columns(columns)):
         scores.append(row["score"])
         lines.append(json.dumps(row))
     _write_lines(lines, out)

@@ -383,6 +383,8 @@ class Scored:
     prediction: str
     metric: str
     score: Score
+    place: int = 0
+    """The question's place among those of its task that are scored."""
 
 
 @dataclass(frozen=True)

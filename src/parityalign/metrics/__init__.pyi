@@ -5,7 +5,6 @@ from ._comparisons import rank_correlation as rank_correlation
 from ._comparisons import separation as separation
 from ._comparisons import spread as spread
 from ._find import find_metric as find_metric
-from ._score_file import score_file as score_file
 from ._statistics import Floats as Floats
 from ._statistics import cluster_sums as cluster_sums
 from ._statistics import percentile_interval as percentile_interval
