@@ -7,7 +7,7 @@ Packages load their modules lazily, so help, `score` and `identify --pairs` are 
 import json
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -15,9 +15,10 @@ from typing import Annotated, ParamSpec
 import typer
 
 from parityalign import demo, export, pipeline, planning, report, stages, tasks, viewer
-from parityalign.cli import show
+from parityalign.cli import records, show
 from parityalign.cli.options import PublicOption, PushOption, Rule, RunArgument, What
 from parityalign.cli.tables import counted
+from parityalign.cli.telling import INTERRUPTED, JsonOption, Told, telling
 from parityalign.cli.terminal import say, say_everything_so
 from parityalign.config import IdentifySettings, RunConfig, config_in, load_config, read_config, with_teacher
 from parityalign.core import (
@@ -37,7 +38,6 @@ from parityalign.core import (
 P = ParamSpec("P")
 
 DEMO_CONFIG = Path(__file__).parent.parent / "demo" / "demo.yaml"
-INTERRUPTED = 130
 
 app = typer.Typer(
     help="Bring a small vision-language model to parity with a large one on your own images, without labels.",
@@ -56,20 +56,24 @@ def main() -> None:
     typer.main.get_command(app)()  # not app(), which has tracebacks printed its own way
 
 
-def _command(name: str, help: str | None = None) -> Callable[[Callable[P, None]], Callable[P, None]]:
+def _command(name: str, help: str | None = None) -> Callable[[Callable[P, Told | None]], Callable[..., None]]:
     """Registers a function as a command; a UserError ends it with a message and an exit status, not a traceback.
+
+    What it returns is printed where `--json` is given.
 
     Args:
         name: The command's name.
         help: What it does; None: the function's docstring.
     """
 
-    def made(command: Callable[P, None]) -> Callable[P, None]:
-        @wraps(command)
-        def ended(*args: P.args, **kwargs: P.kwargs) -> None:
+    def made(command: Callable[P, Told | None]) -> Callable[..., None]:
+        told = telling(command)
+
+        @wraps(told)
+        def ended(*args: object, **kwargs: object) -> None:
             try:
                 with disk_faults_in_words():
-                    command(*args, **kwargs)
+                    told(*args, **kwargs)
             except UserError as problem:
                 say(f"parityalign: {problem}", error=True)
                 raise typer.Exit(problem.exit_status) from problem
@@ -94,7 +98,7 @@ def demo_command(
         int | None,
         typer.Option(min=1, max=1_000_000, help="Pictures in each task's pool; its test has a fifth. (default: 1500)"),
     ] = None,
-) -> None:
+) -> Told:
     """Run all stages on the bundled teacher, student and pictures."""
 
     def chosen(config: RunConfig) -> RunConfig:
@@ -107,7 +111,7 @@ def demo_command(
         if (run / CONFIG).exists():  # drawing clears `data`, which may be the user's own
             pipeline.refuse_other_run(read_config(run / CONFIG), config)
         demo.write_demo_data(run / DEMO_DATA, config.seed, progress, pictures=pictures)
-    _align(chosen(load_config(DEMO_CONFIG, run)), controls=controls)
+    return _align(chosen(load_config(DEMO_CONFIG, run)), controls=controls)
 
 
 @_command("run")
@@ -119,7 +123,7 @@ def run_command(
     trusts: Annotated[bool, typer.Option("--trust", help="Do not compare files with their digests.")] = False,
     push: PushOption = None,
     public: PublicOption = False,
-) -> None:
+) -> Told:
     """Run all stages on your images and models; resumes, and redoes only what a change affects."""
 
     loaded = load_config(config)
@@ -127,33 +131,35 @@ def run_command(
         with pipeline.shown_progress() as progress:
             steps = pipeline.dry_steps(loaded, progress)
         show.show_steps(pipeline.plain_console(), steps)
-        return
+        return Told(lambda: records.steps_record(loaded.run, steps))
     export.check_push(push, public=public)
-    _align(loaded, until=until, redo=redo, trusts=trusts)
-    _push(loaded.run, push, public=public)
+    told = _align(loaded, until=until, redo=redo, trusts=trusts)
+    return _push(told, loaded.run, push, public=public)
 
 
 @_command("preview")
 def preview_command(
     config: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The configuration of the run.")],
     count: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs to ask for, one an image.")] = 10,
-) -> None:
+) -> Told:
     """Ask for a few pairs, judge them and show them, before the rest is paid for; the run asks only for the rest."""
 
     found: list[report.Preview] = []
     run = pipeline.open_run(load_config(config))
     run.work(lambda working: found.extend(pipeline.make_preview(working, count)))
     show.show_preview(pipeline.plain_console(), found, run.path)
+    return Told(lambda: records.preview_record(run.path, found))
 
 
 @_command("status")
-def status_command(run: RunArgument) -> None:
+def status_command(run: RunArgument) -> Told:
     """Show how far a run is: its stages, what is up to date, what they counted, asked and took."""
 
     config = config_in(run)
     with pipeline.shown_progress() as progress:
         found = pipeline.status_of(config, progress)
     show.show_status(pipeline.plain_console(), found)
+    return Told(lambda: records.status_record(config.run, found))
 
 
 @_command("view")
@@ -171,13 +177,16 @@ def view_command(
 def answers_command(
     run: RunArgument,
     drop: Annotated[bool, typer.Option("--drop-unused", help="Drop what no artifact of any run is made from.")] = False,
-) -> None:
+) -> Told:
     """Show what the run's answer store holds, and how large it is."""
 
     with pipeline.answers_of(config_in(run)) as store:
-        if drop:
-            say(f"dropped: {store.drop_unused():,}")
-        show.show_holdings(pipeline.plain_console(), store.holdings(), store.path)
+        dropped = store.drop_unused() if drop else None
+        if dropped is not None:
+            say(f"dropped: {dropped:,}")
+        held, path = store.holdings(), store.path
+    show.show_holdings(pipeline.plain_console(), held, path)
+    return Told(lambda: records.holdings_record(held, path, dropped))
 
 
 @_command("plan")
@@ -194,33 +203,26 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
         bool | None, typer.Option(help="Time local models on the sample. (default: only bundled models)")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not contact the hub.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-) -> None:
+) -> Told:
     """Estimate a run's tokens, time, memory and money before it begins, and list the assumptions."""
 
     sampling = planning.SamplingOptions(sample, planning.size_of_picture(image_size), images, offline)
     found = planning.project_run(load_config(config), planning.PlanOptions(sampling, device, gap_rate, benchmark))
-    if as_json:
-        say(found.as_json())
-    else:
-        show.show_projection(pipeline.plain_console(), found)
+    show.show_projection(pipeline.plain_console(), found)
+    return Told(found.record)
 
 
 @_command("doctor")
 def doctor_command(
     config: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Also check this run's models.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
+) -> Told:
     """Describe this machine and check whether a run's models would load on it; loads no weights."""
 
     here = planning.inspect_machine()
     checks = planning.examine_models(load_config(config), here) if config else []
-    told = (
-        [json.dumps(planning.doctor_record(here, checks), indent=1)] if as_json else planning.doctor_lines(here, checks)
-    )
-    say("\n".join(told))
-    if any(check.problem or check.fits is False for check in checks):
-        raise typer.Exit(1)
+    say("\n".join(planning.doctor_lines(here, checks)))
+    faulty = any(check.problem or check.fits is False for check in checks)
+    return Told(lambda: planning.doctor_record(here, checks), status=int(faulty))
 
 
 @_command("identify")
@@ -242,7 +244,7 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
     columns: Annotated[
         str | None, typer.Option(help="Column names of a table, such as question=q,answer=a,pair_id=id.")
     ] = None,
-) -> None:
+) -> Told:
     """Find the gaps: pairs that the teacher has right and the student wrong.
 
     Works on a run folder, or with --pairs on existing pairs and answers; then no model is loaded.
@@ -260,8 +262,8 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
     if run and given:
         raise UserError(f"{', '.join(given)} are not for the run folder {run}: its run.yaml has the settings")
     if run:
-        _align(config_in(run), only="identify")
-    elif pairs and teacher_answers and student_answers and task and out:
+        return _align(config_in(run), only="identify")
+    if pairs and teacher_answers and student_answers and task and out:
         verdicts = stages.identify_from_files(
             pairs,
             teacher_answers=teacher_answers,
@@ -272,10 +274,11 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
             columns=stages.named_columns(columns),
         )
         _write_lines([verdict.model_dump_json() for verdict in verdicts], out)
-        say(counted(Counter(verdict.verdict for verdict in verdicts)))
-    else:
-        missing = [name for name, value in needed.items() if not value]
-        raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
+        counts = Counter(str(verdict.verdict) for verdict in verdicts)
+        say(counted(counts))
+        return Told(lambda: {"out": out, "verdicts": counts})
+    missing = [name for name, value in needed.items() if not value]
+    raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
 
 
 @_command("discrepancy")
@@ -288,7 +291,7 @@ def discrepancy_command(  # noqa: PLR0913 - an option is a parameter
     sort: Annotated[Measure, typer.Option(help="Measure to sort by, largest first.")] = Measure.CONFIDENCE_GAP,
     top: Annotated[int | None, typer.Option(min=1, help="Number of pairs. (default: 10, with --out all)")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Write the list here.")] = None,
-) -> None:
+) -> Told:
     """Show how much the two models differ on the pairs, and list the pairs where they differ most.
 
     Scores both models teacher-forced first, where that is missing or out of date, even if run.yaml does not ask for it.
@@ -305,19 +308,22 @@ def discrepancy_command(  # noqa: PLR0913 - an option is a parameter
     chosen = report.listed_pairs(pairs, wanted)
     tables = report.discrepancy_tables(pairs, list(config.tasks), seed=config.seed)
     show.show_tables(pipeline.plain_console(), tables if out else [*tables, report.list_table(run, chosen, wanted)])
+
+    def rows() -> list[dict[str, object]]:
+        return report.listed_rows(run, chosen, stages.pair_weights(everything, config.discrepancy))
+
     if out:
-        weights = stages.pair_weights(everything, config.discrepancy)
-        _write_lines([json.dumps(row) for row in report.listed_rows(run, chosen, weights)], out)
+        _write_lines([json.dumps(row) for row in rows()], out)
         say(f"list: {out} ({len(chosen):,} pairs)")
+    return Told(lambda: {"run": run, "tables": records.tables_record(tables), "out": out, "pairs": rows()})
 
 
 @_command("level")
-def level_command(run: RunArgument, push: PushOption = None, public: PublicOption = False) -> None:
+def level_command(run: RunArgument, push: PushOption = None, public: PublicOption = False) -> Told:
     """Train the student on the gaps, with a share of what it had right."""
 
     export.check_push(push, public=public)
-    _align(config_in(run), only="level")
-    _push(run, push, public=public)
+    return _push(_align(config_in(run), only="level"), run, push, public=public)
 
 
 def _add_stage_commands() -> None:
@@ -330,18 +336,20 @@ def _add_stage_commands() -> None:
             _command(name, sentence)(_stage_command(name))
 
 
-def _stage_command(name: str) -> Callable[[Path], None]:
-    def command(run: RunArgument) -> None:
-        _align(config_in(run), only=name)
+def _stage_command(name: str) -> Callable[[Path], Told]:
+    def command(run: RunArgument) -> Told:
+        return _align(config_in(run), only=name)
 
     return command
 
 
 @_command("report")
-def report_command(run: RunArgument) -> None:
+def report_command(run: RunArgument) -> Told:
     """Write report.html from what the run has so far."""
 
-    say(f"report: {report.write_report(run)}")
+    written = report.write_report(run)
+    say(f"report: {written}")
+    return Told(lambda: {"run": run, "report": written})
 
 
 @_command("export")
@@ -354,11 +362,12 @@ def export_command(
         typer.Option("--prompted", help="Write questions within the task's answer prompt, as the models saw them."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="The folder to write. (default: RUN/exports/FORMAT)")] = None,
-) -> None:
+) -> Told:
     """Export a run's gaps or pairs in a format of other tools; see docs/interchange.md."""
 
     done = export.export_run(config_in(run), form, everything=what == What.ALL, prompted=prompted, out=out)
     say(f"{'export' if done.made else 'up to date'}: {done.path} ({counted(done.counts)})")
+    return Told(lambda: {"run": run, "format": form, "folder": done.path, "made": done.made, "counts": done.counts})
 
 
 @_command("score")
@@ -375,15 +384,22 @@ def score_command(
     columns: Annotated[
         str | None, typer.Option(help="Names of the file's columns, such as prediction=output,answers=labels.")
     ] = None,
-) -> None:
+    as_json: JsonOption = False,
+) -> Told:
     """Score a file of predictions: prints one JSON line per case, then the mean and the count."""
 
-    scores, lines = [], []
+    scores, rows, lines = [], [], []
     for row in stages.score_file(metric, file, stages.named_columns(columns)):
         scores.append(row["score"])
-        lines.append(json.dumps(row))
-    _write_lines(lines, out)
-    say(json.dumps({"metric": metric, "mean": sum(scores) / len(scores), "count": len(scores)}))
+        if as_json:
+            rows.append(row)
+        if out or not as_json:
+            lines.append(json.dumps(row))
+    if lines:
+        _write_lines(lines, out)
+    whole = {"metric": metric, "mean": sum(scores) / len(scores), "count": len(scores)}
+    say(json.dumps(whole))
+    return Told(lambda: {**whole, "out": out, "rows": rows})
 
 
 def _align(  # noqa: PLR0913 - one for each option of the commands
@@ -394,7 +410,7 @@ def _align(  # noqa: PLR0913 - one for each option of the commands
     redo: bool = False,
     controls: bool = False,
     trusts: bool = False,
-) -> None:
+) -> Told:
     """Runs the pipeline, up to the stage `until` or only the stage `only`, and shows the results."""
     run = pipeline.open_run(config)
     if controls:
@@ -404,10 +420,15 @@ def _align(  # noqa: PLR0913 - one for each option of the commands
     show.show_outcomes(pipeline.plain_console(), run.outcomes)
     if "annotate" in (only, until):
         show.show_tables(pipeline.plain_console(), report.question_tables(run.path, list(config.tasks)))
-    if only is not None or until is not None:
-        return
-    with trusting_files(trusts):
-        show.show_result(pipeline.plain_console(), run.path, list(config.tasks))
+    if only is None and until is None:
+        with trusting_files(trusts):
+            show.show_result(pipeline.plain_console(), run.path, list(config.tasks))
+
+    def record() -> Mapping[str, object]:
+        with trusting_files(trusts):
+            return records.run_record(run.path, run.outcomes, list(config.tasks))
+
+    return Told(record)
 
 
 def _with_controls(run: "pipeline.Run") -> None:
@@ -416,9 +437,13 @@ def _with_controls(run: "pipeline.Run") -> None:
     demo.run_controls(run)
 
 
-def _push(run: Path, repo: str | None, *, public: bool) -> None:
-    if repo is not None:
-        say(f"pushed: {export.push_student(run, repo, public=public)}")
+def _push(told: Told, run: Path, repo: str | None, *, public: bool) -> Told:
+    """Uploads the student, if a repository is named, and tells where."""
+    if repo is None:
+        return told
+    pushed = export.push_student(run, repo, public=public)
+    say(f"pushed: {pushed}")
+    return Told(lambda: {**told.record(), "pushed": pushed})
 
 
 def _write_lines(lines: list[str], out: Path | None) -> None:
