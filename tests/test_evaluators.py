@@ -149,6 +149,11 @@ def test_a_file_that_cannot_be_scored_is_refused_with_its_place_and_what_was_fou
     assert name in str(refused.value)
 
 
+def test_lines_may_be_called_json_too(tmp_path):
+    (tmp_path / "a.json").write_text('{"prediction": "x", "answers": ["x"]}\n{"prediction": "", "answers": ["x"]}\n')
+    assert [row["score"] for row in score_file("anls", tmp_path / "a.json")] == [1, 0]
+
+
 def test_a_column_that_is_none_and_one_that_is_not_there_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("prediction,label\nx,y\n")
     assert "Did you mean answers" in refusal("score", "anls", tmp_path / "a.csv", "--columns", "answer=label")

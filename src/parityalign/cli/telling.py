@@ -32,12 +32,14 @@ class Told(NamedTuple):
     """The exit status."""
 
 
-def telling(command: Callable[..., Told | None]) -> Callable[..., None]:
-    """The command with an option `--json`; whoever has to know of it takes it as `as_json`.
+def telling(command: Callable[..., Told | None]) -> Callable[..., object]:
+    """The command with an option `--json`, if it tells something; whoever has to know of it takes it as `as_json`.
 
     Everything that is printed meanwhile, by libraries too, goes to standard error then. An error is told as
     `{"error": ..., "exit_status": ...}` before it goes on.
     """
+    if signature(command).return_annotation is None:
+        return command
     knows = AS_JSON in signature(command).parameters
 
     @wraps(command)

@@ -8,6 +8,7 @@ columns may have other names, which are given then. `exact` may say which items 
 """
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +53,7 @@ def read_cases(path: Path, columns: Mapping[str, str]) -> Iterator[Case]:
         raise UserError(f"there is no column {unknown[0]!r} to name. {did_you_mean(unknown[0], COLUMNS)}")
     if is_text_table(path):
         return (_of_table(row, columns) for row in table_rows(path))
-    if path.suffix.lower() == ".json":
+    if path.suffix.lower() == ".json" and _is_list(path):
         return (_of_json(row, columns) for row in read_rows(path))
     return (_of_json(row, columns) for row in _lines(path))
 
@@ -110,6 +111,14 @@ def _named(row: Row, columns: Mapping[str, str]) -> Row:
             f"{_shown(sorted(row.values))}; {_EXPECTED}, or name its columns: --columns prediction=NAME,answers=NAME"
         )
     return renamed(row, columns)
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a file is one JSON list, and not lines."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).removeprefix(BOM_UTF8).lstrip()[:1] == b"["
 
 
 def _lines(path: Path) -> Iterator[Row]:
