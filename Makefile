@@ -89,7 +89,7 @@ WHEEL := .venv-wheel/bin
 OLDEST := .venv-oldest/bin
 NEWEST := .venv-newest/bin
 TESTS ?=
-USERS_EXTRAS := --extra lora --extra datasets --extra pandas --extra smolvlm
+USERS_EXTRAS := --extra lora --extra datasets --extra pandas --extra smolvlm --extra xlsx
 
 # Builds wheel and sdist into dist/ and compares them.
 wheel:

@@ -27,7 +27,7 @@ published weights were loaded.
 Whether questions about one picture share a row in training is not read from this table: it is tried on the student's
 own pairs before it is trained (`training/sharing.py`), and a family that is not here may share rows too.
 
-The pixels of all twelve are kept in 8 bits and made into the processor's own numbers on the device, to the bit
+The pixels of all families are kept in 8 bits and made into the processor's own numbers on the device, to the bit
 (`tests/test_eight_bits.py`), and prepared pictures lie in files that all stages share, except for PaliGemma, whose
 processor ends every prompt in its own way, so that its pictures cannot be told from their prompts.
 """
@@ -59,6 +59,17 @@ TRAPS = {
     "answer's tokens must have 0, the opposite of PaliGemma. Turns end with `<end_of_turn>`, texts with `<eos>`: both "
     "stop generation.",
     "FastVLM": "The embedded models' family. The tower has batch norm, whose statistics must stay fixed in training.",
+    "Qwen3.5": "Three of four layers are linear attention: their states cannot be cut by rows, so replies that ended "
+    "stay in the batch, several draws on a picture read it several times, and prompts on one picture share no prefix. "
+    "No attention maps.",
+    "GLM-4.6V": "As Qwen2-VL. A template in its style writes no end behind an answer, so the end is the tokenizer's "
+    "`<|endoftext|>`. The pixels of a still count twice in the processor's limits. No attention maps.",
+    "Granite 4 Vision": "Tiles as in LLaVA-NeXT, each made smaller by a window Q-Former; features of the tower enter "
+    "at several layers of the language model. No attention maps.",
+    "Gemma 4": "The processor has parts for videos and for sounds, which are not opened; their settings are saved with "
+    "the student. It spends one of five numbers of tokens on a picture, so a limit of pixels takes the next lower one. "
+    "In the larger models a picture's tokens see each other in both directions (`mm_token_type_ids`). No attention "
+    "maps.",
 }
 
 

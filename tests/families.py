@@ -26,9 +26,9 @@ from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImag
 import spellings
 
 SIDE, PATCH = 32, 8
-_SQUARE = {"height": SIDE, "width": SIDE}
-_CROPPED = {"size": {"shortest_edge": SIDE}, "crop_size": _SQUARE}
-_GRIDS = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
+SQUARE = {"height": SIDE, "width": SIDE}
+CROPPED = {"size": {"shortest_edge": SIDE}, "crop_size": SQUARE}
+GRIDS = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
 _CLIP_PLACES = {"patch_size": PATCH, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 
 
@@ -49,6 +49,8 @@ class Family:
     """The token after an answer of which the family was trained."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What `processor_config.json` says; without it there is no such file."""
+    seed: int = 7
+    """One with which it says several things of eight pictures and ends at several places."""
 
 
 class Parts:
@@ -85,7 +87,7 @@ class Parts:
         return ids | {f"vision_{edge}_token_id": self.id(f"<|vision_{edge}|>") for edge in ("start", "end")}
 
 
-def _tower(**more: Any) -> dict[str, Any]:
+def tower(**more: Any) -> dict[str, Any]:
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     return sizes | {"image_size": SIDE, "patch_size": PATCH, **more}
 
@@ -119,50 +121,50 @@ def _qwen3_vl(parts: Parts) -> hf.PreTrainedModel:
 def _idefics3(parts: Parts) -> hf.PreTrainedModel:
     text = {"model_type": "llama", **parts.text()}
     ids = {"image_token_id": parts.id("<image>"), "pad_token_id": parts.tokenizer.pad_token_id}
-    config = hf.Idefics3Config(text_config=text, vision_config=_tower(), scale_factor=2, **ids)
+    config = hf.Idefics3Config(text_config=text, vision_config=tower(), scale_factor=2, **ids)
     return hf.Idefics3ForConditionalGeneration(config)
 
 
 def _smolvlm(parts: Parts) -> hf.PreTrainedModel:
     text = {"model_type": "llama", **parts.text()}
     ids = {"image_token_id": parts.id("<image>"), "pad_token_id": parts.tokenizer.pad_token_id}
-    config = hf.SmolVLMConfig(text_config=text, vision_config=_tower(), scale_factor=2, **ids)
+    config = hf.SmolVLMConfig(text_config=text, vision_config=tower(), scale_factor=2, **ids)
     return hf.SmolVLMForConditionalGeneration(config)
 
 
 def _internvl(parts: Parts) -> hf.PreTrainedModel:
-    vision = _tower(image_size=[SIDE, SIDE], patch_size=[PATCH, PATCH])
+    vision = tower(image_size=[SIDE, SIDE], patch_size=[PATCH, PATCH])
     text = {"model_type": "qwen2", **parts.text()}
     ids = {"image_token_id": parts.id("<IMG_CONTEXT>"), "image_seq_length": 4}
     return hf.InternVLForConditionalGeneration(hf.InternVLConfig(vision_config=vision, text_config=text, **ids))
 
 
 def _llava(parts: Parts) -> hf.PreTrainedModel:
-    vision = {"model_type": "clip_vision_model", **_tower(projection_dim=16)}
+    vision = {"model_type": "clip_vision_model", **tower(projection_dim=16)}
     text = {"model_type": "llama", **parts.text()}
     ids = {"image_token_index": parts.id("<image>"), "image_seq_length": (SIDE // PATCH) ** 2}
     return hf.LlavaForConditionalGeneration(hf.LlavaConfig(vision_config=vision, text_config=text, **ids))
 
 
 def _llava_next(parts: Parts) -> hf.PreTrainedModel:
-    vision = {"model_type": "clip_vision_model", **_tower(projection_dim=16)}
+    vision = {"model_type": "clip_vision_model", **tower(projection_dim=16)}
     text = {"model_type": "mistral", **parts.text()}
-    ids = {"image_token_index": parts.id("<image>"), "image_grid_pinpoints": _GRIDS}
+    ids = {"image_token_index": parts.id("<image>"), "image_grid_pinpoints": GRIDS}
     return hf.LlavaNextForConditionalGeneration(hf.LlavaNextConfig(vision_config=vision, text_config=text, **ids))
 
 
 def _llava_onevision(parts: Parts) -> hf.PreTrainedModel:
-    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **_tower()}
+    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **tower()}
     text = {"model_type": "qwen2", **parts.text()}
     ids = {"image_token_index": parts.id("<image>"), "video_token_index": parts.id("<video>")}
     config = hf.LlavaOnevisionConfig(
-        vision_config=vision, text_config=text, image_grid_pinpoints=_GRIDS, vision_aspect_ratio="anyres_max_4", **ids
+        vision_config=vision, text_config=text, image_grid_pinpoints=GRIDS, vision_aspect_ratio="anyres_max_4", **ids
     )
     return hf.LlavaOnevisionForConditionalGeneration(config)
 
 
 def _paligemma(parts: Parts) -> hf.PreTrainedModel:
-    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **_tower(projection_dim=32)}
+    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **tower(projection_dim=32)}
     text = {"model_type": "gemma", **parts.text(head_dim=8, num_image_tokens=(SIDE // PATCH) ** 2)}
     ids = {"image_token_index": parts.id("<image>"), "projection_dim": 32, "hidden_size": 32}
     ids |= {name: getattr(parts.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
@@ -170,7 +172,7 @@ def _paligemma(parts: Parts) -> hf.PreTrainedModel:
 
 
 def _gemma3(parts: Parts) -> hf.PreTrainedModel:
-    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **_tower(image_size=2 * SIDE)}
+    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **tower(image_size=2 * SIDE)}
     kinds = ["sliding_attention", "full_attention"]
     text = parts.text(head_dim=8, sliding_window=8, query_pre_attn_scalar=8, layer_types=kinds)
     places = {"image": "<image_soft_token>", "boi": "<start_of_image>", "eoi": "<end_of_image>"}
@@ -188,9 +190,7 @@ def _fast_vlm(parts: Parts) -> hf.PreTrainedModel:
     return hf.FastVlmForConditionalGeneration(hf.FastVlmConfig(vision_config=vision, text_config=text, **ids))
 
 
-_SEED = 7
-"""One with which all of them say several things of eight pictures and end at several places."""
-_IM_ENDS = ("<|im_end|>", "<|endoftext|>")
+IM_ENDS = ("<|im_end|>", "<|endoftext|>")
 _PIXELS = {"min_pixels": 2 * 28 * 28, "max_pixels": 9 * 28 * 28}
 _TILES = {"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}}
 
@@ -202,7 +202,7 @@ FAMILIES = [
         spellings.qwen,
         spellings.QWEN2,
         Qwen2VLImageProcessorPil(**_PIXELS),
-        _IM_ENDS,
+        IM_ENDS,
         "<|im_end|>",
     ),
     Family(
@@ -212,7 +212,7 @@ FAMILIES = [
         spellings.qwen,
         spellings.QWEN2,
         Qwen2VLImageProcessorPil(**_PIXELS),
-        _IM_ENDS,
+        IM_ENDS,
         "<|im_end|>",
     ),
     Family(
@@ -222,7 +222,7 @@ FAMILIES = [
         spellings.qwen,
         spellings.QWEN3,
         Qwen2VLImageProcessorPil(patch_size=16, min_pixels=2 * 32 * 32, max_pixels=9 * 32 * 32),
-        _IM_ENDS,
+        IM_ENDS,
         "<|im_end|>",
     ),
     Family(
@@ -253,7 +253,7 @@ FAMILIES = [
         _internvl,
         spellings.internvl,
         spellings.INTERNVL,
-        GotOcr2ImageProcessorPil(size=_SQUARE, crop_to_patches=True, min_patches=1, max_patches=4),
+        GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True, min_patches=1, max_patches=4),
         ("<|im_end|>",),
         "<|im_end|>",
         {"image_seq_length": 4},
@@ -264,7 +264,7 @@ FAMILIES = [
         _llava,
         spellings.llama,
         spellings.LLAVA,
-        CLIPImageProcessorPil(**_CROPPED),
+        CLIPImageProcessorPil(**CROPPED),
         ("</s>",),
         "</s>",
         _CLIP_PLACES,
@@ -275,7 +275,7 @@ FAMILIES = [
         _llava_next,
         spellings.llama,
         spellings.MISTRAL,
-        LlavaNextImageProcessorPil(**_CROPPED, image_grid_pinpoints=_GRIDS),
+        LlavaNextImageProcessorPil(**CROPPED, image_grid_pinpoints=GRIDS),
         ("</s>",),
         "</s>",
         _CLIP_PLACES,
@@ -286,7 +286,7 @@ FAMILIES = [
         _llava_onevision,
         spellings.onevision,
         spellings.ONEVISION,
-        LlavaOnevisionImageProcessorPil(size=_SQUARE, image_grid_pinpoints=_GRIDS),
+        LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=GRIDS),
         ("<|im_end|>",),
         "<|im_end|>",
         {
@@ -301,7 +301,7 @@ FAMILIES = [
         _paligemma,
         spellings.paligemma,
         spellings.PALIGEMMA,
-        SiglipImageProcessorPil(size=_SQUARE, image_seq_length=(SIDE // PATCH) ** 2),
+        SiglipImageProcessorPil(size=SQUARE, image_seq_length=(SIDE // PATCH) ** 2),
         ("<eos>",),
         "<eos>",
     ),
@@ -322,7 +322,7 @@ FAMILIES = [
         _fast_vlm,
         spellings.onevision,
         spellings.FASTVLM,
-        CLIPImageProcessorPil(size=_SQUARE, do_center_crop=False),
+        CLIPImageProcessorPil(size=SQUARE, do_center_crop=False),
         ("<|im_end|>",),
         "<|im_end|>",
         {"patch_size": PATCH, "vision_feature_select_strategy": "full", "num_additional_image_tokens": 0},
@@ -345,7 +345,7 @@ def write(folder: Path, family: Family, *, speaks: bool = True) -> Path:
     _name_processor(folder / "preprocessor_config.json", family)
     if family.settings:
         _name_processor(folder / "processor_config.json", family)
-    torch.manual_seed(_SEED)
+    torch.manual_seed(family.seed)
     model = family.model(Parts(tokenizer))
     ends = [tokenizer.convert_tokens_to_ids(token) for token in family.stop]
     if speaks:

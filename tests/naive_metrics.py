@@ -4,6 +4,7 @@ Counting is literal, arithmetic is exact where the definition allows it, and cha
 where the package uses regular expressions, translation tables, closed forms or a library.
 """
 
+import ast
 from fractions import Fraction
 
 LISTED_MARKS = ';/[]"{}()=+\\_-><@`,?!'
@@ -152,3 +153,116 @@ def mpa_substring(prediction, references):
 
 def letters(text):
     return "".join(character for character in (text or "").lower() if character.isalnum() or character == "_")
+
+
+def docvqa_anls(prediction, references):
+    best = Fraction(0)
+    for reference in references:
+        longest = max(len(prediction.upper()), len(reference.upper()))
+        distance = edits(" ".join(prediction.lower().split()), " ".join(reference.lower().split()))
+        similarity = 1 - Fraction(distance, longest) if longest else Fraction(1)
+        if similarity >= Fraction(1, 2):
+            best = max(best, similarity)
+    return float(best)
+
+
+def ocrbench_accuracy(prediction, references, exact=()):
+    def compared(text):
+        if any(exact):
+            return "".join(character for character in text.strip() if character not in "\n ")
+        return "".join(" " if character == "\n" else character for character in text.lower().strip())
+
+    said = compared(prediction)
+    return float(any(said[at:].startswith(compared(each)) for each in references for at in range(len(said) + 1)))
+
+
+def chartqapro_relaxed_accuracy(prediction, references, exact=()):
+    return float(max(relaxed_items(prediction, reference, list(exact)) for reference in references))
+
+
+def relaxed_items(prediction, target, exact):
+    prediction, target = (without_ends(without_ends(text, "."), "\n") for text in (prediction, target))
+    said, wanted = python_list(prediction) or [prediction], python_list(words_in_quotes(target)) or [target]
+    while exact and len(exact) < len(wanted):
+        exact = exact + exact
+    total = Fraction(0)
+    for at in range(min(len(said), len(wanted))):
+        if exact and exact[at]:
+            total += said[at].strip().lower() == wanted[at].strip().lower()
+        else:
+            total += relaxed_item(said[at], wanted[at])
+    return total / max(len(said), len(wanted))
+
+
+def relaxed_item(prediction, target):
+    said, wanted = (without_ends(text.strip(), "%").strip() for text in (prediction, target))
+    try:
+        p, t = (float(without_ends(text, "%")) for text in (said, wanted))
+    except ValueError:
+        one, other = (" ".join(text.lower().split()) for text in (said, wanted))
+        longest = max(len(one.upper()), len(other.upper()))
+        distance = Fraction(edits(one, other), longest) if longest else Fraction(0)
+        return 1 - distance if distance < Fraction(1, 2) else 0
+    return p == 0 if t == 0 else abs(p - t) / abs(t) <= 0.05
+
+
+def without_ends(text, mark):
+    while text.startswith(mark):
+        text = text[1:]
+    while text.endswith(mark):
+        text = text[:-1]
+    return text
+
+
+def words_in_quotes(text):
+    """A list's words in quotation marks, unless what comes of it is no Python; any other text as it is."""
+    inner = text.strip()
+    if len(inner) < 2 or inner[0] != "[" or inner[-1] != "]" or "\n" in inner:
+        return text
+    inner, quoted, at = inner[1:-1], "", 0
+    while at < len(inner):
+        end = at
+        if is_word(inner[at]) and not (at and (is_word(inner[at - 1]) or inner[at - 1] == "'")):
+            while end < len(inner) and (is_word(inner[end]) or inner[end] == "'"):
+                end += 1
+            quoted += f"'{inner[at:end]}'"
+        else:
+            end += 1
+            quoted += inner[at]
+        at = end
+    return text if python_list(f"[{quoted}]") is None else f"[{quoted}]"
+
+
+def is_word(character):
+    return character.isalnum() or character == "_"
+
+
+def python_list(text):
+    """The items of a list of texts, numbers and lists as Python reads it, each as a text; None if it is none."""
+    try:
+        parsed = ast.parse(text.lstrip(" \t"), mode="eval").body
+        return [without_ends_of(str(value)) for value in values(parsed)] if isinstance(parsed, ast.List) else None
+    except (SyntaxError, ValueError):
+        return None
+
+
+def values(listed):
+    for node in listed.elts:
+        if isinstance(node, ast.List):
+            yield list(values(node))
+        elif isinstance(node, ast.Constant):
+            yield node.value
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant):
+            if type(node.operand.value) not in (int, float) or not isinstance(node.op, ast.USub | ast.UAdd):
+                raise ValueError(node)
+            yield -node.operand.value if isinstance(node.op, ast.USub) else node.operand.value
+        else:
+            raise ValueError(node)
+
+
+def without_ends_of(text):
+    while text and text[0] in " '":
+        text = text[1:]
+    while text and text[-1] in " '":
+        text = text[:-1]
+    return text

@@ -17,6 +17,23 @@ def qwen(**names: str) -> PreTrainedTokenizerBase:
     return _with(made, tokens)
 
 
+def glm() -> PreTrainedTokenizerBase:
+    """GLM-4's: a role's own token begins a turn, and the next one's ends it."""
+    made = _byte_level(
+        GPT2Tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>", bos_token=None, unk_token=None
+    )
+    edges = [f"<|{edge}_of_{kind}|>" for kind in ("image", "video") for edge in ("begin", "end")]
+    return _with(made, ["[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|image|>", "<|video|>", *edges])
+
+
+def granite() -> PreTrainedTokenizerBase:
+    """Granite's: roles stand between two tokens, and the end of a text ends a turn."""
+    made = _byte_level(
+        GPT2Tokenizer, eos_token="<|end_of_text|>", pad_token="<|pad|>", bos_token="<|end_of_text|>", unk_token=None
+    )
+    return _with(made, ["<|start_of_role|>", "<|end_of_role|>", "<image>"])
+
+
 def internvl() -> PreTrainedTokenizerBase:
     """A Qwen tokenizer that its processor asks for the image's tokens by name."""
     return qwen(
@@ -73,6 +90,14 @@ def gemma3() -> PreTrainedTokenizerBase:
     """Gemma's, with turns, and an image's beginning, places and end, which its processor asks for by name."""
     names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
     return _with(_gemma(add_bos_token=True, extra_special_tokens=names), ["<start_of_turn>", "<end_of_turn>"])
+
+
+def gemma4() -> PreTrainedTokenizerBase:
+    """Gemma's with other turns, and with names for a picture's and a sound's tokens, which its processor asks for."""
+    names = {"boi_token": "<|image>", "eoi_token": "<image|>", "image_token": "<|image|>"}
+    names |= {"boa_token": "<|audio>", "eoa_token": "<audio|>", "audio_token": "<|audio|>"}
+    made = _gemma(add_bos_token=True, extra_special_tokens=names)
+    return _with(made, ["<|turn>", "<turn|>", "<|video|>"])
 
 
 def _gemma(**kwargs: object) -> PreTrainedTokenizerBase:
@@ -140,5 +165,22 @@ GEMMA3 = _chat(
     "<start_of_turn>{{ 'model' if role == 'assistant' else role }}\n{{ said | trim }}<end_of_turn>\n",
     "<start_of_turn>model\n",
     image="<start_of_image>",
+    begin="{{ bos_token }}",
+)
+GLM = _chat(
+    "<|{{ role }}|>\n{{ said }}",
+    "<|assistant|>\n",
+    image="<|begin_of_image|><|image|><|end_of_image|>",
+    begin="[gMASK]<sop>",
+)
+GRANITE = _chat(
+    "<|start_of_role|>{{ role }}<|end_of_role|>{{ said }}<|end_of_text|>\n",
+    "<|start_of_role|>assistant<|end_of_role|>",
+    image="<image>\n",
+)
+GEMMA4 = _chat(
+    "<|turn>{{ 'model' if role == 'assistant' else role }}\n{{ said | trim }}<turn|>\n",
+    "<|turn>model\n",
+    image="<|image|>",
     begin="{{ bos_token }}",
 )

@@ -13,12 +13,15 @@ import torch
 from PIL import Image
 from transformers import LogitsProcessor, LogitsProcessorList
 
+import families
 import tiny
-from families import FAMILIES, PATCH, write
+from families import PATCH, write
+from newer_families import NEWER_FAMILIES
 from parityalign.config.loading import LoadingSettings
 from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.models.backends import _hf_model, hf
+from parityalign.models.backends._decoding import can_choose_rows
 from parityalign.models.encoding import Prompter, read_image, stop_tokens
 from parityalign.models.loading import open_model, open_processor
 from parityalign.models.stacking import stack
@@ -29,6 +32,7 @@ from parityalign.training.student import add_lora, open_student, save_student
 
 pytestmark = pytest.mark.slow  # every question is asked of every family
 
+FAMILIES = [*families.FAMILIES, *NEWER_FAMILIES]
 SIZES = ((60, 60), (150, 50), (40, 110), (100, 90))
 QUESTIONS = ("what is the colour ?", "shape ?", "what is the shape of the red square é", "is the green square red?")
 ANSWERS = ("red", "a blue square", "42.5%", "é", "green", "7", "the answer", "red?")
@@ -153,6 +157,18 @@ def test_a_batch_of_one_writes_what_a_batch_of_eight_writes(model, examples):
     assert together == [model.generate([request], Decoding(10))[0] for request in requests]
     assert len(set(together)) > 4, "an untrained model should say something else of each picture"
     assert len({len(text.split()) for text in together}) > 1, "rows should end at different places"
+
+
+@pytest.mark.check("a prompt is read once for all replies to it, and rows that ended leave the batch")
+def test_replies_to_one_prompt_share_it_where_the_cache_can_be_cut_by_rows(model, examples, record_property):
+    one, other = map(asked, examples[:2])
+    together = model.generate([one, other, one], Decoding(6))
+    assert together == [model.generate([request], Decoding(6))[0] for request in (one, other, one)]
+    choosing = can_choose_rows(model._model)
+    (first, *_) = prompts_given(model, [one, other, one])
+    assert len(first["input_ids"]) == (2 if choosing else 3)
+    if not choosing:
+        record_property("note", "States of recurrent layers cannot be cut by rows: each reply reads its own prompt.")
 
 
 @pytest.mark.check("left padding for generating, right for training; it changes nothing")

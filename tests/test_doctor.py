@@ -81,7 +81,7 @@ def test_settings_show_in_what_would_be_done_and_in_its_size(folder):
     told = {}
     for dtype in ("float32", "bfloat16"):
         loading = {"student": {"dtype": dtype, "attention": "eager", "device_map": "auto"}}
-        told[dtype] = json.loads(asked(folder, "--json", loading=loading).output)["models"][1]
+        told[dtype] = json.loads(asked(folder, "--json", loading=loading).stdout)["models"][1]
         assert (told[dtype]["dtype"], told[dtype]["attention"]) == (dtype, "eager")
     assert told["float32"]["needs"] == 2 * told["bfloat16"]["needs"] == told["float32"]["files"]
 
@@ -121,7 +121,7 @@ def test_a_method_that_cannot_train_here_is_a_problem_of_the_student_as_it_is_wh
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for module in (student, preflight):  # bitsandbytes is installed, or as good as that
         monkeypatch.setattr(module, "find_spec", lambda name: name)
-    told = json.loads(asked(folder, "--json", level={"method": "qlora"}).output)["models"]
+    told = json.loads(asked(folder, "--json", level={"method": "qlora"}).stdout)["models"]
     assert told[0]["problem"] is None
     assert "level.method is qlora, which needs a GPU" in told[1]["problem"]
     with pytest.raises(UserError) as refused, preflight.open_run_folder(load_config(folder / "RUN.yaml"), mute):
@@ -162,7 +162,7 @@ def tiny_parameters(folder) -> int:
 
 def test_four_bits_are_of_the_language_model_in_plan_and_doctor_alike(folder, monkeypatch):
     monkeypatch.setattr(device, "find_spec", lambda name: name)
-    told = json.loads(asked(folder, "--json", loading={"student": {"quantise": "4bit"}}).output)["models"][1]
+    told = json.loads(asked(folder, "--json", loading={"student": {"quantise": "4bit"}}).stdout)["models"][1]
     size = size_of(place_of(str(folder / "student"), LoadingSettings()), LoadingSettings())
     assert told["needs"] == round(costs.weight_bytes(size, "4bit", 4))
     with torch.device("meta"):

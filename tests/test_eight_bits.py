@@ -11,6 +11,7 @@ from PIL import Image
 
 import tiny
 from families import FAMILIES, write
+from newer_families import NEWER_FAMILIES
 from parityalign.core import PictureRoom, keeping_pictures
 from parityalign.models import picture_store
 from parityalign.models.eight_bits import PIXELS
@@ -43,7 +44,7 @@ def refuses_8_bits(processor):
     return processor
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", [*FAMILIES, *NEWER_FAMILIES], ids=lambda family: family.name)
 def test_pixels_of_every_family_are_kept_in_8_bits_and_are_transformers_own(family, tmp_path, monkeypatch):
     monkeypatch.setattr(picture_store, "_SMALLEST", 0)
     processor = open_processor(str(write(tmp_path, family, speaks=False)))

@@ -94,7 +94,7 @@ def plain(form: str, row: dict) -> dict[str, object]:
 
 
 def test_these_are_the_formats():
-    assert part_names("exports") == ["evaluation_log", "hf_dataset", "llava", "messages", "trl"]
+    assert part_names("exports") == ["evaluation_log", "hf_dataset", "llava", "lmms_eval", "messages", "trl"]
     assert all(load_part("exports", name, ExportFormat).of for name in part_names("exports"))
 
 

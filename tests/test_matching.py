@@ -15,8 +15,11 @@ from parityalign.core.errors import UserError
 from parityalign.metrics import (
     anls,
     chartqa_relaxed_accuracy,
+    chartqapro_relaxed_accuracy,
+    docvqa_anls,
     find_metric,
     mpa_substring,
+    ocrbench_accuracy,
     textvqa_accuracy,
     vqa_accuracy_official,
 )
@@ -36,14 +39,14 @@ def ten(*counted):
 # --- The official implementations' own scores
 
 
+def scored(name, case):
+    return find_metric(name).on_question(case["prediction"], case["answers"], case.get("exact", ()))
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_every_golden_case_gets_the_score_of_the_official_implementation(name):
     cases = [json.loads(line) for line in (GOLDEN / f"public_{name}.jsonl").open(encoding="utf-8")]
-    wrong = [
-        case["id"]
-        for case in cases
-        if abs(find_metric(name).score(case["prediction"], case["answers"]).value - case["expected_score"]) > 1e-6
-    ]
+    wrong = [case["id"] for case in cases if abs(scored(name, case).value - case["expected_score"]) > 1e-6]
     assert len(cases) == 100
     assert wrong == []
 
@@ -150,6 +153,22 @@ def test_anls_takes_the_nearest_reference():
     assert "coca-cola" in score.why
 
 
+@pytest.mark.parametrize(
+    ("prediction", "reference", "expected"),
+    [
+        ("abXY", "abcd", 0.5),
+        ("abXYZ", "abcde", 0),
+        ("a  b", "a b", 1),
+        ("dog" + " " * 55, "cat", 55 / 58),
+        ("gro\u00df", "gros", 0.8),
+        ("", " ", 1),
+    ],
+)
+def test_the_anls_of_docvqa_is_that_of_the_challenge(prediction, reference, expected):
+    assert docvqa_anls(prediction, [reference]).value == pytest.approx(expected)
+    assert docvqa_anls(prediction, ["something else", reference]).value == pytest.approx(expected)
+
+
 # --- Relaxed accuracy
 
 
@@ -194,6 +213,57 @@ def test_the_best_of_several_labels_counts():
     score = chartqa_relaxed_accuracy("1.04", ["0", "1"])
     assert score.value == 1
     assert score.why == "off by 4.00% from 1.0"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label", "exact", "expected"),
+    [
+        ("2010", "2014", [], 1),
+        ("2010", "2014", [False], 1),
+        ("2010", "2014", [True], 0),
+        (" 2014.", "2014", [True], 1),
+        ("62%", "62", [], 1),
+        ("0.0", "0", [], 1),
+        ("0.01", "0", [], 0),
+        ("1,234", "1234", [], 0.8),
+        ("Unanswerable.", "unanswerable", [], 1),
+        ("b", "B", [], 1),
+        ("abXY", "abcd", [], 0),
+        ("[2014, 2016]", "[2014, 2016]", [True, True], 1),
+        ("['2014', '2016']", "[2014, 2016]", [True], 1),
+        ("[2014, 2017]", "[2014, 2016]", [True, False], 1),
+        ("[2014, 2017]", "[2014, 2016]", [False, True], 0.5),
+        ("2014", "[2014, 2016]", [True], 0.5),
+        ("[2016, 2014]", "[2014, 2016]", [True], 0),
+        ("['a', 'b', 'c', 'd']", "[a, b]", [], 0.5),
+        ("['NewYork']", "[New York]", [], 1),
+        ("['New York']", "['New York']", [], 1),
+        ("[]", "[]", [], 1),
+        ("[" * 9000, "1", [], 0),
+        ("[" + "-" * 9000 + "1]", "1", [], 0),
+        ("['a', 'b']" + " " * 10_000, "[a, b]", [], 0),
+    ],
+)
+def test_relaxed_accuracy_of_chartqapro_follows_its_authors(prediction, label, exact, expected):
+    assert chartqapro_relaxed_accuracy(prediction, [label], exact).value == pytest.approx(expected)
+
+
+# --- A reference within the prediction
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "exact", "expected"),
+    [
+        ("The sign says STOP.", "stop", [], 1),
+        ("15", "5", [], 1),
+        ("to\nnight", "to night", [], 1),
+        ("tonight", "to night", [], 0),
+        ("$x ^ { 2 } + y$", "x^{2}+y", [True], 1),
+        ("$X^{2}+y$", "x^{2}+y", [True], 0),
+    ],
+)
+def test_accuracy_of_ocrbench_follows_its_authors(prediction, reference, exact, expected):
+    assert ocrbench_accuracy(prediction, [reference], exact).value == expected
 
 
 # --- The paper's substring rule
@@ -318,6 +388,12 @@ def disturbed(rng, text):
     )
 
 
+def random_list(rng):
+    items = [rng.choice([rng.choice(WORDS), random_number(rng)]) for _ in range(rng.randint(0, 4))]
+    written = rng.choice([str(items), json.dumps(items), f"[{', '.join(items)}]", f"[{'; '.join(items)}]"])
+    return rng.choice(["", " ", "."]) + written + rng.choice(["", ".", "\n"])
+
+
 def random_case(rng):
     draw = rng.choice([random_phrase, random_phrase, random_number])
     answer = draw(rng)
@@ -327,15 +403,22 @@ def random_case(rng):
     return disturbed(rng, answer), references
 
 
+def random_exact_case(rng):
+    """One answer, often a list, and which of its items have to be met exactly."""
+    answer = rng.choice([random_list, random_list, random_number, random_phrase])(rng)
+    prediction = rng.choice([answer, disturbed(rng, answer), disturbed(rng, answer), random_list(rng)])
+    return prediction, [answer], [rng.random() < 0.5 for _ in range(rng.randint(0, 5))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_ten_thousand_random_cases_agree_with_a_computation_from_the_definitions(name):
     rng = random.Random(f"{name} 2024")
-    again = getattr(naive_metrics, name)
+    metric, again = find_metric(name), getattr(naive_metrics, name)
     scores = []
     for _ in range(10_000):
-        prediction, references = random_case(rng)
-        scores.append(find_metric(name).score(prediction, references).value)
-        assert scores[-1] == pytest.approx(again(prediction, references), abs=1e-12), (prediction, references)
+        case = random_exact_case(rng) if metric.with_exact else random_case(rng)
+        scores.append(metric.on_question(*case).value)
+        assert abs(scores[-1] - again(*case)) <= 1e-12, case
     # The cases would prove little if they were all right or all wrong.
     assert 0.1 < sum(scores) / len(scores) < 0.9

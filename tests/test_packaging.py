@@ -35,8 +35,10 @@ def imported(folder: Path) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(node.module.split(".")[0])
-    owners = packages_distributions()
-    found = {canonicalize_name(owners[name][0]) for name in names - {"parityalign"} - sys.stdlib_module_names}
+    owners = packages_distributions()  # what is not installed here is taken to be called as it is imported
+    found = {
+        canonicalize_name(owners.get(name, [name])[0]) for name in names - {"parityalign"} - sys.stdlib_module_names
+    }
     return {COMES_WITH.get(name, name) for name in found}
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from parityalign.core.errors import UserError
 from parityalign.core.json_rows import MAX_DEPTH, Row, parse_json, read_lines
-from parityalign.metrics import score_file
+from parityalign.stages import score_file
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from parityalign.core.errors import UserError
-from parityalign.metrics._score_file import score_file
+from parityalign.stages import score_file
 
 
 def written(tmp_path, *lines):

@@ -72,12 +72,55 @@ COPIES = {
             for text in ("race", "ford")
         ],
     },
+    "docvqa": {
+        "questionId": ["49153", "24580"],
+        "question": ["What is the total?", "Who signs?"],
+        "question_types": [["table/list"], ["handwritten"]],
+        "docId": [14465, 2],
+        "ucsf_document_id": ["pybv0228", "xnbl0037"],
+        "ucsf_document_page_no": ["81", "1"],
+        "answers": [["0.28", "$0.28"], ["J. Smith"]],
+        "data_split": ["val", "val"],
+    },
+    "infographicvqa": {
+        "questionId": ["98313", "98314"],
+        "question": ["Which platforms?", "How many?"],
+        "answers": [["pinterest, facebook"], ["4"]],
+        "answer_type": [["multi span"], ["non-extractive"]],
+        "image_url": ["https://example.org/a.jpg", ""],
+        "operation/reasoning": [[], ["counting"]],
+        "ocr": ["{}", "{}"],
+        "data_split": ["val", "val"],
+    },
+    "chartqapro": {
+        "Question": [["Which two years?"], ["What is shown?", " And the largest? "]],
+        "Answer": [["['2014', '2016']"], ["Sales", "tea"]],
+        "Question Type": ["Factoid", "Conversational"],
+        "Year": [["YES", "YES"], ["YES", "NO"]],
+        "Paragraph": ["Sales of tea grew.", None],
+    },
+    "ocrbench": {
+        "dataset": ["IIIT5K", "HME100k"],
+        "question": ["what is written in the image?", "Which formula?"],
+        "question_type": ["Regular Text Recognition", "Handwritten Mathematical Expression Recognition"],
+        "answer": [["CENTRE"], ["x ^ { 2 }"]],
+    },
 }
 EXPECTED = {
     "textvqa": [("34602", "what is sold?", "tea", ""), ("34603", "how much?", "5", "")],
     "stvqa": [("0", "Which shop?", "Corner Bakery", ""), ("1", "Which bus?", "12", "")],
     "chartqa": [("human-0", "How many?", "14", "human"), ("augmented-1", "What share?", "62", "augmented")],
     "okvqa": [("2971475", "What sport?", "race", ""), ("425", "Who made it?", "ford", "")],
+    "docvqa": [("49153", "What is the total?", "0.28", ""), ("24580", "Who signs?", "J. Smith", "")],
+    "infographicvqa": [("98313", "Which platforms?", "pinterest, facebook", ""), ("98314", "How many?", "4", "")],
+    "chartqapro": [
+        ("0", "Sales of tea grew.\n\nWhich two years?", "['2014', '2016']", "factoid"),
+        ("1", "Question: What is shown?\nAnswer: Sales\nQuestion: And the largest?", "tea", "conversational"),
+    ],
+    "ocrbench": [
+        ("0", "what is written in the image?", "CENTRE", "text_recognition"),
+        ("1", "Which formula?", "x ^ { 2 }", "formulas"),
+    ],
 }
 
 
@@ -120,6 +163,61 @@ def test_a_copy_with_its_published_columns_gives_the_questions_of_the_release(na
     assert [(q.question_id, q.question, q.answers[0], q.subset) for q in questions] == EXPECTED[task]
     assert {len(q.answers) for q in questions} <= ({10} if load_task(task).benchmark.annotators else {1, 2})
     assert not left_out
+
+
+def test_years_and_formulas_are_kept_as_answers_that_have_to_be_met_exactly(tmp_path):
+    pro = read("chartqapro", parquet(tmp_path / "pro", COPIES["chartqapro"]), tmp_path).questions
+    bench = read("ocrbench", parquet(tmp_path / "bench", COPIES["ocrbench"]), tmp_path).questions
+    assert [q.exact for q in (*pro, *bench)] == [(True, True), (), (), (True,)]
+    metric = load_task("chartqapro").metric
+    assert metric.on_question("[2014, 2017]", pro[0].answers, pro[0].exact).value == 0.5
+    assert metric.on_question("[2014, 2017]", pro[0].answers).value == 1
+
+
+def test_questions_without_exact_answers_are_kept_in_the_bytes_that_they_had_before_there_were_any():
+    plain = Question(question_id="1", image="a.png", question="Sold?", answers=("tea",))
+    assert plain.model_dump_json() == (
+        '{"question_id":"1","image":"a.png","question":"Sold?","answers":["tea"],"subset":""}'
+    )
+    year = plain.model_copy(update={"exact": (True,)})
+    assert Question.model_validate_json(year.model_dump_json()) == year
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"Question Type": ["Factoid", "Riddle"]}, "'Question Type' is 'Riddle'; known are 'Factoid'"),
+        ({"Year": None}, "has no 'Year'; its keys are 'Question', 'Answer'"),
+    ],
+)
+def test_chartqapro_of_another_form_is_refused_with_what_was_found(tmp_path, change, said):
+    columns = {key: values for key, values in {**COPIES["chartqapro"], **change}.items() if values}
+    with pytest.raises(UserError, match=said):
+        read("chartqapro", parquet(tmp_path / "copy", columns), tmp_path)
+
+
+def test_chartqapro_is_released_as_parquet_alone(tmp_path):
+    with pytest.raises(UserError, match="no Parquet files.*hf:ahmed-masry/ChartQAPro"):
+        read("chartqapro", tmp_path, tmp_path)
+
+
+def test_of_several_data_sets_in_one_the_benchmarks_own_is_read_and_another_on_request(tmp_path):
+    folder = tmp_path / "both"
+    for config, task in (("DocVQA", "docvqa"), ("InfographicVQA", "infographicvqa")):
+        parquet(folder / config, COPIES[task], "validation")
+    parquet(folder / "DocVQA", {key: values[:1] for key, values in COPIES["docvqa"].items()}, "test", [picture()])
+    files = {"DocVQA": ("validation", "test"), "InfographicVQA": ("validation",)}
+    paths = {
+        name: [{"split": split, "path": f"{name}/{split}-*"} for split in splits] for name, splits in files.items()
+    }
+    said = {"configs": [{"config_name": name, "data_files": paths[name]} for name in files]}
+    (folder / "README.md").write_text(f"---\n{json.dumps(said)}\n---\n")
+    assert [q.question_id for q in read("docvqa", folder, tmp_path).questions] == ["49153", "24580"]
+    assert [q.question_id for q in read("infographicvqa", folder, tmp_path).questions] == ["98313", "98314"]
+    assert len(read("docvqa", f"hf:{folder}:test", tmp_path).questions) == 1
+    assert len(read("docvqa", f"hf:{folder}:InfographicVQA/validation", tmp_path).questions) == 2
+    with pytest.raises(UserError, match=r"no configuration 'DocVQ'. Did you mean DocVQA"):
+        read("docvqa", f"hf:{folder}:DocVQ/test", tmp_path)
 
 
 def test_pictures_are_written_once_as_the_bytes_they_were_under_the_hash_of_their_content(tmp_path):
@@ -165,7 +263,7 @@ def test_rows_without_a_picture_and_with_a_broken_one_are_counted(tmp_path):
 
 
 def test_without_network_the_way_out_is_named(tmp_path, monkeypatch):
-    def unreachable(name):
+    def unreachable(name, config):
         raise ConnectionError(f"Couldn't reach '{name}' on the Hub")
 
     monkeypatch.setattr(datasets, "get_dataset_split_names", unreachable)

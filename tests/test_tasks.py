@@ -14,7 +14,8 @@ from parityalign.data.test_splits import read_split
 from parityalign.stages.parsing import ParsedPair, read_pair
 from parityalign.tasks import load_task
 
-TASKS = ("textvqa", "stvqa", "chartqa", "okvqa")
+TASKS = ("textvqa", "stvqa", "chartqa", "okvqa", "docvqa", "infographicvqa", "ocrbench")
+"""Those that are released as files; of ChartQAPro there is Parquet alone (`test_splits.py`)."""
 FORM = "Reply in this form only. Question: <your question> Answer: <your answer>"
 
 
@@ -92,6 +93,71 @@ def okvqa(folder):
     write(folder / "mscoco_val2014_annotations.json", {"license": {}, "annotations": answered})
 
 
+def docvqa(folder):
+    draw(folder / "spdocvqa_images/xnbl0037_1.png")
+    draw(folder / "spdocvqa_images/pybv0228_81.png")
+    rows = [
+        {
+            "questionId": 49153,
+            "question": "What is the total?",
+            "question_types": ["table/list", "handwritten"],
+            "image": "documents/pybv0228_81.png",
+            "docId": 14465,
+            "answers": ["0.28", "$0.28"],
+            "data_split": "val",
+        },
+        {"questionId": "24580", "question": "Who signs?", "image": "documents/xnbl0037_1.png", "answers": ["J. Smith"]},
+    ]
+    named = {"dataset_name": "docvqa", "dataset_version": "1.0", "dataset_split": "val"}
+    write(folder / "spdocvqa_qas/val_v1.0_withQT.json", {**named, "data": rows})
+
+
+def infographicvqa(folder):
+    draw(folder / "infographicsvqa_images/37313.jpeg")
+    draw(folder / "infographicsvqa_images/30011.jpeg")
+    rows = [
+        {
+            "questionId": 98313,
+            "question": "Which platforms?",
+            "image_local_name": "37313.jpeg",
+            "image_url": "https://example.org/a.jpg",
+            "ocr_output_file": "37313.json",
+            "answers": ["pinterest, facebook", "facebook, pinterest"],
+            "answer_type": ["multi span"],
+            "evidence": ["text"],
+            "operation/reasoning": [],
+            "data_split": "val",
+        },
+        {"questionId": 98314, "question": "How many?", "image_local_name": "30011.jpeg", "answers": ["4"]},
+    ]
+    named = {"dataset_name": "infographicVQA", "dataset_split": "val"}
+    write(folder / "infographicsvqa_qas/infographicsVQA_val_v1.0_withQT.json", {**named, "data": rows})
+
+
+def ocrbench(folder):
+    draw(folder / "OCRBench_Images/IIIT5K/test/918_1.png")
+    draw(folder / "OCRBench_Images/HME100k/a.jpg")
+    rows = [
+        {
+            "dataset_name": "IIIT5K",
+            "id": 7,
+            "image_path": "IIIT5K/test/918_1.png",
+            "question": "what is written in the image?",
+            "answers": "CENTRE",
+            "type": "Regular Text Recognition",
+        },
+        {
+            "dataset_name": "HME100k",
+            "id": 7,
+            "image_path": "HME100k/a.jpg",
+            "question": "Which formula?",
+            "answers": ["x ^ { 2 }"],
+            "type": "Handwritten Mathematical Expression Recognition",
+        },
+    ]
+    write(folder / "OCRBench/OCRBench.json", rows)
+
+
 def read(task, test, images="written", **choices):
     """The split as a run reads it; of ST-VQA the whole file, unless the test chooses."""
     if task.name == "stvqa":
@@ -99,12 +165,23 @@ def read(task, test, images="written", **choices):
     return read_split(task, TaskData(images="pool", test=str(test), **choices), Path(images), mute)
 
 
-WRITERS = {"textvqa": textvqa, "stvqa": stvqa, "chartqa": chartqa, "okvqa": okvqa}
+WRITERS = {
+    "textvqa": textvqa,
+    "stvqa": stvqa,
+    "chartqa": chartqa,
+    "okvqa": okvqa,
+    "docvqa": docvqa,
+    "infographicvqa": infographicvqa,
+    "ocrbench": ocrbench,
+}
 MAIN_FILE = {
     "textvqa": ("TextVQA_0.5.1_val.json", "data"),
     "stvqa": ("train_task_1.json", "data"),
     "chartqa": ("test/test_augmented.json", None),
     "okvqa": ("mscoco_val2014_annotations.json", "annotations"),
+    "docvqa": ("spdocvqa_qas/val_v1.0_withQT.json", "data"),
+    "infographicvqa": ("infographicsvqa_qas/infographicsVQA_val_v1.0_withQT.json", "data"),
+    "ocrbench": ("OCRBench/OCRBench.json", None),
 }
 
 
@@ -133,12 +210,16 @@ def test_every_prompt_is_the_one_that_the_embedded_models_know():
 
 
 def test_each_task_has_the_metric_that_papers_report():
-    names = {name: load_task(name).metric.name for name in TASKS}
+    names = {name: load_task(name).metric.name for name in (*TASKS, "chartqapro")}
     assert names == {
         "textvqa": "textvqa_accuracy",
         "stvqa": "anls",
         "chartqa": "chartqa_relaxed_accuracy",
         "okvqa": "vqa_accuracy_official",
+        "docvqa": "docvqa_anls",
+        "infographicvqa": "docvqa_anls",
+        "ocrbench": "ocrbench_accuracy",
+        "chartqapro": "chartqapro_relaxed_accuracy",
     }
 
 
@@ -167,6 +248,15 @@ def test_a_release_is_read_in_its_order_with_existing_images(release):
                 ("augmented-0", "What share?", "62", "augmented"),
             ],
             "okvqa": [("2971475", "What sport?", "race", ""), ("425", "Who made it?", "ford", "")],
+            "docvqa": [("49153", "What is the total?", "0.28", ""), ("24580", "Who signs?", "J. Smith", "")],
+            "infographicvqa": [
+                ("98313", "Which platforms?", "pinterest, facebook", ""),
+                ("98314", "How many?", "4", ""),
+            ],
+            "ocrbench": [
+                ("0", "what is written in the image?", "CENTRE", "text_recognition"),
+                ("1", "Which formula?", "x ^ { 2 }", "formulas"),
+            ],
         }[task.name]
     )
     assert [len(q.answers) for q in questions] == {
@@ -174,7 +264,11 @@ def test_a_release_is_read_in_its_order_with_existing_images(release):
         "stvqa": [1, 2],
         "chartqa": [1] * 3,
         "okvqa": [10, 10],
+        "docvqa": [2, 1],
+        "infographicvqa": [2, 1],
+        "ocrbench": [1, 1],
     }[task.name]
+    assert [q.exact for q in questions if q.exact] == ([(True,)] if task.name == "ocrbench" else [])
 
 
 def test_outer_spaces_of_references_are_left_to_the_metric(tmp_path):
@@ -222,7 +316,7 @@ def test_a_file_of_another_kind_is_refused_by_what_was_expected_and_found(releas
     assert str(folder / name) in message and re.search(said, message)
 
 
-@pytest.mark.parametrize("name", ["textvqa", "stvqa", "okvqa"])
+@pytest.mark.parametrize("name", ["textvqa", "stvqa", "okvqa", "docvqa", "infographicvqa"])
 def test_rows_without_the_object_around_them_are_no_release(name, tmp_path):
     WRITERS[name](tmp_path)
     path, key = MAIN_FILE[name]
@@ -255,7 +349,9 @@ def test_a_row_that_is_no_object_is_refused_with_its_place(release):
     assert '[0] should be an object, but is "text"' in refusal(task, folder)
 
 
-KEY = {"textvqa": "answers", "stvqa": "answers", "chartqa": "label", "okvqa": "answers"}
+KEY = {name: "label" if name == "chartqa" else "answers" for name in TASKS}
+IMAGE = {"chartqa": "imgname", "stvqa": "file_path", "docvqa": "image", "infographicvqa": "image_local_name"}
+IMAGE |= {"textvqa": "image_id", "okvqa": "image_id", "ocrbench": "image_path"}
 
 
 @pytest.mark.parametrize("value", [{"a": 1}, True, [["x"]], "\ud800"])
@@ -286,9 +382,13 @@ def test_ten_annotators_are_ten(name, tmp_path):
     assert (left_out.reason, left_out.detail) == ("not_10_answers", "9 answers")
 
 
+def pictures_in(folder):
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".jpeg", ".png"))
+
+
 def test_a_file_that_is_no_picture_is_told_from_one_that_is_missing(release):
     task, folder = release
-    pictures = sorted([*folder.rglob("*.jpg"), *folder.rglob("*.png")])
+    pictures = pictures_in(folder)
     pictures[0].write_text("no picture")
     split = read(task, folder, missing=0.7) if len(pictures) > 1 else None
     assert split is None or {each.reason for each in split.left_out} == {"not_an_image"}
@@ -298,9 +398,8 @@ def test_a_file_that_is_no_picture_is_told_from_one_that_is_missing(release):
 def test_a_row_whose_image_or_question_is_null_is_left_out_and_the_file_is_read(release, monkeypatch):
     task, folder = release
     monkeypatch.setitem(MAIN_FILE, "okvqa", ("OpenEnded_mscoco_val2014_questions.json", "questions"))
-    image = {"chartqa": "imgname", "stvqa": "file_path"}.get(task.name, "image_id")
     asked = "query" if task.name == "chartqa" else "question"
-    for key, reason in ((image, "missing_image"), (asked, "no_question")):
+    for key, reason in ((IMAGE[task.name], "missing_image"), (asked, "no_question")):
         before = rows_of(folder, task.name)[1][0][key]
         rewrite(folder, task.name, lambda rows, key=key: rows[0].update({key: None}))
         assert reason in refusal(task, folder)
@@ -317,24 +416,24 @@ def test_where_nothing_can_be_scored_no_share_helps(tmp_path):
 
 def test_a_row_without_answers_is_refused_with_the_keys_it_has(release):
     task, folder = release
-    key = "label" if task.name == "chartqa" else "answers"
-    rewrite(folder, task.name, lambda rows: rows[0].pop(key))
+    rewrite(folder, task.name, lambda rows: rows[0].pop(KEY[task.name]))
     message = refusal(task, folder)
-    assert f"[0] has no '{key}'" in message and "its keys are" in message
+    assert f"[0] has no '{KEY[task.name]}'" in message and "its keys are" in message
 
 
-@pytest.mark.parametrize("name", ["textvqa", "stvqa", "okvqa"])
+@pytest.mark.parametrize("name", ["textvqa", "stvqa", "okvqa", "docvqa", "infographicvqa"])
 def test_an_id_that_is_given_twice_is_named(name, tmp_path):
     WRITERS[name](tmp_path)
-    repeated = str(rows_of(tmp_path, name)[1][0]["question_id"])
-    rewrite(tmp_path, name, lambda rows: rows.append({**rows[0], "question_id": repeated}))
+    key = "questionId" if name in ("docvqa", "infographicvqa") else "question_id"
+    repeated = str(rows_of(tmp_path, name)[1][0][key])
+    rewrite(tmp_path, name, lambda rows: rows.append({**rows[0], key: repeated}))
     assert repeated in refusal(load_task(name), tmp_path)
 
 
 def test_images_that_are_missing_are_named_and_counted(release):
     task, folder = release
     question = read(task, folder).questions[-1]
-    for picture in [*folder.rglob("*.jpg"), *folder.rglob("*.png")]:
+    for picture in pictures_in(folder):
         picture.unlink()
     message = refusal(task, folder)
     assert "missing" in message and question.image in message
@@ -360,6 +459,28 @@ def test_an_okvqa_image_id_must_be_a_coco_number(tmp_path):
     questions = tmp_path / "OpenEnded_mscoco_val2014_questions.json"
     write(questions, questions.read_text().replace('"42"', '"a1"'))
     assert "'a1'" in refusal(load_task("okvqa"), tmp_path)
+
+
+def test_older_folders_of_docvqa_and_infographicvqa_are_read_too(tmp_path):
+    docvqa(tmp_path / "new")
+    for place in ("documents", "val/documents"):
+        old = tmp_path / place.partition("/")[0] / "old"
+        shutil.copytree(tmp_path / "new/spdocvqa_images", old / place)
+        shutil.copy(tmp_path / "new/spdocvqa_qas/val_v1.0_withQT.json", old / "val_v1.0.json")
+        assert [Path(q.image).parent for q in read(load_task("docvqa"), old).questions] == [old / place] * 2
+    infographicvqa(tmp_path / "other")
+    (tmp_path / "other/infographicsvqa_images").rename(tmp_path / "other/images")
+    (tmp_path / "other/infographicsvqa_qas/infographicsVQA_val_v1.0_withQT.json").rename(
+        tmp_path / "other/infographicsVQA_val_v1.0.json"
+    )
+    assert len(read(load_task("infographicvqa"), tmp_path / "other").questions) == 2
+
+
+def test_a_type_of_question_that_ocrbench_does_not_have_is_refused_with_those_it_has(tmp_path):
+    ocrbench(tmp_path)
+    rewrite(tmp_path, "ocrbench", lambda rows: rows[1].update({"type": "Chess"}))
+    message = refusal(load_task("ocrbench"), tmp_path)
+    assert "'type' is 'Chess'" in message and "'Key Information Extraction'" in message
 
 
 def test_a_file_that_begins_with_a_byte_order_mark_is_read(release):

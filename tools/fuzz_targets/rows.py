@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fuzz_targets._drawn import broken, of_pieces
 from parityalign.core import Question, UserError, read_lines, read_rows
 from parityalign.data import Unfit, json_rows, open_questions, open_source, read_given_pairs
-from parityalign.metrics import score_file
+from parityalign.stages import score_file
 from parityalign.tasks import load_task
 
 _GOOD = [
@@ -20,6 +20,8 @@ _GOOD = [
     '{"id": 7, "image": "a.png", "conversations": [{"from": "human", "value": "<image>\\nWhat?"},'
     ' {"from": "gpt", "value": "tea"}]}\n',
     '{"prediction": "tea", "answers": ["tea", "Tea"]}\n',
+    "index,question,answer,prediction\n1,\"What, then?\",\"['tea', 'Tea']\",tea\n",
+    '{"doc_id": 1, "input": "What?", "target": "[\'tea\']", "filtered_resps": [["tea"]]}\n',
     '[{"question_id": 1, "image_path": "/a/b.jpg", "predicted_question": "What", "predicted_answer": null}]',
     '[{"question_id": 1, "image_path": "/a/b.jpg", "PA_question": "W", "PA_answer": "a", "predictions": "b"}]',
     '[{"image_id": 297147, "question": "What?", "question_id": 2, "answers": ["race"]}]',
@@ -53,7 +55,7 @@ def _folder() -> Path:
 
 def check(content: bytes) -> None:
     """Reads a file in every way that a file of rows is read."""
-    for name in ("a.jsonl", "a.json", "a.txt"):
+    for name in ("a.jsonl", "a.json", "a.txt", "a.csv", "a.tsv"):
         (_folder() / name).write_bytes(content)
     lines, whole, plain = (_folder() / name for name in ("a.jsonl", "a.json", "a.txt"))
     for read in (
@@ -61,13 +63,18 @@ def check(content: bytes) -> None:
         lambda: read_rows(whole),
         lambda: json_rows(lines, "rows"),
         lambda: deque(read_given_pairs(lines, task="vqa", form=None, columns={})),
-        lambda: deque(score_file("anls", lines)),
+        *(partial(_scored, _folder() / name) for name in ("a.jsonl", "a.json", "a.csv", "a.tsv")),
         lambda: _asked(lines),
         lambda: _asked(whole),
         lambda: _offered(lines),
         lambda: _offered(plain),
     ):
         _in_words(read)
+
+
+def _scored(path: Path) -> None:
+    deque(score_file("chartqapro_relaxed_accuracy", path, {"prediction": "question", "answers": "answer"}))
+    deque(score_file("anls", path))
 
 
 def _in_words(read: Callable[[], object]) -> None:

@@ -7,7 +7,7 @@ Packages load their modules lazily, so help, `score` and `identify --pairs` are 
 import json
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -15,8 +15,8 @@ from typing import Annotated, ParamSpec
 import typer
 
 import parityalign
-from parityalign import demo, export, metrics, pipeline, planning, report, stages, tasks, viewer
-from parityalign.cli import show
+from parityalign import demo, export, pipeline, planning, report, stages, tasks, viewer
+from parityalign.cli import records, show
 from parityalign.cli.first_config import STUDENT, TEACHER, write_first_config
 from parityalign.cli.options import (
     ConfigArgument,
@@ -29,6 +29,7 @@ from parityalign.cli.options import (
     What,
 )
 from parityalign.cli.tables import counted
+from parityalign.cli.telling import INTERRUPTED, JsonOption, Told, telling
 from parityalign.cli.terminal import say, say_everything_so
 from parityalign.config import IdentifySettings, RunConfig, config_in, load_config, read_config, with_teacher
 from parityalign.core import (
@@ -48,7 +49,6 @@ from parityalign.core import (
 P = ParamSpec("P")
 
 DEMO_CONFIG = Path(__file__).parent.parent / "demo" / "demo.yaml"
-INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,8 +81,12 @@ def _all_commands(
     """Bring a small vision-language model to parity with a large one on your own images, without labels."""
 
 
-def _command(name: str, *examples: str, help: str | None = None) -> Callable[[Callable[P, None]], Callable[P, None]]:
+def _command(
+    name: str, *examples: str, help: str | None = None
+) -> Callable[[Callable[P, Told | None]], Callable[..., None]]:
     """Registers a function as a command; a UserError ends it with a message and an exit status, not a traceback.
+
+    What it returns is printed where `--json` is given.
 
     Args:
         name: The command's name.
@@ -90,12 +94,14 @@ def _command(name: str, *examples: str, help: str | None = None) -> Callable[[Ca
         help: What it does; None: the function's docstring.
     """
 
-    def made(command: Callable[P, None]) -> Callable[P, None]:
-        @wraps(command)
-        def ended(*args: P.args, **kwargs: P.kwargs) -> None:
+    def made(command: Callable[P, Told | None]) -> Callable[..., None]:
+        told = telling(command)
+
+        @wraps(told)
+        def ended(*args: object, **kwargs: object) -> None:
             try:
                 with disk_faults_in_words():
-                    command(*args, **kwargs)
+                    told(*args, **kwargs)
             except UserError as problem:
                 say(f"parityalign: {problem}", error=True)
                 raise typer.Exit(problem.exit_status) from problem
@@ -122,7 +128,7 @@ def demo_command(
         int | None,
         typer.Option(min=1, max=1_000_000, help="Pictures in each task's pool; its test has a fifth. (default: 1500)"),
     ] = None,
-) -> None:
+) -> Told:
     """Run all stages on the bundled teacher, student and pictures."""
 
     def chosen(config: RunConfig) -> RunConfig:
@@ -136,7 +142,7 @@ def demo_command(
             pipeline.refuse_other_run(read_config(run / CONFIG), config)
         demo.write_demo_data(run / DEMO_DATA, config.seed, progress, pictures=pictures)
     then = demo.run_controls if controls else None
-    _align(chosen(load_config(DEMO_CONFIG, run)), then=then, details=details)
+    return _align(chosen(load_config(DEMO_CONFIG, run)), then=then, details=details)
 
 
 @_command("init", "init", "init RUN.yaml --images photos --teacher hf:Qwen/Qwen2-VL-7B-Instruct")
@@ -173,7 +179,7 @@ def run_command(  # noqa: PLR0913 - an option is a parameter
     ] = None,
     push: PushOption = None,
     public: PublicOption = False,
-) -> None:
+) -> Told:
     """Run all stages on your images and models; resumes, and redoes only what a change affects."""
 
     loaded = load_config(config, changes=changes or ())
@@ -181,14 +187,14 @@ def run_command(  # noqa: PLR0913 - an option is a parameter
         with pipeline.shown_progress() as progress:
             steps = pipeline.dry_steps(loaded, progress)
         show.show_steps(pipeline.plain_console(), steps)
-        return
+        return Told(lambda: records.steps_record(loaded.run, steps))
     export.check_push(push, public=public)
     names = pipeline.control_names(controls) if controls else ()
     if names and until:
         raise UserError(f"--controls compares with the levelled student, which --until {until} does not make")
     then = partial(pipeline.run_controls, names=names) if names else None
-    _align(loaded, until=until, redo=redo, then=then, trusts=trusts, details=details)
-    _push(loaded.run, push, public=public)
+    told = _align(loaded, until=until, redo=redo, then=then, trusts=trusts, details=details)
+    return _push(told, loaded.run, push, public=public)
 
 
 @_command("preview", "preview RUN.yaml --pairs 5")
@@ -196,23 +202,25 @@ def preview_command(
     config: ConfigArgument,
     changes: SetOption = None,
     count: Annotated[int, typer.Option("--pairs", min=1, help="How many pairs to ask for, one an image.")] = 10,
-) -> None:
+) -> Told:
     """Ask for a few pairs, judge them and show them, before the rest is paid for; the run asks only for the rest."""
 
     found: list[report.Preview] = []
     run = pipeline.open_run(load_config(config, changes=changes or ()))
     run.work(lambda working: found.extend(pipeline.make_preview(working, count)))
     show.show_preview(pipeline.plain_console(), found, run.path)
+    return Told(lambda: records.preview_record(run.path, found))
 
 
 @_command("status", "status runs/signs")
-def status_command(run: RunArgument) -> None:
+def status_command(run: RunArgument) -> Told:
     """Show how far a run is: its stages, what is up to date, what they counted, asked and took."""
 
     config = config_in(run)
     with pipeline.shown_progress() as progress:
         found = pipeline.status_of(config, progress)
     show.show_status(pipeline.plain_console(), found)
+    return Told(lambda: records.status_record(config.run, found))
 
 
 @_command("view", "view runs/signs", "view runs/a runs/b --port 8765")
@@ -230,13 +238,16 @@ def view_command(
 def answers_command(
     run: RunArgument,
     drop: Annotated[bool, typer.Option("--drop-unused", help="Drop what no artifact of any run is made from.")] = False,
-) -> None:
+) -> Told:
     """Show what the run's answer store holds, and how large it is."""
 
     with pipeline.answers_of(config_in(run)) as store:
-        if drop:
-            say(f"dropped: {store.drop_unused():,}")
-        show.show_holdings(pipeline.plain_console(), store.holdings(), store.path)
+        dropped = store.drop_unused() if drop else None
+        if dropped is not None:
+            say(f"dropped: {dropped:,}")
+        held, path = store.holdings(), store.path
+    show.show_holdings(pipeline.plain_console(), held, path)
+    return Told(lambda: records.holdings_record(held, path, dropped))
 
 
 @_command("plan", "plan RUN.yaml", "plan RUN.yaml --device a100-80gb --images 20000 --offline")
@@ -254,35 +265,28 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
         bool | None, typer.Option(help="Time local models on the sample. (default: only bundled models)")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not contact the hub.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-) -> None:
+) -> Told:
     """Estimate a run's tokens, time, memory and money before it begins, and list the assumptions."""
 
     sampling = planning.SamplingOptions(sample, planning.size_of_picture(image_size), images, offline)
     found = planning.project_run(
         load_config(config, changes=changes or ()), planning.PlanOptions(sampling, device, gap_rate, benchmark)
     )
-    if as_json:
-        say(found.as_json())
-    else:
-        show.show_projection(pipeline.plain_console(), found)
+    show.show_projection(pipeline.plain_console(), found)
+    return Told(found.record)
 
 
 @_command("doctor", "doctor", "doctor RUN.yaml")
 def doctor_command(
     config: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Also check this run's models.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
+) -> Told:
     """Describe this machine and check whether a run's models would load on it; loads no weights."""
 
     here = planning.inspect_machine()
     checks = planning.examine_models(load_config(config), here) if config else []
-    told = (
-        [json.dumps(planning.doctor_record(here, checks), indent=1)] if as_json else planning.doctor_lines(here, checks)
-    )
-    say("\n".join(told))
-    if any(check.problem or check.fits is False for check in checks):
-        raise typer.Exit(1)
+    say("\n".join(planning.doctor_lines(here, checks)))
+    faulty = any(check.problem or check.fits is False for check in checks)
+    return Told(lambda: planning.doctor_record(here, checks), status=int(faulty))
 
 
 @_command(
@@ -308,7 +312,7 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
     columns: Annotated[
         str | None, typer.Option(help="Column names of a table, such as question=q,answer=a,pair_id=id.")
     ] = None,
-) -> None:
+) -> Told:
     """Find the gaps: pairs that the teacher has right and the student wrong.
 
     Works on a run folder, or with --pairs on existing pairs and answers; then no model is loaded.
@@ -326,8 +330,8 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
     if run and given:
         raise UserError(f"{', '.join(given)} are not for the run folder {run}: its run.yaml has the settings")
     if run:
-        _align(config_in(run), only="identify")
-    elif pairs and teacher_answers and student_answers and task and out:
+        return _align(config_in(run), only="identify")
+    if pairs and teacher_answers and student_answers and task and out:
         verdicts = stages.identify_from_files(
             pairs,
             teacher_answers=teacher_answers,
@@ -338,10 +342,11 @@ def identify_command(  # noqa: PLR0913 - an option is a parameter
             columns=stages.named_columns(columns),
         )
         _write_lines([verdict.model_dump_json() for verdict in verdicts], out)
-        say(counted(Counter(verdict.verdict for verdict in verdicts)))
-    else:
-        missing = [name for name, value in needed.items() if not value]
-        raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
+        counts = Counter(str(verdict.verdict) for verdict in verdicts)
+        say(counted(counts))
+        return Told(lambda: {"out": out, "verdicts": counts})
+    missing = [name for name, value in needed.items() if not value]
+    raise UserError(f"identify needs a run folder, or pairs and answers; missing: {', '.join(missing)}")
 
 
 @_command("discrepancy", "discrepancy runs/signs --top 20", "discrepancy runs/signs --out gaps.jsonl")
@@ -354,7 +359,7 @@ def discrepancy_command(  # noqa: PLR0913 - an option is a parameter
     sort: Annotated[Measure, typer.Option(help="Measure to sort by, largest first.")] = Measure.CONFIDENCE_GAP,
     top: Annotated[int | None, typer.Option(min=1, help="Number of pairs. (default: 10, with --out all)")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.jsonl", help="Write the list here.")] = None,
-) -> None:
+) -> Told:
     """Show how much the two models differ on the pairs, and list the pairs where they differ most.
 
     Scores both models teacher-forced first, where that is missing or out of date, even if run.yaml does not ask for it.
@@ -371,19 +376,22 @@ def discrepancy_command(  # noqa: PLR0913 - an option is a parameter
     chosen = report.listed_pairs(pairs, wanted)
     tables = report.discrepancy_tables(pairs, list(config.tasks), seed=config.seed)
     show.show_tables(pipeline.plain_console(), tables if out else [*tables, report.list_table(run, chosen, wanted)])
+
+    def rows() -> list[dict[str, object]]:
+        return report.listed_rows(run, chosen, stages.pair_weights(everything, config.discrepancy))
+
     if out:
-        weights = stages.pair_weights(everything, config.discrepancy)
-        _write_lines([json.dumps(row) for row in report.listed_rows(run, chosen, weights)], out)
+        _write_lines([json.dumps(row) for row in rows()], out)
         say(f"list: {out} ({len(chosen):,} pairs)")
+    return Told(lambda: {"run": run, "tables": records.tables_record(tables), "out": out, "pairs": rows()})
 
 
 @_command("level", "level runs/signs", "level runs/signs --push OWNER/NAME")
-def level_command(run: RunArgument, push: PushOption = None, public: PublicOption = False) -> None:
+def level_command(run: RunArgument, push: PushOption = None, public: PublicOption = False) -> Told:
     """Train the student on the gaps, with a share of what it had right."""
 
     export.check_push(push, public=public)
-    _align(config_in(run), only="level")
-    _push(run, push, public=public)
+    return _push(_align(config_in(run), only="level"), run, push, public=public)
 
 
 def _add_stage_commands() -> None:
@@ -396,20 +404,22 @@ def _add_stage_commands() -> None:
             _command(name, f"{name} runs/signs", help=sentence)(_stage_command(name))
 
 
-def _stage_command(name: str) -> Callable[[Path], None]:
-    def command(run: RunArgument) -> None:
-        _align(config_in(run), only=name)
+def _stage_command(name: str) -> Callable[[Path], Told]:
+    def command(run: RunArgument) -> Told:
+        return _align(config_in(run), only=name)
 
     return command
 
 
 @_command("report", "report runs/signs", "report runs/signs --details")
-def report_command(run: RunArgument, details: DetailsOption = False) -> None:
+def report_command(run: RunArgument, details: DetailsOption = False) -> Told:
     """Write report.html from what the run has so far."""
 
-    say(f"report: {report.write_report(run)}")
+    written = report.write_report(run)
+    say(f"report: {written}")
     if details:
         show.show_result(pipeline.plain_console(), run, list(config_in(run).tasks), details=True)
+    return Told(lambda: {"run": run, "report": written})
 
 
 @_command("export", "export runs/signs --format messages", "export runs/signs --format hf-dataset --what all")
@@ -422,27 +432,44 @@ def export_command(
         typer.Option("--prompted", help="Write questions within the task's answer prompt, as the models saw them."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="The folder to write. (default: RUN/exports/FORMAT)")] = None,
-) -> None:
+) -> Told:
     """Export a run's gaps or pairs in a format of other tools; see docs/interchange.md."""
 
     done = export.export_run(config_in(run), form, everything=what == What.ALL, prompted=prompted, out=out)
     say(f"{'export' if done.made else 'up to date'}: {done.path} ({counted(done.counts)})")
+    return Told(lambda: {"run": run, "format": form, "folder": done.path, "made": done.made, "counts": done.counts})
 
 
 @_command("score", "score anls predictions.jsonl", "score textvqa_accuracy predictions.jsonl --out scored.jsonl")
 def score_command(
     metric: Annotated[str, typer.Argument(metavar="METRIC", help="A metric, such as anls or textvqa_accuracy.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="JSON lines with prediction and answers.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="JSON lines with prediction and answers, a table of them, lmms-eval samples, a VLMEvalKit table.",
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Write the scored lines here instead of printing them.")] = None,
-) -> None:
+    columns: Annotated[
+        str | None, typer.Option(help="Names of the file's columns, such as prediction=output,answers=labels.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> Told:
     """Score a file of predictions: prints one JSON line per case, then the mean and the count."""
 
-    scores, lines = [], []
-    for row in metrics.score_file(metric, file):
+    scores, rows, lines = [], [], []
+    for row in stages.score_file(metric, file, stages.named_columns(columns)):
         scores.append(row["score"])
-        lines.append(json.dumps(row))
-    _write_lines(lines, out)
-    say(json.dumps({"metric": metric, "mean": sum(scores) / len(scores), "count": len(scores)}))
+        if as_json:
+            rows.append(row)
+        if out or not as_json:
+            lines.append(json.dumps(row))
+    if lines:
+        _write_lines(lines, out)
+    whole = {"metric": metric, "mean": sum(scores) / len(scores), "count": len(scores)}
+    say(json.dumps(whole))
+    return Told(lambda: {**whole, "out": out, "rows": rows})
 
 
 def _align(  # noqa: PLR0913 - one for each option of the commands
@@ -454,7 +481,7 @@ def _align(  # noqa: PLR0913 - one for each option of the commands
     then: Callable[["pipeline.Run"], None] | None = None,
     trusts: bool = False,
     details: bool = False,
-) -> None:
+) -> Told:
     """Runs the pipeline, up to the stage `until` or only the stage `only`, or `then` more, and shows the results."""
     run = pipeline.open_run(config)
     if then:
@@ -469,6 +496,12 @@ def _align(  # noqa: PLR0913 - one for each option of the commands
         with trusting_files(trusts):
             show.show_result(pipeline.plain_console(), run.path, list(config.tasks), details=details)
 
+    def record() -> Mapping[str, object]:
+        with trusting_files(trusts):
+            return records.run_record(run.path, run.outcomes, list(config.tasks))
+
+    return Told(record)
+
 
 def _whole(run: "pipeline.Run", then: Callable[["pipeline.Run"], None]) -> None:
     for _ in pipeline.align(run):
@@ -476,9 +509,13 @@ def _whole(run: "pipeline.Run", then: Callable[["pipeline.Run"], None]) -> None:
     then(run)
 
 
-def _push(run: Path, repo: str | None, *, public: bool) -> None:
-    if repo is not None:
-        say(f"pushed: {export.push_student(run, repo, public=public)}")
+def _push(told: Told, run: Path, repo: str | None, *, public: bool) -> Told:
+    """Uploads the student, if a repository is named, and tells where."""
+    if repo is None:
+        return told
+    pushed = export.push_student(run, repo, public=public)
+    say(f"pushed: {pushed}")
+    return Told(lambda: {**told.record(), "pushed": pushed})
 
 
 def _write_lines(lines: list[str], out: Path | None) -> None:

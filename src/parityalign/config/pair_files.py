@@ -2,7 +2,7 @@
 
 from parityalign.core import did_you_mean
 
-PAIR_FORMATS = ("pairs", "sharegpt", "messages", "trl", "first-release", "csv", "parquet")
+PAIR_FORMATS = ("pairs", "sharegpt", "messages", "trl", "first-release", "csv", "parquet", "lmms-eval", "vlmevalkit")
 """The forms that `data/given_pairs.py` reads."""
 ANSWER_COLUMNS = ("student_text", "teacher_text")
 """What the two models answered, where a file says so."""

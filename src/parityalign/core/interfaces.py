@@ -23,6 +23,14 @@ class Metric:
     """(prediction, a pair's one answer) -> Score. None: `score` with a list of one."""
     needs_several: bool = False
     """Whether a question needs several references, since each annotator is compared with the others."""
+    with_exact: Callable[[str, Sequence[str], Sequence[bool]], Score] | None = None
+    """(prediction, references, `Question.exact`) -> Score, where some answers have to be met exactly. None: `score`."""
+
+    def on_question(self, prediction: str, references: Sequence[str], exact: Sequence[bool] = ()) -> Score:
+        """The score of a prediction against what a test question says of its answer."""
+        if exact and self.with_exact:
+            return self.with_exact(prediction, references, exact)
+        return self.score(prediction, references)
 
     def on_pair(self, prediction: str, answer: str) -> Score:
         """The score of a prediction against a pair's one answer."""
@@ -33,7 +41,10 @@ class Metric:
         if self.needs_several and self.against_one is None:
             return "it needs several references, so against_one has to say how a pair's one answer is scored"
         of_one = self.against_one and fault_of_function("against_one", self.against_one, "prediction", "answer")
-        return fault_of_function("score", self.score, "prediction", "references") or of_one or ""
+        exact = self.with_exact and fault_of_function(
+            "with_exact", self.with_exact, "prediction", "references", "exact"
+        )
+        return fault_of_function("score", self.score, "prediction", "references") or of_one or exact or ""
 
 
 if TYPE_CHECKING:  # it imports NumPy, which the command line does not need
@@ -178,6 +189,8 @@ class Benchmark:
     """Reads a row of the benchmark's Hugging Face copies; the question's image is the row's own name for it."""
     splits: tuple[str, ...] = ()
     """Names of the labelled split in those copies, the preferred one first."""
+    configs: tuple[str, ...] = ()
+    """Names of its configuration in those copies that hold several data sets, the preferred one first."""
     annotators: int | None = None
     """Number of answers that every question has; None: any number."""
     subsets: Mapping[str, Callable[[Question], bool]] = field(default_factory=dict)
@@ -371,6 +384,8 @@ class Scored:
     prediction: str
     metric: str
     score: Score
+    place: int = 0
+    """The question's place among those of its task that are scored."""
 
 
 @dataclass(frozen=True)

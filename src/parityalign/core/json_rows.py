@@ -76,13 +76,21 @@ class Row:
         Raises:
             UserError: The key is missing or holds something else.
         """
+        texts = self.plain_texts(key)
+        written = _written_list(texts[0]) if len(texts) == 1 else None
+        return texts if written is None else tuple(_as_text(item, f"{self.where}: {key!r}") for item in written)
+
+    def plain_texts(self, key: str) -> tuple[str, ...]:
+        """Like `texts`, but a list that is written as one text stays the one text, which is an answer of its own.
+
+        Raises:
+            UserError: The key is missing or holds something else.
+        """
         value = self.value(key)
         values = [value] if isinstance(value, str | int | float | Decimal) else self._list(key)
         if any(map(_is_null, values)):
             return ()
-        texts = tuple(_as_text(item, f"{self.where}: {key!r}") for item in values)
-        written = _written_list(texts[0]) if len(texts) == 1 else None
-        return texts if written is None else tuple(_as_text(item, f"{self.where}: {key!r}") for item in written)
+        return tuple(_as_text(item, f"{self.where}: {key!r}") for item in values)
 
     def rows(self, key: str) -> list["Row"]:
         """The objects of the list under a key; none where it is null.

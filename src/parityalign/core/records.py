@@ -2,9 +2,9 @@
 
 import hashlib
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
 def content_id(*parts: str) -> str:
@@ -109,6 +109,16 @@ class Question(Record):
     """The references, as many as the benchmark has."""
     subset: str = ""
     """A part that is reported on its own, such as ChartQA's `human` and `augmented`."""
+    exact: tuple[bool, ...] = ()
+    """Which items of the answer have to be met exactly, such as years, for metrics that ask; empty: none."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `exact` where it is empty: questions that were kept before there was one keep their digests."""
+        row: dict[str, Any] = written(self)
+        if not self.exact:
+            row.pop("exact", None)
+        return row
 
 
 class LeftOut(Record):

@@ -1,3 +1,7 @@
+from ._tables import is_text_table as is_text_table
+from ._tables import table_rows as table_rows
+from .evaluators import evaluator_of as evaluator_of
+from .evaluators import read_sample as read_sample
 from .given_pairs import GivenPair as GivenPair
 from .given_pairs import json_rows as json_rows
 from .given_pairs import read_given_pairs as read_given_pairs
@@ -18,6 +22,8 @@ from .own_pairs import count_pairs as count_pairs
 from .own_pairs import pairs_source as pairs_source
 from .own_pairs import pairs_state as pairs_state
 from .own_pairs import read_own_pairs as read_own_pairs
+from .predictions import Case as Case
+from .predictions import read_cases as read_cases
 from .questions import open_questions as open_questions
 from .questions import split_state as split_state
 from .test_splits import OVER_LIMIT as OVER_LIMIT

@@ -1,18 +1,17 @@
-"""Rows of tables of pairs, CSV and Parquet, and of JSON under the file's own names, under our names of columns."""
+"""Rows of tables of pairs (CSV, workbooks, Parquet), and of JSON under names of its own, under our names of columns."""
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from parityalign.config import PAIR_COLUMNS
-from parityalign.core import Row, UserError, as_rows, did_you_mean, open_given, quoted_names
+from parityalign.core import Row, UserError, as_rows, did_you_mean, quoted_names
 from parityalign.data._parquet import open_parquet, readable_parquet
+from parityalign.data._tables import WORKBOOK, table_lines, table_rows
 
 PARQUET = "parquet"
 CSV = "csv"
-TABLE_SUFFIXES = {".parquet": PARQUET, ".csv": CSV, ".tsv": CSV}
+TABLE_SUFFIXES = {".parquet": PARQUET, ".csv": CSV, ".tsv": CSV, WORKBOOK: CSV}
 _NEEDED = ("question", "answer")
 
 
@@ -27,44 +26,25 @@ def refuse_unknown_columns(columns: Mapping[str, str]) -> None:
         raise UserError(f"there is no column {unknown[0]!r} to map. {did_you_mean(unknown[0], PAIR_COLUMNS)}")
 
 
-def renamed(row: Row, columns: Mapping[str, str]) -> Row:
-    """A row with the values of the file's own columns under our names.
+def renamed(row: Row, columns: Mapping[str, str], *, alone: bool = False) -> Row:
+    """A row with the values of the file's own columns under our names, beside its other columns or alone.
 
     Raises:
         UserError: It lacks one of them.
     """
     named = {key: row.value(name) for key, name in columns.items()}
-    return Row(row.where, {**row.values, **named}, row.place)
+    return Row(row.where, named if alone else {**row.values, **named}, row.place)
 
 
-def csv_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
-    """The rows of a CSV file with a header, or of one with tabs (`.tsv`); an empty field is null.
+def pair_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
+    """The rows of a CSV file with a header, one with tabs (`.tsv`), or a workbook (`.xlsx`); empty fields are null.
 
     Raises:
         UserError: The file cannot be read, lacks a named column, or a row has more or fewer fields than the header.
     """
-    tabs = path.suffix.lower() == ".tsv"
-    line = 0
-    try:
-        with TextIOWrapper(open_given(path), encoding="utf-8-sig", newline="") as file:
-            table = csv.reader(file, delimiter="\t" if tabs else ",", strict=True)
-            header = next(table, [])
-            named = _named(header, columns, path) if header else {}
-            for place, fields in enumerate(filter(None, table)):
-                line = table.line_num
-                if len(fields) != len(header):
-                    raise UserError(
-                        f"{path}, line {line} has {len(fields)} fields, and the header has {len(header)}; a text with "
-                        f"{'tabs' if tabs else 'commas'} or line ends stands between double quotes"
-                    )
-                values = dict(zip(header, fields, strict=True))
-                yield Row(f"{path}, line {line}", {key: values[name] or None for key, name in named.items()}, place)
-    except OSError as problem:
-        raise UserError(f"cannot read {path}: {problem.strerror}") from problem
-    except UnicodeDecodeError as problem:
-        raise UserError(f"{path} is not UTF-8 text: {problem}. Save it as CSV in UTF-8") from problem
-    except csv.Error as problem:
-        raise UserError(f"{path} is not CSV after line {line}: {problem}") from problem
+    header = next(table_lines(path), None)
+    named = _named(header.fields, columns, path) if header else {}
+    return (renamed(row, named, alone=True) for row in table_rows(path))
 
 
 def parquet_rows(path: Path, columns: Mapping[str, str], *, pictures: bool) -> Iterator[Row]:

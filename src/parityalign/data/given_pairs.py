@@ -7,8 +7,10 @@ messages        {"id": "7", "images": ["a.png"], "messages": [{"role": "user", "
                 {"role": "assistant", "content": "tea"}]}
 trl             the same, parted into `prompt` and `completion`
 first-release   the PA output of the method's first release, or its predictions; see `mpa_release.py`
-csv             a header and rows with the columns of `pairs`; with tabs where the suffix is `.tsv`
+csv             a header and rows with the columns of `pairs`; with tabs if it is a `.tsv`; or a workbook, `.xlsx`
 parquet         a file with these columns
+lmms-eval       samples as lmms-eval logs them: the question is what was asked, the answer the first of the target
+vlmevalkit      a table of predictions as VLMEvalKit writes it: the answer is the first of the row's (`evaluators.py`)
 
 The names of the columns of `pairs`, `csv` and `parquet` may be others, which are given then.
 """
@@ -35,11 +37,13 @@ from parityalign.data._pair_tables import (
     CSV,
     PARQUET,
     TABLE_SUFFIXES,
-    csv_rows,
+    pair_rows,
     parquet_rows,
     refuse_unknown_columns,
     renamed,
 )
+from parityalign.data._tables import table_lines, table_rows
+from parityalign.data.evaluators import LMMS_EVAL, VLMEVALKIT, evaluator_of, read_sample
 from parityalign.data.images import image_id
 from parityalign.data.mpa_release import kind_of_item, read_item
 
@@ -88,13 +92,15 @@ def read_given_pairs(
     if form not in (None, *PAIR_FORMATS):
         raise UserError(f"there is no form of pairs {form!r}. {did_you_mean(str(form), PAIR_FORMATS)}")
     refuse_unknown_columns(columns)
-    form = form or TABLE_SUFFIXES.get(path.suffix.lower()) or (_PLAIN if columns else None)
+    form = form or _form_of_table(path, columns) or (_PLAIN if columns else None)
     if form == PARQUET:
         rows = parquet_rows(path, columns, pictures=pictures)
     elif form == CSV:
-        rows = csv_rows(path, columns)
+        rows = pair_rows(path, columns)
     elif columns and form != _PLAIN:
         raise UserError(f"columns can be named for tables and plain rows only, and {path} is read as {form}")
+    elif form == VLMEVALKIT and path.suffix.lower() in TABLE_SUFFIXES:
+        rows = table_rows(path)
     else:
         rows = (renamed(row, columns) for row in json_rows(path, _EXPECTED))
     row = None
@@ -102,6 +108,13 @@ def read_given_pairs(
         yield from FORMS[form or _form_of(row, path)](row, task)
     if row is None:
         raise UserError(f"{path} is empty; expected {_EXPECTED}")
+
+
+def _form_of_table(path: Path, columns: Mapping[str, str]) -> str | None:
+    """The form of a table by its suffix and, where no columns are named, its header; None for other files."""
+    form = TABLE_SUFFIXES.get(path.suffix.lower())
+    header = next(table_lines(path), None) if form == CSV and not columns else None
+    return VLMEVALKIT if header and evaluator_of(header.fields) == VLMEVALKIT else form
 
 
 def json_rows(path: Path, expected: str) -> list[Row]:
@@ -125,6 +138,8 @@ def _form_of(row: Row, path: Path) -> str:
         return told
     if kind_of_item(row.values):
         return "first-release"
+    if evaluator := evaluator_of(row.values):
+        return evaluator
     if "question" in row.values or "pair_id" in row.values:
         return "pairs"
     raise UserError(f"{row.where} is not a pair: expected {_EXPECTED}; found the keys {quoted_names(row.values)}")
@@ -152,6 +167,13 @@ def _first_release(row: Row, _: str) -> Iterator[GivenPair]:
     """A row of the first release; it has an id of its own, so the task is not needed."""
     item = read_item(row)
     yield _given(row, item.item_id, item.question, item.answer, image=item.image)
+
+
+def _evaluated(row: Row, _: str) -> Iterator[GivenPair]:
+    """A row of an evaluator; it has an id of its own, so the task is not needed."""
+    sample = read_sample(row)
+    answer = sample.answers[0] if sample.answers else None
+    yield _given(row, sample.item_id, sample.question, answer, image=sample.image, answered=False)
 
 
 class _Talk(NamedTuple):
@@ -241,9 +263,11 @@ FORMS: Mapping[str, Callable[[Row, str], Iterator[GivenPair]]] = MappingProxyTyp
         "first-release": _first_release,
         CSV: _table_pair,
         PARQUET: _table_pair,
+        LMMS_EVAL: _evaluated,
+        VLMEVALKIT: _evaluated,
     }
 )
 _EXPECTED = (
     "rows with pair_id, image, question, answer (pair_id may be left out); with id, image, conversations; with "
-    "messages, or prompt and completion, and images; or of the first release's PA output"
+    "messages, or prompt and completion, and images; of the first release's PA output; or of lmms-eval or VLMEvalKit"
 )

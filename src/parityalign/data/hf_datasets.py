@@ -27,23 +27,26 @@ class SplitRows(NamedTuple):
     """Number of rows, if the data set reports it."""
 
 
-def open_table(name: str, *, prefer: Sequence[str] = ()) -> SplitRows:
+def open_table(name: str, *, prefer: Sequence[str] = (), configs: Sequence[str] = ()) -> SplitRows:
     """The rows of one split.
 
     Args:
         name: `OWNER/NAME` on the hub, or the path of a folder or of a Parquet file, each followed by
-            `:SPLIT` if it has several.
+            `:SPLIT` if it has several, or `:CONFIGURATION/SPLIT` if it holds several data sets.
         prefer: Splits to choose from if none is named and there are several, in order of preference.
+        configs: Likewise configurations.
 
     Raises:
-        UserError: The package `datasets` is missing, or there is no such data set or split, or no network.
+        UserError: The package `datasets` is missing, or there is no such data set, configuration or split, or no
+            network.
     """
     if find_spec("datasets") is None:
         raise missing_package(f"reading {name}", "datasets", "'parityalign[datasets]'")
-    place, split = divided(name)
+    place, said = divided(name)
+    config, _, split = (said or "").rpartition("/")
     _refuse_pipes(Path(place))
     with _readable(name):
-        table = _opened(place, split, prefer)
+        table = _opened(place, _chosen_config(place, config, configs), split or None, prefer)
         for column, kind in (table.features or {}).items():
             if type(kind).__name__ == "Image":
                 table = table.cast_column(column, _undecoded())
@@ -93,20 +96,41 @@ def _undecoded() -> "datasets.Image":
     return datasets.Image(decode=False)
 
 
-def _opened(place: str, split: str | None, prefer: Sequence[str]) -> "datasets.IterableDataset":
+def _chosen_config(place: str, config: str, prefer: Sequence[str]) -> str | None:
+    """The configuration to read; None where nothing asks for one, or there is none."""
+    if not (config or prefer) or _is_saved(Path(place)) or Path(place).is_file():
+        return None
+    import datasets  # noqa: PLC0415
+
+    known = datasets.get_dataset_config_names(place)
+    if config and config not in known:
+        raise UserError(f"{place} has no configuration {config!r}. {did_you_mean(config, known)}")
+    liked = [config] if config else known if len(known) == 1 else [name for name in prefer if name in known]
+    if not liked:
+        raise UserError(
+            f"{place} has the configurations {', '.join(known)}; say which, with a split: hf:{place}:{known[0]}/SPLIT"
+        )
+    return liked[0]
+
+
+def _is_saved(place: Path) -> bool:
+    return any((place / name).is_file() for name in SAVED)
+
+
+def _opened(place: str, config: str | None, split: str | None, prefer: Sequence[str]) -> "datasets.IterableDataset":
     import datasets  # noqa: PLC0415
 
     path = Path(place)
-    if any((path / name).is_file() for name in SAVED):
+    if _is_saved(path):
         saved = datasets.load_from_disk(place)
         parts = saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
         return parts[_chosen(place, list(parts), split, prefer)].to_iterable_dataset()
     if path.is_file():
         return datasets.load_dataset("parquet", data_files=place, split=split or "train", streaming=True)
     if path.is_dir():
-        _refuse_elsewhere(path, datasets.load_dataset_builder(place).config.data_files or {})
-    known = datasets.get_dataset_split_names(place)
-    return datasets.load_dataset(place, split=_chosen(place, known, split, prefer), streaming=True)
+        _refuse_elsewhere(path, datasets.load_dataset_builder(place, config).config.data_files or {})
+    known = datasets.get_dataset_split_names(place, config)
+    return datasets.load_dataset(place, config, split=_chosen(place, known, split, prefer), streaming=True)
 
 
 def _chosen(place: str, known: Sequence[str], split: str | None, prefer: Sequence[str]) -> str:

@@ -64,7 +64,7 @@ def _of_table(task: Task, name: str) -> tuple[Iterable[Labelled], int | None]:
         raise UserError(
             f"the benchmark {benchmark.name} cannot read Hugging Face copies; give its files as released, not {name}"
         )
-    table = open_table(name, prefer=benchmark.splits)
+    table = open_table(name, prefer=benchmark.splits, configs=benchmark.configs)
     folder = folder_of_table(name)
     rows = (Row(f"{name}, row {place}", values, place) for place, values in enumerate(table.rows))
     return (_with_picture(read(row), row, folder) for row in rows), table.total

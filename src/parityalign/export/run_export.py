@@ -145,15 +145,15 @@ class RunExport:
         Raises:
             UserError: A line is broken, or a question is missing from its test split.
         """
-        asked = {f"{task}:{each.question_id}": (task, each) for task, each in self._questions()}
+        asked = {f"{task}:{each.question_id}": (task, place, each) for task, place, each in self._questions()}
         for file in (BEFORE_FILE, AFTER_FILE, TEACHER_FILE):
             for answer in self._read("answers", file, Answer):
                 if answer.item_id not in asked:
                     raise self._unusable("answers", f"include one to {answer.item_id}, which is not in its test split")
-                task, question = asked[answer.item_id]
+                task, place, question = asked[answer.item_id]
                 rule = self._tasks[task]
-                score = rule.metric.score(answer.text, question.answers)
-                yield Scored(task, Path(file).stem, question, answer.text, rule.metric.name, score)
+                score = rule.metric.on_question(answer.text, question.answers, question.exact)
+                yield Scored(task, Path(file).stem, question, answer.text, rule.metric.name, score, place)
 
     def refuse_unknown(self, part: str, of: tuple[str, ...]) -> None:
         """Refuses a format that is made of artifacts which the run will never have.
@@ -196,10 +196,10 @@ class RunExport:
         prompt = self._tasks[pair.task].answer_prompt
         return ExportedPair(pair, verdict, prompt.format(question=pair.question) if self.prompted else pair.question)
 
-    def _questions(self) -> Iterator[tuple[str, Question]]:
+    def _questions(self) -> Iterator[tuple[str, int, Question]]:
         for task in (name for name, data in self._config.tasks.items() if data.test):
-            for question in questions_in(self._config.run, task):
-                yield task, question
+            for place, question in enumerate(questions_in(self._config.run, task)):
+                yield task, place, question
 
     def _read(self, artifact: str, file: str, record_type: type[R]) -> Iterator[R]:
         return read_records(self._config.run / artifact / file, record_type)

@@ -11,7 +11,10 @@ import lazy_loader
 # Imported eagerly, since each has the name of its module, which would otherwise shadow it once loaded.
 from parityalign.metrics.anls import anls
 from parityalign.metrics.chartqa_relaxed_accuracy import chartqa_relaxed_accuracy
+from parityalign.metrics.chartqapro_relaxed_accuracy import chartqapro_relaxed_accuracy
+from parityalign.metrics.docvqa_anls import docvqa_anls
 from parityalign.metrics.mpa_substring import mpa_substring
+from parityalign.metrics.ocrbench_accuracy import ocrbench_accuracy
 from parityalign.metrics.textvqa_accuracy import textvqa_accuracy
 from parityalign.metrics.vqa_accuracy_official import vqa_accuracy_official
 

@@ -5,7 +5,6 @@ from ._comparisons import rank_correlation as rank_correlation
 from ._comparisons import separation as separation
 from ._comparisons import spread as spread
 from ._find import find_metric as find_metric
-from ._score_file import score_file as score_file
 from ._statistics import Floats as Floats
 from ._statistics import cluster_sums as cluster_sums
 from ._statistics import percentile_interval as percentile_interval
@@ -14,7 +13,10 @@ from ._statistics import share_interval as share_interval
 from ._statistics import sign_flip_p as sign_flip_p
 from .anls import anls as anls
 from .chartqa_relaxed_accuracy import chartqa_relaxed_accuracy as chartqa_relaxed_accuracy
+from .chartqapro_relaxed_accuracy import chartqapro_relaxed_accuracy as chartqapro_relaxed_accuracy
+from .docvqa_anls import docvqa_anls as docvqa_anls
 from .mpa_substring import mpa_substring as mpa_substring
 from .mpa_substring import paper_contains as paper_contains
+from .ocrbench_accuracy import ocrbench_accuracy as ocrbench_accuracy
 from .textvqa_accuracy import textvqa_accuracy as textvqa_accuracy
 from .vqa_accuracy_official import vqa_accuracy_official as vqa_accuracy_official

@@ -12,6 +12,9 @@ from parityalign.core import UserError
 USUAL_PIXELS = 1280 * 28 * 28
 """A megapixel: 1,280 tokens of Qwen-VL, the limit that its authors recommend."""
 
+_SOFT_TOKENS = (70, 140, 280, 560, 1120)
+"""Numbers of tokens that Gemma 4 may spend on a picture."""
+
 
 def usual_limit(image_processor: Any) -> int | None:  # noqa: ANN401 - each family has its own, untyped
     """A limit of pixels for families that take pictures of nearly any size; None for those that have one of their own.
@@ -33,6 +36,8 @@ def limit_pixels(image_processor: Any, pixels: int) -> None:  # noqa: ANN401 - e
     kind, size = type(image_processor).__name__, dict(image_processor.size or {})
     if hasattr(image_processor, "merge_size"):
         _limit_area(image_processor, size, pixels)
+    elif hasattr(image_processor, "max_soft_tokens"):
+        _limit_soft_tokens(image_processor, pixels)
     elif hasattr(image_processor, "max_image_size"):
         _limit_tiles_a_side(image_processor, size, pixels)
     elif getattr(image_processor, "image_grid_pinpoints", None):
@@ -73,6 +78,14 @@ def _limit_area(image_processor: Any, size: dict[str, int], pixels: int) -> None
 def _frames(image_processor: Any) -> int:  # noqa: ANN401
     """How often a family counts the pixels of a still."""
     return image_processor.temporal_patch_size if "Glm" in type(image_processor).__name__ else 1
+
+
+def _limit_soft_tokens(image_processor: Any, pixels: int) -> None:  # noqa: ANN401
+    """Gemma 4: the tokens of a picture, of which its processor takes a few numbers only."""
+    token = (image_processor.patch_size * image_processor.pooling_kernel_size) ** 2
+    _refuse_below(type(image_processor).__name__, _SOFT_TOKENS[0] * token, pixels)
+    within = max(tokens for tokens in _SOFT_TOKENS if tokens * token <= pixels)
+    image_processor.max_soft_tokens = min(image_processor.max_soft_tokens, within)
 
 
 def _limit_tiles_a_side(image_processor: Any, size: dict[str, int], pixels: int) -> None:  # noqa: ANN401

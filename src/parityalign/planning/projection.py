@@ -1,8 +1,8 @@
 """A plan: one row per model and stage, what does not fit, and the assumptions."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from parityalign.planning.published import Device
 
@@ -97,14 +97,13 @@ class Projection:
         """The rows and their total as text, one cell for each of `PROJECTION_HEADINGS`."""
         return [_cells(row) for row in (*self.rows, self.total)]
 
-    def as_json(self) -> str:
-        """Everything, as JSON values: seconds, bytes and the prices' currency."""
-        whole = {
+    def record(self) -> dict[str, Any]:
+        """Everything, for programs: seconds, bytes and the prices' currency."""
+        return {
             **asdict(self),
             "device": self.device._asdict(),
             "total": asdict(self.total),
         }
-        return json.dumps(whole, indent=1)
 
     def lines(self) -> Iterator[str]:
         """The text below the table: totals, models, problems, assumptions."""

@@ -58,6 +58,7 @@ from .reviewing import read_review as read_review
 from .reviewing import review_in_words as review_in_words
 from .run_scores import score_of_run as score_of_run
 from .run_scores import scored_from as scored_from
+from .score_files import score_file as score_file
 from .settling import SETTLING_PROMPT_TOKENS as SETTLING_PROMPT_TOKENS
 from .settling import SETTLING_REPLY_TOKENS as SETTLING_REPLY_TOKENS
 from .shortage import WRITTEN as WRITTEN

@@ -119,7 +119,10 @@ def _subsets(
 def _values(answers: Sequence[AnsweredQuestion], metric: Metric) -> Floats:
     """Scores of shape (questions, 3): before, after, teacher."""
     return np.array(
-        [[metric.score(text, said.question.answers).value for text in said[1:]] for said in answers],
+        [
+            [metric.on_question(text, said.question.answers, said.question.exact).value for text in said[1:]]
+            for said in answers
+        ],
         dtype=np.float64,
     )
 

@@ -3,8 +3,9 @@
     pairs     {"pair_id": "7", "image": "a.png", "question": "What is sold?", "answer": "tea"}
     answers   {"pair_id": "7", "text": "Tea."}
 
-One object a line, or one of the other formats of `data/given_pairs.py`; answers may also be the predictions of
-the method's first release. Ids may be numbers, texts may be null, other keys are ignored.
+One object a line, or one of the other formats of `data/given_pairs.py`; answers may also be a table with these columns,
+samples of lmms-eval, a table of VLMEvalKit, or the predictions of the method's first release. Ids may be numbers, texts
+may be null, other keys are ignored.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +14,21 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from parityalign.config import IdentifySettings
-from parityalign.core import Pair, Record, Row, Task, UserError, Verdict, quoted_names, refuse_repeated
-from parityalign.data import GivenPair, json_rows, kind_of_item, read_given_pairs, read_item
+from parityalign.core import Pair, Record, Row, Task, UserError, Verdict, refuse_repeated
+from parityalign.data import (
+    GivenPair,
+    evaluator_of,
+    is_text_table,
+    json_rows,
+    kind_of_item,
+    read_given_pairs,
+    read_item,
+    read_sample,
+    table_rows,
+)
 from parityalign.stages.judging import EMPTY_QUESTION, NO_STUDENT_ANSWER, NO_TEACHER_ANSWER, Given, dropped, judge_of
 
-_ANSWER_KEYS = ("pair_id", "text")
+_PAIR_ID, _TEXT = "pair_id", "text"
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -52,16 +63,17 @@ def identify_from_files(
         student_answers: The student's.
         task: The task that the pairs belong to.
         settings: The rule and its threshold.
-        form: The format; None: detected.
-        columns: The names of a Parquet file's columns.
+        form: The format of the pairs; None: detected.
+        columns: The files' own names: of the pairs' columns, of `pair_id` and `text` of the answers.
 
     Raises:
         UserError: A file is missing, a row is broken or repeats an id, or an answer belongs to no pair; the
             message names file and line.
     """
-    known = _by_id(read_given_pairs(pairs, task=task.name, form=form, columns=columns))
-    student = _answers(student_answers, known, pairs)
-    teacher = _answers(teacher_answers, known, pairs)
+    of_pairs = {key: name for key, name in columns.items() if key != _TEXT}
+    known = _by_id(read_given_pairs(pairs, task=task.name, form=form, columns=of_pairs))
+    student = _answers(student_answers, known, pairs, columns)
+    teacher = _answers(teacher_answers, known, pairs, columns)
     return judge_answers(list(known.values()), student, teacher, task=task, settings=settings)
 
 
@@ -103,9 +115,11 @@ def named_columns(columns: str | None) -> dict[str, str]:
     return named
 
 
-def _answers(path: Path, known: Mapping[str, GivenPair], pairs: Path) -> dict[str, str | None]:
-    rows = json_rows(path, f"JSON lines with {quoted_names(_ANSWER_KEYS)}")
-    answers = _by_id(map(_answer, rows))
+def _answers(
+    path: Path, known: Mapping[str, GivenPair], pairs: Path, columns: Mapping[str, str]
+) -> dict[str, str | None]:
+    rows = table_rows(path) if is_text_table(path) else json_rows(path, f"JSON lines with '{_PAIR_ID}', '{_TEXT}'")
+    answers = _by_id(_answer(row, columns) for row in rows)
     for answer in answers.values():
         if answer.pair_id not in known:
             raise UserError(
@@ -114,11 +128,17 @@ def _answers(path: Path, known: Mapping[str, GivenPair], pairs: Path) -> dict[st
     return {pair_id: answer.text for pair_id, answer in answers.items()}
 
 
-def _answer(row: Row) -> _GivenAnswer:
+def _answer(row: Row, columns: Mapping[str, str]) -> _GivenAnswer:
     if kind_of_item(row.values) == "pi":
         item = read_item(row)
         return _GivenAnswer(pair_id=item.item_id, where=row.where, text=item.prediction)
-    return _GivenAnswer(pair_id=row.text("pair_id"), where=row.where, text=row.text_or_none("text"))
+    if evaluator_of(row.values) and _TEXT not in columns:
+        sample = read_sample(row)
+        return _GivenAnswer(pair_id=sample.item_id, where=row.where, text=sample.prediction)
+    # The id may be called otherwise in the pairs alone; the text is the answers' own.
+    pair_id = columns.get(_PAIR_ID, _PAIR_ID)
+    named = row.text(pair_id if pair_id in row.values else _PAIR_ID)
+    return _GivenAnswer(pair_id=named, where=row.where, text=row.text_or_none(columns.get(_TEXT, _TEXT)))
 
 
 def _by_id(rows: Iterable[R]) -> dict[str, R]:

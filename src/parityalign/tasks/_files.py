@@ -1,9 +1,9 @@
 """Helpers of the benchmark readers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
-from parityalign.core import Row, UserError, refuse_repeated
+from parityalign.core import Question, Row, UserError, refuse_repeated
 
 
 def by_id(rows: Sequence[Row], key: str) -> dict[str, Row]:
@@ -35,3 +35,13 @@ def image_path(folder: Path, name: str, ending: str = "") -> str:
             f"{folder}: an image is called {name!r}, which leads out of the folder; take the released files"
         )
     return str(folder / f"{name}{ending}") if name else ""
+
+
+def first_there(folder: Path, names: Sequence[str]) -> Path:
+    """The first of several names of a file that is in the folder; the first name of all if none is."""
+    return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+
+
+def in_subset(name: str) -> Callable[[Question], bool]:
+    """Tells whether a question is in the subset."""
+    return lambda question: question.subset == name

@@ -255,7 +255,10 @@ def _pair_rows(  # noqa: PLR0913 - the files of a run
 def _question_rows(
     place: int, task: str, question: Question, answers: Mapping[str, Answer], metric: Metric | None
 ) -> _Rows:
-    scores = {who: metric.score(answer.text, question.answers) if metric else None for who, answer in answers.items()}
+    scores = {
+        who: metric.on_question(answer.text, question.answers, question.exact) if metric else None
+        for who, answer in answers.items()
+    }
     before, after = scores.get("before"), scores.get("after")
     gain = after.value - before.value if before and after else None
     said = {who: _said(answer, scores[who]) for who, answer in answers.items()}

@@ -6,8 +6,8 @@ One file per task and model, such as `textvqa-before.jsonl`, with lines such as
      "image": "/TextVQA/train_images/003a8ae2ef43b901.jpg", "subset": "", "prediction": "nokia",
      "answers": ["nokia", ...], "metric": "textvqa_accuracy", "score": 1.0, "why": "10 of 10 references match"}
 
-`parityalign score METRIC FILE` reads such a file and gives the mean of `scores.json`. Texts are written here as the
-models gave them, since a log is not training data.
+`exact` stands behind the answers where some have to be met exactly. `parityalign score METRIC FILE` reads such a file
+and gives the mean of `scores.json`. Texts are written here as the models gave them, since a log is not training data.
 """
 
 from itertools import groupby
@@ -40,6 +40,7 @@ def _row(scored: Scored) -> dict[str, Any]:
         "subset": question.subset,
         "prediction": scored.prediction,
         "answers": question.answers,
+        **({"exact": question.exact} if question.exact else {}),
         "metric": scored.metric,
         "score": scored.score.value,
         "why": scored.score.why,

@@ -1,0 +1,114 @@
+"""Further families, of the newest transformers: `families.py` goes on here."""
+
+from typing import Any
+
+import transformers as hf
+from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
+from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+import spellings
+from families import CROPPED, GRIDS, IM_ENDS, PATCH, Family, Parts, tower
+
+
+def _qwen3_5(parts: Parts) -> hf.PreTrainedModel:
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 10000.0}
+    vision = {"depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    vision |= {"patch_size": 16, "num_position_embeddings": 16}
+    linear: dict[str, Any] = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2}
+    linear |= {"linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"]}
+    text = parts.text(rope_parameters=rope | {"partial_rotary_factor": 0.5}, head_dim=16, **linear)
+    config = hf.Qwen3_5Config(text_config=text, vision_config=vision, tie_word_embeddings=True, **parts.qwen_ids())
+    return hf.Qwen3_5ForConditionalGeneration(config)
+
+
+def _glm46v(parts: Parts) -> hf.PreTrainedModel:
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
+    vision = {"depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    vision |= {"image_size": 56, "patch_size": 14}
+    names = {"image": "<|image|>", "video": "<|video|>"}
+    ids = {f"{kind}_token_id": parts.id(token) for kind, token in names.items()}
+    ids |= {f"{kind}_start_token_id": parts.id(f"<|begin_of_{kind}|>") for kind in names}
+    ids |= {f"{kind}_end_token_id": parts.id(f"<|end_of_{kind}|>") for kind in names}
+    text = parts.text(rope_parameters=rope)
+    return hf.Glm46VForConditionalGeneration(hf.Glm46VConfig(text_config=text, vision_config=vision, **ids))
+
+
+def _granite4_vision(parts: Parts) -> hf.PreTrainedModel:
+    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **tower(hidden_size=64)}
+    places = {"deepstack_layer_map": [[-1, 0]], "spatial_target_layers": [1], "downsample_rate": "1/2"}
+    places |= {"image_grid_pinpoints": GRIDS, "vision_feature_select_strategy": "full", "vision_feature_layer": -1}
+    former = {"model_type": "blip_2_qformer", "num_hidden_layers": 1, "intermediate_size": 32, "projector_dropout": 0.0}
+    former |= {"cross_attention_frequency": 1, "use_qformer_text_input": False}
+    config = hf.Granite4VisionConfig(
+        text_config=parts.text(attention_multiplier=8**-0.5),
+        vision_config=vision,
+        qformer_config=former,
+        image_token_index=parts.id("<image>"),
+        **places,
+    )
+    return hf.Granite4VisionForConditionalGeneration(config)
+
+
+def _gemma4(parts: Parts) -> hf.PreTrainedModel:
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"num_key_value_heads": 2, "head_dim": 8, "patch_size": PATCH, "pooling_kernel_size": 2}
+    vision |= {"position_embedding_size": 256}
+    kinds = ["sliding_attention", "full_attention"]
+    sizes = {"head_dim": 8, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": len(parts.tokenizer)}
+    text = parts.text(layer_types=kinds, sliding_window=16, use_bidirectional_attention="vision", **sizes)
+    places = {"boi": "<|image>", "eoi": "<image|>", "image": "<|image|>", "video": "<|video|>"}
+    ids = {f"{name}_token_id": parts.id(token) for name, token in places.items()}
+    return hf.Gemma4ForConditionalGeneration(
+        hf.Gemma4Config(text_config=text, vision_config=vision, audio_config=None, **ids)
+    )
+
+
+NEWER_FAMILIES = [
+    Family(
+        "Qwen3.5",
+        "Qwen3VLProcessor",
+        _qwen3_5,
+        spellings.qwen,
+        spellings.QWEN3,
+        Qwen2VLImageProcessorPil(patch_size=16, min_pixels=2 * 32 * 32, max_pixels=9 * 32 * 32),
+        IM_ENDS,
+        "<|im_end|>",
+        seed=12,
+    ),
+    Family(
+        "GLM-4.6V",
+        "Glm46VProcessor",
+        _glm46v,
+        spellings.glm,
+        spellings.GLM,
+        Glm46VImageProcessorPil(size={"shortest_edge": 2 * 28 * 28, "longest_edge": 9 * 28 * 28}),
+        ("<|endoftext|>", "<|user|>"),
+        "<|endoftext|>",  # its template writes no end behind an answer
+        seed=1,
+    ),
+    Family(
+        "Granite 4 Vision",
+        "Granite4VisionProcessor",
+        _granite4_vision,
+        spellings.granite,
+        spellings.GRANITE,
+        LlavaNextImageProcessorPil(**CROPPED, image_grid_pinpoints=GRIDS),
+        ("<|end_of_text|>",),
+        "<|end_of_text|>",
+        {"patch_size": PATCH, "vision_feature_select_strategy": "full", "downsample_rate": "1/2"},
+        seed=6,
+    ),
+    Family(
+        "Gemma 4",
+        "Gemma4Processor",
+        _gemma4,
+        spellings.gemma4,
+        spellings.GEMMA4,
+        Gemma4ImageProcessorPil(patch_size=PATCH, max_soft_tokens=140, pooling_kernel_size=2),
+        ("<eos>", "<turn|>"),
+        "<turn|>",
+        {"image_seq_length": 140, "feature_extractor": {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}},
+    ),
+]
