@@ -19,6 +19,7 @@ from parityalign.models.checkpoint import model_folder, refuse_damaged, weight_f
 from parityalign.models.device import refuse_machine
 from parityalign.models.encoding import Prompter
 from parityalign.models.loading import AS_IT_IS, in_words, open_config, open_processor, refuse_missing
+from parityalign.models.parts import image_token
 
 T = TypeVar("T")
 
@@ -91,7 +92,7 @@ def _try_out(location: str, loading: LoadingSettings, config: PreTrainedConfig) 
             f"the processor of {location} makes numbers of a picture that are not finite (NaN or infinite); its "
             "image_mean, image_std or rescale_factor are damaged.\nCopy or download it again."
         )
-    placeholder = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    placeholder = image_token(config)
     if placeholder is not None and placeholder not in encoded.tokens:
         raise UserError(
             f"the chat template of {location} leaves out the picture: no token of the prompt is its placeholder "

@@ -7,6 +7,8 @@ Found by the names that transformers gives them, which its families share:
     model.language_model...  model.text_model...  lm_head                   language
 """
 
+from typing import Any
+
 VISION, CONNECTOR, LANGUAGE = "vision", "connector", "language"
 PARTS = (VISION, CONNECTOR, LANGUAGE)
 HEAD = "lm_head"
@@ -42,3 +44,9 @@ def not_in_4_bits() -> list[str]:
     """
     names = "|".join((*_NAMES[VISION], *_NAMES[CONNECTOR], HEAD))
     return [rf"(?:.*\.)?(?:{names})"]
+
+
+def image_token(config: Any) -> int | None:  # noqa: ANN401 - the family's own
+    """The id of the tokens that stand for pictures, by either of its names; None: the family has none."""
+    found = getattr(config, "image_token_id", None)
+    return getattr(config, "image_token_index", None) if found is None else found

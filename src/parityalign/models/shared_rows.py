@@ -19,6 +19,7 @@ from parityalign.models.attention import unwrapped
 from parityalign.models.encoding import Encoded
 from parityalign.models.internals import DynamicLayer, DynamicSlidingWindowLayer
 from parityalign.models.labels import LabelledRow
+from parityalign.models.parts import image_token
 from parityalign.models.stacking import EXPLAINED_LABELS, stack
 
 _MASKED = ("sdpa", "eager")
@@ -125,12 +126,13 @@ def row_sharing(model: Any) -> RowSharing | None:  # noqa: ANN401 - whichever cl
     None: its tokens take no positions or no masks that are given, or its layers keep something else than tokens (a
     recurrent state).
     """
-    image_token, whole = _image_token(unwrapped(model).config), unwrapped(model)
+    whole = unwrapped(model)
+    token = image_token(whole.config)
     keeps_tokens = {type(layer) for layer in _cached(model)} <= {DynamicLayer, DynamicSlidingWindowLayer}
     takes_positions = "position_ids" in inspect.signature(whole.forward).parameters
     takes_masks = _text_config(model)._attn_implementation in _MASKED
     able = keeps_tokens and takes_positions and takes_masks
-    return RowSharing(model, image_token) if able and image_token is not None else None
+    return RowSharing(model, token) if able and token is not None else None
 
 
 def _cached(model: Any) -> list[Any]:  # noqa: ANN401 - whichever class the family has
@@ -140,12 +142,6 @@ def _cached(model: Any) -> list[Any]:  # noqa: ANN401 - whichever class the fami
 
 def _text_config(model: Any) -> Any:  # noqa: ANN401 - whichever class the family has
     return unwrapped(model).config.get_text_config(decoder=True)
-
-
-def _image_token(config: Any) -> int | None:  # noqa: ANN401 - whichever class the family has
-    """The id of the tokens that stand for pictures, by either of its names."""
-    found = getattr(config, "image_token_id", None)
-    return getattr(config, "image_token_index", None) if found is None else found
 
 
 def _rope_index(model: Any) -> Callable[..., tuple[torch.Tensor, Any]] | None:  # noqa: ANN401 - as above

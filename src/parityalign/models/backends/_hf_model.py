@@ -36,6 +36,7 @@ from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Encoded, Processor, Prompter, stop_tokens
 from parityalign.models.labels import LabelEncoder
 from parityalign.models.loading import AS_IT_IS, described, open_model, open_processor
+from parityalign.models.parts import image_token
 from parityalign.models.picture_processes import PictureProcesses
 from parityalign.models.pictures import Pictures, processes_for
 from parityalign.models.stacking import stack, stack_images
@@ -201,7 +202,7 @@ class HFModel:
 
     def _write(self, rows: Sequence[BatchRow], decoding: Decoding) -> list[tuple[str, float]]:
         prompts, prompt_of = self._prompts(rows)
-        split = split_prompts(prompts, _image_token(self._model.config)) if self._splits else None
+        split = split_prompts(prompts, image_token(self._model.config)) if self._splits else None
         draws = None
         if decoding.temperature > 0:
             draws = Draws([row.request.seed for row in rows], decoding, self._device)
@@ -284,12 +285,6 @@ class HFModel:
     def _where(self) -> dict[str, Any]:
         """Device and precision of the model's inputs."""
         return {"device": self._device, "dtype": self._model.dtype}
-
-
-def _image_token(config: Any) -> int | None:  # noqa: ANN401 - the family's own
-    """The id of the tokens that stand for pictures, by either of its names."""
-    found = getattr(config, "image_token_id", None)
-    return getattr(config, "image_token_index", None) if found is None else found
 
 
 def _picked(features: torch.Tensor | list[torch.Tensor], places: Sequence[int]) -> BaseModelOutputWithPooling:
