@@ -150,7 +150,7 @@ MEANT = {
 def test_an_export_format_of_another_name_is_answered_with_the_one_that_is_meant(configured, form):
     message = refusal("export", configured.rename(configured.with_name("run.yaml")).parent, "--format", form)
     assert f"Did you mean {MEANT[form]}" in message
-    assert "evaluation-log, hf-dataset, llava, messages, trl" in message
+    assert "evaluation-log, hf-dataset, llava, lmms-eval, messages, trl" in message
 
 
 # The end of a run

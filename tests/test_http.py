@@ -904,7 +904,7 @@ def test_a_wrong_server_setting_is_refused_and_no_key_shown(project, server, sai
 
 def test_the_demo_takes_another_teacher(tmp_path, monkeypatch):
     taken = []
-    monkeypatch.setattr(app, "_align", lambda config, controls: taken.append(config.teacher))
+    monkeypatch.setattr(app, "_align", lambda config, **_: taken.append(config.teacher))
     monkeypatch.setattr(app, "load_config", app.read_config)
     monkeypatch.setattr(demo, "write_demo_data", lambda *_, pictures: None)
     done("demo", "--run", tmp_path / "run", "--teacher", "http://host/v1#m")

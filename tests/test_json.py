@@ -13,8 +13,8 @@ from parityalign.cli.app import app
 from parityalign.cli.telling import as_values
 from projects import WORDS, configure, done, parityalign, table
 
-SERVE = {"view"}
-"""Commands that go on until they are ended, and so have nothing to tell."""
+SERVE = {"view", "init"}
+"""Commands that have nothing to tell: one goes on until it is ended, one asks and writes a file."""
 
 
 def documented():

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -411,7 +412,7 @@ def test_adamw_in_8_bits_is_refused_where_it_cannot_work(student, monkeypatch):
         student_module.open_trainable(
             student, AS_IT_IS, decide_level(LevelSettings(optimiser="adamw_8bit"), None), half=False
         )
-    assert trainer._arguments(_training(optimiser="adamw_8bit"), "work").optim == "adamw_8bit"
+    assert trainer._arguments(_training(optimiser="adamw_8bit"), Path("work")).optim == "adamw_8bit"
 
 
 def test_checkpoints_of_another_optimiser_are_begun_anew(tmp_path):

@@ -117,7 +117,9 @@ def test_a_model_that_cannot_be_loaded_is_told_as_in_one_process(work, error, sa
 
 
 PARENT = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
 sys.path[:0] = [{tests!r}]
 from functools import partial
 from pathlib import Path
@@ -202,6 +204,6 @@ def test_who_asks_no_more_leaves_no_process(tmp_path):
     replicas = Replicas("m", partial(backwards, tmp_path), TWO, lambda line: None)
     first = next(replicas.answers([], GREEDY, 1), None)
     assert first is None and replicas.name == "backwards"
-    (worker,) = psutil.Process().children()
+    worker = max(psutil.Process().children(), key=lambda process: process.create_time())
     replicas.close()
     assert not worker.is_running()

@@ -110,7 +110,7 @@ def levelled(project, trainable):
 def test_a_run_leaves_a_card_beside_the_student_with_its_scores(levelled):
     text = (levelled / "student" / "README.md").read_text()
     assert "fake:student.json" in text and "fake:teacher.json" in text
-    assert "textvqa\\_accuracy" in text and "| textvqa |" in text
+    assert "VQA accuracy" in text and "| textvqa |" in text
     assert str(levelled.parent) not in text, "no path of this machine"
     assert "README.md" not in (levelled / "student" / "manifest.json").read_text()
 

@@ -356,7 +356,7 @@ def skipped_steps(state: TrainerState) -> int:
     return sum("skipped" in entry for entry in state.log_history)
 
 
-def _arguments(training: Training, work: Path, *, reports: bool) -> TrainingArguments:
+def _arguments(training: Training, work: Path, *, reports: bool = True) -> TrainingArguments:
     settings = training.settings
     steps = settings.steps(len(training.train))
     on_gpu = torch.cuda.is_available()

@@ -18,7 +18,7 @@ SKILL = Skill(
         "a sum or a difference",
         "a count of what is shown",
         "several things of one kind, separated by commas",
-        "what an icon, a colour or a place in a map stands for",
+        "what an icon or a colour stands for",
         "a year or a period",
         "a comparison of two things",
         "a source, a title or a heading",

@@ -17,10 +17,10 @@ SKILL = Skill(
         "the text on a certain object",
         "a number or digits",
         "what is written by hand",
-        "the name of a shop, a product or a person",
+        "the name of a shop, product or person",
         "a price, a total or a date",
-        "the value of a field of a form or a receipt",
-        "a cell of a table or a value in a chart",
+        "the value of a field of a form",
+        "a cell of a table or chart",
         "a title or a heading",
     ),
 )
