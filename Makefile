@@ -50,7 +50,12 @@ test: setup
 
 # Everything but the tests marked slow.
 test-fast: setup
-	$(PYTEST) $(SPREAD) -m 'not kills and not served and not browser and not slow'
+	$(PYTEST) $(SPREAD) -m 'not long and not kills and not served and not browser and not slow'
+
+# What takes too long for every time: a run cut off at each write, processes that train together, the newest families.
+.PHONY: test-long
+test-long: setup
+	$(PYTEST) $(SPREAD) -m long
 
 # Viewer and report in a real Chromium, which has to be on this machine (Debian: apt-get install chromium); screenshots of
 # all pages lie in build/viewer.
@@ -110,7 +115,7 @@ test-oldest: wheel
 		--constraint .venv-oldest/torch.txt --output-file .venv-oldest/oldest.txt pyproject.toml
 	$(OLDEST)/python -m pip install --quiet -c .venv-oldest/oldest.txt "$$(echo dist/*.whl)[dev,lora]" '$(TORCH)'
 	$(OLDEST)/python -P tools/installed_demo.py
-	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -q $(SPREAD) $(or $(TESTS),-m 'not kills and not served and not browser and not slow')
+	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -q $(SPREAD) $(or $(TESTS),-m 'not long and not kills and not served and not browser and not slow')
 
 # The demo and the suite with what pip would install today.
 test-newest: wheel

@@ -10,7 +10,7 @@ import pytest
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(find_spec("trl") is not None, reason="TRL is installed, so nothing is missing")
 def test_a_part_that_cannot_run_is_told_and_the_others_are_measured(tmp_path):
     parts = ("TRL, SmolVLM-500M, full", "identify, SmolVLM-500M")

@@ -336,7 +336,7 @@ def first_and_last(files: list[str]) -> list[int]:
     return sorted({*first.values(), *last.values()})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_is_cut_off_at_a_write_is_resumed_to_the_same_result(project, trainable, monkeypatch):
     monkeypatch.setattr("gc.collect", lambda: 0)  # slow among pytest's many objects
     monkeypatch.setattr(fake.FakeModel, "facts", {"device": "none"}, raising=False)  # told by whoever loaded it

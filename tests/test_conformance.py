@@ -47,7 +47,13 @@ APART = {
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 
 
-@pytest.fixture(scope="session", params=FAMILIES, ids=lambda family: family.name)
+def _named(family):
+    """The newest ones take a minute more (make test-long, make conformance)."""
+    marks = pytest.mark.long if family in NEWER_FAMILIES else ()
+    return pytest.param(family, id=family.name, marks=marks)
+
+
+@pytest.fixture(scope="session", params=map(_named, FAMILIES))
 def family(request):
     return request.param
 

@@ -33,7 +33,7 @@ def test_true_labels_draw_the_kinds_as_evenly_as_a_teacher_does(images):
     assert 0.4 < titles / values < 1  # a chart has one title and up to ten values, by label and by colour
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_true_labels_are_true_and_never_the_same_twice(images):
     pairs = true_pairs(images, {"chartqa": 10_000}, seed=0)
     assert max(Counter((pair.image_id, pair.question, pair.answer) for pair in pairs).values()) == 1

@@ -27,7 +27,7 @@ from parityalign.pipeline.run_models import RunModels
 from projects import WORDS, configure, parityalign
 
 TIMES = re.compile(r'"(seconds|time|written|seconds_\w+)": [^,\n}]*|[0-9:. -]{16,}Z?')
-TRIALS = 3
+TRIALS = 1
 """Flips in each file; their places are drawn."""
 
 

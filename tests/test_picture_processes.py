@@ -44,7 +44,7 @@ def processes(folder):
     made.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_makes_of_a_picture_what_this_one_makes_and_may_die(folder, processes, tmp_path):
     images = tiny.drawn(tmp_path, 3, sizes=((150, 90), (40, 110), (60, 60)))
     prompter = Prompter(open_processor(folder, LOADING))

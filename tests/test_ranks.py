@@ -120,7 +120,7 @@ def distance(one, other):
     return max(float((one[key] - other[key]).abs().max()) for key in one)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_measure_and_learn_what_one_does(student, pairs, tmp_path, monkeypatch):
     alone, together, adapter = Watching(), Watching(), Watching()
     one = level(student, pairs, tmp_path / "one", alone)

@@ -171,7 +171,7 @@ def _asked_of_the_bundled_student(folder, images, **loading):
     return said, {key: [*map(repr, vars(each).values())] for key, each in seen.items()}, made.remembered["models"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_bundled_model_in_two_processes_says_and_shows_what_it_does_in_one(tmp_path):
     images = tiny.drawn(tmp_path / "images", 9)
     *one, alone = _asked_of_the_bundled_student(tmp_path / "one", images)
