@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from parityalign.core import HeldOutPair, RunFolder, Scores, VerdictKind
+from parityalign.core import HeldOutPair, RunFolder, Scores, VerdictKind, part_names
 from parityalign.engines import AnswerStore, KnownModel, Spent
 from parityalign.report.beside_teacher import Beside, beside_table, beside_teacher, millions
 from parityalign.report.curves import curve_charts, curves_in
+from parityalign.report.examples import won_and_lost
 from parityalign.report.gallery import MOST_BYTES, thumbnail
 from parityalign.report.page import write_report
 from parityalign.report.summary import summary_of
@@ -169,6 +170,23 @@ def test_questions_won_and_lost_are_shown_with_their_pictures(answered):
     assert "rightyesbeforenoafteryesteacheryes" in spaceless(text)
     assert len(page.all("img")) == 3  # with that of the gap
     assert text.index("Is it won?") < text.index("Each task by its own metric")
+
+
+def test_a_year_that_is_nearly_right_is_won_once_it_is_right(answered):
+    """As the score has it: a metric that knows which answers are exact is told."""
+    scores = json.loads((answered / "scores.json").read_text())
+    scores["tasks"]["textvqa"]["metric"] = "chartqapro_relaxed_accuracy"
+    file = answered / "tests" / "textvqa" / "questions.jsonl"
+    row = json.loads(file.read_text().splitlines()[0]) | {"question_id": "year", "answers": ["2020"], "exact": [True]}
+    file.write_text(json.dumps(row) + "\n")
+    for who, text in (("before", "2019"), ("after", "2020")):
+        (answered / "answers" / f"{who}.jsonl").write_text(json.dumps({"item_id": "textvqa:year", "text": text}) + "\n")
+    found = won_and_lost(answered, Scores.model_validate(scores), ["textvqa"], seed=0)
+    assert (found.won_count, found.lost_count) == (1, 0)
+
+
+def test_every_metric_of_ours_has_a_name_for_readers():
+    assert all(in_words(name) != name.replace("_", " ") for name in part_names("metrics"))
 
 
 def test_without_test_questions_held_out_pairs_are_shown(run):  # noqa: F811

@@ -92,7 +92,10 @@ def _test_questions(run: Path, scores: Scores) -> Iterator[Changed]:
         for question in questions_in(run, task):
             item = f"{task}:{question.question_id}"
             if item in said["before"] and item in said["after"]:
-                values = [metric.score(said[who][item] or "", question.answers).value for who in ("before", "after")]
+                values = [
+                    metric.on_question(said[who][item] or "", question.answers, question.exact).value
+                    for who in ("before", "after")
+                ]
                 if values[0] != values[1]:
                     texts = {who: of.get(item) for who, of in said.items()}
                     yield _changed(task, question, texts, values[1] - values[0])

@@ -53,6 +53,9 @@ _WORDS: Mapping[str, str] = {
     "textvqa_accuracy": "TextVQA accuracy",
     "vqa_accuracy_official": "VQA accuracy",
     "chartqa_relaxed_accuracy": "ChartQA relaxed accuracy",
+    "chartqapro_relaxed_accuracy": "ChartQAPro relaxed accuracy",
+    "docvqa_anls": "DocVQA ANLS",
+    "ocrbench_accuracy": "OCRBench accuracy",
     "mpa_substring": "the paper's substring rule",
 }
 
