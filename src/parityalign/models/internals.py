@@ -1,5 +1,9 @@
 """What is taken from the inside of transformers, which no version promises to keep: here and in `_generate.py`."""
 
+from typing import Any
+
+from transformers import DynamicCache, PreTrainedConfig
+
 from parityalign.models.versions import unknown_transformers
 
 try:
@@ -17,5 +21,11 @@ __all__ = [
     "BaseVideoProcessor",
     "DynamicLayer",
     "DynamicSlidingWindowLayer",
+    "cached_layers",
     "processor_class_from_name",
 ]
+
+
+def cached_layers(config: PreTrainedConfig) -> list[Any]:
+    """What each layer of a model's language model keeps while it reads: tokens, those of a window, or a state."""
+    return list(DynamicCache(config=config.get_text_config(decoder=True)).layers)

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
 
 from parityalign.models.attention import unwrapped
 from parityalign.models.encoding import Encoded
-from parityalign.models.internals import DynamicLayer, DynamicSlidingWindowLayer
+from parityalign.models.internals import DynamicLayer, DynamicSlidingWindowLayer, cached_layers
 from parityalign.models.labels import LabelledRow
 from parityalign.models.parts import image_token
 from parityalign.models.stacking import EXPLAINED_LABELS, stack
@@ -55,7 +54,10 @@ class RowSharing:
         self._image_token = image_token
         self._rope: Callable[..., tuple[torch.Tensor, Any]] | None = _rope_index(model)
         self._rope_takes = frozenset(inspect.signature(self._rope).parameters) if self._rope else frozenset()
-        self._window = min((getattr(layer, "sliding_window", math.inf) for layer in _cached(model)), default=math.inf)
+        self._window = min(
+            (getattr(layer, "sliding_window", math.inf) for layer in cached_layers(unwrapped(model).config)),
+            default=math.inf,
+        )
         self._adds_masks = _text_config(model)._attn_implementation == "eager"
         self._dtype: torch.dtype = unwrapped(model).dtype
 
@@ -128,16 +130,11 @@ def row_sharing(model: Any) -> RowSharing | None:  # noqa: ANN401 - whichever cl
     """
     whole = unwrapped(model)
     token = image_token(whole.config)
-    keeps_tokens = {type(layer) for layer in _cached(model)} <= {DynamicLayer, DynamicSlidingWindowLayer}
+    keeps_tokens = {*map(type, cached_layers(whole.config))} <= {DynamicLayer, DynamicSlidingWindowLayer}
     takes_positions = "position_ids" in inspect.signature(whole.forward).parameters
     takes_masks = _text_config(model)._attn_implementation in _MASKED
     able = keeps_tokens and takes_positions and takes_masks
     return RowSharing(model, token) if able and token is not None else None
-
-
-def _cached(model: Any) -> list[Any]:  # noqa: ANN401 - whichever class the family has
-    """What each layer of the language model keeps of tokens."""
-    return list(DynamicCache(config=_text_config(model)).layers)
 
 
 def _text_config(model: Any) -> Any:  # noqa: ANN401 - whichever class the family has

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from parityalign.models.backends._drawing import Draws
 from parityalign.models.backends._generate import GenerationPasses
-from parityalign.models.internals import DynamicLayer, DynamicSlidingWindowLayer
+from parityalign.models.internals import DynamicLayer, DynamicSlidingWindowLayer, cached_layers
 
 _STILL_GOING = 0.875
 """Rows that have ended leave when no larger share is still going: each leaving copies the cache."""
@@ -41,7 +41,7 @@ class Written:
 
 def can_choose_rows(model: PreTrainedModel) -> bool:
     """Whether rows of the model's cache can be dropped and repeated; states of recurrent layers cannot."""
-    return _layers(model) <= {DynamicLayer, DynamicSlidingWindowLayer}
+    return {*map(type, cached_layers(model.config))} <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
 def can_share_prefixes(model: PreTrainedModel) -> bool:
@@ -49,12 +49,8 @@ def can_share_prefixes(model: PreTrainedModel) -> bool:
 
     In a sliding window the padding between the parts would take the place of tokens.
     """
-    return _layers(model) <= {DynamicLayer} and "position_ids" in inspect.signature(model.forward).parameters
-
-
-def _layers(model: PreTrainedModel) -> set[type]:
-    """The kinds of layers of the model's cache."""
-    return {type(layer) for layer in DynamicCache(config=model.config.get_text_config(decoder=True)).layers}
+    keeps_all = {*map(type, cached_layers(model.config))} <= {DynamicLayer}
+    return keeps_all and "position_ids" in inspect.signature(model.forward).parameters
 
 
 @dataclass(frozen=True)
@@ -98,39 +94,68 @@ def decode(
     """
     for unused in ("logits_processor", "stopping_criteria"):  # replaced by `draws` and the end tokens
         state.pop(unused, None)
-    ends = torch.tensor(generation_config.eos_token_id or [], device=input_ids.device)
     choosing, passes = can_choose_rows(model), GenerationPasses(model, state)
     logits = passes.first(input_ids, generation_config)
     if suffixes:
         passes.choose(suffixes.prefixes)
         logits = passes.more(suffixes.input_ids, suffixes.attention_mask)
-    rows = torch.tensor(prompts, device=input_ids.device)
     if choosing:
+        rows = torch.tensor(prompts, device=input_ids.device)
         logits = logits[rows]
         passes.choose(rows)
-    written = [Written() for _ in prompts]
-    live, ended = list(range(len(prompts))), torch.zeros_like(rows, dtype=torch.bool)
+    batch = _Batch(len(prompts), torch.tensor(generation_config.eos_token_id or [], device=input_ids.device))
     for left in reversed(range(generation_config.max_length - input_ids.shape[1])):
         tokens = draws.next(logits) if draws else logits.argmax(dim=-1)
-        sums = logits.logsumexp(dim=-1)
-        logprobs = (logits.gather(-1, tokens[:, None])[:, 0] - sums).masked_fill(ended, 0)
-        broken = ~ended & ~sums.isfinite()
-        ended = ended | torch.isin(tokens, ends)
-        # All at once: each transfer waits for the device.
-        step = torch.stack([tokens.double(), logprobs.double(), broken.double(), ended.double()]).tolist()
-        if any(step[2]):
-            raise NotFinite(live[step[2].index(1)])
-        for row, token, logprob in zip(live, step[0], step[1], strict=True):
-            written[row].tokens.append(int(token))
-            written[row].logprob += logprob
-        going = [place for place, has_ended in enumerate(step[3]) if not has_ended]
+        going = batch.add(tokens, logits)
         if not left or not going:
             break
-        if choosing and len(going) <= _STILL_GOING * len(live):
+        if choosing and len(going) <= _STILL_GOING * len(batch.live):
             rows = torch.tensor(going, device=input_ids.device)
-            live, ended, tokens = [live[place] for place in going], ended[rows], tokens[rows]
+            batch.keep(going, rows)
             passes.choose(rows)
             if draws:
                 draws.keep(rows)
+            tokens = tokens[rows]
         logits = passes.next(tokens)
-    return written
+    return batch.written
+
+
+class _Batch:
+    """The replies that are being written.
+
+    Attributes:
+        written: All of them.
+        live: Of each row that is still there, the place of its reply.
+    """
+
+    def __init__(self, count: int, ends: torch.Tensor) -> None:
+        self.written = [Written() for _ in range(count)]
+        self.live = list(range(count))
+        self._ends = ends
+        self._ended = torch.zeros(count, dtype=torch.bool, device=ends.device)
+
+    def add(self, tokens: torch.Tensor, logits: torch.Tensor) -> list[int]:
+        """Adds the next token of each row (rows,), drawn by its logits (rows, vocabulary).
+
+        Returns:
+            The rows that go on.
+
+        Raises:
+            NotFinite: The logits of one of them are no numbers.
+        """
+        sums = logits.logsumexp(dim=-1)
+        logprobs = (logits.gather(-1, tokens[:, None])[:, 0] - sums).masked_fill(self._ended, 0)
+        broken = ~self._ended & ~sums.isfinite()
+        self._ended = self._ended | torch.isin(tokens, self._ends)
+        # All at once: each transfer waits for the device.
+        told = torch.stack([each.double() for each in (tokens, logprobs, broken, self._ended)]).T.tolist()
+        for place, (token, logprob, is_broken, _) in zip(self.live, told, strict=True):
+            if is_broken:
+                raise NotFinite(place)
+            self.written[place].tokens.append(int(token))
+            self.written[place].logprob += logprob
+        return [row for row, (*_, has_ended) in enumerate(told) if not has_ended]
+
+    def keep(self, going: Sequence[int], rows: torch.Tensor) -> None:
+        """Keeps only these rows, which are given twice: here and on the device."""
+        self.live, self._ended = [self.live[row] for row in going], self._ended[rows]
