@@ -14,7 +14,7 @@ import yaml
 
 from makers import content, draw
 from parityalign import demo
-from parityalign.cli import app
+from parityalign.cli import run_commands
 from parityalign.core import ANSWERS, MARKER, RunFolder
 from parityalign.core.files import write_whole
 from parityalign.models.backends import fake
@@ -413,7 +413,7 @@ def small_demo(project, monkeypatch):
     said |= {"run": ".", "teacher": f"fake:{project}/teacher.json", "student": f"fake:{project}/student.json"}
     said["tasks"] = {"textvqa": {"images": "data/pool/textvqa", "test": "data/test/textvqa"}}
     write_whole(project / "demo.yaml", yaml.safe_dump(said))
-    monkeypatch.setattr(app, "DEMO_CONFIG", project / "demo.yaml")
+    monkeypatch.setattr(run_commands, "DEMO_CONFIG", project / "demo.yaml")
 
     def write_demo_data(folder, seed, progress, *, pictures):
         for part, source in (("pool", "pool"), ("test", "test")):

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from parityalign.cli import app
+from parityalign.cli import run_commands
 from parityalign.core import CONTROLS, DEMO_DATA
 from parityalign.stages import level
 from projects import done
@@ -16,13 +16,13 @@ CONTROLS_OF_THE_TABLE = ["without replay", "all pairs", "random pairs", "true la
 @pytest.fixture
 def tiny_demo(tmp_path, monkeypatch):
     """The demo on two of its tasks; `--pictures 10` is ten pictures in a pool and two in a test split."""
-    said = yaml.safe_load(app.DEMO_CONFIG.read_text())
+    said = yaml.safe_load(run_commands.DEMO_CONFIG.read_text())
     said["tasks"] = {name: said["tasks"][name] for name in ("textvqa", "chartqa")}
     said["level"] |= {"epochs": 1, "max_steps": 2, "batch_size": 4}
     said["annotate"]["pairs_per_image"] = 2
     said["evaluate"] |= {"resamples": 100, "speed_questions": 0}
     (tmp_path / "demo.yaml").write_text(yaml.safe_dump(said))
-    monkeypatch.setattr(app, "DEMO_CONFIG", tmp_path / "demo.yaml")
+    monkeypatch.setattr(run_commands, "DEMO_CONFIG", tmp_path / "demo.yaml")
     monkeypatch.setattr(level, "is_better", lambda *_: True)  # two steps teach too little to be sure of it
     return tmp_path / "run"
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import tiny
 from makers import mute
 from parityalign import models, training
-from parityalign.cli import app
+from parityalign.cli import run_commands
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import Decoding, Request
 from projects import done
@@ -180,13 +180,13 @@ def test_a_killed_training_goes_on_to_about_the_same_student(student, pairs, sig
 
 @pytest.mark.slow
 def test_a_run_on_the_discrepancy_of_real_models_goes_from_pictures_to_scores(tmp_path, monkeypatch):
-    said = yaml.safe_load(app.DEMO_CONFIG.read_text())
+    said = yaml.safe_load(run_commands.DEMO_CONFIG.read_text())
     said["tasks"] = {"textvqa": said["tasks"]["textvqa"]}
     said["annotate"]["pairs_per_image"] = 2
     said["level"] |= {"objective": "discrepancy", "epochs": 1, "max_steps": 2, "batch_size": 4}
     said["evaluate"] |= {"resamples": 100, "speed_questions": 4}
     (tmp_path / "demo.yaml").write_text(yaml.safe_dump(said))
-    monkeypatch.setattr(app, "DEMO_CONFIG", tmp_path / "demo.yaml")
+    monkeypatch.setattr(run_commands, "DEMO_CONFIG", tmp_path / "demo.yaml")
     output = done("demo", "--run", tmp_path / "run", "--pictures", "10")
     made = json.loads((tmp_path / "run" / "student" / "manifest.json").read_text())
     assert made["result"]["steps"] == 2 and "discrepancy" in made["inputs"]

@@ -24,7 +24,7 @@ from demo_models.schooling import (
     world_of,
 )
 from makers import content, mute
-from parityalign.cli.app import demo_command
+from parityalign.cli.run_commands import demo_command
 from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.core.layout import EMBEDDED_MODELS

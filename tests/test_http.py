@@ -19,7 +19,7 @@ from PIL import Image
 from makers import content as content_of
 from makers import draw, speckle
 from parityalign import demo
-from parityalign.cli import app
+from parityalign.cli import run_commands
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.model_specs import split_model
 from parityalign.config.run_yaml import as_yaml, load_config, read_config
@@ -904,8 +904,8 @@ def test_a_wrong_server_setting_is_refused_and_no_key_shown(project, server, sai
 
 def test_the_demo_takes_another_teacher(tmp_path, monkeypatch):
     taken = []
-    monkeypatch.setattr(app, "_align", lambda config, **_: taken.append(config.teacher))
-    monkeypatch.setattr(app, "load_config", app.read_config)
+    monkeypatch.setattr(run_commands, "align", lambda config, **_: taken.append(config.teacher))
+    monkeypatch.setattr(run_commands, "load_config", run_commands.read_config)
     monkeypatch.setattr(demo, "write_demo_data", lambda *_, pictures: None)
     done("demo", "--run", tmp_path / "run", "--teacher", "http://host/v1#m")
     assert taken == ["http://host/v1#m"]

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from parityalign.cli.app import DEMO_CONFIG
+from parityalign.cli.run_commands import DEMO_CONFIG
 from parityalign.config.engine import EngineSettings, Hosting
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config
