@@ -179,7 +179,7 @@ bench-level: setup
 bench-rows: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shared_rows.py
 
-# Real size on one GPU beside plain transformers and TRL, in ten minutes and without network; writes docs/results-gpu.md.
+# Real size on one GPU beside plain transformers and TRL, within ten minutes and without network; writes docs/results-gpu.md.
 # Without a GPU sizes are tiny, and nothing is written. Parts without trl or bitsandbytes say so.
 bench-gpu: setup
 	$(BIN)/python benchmarks/gpu.py $(if $(shell command -v nvidia-smi),--out docs/results-gpu.md)

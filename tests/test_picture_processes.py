@@ -99,3 +99,12 @@ def test_no_process_outlives_a_run_that_was_killed(folder, tmp_path):
     owner.wait()
     _, alive = psutil.wait_procs(workers, SECONDS)
     assert not alive
+
+
+def test_where_no_process_can_be_started_there_is_none_and_no_error(folder, processes, monkeypatch):
+    def refused(*_args, **_more):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    processes.start()
+    assert processes.encode("any.png", "what") is None

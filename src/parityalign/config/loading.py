@@ -43,7 +43,8 @@ class LoadingSettings(Settings):
     """Most pixels of an image; larger images are scaled down. None: of a family that takes images of nearly any size a
     megapixel, written into the run's own `run.yaml` when it begins; of others the processor's own limit."""
     workers: Annotated[int | None, SpeedOnly] = Field(default=None, ge=0, le=64)
-    """Threads that prepare pictures while the model works; 0: none does. None: as many as this machine is good for."""
+    """Threads that prepare pictures while the model works, on a GPU processes, for each replica; 0: none does. None: as
+    many as this machine is good for."""
     max_pixels_by_default: Annotated[bool, SpeedOnly] = False
     """Whether `max_pixels` is what is usual for the family; written into the run's own `run.yaml` when it begins."""
     remote_code: bool = False

@@ -194,4 +194,5 @@ from .thoughts import open_thought as open_thought
 from .thoughts import without_thoughts as without_thoughts
 from .workers import Worker as Worker
 from .workers import WorkerEnded as WorkerEnded
+from .workers import begin_process as begin_process
 from .workers import waiting as waiting

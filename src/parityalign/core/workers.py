@@ -12,17 +12,45 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from tempfile import TemporaryFile
+from typing import IO
 
+from parityalign.core import at_work
 from parityalign.core.at_work import Failed, Work
 from parityalign.core.errors import WorkFailed
 from parityalign.core.plain_text import printable
 
-_BEGIN = "import parityalign.core.at_work as at_work; at_work.main"
-"""Not `-m`, by which messages would be of the module `__main__`."""
 _READ = 2**14
 """Bytes of the end of its output that are read."""
 _LINES, _LINE = 8, 300
 """Lines, and characters of each, that are shown."""
+
+
+def begin_process(
+    module: str, descriptor: int, environment: Mapping[str, str], output: IO[bytes] | None = None
+) -> "subprocess.Popen[bytes]":
+    """Starts a fresh Python that calls `main(descriptor)` of a module.
+
+    Args:
+        module: Its full name.
+        descriptor: Of a pipe or socket, which the process inherits.
+        environment: Variables that it has otherwise than this process.
+        output: Where what it writes goes; None: nowhere.
+
+    Raises:
+        OSError: The system starts no more processes.
+        ValueError: It hands on no descriptors.
+    """
+    written = output if output is not None else subprocess.DEVNULL
+    return subprocess.Popen(
+        # Not `-m`, by which what it sends would be of the module `__main__`.
+        [sys.executable, "-P", "-c", f"from {module} import main; main({descriptor})"],
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+        stdout=written,
+        stderr=written,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **environment},
+        start_new_session=True,  # out of reach of the terminal's Ctrl-C
+    )
 
 
 class WorkerEnded(Exception):
@@ -44,17 +72,8 @@ class Worker:
         """
         self._pipe, theirs = Pipe()
         self._output = TemporaryFile()  # noqa: SIM115 - as long as the process
-        paths = os.pathsep.join(path for path in sys.path if path)
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", f"{_BEGIN}({theirs.fileno()})"],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=self._output,
-                env={**os.environ, "PYTHONPATH": paths, **environment},
-                start_new_session=True,  # out of reach of the terminal's Ctrl-C
-            )
+            self._process = begin_process(at_work.__name__, theirs.fileno(), environment, self._output)
         except (OSError, ValueError) as problem:  # ValueError: Windows hands on no descriptors
             self._pipe.close()
             raise WorkFailed(f"cannot start another process: {problem}. Work with one instead") from problem

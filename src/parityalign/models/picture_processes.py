@@ -6,12 +6,10 @@ path of a picture and a prompt through a socket and answers with arrays, which a
 when the other end of its socket is gone, however that came about.
 """
 
-import os
 import pickle
 import socket
 import struct
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -19,6 +17,7 @@ from threading import Lock, Thread
 from typing import Any, NamedTuple
 
 from parityalign.config import LoadingSettings
+from parityalign.core import begin_process
 from parityalign.models.encoding import Encoded, Prompter, read_image
 from parityalign.models.loading import open_processor
 
@@ -104,7 +103,9 @@ class PictureProcesses:
         with self._lock:
             if self._workers:
                 return
-            self._workers = [_started() for _ in range(self._count)]
+            with suppress(OSError, ValueError):  # where no process can be started, threads prepare the pictures
+                for _ in range(self._count):
+                    self._workers.append(_started())
             for worker in self._workers:
                 Thread(target=self._greet, args=(worker, self._idle), daemon=True).start()
 
@@ -141,17 +142,14 @@ class PictureProcesses:
 def _started() -> _Worker:
     ours, theirs = socket.socketpair()
     with theirs:
-        path = os.pathsep.join(entry for entry in sys.path if entry)
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(theirs.fileno())],
-            env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the run, which then closes the socket
-        )
-    return _Worker(process, Channel(ours))
+        alone = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        return _Worker(begin_process(__name__, theirs.fileno(), alone), Channel(ours))
+
+
+def main(descriptor: int) -> None:
+    """Serves the process that began this one, until it is gone."""
+    with suppress(OSError, EOFError):
+        _serve(Channel(socket.socket(fileno=descriptor)))
 
 
 def _serve(channel: Channel) -> None:
@@ -167,8 +165,3 @@ def _encoded(prompter: Prompter, path: str, prompt: str) -> Encoded | None:
         return replace(prompter.encode(read_image(path), prompt), levels=None)
     except Exception:  # noqa: BLE001 - whatever it is, the run itself will meet it and say it
         return None
-
-
-if __name__ == "__main__":
-    with suppress(OSError, EOFError):
-        _serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
