@@ -200,6 +200,90 @@ def test_what_the_student_is_trained_on_are_the_gaps_among_them_and_replay(proje
     assert "images from mine.jsonl" in card
 
 
+# Questions without answers
+
+
+def of_form(form, project):
+    """The rows as a form of ours without answers, or as a conversation, whose answers are wrong here."""
+    if form == "csv":
+        table = [f"photos/{n}.png,What is {n}?\n" for n in NUMBERS]
+        (project / "q.csv").write_text("".join(["image,question\n", *table]))
+        return "q.csv"
+    if form == "lines":
+        return lines(project / "q.jsonl", [{k: row[k] for k in ("image", "question")} for row in rows()])
+    talks = [[{"from": "human", "value": row["question"]}, {"from": "gpt", "value": "x"}] for row in rows()]
+    images = [row["image"] for row in rows()]
+    said = [{"image": image, "conversations": talk} for image, talk in zip(images, talks, strict=True)]
+    return lines(project / "q.jsonl", said)
+
+
+@pytest.mark.parametrize("form", ["csv", "lines", "sharegpt"])
+def test_the_teacher_answers_questions_of_ones_own_once_and_they_are_its_pairs(form, project, asked):
+    questions = {"file": of_form(form, project), "answers": "teacher"}
+    run = opened(project, questions, evaluate={"speed_questions": 0}).upto("level")
+    assert asked.prompts["teacher"] and all("What is" in prompt for prompt in asked.prompts["teacher"])
+    taken = asked.taken()
+    assert taken["teacher"] == 6  # and none of them again in identify, nor by the filters that need no more answers
+    assert {pair.question: pair.answer for pair in run.pairs} == {f"What is {n}?": word(n) for n in NUMBERS}
+    assert {pair.teacher for pair in run.pairs} == {f"asked:{questions['file']}"}
+    assert {pair.question for pair, verdict in run.judged if verdict.verdict == "teacher_only"} == {
+        f"What is {n}?" for n in (1, 3, 5)
+    }
+    assert ("What is 1?", word(1)) in asked.trained
+    card = " ".join((run.path / "student" / "README.md").read_text().split())
+    assert "The questions of 6 pairs came in with files, and the teacher answered them." in card
+
+
+def test_answers_in_a_file_of_questions_are_never_read(project, asked):
+    said = lines(project / "q.jsonl", [{**row, "answer": "a label", "teacher_text": "a label"} for row in rows()])
+    run = opened(project, {"file": said, "answers": "teacher"}).upto("identify")
+    written = b"".join(path.read_bytes() for path in run.path.rglob("*.jsonl"))
+    assert b"a label" not in written and len(run.pairs) == 6
+
+
+def test_questions_without_a_usable_answer_are_counted_and_faulty_ones_not_asked(project, asked):
+    faulty = [
+        *rows([7, 1]),
+        {**rows([1])[0], "question": "x" * 400},
+        {**rows([1])[0], "image": "photos/none.png"},
+        {**rows([1])[0], "question": None},
+        *rows([1]),
+    ]
+    speckle(project / "photos" / "7.png", seed=7)
+    questions = {"file": lines(project / "q.jsonl", faulty), "answers": "teacher"}
+    run = opened(project, questions).upto("annotate")
+    assert asked.taken() == {"teacher": 2}
+    assert counts(run) == {
+        "replies": 0,
+        "pairs": 2,
+        "given": 0,
+        "asked": 2,
+        "given: duplicate": 1,
+        "given: no_question": 1,
+        "given: not_a_file": 1,
+        "given: too_long": 1,
+    }
+
+
+def test_another_answer_prompt_or_length_asks_questions_of_ones_own_again(project, asked):
+    questions = {"file": as_lines(project), "answers": "teacher"}
+    opened(project, questions).upto("annotate")
+    assert asked.taken() == {"teacher": 6}
+    assert opened(project, questions).upto("annotate") and asked.taken() == {}
+    opened(project, questions, {"answer_prompt": "Now: {question}"}).upto("annotate")
+    assert asked.taken() == {"teacher": 6}
+    opened(project, questions, {"answer_prompt": "Now: {question}"}, identify={"max_new_tokens": 9}).upto("annotate")
+    assert asked.taken() == {"teacher": 6}
+
+
+def test_a_dry_run_counts_questions_of_ones_own_and_draws_together(project, asked):
+    shutil.copytree(project / "photos", project / "pool")
+    run = opened(project, {"file": as_lines(project), "answers": "teacher"}, {"images": "pool"})
+    run.upto("intake")
+    steps = {step.stage: step for step in pa.pipeline.dry_steps(run.config, mute)}
+    assert steps["annotate"].questions == 6 + 6 * run.config.annotate.pairs_per_image
+
+
 # Beside images, and with faults
 
 
@@ -418,6 +502,10 @@ def test_a_plan_counts_ones_own_pairs_in_what_is_asked_and_not_in_what_is_writte
     work = workloads(config, {"signs": Counts(0, 0, 6)}, readings, gap_rate=0.5)
     asked = {(each.stage, each.role): each.requests for each in work}
     assert asked["annotate", "teacher"] == 0 and asked["identify", "student"] == 6
+    assert ("annotate own questions", "teacher") not in asked and asked["identify", "teacher"] == 3
+    work = workloads(config, {"signs": Counts(0, 0, 6, asked=4)}, readings, gap_rate=0.5)
+    asked = {(each.stage, each.role): each.requests for each in work}
+    assert asked["annotate own questions", "teacher"] == 4 and asked["identify", "teacher"] == 1
 
 
 def test_a_file_in_the_run_folder_or_a_missing_one_is_refused(project, asked):

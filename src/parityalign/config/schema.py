@@ -86,8 +86,9 @@ class PairsFile(Settings):
     """The file's own names for `PAIR_COLUMNS`."""
     image_folder: str | None = None
     """Where paths of images begin that are not full ones. None: in the folder of the file."""
-    answers: Literal["ask", "given"] = "ask"
-    """Whether both models are asked about every pair, or what the file says that they answered counts (`given`)."""
+    answers: Literal["ask", "given", "teacher"] = "ask"
+    """`ask`: both models are asked about every pair. `given`: what the file says that they answered counts. `teacher`:
+    rows are questions; answers in the file are not read, and the teacher's make them pairs."""
 
 
 def _with_file(said: object) -> Sequence[Any]:

@@ -1,6 +1,6 @@
 """Rows of tables of pairs (CSV, workbooks, Parquet), and of JSON under names of its own, under our names of columns."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from parityalign.data._tables import WORKBOOK, table_lines, table_rows
 PARQUET = "parquet"
 CSV = "csv"
 TABLE_SUFFIXES = {".parquet": PARQUET, ".csv": CSV, ".tsv": CSV, WORKBOOK: CSV}
-_NEEDED = ("question", "answer")
+NEEDED = ("question", "answer")
 
 
 def refuse_unknown_columns(columns: Mapping[str, str]) -> None:
@@ -36,27 +36,31 @@ def renamed(row: Row, columns: Mapping[str, str], *, alone: bool = False) -> Row
     return Row(row.where, named if alone else {**row.values, **named}, row.place)
 
 
-def pair_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
+def pair_rows(path: Path, columns: Mapping[str, str], needed: Sequence[str] = NEEDED) -> Iterator[Row]:
     """The rows of a CSV file with a header, one with tabs (`.tsv`), or a workbook (`.xlsx`); empty fields are null.
 
     Raises:
-        UserError: The file cannot be read, lacks a named column, or a row has more or fewer fields than the header.
+        UserError: The file cannot be read, lacks a named or needed column, or a row has more or fewer fields than the
+            header.
     """
     header = next(table_lines(path), None)
-    named = _named(header.fields, columns, path) if header else {}
+    named = _named(header.fields, columns, path, needed) if header else {}
     return (renamed(row, named, alone=True) for row in table_rows(path))
 
 
-def parquet_rows(path: Path, columns: Mapping[str, str], *, pictures: bool) -> Iterator[Row]:
+def parquet_rows(
+    path: Path, columns: Mapping[str, str], needed: Sequence[str] = NEEDED, *, pictures: bool
+) -> Iterator[Row]:
     """The rows of a Parquet file.
 
     Args:
         path: The file.
         columns: Its own names.
+        needed: The columns that it has to have.
         pictures: Whether the images are read even where no id has to be made of them.
     """
     file = open_parquet(path)
-    named = _named(file.schema_arrow.names, columns, path)
+    named = _named(file.schema_arrow.names, columns, path, needed)
     if "pair_id" in named and not pictures:
         named.pop("image", None)
     batches = file.iter_batches(batch_size=64 if pictures else 1000, columns=list(named.values()))
@@ -85,11 +89,11 @@ def named_images(path: Path, columns: Mapping[str, str]) -> Iterator[str]:
             yield from filter(None, batch.column(0).to_pylist())
 
 
-def _named(found: Iterable[str], columns: Mapping[str, str], path: Path) -> dict[str, str]:
+def _named(found: Iterable[str], columns: Mapping[str, str], path: Path, needed: Sequence[str]) -> dict[str, str]:
     """The file's names by ours, of the columns that it has."""
     found = [*found]
     named = {key: columns.get(key, key) for key in PAIR_COLUMNS if key in columns or key in found}
-    missing = [named.get(key, key) for key in (*_NEEDED, *columns) if named.get(key, key) not in found]
+    missing = [named.get(key, key) for key in (*needed, *columns) if named.get(key, key) not in found]
     if missing:
         raise UserError(
             f"{path} has no column {missing[0]!r}; it has {quoted_names(found)}.\n"

@@ -35,6 +35,7 @@ from parityalign.core import (
 )
 from parityalign.data._pair_tables import (
     CSV,
+    NEEDED,
     PARQUET,
     TABLE_SUFFIXES,
     pair_rows,
@@ -72,7 +73,13 @@ class GivenPair(Record):
 
 
 def read_given_pairs(
-    path: Path, *, task: str, form: str | None, columns: Mapping[str, str], pictures: bool = False
+    path: Path,
+    *,
+    task: str,
+    form: str | None,
+    columns: Mapping[str, str],
+    pictures: bool = False,
+    questions_alone: bool = False,
 ) -> Iterator[GivenPair]:
     """The pairs of a file, in its order.
 
@@ -85,6 +92,7 @@ def read_given_pairs(
         form: One of the names above; None: detected from the suffix of a table and the keys of the first row.
         columns: The file's own names for `pair_id`, `image`, `question`, `answer`, `student_text`, `teacher_text`.
         pictures: Whether images inside a Parquet file are read.
+        questions_alone: Whether rows need no answer; those that have one are read without it.
 
     Raises:
         UserError: The file is missing or holds something else, or lacks a named column.
@@ -93,10 +101,11 @@ def read_given_pairs(
         raise UserError(f"there is no form of pairs {form!r}. {did_you_mean(str(form), PAIR_FORMATS)}")
     refuse_unknown_columns(columns)
     form = form or _form_of_table(path, columns) or (_PLAIN if columns else None)
+    needed = ("question",) if questions_alone else NEEDED
     if form == PARQUET:
-        rows = parquet_rows(path, columns, pictures=pictures)
+        rows = parquet_rows(path, columns, needed, pictures=pictures)
     elif form == CSV:
-        rows = pair_rows(path, columns)
+        rows = pair_rows(path, columns, needed)
     elif columns and form != _PLAIN:
         raise UserError(f"columns can be named for tables and plain rows only, and {path} is read as {form}")
     elif form == VLMEVALKIT and path.suffix.lower() in TABLE_SUFFIXES:
@@ -105,7 +114,11 @@ def read_given_pairs(
         rows = (renamed(row, columns) for row in json_rows(path, _EXPECTED))
     row = None
     for row in rows:
-        yield from FORMS[form or _form_of(row, path)](row, task)
+        form_of_row = form or _form_of(row, path)
+        if questions_alone and form_of_row in _OWN_COLUMNS:
+            row = Row(row.where, {**row.values, "answer": None}, row.place)
+        for pair in FORMS[form_of_row](row, task):
+            yield pair.model_copy(update={"answer": None}) if questions_alone else pair
     if row is None:
         raise UserError(f"{path} is empty; expected {_EXPECTED}")
 
@@ -249,6 +262,8 @@ def _talking(talk: _Talk) -> Callable[[Row, str], Iterator[GivenPair]]:
 
 
 _PLAIN = "pairs"
+_OWN_COLUMNS = (_PLAIN, CSV, PARQUET)
+"""The forms whose rows have the columns of pairs."""
 _TALKS: Mapping[str, _Talk] = MappingProxyType(
     {
         "sharegpt": _Talk(("conversations",), "from", "value", "human", "gpt"),

@@ -35,7 +35,7 @@ def read_own_pairs(spec: PairsFile, task: str) -> Iterator[OwnPair]:
         UserError: It cannot be read, or a row is broken; the message names its place.
     """
     for path in _files_of(spec):
-        for pair in read_given_pairs(path, task=task, form=spec.format, columns=spec.columns, pictures=True):
+        for pair in _pairs_of(path, spec, task, pictures=True):
             yield OwnPair(pair.model_copy(update={"picture": None}), _name_of(pair, path, spec))
 
 
@@ -49,7 +49,7 @@ def pairs_source(spec: PairsFile, task: str) -> Source:
     def images() -> Iterator[Found]:
         seen = set[str]()
         for path in _files_of(spec):
-            for pair in read_given_pairs(path, task=task, form=spec.format, columns=spec.columns, pictures=True):
+            for pair in _pairs_of(path, spec, task, pictures=True):
                 name = _name_of(pair, path, spec)
                 if name and name not in seen:
                     seen.add(name)
@@ -85,13 +85,20 @@ def pairs_state(spec: PairsFile) -> str:
 def count_pairs(spec: PairsFile, task: str) -> int:
     """How many pairs there are; images in the file are not read."""
     return sum(
-        count_rows(path) if _is_parquet(path, spec) else sum(1 for _ in _pairs_alone(path, spec, task))
+        count_rows(path) if _is_parquet(path, spec) else sum(1 for _ in _pairs_of(path, spec, task))
         for path in _files_of(spec)
     )
 
 
-def _pairs_alone(path: Path, spec: PairsFile, task: str) -> Iterator[GivenPair]:
-    return read_given_pairs(path, task=task, form=spec.format, columns=spec.columns)
+def _pairs_of(path: Path, spec: PairsFile, task: str, *, pictures: bool = False) -> Iterator[GivenPair]:
+    return read_given_pairs(
+        path,
+        task=task,
+        form=spec.format,
+        columns=spec.columns,
+        pictures=pictures,
+        questions_alone=spec.answers == "teacher",
+    )
 
 
 def _is_parquet(path: Path, spec: PairsFile) -> bool:
@@ -116,7 +123,7 @@ def _what_holds_images(spec: PairsFile, task: str) -> Iterator[str]:
             yield str(path)
             named = named_images(path, spec.columns)
         else:
-            named = (pair.image for pair in _pairs_alone(path, spec, task) if pair.image)
+            named = (pair.image for pair in _pairs_of(path, spec, task) if pair.image)
         yield from dict.fromkeys(_place_of(image, path, spec) for image in named)
 
 

@@ -188,18 +188,19 @@ class CachedModel:
             for each in questions
         }
 
-    def announce(self, questions: Sequence[Asked], *, decoding: Decoding) -> None:
+    def announce(self, *parts: tuple[Sequence[Asked], Decoding]) -> None:
         """Tells how many of the questions will be asked, for work that asks them in parts; `answer` then tells no more.
 
+        Nothing is told of questions that were announced before.
+
         Args:
-            questions: All of them.
-            decoding: As `answer` gets it.
+            parts: The questions, and how their answers are decoded.
         """
-        keys = self._keys(questions, decoding)
+        keys = [key for questions, decoding in parts for key in self._keys(questions, decoding)]
         missing = self._store.missing(keys)
-        if missing:
+        if missing and not self._announced.issuperset(missing):
             self._before(len(missing), len({*keys}))
-        self._announced = {*missing}
+        self._announced |= {*missing}
 
     def lacking(self, questions: Sequence[Asked], *, decoding: Decoding) -> int:
         """How many of the questions would be asked; loads nothing where the store knows the model."""

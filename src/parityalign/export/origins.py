@@ -11,10 +11,13 @@ UNCHECKED = "No person has checked the questions and answers."
 
 def checked_in_words(run: Path) -> str:
     """How many of a run's pairs came in with files, and what a person did to them, as sentences."""
-    given = (read_manifest(run / "pairs") or {"counts": {}})["counts"].get("given", 0)
+    counts = (read_manifest(run / "pairs") or {"counts": {}})["counts"]
+    given, asked = counts.get("given", 0), counts.get("asked", 0)
     verdicts = read_manifest(run / "verdicts") or {}
     review, answers = verdicts.get("review", {}), verdicts.get("given_answers", {})
     said = [f"{given:,} of the pairs were not written by the teacher but came in with files."] if given else []
+    if asked:
+        said.append(f"The questions of {asked:,} pairs came in with files, and the teacher answered them.")
     if answers:
         told = " and ".join(f"{count:,} answers of the {who}" for who, count in answers.items())
         said.append(f"So did {told} to them, by which they were judged.")

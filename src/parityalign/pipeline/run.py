@@ -359,13 +359,22 @@ class Run:
                 return {f"images of {name}": self._digest_of(sources) for name, sources in self.pools.items()}
             case "own pairs":
                 with_pairs = {name: data.pairs for name, data in self.config.tasks.items() if data.pairs}
-                return {f"pairs of {name}": content_id(*map(pairs_state, own)) for name, own in with_pairs.items()}
+                return {
+                    f"pairs of {name}": content_id(*map(pairs_state, own), *self._asking_about(name))
+                    for name, own in with_pairs.items()
+                }
             case "review marks":
                 return {part: self.review.digest} if self.review.digest else {}
             case "tests":
                 splits = self._splits.items()
                 return {f"{TESTS}/{name}": input_digest(made.manifest) for name, made in splits}
         raise ValueError(f"there is no input {part!r}")
+
+    def _asking_about(self, task: str) -> list[str]:
+        """How the teacher is asked one's own questions of a task; empty where there are none."""
+        if not any(spec.answers == "teacher" for spec in self.config.tasks[task].pairs):
+            return []
+        return [self.tasks[task].answer_prompt, str(self.config.identify.max_new_tokens)]
 
     def _digest_of(self, sources: Sequence[Source]) -> str:
         # Images that are files of their own are found by their path from the run folder.

@@ -83,7 +83,7 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     samples = {name: sample(task, config.tasks[name], options.sampling, limit=limit) for name, task in tasks.items()}
     known = {role: _known(config, role, tasks, samples, options) for role in ROLES}
     config = _decided(config, known["student"])
-    amounts = {name: Counts(found.images, found.questions, found.own) for name, found in samples.items()}
+    amounts = {name: Counts(found.images, found.questions, found.own, found.asked) for name, found in samples.items()}
     prompt_sizes = {role: known[role].prompt_sizes for role in ROLES}
     work = [each for each in workloads(config, amounts, prompt_sizes, gap_rate=options.gap_rate) if each.requests]
     reading = sum(found.reading for found in samples.values()) / len(samples)

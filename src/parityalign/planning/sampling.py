@@ -40,6 +40,8 @@ class Sample:
     """The assumptions, as text."""
     own: int = 0
     """Pairs of one's own."""
+    asked: int = 0
+    """Those of them that the teacher's answers make pairs."""
     reading: float = 0.0
     """CPU seconds that a picture takes to be read; 0 if none was opened."""
 
@@ -71,7 +73,9 @@ def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | Non
     questions, assumed = _questions(task, data, limit)
     chosen = ask.images is not None and bool(data.images)
     images = ask.images if ask.images is not None and chosen else _count(task, data)
-    own = sum(count_pairs(spec, task.name) for spec in data.pairs)
+    counts = [(spec, count_pairs(spec, task.name)) for spec in data.pairs]
+    own = sum(count for _, count in counts)
+    asked = sum(count for spec, count in counts if spec.answers == "teacher")
     left_alone = [spec for spec in data.images if ask.offline and _is_in_hub(spec)]
     began = process_time()
     pictures = list(_pictures(_sources(task, data, left_alone), images + own, ask.pictures)) if ask.pictures else []
@@ -83,7 +87,7 @@ def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | Non
     if not pictures:
         assumed.append(f"pictures of {ask.size[0]}x{ask.size[1]} pixels, since none was opened")
     said = [f"{task.name}: {'; '.join(assumed)}"] if assumed else []
-    return Sample(images, questions, pictures or [new("RGB", ask.size, "white")], said, own, reading)
+    return Sample(images, questions, pictures or [new("RGB", ask.size, "white")], said, own, asked, reading)
 
 
 def _count(task: Task, data: TaskData) -> int:

@@ -41,6 +41,8 @@ class Counts(NamedTuple):
     """Questions of the test split."""
     own: int = 0
     """Pairs of one's own."""
+    asked: int = 0
+    """Those of them that the teacher's answers make pairs."""
 
 
 class Workload(NamedTuple):
@@ -96,7 +98,7 @@ def workloads(
     """
     run = _Workloads(config, amounts, prompt_sizes, gap_rate)
     own: dict[str, Callable[[], Iterable[Workload]]] = {
-        "annotate": lambda: [run.annotate()],
+        "annotate": run.annotate,
         "identify": run.identify,
         "discrepancy": run.discrepancy,
         "level": run.level,
@@ -136,11 +138,14 @@ class _Workloads:
         """Pairs that the student has wrong."""
         return {task: math.ceil(count * self.gap_rate) for task, count in self.pairs.items()}
 
-    def annotate(self) -> Workload:
+    def annotate(self) -> Iterator[Workload]:
         reply = min(PAIR_TOKENS, self.config.annotate.max_new_tokens)
         draws = {task: count + self.config.annotate.most_further(count) for task, count in self.written.items()}
         asked = self._asked("annotate", "teacher", draws, reply, "annotate")
-        return asked._replace(shared_prefixes=sum(map(self._shared_draws, self.written)))
+        yield asked._replace(shared_prefixes=sum(map(self._shared_draws, self.written)))
+        of_own = {task: each.asked for task, each in self.amounts.items()}
+        if any(of_own.values()):
+            yield self._asked("annotate own questions", "teacher", of_own, self._judged)
 
     def _shared_draws(self, task: str) -> int:
         """Draws whose prompt an earlier one on the image has: all but the first, but for those of other kinds."""
@@ -151,7 +156,8 @@ class _Workloads:
 
     def identify(self) -> Iterator[Workload]:
         yield self._asked("identify", "student", self.pairs, self._judged)
-        again = self.pairs if self.config.identify.ask_teacher == "all" else self.failed
+        rate = 1.0 if self.config.identify.ask_teacher == "all" else self.gap_rate
+        again = {task: math.ceil((count - self.amounts[task].asked) * rate) for task, count in self.pairs.items()}
         yield self._asked("identify", "teacher", again, self._judged)
         if self.config.identify.settle:
             yield self._settled(sum(self.pairs.values()) + sum(again.values()))

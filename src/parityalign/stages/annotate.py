@@ -10,7 +10,9 @@ from pathlib import Path
 
 from parityalign.config import AnnotateSettings
 from parityalign.core import (
+    Answer,
     Artifact,
+    Decoding,
     ImageRef,
     Pair,
     Progress,
@@ -23,8 +25,18 @@ from parityalign.core import (
 from parityalign.engines import CachedModel
 from parityalign.stages._annotator import Annotator
 from parityalign.stages._stage import Stage, StageRun
+from parityalign.stages.drawing import draws_of
 from parityalign.stages.intake import ACCEPTED, accepted_images, image_with_path
-from parityalign.stages.own_pairs import OK, GivenRow, given_rows, pair_of, take_own_pairs
+from parityalign.stages.own_pairs import (
+    OK,
+    GivenRow,
+    counts_of_rows,
+    files_of_pairs,
+    given_rows,
+    own_questions,
+    pair_of,
+    take_own_pairs,
+)
 from parityalign.stages.parsing import NoPair, ParsedPair, read_pair
 
 REPLIES = "replies.jsonl"
@@ -33,16 +45,34 @@ PAIRS = "pairs.jsonl"
 
 def _work(run: StageRun, artifact: Artifact) -> None:
     images, config = run.artifact("images"), run.config
-    take_own_pairs(artifact, images, config, run.tasks)
+    about = asked_images(images)
+    _take_own(run, artifact, about)
     annotate_images(
-        artifact,
-        asked_images(images),
-        run.tasks,
-        run.teacher,
-        settings=config.annotate,
-        seed=config.seed,
-        progress=run.progress,
+        artifact, about, run.tasks, run.teacher, settings=config.annotate, seed=config.seed, progress=run.progress
     )
+
+
+def _take_own(run: StageRun, artifact: Artifact, about: Sequence[ImageRef]) -> None:
+    """Takes the pairs of one's own; the teacher answers the questions among them that have no answer."""
+    images, config = run.artifact("images"), run.config
+    files = files_of_pairs(config, run.tasks)
+    questions, settings = own_questions(files, images), config.identify
+    said: dict[str, Answer] = {}
+    if questions:
+        short = Decoding(settings.max_new_tokens)  # as identify asks, which then asks nothing again
+        draws = [
+            draw.asked
+            for task in run.tasks.values()
+            for draw in draws_of(about, task, run.teacher.name, config.annotate.pairs_per_image, config.seed)
+        ]
+        run.teacher.announce((questions, short), (draws, config.annotate.decoding))
+        said = run.teacher.answer(
+            questions,
+            decoding=short,
+            batch_size=settings.batch_size,
+            on_progress=lambda done, total: run.progress("annotate own questions", done, total),
+        )
+    take_own_pairs(artifact, images, files, said)
 
 
 STAGE = Stage(
@@ -101,7 +131,7 @@ def annotate_images(
         for task in tasks.values()
     ]
     work = [(each, each.draws) for each in annotators if each.images]  # without images the teacher is not even loaded
-    teacher.announce([draw.asked for _, draws in work for draw in draws], decoding=settings.decoding)
+    teacher.announce(([draw.asked for _, draws in work for draw in draws], settings.decoding))
     replies = [reply for each, draws in work for reply in each.replies(draws)]
     artifact.stream(REPLIES, Reply).write(replies)
     # Without paths, so that what is made from pairs does not change when images are moved.
@@ -177,10 +207,8 @@ def _finish(artifact: Artifact, replies: Sequence[Reply], rows: Sequence[GivenRo
         if reply.kind:
             by_kind.setdefault(reply.task, {}).setdefault(reply.kind, Counter())[reply.outcome] += 1
     total = sum(by_task.values(), Counter[str]())
-    given = Counter(row.outcome for row in rows)
-    used = given.pop(OK, 0)
-    counts = {"replies": total.total(), "pairs": total.pop(OK, 0) + used, **total}
+    counts = {"replies": total.total(), "pairs": total.pop(OK, 0) + sum(row.outcome == OK for row in rows), **total}
     if rows:
-        counts |= {"given": used, **{f"given: {outcome}": count for outcome, count in sorted(given.items())}}
+        counts |= counts_of_rows(rows)
     kinds = {"by_kind": by_kind} if by_kind else {}
     artifact.finish(counts, by_task={task: dict(outcomes) for task, outcomes in by_task.items()}, **kinds)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parityalign.config import PairsFile, RunConfig
-from parityalign.core import Artifact, ImageRef, Pair, Record, Rejected, Task, UserError, content_id
+from parityalign.core import Answer, Artifact, ImageRef, Pair, Record, Rejected, Task, UserError, content_id
 from parityalign.data import OwnPair, read_own_pairs
-from parityalign.stages.intake import ACCEPTED, QUARANTINE, REPEATS
+from parityalign.engines import Asked
+from parityalign.stages.intake import ACCEPTED, QUARANTINE, REPEATS, image_with_path
 from parityalign.stages.parsing import ParsedPair, checked_pair
 
 GIVEN = "given.jsonl"
@@ -24,6 +25,9 @@ NO_IMAGE = "no_image"
 """The row names no image."""
 NOT_FOUND = "not_taken_in"
 _WRITER = "given:"
+_ASKED = "asked:"
+_ANY_ANSWER = "-"
+"""Stands in for an answer while a question is checked alone."""
 _SHOWN = 3
 
 
@@ -40,7 +44,7 @@ class GivenRow(Record):
     outcome: str
     """`ok`, or why there is no pair: of the image as in `quarantine.jsonl`, of the text as of a teacher's reply."""
     writer: str
-    """`given:` and the name of the file, which stands in the place of the teacher."""
+    """Stands in the place of the teacher: `given:` and the name of the file, or `asked:` where the teacher answered."""
     pair_id: str | None = None
     question: str = ""
     """As it was read; empty where there is no pair."""
@@ -69,32 +73,74 @@ def outcome_of(parsed: ParsedPair, known: Iterable[ParsedPair]) -> str:
     return DUPLICATE if same else REPEAT_QUESTION
 
 
-def take_own_pairs(pairs: Artifact, images: Artifact, config: RunConfig, tasks: Mapping[str, Task]) -> None:
-    """Reads all files of pairs, task by task, and records what became of each row.
+class FileOfPairs(NamedTuple):
+    """What a file of pairs of a task holds."""
+
+    task: Task
+    spec: PairsFile
+    rows: Sequence[OwnPair]
+
+
+def files_of_pairs(config: RunConfig, tasks: Mapping[str, Task]) -> list[FileOfPairs]:
+    """Reads all files of pairs, task by task.
+
+    Raises:
+        UserError: A file is broken.
+    """
+    return [
+        FileOfPairs(tasks[name], spec, [*read_own_pairs(spec, name)])
+        for name, data in config.tasks.items()
+        for spec in data.pairs
+    ]
+
+
+def own_questions(files: Iterable[FileOfPairs], images: Artifact) -> list[Asked]:
+    """The questions in the files that have no answers yet, each once; they are asked as those of pairs are.
+
+    Args:
+        files: All of them.
+        images: What intake made of the images that the files name.
+    """
+    taken = _Taken(images)
+    questions: dict[str, Asked] = {}
+    for task, spec, rows in files:
+        for own in rows if spec.answers == "teacher" else ():
+            image, _ = taken.find(task.name, own.image)
+            # Another answer stands in for the one that is not there yet.
+            parsed = checked_pair(_without_prompt(own.given.question or "", task.answer_prompt), _ANY_ANSWER)
+            if image and not own.given.fault and isinstance(parsed, ParsedPair):
+                prompt = task.answer_prompt.format(question=parsed.question)
+                item_id = _question_id(image, task, parsed.question)
+                questions[item_id] = Asked(item_id, image.path, prompt, parsed.question, image.image_id)
+    return [*questions.values()]
+
+
+def take_own_pairs(pairs: Artifact, images: Artifact, files: Sequence[FileOfPairs], said: Mapping[str, Answer]) -> None:
+    """Records what became of each row of the files of pairs.
 
     Args:
         pairs: Gets `given.jsonl` if there are such files.
         images: What intake made of the images that the files name.
-        config: Names the files.
-        tasks: By name.
+        files: All of them.
+        said: The teacher's answers to `own_questions`, by item id.
 
     Raises:
-        UserError: A file is broken, or none of its rows can be used.
+        UserError: None of the rows of a file can be used.
     """
     taken = _Taken(images)
     rows: list[GivenRow] = []
-    for name, data in config.tasks.items():
-        known: dict[str, list[ParsedPair]] = {}
-        for spec in data.pairs:
-            of_file = [_row(given, spec, tasks[name], taken, known) for given in read_own_pairs(spec, name)]
-            _refuse_without_pair(of_file, spec)
-            rows += of_file
+    known: dict[str, dict[str, list[ParsedPair]]] = {}
+    for file in files:
+        of_task = known.setdefault(file.task.name, {})
+        of_file = [_row(own, file, taken, said, of_task) for own in file.rows]
+        _refuse_without_pair(of_file, file.spec)
+        rows += of_file
     if rows:
         pairs.stream(GIVEN, GivenRow).write(rows)
 
 
 def is_own(pair: Pair) -> bool:
-    """Whether a pair came in with a file, and was not written by the teacher."""
+    """Whether a pair came in with a file, and its answer is not the teacher's."""
     return pair.teacher.startswith(_WRITER)
 
 
@@ -106,6 +152,13 @@ def vouched_for(pair: Pair) -> bool:
 def given_rows(pairs: Artifact) -> list[GivenRow]:
     """What became of the rows of all files of pairs; none where there are no such files."""
     return [*pairs.stream(GIVEN, GivenRow)]
+
+
+def counts_of_rows(rows: Sequence[GivenRow]) -> dict[str, int]:
+    """How many rows became pairs, with the answers of their file (`given`) or the teacher's (`asked`), and why not."""
+    used = Counter(row.writer.partition(":")[0] for row in rows if row.outcome == OK)
+    left = Counter(row.outcome for row in rows if row.outcome != OK)
+    return {"given": 0, **used, **{f"given: {outcome}": count for outcome, count in sorted(left.items())}}
 
 
 def pair_of(row: GivenRow) -> Pair | None:
@@ -137,33 +190,41 @@ class _Taken:
 
     def __init__(self, images: Artifact) -> None:
         self._kept_path = images.kept_path
-        self._ids: dict[tuple[str, str], str] = {}
+        self._images: dict[tuple[str, str], ImageRef] = {}
         self._rejected: dict[tuple[str, str], Rejected] = {}
         for image in images.stream(ACCEPTED, ImageRef):
             for name in filter(None, (image.path, image.origin)):
-                self._ids[image.task, name] = image.image_id
+                self._images[image.task, name] = image_with_path(image, images.run)
         for rejected in images.stream(QUARANTINE, Rejected):
             self._rejected[rejected.task, rejected.path] = rejected
 
-    def find(self, task: str, name: str) -> tuple[str, str]:
-        """(image id, empty) or (empty, why there is none)."""
+    def find(self, task: str, name: str) -> tuple[ImageRef | None, str]:
+        """(image, empty) or (none, why there is none)."""
         if not name:
-            return "", NO_IMAGE
+            return None, NO_IMAGE
         kept = self._kept_path(name)
         rejected = self._rejected.get((task, kept))
         if rejected and rejected.reason in REPEATS:
             kept = rejected.partner
         elif rejected:
-            return "", rejected.reason
-        image_id = self._ids.get((task, kept), "")
-        return image_id, "" if image_id else NOT_FOUND
+            return None, rejected.reason
+        image = self._images.get((task, kept))
+        return image, "" if image else NOT_FOUND
 
 
-def _row(own: OwnPair, spec: PairsFile, task: Task, taken: _Taken, known: dict[str, list[ParsedPair]]) -> GivenRow:
+def _row(
+    own: OwnPair,
+    of: FileOfPairs,
+    taken: _Taken,
+    said: Mapping[str, Answer],
+    known: dict[str, list[ParsedPair]],
+) -> GivenRow:
     """What becomes of a row; a pair is added to those that are known of its image."""
-    given, file = own.given, Path(spec.file)
-    image_id, lacking = taken.find(task.name, own.image)
-    parsed = checked_pair(_without_prompt(given.question or "", task.answer_prompt), given.answer or "")
+    (task, spec, _), given, file = of, own.given, Path(of.spec.file)
+    image, lacking = taken.find(task.name, own.image)
+    image_id = image.image_id if image else ""
+    question, asked = _without_prompt(given.question or "", task.answer_prompt), spec.answers == "teacher"
+    parsed = checked_pair(question, _said(image, task, question, said) if asked else given.answer or "")
     of_image = known.setdefault(image_id, [])
     fault = given.fault or lacking or (outcome_of(parsed, of_image) if isinstance(parsed, ParsedPair) else parsed.value)
     row = GivenRow(
@@ -172,14 +233,28 @@ def _row(own: OwnPair, spec: PairsFile, task: Task, taken: _Taken, known: dict[s
         task=task.name,
         image_id=image_id,
         outcome=fault,
-        writer=f"{_WRITER}{file.name}",
+        writer=f"{_ASKED if asked else _WRITER}{file.name}",
     )
     if not isinstance(parsed, ParsedPair) or fault != OK:
         return row
     of_image.append(parsed)
     pair_id = content_id(image_id, task.name, *parsed, row.writer)
-    said = {"student_text": given.student_text, "teacher_text": given.teacher_text} if spec.answers == "given" else {}
-    return row.model_copy(update={"pair_id": pair_id, **parsed._asdict(), **said})
+    given_texts = spec.answers == "given"
+    texts = {"student_text": given.student_text, "teacher_text": given.teacher_text} if given_texts else {}
+    return row.model_copy(update={"pair_id": pair_id, **parsed._asdict(), **texts})
+
+
+def _said(image: ImageRef | None, task: Task, question: str, said: Mapping[str, Answer]) -> str:
+    """The teacher's answer to a question of one's own; empty where there is none."""
+    parsed = checked_pair(question, _ANY_ANSWER)
+    if image is None or not isinstance(parsed, ParsedPair):
+        return _ANY_ANSWER  # so that the fault is the question's
+    answer = said.get(_question_id(image, task, parsed.question))
+    return answer.text if answer else ""
+
+
+def _question_id(image: ImageRef, task: Task, question: str) -> str:
+    return content_id(image.image_id, task.name, question)
 
 
 def _without_prompt(question: str, answer_prompt: str) -> str:
