@@ -406,7 +406,7 @@ def test_a_preview_of_pairs_alone_says_that_there_is_nothing_to_write(project, a
 def test_a_plan_counts_ones_own_pairs_in_what_is_asked_and_not_in_what_is_written(project):
     from parityalign.config.automatic import decide_level
     from parityalign.planning.sampling import SamplingOptions, sample
-    from parityalign.planning.works import Counts, workloads
+    from parityalign.planning.works import Counts, Shares, workloads
     from parityalign.tasks import task_of
     from test_plan import READINGS
 
@@ -415,7 +415,7 @@ def test_a_plan_counts_ones_own_pairs_in_what_is_asked_and_not_in_what_is_writte
     found = sample(task_of("signs", config.tasks["signs"]), config.tasks["signs"], SamplingOptions(), limit=None)
     assert (found.images, found.own, len(found.pictures)) == (0, 6, 6)
     readings = {role: {"signs": sizes["textvqa"]} for role, sizes in READINGS.items()}
-    work = workloads(config, {"signs": Counts(0, 0, 6)}, readings, gap_rate=0.5)
+    work = workloads(config, {"signs": Counts(0, 0, 6)}, readings, {"signs": Shares.assumed(0.5)})
     asked = {(each.stage, each.role): each.requests for each in work}
     assert asked["annotate", "teacher"] == 0 and asked["identify", "student"] == 6
 

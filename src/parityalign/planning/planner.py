@@ -5,10 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
-from PIL.Image import Image
 
 from parityalign.config import (
     LoadingSettings,
@@ -19,15 +17,14 @@ from parityalign.config import (
     split_model,
 )
 from parityalign.core import EMBEDDED_MODELS, Task, UserError
-from parityalign.models import load_model
 from parityalign.planning import costs
 from parityalign.planning.fitting import problems
-from parityalign.planning.measuring import measured_throughput, this_machine
+from parityalign.planning.measuring import this_machine
 from parityalign.planning.projection import Projection, ProjectionRow
 from parityalign.planning.published import Device, device
 from parityalign.planning.sampling import Sample, SamplingOptions, sample
 from parityalign.planning.sharing import Sharing, asking, levelling
-from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes, Throughput
+from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes
 from parityalign.planning.sizing import (
     CHARACTERS_PER_TOKEN,
     CHAT_TOKENS,
@@ -36,12 +33,14 @@ from parityalign.planning.sizing import (
     size_of,
     usual_pixels,
 )
+from parityalign.planning.trial import Trial, tried
 from parityalign.planning.works import (
     ANSWER_TOKENS,
     PAIR_TOKENS,
     ROLES,
     Counts,
     Role,
+    Shares,
     Workload,
     rationale_tokens,
     workloads,
@@ -62,10 +61,11 @@ class PlanOptions:
     sampling: SamplingOptions = SamplingOptions()
     device: str | None = None
     """Of the table of devices. None: this machine."""
-    gap_rate: float = 0.5
-    """Share of the pairs that the student has wrong."""
+    gap_rate: float | None = None
+    """Share of the pairs that the student has wrong. None: as found on the sample where both models are tried on it,
+    else a half."""
     benchmark: bool | None = None
-    """Whether local models are timed on real requests. None: the embedded ones are, on this machine."""
+    """Whether local models are tried on the sample. None: the embedded ones are, on this machine."""
 
 
 def project_run(config: RunConfig, options: PlanOptions) -> Projection:
@@ -83,10 +83,14 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     samples = {name: sample(task, config.tasks[name], options.sampling, limit=limit) for name, task in tasks.items()}
     known = {role: _known(config, role, tasks, samples, options) for role in ROLES}
     config = _decided(config, known["student"])
+    trial = _tried(config, tasks, samples, options)
+    known = {role: replace(known[role], throughput=trial.paces.get(role)) for role in ROLES}
+    shares = _shares(trial, tasks, options.gap_rate)
     amounts = {name: Counts(found.images, found.questions, found.own) for name, found in samples.items()}
     prompt_sizes = {role: known[role].prompt_sizes for role in ROLES}
-    work = [each for each in workloads(config, amounts, prompt_sizes, gap_rate=options.gap_rate) if each.requests]
+    work = [each for each in workloads(config, amounts, prompt_sizes, shares) if each.requests]
     reading = sum(found.reading for found in samples.values()) / len(samples)
+    images = sum(each.images + each.own for each in amounts.values())
     gpus = None if options.device else torch.cuda.device_count()
     sharing: dict[str, Sharing] = {
         **{role: asking(config, role, gpus) for role in ROLES},
@@ -103,9 +107,21 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
         where,
         said,
         problems(one, work, known, where),
-        [*_assumed(config, options, where, samples, known), *_shared(sharing)],
-        costs.disk(known["student"].size, config.level) if known["student"].size else None,
+        [*_assumed(config, shares, trial, where, samples, known), *_shared(sharing)],
+        _disk(config, images, work, known),
     )
+
+
+def _disk(config: RunConfig, images: int, work: Sequence[Workload], known: Mapping[Role, ModelFacts]) -> float | None:
+    """Bytes in the run folder while the student is trained; None where nothing is known of it."""
+    size = known["student"].size
+    if size is None:
+        return None
+    pictures = sum(
+        costs.kept_in_store(images, each.picture_bytes, config.loading) for each in known.values() if not each.served
+    )
+    room = config.loading.prepared_gigabytes * 1e9
+    return costs.disk(size, config.level) + costs.records(images, work) + min(room, pictures)
 
 
 def _limited(config: RunConfig, options: PlanOptions) -> RunConfig:
@@ -142,10 +158,7 @@ def _known(
         return _served(name, getattr(config.loading, role), tasks, samples, options)
     if not backend.hub:
         return ModelFacts(_guessed(tasks, samples), "which has no configuration")
-    known = _configured(location, getattr(config.loading, role), tasks, samples, options)
-    if not _is_measured(location, options):
-        return known
-    return replace(known, throughput=_throughput(config, role, tasks, samples))
+    return _configured(location, getattr(config.loading, role), tasks, samples, options)
 
 
 def _served(
@@ -201,30 +214,28 @@ def _prompts(task: Task) -> Prompts:
     return Prompts(task.annotate_prompt_for(longest), answer, rationale)
 
 
-def _is_measured(location: str, options: PlanOptions) -> bool:
+def _tried(config: RunConfig, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions) -> Trial:
+    """What trying the models shows; nothing of those that are not tried."""
+    roles = [role for role in ROLES if _is_tried(getattr(config, role), options)]
+    return tried(config, tasks, samples, roles, QUESTION)
+
+
+def _is_tried(spec: str, options: PlanOptions) -> bool:
+    location = split_model(spec)[1]
+    if backend_of(spec).remote or not backend_of(spec).hub:
+        return False
     if options.benchmark is None:
         return options.device is None and Path(location).parent == EMBEDDED_MODELS
     return options.benchmark and Path(location).expanduser().is_dir()
 
 
-def _throughput(config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> Throughput:
-    """Asks the model about the sample of the first task; the others' prompts are about as long."""
-    name, found = next(iter(samples.items()))
-    rationale = config.discrepancy.max_new_tokens if config.wants_rationales and role == "teacher" else 0
-    thoughts = getattr(config.loading, role).thinking_tokens
-    tokens = config.annotate.max_new_tokens + thoughts, config.identify.max_new_tokens + thoughts, rationale
-    model = load_model(getattr(config, role), getattr(config.loading, role))
-    with TemporaryDirectory() as folder:
-        images = _saved(found.pictures, Path(folder))
-        return measured_throughput(model, images, _prompts(tasks[name]), tokens, config.annotate.pairs_per_image)
-
-
-def _saved(pictures: Sequence[Image], folder: Path) -> list[str]:
-    """The sample's pictures as files, since models read files."""
-    paths = [folder / f"{number}.png" for number in range(len(pictures))]
-    for path, picture in zip(paths, pictures, strict=True):
-        picture.save(path)
-    return [*map(str, paths)]
+def _shares(trial: Trial, tasks: Mapping[str, Task], gap_rate: float | None) -> dict[str, Shares]:
+    """What comes of each task's draws: as found, with the gaps that the user wants to reckon with, or as assumed."""
+    assumed = Shares.assumed(0.5 if gap_rate is None else gap_rate)
+    found = {name: trial.shares.get(name, assumed) for name in tasks}
+    if gap_rate is None:
+        return found
+    return {name: assumed._replace(pairs=each.pairs) for name, each in found.items()}
 
 
 def _one_of(config: RunConfig, sharing: Sharing) -> RunConfig:
@@ -255,8 +266,11 @@ def _row(
         at_once = costs.rows_per_batch(work, known.size, loading, where)
         seconds = costs.asking_seconds(work, known.size, loading, where)
         memory = costs.asking_memory(work, known.size, loading, where)
-    if known.throughput:
-        seconds = costs.measured_seconds(work, known.throughput, config.level)
+    if measured := known.throughput:
+        seconds = costs.measured_seconds(work, measured)
+        memory = measured.training.memory if work.steps and measured.training else measured.memory
+    if memory and work.steps and not where.is_gpu:
+        memory += costs.kept_in_memory(work, known.picture_bytes)
     return ProjectionRow(
         stage=work.stage,
         model=work.role,
@@ -268,28 +282,24 @@ def _row(
         seconds=None if seconds is None else seconds / times_as_fast,
         memory=memory,
         money=costs.money(work, config.server) if known.served and not work.steps else None,
-        preparation=work.prepared * (reading + _preparation(known)) if _preparation(known) else None,
-    )
-
-
-def _preparation(known: ModelFacts) -> float:
-    """CPU seconds a picture, on average over the tasks; 0: not known."""
-    return (
-        0.0 if known.served else sum(each.preparation for each in known.prompt_sizes.values()) / len(known.prompt_sizes)
+        preparation=costs.prepared(work, known.picture_bytes, config.loading) * (reading + known.preparation)
+        if known.preparation
+        else None,
     )
 
 
 def _assumed(
     config: RunConfig,
-    options: PlanOptions,
+    shares: Mapping[str, Shares],
+    trial: Trial,
     where: Device,
     samples: Mapping[str, Sample],
     known: Mapping[Role, ModelFacts],
 ) -> list[str]:
     """All assumptions that the figures depend on."""
     said = [text for found in samples.values() for text in found.assumed]
+    said.extend(_of_shares(shares, found=trial.shares))
     said.append(
-        f"the student has {options.gap_rate:.0%} of the pairs wrong and each of these is a gap; every reply is a pair, "
         "no image is set aside, training does not stop early; a model in this process reads a prompt once for all draws"
     )
     said.append(
@@ -309,12 +319,14 @@ def _assumed(
         said.extend(f"{role}: {how}" for how in {sizes.assumed for sizes in each.prompt_sizes.values()} if how)
         if each.throughput:
             said.append(
-                f"{role}: seconds per request as measured on {each.throughput.requests} requests of each kind here"
+                f"{role}: seconds as measured here, asked about {each.throughput.pairs} pairs"
+                + (" and trained a few steps on their answers" if each.throughput.training else "")
             )
     said.append(_of_device(where))
     said.append(
-        "CPU hours: reading and preparing pictures on one core, each for every question on it, as measured here on the "
-        "sample; several cores share them, and the larger of them and the hours is what it takes"
+        "CPU hours: reading and preparing pictures on one core, as measured here on the sample; each once for the "
+        "questions on it, and in training once as far as they are kept; several cores share them, and the larger of "
+        "them and the hours is what it takes"
     )
     said.append("the hours do not include these, nor intake, loading models and the report")
     said.append(
@@ -322,6 +334,19 @@ def _assumed(
         "the models, and the timing of the student in `evaluate`"
     )
     return said
+
+
+def _of_shares(shares: Mapping[str, Shares], found: Mapping[str, Shares]) -> Iterator[str]:
+    """What comes of the draws, and how that is known."""
+    for name in found:
+        each = shares[name]
+        yield (
+            f"on the sample of {name} {each.pairs:.0%} of the draws became pairs; it is reckoned that the student has "
+            f"{each.failed:.0%} of them wrong, and that {each.gaps:.0%} are gaps"
+        )
+    if not found:
+        rate = next(iter(shares.values())).failed
+        yield f"the student has {rate:.0%} of the pairs wrong and each of these is a gap; every reply is a pair"
 
 
 def _of_device(where: Device) -> str:

@@ -43,6 +43,22 @@ class Counts(NamedTuple):
     """Pairs of one's own."""
 
 
+class Shares(NamedTuple):
+    """What comes of a task's draws."""
+
+    pairs: float
+    """Pairs of each draw."""
+    failed: float
+    """Share of the pairs that the student has wrong."""
+    gaps: float
+    """Share of the pairs that are gaps."""
+
+    @classmethod
+    def assumed(cls, gap_rate: float) -> "Shares":
+        """Every reply is a pair, and every pair that the student has wrong is a gap: with fewer the run costs less."""
+        return cls(1.0, gap_rate, gap_rate)
+
+
 class Workload(NamedTuple):
     """What one model does in one stage, over all tasks."""
 
@@ -58,6 +74,10 @@ class Workload(NamedTuple):
     """Optimiser steps; 0 where nothing is trained."""
     eval_examples: int = 0
     """In training: examples that are only looked at, without learning."""
+    pictures: int = 0
+    """Different ones."""
+    views: int = 0
+    """In training: augmented views, each of which is prepared for itself."""
     passes: int = 1
     """In training: times that an example goes through the student in a step."""
     shared_prefixes: int = 0
@@ -66,24 +86,20 @@ class Workload(NamedTuple):
     """What is asked; a field of `Prompts`, `PromptSizes` and `Throughput`."""
     given: bool = False
     """Whether replies are given and scored teacher-forced, not generated."""
+    of_tests: bool = False
+    """Whether it is asked about the test splits."""
 
     @property
     def tokens(self) -> int:
         """Tokens of prompts and replies."""
         return self.prompt_tokens + self.reply_tokens
 
-    @property
-    def prepared(self) -> int:
-        """Pictures that are read and prepared for a model in this process, if none is kept for another question."""
-        return self.requests * self.passes - self.shared_prefixes + self.eval_examples
-
 
 def workloads(
     config: RunConfig,
     amounts: Mapping[str, Counts],
     prompt_sizes: Mapping[Role, Mapping[str, PromptSizes]],
-    *,
-    gap_rate: float,
+    shares: Mapping[str, Shares],
 ) -> list[Workload]:
     """What each model has to do, stage by stage in the order of the run.
 
@@ -91,10 +107,9 @@ def workloads(
         config: The run.
         amounts: Images and questions of each task.
         prompt_sizes: For each model and task, what it makes of a picture with a prompt.
-        gap_rate: Share of the pairs that the student has wrong. All of them are taken to be gaps: with fewer of them
-            the run costs less.
+        shares: What comes of each task's draws.
     """
-    run = _Workloads(config, amounts, prompt_sizes, gap_rate)
+    run = _Workloads(config, amounts, prompt_sizes, shares)
     own: dict[str, Callable[[], Iterable[Workload]]] = {
         "annotate": lambda: [run.annotate()],
         "identify": run.identify,
@@ -119,28 +134,40 @@ class _Workloads:
     config: RunConfig
     amounts: Mapping[str, Counts]
     prompt_sizes: Mapping[Role, Mapping[str, PromptSizes]]
-    gap_rate: float
+    shares: Mapping[str, Shares]
 
     @property
-    def written(self) -> dict[str, int]:
-        """Pairs that the teacher writes, by task."""
+    def images(self) -> int:
+        """Of all tasks, counting each own pair as one about an image of its own."""
+        return sum(each.images + each.own for each in self.amounts.values())
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """Ordinary draws, by task."""
         return {task: each.images * self.config.annotate.pairs_per_image for task, each in self.amounts.items()}
 
     @property
     def pairs(self) -> dict[str, int]:
         """By task, one's own too."""
-        return {task: count + self.amounts[task].own for task, count in self.written.items()}
+        return {
+            task: _part(count, self.shares[task].pairs) + self.amounts[task].own for task, count in self.drawn.items()
+        }
 
     @property
     def failed(self) -> dict[str, int]:
         """Pairs that the student has wrong."""
-        return {task: math.ceil(count * self.gap_rate) for task, count in self.pairs.items()}
+        return {task: _part(count, self.shares[task].failed) for task, count in self.pairs.items()}
+
+    @property
+    def gaps(self) -> int:
+        """Pairs that the teacher has right besides."""
+        return sum(_part(count, self.shares[task].gaps) for task, count in self.pairs.items())
 
     def annotate(self) -> Workload:
         reply = min(PAIR_TOKENS, self.config.annotate.max_new_tokens)
-        draws = {task: count + self.config.annotate.most_further(count) for task, count in self.written.items()}
+        draws = {task: count + self.config.annotate.most_further(count) for task, count in self.drawn.items()}
         asked = self._asked("annotate", "teacher", draws, reply, "annotate")
-        return asked._replace(shared_prefixes=sum(map(self._shared_draws, self.written)))
+        return asked._replace(shared_prefixes=sum(map(self._shared_draws, self.drawn)))
 
     def _shared_draws(self, task: str) -> int:
         """Draws whose prompt an earlier one on the image has: all but the first, but for those of other kinds."""
@@ -220,6 +247,8 @@ class _Workloads:
             patches=round(examples * mean(lambda seen: seen.patches)),
             steps=steps,
             eval_examples=(EVALUATIONS + 1) * picked.held_out if steps else 0,
+            pictures=min(self.images, picked.training) + min(self.images, picked.held_out) if steps else 0,
+            views=examples * level.needs_views,
             passes=views + rationales,
         )
         if steps:
@@ -228,9 +257,12 @@ class _Workloads:
     def evaluate(self) -> Iterator[Workload]:
         questions = {task: each.questions for task, each in self.amounts.items()}
         reply = min(ANSWER_TOKENS, self.config.evaluate.max_new_tokens)
-        yield self._asked("evaluate before", "student", questions, reply)
-        yield self._asked("evaluate after", "student", questions, reply)
-        yield self._asked("evaluate", "teacher", questions, reply)
+        asked = [
+            self._asked("evaluate before", "student", questions, reply),
+            self._asked("evaluate after", "student", questions, reply),
+            self._asked("evaluate", "teacher", questions, reply),
+        ]
+        yield from (each._replace(pictures=each.requests, of_tests=True) for each in asked)
 
     def forgotten(self) -> Iterator[Workload]:
         yield self._asked("evaluate forgotten", "student", self._previously_right(), self._judged)
@@ -261,6 +293,7 @@ class _Workloads:
             prompt_tokens=round(sum(count * seen[task].tokens for task, count in counts.items())),
             reply_tokens=requests * (thoughts + reply),
             patches=round(sum(count * seen[task].patches for task, count in counts.items())),
+            pictures=min(self.images, requests),
             prompt=prompt,
         )
 
@@ -268,7 +301,7 @@ class _Workloads:
         return {task: count * number for task, count in self.failed.items()}
 
     def _choice(self) -> ChoiceCounts:
-        return choice_counts(sum(self.pairs.values()), sum(self.failed.values()), self.config.level)
+        return choice_counts(sum(self.pairs.values()), self.gaps, self.config.level)
 
     def _previously_right(self) -> dict[str, int]:
         """Pairs of each task that the student had right, is not trained on and is asked again after levelling."""
@@ -279,3 +312,8 @@ class _Workloads:
         """So many pairs by task, as all pairs are spread over the tasks."""
         every = sum(self.pairs.values())
         return {task: math.ceil(pairs * count / max(1, every)) for task, count in self.pairs.items()}
+
+
+def _part(count: int, share: float) -> int:
+    """Rounded up; a share that was counted gives that count again."""
+    return math.ceil(round(count * share, 6))
