@@ -36,12 +36,13 @@ from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_model, open_processor
 from parityalign.planning import costs, published, sampling, sizing
 from parityalign.planning.fitting import problems
-from parityalign.planning.planner import QUESTION, PlanOptions
+from parityalign.planning.planner import PlanOptions
 from parityalign.planning.planner import project_run as projected
 from parityalign.planning.sampling import SamplingOptions, size_of_picture
 from parityalign.planning.sharing import asking, levelling
 from parityalign.planning.sizes import ModelFacts, PromptSize, PromptSizes, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
+from parityalign.planning.trial import QUESTION
 from parityalign.planning.works import Counts, Shares, Workload, workloads
 from parityalign.stages.forgotten import previously_right
 from parityalign.stages.level import choice_counts, choose_pairs

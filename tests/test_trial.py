@@ -11,7 +11,7 @@ from parityalign.config.automatic import decide_level
 from parityalign.config.run_yaml import load_config
 from parityalign.demo.worlds import WORLDS
 from parityalign.planning import planner
-from parityalign.planning.planner import QUESTION, PlanOptions, project_run
+from parityalign.planning.planner import PlanOptions, project_run
 from parityalign.planning.sampling import SamplingOptions, sample
 from parityalign.planning.trial import Trial, tried
 from parityalign.planning.works import Shares
@@ -80,8 +80,11 @@ def test_where_no_pair_can_be_read_models_are_timed_on_made_up_ones_and_shares_a
     tasks = {WORLD: task_of(WORLD, served.tasks[WORLD])}
     samples = {WORLD: sample(tasks[WORLD], served.tasks[WORLD], SamplingOptions(pictures=4), limit=None)}
     decided = served.model_copy(update={"level": decide_level(served.level, None)})
-    found = tried(decided, tasks, samples, ["student"], QUESTION)
+    found = tried(decided, tasks, samples, ["student"])
     assert found.paces.keys() == {"student"} and not found.shares
+    unfit = decided.model_copy(update={"level": decided.level.model_copy(update={"method": "qlora"})})
+    pace = tried(unfit, tasks, samples, ["student"]).paces["student"]
+    assert pace.training is None and "qlora" in pace.not_trained
 
 
 def test_a_gap_rate_that_is_given_takes_the_place_of_the_one_that_was_found():

@@ -96,10 +96,12 @@ def levelling_seconds(work: Workload, size: Size, mode: TrainingMode, device: De
     return (once * (passes + work.eval_examples / work.requests) - still) / (device.operations * USED)
 
 
-def measured_seconds(work: Workload, measured: Throughput) -> float:
-    """How long it takes at a measured throughput."""
-    if work.steps and measured.training:
+def measured_seconds(work: Workload, measured: Throughput) -> float | None:
+    """How long it takes at a measured throughput; None: training was not measured."""
+    if work.steps:
         pace = measured.training
+        if pace is None:
+            return None
         return work.passes * (pace.trained * work.requests + pace.looked_at * work.eval_examples)
     if work.given:
         return measured.read * work.requests

@@ -1,7 +1,7 @@
 """Projects tokens, time, memory and money of a run before it begins, with its assumptions."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,17 @@ from parityalign.config import (
     RunConfig,
     backend_of,
     decide_level,
-    level_in_words,
     split_model,
 )
 from parityalign.core import EMBEDDED_MODELS, Task, UserError
 from parityalign.planning import costs
+from parityalign.planning.assumptions import assumptions, shared_in_words
 from parityalign.planning.fitting import problems
 from parityalign.planning.measuring import this_machine
 from parityalign.planning.projection import Projection, ProjectionRow
 from parityalign.planning.published import Device, device
 from parityalign.planning.sampling import Sample, SamplingOptions, sample
-from parityalign.planning.sharing import Sharing, asking, levelling
+from parityalign.planning.sharing import LEVEL, Sharing, asking, levelling
 from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes
 from parityalign.planning.sizing import (
     CHARACTERS_PER_TOKEN,
@@ -33,23 +33,17 @@ from parityalign.planning.sizing import (
     size_of,
     usual_pixels,
 )
-from parityalign.planning.trial import Trial, tried
+from parityalign.planning.trial import QUESTION, Trial, tried
 from parityalign.planning.works import (
-    ANSWER_TOKENS,
-    PAIR_TOKENS,
     ROLES,
     Counts,
     Role,
     Shares,
     Workload,
-    rationale_tokens,
     workloads,
 )
 from parityalign.tasks import settled, task_of
 
-QUESTION = "What is written on the sign beside the door?"
-"""A placeholder for the questions, which are not written yet."""
-LEVEL = "level"
 PIXELS_PER_TOKEN = 28 * 28
 """Pixels per token of a served model that is known only by name."""
 
@@ -102,12 +96,13 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
         for each in work
     ]
     said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in ROLES]
+    of_samples = [text for found in samples.values() for text in found.assumed]
     return Projection(
         rows,
         where,
         said,
         problems(one, work, known, where),
-        [*_assumed(config, shares, trial, where, samples, known), *_shared(sharing)],
+        [*of_samples, *assumptions(config, shares, trial, where, known), *shared_in_words(sharing)],
         _disk(config, images, work, known),
     )
 
@@ -217,7 +212,7 @@ def _prompts(task: Task) -> Prompts:
 def _tried(config: RunConfig, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions) -> Trial:
     """What trying the models shows; nothing of those that are not tried."""
     roles = [role for role in ROLES if _is_tried(getattr(config, role), options)]
-    return tried(config, tasks, samples, roles, QUESTION)
+    return tried(config, tasks, samples, roles)
 
 
 def _is_tried(spec: str, options: PlanOptions) -> bool:
@@ -244,14 +239,6 @@ def _one_of(config: RunConfig, sharing: Sharing) -> RunConfig:
     return config.model_copy(update={"level": config.level.model_copy(update={"batch_size": pairs})})
 
 
-def _shared(sharing: Mapping[str, Sharing]) -> Iterator[str]:
-    """What shares work, where something does."""
-    for what, found in sharing.items():
-        if found.processes > 1:
-            shared = "each step; adding up their gradients is not counted" if what == LEVEL else "its questions"
-            yield f"{what}: {found.in_words}, share {shared}; memory is that of one"
-
-
 def _row(
     config: RunConfig, work: Workload, known: ModelFacts, where: Device, reading: float, times_as_fast: int
 ) -> ProjectionRow:
@@ -267,8 +254,11 @@ def _row(
         seconds = costs.asking_seconds(work, known.size, loading, where)
         memory = costs.asking_memory(work, known.size, loading, where)
     if measured := known.throughput:
-        seconds = costs.measured_seconds(work, measured)
-        memory = measured.training.memory if work.steps and measured.training else measured.memory
+        seconds = costs.measured_seconds(work, measured) or seconds
+        held = measured.memory
+        if work.steps:
+            held = measured.training.memory if measured.training else None
+        memory = held or memory
     if memory and work.steps and not where.is_gpu:
         memory += costs.kept_in_memory(work, known.picture_bytes)
     return ProjectionRow(
@@ -285,74 +275,4 @@ def _row(
         preparation=costs.prepared(work, known.picture_bytes, config.loading) * (reading + known.preparation)
         if known.preparation
         else None,
-    )
-
-
-def _assumed(
-    config: RunConfig,
-    shares: Mapping[str, Shares],
-    trial: Trial,
-    where: Device,
-    samples: Mapping[str, Sample],
-    known: Mapping[Role, ModelFacts],
-) -> list[str]:
-    """All assumptions that the figures depend on."""
-    said = [text for found in samples.values() for text in found.assumed]
-    said.extend(_of_shares(shares, found=trial.shares))
-    said.append(
-        "no image is set aside, training does not stop early; a model in this process reads a prompt once for all draws"
-    )
-    said.append(
-        f"pairs of {PAIR_TOKENS} tokens, answers of {ANSWER_TOKENS}; the question of a pair as long as {QUESTION!r}"
-    )
-    said.append(f"level: {level_in_words(config.level)}")
-    if config.wants_rationales:
-        said.append(f"rationales of {rationale_tokens(config)} tokens with their answers, all of them kept")
-    if config.level.needs_observations and not config.shows("teacher"):
-        left_out = " and ".join(config.level.needs_observations)
-        said.append(f"without {left_out}: this teacher gives only text")
-    if thoughts := config.loading.teacher.thinking_tokens:
-        said.append(f"thoughts of the teacher of {thoughts} tokens before each reply, all its room")
-    for role, each in known.items():
-        if limit := getattr(config.loading, role).max_pixels:
-            said.append(f"{role}: pictures of at most {limit:,} pixels")
-        said.extend(f"{role}: {how}" for how in {sizes.assumed for sizes in each.prompt_sizes.values()} if how)
-        if each.throughput:
-            said.append(
-                f"{role}: seconds as measured here, asked about {each.throughput.pairs} pairs"
-                + (" and trained a few steps on their answers" if each.throughput.training else "")
-            )
-    said.append(_of_device(where))
-    said.append(
-        "CPU hours: reading and preparing pictures on one core, as measured here on the sample; each once for the "
-        "questions on it, and in training once as far as they are kept; several cores share them, and the larger of "
-        "them and the hours is what it takes"
-    )
-    said.append("the hours do not include these, nor intake, loading models and the report")
-    said.append(
-        "not counted: reading and comparing attention and distributions, beyond the passes through "
-        "the models, and the timing of the student in `evaluate`"
-    )
-    return said
-
-
-def _of_shares(shares: Mapping[str, Shares], found: Mapping[str, Shares]) -> Iterator[str]:
-    """What comes of the draws, and how that is known."""
-    for name in found:
-        each = shares[name]
-        yield (
-            f"on the sample of {name} {each.pairs:.0%} of the draws became pairs; it is reckoned that the student has "
-            f"{each.failed:.0%} of them wrong, and that {each.gaps:.0%} are gaps"
-        )
-    if not found:
-        rate = next(iter(shares.values())).failed
-        yield f"the student has {rate:.0%} of the pairs wrong and each of these is a gap; every reply is a pair"
-
-
-def _of_device(where: Device) -> str:
-    return (
-        f"{where.name}: peak {where.operations / 1e12:,.3g} teraflops, of which {costs.USED:.0%} are reached; "
-        f"{where.bandwidth / 1e9:,.0f} GB per second, of which {costs.STREAMED:.0%} are reached; "
-        f"at least {costs.STEP_SECONDS[where.is_gpu]:g} s for each "
-        "token of a batch's replies"
     )

@@ -122,6 +122,8 @@ class Throughput(NamedTuple):
     """The most bytes that were held while it was asked; None: that cannot be measured here."""
     training: Pace | None = None
     """Of a student."""
+    not_trained: str = ""
+    """Why there is none."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,18 @@ from typing import NamedTuple, TypeVar
 from PIL.Image import Image
 
 from parityalign.config import RunConfig
-from parityalign.core import Answer, Decoding, ImageRef, Pair, Request, RunFolder, Task, VerdictKind, WorkFailed
+from parityalign.core import (
+    Answer,
+    Decoding,
+    ImageRef,
+    Pair,
+    Request,
+    RunFolder,
+    Task,
+    UserError,
+    VerdictKind,
+    WorkFailed,
+)
 from parityalign.data import image_id
 from parityalign.engines import AnswerStore, Asked, CachedModel, model_replies
 from parityalign.models import held_meanwhile, load_model
@@ -35,6 +46,8 @@ from parityalign.stages import (
 from parityalign.training import Pace, measured_pace
 
 T = TypeVar("T")
+QUESTION = "What is written on the sign beside the door?"
+"""A placeholder for questions that are not written yet."""
 clock = time.monotonic
 """What everything here is timed by."""
 _EVERY = 2
@@ -51,7 +64,7 @@ class Trial(NamedTuple):
 
 
 def tried(
-    config: RunConfig, tasks: Mapping[str, Task], samples: Mapping[str, Sample], roles: Collection[Role], question: str
+    config: RunConfig, tasks: Mapping[str, Task], samples: Mapping[str, Sample], roles: Collection[Role]
 ) -> Trial:
     """Tries the models of these roles.
 
@@ -60,13 +73,12 @@ def tried(
         tasks: By name.
         samples: Of each task.
         roles: Those of models in this process.
-        question: What the student is asked where no teacher is there to write questions.
 
     Raises:
-        UserError: A model cannot be loaded, or the student cannot be trained so on this machine.
+        UserError: A model cannot be loaded.
     """
     with TemporaryDirectory() as folder:
-        return _Trial(config, tasks, samples, question, Path(folder)).of(roles)
+        return _Trial(config, tasks, samples, Path(folder)).of(roles)
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,6 @@ class _Trial:
     config: RunConfig
     tasks: Mapping[str, Task]
     samples: Mapping[str, Sample]
-    question: str
     folder: Path
 
     def of(self, roles: Collection[Role]) -> Trial:
@@ -89,8 +100,7 @@ class _Trial:
         if "student" in roles:
             with self._opened("student") as model:
                 (of_student, pace), memory = held_meanwhile(lambda: self._answers(model, pairs))
-            training, most = held_meanwhile(lambda: self._trained(pairs))
-            paces["student"] = pace._replace(memory=memory, training=training._replace(memory=most))
+            paces["student"] = self._trained(pairs, pace._replace(memory=memory))
         return Trial(paces, self._shares(images, pairs, of_student, of_teacher) if written and len(roles) > 1 else {})
 
     def _of_teacher(
@@ -125,7 +135,7 @@ class _Trial:
                 image_id=image.image_id,
                 image=image.path,
                 task=image.task,
-                question=f"{self.question} {number}",
+                question=f"{QUESTION} {number}",
                 answer="nothing",
                 teacher="",
             )
@@ -185,7 +195,15 @@ class _Trial:
     def _read(self, model: CachedModel, asked: Sequence[Asked]) -> None:
         model_replies(model.loaded(), [Request(each.image, each.prompt) for each in asked], Decoding(1))
 
-    def _trained(self, pairs: Sequence[Pair]) -> Pace:
+    def _trained(self, pairs: Sequence[Pair], pace: Throughput) -> Throughput:
+        """With the pace of training, or with the reason why the student cannot be trained here."""
+        try:
+            training, memory = held_meanwhile(lambda: self._training(pairs))
+        except (UserError, WorkFailed) as problem:
+            return pace._replace(not_trained=str(problem).partition("\n")[0])
+        return pace._replace(training=training._replace(memory=memory))
+
+    def _training(self, pairs: Sequence[Pair]) -> Pace:
         level = self.config.level
         apart = {pair.image: pair for pair in pairs}.values()  # by chance hardly any in a step share a picture
         return measured_pace(
