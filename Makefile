@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup bench-ahead bench-filters bench-level bench-rows bench-gpu
+.PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup bench-ahead bench-filters bench-level bench-rows bench-gpu bench-plan
 .PHONY: test-vllm conformance conformance-torchvision wheel test-wheel test-oldest test-newest test-cases kills
 
 setup: .venv/set-up
@@ -178,6 +178,10 @@ bench-level: setup
 # Training with questions about a picture in one row, beside the same with a row each: steps a second, in one process.
 bench-rows: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shared_rows.py
+
+# How far `parityalign plan` is off: the demo's run with fewer pictures, planned, done and planned again.
+bench-plan: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plan.py
 
 # Real size on one GPU beside plain transformers and TRL, within ten minutes and without network; writes docs/results-gpu.md.
 # Without a GPU sizes are tiny, and nothing is written. Parts without trl or bitsandbytes say so.

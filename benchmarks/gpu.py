@@ -24,6 +24,8 @@ from real_size import asking, levelling, whole_run
 from real_size.data import pictures
 from real_size.models import PUBLISHED, write_model
 
+TINY_SIDES = (320, 240)
+
 
 class Work(NamedTuple):
     """Where a part works, and how much it does."""
@@ -37,7 +39,9 @@ class Work(NamedTuple):
 
     def pictures(self, count: int, least: int = 4) -> list[Path]:
         """So many pictures; of a tiny trial a few."""
-        return pictures(self.folder / "pictures", least if self.tiny else count)
+        if self.tiny:
+            return pictures(self.folder / "pictures", least, TINY_SIDES)
+        return pictures(self.folder / "pictures", count)
 
 
 def _models(work: Work) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Levelling beside TRL's SFTTrainer on the same rows and weights: examples a second and peak memory.
 
-    python benchmarks/level.py [--model smolvlm-500m] [--method full] [--steps 6] [--folder FOLDER]
+    python benchmarks/level.py [--model smolvlm-500m] [--method full] [--steps 6] [--rows 16] [--folder FOLDER]
 
 Real classes and pictures of 1024x768, with the tiny sizes that a CPU can train. Each side has a process of its own:
 ours, TRL without and with workers that prepare its pictures, ours again. Needs the package trl.
@@ -17,8 +17,6 @@ from typing import Any
 from real_size.data import pictures
 from real_size.levelling import ours, trl
 from real_size.models import PUBLISHED, write_model
-
-ROWS = 16
 
 
 def main() -> None:
@@ -44,13 +42,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", choices=sorted(PUBLISHED), default="smolvlm-500m")
     parser.add_argument("--method", choices=("full", "lora"), default="full")
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rows", type=int, default=16, help="of a step")
     parser.add_argument("--folder", help="where models and pictures are written; default: the temporary folder")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def _child(side: str, asked: argparse.Namespace) -> dict[str, Any]:
-    told = [f"--{name}={getattr(asked, name)}" for name in ("model", "method", "steps", "folder")]
+    told = [f"--{name}={getattr(asked, name)}" for name in ("model", "method", "steps", "rows", "folder")]
     made = subprocess.run(
         [sys.executable, __file__, *told, "--side", side], capture_output=True, text=True, check=False
     )
@@ -64,8 +63,8 @@ def _child(side: str, asked: argparse.Namespace) -> dict[str, Any]:
 def _side(asked: argparse.Namespace) -> dict[str, Any]:
     folder = Path(asked.folder)
     student = write_model(asked.model, folder / asked.model, tiny=True)
-    paths = pictures(folder / "pictures", ROWS * asked.steps)
-    level = {"method": asked.method, "learning_rate": 1e-4, "max_steps": asked.steps, "batch_size": ROWS}
+    paths = pictures(folder / "pictures", asked.rows * asked.steps)
+    level = {"method": asked.method, "learning_rate": 1e-4, "max_steps": asked.steps, "batch_size": asked.rows}
     if asked.side.startswith("trl"):
         return trl(folder, student, paths, level, workers=2 if asked.side.endswith("workers") else 0)
     (folder / asked.side).mkdir()

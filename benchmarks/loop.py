@@ -2,15 +2,16 @@
 
     python benchmarks/loop.py [--pictures 500] [--rows 8] [--folder FOLDER]
 
-Both sides ask the same models, loaded once, with the same number of threads, the same pictures (as many a task), the
-same four draws on each, made by the same noise, so that both write the same pairs; and both judge by `rule: paper`.
+Both sides ask the same models, loaded once, with the same number of threads, the same pictures (as many a task), four
+draws on each, which are made by chance of their own; and both judge by `rule: paper`.
 
 - ours: the stages as `parityalign run` calls them, student first, teacher where the student failed.
 - first release: batches of a fixed number of rows in the order of the files; pictures opened one by one; every row
   with its own picture through the processor and the model; plain `model.generate`; teacher and student about all pairs.
 
 The pictures are worked on in two halves, ours and theirs, then theirs and ours, so that what else the machine does
-falls on both. Of our wall time it prints how much is spent inside the models' forward passes, vision towers included.
+falls on both; seconds of CPU, in which it hardly counts, are printed beside the wall's. Of the wall time it prints how
+much is spent inside the models' forward passes, vision towers included.
 """
 
 import argparse
@@ -107,6 +108,7 @@ class Side:
     """What one way took and made, over all its halves."""
 
     seconds: float = 0.0
+    cpu: float = 0.0
     forward: float = 0.0
     replies: int = 0
     pairs: list[Pair] = field(default_factory=list)
@@ -174,11 +176,12 @@ def _run(
     teacher, student = map(cached, models)  # each in a store of its own: nothing is answered yet
     with RunFolder(folder) as run:
         pairs, verdicts = (run.artifact(name, inputs={}, settings={}) for name in ("pairs", "verdicts"))
-        began, before = time.perf_counter(), forward.seconds
+        began, before, cpu = time.perf_counter(), forward.seconds, time.process_time()
         annotate_images(pairs, images, tasks, teacher, settings=drawing, seed=0, progress=_mute)
         written = written_pairs(pairs, images)
         identify_gaps(verdicts, written, tasks, TwoModels(student, teacher), settings=judging, progress=_mute)
         side.seconds += time.perf_counter() - began
+        side.cpu += time.process_time() - cpu
         side.forward += forward.seconds - before
         side.replies += pairs.manifest["counts"]["replies"]
         side.pairs += written
@@ -195,10 +198,12 @@ def _report(ours: Side, theirs: Side, asked: argparse.Namespace) -> None:
     print(f"{len(WORLDS) * asked.pictures:,} pictures, {threads} threads; first release: batches of {asked.rows} rows")
     for name, side in (("ours", ours), ("first release", theirs)):
         made = f"{side.replies:,} replies, {len(side.pairs):,} pairs, {side.answers:,} answers, {len(side.gaps):,} gaps"
-        print(f"{name:14}{side.seconds:8.1f} s, {side.forward / side.seconds:6.1%} of it forward; {made}")
+        forward = f"{side.forward / side.seconds:6.1%} forward"
+        print(f"{name:14}{side.seconds:8.1f} s, {forward}, {side.cpu:.1f} s of CPU; {made}")
     shared = {pair.pair_id for pair in ours.gaps} & {pair.pair_id for pair in theirs.gaps}
     same = {pair.pair_id for pair in ours.pairs} & {pair.pair_id for pair in theirs.pairs}
-    print(f"in both: {len(same):,} pairs, {len(shared):,} gaps; ratio {theirs.seconds / ours.seconds:.2f}")
+    print(f"in both: {len(same):,} pairs, {len(shared):,} gaps; ", end="")
+    print(f"ratio {theirs.seconds / ours.seconds:.2f}, of CPU {theirs.cpu / ours.cpu:.2f}")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def _trainer(student: Path, pixels: int | None, examples: Sequence[Example], roo
     objective = WeightedLoss({"answer": (1, 1)})
     loading = LoadingSettings(max_pixels=pixels, workers=0)
     training = Training(str(student), loading, level, objective, 0, lambda *_: None, list(examples), list(examples[:1]))
-    made = train._trainer(training, root / "work")
+    made = train.trainer_of(training, root / "work")
     made.current_gradient_accumulation_steps = 1
     return made
 

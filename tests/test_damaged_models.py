@@ -5,8 +5,9 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import tiny
 from makers import mute
 from parityalign.config.run_yaml import load_config
+from parityalign.core.deadlines import TookTooLongError, in_time
 from parityalign.core.errors import UserError
 from parityalign.models import checking
 from parityalign.models.checking import check_model
@@ -170,6 +172,22 @@ def test_a_chat_template_that_does_not_end_is_left_alone(model, monkeypatch):
     loop = "{% for i in range(3000) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"  # then the thread ends
     (model / "chat_template.jinja").write_text(loop)
     assert "took more than 1 seconds" in is_in_words(model)
+
+
+def test_what_a_busy_machine_gives_no_processor_is_not_taken_to_be_without_end():
+    slow = partial(time.sleep, 0.3)  # as if other programs had the processor
+    in_time(slow, 0.1, computes=True)
+    with pytest.raises(TookTooLongError):
+        in_time(slow, 0.1)
+    enough = Event()
+
+    def loop() -> None:
+        while not enough.is_set():
+            pass
+
+    with pytest.raises(TookTooLongError):
+        in_time(loop, 0.1, computes=True)
+    enough.set()
 
 
 @pytest.mark.parametrize("damage", ["lacks", "shape"])

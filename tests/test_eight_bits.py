@@ -46,7 +46,7 @@ def refuses_8_bits(processor):
 
 @pytest.mark.parametrize("family", [*FAMILIES, *NEWER_FAMILIES], ids=lambda family: family.name)
 def test_pixels_of_every_family_are_kept_in_8_bits_and_are_transformers_own(family, tmp_path, monkeypatch):
-    monkeypatch.setattr(picture_store, "_SMALLEST", 0)
+    monkeypatch.setattr(picture_store, "SMALLEST", 0)
     processor = open_processor(str(write(tmp_path, family, speaks=False)))
     prompter = Prompter(processor)
     for seed, size in enumerate(SIZES):

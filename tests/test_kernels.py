@@ -28,7 +28,7 @@ def made(tmp_path):
     examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
     settings = decide_level(LevelSettings(batch_size=3), None)
     training = trainer.Training(student, LoadingSettings(), settings, tiny.ANSWER, 0, mute, examples[:3], examples[3:])
-    found = train._trainer(training, tmp_path)
+    found = train.trainer_of(training, tmp_path)
     found.current_gradient_accumulation_steps = 1
     return found, examples[:3]
 

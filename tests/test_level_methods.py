@@ -65,7 +65,7 @@ def trained(student, pairs, tmp_path):
         settings = decide_level(LevelSettings(**({"batch_size": 5} | choices)), None)
         examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
         training = trainer.Training(student, AS_IT_IS, settings, objective, 0, mute, examples[:5], examples[5:])
-        made = train._trainer(training, tmp_path)
+        made = train.trainer_of(training, tmp_path)
         made.current_gradient_accumulation_steps = 1
         return made, examples[:5]
 
@@ -523,7 +523,7 @@ def test_qlora_trains_beside_4_bits_and_leaves_whole_weights(pairs, tmp_path, mo
     examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
     for folder, said in ((student, result.held_out_loss_before), (tmp_path / "out", result.held_out_loss_after)):
         training = trainer.Training(str(folder), AS_IT_IS, settings, tiny.ANSWER, 0, mute, examples, examples[5:])
-        assert train._trainer(training, tmp_path).held_out_loss() == pytest.approx(said, rel=0.02)
+        assert train.trainer_of(training, tmp_path).held_out_loss() == pytest.approx(said, rel=0.02)
 
 
 def test_qlora_without_bitsandbytes_is_answered_with_the_install_line(student, pairs, tmp_path, monkeypatch):

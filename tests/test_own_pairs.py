@@ -490,7 +490,7 @@ def test_a_preview_of_pairs_alone_says_that_there_is_nothing_to_write(project, a
 def test_a_plan_counts_ones_own_pairs_in_what_is_asked_and_not_in_what_is_written(project):
     from parityalign.config.automatic import decide_level
     from parityalign.planning.sampling import SamplingOptions, sample
-    from parityalign.planning.works import Counts, workloads
+    from parityalign.planning.works import Counts, Shares, workloads
     from parityalign.tasks import task_of
     from test_plan import READINGS
 
@@ -499,11 +499,11 @@ def test_a_plan_counts_ones_own_pairs_in_what_is_asked_and_not_in_what_is_writte
     found = sample(task_of("signs", config.tasks["signs"]), config.tasks["signs"], SamplingOptions(), limit=None)
     assert (found.images, found.own, len(found.pictures)) == (0, 6, 6)
     readings = {role: {"signs": sizes["textvqa"]} for role, sizes in READINGS.items()}
-    work = workloads(config, {"signs": Counts(0, 0, 6)}, readings, gap_rate=0.5)
+    work = workloads(config, {"signs": Counts(0, 0, 6)}, readings, {"signs": Shares.assumed(0.5)})
     asked = {(each.stage, each.role): each.requests for each in work}
     assert asked["annotate", "teacher"] == 0 and asked["identify", "student"] == 6
     assert ("annotate own questions", "teacher") not in asked and asked["identify", "teacher"] == 3
-    work = workloads(config, {"signs": Counts(0, 0, 6, asked=4)}, readings, gap_rate=0.5)
+    work = workloads(config, {"signs": Counts(0, 0, 6, to_answer=4)}, readings, {"signs": Shares.assumed(0.5)})
     asked = {(each.stage, each.role): each.requests for each in work}
     assert asked["annotate own questions", "teacher"] == 4 and asked["identify", "teacher"] == 1
 

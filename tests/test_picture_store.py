@@ -27,7 +27,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def room(tmp_path, monkeypatch):
-    monkeypatch.setattr(picture_store, "_SMALLEST", 0)
+    monkeypatch.setattr(picture_store, "SMALLEST", 0)
     return PictureRoom(tmp_path / "kept", 10**6, said.append)
 
 

@@ -36,18 +36,18 @@ from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_model, open_processor
 from parityalign.planning import costs, published, sampling, sizing
 from parityalign.planning.fitting import problems
-from parityalign.planning.planner import QUESTION, PlanOptions
+from parityalign.planning.planner import PlanOptions
 from parityalign.planning.planner import project_run as projected
 from parityalign.planning.sampling import SamplingOptions, size_of_picture
 from parityalign.planning.sharing import asking, levelling
 from parityalign.planning.sizes import ModelFacts, PromptSize, PromptSizes, Size, Stack
 from parityalign.planning.sizing import place_of, size_of
-from parityalign.planning.works import Counts, Workload, workloads
+from parityalign.planning.trial import QUESTION
+from parityalign.planning.works import Counts, Shares, Workload, workloads
 from parityalign.stages.forgotten import previously_right
 from parityalign.stages.level import choice_counts, choose_pairs
 from parityalign.tasks import load_task
 from parityalign.training.student import add_lora
-from parityalign.training.trainer import EVALUATIONS
 from projects import configure, done, refusal
 
 AS_IT_IS = LoadingSettings()
@@ -211,7 +211,7 @@ def test_more_images_never_cost_less(images, more, gap_rate, draws, replay, sele
     sizes = {role: published_size(getattr(config, role).removeprefix("hf:")) for role in READINGS}
 
     def costs_of(count: int) -> dict[tuple[str, str], tuple[float, ...]]:
-        found = workloads(config, {"textvqa": Counts(count, 10)}, READINGS, gap_rate=gap_rate)
+        found = workloads(config, {"textvqa": Counts(count, 10)}, READINGS, {"textvqa": Shares.assumed(gap_rate)})
         return {
             (work.stage, work.role): (work.requests, work.tokens, seconds(work), costs.money(work, server))
             for work in found
@@ -232,7 +232,7 @@ def test_more_images_never_cost_less(images, more, gap_rate, draws, replay, sele
 
 def planned(**changes) -> dict[tuple[str, str], Workload]:
     """What is to be done with 100 images, by stage and model."""
-    found = workloads(run_of(**changes), {"textvqa": Counts(100, 10)}, READINGS, gap_rate=0.5)
+    found = workloads(run_of(**changes), {"textvqa": Counts(100, 10)}, READINGS, {"textvqa": Shares.assumed(0.5)})
     return {(work.stage, work.role): work for work in found}
 
 
@@ -348,7 +348,9 @@ def test_adapters_fewer_bits_and_checkpointing_take_less_memory():
     assert shrunk[0] == 2 * shrunk[1] == 4 * large.parameters
 
 
-def test_preparing_pictures_is_counted_once_for_each_question_that_a_model_here_is_asked(pool, monkeypatch):
+def test_preparing_pictures_is_counted_once_for_a_stage_and_in_training_at_each_visit_of_those_that_are_not_kept(
+    pool, monkeypatch
+):
     clock = count(step=7)  # each measured stretch takes seven seconds
     for module in (sampling, sizing):
         monkeypatch.setattr(module, "process_time", lambda: next(clock))
@@ -358,11 +360,17 @@ def test_preparing_pictures_is_counted_once_for_each_question_that_a_model_here_
     assert rows["annotate", "teacher"].preparation is None  # the server's own work
     pictures = len([*(pool / "pool").iterdir()])
     each = 7 / pictures + 7 / pictures  # read, and prepared
-    assert rows["identify", "student"].preparation == pytest.approx(2 * pictures * each)
-    level = rows["level", "student"]
-    looks = EVALUATIONS + 1
-    held = choice_counts(12, 6, config.level).held_out
-    assert level.preparation == pytest.approx((level.requests + looks * held) * each)
+    assert rows["identify", "student"].preparation == pytest.approx(pictures * each)
+    level, picked = rows["level", "student"], choice_counts(12, 6, config.level)
+    different = min(pictures, picked.training) + min(pictures, picked.held_out)
+    assert level.preparation == pytest.approx(different * each)
+    work = Workload("level", "student", 1000, 0, 0, 0, steps=10, eval_examples=100, pictures=200)
+    large, room = costs.CACHE_BYTES / 50, config.loading  # memory keeps 50, the disk as many in twice the space
+    none, some = (room.model_copy(update={"prepared_gigabytes": gigabytes}) for gigabytes in (0.0, 50 * large / 1e9))
+    assert [costs.prepared(work, large, each) for each in (none, some, room)] == pytest.approx(
+        [50 + 1100 * 3 / 4, 100 + 1100 / 2, 200]
+    )
+    assert costs.prepared(work._replace(views=1000), 1.0, room) == pytest.approx(1200)
 
 
 def test_replicas_and_processes_share_the_hours_and_not_the_work(pool):
@@ -433,7 +441,7 @@ def test_a_served_model_with_a_published_name_is_counted_by_its_architecture(poo
 @pytest.mark.slow
 def test_the_embedded_models_are_measured_and_the_run_folder_is_left_alone(pool):
     said = done("plan", configured(pool, level={"epochs": 1}), "--sample", 2)
-    assert "student: seconds per request as measured on 2 requests" in said
+    assert "student: seconds as measured here, asked about" in said and "trained a few steps on their answers" in said
     assert "968,832 parameters" in said
     assert not (pool / "runs").exists()
 

@@ -16,7 +16,7 @@ from parityalign.engines import AnswerStore, Asked, CachedModel, TwoModels, cach
 from parityalign.models.backends import fake
 from parityalign.models.backends.fake import FakeModel
 from parityalign.planning.sizes import PromptSize, PromptSizes
-from parityalign.planning.works import Counts, workloads
+from parityalign.planning.works import Counts, Shares, workloads
 from parityalign.stages.annotate import REPLIES, annotate_images, written_pairs
 from parityalign.stages.filters import question_limit, same_question, visual_advantage
 from parityalign.stages.filters._questions import gist
@@ -372,7 +372,10 @@ def test_a_plan_counts_what_filters_ask():
     config = config.model_copy(update={"level": decide_level(config.level, None)})
     sizes = PromptSizes(*[PromptSize(100.0, 10.0)] * 3, pictures=1)
     works = workloads(
-        config, {"toy": Counts(100, 0)}, {"teacher": {"toy": sizes}, "student": {"toy": sizes}}, gap_rate=0.4
+        config,
+        {"toy": Counts(100, 0)},
+        {"teacher": {"toy": sizes}, "student": {"toy": sizes}},
+        {"toy": Shares.assumed(0.4)},
     )
     rows = {(work.stage, work.given): work.requests for work in works}
     assert rows["verify re_answers", False] == 160

@@ -1,5 +1,7 @@
 """A real vLLM that the run starts says what the model says in this process; kills lose nothing and leave nothing.
 
+So does a student that was levelled here: its folder is served as it is.
+
 `make test-vllm VLLM=ENVIRONMENT/bin/vllm`, on a GPU or with vLLM's CPU build; each start takes minutes on a CPU.
 """
 
@@ -36,6 +38,11 @@ STEPS = 300
 COLOURS = {"red": "apple", "green": "leaf", "blue": "sky", "white": "snow", "black": "coal", "yellow": "sun"}
 WRITE = "Reply in this form only. Question: <your question> Answer: <your answer>"
 ANSWER = "{question}\nAnswer in one word."
+ABOUT_PAIRS = {
+    "pairs": {"file": "data/pairs.jsonl", "image_folder": "data"},
+    "annotate_prompt": WRITE,
+    "answer_prompt": ANSWER,
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +104,13 @@ def project(tmp_path, model, monkeypatch):
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     pictures = [picture(tmp_path / "data/pool" / f"{number}.png", number) for number in range(PICTURES)]
+    names = [*COLOURS]
     rows = [
-        {"image": f"pool/{pictures[number % PICTURES].name}", "question": f"What is spot {number}?", "answer": "red"}
+        {
+            "image": f"pool/{pictures[number % PICTURES].name}",
+            "question": f"What is spot {number}?",
+            "answer": names[number % PICTURES % len(names)],
+        }
         for number in range(PAIRS)
     ]
     (tmp_path / "data/pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -106,18 +118,15 @@ def project(tmp_path, model, monkeypatch):
     return tmp_path
 
 
-def said(project: Path, teacher: str) -> Path:
+def said(project: Path, teacher: str, **task: str) -> Path:
     """The configuration of a run with this teacher, greedily."""
     run = f"runs/{teacher.partition(':')[0]}"
-    prompts = {"annotate_prompt": WRITE, "answer_prompt": ANSWER}
     return configure(
         project,
         run=run,
         teacher=teacher,
         student="fake:student.json",
-        tasks={
-            "mine": {"images": "data/pool", "pairs": {"file": "data/pairs.jsonl", "image_folder": "data"}, **prompts}
-        },
+        tasks={"mine": {**ABOUT_PAIRS, **task}},
         intake={"near_duplicates": False},
         annotate={"temperature": 0, "max_new_tokens": 48},
         identify={"ask_teacher": "all", "max_new_tokens": 16},
@@ -165,7 +174,7 @@ def kill_the_server(run: subprocess.Popen) -> None:
 
 def test_kills_lose_nothing_ask_nothing_twice_leave_nothing_and_answers_are_those_of_this_process(project, model):
     before = servers()
-    config = said(project, f"vllm:{model}")
+    config = said(project, f"vllm:{model}", images="data/pool")
     run = project / "runs" / "vllm"
     command = [*CLI, "run", str(config), "--until", "identify"]
     with (project / "told").open("wb") as told:
@@ -195,18 +204,37 @@ def test_kills_lose_nothing_ask_nothing_twice_leave_nothing_and_answers_are_thos
     assert requests - asked <= 2 * 8  # what was in flight when the server was killed
     assert done("run", config, "--until", "identify").count("up to date") >= 3
 
-    done("run", said(project, f"hf:{model}"), "--until", "identify")
+    done("run", said(project, f"hf:{model}", images="data/pool"), "--until", "identify")
     here, there = (everything_said(project / "runs" / kind) for kind in ("hf", "vllm"))
     assert here == there and len(here) == questions
     assert len({text for *_, text in here}) > 10
 
 
+def test_a_student_that_was_levelled_here_answers_there_as_it_does_here(project, model):
+    level = {"select": "all", "max_steps": 24, "batch_size": 16, "learning_rate": 1e-3, "allow_high_rate": True}
+    here = f"hf:{model}"
+    config = configure(project, run="runs/level", teacher=here, student=here, tasks={"mine": ABOUT_PAIRS}, level=level)
+    done("run", config, "--until", "level")
+    before = servers()
+    answers = {}
+    for kind in ("hf", "vllm"):
+        done("run", said(project, f"{kind}:{project / 'runs' / 'level' / 'student'}"), "--until", "identify")
+        answers[kind] = [row["text"] for row in rows_of(project / "runs" / kind / "verdicts" / "teacher.jsonl")]
+    assert answers["vllm"] == answers["hf"] and len(answers["hf"]) == PAIRS
+    named = [answer in COLOURS for answer in answers["hf"]]
+    assert sum(named) > PAIRS / 2  # where the model before said what has the colour
+    assert len({*answers["hf"]}) > 3
+    assert servers() == before
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def everything_said(run: Path) -> list[tuple[str, str, str]]:
     """The teacher's answers: image, question and text. A pair's own id hangs on who wrote it."""
-    rows, pairs, answers = (
-        [json.loads(line) for line in (run / file).read_text().splitlines()]
-        for file in ("pairs/replies.jsonl", "pairs/pairs.jsonl", "verdicts/teacher.jsonl")
-    )
+    files = ("pairs/replies.jsonl", "pairs/pairs.jsonl", "verdicts/teacher.jsonl")
+    rows, pairs, answers = (rows_of(run / file) for file in files)
     asked = {pair["pair_id"]: (pair["image_id"], pair["question"]) for pair in pairs}
     wrote = [(row["image_id"], "", row["raw"]) for row in rows]
     return sorted([*wrote, *((*asked[row["item_id"]], row["text"]) for row in answers)])

@@ -1,4 +1,4 @@
-"""Pictures of 1024x768, and pairs about them that a run reads as pairs of one's own."""
+"""Pictures, of 1024x768 unless told otherwise, and pairs about them that a run reads as pairs of one's own."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,13 @@ SIDES = (1024, 768)
 _COARSE = (32, 24)
 
 
-def pictures(folder: Path, count: int) -> list[Path]:
+def pictures(folder: Path, count: int, sides: tuple[int, int] = SIDES) -> list[Path]:
     """So many pictures in a folder, most of them landscape; drawn once."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:05d}.jpg" for number in range(count)]
     for number, path in enumerate(paths):
         if not path.exists():
-            _draw(number).save(path, quality=90)
+            _draw(number, sides).save(path, quality=90)
     return paths
 
 
@@ -52,10 +52,10 @@ def questions_file(folder: Path, paths: list[Path]) -> Path:
     return file
 
 
-def _draw(seed: int) -> Image.Image:
+def _draw(seed: int, sides: tuple[int, int]) -> Image.Image:
     """Soft colours with twenty rectangles: neither as easy to compress as a plain area nor as hard as noise."""
     rng = Random(seed)
-    width, height = SIDES if rng.random() < 0.7 else SIDES[::-1]
+    width, height = sides if rng.random() < 0.7 else sides[::-1]
     colours = np.random.default_rng(seed).integers(0, 256, (_COARSE[1], _COARSE[0], 3), dtype=np.uint8)
     image = Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)

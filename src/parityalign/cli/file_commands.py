@@ -28,10 +28,13 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
     images: Annotated[int | None, typer.Option(min=1, help="Assume so many images per task.")] = None,
     image_size: Annotated[str, typer.Option(help="Picture size in pixels, if none is opened.")] = "1024x768",
     gap_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Assumed share of pairs that the student has wrong.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Assumed share of pairs that the student has wrong. (default: as on the sample, or 0.5)"
+        ),
+    ] = None,
     benchmark: Annotated[
-        bool | None, typer.Option(help="Time local models on the sample. (default: only bundled models)")
+        bool | None, typer.Option(help="Try local models on the sample. (default: only bundled models)")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not contact the hub.")] = False,
 ) -> Told:

@@ -20,6 +20,7 @@ from .data_specs import problem_of as problem_of
 from .data_specs import split_source as split_source
 from .engine import EngineSettings as EngineSettings
 from .engine import Hosting as Hosting
+from .loading import Loadings as Loadings
 from .loading import LoadingSettings as LoadingSettings
 from .model_specs import is_bundled as is_bundled
 from .model_specs import is_path as is_path

@@ -41,6 +41,7 @@ from .loading import open_processor as open_processor
 from .loading import quieten as quieten
 from .max_pixels import limit_pixels as limit_pixels
 from .max_pixels import usual_limit as usual_limit
+from .memory import held_meanwhile as held_meanwhile
 from .open import asked_with as asked_with
 from .open import fingerprint as fingerprint
 from .open import load_model as load_model
@@ -51,6 +52,7 @@ from .parts import PARTS as PARTS
 from .parts import VISION as VISION
 from .parts import part_of as part_of
 from .picture_processes import PictureProcesses as PictureProcesses
+from .picture_store import SMALLEST as SMALLEST
 from .pictures import Pictures as Pictures
 from .pictures import Seen as Seen
 from .pictures import image_bytes as image_bytes

@@ -50,7 +50,7 @@ def check_model(location: str, loading: LoadingSettings = AS_IT_IS) -> None:
 
 def _tried(work: Callable[[], T], what: str) -> T:
     try:
-        return in_time(work, PATIENCE)
+        return in_time(work, PATIENCE, computes=True)
     except TookTooLongError as problem:
         raise UserError(
             f"{what} took more than {PATIENCE:.0f} seconds, so its files are damaged or hostile (a chat template is a "

@@ -4,7 +4,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from parityalign.models.device import gpus_of
 
+T = TypeVar("T")
 _ROOM = 1.25
 """Memory for another model as a multiple of its weights, for activations and cache."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -36,6 +37,22 @@ def peak_bytes(model: PreTrainedModel, work: Callable[[], object]) -> int | None
     gpus = gpus_of(model)
     extra = _extra_on_gpus(gpus, work) if gpus else _extra_in_process(work)
     return None if extra is None else _weights(model) + extra
+
+
+def held_meanwhile(work: Callable[[], T]) -> tuple[T, float | None]:
+    """Does the work; returns what it makes, and the most bytes that were held meanwhile.
+
+    Of one GPU if there are any, else of this process; None if that cannot be measured.
+    """
+    if torch.cuda.is_available():
+        gpus = range(torch.cuda.device_count())
+        for gpu in gpus:
+            torch.cuda.reset_peak_memory_stats(gpu)
+        made = work()
+        return made, float(max(torch.cuda.max_memory_reserved(gpu) for gpu in gpus))
+    known = sys.platform == "linux" and _begin_anew()
+    made = work()
+    return made, float(_peak_resident()) if known else None
 
 
 def _weights(model: Any) -> int:  # noqa: ANN401 - the method has no types

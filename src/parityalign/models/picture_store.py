@@ -22,7 +22,7 @@ from parityalign.core import PictureRoom, content_id
 from parityalign.models.eight_bits import settings_key
 from parityalign.models.encoding import Encoded
 
-_SMALLEST = 2**17
+SMALLEST = 2**17
 """Bytes of a picture that is worth a file: smaller ones are prepared as fast as a file is read and compared."""
 _TEXT, _IMAGE = "text.", "image."
 """Beginnings of the arrays' names."""
@@ -73,7 +73,7 @@ class PictureStore:
 
     def keep(self, image_id: str, row: Encoded) -> None:
         """Keeps a prepared picture if it is worth it and there is room; a disk that refuses is told of once."""
-        if sum(array.nbytes for array in row.image.values()) < _SMALLEST:
+        if sum(array.nbytes for array in row.image.values()) < SMALLEST:
             return
         tensors = {_IMAGE + name: torch.from_numpy(array).contiguous() for name, array in row.image.items()}
         tensors |= {_TEXT + name: torch.tensor(values, dtype=torch.int32) for name, values in row.per_token.items()}

@@ -6,16 +6,16 @@ out: at the lengths here it adds little.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from parityalign.config import LevelSettings, LoadingSettings, ServerSettings
-from parityalign.models import ROOM_OF_CPU, room_of_gpu
+from parityalign.config import LevelSettings, Loadings, LoadingSettings, ServerSettings
+from parityalign.models import ROOM_OF_CPU, SMALLEST, room_of_gpu
 from parityalign.planning.published import Device
 from parityalign.planning.sizes import Size, Stack, Throughput
 from parityalign.planning.works import Workload
-from parityalign.training import MICRO_BATCH_TOKENS, MOST_LOGITS
+from parityalign.training import CACHE_BYTES, MICRO_BATCH_TOKENS, MOST_LOGITS
 
 USED = 0.4
 """Share of a device's peak operations that large batches reach."""
@@ -33,6 +33,8 @@ _OPTIMISERS: Mapping[str, float] = MappingProxyType({"adamw": 8.0, "adamw_8bit":
 256; Adafactor keeps sums of rows and columns."""
 _CHECKPOINTS = 4
 """On the disk at once: three that are kept and one that is written."""
+_RECORD = 220
+"""Bytes of a line of a file of records, or of a row of the answer store, as runs of the demo have them."""
 
 
 class TrainingMode(NamedTuple):
@@ -94,14 +96,16 @@ def levelling_seconds(work: Workload, size: Size, mode: TrainingMode, device: De
     return (once * (passes + work.eval_examples / work.requests) - still) / (device.operations * USED)
 
 
-def measured_seconds(work: Workload, measured: Throughput, level: LevelSettings) -> float:
-    """How long it takes at a measured throughput; a training step is so many forward passes."""
+def measured_seconds(work: Workload, measured: Throughput) -> float | None:
+    """How long it takes at a measured throughput; None: training was not measured."""
     if work.steps:
-        trained = work.requests * _passes(level.decided.method, level.gradient_checkpointing)
-        return measured.read * work.passes * (trained + work.eval_examples)
+        pace = measured.training
+        if pace is None:
+            return None
+        return work.passes * (pace.trained * work.requests + pace.looked_at * work.eval_examples)
     if work.given:
         return measured.read * work.requests
-    seconds: float = getattr(measured, work.prompt)
+    seconds: float = measured.test if work.of_tests else getattr(measured, work.prompt)
     return work.requests * seconds
 
 
@@ -160,6 +164,34 @@ def disk(size: Size, level: LevelSettings) -> float:
     learning = _learning(size, mode, level)
     saved = size.parameters if mode.method == "full" else learning
     return _CHECKPOINTS * (saved * FLOAT32 + learning * _OPTIMISERS[mode.optimiser]) + size.parameters * HALF
+
+
+def records(images: int, work: Iterable[Workload]) -> float:
+    """Bytes on the disk of the records: images, answers in store and file, pairs, verdicts."""
+    asked = [each for each in work if not each.steps]
+    pairs = sum(each.requests for each in asked if (each.stage, each.role) == ("identify", "student"))
+    return _RECORD * (images + 2.0 * sum(each.requests for each in asked) + 2 * pairs)
+
+
+def kept_in_store(pictures: int, picture_bytes: float, loading: Loadings) -> float:
+    """Bytes on the disk of pictures that were prepared for one model."""
+    room = loading.prepared_gigabytes * 1e9
+    return min(room, pictures * picture_bytes) if picture_bytes >= SMALLEST else 0.0
+
+
+def kept_in_memory(work: Workload, picture_bytes: float) -> float:
+    """Bytes of the pictures that training keeps beside it, which are the machine's and not a GPU's."""
+    return min(CACHE_BYTES, work.pictures * picture_bytes) if work.steps else 0.0
+
+
+def prepared(work: Workload, picture_bytes: float, loading: Loadings) -> float:
+    """How many pictures are prepared: each once; in training those that are not kept at each visit."""
+    if not work.steps:
+        return work.pictures
+    kept = kept_in_memory(work, picture_bytes) + kept_in_store(work.pictures, picture_bytes, loading)
+    share = min(1.0, kept / max(1.0, work.pictures * picture_bytes))
+    visits = work.requests + work.eval_examples
+    return work.pictures * share + visits * (1 - share) + work.views
 
 
 def weights(size: Size, loading: LoadingSettings, device: Device) -> float:

@@ -1,15 +1,13 @@
-"""Measures this machine: its GPU, the speed of matrix products, and of models on a few real requests."""
+"""Measures this machine: its GPU, and the speed of matrix products and of copies."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import psutil
 import torch
 
-from parityalign.core import Decoding, Model, Request
 from parityalign.planning.costs import USED
 from parityalign.planning.published import Device, device_called
-from parityalign.planning.sizes import Prompts, Throughput
 
 _SIDE = 1024
 """Side of the test matrices."""
@@ -27,35 +25,6 @@ def this_machine() -> Device:
     found = torch.cuda.get_device_properties(0)
     known = device_called(found.name, found.total_memory)
     return known or _measured(found.name, float(found.total_memory), torch.device("cuda"))
-
-
-def measured_throughput(
-    model: Model, images: Sequence[str], prompts: Prompts, tokens: tuple[int, int, int], draws: int
-) -> Throughput:
-    """Asks a model for real.
-
-    Args:
-        model: Loaded already.
-        images: Paths of the sample's pictures.
-        prompts: The prompts.
-        tokens: Most tokens of a pair, an answer and a rationale; 0: not asked for.
-        draws: Pairs per picture: equal prompts may be processed once.
-    """
-
-    def timed(prompt: str, most: int, times: int = 1) -> float:
-        requests = [Request(image, prompt, seed) for image in images for seed in range(times)]
-        began = time.monotonic()
-        model.generate(requests, Decoding(most, temperature=float(times > 1)))
-        return (time.monotonic() - began) / len(requests)
-
-    timed(prompts.answer, 1)  # the first call makes caches and picks kernels
-    return Throughput(
-        annotate=timed(prompts.annotate, tokens[0], draws),
-        answer=timed(prompts.answer, tokens[1]),
-        rationale=timed(prompts.rationale, tokens[2]) if tokens[2] else 0.0,
-        read=timed(prompts.answer, 1),
-        requests=len(images),
-    )
 
 
 def _measured(name: str, memory: float, place: torch.device) -> Device:

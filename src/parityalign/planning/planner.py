@@ -1,33 +1,30 @@
 """Projects tokens, time, memory and money of a run before it begins, with its assumptions."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
-from PIL.Image import Image
 
 from parityalign.config import (
     LoadingSettings,
     RunConfig,
     backend_of,
     decide_level,
-    level_in_words,
     split_model,
 )
 from parityalign.core import EMBEDDED_MODELS, Task, UserError
-from parityalign.models import load_model
 from parityalign.planning import costs
+from parityalign.planning.assumptions import assumptions, shared_in_words
 from parityalign.planning.fitting import problems
-from parityalign.planning.measuring import measured_throughput, this_machine
+from parityalign.planning.measuring import this_machine
 from parityalign.planning.projection import Projection, ProjectionRow
 from parityalign.planning.published import Device, device
 from parityalign.planning.sampling import Sample, SamplingOptions, sample
-from parityalign.planning.sharing import Sharing, asking, levelling
-from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes, Throughput
+from parityalign.planning.sharing import LEVEL, Sharing, asking, levelling
+from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes
 from parityalign.planning.sizing import (
     CHARACTERS_PER_TOKEN,
     CHAT_TOKENS,
@@ -36,21 +33,17 @@ from parityalign.planning.sizing import (
     size_of,
     usual_pixels,
 )
+from parityalign.planning.trial import QUESTION, Trial, tried
 from parityalign.planning.works import (
-    ANSWER_TOKENS,
-    PAIR_TOKENS,
     ROLES,
     Counts,
     Role,
+    Shares,
     Workload,
-    rationale_tokens,
     workloads,
 )
 from parityalign.tasks import settled, task_of
 
-QUESTION = "What is written on the sign beside the door?"
-"""A placeholder for the questions, which are not written yet."""
-LEVEL = "level"
 PIXELS_PER_TOKEN = 28 * 28
 """Pixels per token of a served model that is known only by name."""
 
@@ -62,10 +55,11 @@ class PlanOptions:
     sampling: SamplingOptions = SamplingOptions()
     device: str | None = None
     """Of the table of devices. None: this machine."""
-    gap_rate: float = 0.5
-    """Share of the pairs that the student has wrong."""
+    gap_rate: float | None = None
+    """Share of the pairs that the student has wrong. None: as found on the sample where both models are tried on it,
+    else a half."""
     benchmark: bool | None = None
-    """Whether local models are timed on real requests. None: the embedded ones are, on this machine."""
+    """Whether local models are tried on the sample. None: the embedded ones are, on this machine."""
 
 
 def project_run(config: RunConfig, options: PlanOptions) -> Projection:
@@ -83,10 +77,16 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     samples = {name: sample(task, config.tasks[name], options.sampling, limit=limit) for name, task in tasks.items()}
     known = {role: _known(config, role, tasks, samples, options) for role in ROLES}
     config = _decided(config, known["student"])
-    amounts = {name: Counts(found.images, found.questions, found.own, found.asked) for name, found in samples.items()}
+    trial = _tried(config, tasks, samples, options)
+    known = {role: replace(known[role], throughput=trial.paces.get(role)) for role in ROLES}
+    shares = _shares(trial, tasks, options.gap_rate)
+    amounts = {
+        name: Counts(found.images, found.questions, found.own, found.to_answer) for name, found in samples.items()
+    }
     prompt_sizes = {role: known[role].prompt_sizes for role in ROLES}
-    work = [each for each in workloads(config, amounts, prompt_sizes, gap_rate=options.gap_rate) if each.requests]
+    work = [each for each in workloads(config, amounts, prompt_sizes, shares) if each.requests]
     reading = sum(found.reading for found in samples.values()) / len(samples)
+    images = sum(each.images + each.own for each in amounts.values())
     gpus = None if options.device else torch.cuda.device_count()
     sharing: dict[str, Sharing] = {
         **{role: asking(config, role, gpus) for role in ROLES},
@@ -98,14 +98,27 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
         for each in work
     ]
     said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in ROLES]
+    of_samples = [text for found in samples.values() for text in found.assumed]
     return Projection(
         rows,
         where,
         said,
         problems(one, work, known, where),
-        [*_assumed(config, options, where, samples, known), *_shared(sharing)],
-        costs.disk(known["student"].size, config.level) if known["student"].size else None,
+        [*of_samples, *assumptions(config, shares, trial, where, known), *shared_in_words(sharing)],
+        _disk(config, images, work, known),
     )
+
+
+def _disk(config: RunConfig, images: int, work: Sequence[Workload], known: Mapping[Role, ModelFacts]) -> float | None:
+    """Bytes in the run folder while the student is trained; None where nothing is known of it."""
+    size = known["student"].size
+    if size is None:
+        return None
+    pictures = sum(
+        costs.kept_in_store(images, each.picture_bytes, config.loading) for each in known.values() if not each.served
+    )
+    room = config.loading.prepared_gigabytes * 1e9
+    return costs.disk(size, config.level) + costs.records(images, work) + min(room, pictures)
 
 
 def _limited(config: RunConfig, options: PlanOptions) -> RunConfig:
@@ -142,10 +155,7 @@ def _known(
         return _served(name, getattr(config.loading, role), tasks, samples, options)
     if not backend.hub:
         return ModelFacts(_guessed(tasks, samples), "which has no configuration")
-    known = _configured(location, getattr(config.loading, role), tasks, samples, options)
-    if not _is_measured(location, options):
-        return known
-    return replace(known, throughput=_throughput(config, role, tasks, samples))
+    return _configured(location, getattr(config.loading, role), tasks, samples, options)
 
 
 def _served(
@@ -201,44 +211,34 @@ def _prompts(task: Task) -> Prompts:
     return Prompts(task.annotate_prompt_for(longest), answer, rationale)
 
 
-def _is_measured(location: str, options: PlanOptions) -> bool:
+def _tried(config: RunConfig, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions) -> Trial:
+    """What trying the models shows; nothing of those that are not tried."""
+    roles = [role for role in ROLES if _is_tried(getattr(config, role), options)]
+    return tried(config, tasks, samples, roles)
+
+
+def _is_tried(spec: str, options: PlanOptions) -> bool:
+    location = split_model(spec)[1]
+    if backend_of(spec).remote or not backend_of(spec).hub:
+        return False
     if options.benchmark is None:
         return options.device is None and Path(location).parent == EMBEDDED_MODELS
     return options.benchmark and Path(location).expanduser().is_dir()
 
 
-def _throughput(config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample]) -> Throughput:
-    """Asks the model about the sample of the first task; the others' prompts are about as long."""
-    name, found = next(iter(samples.items()))
-    rationale = config.discrepancy.max_new_tokens if config.wants_rationales and role == "teacher" else 0
-    thoughts = getattr(config.loading, role).thinking_tokens
-    tokens = config.annotate.max_new_tokens + thoughts, config.identify.max_new_tokens + thoughts, rationale
-    model = load_model(getattr(config, role), getattr(config.loading, role))
-    with TemporaryDirectory() as folder:
-        images = _saved(found.pictures, Path(folder))
-        return measured_throughput(model, images, _prompts(tasks[name]), tokens, config.annotate.pairs_per_image)
-
-
-def _saved(pictures: Sequence[Image], folder: Path) -> list[str]:
-    """The sample's pictures as files, since models read files."""
-    paths = [folder / f"{number}.png" for number in range(len(pictures))]
-    for path, picture in zip(paths, pictures, strict=True):
-        picture.save(path)
-    return [*map(str, paths)]
+def _shares(trial: Trial, tasks: Mapping[str, Task], gap_rate: float | None) -> dict[str, Shares]:
+    """What comes of each task's draws: as found, with the gaps that the user wants to reckon with, or as assumed."""
+    assumed = Shares.assumed(0.5 if gap_rate is None else gap_rate)
+    found = {name: trial.shares.get(name, assumed) for name in tasks}
+    if gap_rate is None:
+        return found
+    return {name: assumed._replace(pairs=each.pairs) for name, each in found.items()}
 
 
 def _one_of(config: RunConfig, sharing: Sharing) -> RunConfig:
     """With the pairs of a step that one of the processes has which train."""
     pairs = math.ceil(config.level.batch_size / sharing.processes)
     return config.model_copy(update={"level": config.level.model_copy(update={"batch_size": pairs})})
-
-
-def _shared(sharing: Mapping[str, Sharing]) -> Iterator[str]:
-    """What shares work, where something does."""
-    for what, found in sharing.items():
-        if found.processes > 1:
-            shared = "each step; adding up their gradients is not counted" if what == LEVEL else "its questions"
-            yield f"{what}: {found.in_words}, share {shared}; memory is that of one"
 
 
 def _row(
@@ -255,8 +255,14 @@ def _row(
         at_once = costs.rows_per_batch(work, known.size, loading, where)
         seconds = costs.asking_seconds(work, known.size, loading, where)
         memory = costs.asking_memory(work, known.size, loading, where)
-    if known.throughput:
-        seconds = costs.measured_seconds(work, known.throughput, config.level)
+    if measured := known.throughput:
+        seconds = costs.measured_seconds(work, measured) or seconds
+        held = measured.memory
+        if work.steps:
+            held = measured.training.memory if measured.training else None
+        memory = held or memory
+    if memory and work.steps and not where.is_gpu:
+        memory += costs.kept_in_memory(work, known.picture_bytes)
     return ProjectionRow(
         stage=work.stage,
         model=work.role,
@@ -268,66 +274,7 @@ def _row(
         seconds=None if seconds is None else seconds / times_as_fast,
         memory=memory,
         money=costs.money(work, config.server) if known.served and not work.steps else None,
-        preparation=work.prepared * (reading + _preparation(known)) if _preparation(known) else None,
-    )
-
-
-def _preparation(known: ModelFacts) -> float:
-    """CPU seconds a picture, on average over the tasks; 0: not known."""
-    return (
-        0.0 if known.served else sum(each.preparation for each in known.prompt_sizes.values()) / len(known.prompt_sizes)
-    )
-
-
-def _assumed(
-    config: RunConfig,
-    options: PlanOptions,
-    where: Device,
-    samples: Mapping[str, Sample],
-    known: Mapping[Role, ModelFacts],
-) -> list[str]:
-    """All assumptions that the figures depend on."""
-    said = [text for found in samples.values() for text in found.assumed]
-    said.append(
-        f"the student has {options.gap_rate:.0%} of the pairs wrong and each of these is a gap; every reply is a pair, "
-        "no image is set aside, training does not stop early; a model in this process reads a prompt once for all draws"
-    )
-    said.append(
-        f"pairs of {PAIR_TOKENS} tokens, answers of {ANSWER_TOKENS}; the question of a pair as long as {QUESTION!r}"
-    )
-    said.append(f"level: {level_in_words(config.level)}")
-    if config.wants_rationales:
-        said.append(f"rationales of {rationale_tokens(config)} tokens with their answers, all of them kept")
-    if config.level.needs_observations and not config.shows("teacher"):
-        left_out = " and ".join(config.level.needs_observations)
-        said.append(f"without {left_out}: this teacher gives only text")
-    if thoughts := config.loading.teacher.thinking_tokens:
-        said.append(f"thoughts of the teacher of {thoughts} tokens before each reply, all its room")
-    for role, each in known.items():
-        if limit := getattr(config.loading, role).max_pixels:
-            said.append(f"{role}: pictures of at most {limit:,} pixels")
-        said.extend(f"{role}: {how}" for how in {sizes.assumed for sizes in each.prompt_sizes.values()} if how)
-        if each.throughput:
-            said.append(
-                f"{role}: seconds per request as measured on {each.throughput.requests} requests of each kind here"
-            )
-    said.append(_of_device(where))
-    said.append(
-        "CPU hours: reading and preparing pictures on one core, each for every question on it, as measured here on the "
-        "sample; several cores share them, and the larger of them and the hours is what it takes"
-    )
-    said.append("the hours do not include these, nor intake, loading models and the report")
-    said.append(
-        "not counted: reading and comparing attention and distributions, beyond the passes through "
-        "the models, and the timing of the student in `evaluate`"
-    )
-    return said
-
-
-def _of_device(where: Device) -> str:
-    return (
-        f"{where.name}: peak {where.operations / 1e12:,.3g} teraflops, of which {costs.USED:.0%} are reached; "
-        f"{where.bandwidth / 1e9:,.0f} GB per second, of which {costs.STREAMED:.0%} are reached; "
-        f"at least {costs.STEP_SECONDS[where.is_gpu]:g} s for each "
-        "token of a batch's replies"
+        preparation=costs.prepared(work, known.picture_bytes, config.loading) * (reading + known.preparation)
+        if known.preparation
+        else None,
     )

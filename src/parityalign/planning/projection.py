@@ -109,7 +109,7 @@ class Projection:
         """The text below the table: totals, models, problems, assumptions."""
         yield from summary(self)
         if self.disk:
-            yield f"disk: up to {self.disk / _GIGA:,.1f} GB in the run folder, for checkpoints and the student"
+            yield f"disk: up to {self.disk / _GIGA:,.1f} GB in the run folder: pictures, records, checkpoints, student"
         yield ""
         yield from self.models
         yield from _listed("Does not fit:", self.problems)

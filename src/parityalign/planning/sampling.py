@@ -10,7 +10,7 @@ from time import process_time
 from PIL.Image import Image, new
 
 from parityalign.config import PREFIX, TaskData, divided
-from parityalign.core import Found, Source, Task, UserError
+from parityalign.core import Found, Question, Source, Task, UserError
 from parityalign.data import Unfit, count_pairs, open_picture, open_questions, open_source, pairs_source
 
 
@@ -40,10 +40,12 @@ class Sample:
     """The assumptions, as text."""
     own: int = 0
     """Pairs of one's own."""
-    asked: int = 0
+    to_answer: int = 0
     """Those of them that the teacher's answers make pairs."""
     reading: float = 0.0
     """CPU seconds that a picture takes to be read; 0 if none was opened."""
+    asked: tuple[Question, ...] = ()
+    """The first questions of a test split that lies here, as many as pictures may be opened."""
 
 
 def size_of_picture(text: str) -> tuple[int, int]:
@@ -70,12 +72,12 @@ def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | Non
     Raises:
         UserError: The number of images is unknown.
     """
-    questions, assumed = _questions(task, data, limit)
+    questions, first, assumed = _questions(task, data, limit, ask.pictures)
     chosen = ask.images is not None and bool(data.images)
     images = ask.images if ask.images is not None and chosen else _count(task, data)
     counts = [(spec, count_pairs(spec, task.name)) for spec in data.pairs]
     own = sum(count for _, count in counts)
-    asked = sum(count for spec, count in counts if spec.answers == "teacher")
+    to_answer = sum(count for spec, count in counts if spec.answers == "teacher")
     left_alone = [spec for spec in data.images if ask.offline and _is_in_hub(spec)]
     began = process_time()
     pictures = list(_pictures(_sources(task, data, left_alone), images + own, ask.pictures)) if ask.pictures else []
@@ -87,7 +89,9 @@ def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | Non
     if not pictures:
         assumed.append(f"pictures of {ask.size[0]}x{ask.size[1]} pixels, since none was opened")
     said = [f"{task.name}: {'; '.join(assumed)}"] if assumed else []
-    return Sample(images, questions, pictures or [new("RGB", ask.size, "white")], said, own, asked, reading)
+    return Sample(
+        images, questions, pictures or [new("RGB", ask.size, "white")], said, own, to_answer, reading, asked=first
+    )
 
 
 def _count(task: Task, data: TaskData) -> int:
@@ -122,14 +126,19 @@ def _fit(found: Iterable[Found]) -> Iterator[Image]:
             continue
 
 
-def _questions(task: Task, data: TaskData, limit: int | None) -> tuple[int, list[str]]:
-    """How many questions of the test split will be asked, and the assumptions."""
+def _questions(task: Task, data: TaskData, limit: int | None, few: int) -> tuple[int, tuple[Question, ...], list[str]]:
+    """How many questions of the test split will be asked, the first few with a file as their image, the assumptions."""
     if data.test is None:
-        return 0, []
+        return 0, (), []
     if _is_in_hub(data.test):
-        return _official(task, data.test, limit)
-    rows = sum(1 for _ in open_questions(task, data.test)[0])
-    return (min(rows, limit) if limit else rows), []
+        questions, assumed = _official(task, data.test, limit)
+        return questions, (), assumed
+    rows, first = 0, list[Question]()
+    for row in open_questions(task, data.test)[0]:
+        rows += 1
+        if len(first) < few and row.picture is None and Path(row.question.image).is_file():
+            first.append(row.question)
+    return (min(rows, limit) if limit else rows), tuple(first), []
 
 
 def _official(task: Task, test: str, limit: int | None) -> tuple[int, list[str]]:

@@ -5,6 +5,9 @@ from typing import NamedTuple
 from parityalign.config import RunConfig, backend_of
 from parityalign.planning.works import Role
 
+LEVEL = "level"
+"""What processes that train share, beside the questions of a role."""
+
 
 class Sharing(NamedTuple):
     """The processes of one kind of work."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from parityalign.config import StudentFacts
+from parityalign.training import Pace
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class PromptSizes:
     """How tokens were estimated, as text; empty if counted by the model's own processor."""
     preparation: float = 0.0
     """CPU seconds that a picture takes to be read and prepared, measured on this machine; 0: not known."""
+    picture_bytes: float = 0.0
+    """Of a prepared picture; 0: not known."""
 
     @classmethod
     def of(
@@ -93,23 +96,34 @@ class PromptSizes:
         pictures: int,
         assumed: str = "",
         preparation: float = 0.0,
+        picture_bytes: float = 0.0,
     ) -> Self:
         """What `seen` makes of each prompt."""
         annotate, answer, rationale = map(seen, prompts)
-        return cls(annotate, answer, rationale, pictures, assumed, preparation)
+        return cls(annotate, answer, rationale, pictures, assumed, preparation, picture_bytes)
 
 
 class Throughput(NamedTuple):
     """Seconds that a model takes for one request, measured on this machine."""
 
-    annotate: float
     answer: float
-    rationale: float
-    """0 if no rationales are asked for."""
+    """About a pair, with others about its picture."""
+    test: float
+    """About a question of a test split."""
     read: float
     """For processing the prompt alone: a forward pass."""
-    requests: int
-    """Number of measured requests of each kind."""
+    pairs: int
+    """Number of pairs that it was asked."""
+    annotate: float = 0.0
+    """Of a teacher."""
+    rationale: float = 0.0
+    """Of a teacher; 0 if no rationales are asked for."""
+    memory: float | None = None
+    """The most bytes that were held while it was asked; None: that cannot be measured here."""
+    training: Pace | None = None
+    """Of a student."""
+    not_trained: str = ""
+    """Why there is none."""
 
 
 @dataclass(frozen=True)
@@ -125,3 +139,16 @@ class ModelFacts:
     throughput: Throughput | None = None
     """None: it was not measured."""
     served: bool = False
+
+    @property
+    def preparation(self) -> float:
+        """CPU seconds that this machine takes for a picture, on average over the tasks; 0: not known, or another's."""
+        return 0.0 if self.served else self._mean(lambda sizes: sizes.preparation)
+
+    @property
+    def picture_bytes(self) -> float:
+        """Of a prepared picture, likewise."""
+        return 0.0 if self.served else self._mean(lambda sizes: sizes.picture_bytes)
+
+    def _mean(self, number: Callable[[PromptSizes], float]) -> float:
+        return sum(map(number, self.prompt_sizes.values())) / len(self.prompt_sizes)

@@ -174,24 +174,25 @@ def prompt_sizes_of(place: Place, loading: LoadingSettings, pictures: Sequence[I
         more = len(prompter.encode(pictures[0], prompt).tokens) - len(encoded[0].tokens)
         return PromptSize(tokens + more, patches)
 
-    return PromptSizes.of(prompts, seen, len(pictures), preparation=seconds)
+    size = _mean([_bytes(row.image) for row in encoded])
+    return PromptSizes.of(prompts, seen, len(pictures), preparation=seconds, picture_bytes=size)
 
 
 def _estimated(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> PromptSizes:
     """The picture's part from the image processor, which needs no tokenizer; the text's from its length."""
     counted = [_patches_of_size(place, loading, picture.size) for picture in pictures]
-    patches, seconds = (sum(values) / len(pictures) for values in zip(*counted, strict=True))
+    patches, seconds, size = (sum(values) / len(pictures) for values in zip(*counted, strict=True))
     placeholders = patches / _patches_per_token(_config(place, loading))
 
     def seen(prompt: str) -> PromptSize:
         return PromptSize(placeholders + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, patches)
 
-    return PromptSizes.of(prompts, seen, len(pictures), _ESTIMATE, seconds)
+    return PromptSizes.of(prompts, seen, len(pictures), _ESTIMATE, seconds, size)
 
 
 @cache
-def _patches_of_size(place: Place, loading: LoadingSettings, size: tuple[int, int]) -> tuple[int, float]:
-    """Patches, and CPU seconds, of a picture of this size, whatever its content."""
+def _patches_of_size(place: Place, loading: LoadingSettings, size: tuple[int, int]) -> tuple[int, float, int]:
+    """Patches, CPU seconds and bytes of a picture of this size, whatever its content."""
     opened: Any = AutoImageProcessor
     processor = opened.from_pretrained(place.location, backend=BACKEND)
     if loading.max_pixels:
@@ -200,7 +201,13 @@ def _patches_of_size(place: Place, loading: LoadingSettings, size: tuple[int, in
     processor(images=[picture], return_tensors="pt")  # the first call takes longer
     began = process_time()
     arrays = processor(images=[picture], return_tensors="pt")
-    return _patches(arrays, _config(place, loading)), process_time() - began
+    seconds = process_time() - began
+    return _patches(arrays, _config(place, loading)), seconds, _bytes(arrays)
+
+
+def _bytes(arrays: Mapping[str, Any]) -> int:
+    """Of a prepared picture, whose pixels are kept in 8 bits."""
+    return sum(int(np.asarray(array).size) for array in arrays.values())
 
 
 def _patches(arrays: Any, config: PreTrainedConfig) -> int:  # noqa: ANN401 - a dictionary of one of two kinds

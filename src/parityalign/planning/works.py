@@ -41,8 +41,24 @@ class Counts(NamedTuple):
     """Questions of the test split."""
     own: int = 0
     """Pairs of one's own."""
-    asked: int = 0
+    to_answer: int = 0
     """Those of them that the teacher's answers make pairs."""
+
+
+class Shares(NamedTuple):
+    """What comes of a task's draws."""
+
+    pairs: float
+    """Pairs of each draw."""
+    failed: float
+    """Share of the pairs that the student has wrong."""
+    gaps: float
+    """Share of the pairs that are gaps."""
+
+    @classmethod
+    def assumed(cls, gap_rate: float) -> "Shares":
+        """Every reply is a pair, and every pair that the student has wrong is a gap: with fewer the run costs less."""
+        return cls(1.0, gap_rate, gap_rate)
 
 
 class Workload(NamedTuple):
@@ -60,6 +76,10 @@ class Workload(NamedTuple):
     """Optimiser steps; 0 where nothing is trained."""
     eval_examples: int = 0
     """In training: examples that are only looked at, without learning."""
+    pictures: int = 0
+    """Different ones."""
+    views: int = 0
+    """In training: augmented views, each of which is prepared for itself."""
     passes: int = 1
     """In training: times that an example goes through the student in a step."""
     shared_prefixes: int = 0
@@ -68,24 +88,20 @@ class Workload(NamedTuple):
     """What is asked; a field of `Prompts`, `PromptSizes` and `Throughput`."""
     given: bool = False
     """Whether replies are given and scored teacher-forced, not generated."""
+    of_tests: bool = False
+    """Whether it is asked about the test splits."""
 
     @property
     def tokens(self) -> int:
         """Tokens of prompts and replies."""
         return self.prompt_tokens + self.reply_tokens
 
-    @property
-    def prepared(self) -> int:
-        """Pictures that are read and prepared for a model in this process, if none is kept for another question."""
-        return self.requests * self.passes - self.shared_prefixes + self.eval_examples
-
 
 def workloads(
     config: RunConfig,
     amounts: Mapping[str, Counts],
     prompt_sizes: Mapping[Role, Mapping[str, PromptSizes]],
-    *,
-    gap_rate: float,
+    shares: Mapping[str, Shares],
 ) -> list[Workload]:
     """What each model has to do, stage by stage in the order of the run.
 
@@ -93,10 +109,9 @@ def workloads(
         config: The run.
         amounts: Images and questions of each task.
         prompt_sizes: For each model and task, what it makes of a picture with a prompt.
-        gap_rate: Share of the pairs that the student has wrong. All of them are taken to be gaps: with fewer of them
-            the run costs less.
+        shares: What comes of each task's draws.
     """
-    run = _Workloads(config, amounts, prompt_sizes, gap_rate)
+    run = _Workloads(config, amounts, prompt_sizes, shares)
     own: dict[str, Callable[[], Iterable[Workload]]] = {
         "annotate": run.annotate,
         "identify": run.identify,
@@ -121,29 +136,41 @@ class _Workloads:
     config: RunConfig
     amounts: Mapping[str, Counts]
     prompt_sizes: Mapping[Role, Mapping[str, PromptSizes]]
-    gap_rate: float
+    shares: Mapping[str, Shares]
 
     @property
-    def written(self) -> dict[str, int]:
-        """Pairs that the teacher writes, by task."""
+    def images(self) -> int:
+        """Of all tasks, counting each own pair as one about an image of its own."""
+        return sum(each.images + each.own for each in self.amounts.values())
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """Ordinary draws, by task."""
         return {task: each.images * self.config.annotate.pairs_per_image for task, each in self.amounts.items()}
 
     @property
     def pairs(self) -> dict[str, int]:
         """By task, one's own too."""
-        return {task: count + self.amounts[task].own for task, count in self.written.items()}
+        return {
+            task: _part(count, self.shares[task].pairs) + self.amounts[task].own for task, count in self.drawn.items()
+        }
 
     @property
     def failed(self) -> dict[str, int]:
         """Pairs that the student has wrong."""
-        return {task: math.ceil(count * self.gap_rate) for task, count in self.pairs.items()}
+        return {task: _part(count, self.shares[task].failed) for task, count in self.pairs.items()}
+
+    @property
+    def gaps(self) -> int:
+        """Pairs that the teacher has right besides."""
+        return sum(_part(count, self.shares[task].gaps) for task, count in self.pairs.items())
 
     def annotate(self) -> Iterator[Workload]:
         reply = min(PAIR_TOKENS, self.config.annotate.max_new_tokens)
-        draws = {task: count + self.config.annotate.most_further(count) for task, count in self.written.items()}
+        draws = {task: count + self.config.annotate.most_further(count) for task, count in self.drawn.items()}
         asked = self._asked("annotate", "teacher", draws, reply, "annotate")
-        yield asked._replace(shared_prefixes=sum(map(self._shared_draws, self.written)))
-        of_own = {task: each.asked for task, each in self.amounts.items()}
+        yield asked._replace(shared_prefixes=sum(map(self._shared_draws, self.drawn)))
+        of_own = {task: each.to_answer for task, each in self.amounts.items()}
         if any(of_own.values()):
             yield self._asked("annotate own questions", "teacher", of_own, self._judged)
 
@@ -156,8 +183,7 @@ class _Workloads:
 
     def identify(self) -> Iterator[Workload]:
         yield self._asked("identify", "student", self.pairs, self._judged)
-        rate = 1.0 if self.config.identify.ask_teacher == "all" else self.gap_rate
-        again = {task: math.ceil((count - self.amounts[task].asked) * rate) for task, count in self.pairs.items()}
+        again = {task: self._again(task, count) for task, count in self.pairs.items()}
         yield self._asked("identify", "teacher", again, self._judged)
         if self.config.identify.settle:
             yield self._settled(sum(self.pairs.values()) + sum(again.values()))
@@ -168,6 +194,11 @@ class _Workloads:
             if scores and self.config.shows("teacher"):
                 scored = self._asked(f"verify {name}", "teacher", self._failed_times(scores), ANSWER_TOKENS)
                 yield scored._replace(given=True)
+
+    def _again(self, task: str, pairs: int) -> int:
+        """How many of a task's pairs the teacher is asked; those that its own answers made it is not asked again."""
+        share = 1.0 if self.config.identify.ask_teacher == "all" else self.shares[task].failed
+        return _part(pairs - self.amounts[task].to_answer, share)
 
     def _settled(self, answers: int) -> Workload:
         """Questions without pictures, one at most about each answer."""
@@ -226,6 +257,8 @@ class _Workloads:
             patches=round(examples * mean(lambda seen: seen.patches)),
             steps=steps,
             eval_examples=(EVALUATIONS + 1) * picked.held_out if steps else 0,
+            pictures=min(self.images, picked.training) + min(self.images, picked.held_out) if steps else 0,
+            views=examples * level.needs_views,
             passes=views + rationales,
         )
         if steps:
@@ -234,9 +267,12 @@ class _Workloads:
     def evaluate(self) -> Iterator[Workload]:
         questions = {task: each.questions for task, each in self.amounts.items()}
         reply = min(ANSWER_TOKENS, self.config.evaluate.max_new_tokens)
-        yield self._asked("evaluate before", "student", questions, reply)
-        yield self._asked("evaluate after", "student", questions, reply)
-        yield self._asked("evaluate", "teacher", questions, reply)
+        asked = [
+            self._asked("evaluate before", "student", questions, reply),
+            self._asked("evaluate after", "student", questions, reply),
+            self._asked("evaluate", "teacher", questions, reply),
+        ]
+        yield from (each._replace(pictures=each.requests, of_tests=True) for each in asked)
 
     def forgotten(self) -> Iterator[Workload]:
         yield self._asked("evaluate forgotten", "student", self._previously_right(), self._judged)
@@ -267,6 +303,7 @@ class _Workloads:
             prompt_tokens=round(sum(count * seen[task].tokens for task, count in counts.items())),
             reply_tokens=requests * (thoughts + reply),
             patches=round(sum(count * seen[task].patches for task, count in counts.items())),
+            pictures=min(self.images, requests),
             prompt=prompt,
         )
 
@@ -274,7 +311,7 @@ class _Workloads:
         return {task: count * number for task, count in self.failed.items()}
 
     def _choice(self) -> ChoiceCounts:
-        return choice_counts(sum(self.pairs.values()), sum(self.failed.values()), self.config.level)
+        return choice_counts(sum(self.pairs.values()), self.gaps, self.config.level)
 
     def _previously_right(self) -> dict[str, int]:
         """Pairs of each task that the student had right, is not trained on and is asked again after levelling."""
@@ -285,3 +322,8 @@ class _Workloads:
         """So many pairs by task, as all pairs are spread over the tasks."""
         every = sum(self.pairs.values())
         return {task: math.ceil(pairs * count / max(1, every)) for task, count in self.pairs.items()}
+
+
+def _part(count: int, share: float) -> int:
+    """Rounded up; a share that was counted gives that count again."""
+    return math.ceil(round(count * share, 6))

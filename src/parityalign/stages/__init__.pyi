@@ -28,6 +28,7 @@ from .identify import STUDENT_ANSWERS as STUDENT_ANSWERS
 from .identify import TEACHER_ANSWERS as TEACHER_ANSWERS
 from .identify import VERDICTS as VERDICTS
 from .identify import Known as Known
+from .identify import answers_to as answers_to
 from .identify import as_asked as as_asked
 from .identify import identify_gaps as identify_gaps
 from .identify import judged_pairs as judged_pairs
@@ -38,6 +39,7 @@ from .identify_files import judge_answers as judge_answers
 from .identify_files import named_columns as named_columns
 from .intake import accepted_images as accepted_images
 from .intake import image_with_path as image_with_path
+from .judging import NO_TEACHER_ANSWER as NO_TEACHER_ANSWER
 from .level import LEVELLED as LEVELLED
 from .level import NOT_BETTER as NOT_BETTER
 from .level import Choice as Choice

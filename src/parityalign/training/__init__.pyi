@@ -1,9 +1,12 @@
+from .collator import CACHE_BYTES as CACHE_BYTES
 from .facts import facts_of as facts_of
 from .facts import student_facts as student_facts
 from .losses._joining import Signals as Signals
 from .losses._passes import MOST_LOGITS as MOST_LOGITS
 from .losses._passes import Passes as Passes
 from .oom import MICRO_BATCH_TOKENS as MICRO_BATCH_TOKENS
+from .pace import Pace as Pace
+from .pace import measured_pace as measured_pace
 from .student import refuse_method as refuse_method
 from .student import refuse_optimiser as refuse_optimiser
 from .student import refuse_student as refuse_student

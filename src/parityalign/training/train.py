@@ -102,17 +102,7 @@ def make_leveller(
     if settings.undecided:
         settings = decide_level(settings, student_facts(student, loading))
 
-    def examples(pairs: Sequence[Pair]) -> list[Example]:
-        return [
-            Example(
-                pair.image,
-                answer_prompts[pair.task].format(question=pair.question),
-                pair.answer,
-                pair.pair_id,
-                *objective.rationale(pair.pair_id),
-            )
-            for pair in pairs
-        ]
+    examples = partial(examples_of, answer_prompts=answer_prompts, objective=objective)
 
     def level(pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
         # Pairs of a single image cannot be split; then the training pairs are used for early stopping.
@@ -120,6 +110,20 @@ def make_leveller(
         return _level(Training(student, loading, settings, objective, seed, progress, *data), out)
 
     return level
+
+
+def examples_of(pairs: Sequence[Pair], answer_prompts: Mapping[str, str], objective: Objective) -> list[Example]:
+    """Pairs as training examples."""
+    return [
+        Example(
+            pair.image,
+            answer_prompts[pair.task].format(question=pair.question),
+            pair.answer,
+            pair.pair_id,
+            *objective.rationale(pair.pair_id),
+        )
+        for pair in pairs
+    ]
 
 
 def _level(training: Training, out: Path) -> LevelResult:
@@ -151,7 +155,7 @@ def _levelled(training: Training, work: Path, out: Path, ranks: Ranks, progress:
     """Trains as one of several processes, or alone; the first one saves the student and has the result."""
     quieten()
     training = replace(training, progress=progress)
-    trainer = _trainer(training, work, ranks)
+    trainer = trainer_of(training, work, ranks)
     with closing(trainer.batches):
         before, state = _trained(trainer, training, work, ranks)
         ranks.leave()
@@ -227,7 +231,8 @@ def _save(training: Training, best: Best, batches: AnswerCollator, out: Path, wo
     refuse_difference(said, saved, stored if precision == torch.float32 else precision, str(out))
 
 
-def _trainer(training: Training, work: Path, ranks: Ranks = ALONE) -> LevelTrainer:
+def trainer_of(training: Training, work: Path, ranks: Ranks = ALONE) -> LevelTrainer:
+    """The trainer of a training, with the student opened; its `batches` are to be closed."""
     location, loading, settings = training.student, training.loading, training.settings
     processor = open_processor(location, loading)
     workers = usual_workers(ranks.size) if loading.workers is None else loading.workers

@@ -1,0 +1,95 @@
+"""How fast a student trains on this machine: a few steps of its training, of which nothing is kept."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from parityalign.config import RunConfig, split_model
+from parityalign.core import Pair
+from parityalign.models import quieten
+from parityalign.training.kernels import fused_kernels
+from parityalign.training.train import examples_of, trainer_of
+from parityalign.training.trainer import Training
+from parityalign.training.weighted_loss import WeightedLoss
+
+_STEPS = 5
+"""Optimiser steps; the first, in which memory is found and kernels are picked, does not count."""
+
+
+class Pace(NamedTuple):
+    """What training takes."""
+
+    trained: float
+    """Seconds for an example in an optimiser step."""
+    looked_at: float
+    """Seconds for a held-out example whose loss is measured."""
+    memory: float | None = None
+    """The most bytes that were held meanwhile; None: that cannot be measured here."""
+
+
+def measured_pace(
+    config: RunConfig,
+    answer_prompts: Mapping[str, str],
+    *,
+    step: Sequence[Pair],
+    held_out: Sequence[Pair],
+    clock: Callable[[], float],
+) -> Pace:
+    """Trains a run's student for a few steps, with the answers alone as the objective.
+
+    Args:
+        config: The run; nothing in its `level` is `auto`.
+        answer_prompts: Task name -> format string with `{question}`.
+        step: What is trained on, all of it in each step.
+        held_out: What is looked at.
+        clock: Gives seconds.
+
+    Raises:
+        UserError: The student cannot be trained so on this machine.
+    """
+    quieten()
+    objective, watch = WeightedLoss({"answer": (1.0, 1.0)}), _Watch(clock)
+    settings = config.level.model_copy(
+        update={"max_steps": _STEPS, "batch_size": len(step), "questions_together": False, "report_to": ()}
+    )
+    training = Training(
+        split_model(config.student)[1],
+        config.loading.student,
+        settings,
+        objective,
+        config.seed,
+        watch,
+        *(examples_of(pairs, answer_prompts, objective) for pairs in (step, held_out)),
+    )
+    with TemporaryDirectory() as folder:
+        trainer = trainer_of(training, Path(folder) / "work")
+        student: Any = trainer.model
+        trainer.args.eval_strategy, trainer.args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
+        with closing(trainer.batches), fused_kernels(student, trainer.trial, _nobody, wanted=settings.liger):
+            trainer.held_out_loss()  # all pictures are prepared then, as after the first epoch
+            began = clock()
+            trainer.held_out_loss()
+            looked = clock() - began
+            trainer.train()
+        del student
+        trainer.release()
+    return Pace((watch.steps[-1] - watch.steps[0]) / ((_STEPS - 1) * len(step)), looked / len(held_out))
+
+
+class _Watch:
+    """The progress of a training: when each step ended."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.steps: list[float] = []
+        self._clock = clock
+
+    def __call__(self, _step: str, _done: int, _total: int) -> None:
+        self.steps.append(self._clock())
+
+
+def _nobody(_text: str) -> None:
+    """Takes what is told of kernels."""

@@ -1,0 +1,122 @@
+"""A plan's trial: what it finds on pictures is what a run does with them, and its pace is the trainer's."""
+
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import tiny
+from parityalign.config.automatic import decide_level
+from parityalign.config.run_yaml import load_config
+from parityalign.demo.worlds import WORLDS
+from parityalign.planning import planner
+from parityalign.planning.planner import PlanOptions, project_run
+from parityalign.planning.sampling import SamplingOptions, sample
+from parityalign.planning.trial import Trial, tried
+from parityalign.planning.works import Shares
+from parityalign.tasks import task_of
+from parityalign.training import trainer
+from parityalign.training.pace import Pace, measured_pace
+from projects import configure, done
+
+WORLD = "textvqa"
+
+
+def drawn(folder: Path, count: int) -> Path:
+    """Pictures of the demo in a pool, as PNG files, which a sample is saved as too."""
+    (folder / "pool").mkdir()
+    for seed in range(count):
+        WORLDS[WORLD](Random(seed)).image.save(folder / "pool" / f"{seed}.png")
+    return folder
+
+
+def of_tiny_models(folder: Path, **changes) -> Path:
+    """A run on pictures of a few pixels, of models that say nothing that can be read."""
+    tiny.drawn(folder / "pool", 4)
+    model = f"hf:{tiny.fast_vlm(folder / 'model')}"
+    tasks = {WORLD: {"images": "pool", "kinds": "none"}}
+    few = {"annotate": {"max_new_tokens": 4}, "identify": {"max_new_tokens": 2}}
+    return configure(folder, teacher=model, student=model, tasks=tasks, **few, **changes)
+
+
+@pytest.mark.slow
+def test_a_trial_on_the_whole_pool_finds_what_the_run_finds(tmp_path):
+    config = configure(
+        drawn(tmp_path, 4),
+        teacher="embedded:teacher",
+        student="embedded:student",
+        tasks={WORLD: {"images": "pool", "kinds": "none"}},
+        annotate={"pairs_per_image": 3, "top_p": 1.0, "max_new_tokens": 32},
+        identify={"max_new_tokens": 8, "ask_teacher": "all"},
+        verify={"least_likely": 0.0, "least_sure": 0.0},
+        level={"max_steps": 1, "batch_size": 2},
+    )
+    plan = project_run(load_config(config), PlanOptions())
+    done("run", config, "--until", "identify")
+    pairs, verdicts = (
+        json.loads((tmp_path / "runs" / "a" / name / "manifest.json").read_text())["counts"]
+        for name in ("pairs", "verdicts")
+    )
+    rows = {(row.stage, row.model): row for row in plan.rows}
+    assert rows["annotate", "teacher"].requests == pairs["replies"] == 12
+    assert rows["identify", "student"].requests == pairs["pairs"] < 12  # some draws repeat others
+    said = next(line for line in plan.assumed if line.startswith(f"on the sample of {WORLD} "))
+    assert said.endswith(f"{verdicts['gaps'] / pairs['pairs']:.0%} are gaps")
+    assert all(row.seconds > 0 and row.memory > 0 for row in plan.rows)
+
+
+@pytest.mark.slow
+def test_where_no_pair_can_be_read_models_are_timed_on_made_up_ones_and_shares_are_assumed(tmp_path):
+    config = load_config(of_tiny_models(tmp_path, level={"method": "full", "batch_size": 2, "epochs": 1}))
+    plan = project_run(config, PlanOptions(SamplingOptions(pictures=4), benchmark=True, gap_rate=0.25))
+    assert [row.requests for row in plan.rows if row.stage == "identify"] == [4, 1]
+    assert any("25% of the pairs wrong and each of these is a gap; every reply" in line for line in plan.assumed)
+    assert [line for line in plan.assumed if "asked about" in line] == [
+        "teacher: seconds as measured here, asked about 2 pairs",
+        "student: seconds as measured here, asked about 4 pairs and trained a few steps on their answers",
+    ]
+    served = config.model_copy(update={"teacher": "http://localhost:1/v1#large"})
+    tasks = {WORLD: task_of(WORLD, served.tasks[WORLD])}
+    samples = {WORLD: sample(tasks[WORLD], served.tasks[WORLD], SamplingOptions(pictures=4), limit=None)}
+    decided = served.model_copy(update={"level": decide_level(served.level, None)})
+    found = tried(decided, tasks, samples, ["student"])
+    assert found.paces.keys() == {"student"} and not found.shares
+    unfit = decided.model_copy(update={"level": decided.level.model_copy(update={"method": "qlora"})})
+    pace = tried(unfit, tasks, samples, ["student"]).paces["student"]
+    assert pace.training is None and "qlora" in pace.not_trained
+
+
+def test_a_gap_rate_that_is_given_takes_the_place_of_the_one_that_was_found():
+    found = Trial({}, {"tried": Shares(0.7, 0.6, 0.5)})
+    tasks = {"tried": None, "not tried": None}
+    assert planner._shares(found, tasks, None) == {"tried": Shares(0.7, 0.6, 0.5), "not tried": Shares(1.0, 0.5, 0.5)}
+    assert planner._shares(found, tasks, 0.2) == {"tried": Shares(0.7, 0.2, 0.2), "not tried": Shares(1.0, 0.2, 0.2)}
+
+
+def test_the_pace_is_that_of_steps_and_of_looks_without_what_comes_before(tmp_path, monkeypatch):
+    config = load_config(of_tiny_models(tmp_path))
+    config = config.model_copy(update={"level": decide_level(config.level, None)})
+    paths = sorted(map(str, (tmp_path / "pool").iterdir()))
+    pairs = tiny.pairs(paths, ("red", "green", "blue"))
+    steps, looks, now = [], [], [0.0]
+    step, look = trainer.LevelTrainer.training_step, trainer.LevelTrainer.held_out_loss
+
+    def slow_step(self, model, inputs, *more):
+        examples = len(inputs["begun"].examples)
+        steps.append(examples)
+        now[0] += 3.0 * examples + (100 if len(steps) == 1 else 0)
+        return step(self, model, inputs, *more)
+
+    def slow_look(self, *more):
+        looks.append(len(self._looked_at))
+        now[0] += 2.0 * len(self._looked_at) + (100 if len(looks) == 1 else 0)
+        return look(self, *more)
+
+    monkeypatch.setattr(trainer.LevelTrainer, "training_step", slow_step)
+    monkeypatch.setattr(trainer.LevelTrainer, "held_out_loss", slow_look)
+    pace = measured_pace(
+        config, {pair.task: "{question}" for pair in pairs}, step=pairs[:3], held_out=pairs, clock=lambda: now[0]
+    )
+    assert pace == Pace(trained=3.0, looked_at=2.0)
+    assert set(steps) == {3} and set(looks) == {len(pairs)}
