@@ -70,6 +70,17 @@ TRAPS = {
     "the student. It spends one of five numbers of tokens on a picture, so a limit of pixels takes the next lower one. "
     "In the larger models a picture's tokens see each other in both directions (`mm_token_type_ids`). No attention "
     "maps.",
+    "LFM3-VL": "Some layers are short convolutions, whose states cannot be cut by rows: as Qwen3.5. Its processor marks no "
+    "kinds of tokens, unlike Qwen's, and positions count in one dimension. No attention maps.",
+    "MiniCPM-V 4.6": "The patches of all pictures of a batch lie in one line, the last axis of `pixel_values`; of pictures "
+    "stacked in any other way the model reads the first and drops the others. Its language model is Qwen3.5's. Sides "
+    "are rounded to whole tokens, so pictures dozens of times as long as wide may exceed a limit of pixels. No attention "
+    "maps.",
+    "Aya Vision": "The prompt holds `<image>`, the model another token (`<|IMG_PATCH|>`); the picture as a whole comes "
+    "after its tiles. No attention maps.",
+    "Ovis2": "A picture becomes weights over a vocabulary of its own, and that vocabulary's last rows are put in place of "
+    "the tokens that mark its edges. Its processor fails in transformers 5.24 unless it is asked for tensors. No "
+    "attention maps.",
 }
 
 

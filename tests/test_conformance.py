@@ -41,7 +41,10 @@ FIXED = {"LLaVA", "PaliGemma", "Gemma 3", "FastVLM"}
 TYPES = "Types of its tokens decide which of them see each other; each question has its row."
 APART = {
     **dict.fromkeys(("PaliGemma", "Gemma 3", "Gemma 4"), TYPES),
-    "Qwen3.5": "States of recurrent layers run through a whole row; each question has its own.",
+    **dict.fromkeys(
+        ("Qwen3.5", "LFM3-VL", "MiniCPM-V 4.6"),
+        "States of recurrent layers run through a whole row; each question has its own.",
+    ),
 }
 """Why questions about one picture have rows of their own."""
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
@@ -151,9 +154,13 @@ def shown(processor, example):
     """An example's prompt as transformers itself puts it."""
     content = [{"type": "image", "image": read_image(example.image)}, {"type": "text", "text": example.prompt}]
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",  # without it Ovis2's processor fails in transformers 5.24
     )
-    return np.asarray(inputs["input_ids"]).reshape(-1).tolist()
+    return inputs["input_ids"].flatten().tolist()
 
 
 def asked(example):

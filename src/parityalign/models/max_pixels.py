@@ -38,6 +38,8 @@ def limit_pixels(image_processor: Any, pixels: int) -> None:  # noqa: ANN401 - e
         _limit_area(image_processor, size, pixels)
     elif hasattr(image_processor, "max_soft_tokens"):
         _limit_soft_tokens(image_processor, pixels)
+    elif hasattr(image_processor, "max_slice_nums"):
+        _limit_slices(image_processor, pixels)
     elif hasattr(image_processor, "max_image_size"):
         _limit_tiles_a_side(image_processor, size, pixels)
     elif getattr(image_processor, "image_grid_pinpoints", None):
@@ -102,6 +104,16 @@ def _limit_tiles(image_processor: Any, size: dict[str, int], pixels: int) -> Non
     _refuse_below(type(image_processor).__name__, tile, pixels)
     image_processor.max_patches = min(image_processor.max_patches, max(1, pixels // tile - 1))
     image_processor.min_patches = min(image_processor.min_patches, image_processor.max_patches)
+
+
+def _limit_slices(image_processor: Any, pixels: int) -> None:  # noqa: ANN401
+    """MiniCPM-V: the number of slices, plus one of the whole image, each of about as many pixels as such a square.
+
+    Sides are rounded to whole tokens, so slices of very long pictures may be larger.
+    """
+    tile = image_processor.scale_resolution**2
+    _refuse_below(type(image_processor).__name__, tile, pixels)
+    image_processor.max_slice_nums = min(image_processor.max_slice_nums, max(1, pixels // tile - 1))
 
 
 def _limit_grids(image_processor: Any, pixels: int) -> None:  # noqa: ANN401

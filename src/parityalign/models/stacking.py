@@ -12,6 +12,10 @@ EXPLAINED_LABELS = "explained_labels"
 """Labels of rationales, where they share rows with answers."""
 _PADDING = {"labels": -100, EXPLAINED_LABELS: -100}
 """Padding values of per-token inputs other than the tokens; 0 by default. -100: no loss, as in torch."""
+_OF_PACKED = "target_sizes"
+"""What comes with pixels of the shape (1, 3, side, patches * side), MiniCPM-V's: the patches of a whole batch in a line."""
+_WHOLE = {torch.int32: torch.int32}
+"""Kinds of whole numbers that stay what they are."""
 _CPU = torch.device("cpu")
 
 
@@ -51,11 +55,19 @@ def stack(
 def stack_images(
     rows: Sequence[Encoded], *, device: torch.device = _CPU, dtype: torch.dtype = torch.float32
 ) -> dict[str, torch.Tensor]:
-    """The arrays of several pictures concatenated along the first axis, zero-padded where their shapes differ."""
-    return {
-        key: _joined([row.image[key] for row in rows], rows[0].levels if key == PIXELS else None, device, dtype)
-        for key in rows[0].image
-    }
+    """The arrays of several pictures concatenated along the first axis, zero-padded where their shapes differ.
+
+    Pixels that a processor packs into one line of patches are concatenated along their last axis.
+    """
+
+    def joined(key: str) -> torch.Tensor:
+        arrays, levels = [row.image[key] for row in rows], rows[0].levels if key == PIXELS else None
+        if key == PIXELS and _OF_PACKED in rows[0].image:
+            turned = [array.swapaxes(0, -1) for array in arrays]
+            return _joined(turned, levels, device, dtype).transpose(0, -1).contiguous()
+        return _joined(arrays, levels, device, dtype)
+
+    return {key: joined(key) for key in rows[0].image}
 
 
 def _joined(
@@ -64,7 +76,7 @@ def _joined(
     parts = [torch.from_numpy(array) for array in arrays]
     table = None if levels is None else levels.to(device, dtype)
     whole_numbers = table is None and not parts[0].is_floating_point()
-    kind = torch.int64 if whole_numbers else dtype
+    kind = _WHOLE.get(parts[0].dtype, torch.int64) if whole_numbers else dtype
     largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     whole = torch.zeros((sum(map(len, parts)), *largest), dtype=kind, device=device)
     start = 0

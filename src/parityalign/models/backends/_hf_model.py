@@ -275,8 +275,9 @@ class HFModel:
         if "mm_encoder_outputs" not in inspect.signature(self._model.forward).parameters:
             return None
         inputs = stack_images(rows, **self._where)
-        taken = inspect.signature(self._model.get_image_features).parameters
-        outputs = self._model.get_image_features(**{key: inputs[key] for key in inputs if key in taken})
+        read = self._model.base_model.get_image_features  # of the model with a head some hide what they take
+        taken = inspect.signature(read).parameters
+        outputs = read(**{key: inputs[key] for key in inputs if key in taken})
         plain = set(outputs.keys()) <= {"last_hidden_state", "pooler_output", "hidden_states", "attentions"}
         features = getattr(outputs, "pooler_output", None)
         return features if plain and features is not None and len(features) == len(rows) else None
