@@ -49,6 +49,26 @@ def lfm() -> PreTrainedTokenizerBase:
     return _with(made, ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"])
 
 
+def lfm2() -> PreTrainedTokenizerBase:
+    """Liquid's with the tokens of a picture that is cut into tiles."""
+    edges = ["<image>", "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"]
+    return _with(lfm(), [*edges, *(f"<|img_row_{row}_col_{column}|>" for row in range(1, 5) for column in range(1, 5))])
+
+
+def molmo() -> PreTrainedTokenizerBase:
+    """A Qwen tokenizer that begins a text with the end of one, and has edges and lines of two views of a picture."""
+    edges = ["<im_start>", "<low_res_im_start>", "<im_end>", "<frame_start>", "<frame_end>"]
+    made = _with(qwen(), ["<|image|>", "<|video|>", "<im_patch>", "<im_col>", "<im_low>", *edges])
+    made.bos_token = "<|endoftext|>"
+    return made
+
+
+def mistral3() -> PreTrainedTokenizerBase:
+    """Mistral's: turns are between tokens of their own, and each line of a picture ends with one."""
+    made = _byte_level(GPT2Tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+    return _with(made, ["[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"])
+
+
 def minicpm() -> PreTrainedTokenizerBase:
     """A Qwen tokenizer that its processor asks for the edges of pictures, slices and numbers of pictures by name."""
     edges = {"image": "image", "slice": "slice", "image_id": "image_id"}
@@ -187,6 +207,14 @@ _UTTERANCE = f"{{{{ role | capitalize }}}}:{_SPACE}{{{{ said }}}}<end_of_utteran
 QWEN2 = _chat(_CHATML, _ANSWERS, image=_QWEN_IMAGE, begin=_SYSTEM)
 QWEN3 = _chat(_CHATML, _ANSWERS, image=_QWEN_IMAGE)
 LFM = _chat(_CHATML, _ANSWERS, image=_QWEN_IMAGE, begin="{{ bos_token }}")
+LFM2 = _chat(_CHATML, _ANSWERS, image="<image>", begin="{{ bos_token }}")
+MOLMO = _chat(_CHATML, _ANSWERS, image="<|image|>", begin="{{ bos_token }}")
+MISTRAL3 = _chat(
+    "{% if role == 'user' %}[INST]{{ said }}[/INST]{% else %}{{ said }}</s>{% endif %}",
+    "",
+    image="[IMG]",
+    begin="{{ bos_token }}",
+)
 MINICPM = _chat(_CHATML, _ANSWERS, image="<|image_pad|>")
 INTERNVL = _chat(_CHATML, _ANSWERS, image="<IMG_CONTEXT>\n")
 FASTVLM = _chat(_CHATML, _ANSWERS, image="<image>\n", begin=_SYSTEM)

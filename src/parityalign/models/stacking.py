@@ -1,8 +1,11 @@
 """Batches: rows of tokens padded to one length, and their pictures, on a model's device."""
 
+import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal
 
+import numpy as np
 import torch
 
 from parityalign.models.eight_bits import PIXELS, numbers_of
@@ -13,7 +16,9 @@ EXPLAINED_LABELS = "explained_labels"
 _PADDING = {"labels": -100, EXPLAINED_LABELS: -100}
 """Padding values of per-token inputs other than the tokens; 0 by default. -100: no loss, as in torch."""
 _OF_PACKED = "target_sizes"
-"""What comes with pixels of the shape (1, 3, side, patches * side), MiniCPM-V's: the patches of a whole batch in a line."""
+"""What comes with pixels of the shape (1, 3, side, patches * side), MiniCPM-V's: all patches of a batch in a line."""
+_POOLED = "image_token_pooling"
+"""Molmo2's: of each of a picture's tokens the numbers of the patches that make it."""
 _WHOLE = {torch.int32: torch.int32}
 """Kinds of whole numbers that stay what they are."""
 _CPU = torch.device("cpu")
@@ -62,12 +67,20 @@ def stack_images(
 
     def joined(key: str) -> torch.Tensor:
         arrays, levels = [row.image[key] for row in rows], rows[0].levels if key == PIXELS else None
+        if key == _POOLED:
+            arrays = _counted_on(arrays, [math.prod(row.image[PIXELS].shape[:-1]) for row in rows])
         if key == PIXELS and _OF_PACKED in rows[0].image:
             turned = [array.swapaxes(0, -1) for array in arrays]
             return _joined(turned, levels, device, dtype).transpose(0, -1).contiguous()
         return _joined(arrays, levels, device, dtype)
 
     return {key: joined(key) for key in rows[0].image}
+
+
+def _counted_on(arrays: Sequence[Array], patches: Sequence[int]) -> list[Array]:
+    """Numbers of patches as they are where the patches of all pictures follow each other; below 0 is none."""
+    before = accumulate(patches, initial=0)
+    return [np.where(numbers < 0, numbers, numbers + count) for numbers, count in zip(arrays, before, strict=False)]
 
 
 def _joined(
