@@ -30,6 +30,12 @@ own pairs before it is trained (`training/sharing.py`), and a family that is not
 The pixels of all families are kept in 8 bits and made into the processor's own numbers on the device, to the bit
 (`tests/test_eight_bits.py`), and prepared pictures lie in files that all stages share, except for PaliGemma, whose
 processor ends every prompt in its own way, so that its pictures cannot be told from their prompts.
+
+A family that is not here is told when a run begins, with what is unchecked, and tried when its model is loaded: it has
+to say of two pictures in a batch what it says of each alone, or it is refused by name. The pictures of some families
+transformers prepares with torchvision alone, which is not required: without it they are refused in a line. With it
+LFM2-VL, Molmo2 and Mistral 3 (Pixtral) are held to the same checks (`make conformance-torchvision`); Llama 4, Cohere2
+Vision and Perception LM are tried as any unknown family.
 """
 TRAPS = {
     "Qwen2-VL": "Positions count pictures in two dimensions and are computed from `mm_token_type_ids`, so these "
@@ -70,6 +76,24 @@ TRAPS = {
     "the student. It spends one of five numbers of tokens on a picture, so a limit of pixels takes the next lower one. "
     "In the larger models a picture's tokens see each other in both directions (`mm_token_type_ids`). No attention "
     "maps.",
+    "LFM3-VL": "Some layers are short convolutions, whose states cannot be cut by rows: as Qwen3.5. Its processor "
+    "marks no kinds of tokens, unlike Qwen's, and positions count in one dimension. No attention maps.",
+    "MiniCPM-V 4.6": "The patches of all pictures of a batch lie in one line, the last axis of `pixel_values`; of "
+    "pictures stacked in any other way the model reads the first and drops the others. Its language model is "
+    "Qwen3.5's. Sides are rounded to whole tokens, so pictures dozens of times as long as wide may exceed a limit of "
+    "pixels. No attention maps.",
+    "Aya Vision": "The prompt holds `<image>`, the model another token (`<|IMG_PATCH|>`); the picture as a whole comes "
+    "after its tiles. No attention maps.",
+    "Ovis2": "A picture becomes weights over a vocabulary of its own, and that vocabulary's last rows are put in place "
+    "of the tokens that mark its edges. Its processor fails in transformers 5.24 unless it is asked for tensors. No "
+    "attention maps.",
+    "LFM2-VL": "As LFM3-VL in its layers. Every tile is padded to the same number of patches, with a mask, so that a "
+    "row is longer than its picture. No attention maps.",
+    "Molmo2": "Which patches make a token of a picture is told by numbers that count through all pictures of a batch; "
+    "as they come, one picture at a time, a batch's pictures would be mixed up without an error. The tokens of a "
+    "picture see each other in both directions (`mm_token_type_ids`). No attention maps.",
+    "Mistral 3": "Each line of a picture ends with a token. Its image processor is told patches, and its processor "
+    "makes tokens of two by two, so a limit of pixels counts in these. No attention maps.",
 }
 
 

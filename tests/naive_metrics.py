@@ -176,6 +176,51 @@ def ocrbench_accuracy(prediction, references, exact=()):
     return float(any(said[at:].startswith(compared(each)) for each in references for at in range(len(said) + 1)))
 
 
+CHOSEN_BY = """the answer is|answer is|the correct answer is|correct answer is|the best answer is|best answer is
+the correct option is|correct option is|the best option is|best option is|the choice is|choice is|the correct choice is
+correct choice is|i choose|i select|i pick|my answer is|my choice is|옵션|정답은|답은|답:|答案是|答案为|选|答えは"""
+
+
+def realworldqa_accuracy(prediction, references):
+    said = prediction.lower().strip()
+    while said.endswith("."):
+        said = said[:-1]
+    for reference in references:
+        wanted = reference.strip()
+        letter = len(wanted) == 1 and wanted.upper() in "ABCD"
+        if chosen_letter(prediction) == wanted.upper() if letter else said == wanted.lower():
+            return 1.0
+    return 0.0
+
+
+def chosen_letter(prediction):
+    """Every capital of the four with all that it is, the best of them."""
+    text = prediction.strip()
+    for mark in """,.!?;:'\"""":
+        text = without_ends(text, mark)
+    padded, lower = f" {text} ", f" {text} ".lower()
+    found = []
+    ranks = {".": 5, ":": 4, ")": 3, " ": 2}
+    bare = text.strip()
+    for at, letter in enumerate(padded):
+        if letter not in "ABCD":
+            continue
+        found += [(0, at, letter)]
+        if padded[at + 1] in ranks:
+            found += [(ranks[padded[at + 1]], at, letter)]
+        if padded[at - 1] == "(" and padded[at + 1] == ")":
+            found += [(6, at - 1, letter)]
+        for phrase in CHOSEN_BY.replace("\n", "|").split("|"):
+            behind = lower.find(phrase) + len(phrase)
+            if phrase in lower and at >= behind and letter not in padded[behind:at]:
+                found += [(7, at, letter)]
+    if bare and bare[0] in "ABCD" and not bare[1:2].isalpha():
+        found += [(10, 0, bare[0])]
+    if bare and bare[-1] in "ABCD" and not bare[-2:-1].isalpha():
+        found += [(9, len(padded), bare[-1])]
+    return max(found)[2] if found else ""
+
+
 def chartqapro_relaxed_accuracy(prediction, references, exact=()):
     return float(max(relaxed_items(prediction, reference, list(exact)) for reference in references))
 

@@ -5,11 +5,14 @@ from typing import Any
 import transformers as hf
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import MiniCPMV4_6ImageProcessorPil
+from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 import spellings
-from families import CROPPED, GRIDS, IM_ENDS, PATCH, Family, Parts, tower
+from families import CROPPED, GRIDS, IM_ENDS, PATCH, SIDE, SQUARE, Family, Parts, tower
 
 
 def _qwen3_5(parts: Parts) -> hf.PreTrainedModel:
@@ -65,6 +68,51 @@ def _gemma4(parts: Parts) -> hf.PreTrainedModel:
     )
 
 
+def _lfm3_vl(parts: Parts) -> hf.PreTrainedModel:
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"num_key_value_heads": 1, "layer_types": ["conv", "full_attention"]}
+    kinds = ["conv", "sliding_attention", "full_attention"]
+    text = parts.text(head_dim=8, layer_types=kinds, num_hidden_layers=3, conv_L_cache=3, sliding_window=16)
+    config = hf.Lfm3VlConfig(text_config=text, vision_config=vision, projector_hidden_size=32, **parts.qwen_ids())
+    return hf.Lfm3VlForConditionalGeneration(config)
+
+
+def _minicpm_v(parts: Parts) -> hf.PreTrainedModel:
+    linear: dict[str, Any] = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2}
+    linear |= {"linear_num_value_heads": 4, "layer_types": ["linear_attention", "full_attention"]}
+    text = parts.text(head_dim=16, **linear)
+    ids = {f"{kind}_token_id": parts.id(f"<|{kind}_pad|>") for kind in ("image", "video")}
+    config = hf.MiniCPMV4_6Config(
+        text_config=text, vision_config=tower(), image_size=2 * SIDE, insert_layer_id=0, tie_word_embeddings=True, **ids
+    )
+    return hf.MiniCPMV4_6ForConditionalGeneration(config)
+
+
+def _aya_vision(parts: Parts) -> hf.PreTrainedModel:
+    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **tower()}
+    kinds = ["sliding_attention", "full_attention"]
+    text = {"model_type": "cohere2", **parts.text(layer_types=kinds, sliding_window=64)}
+    config = hf.AyaVisionConfig(
+        vision_config=vision, text_config=text, downsample_factor=2, image_token_index=parts.id("<|IMG_PATCH|>")
+    )
+    return hf.AyaVisionForConditionalGeneration(config)
+
+
+def _ovis2(parts: Parts) -> hf.PreTrainedModel:
+    edges = [parts.id(f"<IMG_{name}>") for name in ("START", "GRID", "COL", "ROW", "END")]
+    vision = tower(vocab_size=24 + len(edges), hidden_stride=2)
+    text = {"model_type": "qwen2", **parts.text()}
+    config = hf.Ovis2Config(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=parts.id("<IMG_ATOM>"),
+        visual_indicator_token_ids=edges,
+        vocab_size=text["vocab_size"],
+        hidden_size=text["hidden_size"],
+    )
+    return hf.Ovis2ForConditionalGeneration(config)
+
+
 NEWER_FAMILIES = [
     Family(
         "Qwen3.5",
@@ -110,5 +158,48 @@ NEWER_FAMILIES = [
         ("<eos>", "<turn|>"),
         "<turn|>",
         {"image_seq_length": 140, "feature_extractor": {"feature_extractor_type": "Gemma4AudioFeatureExtractor"}},
+    ),
+    Family(
+        "LFM3-VL",
+        "Lfm3VlProcessor",
+        _lfm3_vl,
+        spellings.lfm,
+        spellings.LFM,
+        Qwen2VLImageProcessorPil(patch_size=16, min_pixels=2 * 32 * 32, max_pixels=9 * 32 * 32),
+        ("<|im_end|>",),
+        "<|im_end|>",
+    ),
+    Family(
+        "MiniCPM-V 4.6",
+        "MiniCPMV4_6Processor",
+        _minicpm_v,
+        spellings.minicpm,
+        spellings.MINICPM,
+        MiniCPMV4_6ImageProcessorPil(scale_resolution=2 * SIDE, patch_size=PATCH, max_slice_nums=4),
+        IM_ENDS,
+        "<|im_end|>",
+        seed=1,
+    ),
+    Family(
+        "Aya Vision",
+        "AyaVisionProcessor",
+        _aya_vision,
+        spellings.cohere,
+        spellings.COHERE,
+        GotOcr2ImageProcessorPil(size=SQUARE, crop_to_patches=True, min_patches=1, max_patches=4),
+        ("<|END_OF_TURN_TOKEN|>",),
+        "<|END_OF_TURN_TOKEN|>",
+        {"patch_size": PATCH, "img_size": SIDE, "downsample_factor": 2},
+    ),
+    Family(
+        "Ovis2",
+        "Ovis2Processor",
+        _ovis2,
+        spellings.ovis,
+        spellings.FASTVLM,
+        Ovis2ImageProcessorPil(size=SQUARE, crop_to_patches=True, max_patches=4),
+        ("<|im_end|>",),
+        "<|im_end|>",
+        {"image_seq_length": 4},
     ),
 ]

@@ -20,9 +20,13 @@ def look(folder: Path, picture: str, prompt: str) -> dict[str, object]:
         processor = AutoProcessor.from_pretrained(folder)
         content = [{"type": "image", "image": Image.open(picture)}, {"type": "text", "text": prompt}]
         read = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
         )
-        said |= {"processor": type(processor).__name__, "tokens": np.asarray(read["input_ids"]).reshape(-1).tolist()}
+        said |= {"processor": type(processor).__name__, "tokens": read["input_ids"].flatten().tolist()}
     except (ImportError, ValueError, OSError) as problem:
         said["refused"] = str(problem)
     said["template"] = AutoTokenizer.from_pretrained(folder).chat_template

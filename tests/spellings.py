@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 
 from tokenizers import AddedToken, pre_tokenizers
-from transformers import GemmaTokenizer, GPT2Tokenizer, LlamaTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer
+from transformers import (
+    CohereTokenizer,
+    GemmaTokenizer,
+    GPT2Tokenizer,
+    LlamaTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen2Tokenizer,
+)
 
 _WORDS = ("what", "is", "the", "colour", "shape", "red", "green", "blue", "square", "answer", "user", "assistant")
 _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -32,6 +39,57 @@ def granite() -> PreTrainedTokenizerBase:
         GPT2Tokenizer, eos_token="<|end_of_text|>", pad_token="<|pad|>", bos_token="<|end_of_text|>", unk_token=None
     )
     return _with(made, ["<|start_of_role|>", "<|end_of_role|>", "<image>"])
+
+
+def lfm() -> PreTrainedTokenizerBase:
+    """Liquid's: ChatML behind a token that begins a text."""
+    made = _byte_level(
+        GPT2Tokenizer, eos_token="<|im_end|>", pad_token="<|pad|>", bos_token="<|startoftext|>", unk_token=None
+    )
+    return _with(made, ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"])
+
+
+def lfm2() -> PreTrainedTokenizerBase:
+    """Liquid's with the tokens of a picture that is cut into tiles."""
+    edges = ["<image>", "<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"]
+    return _with(lfm(), [*edges, *(f"<|img_row_{row}_col_{column}|>" for row in range(1, 5) for column in range(1, 5))])
+
+
+def molmo() -> PreTrainedTokenizerBase:
+    """A Qwen tokenizer that begins a text with the end of one, and has edges and lines of two views of a picture."""
+    edges = ["<im_start>", "<low_res_im_start>", "<im_end>", "<frame_start>", "<frame_end>"]
+    made = _with(qwen(), ["<|image|>", "<|video|>", "<im_patch>", "<im_col>", "<im_low>", *edges])
+    made.bos_token = "<|endoftext|>"
+    return made
+
+
+def mistral3() -> PreTrainedTokenizerBase:
+    """Mistral's: turns are between tokens of their own, and each line of a picture ends with one."""
+    made = _byte_level(GPT2Tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+    return _with(made, ["[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"])
+
+
+def minicpm() -> PreTrainedTokenizerBase:
+    """A Qwen tokenizer that its processor asks for the edges of pictures, slices and numbers of pictures by name."""
+    edges = {"image": "image", "slice": "slice", "image_id": "image_id"}
+    names = {f"{name}_start_token": f"<{edge}>" for name, edge in edges.items()}
+    names |= {f"{name}_end_token": f"</{edge}>" for name, edge in edges.items()}
+    return qwen(image_token="<|image_pad|>", video_token="<|video_pad|>", **names)
+
+
+def cohere() -> PreTrainedTokenizerBase:
+    """Cohere's, with a picture's beginning, tiles, places and end."""
+    special = ["<PAD>", "<UNK>", "<CLS>", "<SEP>", "<MASK_TOKEN>", "<BOS_TOKEN>"]
+    vocabulary, merges = _merged([*special, *_BYTES], "Ġ")
+    made = CohereTokenizer(vocab=vocabulary, merges=merges)
+    turns = ["<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>"]
+    picture = ["<image>", "<|IMG_PATCH|>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_LINE_BREAK|>"]
+    return _with(made, [*turns, *picture, "TILE", "TILE_GLOBAL"])
+
+
+def ovis() -> PreTrainedTokenizerBase:
+    """A Qwen tokenizer with a picture's beginning, places, grid and end."""
+    return _with(qwen(), ["<image>", *(f"<IMG_{name}>" for name in ("ATOM", "START", "GRID", "COL", "ROW", "END"))])
 
 
 def internvl() -> PreTrainedTokenizerBase:
@@ -148,6 +206,16 @@ _UTTERANCE = f"{{{{ role | capitalize }}}}:{_SPACE}{{{{ said }}}}<end_of_utteran
 
 QWEN2 = _chat(_CHATML, _ANSWERS, image=_QWEN_IMAGE, begin=_SYSTEM)
 QWEN3 = _chat(_CHATML, _ANSWERS, image=_QWEN_IMAGE)
+LFM = _chat(_CHATML, _ANSWERS, image=_QWEN_IMAGE, begin="{{ bos_token }}")
+LFM2 = _chat(_CHATML, _ANSWERS, image="<image>", begin="{{ bos_token }}")
+MOLMO = _chat(_CHATML, _ANSWERS, image="<|image|>", begin="{{ bos_token }}")
+MISTRAL3 = _chat(
+    "{% if role == 'user' %}[INST]{{ said }}[/INST]{% else %}{{ said }}</s>{% endif %}",
+    "",
+    image="[IMG]",
+    begin="{{ bos_token }}",
+)
+MINICPM = _chat(_CHATML, _ANSWERS, image="<|image_pad|>")
 INTERNVL = _chat(_CHATML, _ANSWERS, image="<IMG_CONTEXT>\n")
 FASTVLM = _chat(_CHATML, _ANSWERS, image="<image>\n", begin=_SYSTEM)
 # An answer that was given stands after "assistant \n", one that is to come after "assistant\n".
@@ -182,5 +250,12 @@ GEMMA4 = _chat(
     "<|turn>{{ 'model' if role == 'assistant' else role }}\n{{ said | trim }}<turn|>\n",
     "<|turn>model\n",
     image="<|image|>",
+    begin="{{ bos_token }}",
+)
+COHERE = _chat(
+    "<|START_OF_TURN_TOKEN|>{{ '<|CHATBOT_TOKEN|>' if role == 'assistant' else '<|USER_TOKEN|>' }}"
+    "{{ said }}<|END_OF_TURN_TOKEN|>",
+    "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+    image="<image>",
     begin="{{ bos_token }}",
 )

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,12 @@ from parityalign.training.student import add_lora, open_student, save_student
 
 pytestmark = pytest.mark.slow  # every question is asked of every family
 
-FAMILIES = [*families.FAMILIES, *NEWER_FAMILIES]
+if find_spec("torchvision"):  # make conformance-torchvision
+    from torchvision_families import TORCHVISION_FAMILIES
+else:
+    TORCHVISION_FAMILIES = []
+LONG = [*NEWER_FAMILIES, *TORCHVISION_FAMILIES]
+FAMILIES = [*families.FAMILIES, *LONG]
 SIZES = ((60, 60), (150, 50), (40, 110), (100, 90))
 QUESTIONS = ("what is the colour ?", "shape ?", "what is the shape of the red square é", "is the green square red?")
 ANSWERS = ("red", "a blue square", "42.5%", "é", "green", "7", "the answer", "red?")
@@ -40,8 +46,11 @@ FIXED = {"LLaVA", "PaliGemma", "Gemma 3", "FastVLM"}
 """Families that resize every picture to one size."""
 TYPES = "Types of its tokens decide which of them see each other; each question has its row."
 APART = {
-    **dict.fromkeys(("PaliGemma", "Gemma 3", "Gemma 4"), TYPES),
-    "Qwen3.5": "States of recurrent layers run through a whole row; each question has its own.",
+    **dict.fromkeys(("PaliGemma", "Gemma 3", "Gemma 4", "Molmo2"), TYPES),
+    **dict.fromkeys(
+        ("Qwen3.5", "LFM3-VL", "MiniCPM-V 4.6", "LFM2-VL"),
+        "States of recurrent layers run through a whole row; each question has its own.",
+    ),
 }
 """Why questions about one picture have rows of their own."""
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
@@ -49,7 +58,7 @@ CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 
 def _named(family):
     """The newest ones take a minute more (make test-long, make conformance)."""
-    marks = pytest.mark.long if family in NEWER_FAMILIES else ()
+    marks = pytest.mark.long if family in LONG else ()
     return pytest.param(family, id=family.name, marks=marks)
 
 
@@ -142,7 +151,9 @@ class Says(LogitsProcessor):
 
 
 def seen(encoded):
-    """Pixels that go into the vision tower; Qwen's takes each of them twice, as two frames."""
+    """Pixels that go into the vision tower; Qwen's takes each of them twice, as two frames, LFM2-VL's no padding."""
+    if "spatial_shapes" in encoded.image:
+        return int(encoded.image["spatial_shapes"].prod(axis=1).sum()) * PATCH**2
     frames = 2 if "image_grid_thw" in encoded.image else 1
     return encoded.image["pixel_values"].size // 3 // frames
 
@@ -151,9 +162,13 @@ def shown(processor, example):
     """An example's prompt as transformers itself puts it."""
     content = [{"type": "image", "image": read_image(example.image)}, {"type": "text", "text": example.prompt}]
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",  # without it Ovis2's processor fails in transformers 5.24
     )
-    return np.asarray(inputs["input_ids"]).reshape(-1).tolist()
+    return inputs["input_ids"].flatten().tolist()
 
 
 def asked(example):

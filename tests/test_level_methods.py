@@ -27,6 +27,7 @@ from parityalign.models import parts, token_boxes
 from parityalign.models.device import quantisation
 from parityalign.models.encoding import stop_tokens
 from parityalign.models.loading import open_processor
+from parityalign.models.rounding import mean_difference, rounding_of
 from parityalign.training import modules, oom, train, trainer, verify_saved
 from parityalign.training import student as student_module
 from parityalign.training.bundles import Bundle, MicroBatch
@@ -591,7 +592,7 @@ def test_a_student_in_bfloat16_whose_tower_takes_no_other_precision_can_be_check
     examples = [Example(pair.image, pair.question, pair.answer) for pair in pairs]
     said = verify_saved.answer_logprobs(model, batches, examples)
     half = verify_saved.answer_logprobs(model.to(torch.bfloat16), batches, examples)
-    assert verify_saved.mean_difference(said, half) < verify_saved.TOLERANCE[torch.bfloat16]
+    assert mean_difference(said, half) < rounding_of(torch.bfloat16)
 
 
 def test_a_family_that_cannot_be_trained_as_asked_is_refused_before_anything_is_read(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from parityalign.metrics import (
     find_metric,
     mpa_substring,
     ocrbench_accuracy,
+    realworldqa_accuracy,
     textvqa_accuracy,
     vqa_accuracy_official,
 )
@@ -266,6 +267,31 @@ def test_accuracy_of_ocrbench_follows_its_authors(prediction, reference, exact, 
     assert ocrbench_accuracy(prediction, [reference], exact).value == expected
 
 
+# --- A choice by its letter
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "expected"),
+    [
+        ("B", "B", 1),
+        ("b", "B", 0),
+        ("(B) Right", "b", 1),
+        ("B. Right, and not A.", "B", 1),
+        ("Option A is wrong. The answer is C", "C", 1),
+        ("The answer is B, since Cars stop", "C", 1),
+        ("Right", "B", 0),
+        ("Down", "D", 1),
+        ("A car", "A", 1),
+        ("", "A", 0),
+        ("Downhill.", "downhill", 1),
+        ("2 cars", "2", 0),
+        ("two", "2", 0),
+    ],
+)
+def test_accuracy_of_realworldqa_follows_lmms_eval(prediction, reference, expected):
+    assert realworldqa_accuracy(prediction, [reference]).value == expected
+
+
 # --- The paper's substring rule
 
 
@@ -332,6 +358,8 @@ def test_the_order_of_references_does_not_matter(name, data, prediction, referen
 def test_the_majority_answer_is_right(name, answer, others):
     number = naive_metrics.number(answer)
     assume(number is None or math.isfinite(number))  # the others never match as numbers, see the cases above
+    odd = answer.strip() in tuple("abcd") or answer.strip().endswith(".")  # no answer of RealWorldQA is
+    assume(name != "realworldqa_accuracy" or not odd)
     assert find_metric(name).score(answer, [answer] * 4 + others).value == 1
 
 
@@ -410,6 +438,28 @@ def random_exact_case(rng):
     return prediction, [answer], [rng.random() < 0.5 for _ in range(rng.randint(0, 5))]
 
 
+CHOOSING = [*naive_metrics.CHOSEN_BY.replace("\n", "|").split("|"), "The answer is", "I pick", "so", "a", "no", "İ"]
+
+
+def random_choice(rng):
+    """One letter, or a few words, as the reply to a question with choices."""
+    pieces = [*"AABBCD", *"AABBCD", "Bus", "Car", "Left", "downhill", rng.choice(CHOOSING), rng.choice(WORDS), "", ""]
+    forms = ["{}", "{}", "({})", "{}.", "{}:", "{})", " {}", '"{}"', "'{}", "{},", "{};", "**{}**"]
+    return rng.choice(GAPS).join(rng.choice(forms).format(rng.choice(pieces)) for _ in range(rng.randint(0, 5)))
+
+
+def random_choice_case(rng):
+    answer = rng.choice([*"ABCD", *"ABCD", "2", "Left", "b ", rng.choice(WORDS)])
+    said = [answer, f"{answer}.", f"The answer is ({answer})", disturbed(rng, answer), *(random_choice(rng),) * 5]
+    return rng.choice(said), [answer]
+
+
+def random_case_of(metric):
+    if metric.name == "realworldqa_accuracy":
+        return random_choice_case
+    return random_exact_case if metric.with_exact else random_case
+
+
 @pytest.mark.parametrize("cases", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", METRICS)
 def test_random_cases_agree_with_a_computation_from_the_definitions(name, cases):
@@ -417,7 +467,7 @@ def test_random_cases_agree_with_a_computation_from_the_definitions(name, cases)
     metric, again = find_metric(name), getattr(naive_metrics, name)
     scores = []
     for _ in range(cases):
-        case = random_exact_case(rng) if metric.with_exact else random_case(rng)
+        case = random_case_of(metric)(rng)
         scores.append(metric.on_question(*case).value)
         assert abs(scores[-1] - again(*case)) <= 1e-12, case
     # The cases would prove little if they were all right or all wrong.

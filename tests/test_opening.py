@@ -289,6 +289,8 @@ IMAGE_PROCESSORS = {
             "image_grid_pinpoints": [[48 * a, 48 * b] for a in range(1, 7) for b in range(1, 7)],
         },
     ),
+    "MiniCPM-V 4.6": ("MiniCPMV4_6", {"scale_resolution": 64, "patch_size": 8}),
+    "Ovis2": ("Ovis2", {"size": {"height": 48, "width": 48}, "crop_to_patches": True}),
     "LLaVA": ("CLIP", {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}),
     "PaliGemma": ("Siglip", {"size": {"height": 224, "width": 224}}),
     "Gemma 3": ("Gemma3", {"size": {"height": 896, "width": 896}}),
@@ -296,6 +298,7 @@ IMAGE_PROCESSORS = {
 """The image processors of the families as in published models, those that cut pictures into tiles with smaller ones."""
 FIXED = {"LLaVA": 336**2, "PaliGemma": 224**2, "Gemma 3": 896**2}
 LEAST = {"SmolVLM": 64**2, "Idefics3": 92**2, "InternVL": 56**2, "LLaVA-NeXT": 3 * 42**2, "LLaVA-OneVision": 2 * 48**2}
+LEAST |= {"MiniCPM-V 4.6": 64**2, "Ovis2": 48**2}
 SIZES = ((160, 120), (450, 150), (150, 450), (400, 400), (30, 30))
 
 

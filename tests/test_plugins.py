@@ -8,7 +8,7 @@ from parityalign.core.interfaces import Benchmark, Skill
 from parityalign.tasks import load_task
 
 TASKS = ["chartqa", "okvqa", "stvqa", "textvqa"]
-LATER = ["chartqapro", "docvqa", "infographicvqa", "ocrbench"]
+LATER = ["chartqapro", "docvqa", "infographicvqa", "ocrbench", "realworldqa"]
 
 
 @pytest.mark.parametrize("group", ["skills", "benchmarks"])

@@ -99,6 +99,10 @@ COPIES = {
         "Year": [["YES", "YES"], ["YES", "NO"]],
         "Paragraph": ["Sales of tea grew.", None],
     },
+    "realworldqa": {
+        "question": ["Which way does the arrow point?\nA. Left\nB. Right", "How many cars are there?"],
+        "answer": ["B", "2"],
+    },
     "ocrbench": {
         "dataset": ["IIIT5K", "HME100k"],
         "question": ["what is written in the image?", "Which formula?"],
@@ -116,6 +120,10 @@ EXPECTED = {
     "chartqapro": [
         ("0", "Sales of tea grew.\n\nWhich two years?", "['2014', '2016']", "factoid"),
         ("1", "Question: What is shown?\nAnswer: Sales\nQuestion: And the largest?", "tea", "conversational"),
+    ],
+    "realworldqa": [
+        ("0", "Which way does the arrow point?\nA. Left\nB. Right", "B", "choices"),
+        ("1", "How many cars are there?", "2", "words"),
     ],
     "ocrbench": [
         ("0", "what is written in the image?", "CENTRE", "text_recognition"),
@@ -194,6 +202,15 @@ def test_chartqapro_of_another_form_is_refused_with_what_was_found(tmp_path, cha
     columns = {key: values for key, values in {**COPIES["chartqapro"], **change}.items() if values}
     with pytest.raises(UserError, match=said):
         read("chartqapro", parquet(tmp_path / "copy", columns), tmp_path)
+
+
+def test_realworldqa_of_another_form_is_refused_with_what_was_found(tmp_path):
+    columns = {"question": ["Left?"], "ground_truth": ["B"]}
+    with pytest.raises(UserError, match="has no 'answer'; its keys are .*'ground_truth'"):
+        read("realworldqa", parquet(tmp_path / "copy", columns, pictures=[picture()]), tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no Parquet files.*hf:xai-org/RealworldQA"):
+        read("realworldqa", tmp_path / "empty", tmp_path)
 
 
 def test_chartqapro_is_released_as_parquet_alone(tmp_path):

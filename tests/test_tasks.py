@@ -210,7 +210,7 @@ def test_every_prompt_is_the_one_that_the_embedded_models_know():
 
 
 def test_each_task_has_the_metric_that_papers_report():
-    names = {name: load_task(name).metric.name for name in (*TASKS, "chartqapro")}
+    names = {name: load_task(name).metric.name for name in (*TASKS, "chartqapro", "realworldqa")}
     assert names == {
         "textvqa": "textvqa_accuracy",
         "stvqa": "anls",
@@ -220,6 +220,7 @@ def test_each_task_has_the_metric_that_papers_report():
         "infographicvqa": "docvqa_anls",
         "ocrbench": "ocrbench_accuracy",
         "chartqapro": "chartqapro_relaxed_accuracy",
+        "realworldqa": "realworldqa_accuracy",
     }
 
 

@@ -15,6 +15,7 @@ from parityalign.metrics.chartqapro_relaxed_accuracy import chartqapro_relaxed_a
 from parityalign.metrics.docvqa_anls import docvqa_anls
 from parityalign.metrics.mpa_substring import mpa_substring
 from parityalign.metrics.ocrbench_accuracy import ocrbench_accuracy
+from parityalign.metrics.realworldqa_accuracy import realworldqa_accuracy
 from parityalign.metrics.textvqa_accuracy import textvqa_accuracy
 from parityalign.metrics.vqa_accuracy_official import vqa_accuracy_official
 

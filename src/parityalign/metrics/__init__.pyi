@@ -18,5 +18,6 @@ from .docvqa_anls import docvqa_anls as docvqa_anls
 from .mpa_substring import mpa_substring as mpa_substring
 from .mpa_substring import paper_contains as paper_contains
 from .ocrbench_accuracy import ocrbench_accuracy as ocrbench_accuracy
+from .realworldqa_accuracy import realworldqa_accuracy as realworldqa_accuracy
 from .textvqa_accuracy import textvqa_accuracy as textvqa_accuracy
 from .vqa_accuracy_official import vqa_accuracy_official as vqa_accuracy_official

@@ -27,6 +27,7 @@ from .encoding import Processor as Processor
 from .encoding import Prompter as Prompter
 from .encoding import read_image as read_image
 from .encoding import stop_tokens as stop_tokens
+from .families import unchecked_family as unchecked_family
 from .labels import IGNORE_INDEX as IGNORE_INDEX
 from .labels import LabelEncoder as LabelEncoder
 from .labels import LabelledRow as LabelledRow
@@ -59,6 +60,8 @@ from .pictures import image_bytes as image_bytes
 from .pictures import processes_for as processes_for
 from .pictures import usual_workers as usual_workers
 from .processor import BACKEND as BACKEND
+from .rounding import mean_difference as mean_difference
+from .rounding import rounding_of as rounding_of
 from .servers.program import ServerProgram as ServerProgram
 from .servers.program import Start as Start
 from .servers.program import Trouble as Trouble

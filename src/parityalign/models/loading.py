@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -237,13 +238,24 @@ def in_words(location: str, what: str, folder: Path | None = None) -> Iterator[N
             refuse_damaged(location, folder)  # names the files, unlike the exception
         raise UserError(f"cannot load {what} {location}: damaged: {problem}.\n{_AGAIN}") from problem
     except ImportError as problem:
+        _refuse_without_torchvision(location, problem)
         raise UserError(
             f"cannot load {what} {location}: a package is missing: {_first_line(problem)}\n{_install_line(problem)}"
         ) from problem
     except Exception as problem:
         if is_out_of_memory(problem):
             raise WorkFailed(f"the model {location} does not fit: {_first_line(problem)}\n{SMALLER}") from problem
+        _refuse_without_torchvision(location, problem)
         raise UserError(f"cannot load {what} {location}: {_said(problem)}") from problem
+
+
+def _refuse_without_torchvision(location: str, problem: Exception) -> None:
+    """Says what is missing where transformers names it in half a page, or not at all."""
+    if "torchvision" in str(problem).lower() and find_spec("torchvision") is None:
+        raise UserError(
+            f"{location} needs torchvision, which is not installed: transformers prepares the pictures of its family "
+            "with nothing else.\nInstall the build that belongs to your torch: pip install torchvision"
+        ) from problem
 
 
 def _said(problem: Exception) -> str:

@@ -4,6 +4,7 @@ The count is of pixels that enter the vision tower, since they decide how many t
 the small copy of the whole image where the family adds one.
 """
 
+from collections.abc import Callable
 from math import isqrt
 from typing import Any
 
@@ -34,16 +35,13 @@ def limit_pixels(image_processor: Any, pixels: int) -> None:  # noqa: ANN401 - e
         UserError: Its minimum is higher, or its family is not known here.
     """
     kind, size = type(image_processor).__name__, dict(image_processor.size or {})
-    if hasattr(image_processor, "merge_size"):
-        _limit_area(image_processor, size, pixels)
-    elif hasattr(image_processor, "max_soft_tokens"):
-        _limit_soft_tokens(image_processor, pixels)
-    elif hasattr(image_processor, "max_image_size"):
-        _limit_tiles_a_side(image_processor, size, pixels)
-    elif getattr(image_processor, "image_grid_pinpoints", None):
-        _limit_grids(image_processor, pixels)
+    limit = next((limit for name, limit in _limits().items() if getattr(image_processor, name, None)), None)
+    if limit:
+        limit(image_processor, size, pixels)
     elif hasattr(image_processor, "max_patches") and "height" in size:
         _limit_tiles(image_processor, size, pixels)
+    elif set(size) == {"longest_edge"} and getattr(image_processor, "patch_size", None):
+        _limit_longest_edge(image_processor, size, pixels)
     elif getattr(image_processor, "do_center_crop", False) or "height" in size:
         _refuse_below(kind, _fixed_area(image_processor), pixels)
     else:
@@ -51,6 +49,19 @@ def limit_pixels(image_processor: Any, pixels: int) -> None:  # noqa: ANN401 - e
             f"max_pixels is {pixels}, but parityalign cannot limit the pixels of a {kind} with size {size}. "
             "Leave the setting out, or make the images smaller."
         )
+
+
+def _limits() -> dict[str, Callable[[Any, dict[str, int], int], None]]:
+    """By the setting that an image processor is known by; the first counts."""
+    return {
+        "merge_size": _limit_area,
+        "max_soft_tokens": _limit_soft_tokens,
+        "max_image_tokens": _limit_tokens_and_tiles,
+        "max_crops": _limit_crops,
+        "max_slice_nums": _limit_slices,
+        "max_image_size": _limit_tiles_a_side,
+        "image_grid_pinpoints": _limit_grids,
+    }
 
 
 def shared_grids(image_processor: Any) -> list[list[int]] | None:  # noqa: ANN401
@@ -80,7 +91,7 @@ def _frames(image_processor: Any) -> int:  # noqa: ANN401
     return image_processor.temporal_patch_size if "Glm" in type(image_processor).__name__ else 1
 
 
-def _limit_soft_tokens(image_processor: Any, pixels: int) -> None:  # noqa: ANN401
+def _limit_soft_tokens(image_processor: Any, _: dict[str, int], pixels: int) -> None:  # noqa: ANN401
     """Gemma 4: the tokens of a picture, of which its processor takes a few numbers only."""
     token = (image_processor.patch_size * image_processor.pooling_kernel_size) ** 2
     _refuse_below(type(image_processor).__name__, _SOFT_TOKENS[0] * token, pixels)
@@ -104,7 +115,42 @@ def _limit_tiles(image_processor: Any, size: dict[str, int], pixels: int) -> Non
     image_processor.min_patches = min(image_processor.min_patches, image_processor.max_patches)
 
 
-def _limit_grids(image_processor: Any, pixels: int) -> None:  # noqa: ANN401
+def _limit_crops(image_processor: Any, _: dict[str, int], pixels: int) -> None:  # noqa: ANN401
+    """Molmo2: the number of overlapping crops, plus one of the whole image."""
+    tile = _fixed_area(image_processor)
+    _refuse_below(type(image_processor).__name__, 2 * tile, pixels)
+    image_processor.max_crops = min(image_processor.max_crops, pixels // tile - 1)
+
+
+def _limit_slices(image_processor: Any, _: dict[str, int], pixels: int) -> None:  # noqa: ANN401
+    """MiniCPM-V: the number of slices, plus one of the whole image, each of about as many pixels as such a square.
+
+    Sides are rounded to whole tokens, so slices of very long pictures may be larger.
+    """
+    tile = image_processor.scale_resolution**2
+    _refuse_below(type(image_processor).__name__, tile, pixels)
+    image_processor.max_slice_nums = min(image_processor.max_slice_nums, max(1, pixels // tile - 1))
+
+
+def _limit_tokens_and_tiles(image_processor: Any, _: dict[str, int], pixels: int) -> None:  # noqa: ANN401
+    """LFM2-VL: the tokens of the whole image, and the number of tiles of a large one besides."""
+    token = (image_processor.encoder_patch_size * image_processor.downsample_factor) ** 2
+    _refuse_below(type(image_processor).__name__, image_processor.min_image_tokens * token, pixels)
+    image_processor.max_image_tokens = min(image_processor.max_image_tokens, pixels // token)
+    tiles = (pixels - image_processor.max_image_tokens * token) // image_processor.tile_size**2
+    image_processor.max_tiles = min(image_processor.max_tiles, max(tiles, image_processor.min_tiles))
+    image_processor.do_image_splitting &= tiles >= image_processor.min_tiles
+
+
+def _limit_longest_edge(image_processor: Any, size: dict[str, int], pixels: int) -> None:  # noqa: ANN401
+    """Pixtral and Mistral 3: the longer edge, in tokens of two patches a side, which sides are rounded up to."""
+    patch = image_processor.patch_size
+    token = 2 * (patch if isinstance(patch, int) else max(dict(patch).values()))
+    _refuse_below(type(image_processor).__name__, token**2, pixels)
+    image_processor.size = {**size, "longest_edge": min(size["longest_edge"], isqrt(pixels) // token * token)}
+
+
+def _limit_grids(image_processor: Any, _: dict[str, int], pixels: int) -> None:  # noqa: ANN401
     """LLaVA-NeXT, LLaVA-OneVision: tilings that a model chooses from, and one tile of the whole image."""
     tile, grids = _fixed_area(image_processor), image_processor.image_grid_pinpoints
     _refuse_below(type(image_processor).__name__, min(height * width for height, width in grids) + tile, pixels)

@@ -1,10 +1,10 @@
 """Opens a model's processor for images only, the same way whether or not torchvision is installed.
 
 `AutoProcessor` also opens a processor's video part, which needs torchvision in Qwen2-VL, Qwen2.5-VL, Qwen3-VL,
-SmolVLM, InternVL, LLaVA-OneVision, GLM-4V and Gemma 4. Videos are not used here, so that part is not opened, and
-neither is one for sounds (Gemma 4); their settings are kept and saved with the others. Images are resized by Pillow on
-every machine: torchvision's resizing gives slightly different pixels, and answers from one machine are compared with
-answers from another.
+SmolVLM, InternVL, LLaVA-OneVision, GLM-4V, Gemma 4, LFM3-VL and MiniCPM-V. Videos are not used here, so that part is
+not opened, and neither is one for sounds (Gemma 4); their settings are kept and saved with the others. Images are
+resized by Pillow wherever a family's can be: torchvision's resizing gives slightly different pixels, and answers from
+one machine are compared with answers from another.
 """
 
 import json

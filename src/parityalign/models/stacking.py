@@ -1,8 +1,11 @@
 """Batches: rows of tokens padded to one length, and their pictures, on a model's device."""
 
+import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal
 
+import numpy as np
 import torch
 
 from parityalign.models.eight_bits import PIXELS, numbers_of
@@ -12,6 +15,12 @@ EXPLAINED_LABELS = "explained_labels"
 """Labels of rationales, where they share rows with answers."""
 _PADDING = {"labels": -100, EXPLAINED_LABELS: -100}
 """Padding values of per-token inputs other than the tokens; 0 by default. -100: no loss, as in torch."""
+_OF_PACKED = "target_sizes"
+"""What comes with pixels of the shape (1, 3, side, patches * side), MiniCPM-V's: all patches of a batch in a line."""
+_POOLED = "image_token_pooling"
+"""Molmo2's: of each of a picture's tokens the numbers of the patches that make it."""
+_WHOLE = {torch.int32: torch.int32}
+"""Kinds of whole numbers that stay what they are."""
 _CPU = torch.device("cpu")
 
 
@@ -51,11 +60,27 @@ def stack(
 def stack_images(
     rows: Sequence[Encoded], *, device: torch.device = _CPU, dtype: torch.dtype = torch.float32
 ) -> dict[str, torch.Tensor]:
-    """The arrays of several pictures concatenated along the first axis, zero-padded where their shapes differ."""
-    return {
-        key: _joined([row.image[key] for row in rows], rows[0].levels if key == PIXELS else None, device, dtype)
-        for key in rows[0].image
-    }
+    """The arrays of several pictures concatenated along the first axis, zero-padded where their shapes differ.
+
+    Pixels that a processor packs into one line of patches are concatenated along their last axis.
+    """
+
+    def joined(key: str) -> torch.Tensor:
+        arrays, levels = [row.image[key] for row in rows], rows[0].levels if key == PIXELS else None
+        if key == _POOLED:
+            arrays = _counted_on(arrays, [math.prod(row.image[PIXELS].shape[:-1]) for row in rows])
+        if key == PIXELS and _OF_PACKED in rows[0].image:
+            turned = [array.swapaxes(0, -1) for array in arrays]
+            return _joined(turned, levels, device, dtype).transpose(0, -1).contiguous()
+        return _joined(arrays, levels, device, dtype)
+
+    return {key: joined(key) for key in rows[0].image}
+
+
+def _counted_on(arrays: Sequence[Array], patches: Sequence[int]) -> list[Array]:
+    """Numbers of patches as they are where the patches of all pictures follow each other; below 0 is none."""
+    before = accumulate(patches, initial=0)
+    return [np.where(numbers < 0, numbers, numbers + count) for numbers, count in zip(arrays, before, strict=False)]
 
 
 def _joined(
@@ -64,7 +89,7 @@ def _joined(
     parts = [torch.from_numpy(array) for array in arrays]
     table = None if levels is None else levels.to(device, dtype)
     whole_numbers = table is None and not parts[0].is_floating_point()
-    kind = torch.int64 if whole_numbers else dtype
+    kind = _WHOLE.get(parts[0].dtype, torch.int64) if whole_numbers else dtype
     largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     whole = torch.zeros((sum(map(len, parts)), *largest), dtype=kind, device=device)
     start = 0

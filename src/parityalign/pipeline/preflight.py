@@ -1,7 +1,7 @@
 """Starts or resumes a run: all checks that can be made before anything is computed, so that no work is lost."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import product
@@ -42,7 +42,7 @@ from parityalign.core import (
     trusting_files,
     write_whole,
 )
-from parityalign.models import check_model_folder, refuse_damaged, refuse_teacher
+from parityalign.models import check_model_folder, refuse_damaged, refuse_teacher, unchecked_family
 from parityalign.pipeline.begun import made_with, manifests, pinned, refuse_rate, with_decided, with_pixel_limits
 from parityalign.pipeline.recording import Recorded
 from parityalign.pipeline.run import Run
@@ -84,6 +84,8 @@ def open_run_folder(
     config = settled(pinned(config, before))
     began = before if any(config.run.glob(f"*/{BEGUN}")) or any(manifests(config.run)) else None
     _refuse_unusable_models(config, began)
+    for warning in _unchecked_families(config, began):
+        _saying(progress)(warning)
     config = with_decided(with_pixel_limits(config, began), before)
     _refuse_unusable_level(config, began)
     filters_of(config)
@@ -107,8 +109,11 @@ def open_run_folder(
 def _room(config: RunConfig, progress: Progress) -> PictureRoom | None:
     """Where the run's models may keep the pictures that they prepare."""
     most = int(config.loading.prepared_gigabytes * 10**9)
-    say = progress.say if isinstance(progress, Says) else lambda _: None
-    return PictureRoom(config.run / PREPARED, most, say) if most else None
+    return PictureRoom(config.run / PREPARED, most, _saying(progress)) if most else None
+
+
+def _saying(progress: Progress) -> Callable[[str], None]:
+    return progress.say if isinstance(progress, Says) else lambda _: None
 
 
 def refuse_unusable(config: RunConfig, *, redo: bool = False) -> RunConfig | None:
@@ -154,6 +159,16 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
         elif backend.hub and is_path(location):  # checked before, but may have been removed or damaged
             check_model_folder(location)
             refuse_damaged(location, Path(location).expanduser())
+
+
+def _unchecked_families(config: RunConfig, before: RunConfig | None) -> Iterator[str]:
+    """What is to be said, once, of models whose families are held to no checks."""
+    for role in _ROLES:
+        spec = getattr(config, role)
+        backend, (_, location) = backend_of(spec), split_model(spec)
+        if backend.trainable and (not before or spec != getattr(before, role)):
+            told = unchecked_family(location, getattr(config.loading, role))
+            yield from [told] if told else []
 
 
 def _refuse_unusable_level(config: RunConfig, before: RunConfig | None) -> None:

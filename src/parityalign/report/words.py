@@ -56,6 +56,7 @@ _WORDS: Mapping[str, str] = {
     "chartqapro_relaxed_accuracy": "ChartQAPro relaxed accuracy",
     "docvqa_anls": "DocVQA ANLS",
     "ocrbench_accuracy": "OCRBench accuracy",
+    "realworldqa_accuracy": "RealWorldQA accuracy",
     "mpa_substring": "the paper's substring rule",
 }
 

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from parityalign.models import RowSharing, row_sharing
+from parityalign.models import RowSharing, mean_difference, rounding_of, row_sharing
 from parityalign.training.bundles import Bundle
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.losses._passes import Passes
-from parityalign.training.verify_saved import TOLERANCE, mean_difference
 
 
 def tried_sharing(model: nn.Module, batches: AnswerCollator, examples: Sequence[Example]) -> RowSharing | None:
@@ -49,8 +48,7 @@ def _says_the_same(model: nn.Module, batches: AnswerCollator, sharing: RowSharin
         together = _logprobs(model, batches, [Bundle(rows, prefix, 0, 0)], sharing)
     except Exception:  # noqa: BLE001 - a family that takes no such masks may raise anything, and has rows apart then
         return False
-    precision = next(model.parameters()).dtype
-    return mean_difference(apart, together) <= TOLERANCE.get(precision, max(TOLERANCE.values()))
+    return mean_difference(apart, together) <= rounding_of(next(model.parameters()).dtype)
 
 
 def _logprobs(

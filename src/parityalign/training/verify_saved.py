@@ -1,22 +1,17 @@
 """Checks that the saved student gives the same log-probabilities as the trained one, before level finishes."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
 from parityalign.core import WorkFailed
-from parityalign.models import IGNORE_INDEX
+from parityalign.models import IGNORE_INDEX, mean_difference, rounding_of
 from parityalign.training.collator import AnswerCollator, Example
 
 PAIRS_COMPARED = 4
 """Pairs that both are compared on."""
-TOLERANCE: Mapping[torch.dtype, float] = MappingProxyType(
-    {torch.float32: 0.005, torch.float16: 0.02, torch.bfloat16: 0.1}
-)
-"""Largest `difference` that rounding the weights may cause, by stored precision."""
 
 
 def answer_logprobs(model: nn.Module, batches: AnswerCollator, examples: Sequence[Example]) -> torch.Tensor:
@@ -25,18 +20,13 @@ def answer_logprobs(model: nn.Module, batches: AnswerCollator, examples: Sequenc
     return torch.cat([_said(model, batches.plain([example])) for example in examples[:PAIRS_COMPARED]])
 
 
-def mean_difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Mean distance of two rows of log-probabilities, each relative to 1 + its magnitude."""
-    return float(((one - other).abs() / (1 + one.abs())).mean())
-
-
 def refuse_difference(trained: torch.Tensor, saved: torch.Tensor, stored: torch.dtype, where: str) -> None:
     """Refuses a saved student whose log-probabilities differ from the trained one's.
 
     Raises:
         WorkFailed: They differ by more than the rounding to the stored precision explains.
     """
-    found, most = mean_difference(trained, saved), TOLERANCE.get(stored, max(TOLERANCE.values()))
+    found, most = mean_difference(trained, saved), rounding_of(stored)
     if not found <= most:  # so that nan is refused, too
         name = str(stored).removeprefix("torch.")
         raise WorkFailed(

@@ -34,6 +34,7 @@ from parityalign.models.chat_templates import opened_thought
 from parityalign.models.device import SMALLER, device_of, is_out_of_memory
 from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Encoded, Processor, Prompter, stop_tokens
+from parityalign.models.families import refuse_mixed_up
 from parityalign.models.labels import LabelEncoder
 from parityalign.models.loading import AS_IT_IS, described, open_model, open_processor
 from parityalign.models.parts import image_token
@@ -49,12 +50,14 @@ def load_hf(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
 
     Raises:
         UserError: It is missing or is not a vision-language model with safetensors, processor and chat template; or
-            the installed transformers generates in an unknown way.
+            the installed transformers generates in an unknown way; or its family, an unchecked one, mixes pictures up.
     """
     refuse_unknown_generate()
     processor = open_processor(location, loading)
     processes = processes_for(location, loading)  # they are ready when the model is
-    return HFModel(location, open_model(location, loading), processor, workers=loading.workers, processes=processes)
+    made = HFModel(location, open_model(location, loading), processor, workers=loading.workers, processes=processes)
+    made.refuse_mixed_up()
+    return made
 
 
 class HFModel:
@@ -99,6 +102,14 @@ class HFModel:
     def special_tokens(self) -> frozenset[str]:
         """Texts that the processor would not read as plain text, such as the image placeholder."""
         return self._prompter.special_tokens
+
+    def refuse_mixed_up(self) -> None:
+        """Tries a model of a family that nobody has checked.
+
+        Raises:
+            UserError: In a batch it says something else than alone.
+        """
+        refuse_mixed_up(self.name, self._model, self._prompter, self._pad)
 
     def close(self) -> None:
         """Gives up the pictures that are being prepared."""
@@ -275,8 +286,9 @@ class HFModel:
         if "mm_encoder_outputs" not in inspect.signature(self._model.forward).parameters:
             return None
         inputs = stack_images(rows, **self._where)
-        taken = inspect.signature(self._model.get_image_features).parameters
-        outputs = self._model.get_image_features(**{key: inputs[key] for key in inputs if key in taken})
+        read = self._model.base_model.get_image_features  # of the model with a head some hide what they take
+        taken = inspect.signature(read).parameters
+        outputs = read(**{key: inputs[key] for key in inputs if key in taken})
         plain = set(outputs.keys()) <= {"last_hidden_state", "pooler_output", "hidden_states", "attentions"}
         features = getattr(outputs, "pooler_output", None)
         return features if plain and features is not None and len(features) == len(rows) else None
