@@ -12,6 +12,7 @@ from PIL.Image import Image
 
 from parityalign.config import (
     LoadingSettings,
+    Role,
     RunConfig,
     backend_of,
     decide_level,
@@ -39,9 +40,7 @@ from parityalign.planning.sizing import (
 from parityalign.planning.works import (
     ANSWER_TOKENS,
     PAIR_TOKENS,
-    ROLES,
     Counts,
-    Role,
     Workload,
     rationale_tokens,
     workloads,
@@ -81,15 +80,15 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
     limit = config.evaluate.limit
     samples = {name: sample(task, config.tasks[name], options.sampling, limit=limit) for name, task in tasks.items()}
-    known = {role: _known(config, role, tasks, samples, options) for role in ROLES}
+    known = {role: _known(config, role, tasks, samples, options) for role in config.roles}
     config = _decided(config, known["student"])
     amounts = {name: Counts(found.images, found.questions, found.own, found.asked) for name, found in samples.items()}
-    prompt_sizes = {role: known[role].prompt_sizes for role in ROLES}
+    prompt_sizes = {role: known[role].prompt_sizes for role in config.roles}
     work = [each for each in workloads(config, amounts, prompt_sizes, gap_rate=options.gap_rate) if each.requests]
     reading = sum(found.reading for found in samples.values()) / len(samples)
     gpus = None if options.device else torch.cuda.device_count()
     sharing: dict[str, Sharing] = {
-        **{role: asking(config, role, gpus) for role in ROLES},
+        **{role: asking(config, role, gpus) for role in config.roles},
         LEVEL: levelling(config, gpus),
     }
     one = _one_of(config, sharing[LEVEL])
@@ -97,7 +96,7 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
         _row(one, each, known[each.role], where, reading, sharing[LEVEL if each.steps else each.role].times_as_fast)
         for each in work
     ]
-    said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in ROLES]
+    said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in config.roles]
     return Projection(
         rows,
         where,
@@ -111,7 +110,7 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
 def _limited(config: RunConfig, options: PlanOptions) -> RunConfig:
     """With the limits of pixels that a run begins with."""
     loadings: dict[str, LoadingSettings] = {}
-    for role in ROLES:
+    for role in config.roles:
         loading, spec = getattr(config.loading, role), getattr(config, role)
         if backend_of(spec).hub and not loading.max_pixels:
             try:
@@ -134,8 +133,8 @@ def _decided(config: RunConfig, student: ModelFacts) -> RunConfig:
 def _known(
     config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions
 ) -> ModelFacts:
-    """What can be known of one of the two models without loading it, or by asking it a little."""
-    spec = getattr(config, role)
+    """What can be known of one of the models without loading it, or by asking it a little."""
+    spec: str = getattr(config, role)
     backend, (_, location) = backend_of(spec), split_model(spec)
     if backend.remote:
         name = location if backend.hub else location.partition("#")[2]
@@ -311,6 +310,11 @@ def _assumed(
             said.append(
                 f"{role}: seconds per request as measured on {each.throughput.requests} requests of each kind here"
             )
+    if batch := config.server.batch:
+        said.append(
+            f"more than {batch.above:,} questions together by the batch interface, at {batch.price:g} of the prices; "
+            "how long it takes is the provider's business"
+        )
     said.append(_of_device(where))
     said.append(
         "CPU hours: reading and preparing pictures on one core, each for every question on it, as measured here on the "
