@@ -13,6 +13,7 @@ from parityalign.config.run_yaml import as_yaml, load_config
 from parityalign.config.serving import ServerSettings
 from parityalign.core.errors import Interrupted, UserError, WorkFailed
 from parityalign.core.interfaces import Decoding, Request
+from parityalign.core.remote import Said
 from parityalign.engines import Asked, CachedModel, Spent, connect, cost, in_words, job_book, of_stage
 from parityalign.engines.spending import room_for_jobs
 from parityalign.engines.store import AnswerStore
@@ -40,7 +41,7 @@ class Asking:
     def __init__(self, served: Provider, folder, **settings) -> None:
         batch = BATCH | settings.pop("batch", {})
         self.settings = ServerSettings(
-            **{"backoff": 0.001, "timeout": 5.0, "max_attempts": 4, "batch": batch} | settings
+            **{"backoff": 0.001, "timeout": 60.0, "max_attempts": 4, "batch": batch} | settings
         )
         self.name = f"{served.url}#m"
         self.told: list[str] = []
@@ -172,6 +173,35 @@ def test_what_is_in_a_job_is_not_asked_again_by_whoever_shares_the_store_and_wan
         texts = Asking(served, tmp_path).answer(questions(picture, 20))
         assert texts == expected(questions(picture, 20), served)
     assert set(served.lines.values()) == {1} and len(served.jobs) == 2
+
+
+def test_what_another_run_took_from_the_shared_store_meanwhile_is_not_handed_in_again(picture, tmp_path):
+    class Shared(Provider):
+        def _look(self, name):
+            if self.clock > 10:
+                other = AnswerStore(tmp_path / "answers.sqlite", run="other")
+                for job in other.jobs.all():
+                    other.keep(job.model, dict.fromkeys(job.questions, Said("by another")), Spent())
+                    other.jobs.drop(job)
+            return super()._look(name)
+
+    with serving(well, kind=Shared) as served:
+        texts = Asking(served, tmp_path).answer(questions(picture, 9))
+    assert texts.count("by another") == 8 and len(served.made) == 1
+
+
+def test_results_are_read_on_where_the_connection_broke(picture, tmp_path):
+    class Breaking(Provider):
+        async def _results(self, name):
+            sent = await super()._results(name)
+            if self.calls.count(f"GET files/{name}/content") == 1:
+                return sent[: len(sent) // 2]  # and nothing more for long
+            return sent
+
+    with serving(well, kind=Breaking) as served:
+        asking = Asking(served, tmp_path, timeout=0.5)
+        assert asking.answer(questions(picture, 9)) == expected(questions(picture, 9), served)
+    assert asking.spent.in_jobs == 8 and len(served.made) == 1
 
 
 def test_a_few_questions_are_asked_at_once(picture, tmp_path):
@@ -361,8 +391,17 @@ def test_a_run_by_jobs_has_the_pairs_of_one_without_and_status_says_what_waits(t
         told = "Question: What is written?\nAnswer: word" if "Write one question" in prompt_of(body) else "word"
         return reply(f"{told}{len(image_of(body))}")
 
+    class Interrupting(Provider):
+        interrupts = False
+
+        def _look(self, name):
+            if self.interrupts:
+                signal.raise_signal(signal.SIGINT)
+            return super()._look(name)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = make_project(tmp_path)
-    with serving(script, kind=Provider) as served:
+    with serving(script, kind=Interrupting) as served:
 
         def configured(name: str, **batch):
             server = {"batch": batch or False, "backoff": 0.001}
@@ -373,6 +412,9 @@ def test_a_run_by_jobs_has_the_pairs_of_one_without_and_status_says_what_waits(t
         loaded = load_config(config)
         (folder / "again.yaml").write_text(as_yaml(loaded, folder))
         assert load_config(folder / "again.yaml").server == loaded.server
+        served.interrupts = True
+        assert "7 questions wait at the provider of http" in refusal("run", config, "--until", "annotate", status=130)
+        served.interrupts = False
         assert "7 questions to http" in refusal("run", config, "--until", "annotate", status=1)
         told = done("status", folder / "runs/jobs")
         assert "7 questions of annotate wait at http" in told and "job batch_0: in_progress, 0 done" in told

@@ -365,6 +365,7 @@ def test_the_settings_and_the_files_of_filters_have_the_same_names_and_each_can_
         name: 0.5 if name in ("least_likely", "least_sure", "visual_advantage") else 1
         for name in VerifySettings.model_fields
     }
+    everything["second_teacher"] = "fake:second.json"
     assert [chosen.name for chosen in filters_of(config_with(**everything))] == list(VerifySettings.model_fields)
 
 

@@ -31,6 +31,7 @@ _AT_ONCE = 500
 _TOLD_EVERY = 600.0
 """Seconds between two lines about jobs that have got further."""
 _LONGEST_HOLD = 3600.0
+_LONGEST_PAUSE = 60.0
 _SLOWEST = 2**17
 """Bytes a second that an upload is given time for."""
 
@@ -71,7 +72,8 @@ class Jobs:
             WorkFailed: The provider refuses, or is not waited for any longer; its jobs go on.
         """
         left, has_tried = dict(requests), False
-        while left:
+        # Another run that shares the store may have taken the results of a job.
+        while left := {key: left[key] for key in self._store.missing(left)}:
             for job in self._book.holding(self._name, left):
                 for key in await self._look_after(job):
                     left.pop(key, None)
@@ -99,6 +101,7 @@ class Jobs:
             found = await self._sure(lambda: self._desk.find(job.file))
             if found is None:  # cut off before it was made
                 self._book.drop(job)
+                await self._forget(job.file)
                 return []
             job = self._note(job, found)
         seen = await self._sure(lambda: self._desk.look(job.job))
@@ -156,16 +159,7 @@ class Jobs:
         """Keeps the results of a job that has ended."""
         results = JobResults(job, self._store.missing(job.questions), self._name)
         for file in seen.results:
-            try:
-                await self._read(file, results)
-            except (NoReply, TimeoutError) as problem:
-                if isinstance(problem, TimeoutError) or problem.again:
-                    await self._keep(results)
-                    raise WorkFailed(
-                        f"{self._name}: reading the results of the job {seen.name} gave {problem or 'nothing for long'}"
-                        "\nThe rest stays there: run the same command to read it."
-                    ) from None
-                results.lost = f"its file {file} cannot be read: {problem}"
+            await self._read(file, results)
         results.close(self._settings.max_attempts)
         await self._keep(results)
         self._book.drop(job)
@@ -191,9 +185,31 @@ class Jobs:
         self._count_failures(job, results.unanswered - results.amended, results.why(seen))
 
     async def _read(self, file: str, results: JobResults) -> None:
-        async with asyncio.timeout(None) as limit:
+        """Reads a file of results, from its beginning again where the connection breaks."""
+        for attempt in range(1, self._settings.max_attempts + 1):
+            try:
+                await self._read_once(file, results)
+            except TimeoutError:
+                problem = NoReply(f"nothing for {self._settings.timeout:g} s", again=True)
+            except NoReply as broken:
+                problem = broken
+            else:
+                return
+            if not problem.again:
+                results.lost = f"its file {file} cannot be read: {problem}"
+                return
+            await asyncio.sleep(self._pause(attempt, problem))
+        await self._keep(results)
+        raise WorkFailed(
+            f"{self._name}: reading the results of the job {results.job.job} gave {problem}\n"
+            "The rest stays there: run the same command to read it."
+        )
+
+    async def _read_once(self, file: str, results: JobResults) -> None:
+        loop, seconds = asyncio.get_running_loop(), self._settings.timeout
+        async with asyncio.timeout(seconds) as limit:
             async for key, outcome in self._desk.results(file, results.job.form, results.unanswered.copy()):
-                limit.reschedule(asyncio.get_running_loop().time() + self._settings.timeout)
+                limit.reschedule(loop.time() + seconds)
                 results.add(key, outcome)
                 if results.arrived >= _AT_ONCE:
                     await self._keep(results)
@@ -283,11 +299,14 @@ class Jobs:
             if not problem.again or (problem.wait or 0) > LONGEST_WAIT:
                 break
             if attempt < settings.max_attempts:
-                await asyncio.sleep(problem.wait or min(60.0, settings.backoff * 2.0 ** min(attempt - 1, 60)))
+                await asyncio.sleep(self._pause(attempt, problem))
         raise WorkFailed(
             f"{self._name}: its batch interface gave {problem}\n{problem.advice or 'Jobs that were made go on there.'} "
             "Answers so far are kept: run the same command later, or leave server.batch out to ask one by one."
         )
+
+    def _pause(self, attempt: int, problem: NoReply) -> float:
+        return problem.wait or min(_LONGEST_PAUSE, self._settings.backoff * 2.0 ** min(attempt - 1, 60))
 
 
 def jobs_in_words(jobs: list[OpenJob]) -> str:
