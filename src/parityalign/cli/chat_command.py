@@ -16,7 +16,9 @@ from parityalign.config import RunConfig, config_in
 from parityalign.core import UserError, did_you_mean
 from parityalign.data import Unfit, read_picture
 
-_WHO = (pipeline.BEFORE, pipeline.AFTER, pipeline.TEACHER)
+_AFTER = "after"
+_WHO = ("before", _AFTER, "teacher")
+"""As in `pipeline.TriedModels`, which is loaded only when something is asked."""
 
 
 class _Asked(NamedTuple):
@@ -77,7 +79,7 @@ def _chosen(of: Sequence[str] | None, models: "pipeline.TriedModels") -> list[st
         return [name for name in _WHO if name in of]
     if not models.is_levelled:
         say("there is no student after levelling yet", error=True)
-        return [name for name in _WHO if name != pipeline.AFTER]
+        return [name for name in _WHO if name != _AFTER]
     return [*_WHO]
 
 

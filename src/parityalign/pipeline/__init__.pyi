@@ -25,9 +25,6 @@ from .status import WaitingJob as WaitingJob
 from .status import answers_of as answers_of
 from .status import status_of as status_of
 from .status import waiting_jobs as waiting_jobs
-from .trying import AFTER as AFTER
-from .trying import BEFORE as BEFORE
-from .trying import TEACHER as TEACHER
 from .trying import Said as Said
 from .trying import TriedModels as TriedModels
 from .trying import try_model as try_model
