@@ -17,6 +17,8 @@ from parityalign.core.remote import Said
 from parityalign.engines import Asked, CachedModel, Spent, connect, cost, in_words, job_book, of_stage
 from parityalign.engines.spending import room_for_jobs
 from parityalign.engines.store import AnswerStore
+from parityalign.planning import costs
+from parityalign.planning.works import Workload
 from projects import configure, done, make_project, refusal
 from serving import answer, image_of, prompt_of, reply, serving
 
@@ -381,6 +383,12 @@ def test_room_in_a_budget_is_what_its_tightest_limit_leaves():
     assert room_for_jobs(ServerSettings(**settings | {"prompt_price": 0.0001}), spent, 10) == 100
     assert room_for_jobs(ServerSettings(**settings, batch=True), spent, 10) == 0
     assert room_for_jobs(ServerSettings(), spent, 10) is None
+
+
+@pytest.mark.parametrize(("requests", "batch", "money"), [(1001, True, 1.0), (1000, True, 2.0), (1001, False, 2.0)])
+def test_a_plan_reckons_with_the_lower_price_where_jobs_are_made(requests, batch, money):
+    work = Workload("annotate", "teacher", requests, prompt_tokens=10**6, reply_tokens=0, patches=0)
+    assert costs.money(work, ServerSettings(prompt_price=2.0, batch=batch)) == money
 
 
 # ---- a run ----

@@ -24,6 +24,7 @@ from parityalign.stages.filters._shares import lowest
 from parityalign.stages.identify import VERDICTS, Known, identify_gaps
 from parityalign.stages.verifying import filters_of, likelihoods_of
 from projects import WORDS, configure, done, make_project, refusal, table
+from serving import image_of, reply, serving
 
 NONE_ON = {"least_likely": 0, "least_sure": 0}
 
@@ -428,6 +429,23 @@ def test_a_run_with_a_second_teacher_asks_it_once_and_is_judged_again_when_it_is
     assert Counter(reason_of(project / "runs/a")) == {"": 8}
     without = done("run", configure(project, verify=NONE_ON), "--until", "identify")
     assert "identify: done again" in without
+
+
+def test_a_served_second_teacher_gets_its_own_key_and_never_the_teachers(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARITYALIGN_API_KEY", "sk-of-the-teacher-1")
+    monkeypatch.setenv("PARITYALIGN_SECOND_API_KEY", "sk-of-the-second-2")
+
+    async def says(body, before):
+        return reply("stop", usage=(10 + len(image_of(body)), 2))
+
+    project = make_project(tmp_path)
+    with serving(says) as served:
+        settings = {"verify": {**NONE_ON, "second_teacher": f"{served.url}#m"}, "server": {"backoff": 0.001}}
+        done("run", configure(project, **settings), "--until", "identify")
+    assert served.headers and all("Bearer sk-of-the-second-2" in head for head in served.headers)
+    assert "sk-of-the-teacher-1" not in "".join(served.headers)
+    assert Counter(reason_of(project / "runs/a")) == {"": 4, "second_teacher: the second teacher answers otherwise": 4}
+    assert "second_teacher" in (project / "runs/a/run.yaml").read_text()
 
 
 def reason_of(run: Path) -> list[str]:
