@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 Script = Callable[[dict, int], Awaitable[bytes | None]]
 """(the request's JSON, how often its prompt was sent before) -> the bytes to send back; None: break the connection."""
@@ -43,17 +44,21 @@ class Served:
         lengths = [line for line in head.splitlines() if line.lower().startswith("content-length:")]
         content = await reader.readexactly(int(lengths[0].partition(":")[2]) if lengths else 0)
         self.headers.append(head)
-        if head.startswith("GET"):
-            sent: bytes | None = answer(json.dumps({"data": [{"id": name} for name in self.models]}))
-        else:
-            sent = await self._chat(json.loads(content))
+        method, path, _ = head.split(" ", 2)
+        sent = await self.responds(method, path, content)
         if sent is None:
             writer.transport.abort()
             return
         writer.write(sent)
         await writer.drain()
 
-    async def _chat(self, body: dict) -> bytes | None:
+    async def responds(self, method: str, path: str, content: bytes) -> bytes | None:
+        """The response to a request; None: the connection breaks."""
+        if method == "GET":
+            return answer(json.dumps({"data": [{"id": name} for name in self.models]}))
+        return await self.chat(json.loads(content))
+
+    async def chat(self, body: dict) -> bytes | None:
         before = self.times[prompt_of(body)]
         self.times[prompt_of(body)] += 1
         self.asked.append(body)
@@ -63,6 +68,9 @@ class Served:
             return await self.script(body, before)
         finally:
             self.in_flight -= 1
+
+
+S = TypeVar("S", bound=Served)
 
 
 def answer(content: str, status: str = "200 OK", *headers: str, kind: str = "application/json") -> bytes:
@@ -97,9 +105,9 @@ def image_of(body: dict) -> str:
 
 
 @contextmanager
-def serving(script: Script, models: tuple[str, ...] = ("m",)) -> Iterator[Served]:
+def serving(script: Script, models: tuple[str, ...] = ("m",), kind: type[S] = Served) -> Iterator[S]:
     """Serves at `served.url` until the `with` ends."""
-    served, ready, loop = Served(script, models), threading.Event(), asyncio.new_event_loop()
+    served, ready, loop = kind(script, models), threading.Event(), asyncio.new_event_loop()
 
     async def serve() -> None:
         server = await asyncio.start_server(served.connected, "127.0.0.1", 0, limit=2**24)

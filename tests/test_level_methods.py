@@ -1,5 +1,6 @@
 """Levelling real models: rates of parts, micro-batches, little memory, adapters, and the check."""
 
+import json
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
 from transformers.integrations import bitsandbytes
@@ -502,12 +504,19 @@ def test_an_adapter_is_merged_beside_the_gpu_in_the_stored_precision_as_it_would
 def test_an_adapter_of_a_student_with_shared_embeddings_merges_and_reloads(pairs, tmp_path):
     family = next(family for family in families.FAMILIES if family.name == "Qwen2-VL")
     student = str(families.write(tmp_path / "student", family))
-    result = level(student, pairs, tmp_path / "out", method="lora", learning_rate=2e-2, max_steps=4)
+    chosen = {"method": "lora", "learning_rate": 2e-2, "max_steps": 4, "keep_adapter": True}
+    result = level(student, pairs, tmp_path / "out", **chosen)
     assert result.best_step > 0
     before, after = load_file(f"{student}/model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert before.keys() == after.keys()
     embeddings = next(name for name in before if "embed_tokens" in name)
     assert torch.equal(before[embeddings], after[embeddings])
+    # The adapter that is kept makes the levelled student of the one before, by peft alone.
+    assert json.loads((tmp_path / "out/adapter/adapter_config.json").read_text())["base_model_name_or_path"] == student
+    adapted = PeftModel.from_pretrained(student_module.open_student(student), tmp_path / "out" / "adapter")
+    merged, kept = adapted.merge_and_unload().state_dict(), student_module.open_student(str(tmp_path / "out"))
+    for name, weight in kept.state_dict().items():
+        torch.testing.assert_close(merged[name], weight, rtol=0, atol=1e-6)
 
 
 def test_qlora_trains_beside_4_bits_and_leaves_whole_weights(pairs, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from parityalign.stages.filters._shares import lowest
 from parityalign.stages.identify import VERDICTS, Known, identify_gaps
 from parityalign.stages.verifying import filters_of, likelihoods_of
 from projects import WORDS, configure, done, make_project, refusal, table
+from serving import image_of, reply, serving
 
 NONE_ON = {"least_likely": 0, "least_sure": 0}
 
@@ -57,12 +58,13 @@ def config_with(**verify) -> RunConfig:
     return RunConfig.model_validate({"run": "runs/a", **models, "verify": verify})
 
 
-def verified(folder, pairs, teacher, *, likelihoods=None, student=None, **verify):
+def verified(folder, pairs, teacher, *, likelihoods=None, student=None, second=None, **verify):
     """The artifact of identify for a student that has nothing right, and the verdicts by number of the pair."""
     made = artifact(folder, "verdicts")
     models = TwoModels(
         kept(folder, student or FakeModel(lambda request, _: "milk", name="student")),
         kept(folder, teacher) if isinstance(teacher, FakeModel) else teacher,
+        kept(folder, second) if second else None,
     )
     known = Known(filters_of(config_with(**verify)), likelihoods=likelihoods or {})
     tasks = {name: task(name) for name in {each.task for each in pairs}}
@@ -118,7 +120,7 @@ def test_answers_without_a_log_probability_are_not_asked_for_again_and_that_is_s
     pairs = [pair(number) for number in range(10)]
     before = FakeModel(right, name="teacher")
     made, _ = verified(tmp_path / "old", pairs, before, **NONE_ON)
-    with AnswerStore(tmp_path / "old" / "answers.sqlite")._file as file:
+    with AnswerStore(tmp_path / "old" / "answers.sqlite")._file.writing() as file:
         assert file.execute("SELECT COUNT(logprob), COUNT(*) FROM answers").fetchone() == (0, 20)
     now = Sure(right, lambda request: -1.0, name="teacher")
     (tmp_path / "old" / "verdicts").rename(tmp_path / "old" / "before")
@@ -364,20 +366,88 @@ def test_the_settings_and_the_files_of_filters_have_the_same_names_and_each_can_
         name: 0.5 if name in ("least_likely", "least_sure", "visual_advantage") else 1
         for name in VerifySettings.model_fields
     }
+    everything["second_teacher"] = "fake:second.json"
     assert [chosen.name for chosen in filters_of(config_with(**everything))] == list(VerifySettings.model_fields)
 
 
 def test_a_plan_counts_what_filters_ask():
-    config = config_with(re_answers=4, visual_advantage=0.1)
+    config = config_with(re_answers=4, visual_advantage=0.1, second_teacher="fake:second.json")
     config = config.model_copy(update={"level": decide_level(config.level, None)})
     sizes = PromptSizes(*[PromptSize(100.0, 10.0)] * 3, pictures=1)
-    works = workloads(
-        config,
-        {"toy": Counts(100, 0)},
-        {"teacher": {"toy": sizes}, "student": {"toy": sizes}},
-        {"toy": Shares.assumed(0.4)},
-    )
+    seen = {role: {"toy": sizes} for role in config.roles}
+    works = workloads(config, {"toy": Counts(100, 0)}, seen, {"toy": Shares.assumed(0.4)})
     rows = {(work.stage, work.given): work.requests for work in works}
     assert rows["verify re_answers", False] == 160
     assert rows["verify visual_advantage", True] == 80
+    assert rows["verify second_teacher", False] == 40
+    assert [work.stage for work in works if work.role == "second_teacher"] == ["verify second_teacher"]
     assert not [stage for stage, _ in rows if stage.startswith("verify least")]
+
+
+# The second teacher
+
+
+def test_a_gap_is_kept_only_if_the_second_teacher_answers_as_the_pair_says(tmp_path):
+    says = {"0": "tea", "1": "milk", "2": "It is tea.", "3": "", "4": "not tea"}
+    pairs = [pair(number) for number in range(6)]
+    student = FakeModel(lambda request, _: "tea" if request.image == "5.png" else "milk", name="student")
+    second = FakeModel(lambda request, _: says[request.image.partition(".")[0]], name="second")
+    made, verdicts = verified(
+        tmp_path, pairs, FakeModel(right), student=student, second=second, **NONE_ON, second_teacher="fake:second.json"
+    )
+    reasons = [each.reason for each in verdicts if each.verdict == "dropped"]
+    assert reasons == [
+        "second_teacher: the second teacher answers otherwise",
+        "second_teacher: the second teacher gives no answer",
+        "second_teacher: the second teacher answers otherwise",
+    ]
+    assert [gap.pair_id for gap in made.stream("gaps.jsonl", Pair)] == [pairs[0].pair_id, pairs[2].pair_id]
+    assert made.manifest["counts"]["dropped: second_teacher"] == 3
+    assert len(second.asked) == 5, "what the student has right is not asked"
+
+
+def test_the_second_teacher_is_another_model_and_its_settings_stand_beside_the_others():
+    with pytest.raises(ValueError, match="verify.second_teacher is embedded:teacher, which is the teacher"):
+        config_with(second_teacher="embedded:teacher")
+    with pytest.raises(ValueError, match="there is no kind of model 'hff'"):
+        config_with(second_teacher="hff:x")
+    assert config_with().roles == ("teacher", "student")
+
+
+def test_a_run_with_a_second_teacher_asks_it_once_and_is_judged_again_when_it_is_another(tmp_path):
+    project = make_project(tmp_path)
+    table(project / "second.json", WORDS[5:])
+    table(project / "third.json", WORDS)
+    config = configure(project, verify={**NONE_ON, "second_teacher": "fake:second.json"})
+    assert "identify: done (" in done("run", config, "--until", "identify")
+    reasons = Counter(reason_of(project / "runs/a"))
+    assert reasons == {"": 7, "second_teacher: the second teacher answers otherwise": 1}
+    assert "second.json" in done("answers", project / "runs/a")
+    # The run's own file names it from where it lies.
+    assert "identify: up to date" in done("run", project / "runs/a/run.yaml", "--until", "identify", "--details")
+    done("run", configure(project, verify={**NONE_ON, "second_teacher": "fake:third.json"}), "--until", "identify")
+    assert Counter(reason_of(project / "runs/a")) == {"": 8}
+    without = done("run", configure(project, verify=NONE_ON), "--until", "identify")
+    assert "identify: done again" in without
+
+
+def test_a_served_second_teacher_gets_its_own_key_and_never_the_teachers(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARITYALIGN_API_KEY", "sk-of-the-teacher-1")
+    monkeypatch.setenv("PARITYALIGN_SECOND_API_KEY", "sk-of-the-second-2")
+
+    async def says(body, before):
+        return reply("stop", usage=(10 + len(image_of(body)), 2))
+
+    project = make_project(tmp_path)
+    with serving(says) as served:
+        settings = {"verify": {**NONE_ON, "second_teacher": f"{served.url}#m"}, "server": {"backoff": 0.001}}
+        done("run", configure(project, **settings), "--until", "identify")
+    assert served.headers and all("Bearer sk-of-the-second-2" in head for head in served.headers)
+    assert "sk-of-the-teacher-1" not in "".join(served.headers)
+    assert Counter(reason_of(project / "runs/a")) == {"": 4, "second_teacher: the second teacher answers otherwise": 4}
+    assert "second_teacher" in (project / "runs/a/run.yaml").read_text()
+
+
+def reason_of(run: Path) -> list[str]:
+    verdicts = [json.loads(line) for line in (run / "verdicts" / VERDICTS).read_text().splitlines()]
+    return [each["reason"] if each["verdict"] == "dropped" else "" for each in verdicts]

@@ -8,6 +8,7 @@ import signal
 
 import typer
 
+from parityalign.cli import chat_command as chat_command
 from parityalign.cli import file_commands as file_commands
 from parityalign.cli.commands import app as app
 from parityalign.cli.run_commands import add_stage_commands

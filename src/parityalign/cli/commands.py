@@ -9,7 +9,7 @@ import typer
 import parityalign
 from parityalign.cli.telling import INTERRUPTED, Told, telling
 from parityalign.cli.terminal import say
-from parityalign.core import UserError, disk_faults_in_words
+from parityalign.core import Interrupted, UserError, disk_faults_in_words
 
 P = ParamSpec("P")
 
@@ -60,7 +60,8 @@ def command(
                 say(f"parityalign: {problem}", error=True)
                 raise typer.Exit(problem.exit_status) from problem
             except KeyboardInterrupt as interrupt:
-                say("parityalign: interrupted. Resume with the same command.", error=True)
+                what = str(interrupt) if isinstance(interrupt, Interrupted) else "Resume with the same command."
+                say(f"parityalign: interrupted. {what}", error=True)
                 raise typer.Exit(INTERRUPTED) from interrupt
 
         shown = "\n\n".join(f"parityalign {example}" for example in examples)

@@ -39,9 +39,11 @@ def steps_record(run: Path, steps: "Sequence[pipeline.Step]") -> dict[str, objec
     return {"run": run, "steps": steps}
 
 
-def status_record(run: Path, found: "Sequence[pipeline.StageStatus]") -> dict[str, object]:
+def status_record(
+    run: Path, found: "Sequence[pipeline.StageStatus]", waiting: "Sequence[pipeline.WaitingJob]"
+) -> dict[str, object]:
     """How far a run is."""
-    return {"run": run, "stages": found}
+    return {"run": run, "stages": found, "waiting": waiting}
 
 
 def preview_record(run: Path, found: "Sequence[report.Preview]") -> dict[str, object]:

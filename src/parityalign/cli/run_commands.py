@@ -130,8 +130,9 @@ def status_command(run: RunArgument) -> Told:
     config = config_in(run)
     with pipeline.shown_progress() as progress:
         found = pipeline.status_of(config, progress)
-    show.show_status(pipeline.plain_console(), found)
-    return Told(lambda: records.status_record(config.run, found))
+    waiting = pipeline.waiting_jobs(config)
+    show.show_status(pipeline.plain_console(), found, waiting)
+    return Told(lambda: records.status_record(config.run, found, waiting))
 
 
 @command("view", "view runs/signs", "view runs/a runs/b --port 8765")

@@ -69,11 +69,14 @@ def show_steps(console: Console, steps: "Sequence[pipeline.Step]") -> None:
 def _asked_in(step: "pipeline.Step") -> str:
     if step.questions is None:
         return f"at most {step.at_most:,}" if step.at_most else ""
-    return f"{step.questions:,} to {step.model}" if step.questions else "none"
+    waiting = f", {step.waiting:,} of which wait there" if step.waiting else ""
+    return f"{step.questions:,} to {step.model}{waiting}" if step.questions else "none"
 
 
-def show_status(console: Console, found: "Sequence[pipeline.StageStatus]") -> None:
-    """Prints how far a run is."""
+def show_status(
+    console: Console, found: "Sequence[pipeline.StageStatus]", waiting: "Sequence[pipeline.WaitingJob]"
+) -> None:
+    """Prints how far a run is, and what waits at providers."""
     rows = [
         [
             each.stage,
@@ -85,6 +88,13 @@ def show_status(console: Console, found: "Sequence[pipeline.StageStatus]") -> No
         for each in found
     ]
     show_table(console, "", ["stage", "state", "counts", "asked", "took"], rows, texts=3)
+    for each in waiting:
+        far = f"{each.told}, {each.done:,} done when looked at last" if each.job else "cut off while it was handed in"
+        _say(
+            console,
+            f"{each.questions:,} questions of {each.stage} wait at {each.model} since {each.made} UTC "
+            f"(job {each.job}: {far}); the same command as before takes the answers",
+        )
 
 
 def show_preview(console: Console, found: "Sequence[report.Preview]", run: Path) -> None:

@@ -40,8 +40,10 @@ from .schema import EvaluateSettings as EvaluateSettings
 from .schema import IdentifySettings as IdentifySettings
 from .schema import IntakeSettings as IntakeSettings
 from .schema import PairsFile as PairsFile
+from .schema import Role as Role
 from .schema import RunConfig as RunConfig
 from .schema import TaskData as TaskData
+from .serving import BatchSettings as BatchSettings
 from .serving import ServerSettings as ServerSettings
 from .task_parts import parts_of_task as parts_of_task
 from .task_parts import refuse_unknown_task as refuse_unknown_task

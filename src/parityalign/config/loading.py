@@ -93,11 +93,13 @@ class LoadingSettings(Settings):
 
 
 class Loadings(Settings):
-    """How the two models are loaded."""
+    """How the models are loaded."""
 
     teacher: LoadingSettings = LoadingSettings()
     student: LoadingSettings = LoadingSettings()
     """Before and after levelling alike."""
+    second_teacher: LoadingSettings = LoadingSettings()
+    """Of `verify.second_teacher`."""
     prepared_gigabytes: Annotated[float, SpeedOnly] = Field(default=20.0, ge=0)
     """Most space for prepared pictures in the run folder, which all stages read instead of preparing them again; at
     most half of what the disk has left. 0: none are kept."""

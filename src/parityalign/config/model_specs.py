@@ -59,6 +59,15 @@ def split_model(spec: str) -> tuple[str, str]:
     return "hf", str(EMBEDDED_MODELS / location)
 
 
+def known_model(spec: str) -> str:
+    """A model's spec, for a setting; ValueError where there is no such kind of model."""
+    try:
+        split_model(spec)
+    except UserError as problem:
+        raise ValueError(str(problem)) from problem
+    return spec
+
+
 def _meant(spec: str) -> str:
     """What is likely to be meant by a model without its kind: a server, a bundled model, a folder, one of the hub."""
     if _HOST.match(spec):

@@ -146,6 +146,8 @@ def as_yaml(config: RunConfig, folder: Path) -> str:
             data["test"] = _relative_spec(data["test"], folder) if in_hub else os.path.relpath(data["test"], folder)
     for role in ("teacher", "student"):
         raw[role] = _relative_spec(raw[role], folder)
+    if config.second_teacher:
+        raw["verify"]["second_teacher"] = _relative_spec(config.second_teacher, folder)
     text: str = yaml.safe_dump(raw, sort_keys=False)
     return text
 
@@ -306,6 +308,9 @@ def _with_full_paths(config: RunConfig, folder: Path) -> RunConfig:
         "tasks": tasks,
         "teacher": _full_spec(config.teacher, folder),
         "student": _full_spec(config.student, folder),
+        "verify": config.verify.model_copy(
+            update={"second_teacher": config.second_teacher and _full_spec(config.second_teacher, folder)}
+        ),
         "engine": config.engine.model_copy(
             update={
                 "program": config.engine.program and _full(config.engine.program, folder),
@@ -362,6 +367,7 @@ def _missing_folders(raw: dict[str, Any], folder: Path) -> Iterator[str]:
 def _unwritable_names(config: RunConfig) -> Iterator[str]:
     """Paths that no record of a run can hold, since their names are not text: folders of old disks."""
     places = {"run": str(config.run), "teacher": config.teacher, "student": config.student}
+    places["verify.second_teacher"] = config.second_teacher or ""
     for name, data in config.tasks.items():
         places[f"tasks.{name}.test"] = data.test or ""
         places |= {f"tasks.{name}.images": spec for spec in data.images}

@@ -20,7 +20,7 @@ from parityalign.config.base import Settings, SpeedOnly
 from parityalign.config.data_specs import is_own
 from parityalign.config.engine import EngineSettings
 from parityalign.config.loading import Loadings
-from parityalign.config.model_specs import split_model
+from parityalign.config.model_specs import known_model
 from parityalign.config.pair_files import known_pair_column, known_pair_format
 from parityalign.config.serving import ServerSettings
 from parityalign.config.task_parts import parts_of_task, problems_of_name
@@ -28,20 +28,11 @@ from parityalign.config.training import PRESET, LevelSettings
 from parityalign.config.verify import VerifySettings, foreign_filter
 from parityalign.core import (
     KIND_FIELD,
-    UserError,
     did_you_mean,
     fault_of_annotate_prompt,
     fault_of_answer_prompt,
     known_part,
 )
-
-
-def _known_model(spec: str) -> str:
-    try:
-        split_model(spec)
-    except UserError as problem:
-        raise ValueError(str(problem)) from problem
-    return spec
 
 
 def listed(said: object) -> Sequence[Any]:
@@ -255,15 +246,18 @@ class EvaluateSettings(Settings):
     """Most questions to time the student on, before and after, alternating; 0: no timing."""
 
 
+Role = Literal["teacher", "student", "second_teacher"]
+
+
 class RunConfig(Settings):
     """The complete configuration of a run."""
 
     run: Path
     """The run folder."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    teacher: Annotated[str, AfterValidator(_known_model)]
+    teacher: Annotated[str, AfterValidator(known_model)]
     """KIND:LOCATION, such as `embedded:teacher`, `hf:./folder` or `vllm:OWNER/NAME`, or `http://HOST:PORT/v1#NAME`."""
-    student: Annotated[str, AfterValidator(_known_model)]
+    student: Annotated[str, AfterValidator(known_model)]
     tasks: dict[str, TaskData] = Field(min_length=1)
     """By name: a known skill or benchmark, or any other name for your own task."""
     stages: tuple[Annotated[str, AfterValidator(known_part("stages"))], ...] = ()
@@ -287,6 +281,16 @@ class RunConfig(Settings):
     engine: EngineSettings = EngineSettings()
 
     @property
+    def second_teacher(self) -> str | None:
+        """The model that has to agree with a gap, if the run has one."""
+        return self.verify.second_teacher
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The run's models: settings here and in `loading` have these names."""
+        return ("teacher", "student", "second_teacher") if self.second_teacher else ("teacher", "student")
+
+    @property
     def wants_discrepancy(self) -> bool:
         """Whether the run scores both models teacher-forced."""
         own = self.discrepancy
@@ -306,6 +310,15 @@ class RunConfig(Settings):
     def wants_rationales(self) -> bool:
         """Whether the teacher is asked for rationales."""
         return self.discrepancy.rationales or self.level.needs_rationales
+
+    @model_validator(mode="after")
+    def _second_teacher_is_another(self) -> Self:
+        if self.second_teacher == self.teacher:
+            raise ValueError(
+                f"verify.second_teacher is {self.second_teacher}, which is the teacher. Name another model; "
+                "verify.re_answers asks the teacher itself again"
+            )
+        return self
 
     @model_validator(mode="after")
     def _teacher_shows_enough(self) -> Self:

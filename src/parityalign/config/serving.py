@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from parityalign.config.base import Settings
 
@@ -36,6 +36,32 @@ def _field(name: str) -> str:
     return name
 
 
+class BatchSettings(Settings):
+    """How models at an address are asked through their provider's batch interface: files of questions, which it
+    answers within a day or so at a lower price."""
+
+    above: int = Field(default=1000, ge=0)
+    """Questions that are asked together and are no more than this are asked one by one, at the full price."""
+    price: float = Field(default=0.5, ge=0, le=1)
+    """Share of the prices."""
+    window: str = Field(default="24h", min_length=1, max_length=20)
+    """Time within which the provider is asked to answer, as it is to be told."""
+    file_requests: int = Field(default=50_000, ge=1, le=1_000_000)
+    """Most questions of a file; further ones go into further files."""
+    file_bytes: int = Field(default=200_000_000, ge=1000, le=10**10)
+    """Most bytes of a file, pictures included."""
+    poll: float = Field(default=60.0, gt=0, le=86_400)
+    """Seconds between two looks at what the provider is doing."""
+    wait: float | None = Field(default=None, ge=0)
+    """Hours after which a command stops waiting; the provider goes on, and the same command takes the answers when
+    they are there. None: it waits until they are."""
+
+
+def _as_section(said: object) -> object:
+    """`true`: with the defaults."""
+    return {True: {}, False: None}[said] if isinstance(said, bool) else said
+
+
 class ServerSettings(Settings):
     """How remote models (`http://...`) are asked, and what may be spent on them.
 
@@ -44,6 +70,8 @@ class ServerSettings(Settings):
 
     key_variable: Annotated[str, AfterValidator(_variable)] = "PARITYALIGN_API_KEY"
     """Environment variable that holds the API key, never the key itself; if it is unset, no key is sent."""
+    second_key_variable: Annotated[str, AfterValidator(_variable)] = "PARITYALIGN_SECOND_API_KEY"
+    """The same for `verify.second_teacher`, which may be somebody else's."""
     max_concurrency: int | None = Field(default=None, ge=1, le=10_000)
     """Most concurrent requests. None: 16, and 64 to a vLLM or SGLang that the run starts."""
     timeout: float = Field(default=120.0, gt=0)
@@ -69,6 +97,8 @@ class ServerSettings(Settings):
     SGLang."""
     response_format: Literal["none", "json_schema"] = "none"
     """`json_schema`: ask the server to hold the teacher's pairs to a JSON schema."""
+    batch: Annotated[BatchSettings | None, BeforeValidator(_as_section)] = None
+    """Ask through the provider's batch interface (`true`, or with settings); see `server.batch`."""
 
     def numbers(self) -> dict[str, object]:
         """The settings that change a model's answers, if they differ from the defaults."""

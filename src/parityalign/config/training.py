@@ -197,11 +197,23 @@ class LevelSettings(Settings):
     lora_alpha: float | None = Field(default=None, gt=0)
     """LoRA's alpha: the adapter's output is scaled by alpha / rank. None: twice the rank."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    keep_adapter: Annotated[bool, Later] = False
+    """Whether the adapter stays in the folder `adapter` of the levelled student, beside the weights that it is merged
+    into. A student that is there without it is trained again."""
     select: Literal["gaps", "all", "random"] = "gaps"
     """What is trained on: gaps and replay, all usable pairs, or as many drawn from these at random."""
     target: Literal["teacher"] | None = None
     """The answers that are learnt where the teacher, asked again, agrees with the pair: its own answer to the answer
     prompt (`teacher`). None: the pair's."""
+
+    @model_validator(mode="after")
+    def _has_an_adapter(self) -> Self:
+        if self.keep_adapter and self.method == "full":
+            raise ValueError(
+                "keep_adapter is true, but `method: full` trains all weights and no adapter. Set `method: lora`, or "
+                "leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stands_alone(self) -> Self:

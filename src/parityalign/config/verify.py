@@ -1,8 +1,11 @@
 """The section `verify`: which filters a run has, by the names of their files in `stages/filters/`."""
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from parityalign.config.base import Settings
+from parityalign.config.model_specs import known_model
 from parityalign.core import known_part
 
 
@@ -30,10 +33,14 @@ class VerifySettings(Settings):
     scores each answer twice, which a served one cannot. 0: none."""
     answerable: bool = False
     """Drop a gap whose question the teacher says cannot be answered from the picture: a question for each."""
+    second_teacher: Annotated[str, AfterValidator(known_model)] | None = None
+    """Another model, named as `teacher` is: drop a gap unless its own answer agrees with the pair too, a question for
+    each. None: there is none."""
 
     def switched_on(self) -> dict[str, object]:
-        """The settings that do something, by the names of their filters, in the order of use."""
-        return {name: value for name, value in self.model_dump().items() if value}
+        """The settings that do something, by the names of their filters, in the order of use; a model is only there."""
+        on = {name: value for name, value in self.model_dump().items() if value}
+        return on | ({"second_teacher": True} if self.second_teacher else {})
 
 
 def foreign_filter(name: str) -> str:

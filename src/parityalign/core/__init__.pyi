@@ -11,6 +11,7 @@ from .deadlines import in_time as in_time
 from .disk import disk_faults_in_words as disk_faults_in_words
 from .disk import folder_to_disk as folder_to_disk
 from .disk import to_disk as to_disk
+from .errors import Interrupted as Interrupted
 from .errors import UserError as UserError
 from .errors import WorkFailed as WorkFailed
 from .errors import missing_package as missing_package
@@ -66,6 +67,11 @@ from .interfaces import Skill as Skill
 from .interfaces import Source as Source
 from .interfaces import SourceKind as SourceKind
 from .interfaces import Task as Task
+from .jobs import Job as Job
+from .jobs import JobDesk as JobDesk
+from .jobs import JobForm as JobForm
+from .jobs import JobLine as JobLine
+from .jobs import TakesJobs as TakesJobs
 from .json_rows import Row as Row
 from .json_rows import as_rows as as_rows
 from .json_rows import first_few as first_few

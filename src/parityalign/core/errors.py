@@ -20,6 +20,10 @@ class WorkFailed(UserError):
         super().__init__(message, exit_status=1)
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while something goes on elsewhere; the message says what."""
+
+
 def missing_package(who: str, package: str, install: str) -> UserError:
     """The error for a missing optional package.
 

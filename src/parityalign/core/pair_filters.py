@@ -22,7 +22,13 @@ class SecondLook(Protocol):
     """The teacher, as filters ask it about would-be gaps; answers and scores are kept like all others."""
 
     def ask(
-        self, gaps: Sequence[WouldBeGap], *, after: str = "", blank: bool = False, draw: int | None = None
+        self,
+        gaps: Sequence[WouldBeGap],
+        *,
+        after: str = "",
+        blank: bool = False,
+        draw: int | None = None,
+        second: bool = False,
     ) -> Mapping[str, Answer]:
         """Its answers to the pairs' questions, by pair id.
 
@@ -31,6 +37,7 @@ class SecondLook(Protocol):
             after: Replaces the instruction after the question, such as to answer in a word; empty: as in identify.
             blank: Show a grey picture in place of the pair's own.
             draw: The number of a draw at temperature 1. None: greedy.
+            second: Ask the second teacher (`verify.second_teacher`) in its place.
         """
 
     def score(self, gaps: Sequence[WouldBeGap], *, blank: bool = False) -> Mapping[str, float]:
@@ -55,6 +62,8 @@ class FilterCost(NamedTuple):
     """Answers that it writes."""
     scores: int = 0
     """Given answers that it scores."""
+    of_second: int = 0
+    """Answers that the second teacher writes."""
 
 
 @dataclass(frozen=True)

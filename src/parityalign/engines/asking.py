@@ -93,7 +93,7 @@ class CachedModel:
         load_to_ask: Callable[[int], Model] | None = None,
         shows: bool = True,
         thinking_tokens: int = 0,
-        before: Callable[[int, int], None] = lambda missing, total: None,
+        before: Callable[[int, int, int], None] = lambda missing, total, waiting: None,
     ) -> None:
         """Loads nothing yet.
 
@@ -104,8 +104,8 @@ class CachedModel:
             load_to_ask: Loads it to be asked so many batches, perhaps into several processes; None: as `load` does.
             shows: Whether it may have signals, not only text.
             thinking_tokens: Tokens that it may think before each answer, besides those of the answer.
-            before: Called with (questions that will be asked, questions in total) before anything is asked; it may
-                raise to prevent that.
+            before: Called with (questions that have no answer, questions in total, those without an answer that wait
+                at a provider already) before anything is asked; it may raise to prevent that.
         """
         self.identity = identity
         self._before = before
@@ -177,7 +177,7 @@ class CachedModel:
         missing = self._store.missing(requests)
         counted = _Counted(keys.values(), missing, len(questions), on_progress)
         if missing and not self._announced.issuperset(missing):
-            self._before(len(missing), len(requests))
+            self._before(len(missing), len(requests), self._store.jobs.waiting(missing))
         self._ask({key: requests[key] for key in missing}, decoding, batch_size, counted)
         self._store.use(requests)
         said = dict(self._store.answers(requests))
@@ -199,7 +199,7 @@ class CachedModel:
         keys = [key for questions, decoding in parts for key in self._keys(questions, decoding)]
         missing = self._store.missing(keys)
         if missing and not self._announced.issuperset(missing):
-            self._before(len(missing), len({*keys}))
+            self._before(len(missing), len({*keys}), self._store.jobs.waiting(missing))
         self._announced |= {*missing}
 
     def lacking(self, questions: Sequence[Asked], *, decoding: Decoding) -> int:
@@ -235,7 +235,7 @@ class CachedModel:
         distinct = {keys[question.item_id]: (question, text) for question, text in asked}
         missing = [each for key, each in distinct.items() if key not in there]
         if missing:
-            self._before(len(missing), len(distinct))
+            self._before(len(missing), len(distinct), 0)
         if missing and not isinstance(self.loaded(-(-len(missing) // batch_size)), Observer):
             return {question.item_id: OPAQUE for question, _ in told}
         done = len(told) - len(missing)
@@ -311,6 +311,8 @@ class TwoModels(NamedTuple):
     student: CachedModel
     """The student before levelling."""
     teacher: CachedModel
+    second_teacher: CachedModel | None = None
+    """One that has to agree with gaps."""
 
 
 def cached(model: Model, store: AnswerStore | None = None) -> CachedModel:

@@ -11,6 +11,7 @@ from parityalign.engines.spending import Budget
 
 LONGEST_WAIT = 600.0
 """Seconds; a server that asks for a longer wait is out of quota, and the stage stops."""
+_DECLINED_AT_LEAST, _DECLINED_SHARE = 10, 0.1
 _LONGEST_BACKOFF = 60.0
 _MOST_DOUBLINGS = 60
 
@@ -142,3 +143,8 @@ async def rest(until: asyncio.Event, seconds: float) -> None:
             await until.wait()
     except TimeoutError:
         pass
+
+
+def declines_too_many(declined: int, answered: int) -> bool:
+    """Whether a server declines so many questions, each on its own, that it is not asked on."""
+    return declined > _DECLINED_AT_LEAST and declined > _DECLINED_SHARE * answered

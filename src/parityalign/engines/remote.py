@@ -1,21 +1,32 @@
 """Remote models: many questions in flight, within a budget; answers are handed over as they arrive."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from parityalign.config import Hosting, LoadingSettings, ServerSettings, backend_of, split_model
-from parityalign.core import Connected, Decoding, Remote, Request, Said, Started, UserError, WorkFailed
+from parityalign.core import (
+    Connected,
+    Decoding,
+    Interrupted,
+    Remote,
+    Request,
+    Said,
+    Started,
+    TakesJobs,
+    UserError,
+    WorkFailed,
+)
 from parityalign.engines.asking import Keep
-from parityalign.engines.attempts import Attempts, OneRefused, Sent, rest
+from parityalign.engines.attempts import Attempts, OneRefused, Sent, declines_too_many, rest
+from parityalign.engines.jobs import Jobs
 from parityalign.engines.probe import require_sight
 from parityalign.engines.spending import Budget, Spent
 from parityalign.engines.store import AnswerStore
 
 _SECONDS_BETWEEN_WRITES = 0.2
-_DECLINED_AT_LEAST, _DECLINED_SHARE = 10, 0.1
-"""A server that declines more questions than both, on their own, is not asked on."""
 
 
 def connect(
@@ -37,27 +48,37 @@ def connect(
     reach = backend.connect
     if backend.serve and hosting:
         remote = backend.serve.connect(location, loading, settings, hosting)
-        return RemoteModel(remote, settings, lambda: sum(store.spent().values(), Spent()))
+        return RemoteModel(remote, settings.model_copy(update={"batch": None}), store)
     if reach is None:
         raise UserError(f"the model {spec} runs in this process; there is nothing to connect to")
     remote = reach(store.place_of(location), loading, settings)
-    return RemoteModel(remote, settings, lambda: sum(store.spent().values(), Spent()))
+    if settings.batch and not isinstance(remote, TakesJobs):
+        raise UserError(f"server.batch is set, but models of the kind of {spec} have no batch interface. Leave it out.")
+    return RemoteModel(remote, settings, store, hosting.tell if hosting else lambda line: None)
 
 
 class RemoteModel:
     """A `Model` made of a `Remote`."""
 
-    def __init__(self, remote: Remote, settings: ServerSettings, spent: Callable[[], Spent]) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        settings: ServerSettings,
+        store: AnswerStore,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
         """Wraps a remote model; nothing is sent before something is asked.
 
         Args:
             remote: The model.
             settings: How it is asked, and the budget.
-            spent: What the run has spent so far, on all models.
+            store: Has what the run has spent so far, on all models, and the jobs that are at providers.
+            tell: Called with what becomes of jobs.
         """
         self._remote = remote
         self._settings = settings
-        self._spent = spent
+        self._store = store
+        self._tell = tell
         self._sees = False
         self._first: Callable[[Sequence[Request]], None] | None = None
 
@@ -98,15 +119,44 @@ class RemoteModel:
         Raises:
             WorkFailed: The model does not answer properly, or the budget is used up; answers so far were handed over.
         """
-        if requests:
-            first, self._first = self._first, None
-            if first:
-                first([*requests.values()])
-            asyncio.run(
-                _Asking(self._remote, self._settings, Budget(self._settings, self._spent()), keep).ask(
-                    requests, decoding, look=not self._sees
+        if not requests:
+            return
+        first, self._first = self._first, None
+        if first:
+            first([*requests.values()])
+        try:
+            asyncio.run(self._ask_all(requests, decoding, keep))
+        except KeyboardInterrupt:
+            waiting = self._store.jobs.waiting(requests)
+            if not waiting:
+                raise
+            raise Interrupted(
+                f"{waiting:,} questions wait at the provider of {self.name}, which goes on. "
+                "The same command takes the answers."
+            ) from None
+
+    async def _ask_all(self, requests: Mapping[str, Request], decoding: Decoding, keep: Keep) -> None:
+        desk = self._remote.desk if isinstance(self._remote, TakesJobs) and self._settings.batch else None
+        if desk:
+            jobs = Jobs(self.name, desk, self._settings, self._store, keep, self._tell)
+            async with _connection(self._remote):
+                requests = await jobs.answer(
+                    requests, decoding, lambda pending: self._first_of(pending, decoding, keep)
                 )
-            )
+        await self._one_by_one(requests, decoding, keep)
+
+    async def _first_of(self, pending: Mapping[str, Request], decoding: Decoding, keep: Keep) -> str:
+        """Asks one question at once, about the largest picture: by its prompt the budget for jobs is reckoned."""
+        key = max(pending, key=lambda each: _size(pending[each].image))
+        await self._one_by_one({key: pending[key]}, decoding, keep)
+        return key
+
+    async def _one_by_one(self, requests: Mapping[str, Request], decoding: Decoding, keep: Keep) -> None:
+        if requests:
+            spent = sum(self._store.spent().values(), Spent())
+            spent += self._store.jobs.held(spent.longest_prompt)
+            asking = _Asking(self._remote, self._settings, Budget(self._settings, spent), keep)
+            await asking.ask(requests, decoding, look=not self._sees)
             self._sees = True
 
 
@@ -123,7 +173,7 @@ class _Asking:
     async def ask(self, requests: Mapping[str, Request], decoding: Decoding, *, look: bool) -> None:
         """Tests, if wanted, that the model sees pictures, and asks everything."""
         done = asyncio.Event()
-        async with self._remote.connection() if isinstance(self._remote, Connected) else nullcontext():
+        async with _connection(self._remote):
             keeper = asyncio.create_task(self._keep(done))
             try:
                 if look and any(request.image for request in requests.values()):
@@ -158,7 +208,7 @@ class _Asking:
         self._arrived[key] = Said("", refused=problem.told)
         self._spent += Spent(refused=1)
         self._declined += 1
-        if self._declined > _DECLINED_AT_LEAST and self._declined > _DECLINED_SHARE * self._answered:
+        if declines_too_many(self._declined, self._answered):
             self._attempts.stop(
                 WorkFailed(
                     f"{self._remote.name} declined {self._declined:,} questions and answered {self._answered:,}. "
@@ -193,3 +243,15 @@ class _Asking:
             if last:
                 return
             await rest(done, _SECONDS_BETWEEN_WRITES)
+
+
+def _connection(remote: Remote) -> AbstractAsyncContextManager[object]:
+    return remote.connection() if isinstance(remote, Connected) else nullcontext()
+
+
+def _size(path: str) -> int:
+    """Bytes of a picture; 0 where there is none, which is told when it is read."""
+    try:
+        return os.stat(path).st_size if path else 0
+    except OSError:
+        return 0

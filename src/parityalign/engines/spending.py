@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from parityalign.config import ServerSettings
+from parityalign.config import BatchSettings, ServerSettings
 from parityalign.core import Said, WorkFailed
 
 SEED, LOGPROBS, TEMPERATURE, FORMAT = "seed", "logprobs", "temperature", "response_format"
@@ -44,6 +44,10 @@ class Spent:
     """The same for the form of a reply."""
     signals: int = 0
     """Texts that a model was scored on."""
+    in_jobs: int = 0
+    """Answers that came by a batch interface, and the tokens of these, which have another price."""
+    prompt_tokens_in_jobs: int = 0
+    completion_tokens_in_jobs: int = 0
     answered_by: tuple[str, ...] = ()
     """Names that the server gave of models that answered, other than the one that was asked."""
 
@@ -65,6 +69,15 @@ class Spent:
             without_temperature=TEMPERATURE in said.left_out,
             without_sampling=not SAMPLING.isdisjoint(said.left_out),
             without_format=FORMAT in said.left_out,
+        )
+
+    @classmethod
+    def on_line(cls, said: Said | None, *, again: bool) -> "Spent":
+        """What one question of a job took; `again`: it had been in one before."""
+        took = cls.on(said, requests=1, seconds=0.0)
+        tokens = took.prompt_tokens, took.completion_tokens
+        return took + cls(
+            retries=again, in_jobs=took.answers, prompt_tokens_in_jobs=tokens[0], completion_tokens_in_jobs=tokens[1]
         )
 
     def by_another(self, model: str, asked: str) -> "Spent":
@@ -98,8 +111,39 @@ def of_stage(spent: Mapping[tuple[str, str], Spent], stage: str) -> dict[str, Sp
     return found
 
 
-def cost(prompt_tokens: int, completion_tokens: int, settings: ServerSettings) -> float:
+def cost(spent: Spent, settings: ServerSettings) -> float:
     """What tokens cost at the given prices."""
+    at_less = price_of_job(spent.prompt_tokens_in_jobs, spent.completion_tokens_in_jobs, settings)
+    in_jobs = _price(spent.prompt_tokens_in_jobs, spent.completion_tokens_in_jobs, settings)
+    return _price(spent.prompt_tokens, spent.completion_tokens, settings) - in_jobs + at_less
+
+
+def price_of_job(prompt_tokens: int, completion_tokens: int, settings: ServerSettings) -> float:
+    """What tokens cost by the batch interface."""
+    return _price(prompt_tokens, completion_tokens, settings) * (settings.batch or BatchSettings()).price
+
+
+def room_for_jobs(settings: ServerSettings, spent: Spent, max_new_tokens: int) -> int | None:
+    """How many more questions fit into the budget as jobs, each as long as the longest so far; None: any number.
+
+    Args:
+        settings: The budget.
+        spent: What the run has spent, with what is in jobs.
+        max_new_tokens: Most tokens of a reply.
+    """
+    each = spent.longest_prompt + max_new_tokens
+    price = price_of_job(spent.longest_prompt, max_new_tokens, settings)
+    room: list[float] = []
+    if settings.budget_requests is not None:
+        room.append(settings.budget_requests - spent.requests)
+    if settings.budget_tokens is not None:
+        room.append((settings.budget_tokens - spent.prompt_tokens - spent.completion_tokens) // each)
+    if settings.budget_money is not None and price:
+        room.append((settings.budget_money - cost(spent, settings)) // price)
+    return max(0, int(min(room))) if room else None
+
+
+def _price(prompt_tokens: int, completion_tokens: int, settings: ServerSettings) -> float:
     return (prompt_tokens * settings.prompt_price + completion_tokens * settings.completion_price) / 1e6
 
 
@@ -110,7 +154,8 @@ def in_words(name: str, spent: Spent, settings: ServerSettings) -> str:
         f"{spent.prompt_tokens:,} prompt and {spent.completion_tokens:,} completion tokens, "
         f"{spent.seconds:,.0f} s of waiting in total"
     )
-    money = cost(spent.prompt_tokens, spent.completion_tokens, settings)
+    said += f", {spent.in_jobs:,} answers by the batch interface" if spent.in_jobs else ""
+    money = cost(spent, settings)
     said += f", {money:,.4f} at the given prices" if money else ""
     said += f"; {spent.cut_off:,} answers were cut off at their token limit" if spent.cut_off else ""
     said += f"; it declined {spent.refused:,} questions" if spent.refused else ""
@@ -140,6 +185,7 @@ class Budget:
         """The budget of the settings, minus what the run has spent."""
         self._settings = settings
         self._requests = spent.requests
+        self._saved = _price(spent.prompt_tokens, spent.completion_tokens, settings) - cost(spent, settings)
         self._prompt, self._completion = spent.prompt_tokens, spent.completion_tokens
         self._longest = spent.longest_prompt
         self._in_flight: list[int] = []
@@ -180,12 +226,13 @@ class Budget:
         prompt = self._prompt + self._longest * (len(self._in_flight) + 1)
         if limits.budget_tokens is not None and (unknown or prompt + completion > limits.budget_tokens):
             return "budget_tokens"
-        if limits.budget_money is not None and (unknown or cost(prompt, completion, limits) > limits.budget_money):
+        money = _price(prompt, completion, limits) - self._saved
+        if limits.budget_money is not None and (unknown or money > limits.budget_money):
             return "budget_money"
         return None
 
     def _used_up(self, limit: str) -> str:
-        spent = cost(self._prompt, self._completion, self._settings)
+        spent = _price(self._prompt, self._completion, self._settings) - self._saved
         return (
             f"the run's budget for servers is used up: server.{limit} is {getattr(self._settings, limit):,}, and "
             f"{self._requests:,} requests took {self._prompt + self._completion:,} tokens"

@@ -5,38 +5,19 @@ a list. So a changed setting deletes nothing, and whoever asks the same again ge
 share a store; it has to lie on a disk of this machine, since SQLite's log does not work on network file systems.
 """
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import RLock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from parityalign.core import Said, UserError, WorkFailed, groups_of
+from parityalign.core import Said, groups_of
+from parityalign.engines.job_book import JobBook
 from parityalign.engines.spending import Spent
+from parityalign.engines.store_file import StoreFile, row_digest
 
-_VERSION = 1
-_SECONDS_TO_WAIT = 60.0
-"""For another process that is writing."""
 _AT_ONCE = 500
 """Keys in one query."""
-_DISK_FAULTS = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-_TABLES = """
-CREATE TABLE IF NOT EXISTS models (
-    identity TEXT PRIMARY KEY, name TEXT NOT NULL, special_tokens TEXT NOT NULL, digest BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL, finish TEXT NOT NULL, logprob REAL,
-    refused TEXT NOT NULL, digest BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS signals (key TEXT PRIMARY KEY, model TEXT NOT NULL, content BLOB, digest BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS used (run TEXT, stage TEXT, key TEXT, PRIMARY KEY (run, stage, key)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS spent (
-    run TEXT NOT NULL, stage TEXT NOT NULL, model TEXT NOT NULL, counts TEXT NOT NULL, digest BLOB NOT NULL
-);
-"""
 
 
 class KnownModel(NamedTuple):
@@ -81,33 +62,21 @@ class AnswerStore:
         self.path = path
         self.stage = ""
         self._run = run
-        self._lock = RLock()  # answers of servers are written by another thread
-        self._read_only = read_only and path is not None and path.exists()
-        with self._in_words():
-            if path is not None and not read_only:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(
-                _looked_at(path) if path and self._read_only else self._place(read_only),
-                uri=self._read_only,
-                timeout=_SECONDS_TO_WAIT,
-                check_same_thread=False,
-            )
-            # A damaged text is a row like any other whose digest is wrong.
-            self._file.text_factory = lambda text: text.decode("utf-8", "replace")
-            self._prepare()
-
-    def _place(self, read_only: bool) -> Path | str:
-        return ":memory:" if self.path is None or read_only else self.path
+        self._file = StoreFile(path, read_only=read_only)
 
     def close(self) -> None:
         """Closes the file."""
-        with self._lock:
-            self._file.close()
+        self._file.close()
+
+    @property
+    def jobs(self) -> JobBook:
+        """The jobs that providers of batch interfaces have."""
+        return JobBook(self._file, self._run, self.stage)
 
     def model(self, identity: str) -> KnownModel | None:
         """What is known of a model; None if it was never asked."""
-        row = self._row("SELECT name, special_tokens, digest FROM models WHERE identity = ?", identity)
-        sound = row and row[2] == _digest(identity, row[0], row[1])
+        row = self._file.row("SELECT name, special_tokens, digest FROM models WHERE identity = ?", identity)
+        sound = row and row[2] == row_digest(identity, row[0], row[1])
         return KnownModel(row[0], frozenset(json.loads(row[1]))) if sound else None
 
     def place_of(self, location: str) -> str:
@@ -117,16 +86,16 @@ class AnswerStore:
 
     def _models_at(self, address: str) -> list[str]:
         start = f"{address}#"
-        rows = self._rows("SELECT identity, name, special_tokens, digest FROM models")
-        return sorted({row[1] for *row, digest in rows if row[1].startswith(start) and digest == _digest(*row)})
+        rows = self._file.rows("SELECT identity, name, special_tokens, digest FROM models")
+        return sorted({row[1] for *row, digest in rows if row[1].startswith(start) and digest == row_digest(*row)})
 
     def remember_model(self, identity: str, model: KnownModel) -> None:
         """Keeps what is known of a model; the first name stays, since pairs carry it."""
-        if self._read_only or self.model(identity):
+        if self._file.read_only or self.model(identity):
             return
         row = (identity, model.name, json.dumps(sorted(model.special_tokens)))
-        with self._writing() as file:
-            file.execute("INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)", (*row, _digest(*row)))
+        with self._file.writing() as file:
+            file.execute("INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)", (*row, row_digest(*row)))
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The distinct keys that have no answer, in their order."""
@@ -139,8 +108,8 @@ class AnswerStore:
         for some in groups_of(keys, _AT_ONCE):
             places = ", ".join("?" * len(some))
             query = f"SELECT key, text, finish, logprob, refused, digest FROM answers WHERE key IN ({places})"  # noqa: S608
-            for key, *columns, digest in self._rows(query, *some):
-                if digest == _digest(key, *columns):
+            for key, *columns, digest in self._file.rows(query, *some):
+                if digest == row_digest(key, *columns):
                     text, finish, logprob, refused = columns
                     yield key, Said(text, finish, logprob=logprob, refused=refused)
 
@@ -156,8 +125,8 @@ class AnswerStore:
             WorkFailed: The disk refused.
         """
         written = {key: _columns(said) for key, said in answers.items()}
-        rows = [(key, model, *columns, _digest(key, *columns)) for key, columns in written.items()]
-        with self._writing() as file:
+        rows = [(key, model, *columns, row_digest(key, *columns)) for key, columns in written.items()]
+        with self._file.writing() as file:
             file.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             self._book(file, model, spent)
 
@@ -165,8 +134,8 @@ class AnswerStore:
         """The signals that are there, each with its key; None: the model shows nothing for it."""
         for some in groups_of(keys, _AT_ONCE):
             places = ", ".join("?" * len(some))
-            rows = self._rows(f"SELECT key, content, digest FROM signals WHERE key IN ({places})", *some)  # noqa: S608
-            yield from ((key, content) for key, content, digest in rows if digest == _digest(key, content))
+            rows = self._file.rows(f"SELECT key, content, digest FROM signals WHERE key IN ({places})", *some)  # noqa: S608
+            yield from ((key, content) for key, content, digest in rows if digest == row_digest(key, content))
 
     def keep_signals(self, model: str, signals: Mapping[str, bytes | None]) -> None:
         """Keeps signals by key, in one transaction.
@@ -174,23 +143,23 @@ class AnswerStore:
         Raises:
             WorkFailed: The disk refused.
         """
-        rows = [(key, model, content, _digest(key, content)) for key, content in signals.items()]
-        with self._writing() as file:
+        rows = [(key, model, content, row_digest(key, content)) for key, content in signals.items()]
+        with self._file.writing() as file:
             file.executemany("INSERT OR REPLACE INTO signals VALUES (?, ?, ?, ?)", rows)
             self._book(file, model, Spent(signals=len(rows)))
 
     def use(self, keys: Iterable[str]) -> None:
         """Notes that an artifact of the stage is made from these answers or signals."""
-        rows = [(self._run, self.stage, key) for key in keys] if not self._read_only else []
+        rows = [(self._run, self.stage, key) for key in keys] if not self._file.read_only else []
         if not rows:
             return
-        with self._writing() as file:
+        with self._file.writing() as file:
             file.executemany("INSERT OR IGNORE INTO used VALUES (?, ?, ?)", rows)
 
     def begin_stage(self, stage: str) -> None:
         """From now on this stage is asking; what it used before no longer counts."""
         self.stage = stage
-        with self._writing() as file:
+        with self._file.writing() as file:
             file.execute("DELETE FROM used WHERE run = ? AND stage = ?", (self._run, stage))
 
     def spent(self) -> dict[tuple[str, str], Spent]:
@@ -200,8 +169,8 @@ class AnswerStore:
             "LEFT JOIN models ON models.identity = spent.model WHERE run = ? ORDER BY spent.rowid"
         )
         found: dict[tuple[str, str], Spent] = {}
-        for stage, name, model, counts, digest in self._rows(query, self._run):
-            if digest == _digest(self._run, stage, model, counts):
+        for stage, name, model, counts, digest in self._file.rows(query, self._run):
+            if digest == row_digest(self._run, stage, model, counts):
                 found[stage, name] = found.get((stage, name), Spent()) + Spent.of_counts(json.loads(counts))
         return found
 
@@ -213,7 +182,7 @@ class AnswerStore:
             FROM (SELECT key, model, 1 AS answer, LENGTH(CAST(text AS BLOB)) AS size FROM answers
                   UNION ALL SELECT key, model, 0, COALESCE(LENGTH(content), 0) FROM signals) AS held
             LEFT JOIN models ON models.identity = held.model GROUP BY 1 ORDER BY 1"""
-        return [Holding(*row) for row in self._rows(query)]
+        return [Holding(*row) for row in self._file.rows(query)]
 
     def drop_unused(self) -> int:
         """Drops what no artifact of any run was made from, and gives the space back.
@@ -221,83 +190,18 @@ class AnswerStore:
         Returns:
             How many answers and signals were dropped.
         """
-        with self._writing() as file:
+        with self._file.writing() as file:
             dropped = sum(
                 file.execute(f"DELETE FROM {table} WHERE key NOT IN (SELECT key FROM used)").rowcount  # noqa: S608
                 for table in ("answers", "signals")
             )
-        with self._lock, self._in_words():
-            self._file.execute("VACUUM")
+        self._file.give_back_space()
         return dropped
-
-    def _prepare(self) -> None:
-        (version,) = self._file.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
-            raise UserError(
-                f"{self.path} is an answer store of a newer parityalign (version {version} of it; this one knows "
-                f"{_VERSION}). Update parityalign, or name another file with `answers`."
-            )
-        if self._read_only:
-            return
-        self._file.execute("PRAGMA journal_mode = WAL")
-        self._file.execute("PRAGMA synchronous = FULL")  # an answer that was paid for survives a power cut
-        with self._file:
-            self._file.executescript(_TABLES)
-            self._file.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _book(self, file: sqlite3.Connection, model: str, spent: Spent) -> None:
         counts = json.dumps({name: count for name, count in spent.as_counts().items() if count})
         row = (self._run, self.stage, model, counts)
-        file.execute("INSERT INTO spent VALUES (?, ?, ?, ?, ?)", (*row, _digest(*row)))
-
-    def _rows(self, query: str, *values: object) -> list[Any]:
-        with self._lock, self._in_words(), closing(self._file.execute(query, values)) as cursor:
-            return cursor.fetchall()
-
-    def _row(self, query: str, *values: object) -> Any:  # noqa: ANN401 - a row of a query
-        return next(iter(self._rows(query, *values)), None)
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._in_words(), self._file:
-            self._file.execute("BEGIN IMMEDIATE")
-            yield self._file
-
-    @contextmanager
-    def _in_words(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as problem:
-            code = getattr(problem, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_BUSY:
-                raise WorkFailed(
-                    f"the answer store {self.path} is being written by another process for more than "
-                    f"{_SECONDS_TO_WAIT:g} s.\nWait for it to end, then run the same command."
-                ) from problem
-            if code in _DISK_FAULTS:
-                raise WorkFailed(
-                    f"cannot write the answer store {self.path}: {problem}\n"
-                    "What was answered so far is kept: free some space, then run the same command."
-                ) from problem
-            raise UserError(_unusable(self.path, problem)) from problem
-        except sqlite3.DatabaseError as problem:
-            raise UserError(_unusable(self.path, problem)) from problem
-        except OSError as problem:
-            raise WorkFailed(f"cannot make the folder of the answer store {self.path}: {problem.strerror}") from problem
-
-
-def _looked_at(path: Path) -> str:
-    """The address of a store that is only read. Without a log it is read as it is, which leaves no file beside it."""
-    logged = path.with_name(f"{path.name}-wal").exists()
-    return f"{path.resolve().as_uri()}?{'mode=ro' if logged else 'immutable=1'}"
-
-
-def _unusable(path: Path | None, problem: sqlite3.Error) -> str:
-    return (
-        f"the answer store {path} cannot be read: {problem}.\n"
-        "It is damaged, or not an answer store. Restore it from a copy; or move it away: then the artifacts stay as "
-        "they are, and only what has to be done again is asked again."
-    )
+        file.execute("INSERT INTO spent VALUES (?, ?, ?, ?, ?)", (*row, row_digest(*row)))
 
 
 def _columns(said: Said) -> tuple[str, str, float | None, str]:
@@ -307,8 +211,3 @@ def _columns(said: Said) -> tuple[str, str, float | None, str]:
     )
     logprob = None if said.logprob is None else said.logprob + 0.0  # SQLite keeps -0.0 as 0.0
     return text, finish, logprob, refused
-
-
-def _digest(*columns: object) -> bytes:
-    """Eight bytes over a row, so that a damaged one is noticed."""
-    return hashlib.blake2b(repr(columns).encode("utf-8", "surrogatepass"), digest_size=8).digest()

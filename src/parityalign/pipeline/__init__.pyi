@@ -21,6 +21,10 @@ from .progress import shown_progress as shown_progress
 from .run import Outcome as Outcome
 from .run import Run as Run
 from .status import StageStatus as StageStatus
+from .status import WaitingJob as WaitingJob
 from .status import answers_of as answers_of
 from .status import status_of as status_of
+from .status import waiting_jobs as waiting_jobs
+from .trying import Said as Said
 from .trying import TriedModels as TriedModels
+from .trying import try_model as try_model

@@ -23,7 +23,6 @@ from parityalign.config import (
 )
 from parityalign.core import BEGUN, MANIFEST, UserError, read_manifest
 
-_ROLES = ("teacher", "student")
 _BEFORE_AUTO = decide_level(LevelSettings(), None)
 """What was done by default before there was `auto`."""
 
@@ -38,8 +37,8 @@ def pinned(config: RunConfig, before: RunConfig | None) -> RunConfig:
     Raises:
         UserError: A model is not on the hub, or the hub cannot be reached.
     """
-    loadings = {}
-    for role in _ROLES:
+    loadings: dict[str, LoadingSettings] = {}
+    for role in config.roles:
         loading: LoadingSettings = getattr(config.loading, role)
         began, (_, location) = _began(config, before, role), split_model(getattr(config, role))
         known: dict[str, object] = {}
@@ -61,8 +60,8 @@ def with_pixel_limits(config: RunConfig, before: RunConfig | None) -> RunConfig:
     Raises:
         UserError: A model's processor cannot be opened.
     """
-    loadings = {}
-    for role in _ROLES:
+    loadings: dict[str, LoadingSettings] = {}
+    for role in config.roles:
         loading, spec = getattr(config.loading, role), getattr(config, role)
         if backend_of(spec).hub and not loading.max_pixels and not _began(config, before, role):
             limit = _usual_limit(spec, loading)
@@ -99,7 +98,7 @@ def made_with(config: RunConfig, before: RunConfig, role: str) -> bool | None:
     Args:
         config: The configuration as the user wrote it.
         before: The configuration that the run folder was used with before.
-        role: Teacher or student.
+        role: Of the model.
     """
     label = f"{role} model"
     made = {(read_manifest(path.parent) or {"inputs": {}})["inputs"].get(label) for path in manifests(config.run)}

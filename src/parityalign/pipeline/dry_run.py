@@ -29,6 +29,8 @@ class Step(NamedTuple):
     """Which model would be asked first."""
     at_most: int = 0
     """Where `questions` is None: the most, as far as the stage can tell."""
+    waiting: int = 0
+    """How many of the questions wait at the model's provider already."""
 
 
 def dry_steps(config: RunConfig, progress: Progress) -> list[Step]:
@@ -96,7 +98,8 @@ def _look(run: Run, stage: Stage) -> Step:
     try:
         stage.work(run, run.take(stage))
     except Lacking as lacking:
-        return Step(stage.name, why, lacking.ahead.missing, lacking.ahead.model)
+        ahead = lacking.ahead
+        return Step(stage.name, why, ahead.missing, ahead.model, waiting=ahead.waiting)
     return Step(stage.name, why, 0)
 
 

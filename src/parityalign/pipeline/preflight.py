@@ -49,7 +49,8 @@ from parityalign.pipeline.run import Run
 from parityalign.stages import filters_of
 from parityalign.tasks import settled
 
-_ROLES = ("teacher", "student")
+_OF_A_RUN = ("teacher", "student")
+"""The models by which a run is this run; what else is asked may change."""
 _PACKAGES_OF_METHOD = {"lora": ("peft",), "qlora": ("peft", "bitsandbytes")}
 _PACKAGES_OF_REPORTER = {"tensorboard": ("tensorboard", "tensorboardX")}
 """Packages one of which is needed, where it is not called like the reporter."""
@@ -151,7 +152,7 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
 
     A run begins with its first artifact: its `run.yaml` may be what the user wrote there.
     """
-    for role in _ROLES:
+    for role in config.roles:
         spec, loading = getattr(config, role), getattr(config.loading, role)
         backend, (_, location) = backend_of(spec), split_model(spec)
         if not before or (spec, loading) != (getattr(before, role), getattr(before.loading, role)):
@@ -163,7 +164,7 @@ def _refuse_unusable_models(config: RunConfig, before: RunConfig | None) -> None
 
 def _unchecked_families(config: RunConfig, before: RunConfig | None) -> Iterator[str]:
     """What is to be said, once, of models whose families are held to no checks."""
-    for role in _ROLES:
+    for role in config.roles:
         spec = getattr(config, role)
         backend, (_, location) = backend_of(spec), split_model(spec)
         if backend.trainable and (not before or spec != getattr(before, role)):
@@ -201,7 +202,7 @@ def _check_model(role: str, spec: str, loading: LoadingSettings, engine: EngineS
         backend.serve.check(location, loading, engine)
         return
     backend.check(location, loading)
-    if role == "teacher" and backend.hub:
+    if role != "student" and backend.hub:
         refuse_teacher(location, loading)
 
 
@@ -249,7 +250,7 @@ def _given(config: RunConfig) -> Iterator[tuple[str, Sequence[Path]]]:
     # Beside the artifacts a file is safe: only they are replaced.
     if config.review and os.path.realpath(config.review.parent) != os.path.realpath(config.run):
         yield "review", [config.review]
-    for role in _ROLES:
+    for role in config.roles:
         _, location = split_model(getattr(config, role))
         if not (backend_of(getattr(config, role)).connect or Path(location).is_relative_to(EMBEDDED_MODELS)):
             yield role, _local(location)
@@ -304,7 +305,7 @@ def refuse_other_run(before: RunConfig, now: RunConfig) -> None:
     """
     found = [
         f"{role} was {getattr(before, role)}, is {getattr(now, role)}"
-        for role in _ROLES
+        for role in _OF_A_RUN
         if getattr(before, role) != getattr(now, role) and made_with(now, before, role) is False
     ]
     if not before.tasks.keys() & now.tasks.keys():

@@ -180,6 +180,11 @@ class Run:
         return self.models.student
 
     @property
+    def second_teacher(self) -> CachedModel | None:
+        """The model that has to agree with a gap, if there is one."""
+        return self.models.second_teacher
+
+    @property
     def levelled(self) -> CachedModel:
         """The student as levelling left it."""
         return self.trained(self.artifact("student"))
@@ -280,14 +285,17 @@ class Run:
         if not isinstance(self.progress, Says):
             return
         kept = ahead.total - ahead.missing
-        told = f"{self._working}: {ahead.missing:,} questions to {ahead.model}"
+        asked = ahead.missing - ahead.waiting
+        told = f"{self._working}: {asked:,} questions to {ahead.model}"
+        if ahead.waiting:
+            self.progress.say(f"{self._working}: {ahead.waiting:,} questions to {ahead.model} wait at its provider")
         if kept:
             self.progress.say(f"{told}; {kept:,} answers are there already")
         limit = self.config.server.confirm_above
-        paid = ahead.remote and limit is not None and ahead.missing > limit
+        paid = ahead.remote and limit is not None and asked > limit
         if paid and not self.progress.confirm(f"{told}. Go on?"):
             raise WorkFailed(
-                f"stopped before {ahead.missing:,} questions to {ahead.model}; what was done so far is kept.\n"
+                f"stopped before {asked:,} questions to {ahead.model}; what was done so far is kept.\n"
                 "To go on, run the same command. server.confirm_above is the number from which it asks."
             )
 
@@ -343,6 +351,8 @@ class Run:
                 return {part: self.models.teacher_fingerprint}
             case "student model":
                 return {part: self.models.student_fingerprint}
+            case "second_teacher model":
+                return {part: self.models.second_fingerprint}
             case "annotate prompt":
                 return {f"{part} of {task.name}": task.annotate_digest for task in tasks}
             case "rationale prompt":

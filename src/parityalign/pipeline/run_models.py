@@ -37,6 +37,7 @@ from parityalign.models import (
 from parityalign.pipeline.engine_parity import compare_engines
 from parityalign.pipeline.old_answers import Known, Old, holds_old_answers, read_old_answers, remember_served
 
+_SECOND = "second_teacher"
 _THEN = ", then "
 _NO_TASKS: Mapping[str, Task] = MappingProxyType({})
 
@@ -52,6 +53,8 @@ class Ahead(NamedTuple):
     """With those whose answers are kept."""
     remote: bool
     """Whether by a server of somebody, who may charge for it."""
+    waiting: int = 0
+    """How many of those without an answer are at the provider already."""
 
 
 class Lacking(Exception):
@@ -167,6 +170,12 @@ class RunModels:
         """The student as it was before levelling."""
         return self._cached(self._config.student, self._config.loading.student, "before")
 
+    @cached_property
+    def second_teacher(self) -> CachedModel | None:
+        """The second teacher, if the run has one."""
+        spec = self._config.second_teacher
+        return self._cached(spec, self._config.loading.second_teacher, _SECOND) if spec else None
+
     def trained(self, student: Artifact) -> CachedModel:
         """A student that this run has trained, loaded as the student before."""
         loading = self._config.loading.student.for_own_folder()
@@ -181,6 +190,12 @@ class RunModels:
     def student_fingerprint(self) -> str:
         """The original student's fingerprint."""
         return self._fingerprint(self._config.student, self._config.loading.student)
+
+    @cached_property
+    def second_fingerprint(self) -> str:
+        """The second teacher's fingerprint; empty if there is none."""
+        spec = self._config.second_teacher
+        return self._fingerprint(spec, self._config.loading.second_teacher) if spec else ""
 
     def _fingerprint(self, spec: str, loading: LoadingSettings) -> str:
         return fingerprint(spec, loading, self._config.server, self._config.engine)
@@ -201,8 +216,8 @@ class RunModels:
         identity = digest or self._identity(spec, loading, role)
         backend = backend_of(spec)
 
-        def before(missing: int, total: int) -> None:
-            ahead = Ahead(spec, role, missing, total, backend.connect is not None)
+        def before(missing: int, total: int, waiting: int) -> None:
+            ahead = Ahead(spec, role, missing, total, backend.connect is not None, waiting)
             if self._dry:
                 raise Lacking(ahead)
             self._ahead(ahead)
@@ -221,7 +236,8 @@ class RunModels:
     def _identity(self, spec: str, loading: LoadingSettings, role: str) -> str:
         """What a model is, by content; one at an address is what its server calls it."""
         if backend_of(spec).connect is None:
-            return self.teacher_fingerprint if role == "teacher" else self.student_fingerprint
+            own = {"teacher": self.teacher_fingerprint, _SECOND: self.second_fingerprint}
+            return own.get(role) or self.student_fingerprint
         name = self.store.place_of(split_model(spec)[1])
         if "#" not in name:
             name = self._load(spec, loading, role).name
@@ -267,7 +283,10 @@ class RunModels:
             hosting = Hosting(
                 self._config.engine, self._folder.path / SERVERS, self._tell, self._config.most_reply_tokens
             )
-            made = engines.connect(spec, loading, self._config.server, self.store, hosting)
+            server = self._config.server
+            if role == _SECOND:  # the teacher's key is none of its business
+                server = server.model_copy(update={"key_variable": server.second_key_variable})
+            made = engines.connect(spec, loading, server, self.store, hosting)
             self._remote[spec, loading] = made
             serve = backend_of(spec).serve
             if serve:

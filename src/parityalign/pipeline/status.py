@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,41 @@ def status_of(config: RunConfig, progress: Progress) -> list[StageStatus]:
             )
             for place, stage in enumerate(run.stages)
         ]
+
+
+class WaitingJob(NamedTuple):
+    """Questions that wait at a provider of a batch interface."""
+
+    stage: str
+    model: str
+    job: str
+    """The provider's name of it; empty: it was cut off while it was handed in."""
+    questions: int
+    told: str
+    """How far it was when it was looked at last, in the provider's words."""
+    done: int
+    made: str
+    """When, in UTC."""
+
+
+def waiting_jobs(config: RunConfig) -> list[WaitingJob]:
+    """What waits at providers for a run, and for others that share its answers; asks nobody.
+
+    Raises:
+        UserError: The answer store cannot be read.
+    """
+    path = config.answers or config.run / ANSWERS
+    if not path.is_file():
+        return []
+    with closing(AnswerStore(path, read_only=True)) as store:
+        return [
+            WaitingJob(each.stage, each.model, each.job, len(each.questions), each.told, each.done, _utc(each.made))
+            for each in store.jobs.all()
+        ]
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 @contextmanager

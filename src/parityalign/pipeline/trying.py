@@ -1,8 +1,11 @@
 """A run's models for questions of one's own: what they say is kept nowhere, and the run folder is only read."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
+from typing import NamedTuple
 
 from parityalign.config import RunConfig
 from parityalign.core import ANSWERS, Answer, Artifact, Decoding, RunFolder, UserError, did_you_mean, read_manifest
@@ -13,8 +16,21 @@ from parityalign.tasks import task_of
 
 BEFORE, AFTER, TEACHER = "before", "after", "teacher"
 """The student before and after levelling, and the teacher."""
+_STUDENT = "student"
+# What loading and asking a model raise besides: no such file, not enough memory, a package that is missing.
+_FAULTS = (OSError, RuntimeError, ImportError, MemoryError, ValueError)
 _PLAN = ("inputs", "settings", "version")
 """Of a manifest: what the artifact was made from."""
+
+
+class Said(NamedTuple):
+    """What a model answered to one's own question."""
+
+    text: str
+    problem: str
+    """Why there is no answer, in words; empty: there is one."""
+    seconds: float
+    """Loading included, if it was not in memory."""
 
 
 class TriedModels:
@@ -51,6 +67,11 @@ class TriedModels:
             model = self._model(who)
             return model.answer([asked], decoding=decoding, batch_size=1, on_progress=lambda *_: None)["try"]
 
+    @property
+    def is_levelled(self) -> bool:
+        """Whether there is a student after levelling."""
+        return (read_manifest(self._config.run / _STUDENT) or {}).get("outcome") == LEVELLED
+
     def close(self) -> None:
         """Lets go of the models."""
         with self._lock:
@@ -64,7 +85,7 @@ class TriedModels:
 
     def _levelled(self) -> CachedModel:
         """The levelled student, compared with its digests when it is first used."""
-        folder = self._config.run / "student"
+        folder = self._config.run / _STUDENT
         manifest = read_manifest(folder)
         if manifest is None or manifest.get("outcome") != LEVELLED:
             why = "nothing was levelled yet" if manifest is None else "none was taken, so it is the one before"
@@ -74,3 +95,25 @@ class TriedModels:
             student.check()
             self._students[student.digest] = self._models.trained(student)
         return self._students[student.digest]
+
+
+def try_model(models: Callable[[], TriedModels], who: str, picture: Path, question: str, task: str) -> Said:
+    """What a model says, or why it says nothing.
+
+    Args:
+        models: The models of the run; may raise what `TriedModels` raises.
+        who: As of `TriedModels.answer`, like the rest.
+        picture: A file with a picture that can be read.
+        question: Of a person.
+        task: Whose prompt is used.
+    """
+    began, text, problem = time.monotonic(), "", ""
+    try:
+        answer = models().answer(who, picture, question, task)
+        text = answer.text
+        problem = f"it was not asked: {answer.not_asked}" if answer.not_asked else ""
+    except UserError as refused:
+        problem = str(refused)
+    except _FAULTS as fault:
+        problem = f"the model could not be loaded or asked: {type(fault).__name__}: {fault}"
+    return Said(text, problem, time.monotonic() - began)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 
-from parityalign.config import RunConfig, level_in_words
+from parityalign.config import Role, RunConfig, level_in_words
 from parityalign.planning import costs
 from parityalign.planning.published import Device
 from parityalign.planning.sharing import LEVEL, Sharing
 from parityalign.planning.sizes import ModelFacts
 from parityalign.planning.trial import QUESTION, Trial
-from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, Role, Shares, rationale_tokens
+from parityalign.planning.works import ANSWER_TOKENS, PAIR_TOKENS, Shares, rationale_tokens
 
 
 def assumptions(
@@ -43,6 +43,11 @@ def assumptions(
             said.append(f"{role}: seconds as measured here, asked about {measured.pairs} pairs{trained}")
             if measured.not_trained:
                 said.append(f"{role}: training was not measured: {measured.not_trained}")
+    if batch := config.server.batch:
+        said.append(
+            f"more than {batch.above:,} questions together by the batch interface, at {batch.price:g} of the prices; "
+            "how long it takes is the provider's business"
+        )
     said.append(_of_device(where))
     said.append(
         "CPU hours: reading and preparing pictures on one core, as measured here on the sample; each once for the "

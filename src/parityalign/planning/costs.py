@@ -206,8 +206,9 @@ def weight_bytes(size: Size, quantise: str | None, number: int) -> float:
 
 
 def money(work: Workload, server: ServerSettings) -> float:
-    """What a served model's tokens cost at the given prices."""
-    return (work.prompt_tokens * server.prompt_price + work.reply_tokens * server.completion_price) / 1e6
+    """What a served model's tokens cost at the given prices, by the batch interface where it is used for so many."""
+    full = (work.prompt_tokens * server.prompt_price + work.reply_tokens * server.completion_price) / 1e6
+    return full * server.batch.price if server.batch and work.requests > server.batch.above else full
 
 
 def _passes(method: str, checkpointing: bool) -> int:

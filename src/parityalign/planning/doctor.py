@@ -16,6 +16,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 from parityalign import training
 from parityalign.config import (
     LoadingSettings,
+    Role,
     RunConfig,
     backend_of,
     decide_level,
@@ -44,7 +45,6 @@ from parityalign.planning.costs import disk, weight_bytes
 from parityalign.planning.sharing import Sharing, asking, levelling
 from parityalign.planning.sizes import Size
 from parityalign.planning.sizing import Place, size_of
-from parityalign.planning.works import ROLES, Role
 
 PACKAGES = (
     "torch",
@@ -133,10 +133,11 @@ def inspect_machine() -> Machine:
 
 def examine_models(config: RunConfig, here: Machine) -> list[ModelCheck]:
     """Looks at the models of a run, and whether the student can be levelled here by the method that was chosen."""
-    teacher, student = (_examined(role, config, here) for role in ROLES)
+    checks = {role: _examined(role, config, here) for role in config.roles}
     level, problem = _levelled_with(config, len(here.gpus))
-    found = [each for each in (student.problem, problem) if each]
-    return [teacher, replace(student, problem="\n".join(dict.fromkeys(found)) or None, level=level)]
+    found = [each for each in (checks["student"].problem, problem) if each]
+    checks["student"] = replace(checks["student"], problem="\n".join(dict.fromkeys(found)) or None, level=level)
+    return [*checks.values()]
 
 
 def doctor_record(here: Machine, checks: list[ModelCheck]) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def _examined(role: Role, config: RunConfig, here: Machine) -> ModelCheck:
         refuse_damaged(location, folder)  # the size of damaged files is meaningless
         facts |= _room(location, folder, opened, loading) | _part(here, loading, sharing)
         backend.check(location, loading)
-        if role == "teacher":
+        if role != "student":
             refuse_teacher(location, loading)
         processor: Any = open_processor(location, loading)
         facts["image_processor"] = type(processor.image_processor).__name__

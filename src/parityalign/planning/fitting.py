@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from parityalign.config import LevelSettings, LoadingSettings, RunConfig, ServerSettings
+from parityalign.config import LevelSettings, LoadingSettings, Role, RunConfig, ServerSettings
 from parityalign.planning import costs
 from parityalign.planning.published import Device
 from parityalign.planning.sizes import ModelFacts, Size
-from parityalign.planning.works import Role, Workload
+from parityalign.planning.works import Workload
 
 _GIGA = 1e9
 

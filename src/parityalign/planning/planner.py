@@ -10,6 +10,7 @@ import torch
 
 from parityalign.config import (
     LoadingSettings,
+    Role,
     RunConfig,
     backend_of,
     decide_level,
@@ -35,15 +36,14 @@ from parityalign.planning.sizing import (
 )
 from parityalign.planning.trial import QUESTION, Trial, tried
 from parityalign.planning.works import (
-    ROLES,
     Counts,
-    Role,
     Shares,
     Workload,
     workloads,
 )
 from parityalign.tasks import settled, task_of
 
+_TRIED: tuple[Role, ...] = ("teacher", "student")
 PIXELS_PER_TOKEN = 28 * 28
 """Pixels per token of a served model that is known only by name."""
 
@@ -75,21 +75,21 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
     limit = config.evaluate.limit
     samples = {name: sample(task, config.tasks[name], options.sampling, limit=limit) for name, task in tasks.items()}
-    known = {role: _known(config, role, tasks, samples, options) for role in ROLES}
+    known = {role: _known(config, role, tasks, samples, options) for role in config.roles}
     config = _decided(config, known["student"])
     trial = _tried(config, tasks, samples, options)
-    known = {role: replace(known[role], throughput=trial.paces.get(role)) for role in ROLES}
+    known = {role: replace(known[role], throughput=trial.paces.get(role)) for role in config.roles}
     shares = _shares(trial, tasks, options.gap_rate)
     amounts = {
         name: Counts(found.images, found.questions, found.own, found.to_answer) for name, found in samples.items()
     }
-    prompt_sizes = {role: known[role].prompt_sizes for role in ROLES}
+    prompt_sizes = {role: known[role].prompt_sizes for role in config.roles}
     work = [each for each in workloads(config, amounts, prompt_sizes, shares) if each.requests]
     reading = sum(found.reading for found in samples.values()) / len(samples)
     images = sum(each.images + each.own for each in amounts.values())
     gpus = None if options.device else torch.cuda.device_count()
     sharing: dict[str, Sharing] = {
-        **{role: asking(config, role, gpus) for role in ROLES},
+        **{role: asking(config, role, gpus) for role in config.roles},
         LEVEL: levelling(config, gpus),
     }
     one = _one_of(config, sharing[LEVEL])
@@ -97,7 +97,7 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
         _row(one, each, known[each.role], where, reading, sharing[LEVEL if each.steps else each.role].times_as_fast)
         for each in work
     ]
-    said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in ROLES]
+    said = [f"{role}: {getattr(config, role)}, {known[role].origin}" for role in config.roles]
     of_samples = [text for found in samples.values() for text in found.assumed]
     return Projection(
         rows,
@@ -124,7 +124,7 @@ def _disk(config: RunConfig, images: int, work: Sequence[Workload], known: Mappi
 def _limited(config: RunConfig, options: PlanOptions) -> RunConfig:
     """With the limits of pixels that a run begins with."""
     loadings: dict[str, LoadingSettings] = {}
-    for role in ROLES:
+    for role in config.roles:
         loading, spec = getattr(config.loading, role), getattr(config, role)
         if backend_of(spec).hub and not loading.max_pixels:
             try:
@@ -147,8 +147,8 @@ def _decided(config: RunConfig, student: ModelFacts) -> RunConfig:
 def _known(
     config: RunConfig, role: Role, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions
 ) -> ModelFacts:
-    """What can be known of one of the two models without loading it, or by asking it a little."""
-    spec = getattr(config, role)
+    """What can be known of one of the models without loading it, or by asking it a little."""
+    spec: str = getattr(config, role)
     backend, (_, location) = backend_of(spec), split_model(spec)
     if backend.remote:
         name = location if backend.hub else location.partition("#")[2]
@@ -213,7 +213,7 @@ def _prompts(task: Task) -> Prompts:
 
 def _tried(config: RunConfig, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions) -> Trial:
     """What trying the models shows; nothing of those that are not tried."""
-    roles = [role for role in ROLES if _is_tried(getattr(config, role), options)]
+    roles = [role for role in _TRIED if _is_tried(getattr(config, role), options)]
     return tried(config, tasks, samples, roles)
 
 

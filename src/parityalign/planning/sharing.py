@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-from parityalign.config import RunConfig, backend_of
-from parityalign.planning.works import Role
+from parityalign.config import Role, RunConfig, backend_of
 
 LEVEL = "level"
 """What processes that train share, beside the questions of a role."""

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from PIL.Image import Image
 
-from parityalign.config import RunConfig
+from parityalign.config import Role, RunConfig
 from parityalign.core import (
     Answer,
     Decoding,
@@ -33,7 +33,7 @@ from parityalign.engines import AnswerStore, Asked, CachedModel, model_replies
 from parityalign.models import held_meanwhile, load_model
 from parityalign.planning.sampling import Sample
 from parityalign.planning.sizes import Throughput
-from parityalign.planning.works import Role, Shares
+from parityalign.planning.works import Shares
 from parityalign.stages import (
     NO_TEACHER_ANSWER,
     annotate_images,

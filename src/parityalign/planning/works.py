@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from parityalign.config import RunConfig
+from parityalign.config import Role, RunConfig
 from parityalign.planning.sizes import PromptSize, PromptSizes
 from parityalign.stages import (
     SETTLING_PROMPT_TOKENS,
@@ -22,9 +22,9 @@ from parityalign.stages import (
 )
 from parityalign.training import EVALUATIONS
 
-Role = Literal["teacher", "student"]
 Prompt = Literal["annotate", "answer", "rationale"]
-ROLES: tuple[Role, Role] = ("teacher", "student")
+SCORED: tuple[Literal["teacher"], Literal["student"]] = ("teacher", "student")
+"""The models that are compared teacher-forced."""
 PAIR_TOKENS = 30
 """Tokens of a question and its answer as a teacher writes them."""
 ANSWER_TOKENS = 5
@@ -188,7 +188,9 @@ class _Workloads:
         if self.config.identify.settle:
             yield self._settled(sum(self.pairs.values()) + sum(again.values()))
         for name, each, setting in filters_of(self.config):
-            questions, scores = each.cost(setting)
+            questions, scores, of_second = each.cost(setting)
+            if of_second:
+                yield self._asked(f"verify {name}", "second_teacher", self._failed_times(of_second), self._judged)
             if questions:
                 yield self._asked(f"verify {name}", "teacher", self._failed_times(questions), self._judged)
             if scores and self.config.shows("teacher"):
@@ -219,7 +221,7 @@ class _Workloads:
             return
         if rationales:
             yield self._asked("discrepancy rationales", "teacher", self.pairs, reply, "rationale")
-        for role in ROLES:
+        for role in SCORED:
             if not self.config.shows(role):  # gives only text
                 continue
             yield self._asked("discrepancy", role, self.pairs, ANSWER_TOKENS)._replace(given=True)

@@ -48,6 +48,7 @@ _WORDS: Mapping[str, str] = {
     "blank_picture": "answered the same without the picture",
     "visual_advantage": "the picture hardly helps to answer",
     "answerable": "cannot be answered from the picture",
+    "second_teacher": "not confirmed by the second teacher",
     # metrics
     "anls": "ANLS",
     "textvqa_accuracy": "TextVQA accuracy",

@@ -21,7 +21,7 @@ STAGES: tuple[Stage, ...] = (
 PARTS = frozenset(
     {
         *("pools", "tests", "own pairs", "review marks"),
-        *("teacher model", "student model", "metric"),
+        *("teacher model", "second_teacher model", "student model", "metric"),
         *("annotate prompt", "answer prompt", "rationale prompt"),
     }
 )

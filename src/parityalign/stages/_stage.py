@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from parityalign.config import RunConfig
+from parityalign.config import Role, RunConfig
 from parityalign.core import (
     Artifact,
     Judged,
@@ -67,6 +67,10 @@ class StageRun(Protocol):
     def student(self) -> CachedModel:
         """The student as it was before levelling."""
 
+    @property
+    def second_teacher(self) -> CachedModel | None:
+        """The model that has to agree with a gap, if there is one."""
+
     def trained(self, student: Artifact) -> CachedModel:
         """The student that an artifact of this run holds."""
 
@@ -94,7 +98,7 @@ class PlannedAmounts(NamedTuple):
 class PlannedRequests(NamedTuple):
     """Questions that a stage will ask one model, of about the length of pairs' questions."""
 
-    role: Literal["teacher", "student"]
+    role: Role
     requests: Mapping[str, int]
     """Questions by task."""
     reply_tokens: int

@@ -74,7 +74,7 @@ _NOTHING_KNOWN = Known()
 
 
 def _work(run: StageRun, artifact: Artifact) -> None:
-    models, settings = TwoModels(run.student, run.teacher), run.config.identify
+    models, settings = TwoModels(run.student, run.teacher, run.second_teacher), run.config.identify
     made = run.artifact("pairs")
     known = Known(filters_of(run.config), run.review, given_answers(made), likelihoods_of(made.stream(REPLIES, Reply)))
     identify_gaps(
@@ -104,6 +104,7 @@ STAGE = Stage(
     "identify",
     artifact="verdicts",
     of=("pairs", "review marks", "student model", "teacher model", "answer prompt", "metric"),
+    also_of=lambda config: ("second_teacher model",) if config.second_teacher else (),
     settings=("identify",),
     derived=_filter_settings,
     derives=True,
@@ -162,6 +163,7 @@ def identify_gaps(
     facts = _facts(artifact, known, pairs, {who: len(pair_ids) for who, pair_ids in taken.items() if pair_ids})
     looking = Teacher(
         models.teacher,
+        second=models.second_teacher,
         said=teacher,
         asked={pair.pair_id: as_asked(pair, tasks[pair.task]) for pair in undecided},
         likelihoods=known.likelihoods,

@@ -53,6 +53,8 @@ class Teacher:
     """The teacher as filters see it (`core.SecondLook`)."""
 
     model: CachedModel
+    second: CachedModel | None
+    """The second teacher, if the run has one."""
     said: Mapping[str, Answer]
     """Its greedy answers in identify, by pair id."""
     asked: Mapping[str, Asked]
@@ -67,10 +69,19 @@ class Teacher:
     on_progress: Callable[[int, int], None]
 
     def ask(
-        self, gaps: Sequence[WouldBeGap], *, after: str = "", blank: bool = False, draw: int | None = None
+        self,
+        gaps: Sequence[WouldBeGap],
+        *,
+        after: str = "",
+        blank: bool = False,
+        draw: int | None = None,
+        second: bool = False,
     ) -> Mapping[str, Answer]:
         """Its answers to the pairs' questions, by pair id."""
-        return self.model.answer(
+        model = self.second if second else self.model
+        if model is None:
+            raise UserError("a filter asks the second teacher, but the run has none; name it: verify.second_teacher")
+        return model.answer(
             [self._asked(gap.pair, after, blank, draw) for gap in gaps],
             decoding=Decoding(self.settings.max_new_tokens, 0.0 if draw is None else 1.0),
             batch_size=self.settings.batch_size,

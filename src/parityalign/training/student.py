@@ -1,5 +1,6 @@
 """The student's weights: opened for training, with an adapter, merged, saved as an ordinary folder, and read back."""
 
+import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,10 +12,15 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from parityalign.config import LevelSettings, LoadingSettings
-from parityalign.core import UserError, folder_files, missing_package, writing
+from parityalign.core import UserError, folder_files, missing_package, write_whole, writing
 from parityalign.models import AS_IT_IS, TokenBoxes, open_config, open_model, open_processor, readable_layers
 from parityalign.training.facts import without_storage
 from parityalign.training.modules import freeze, linear_layers, lr_multipliers_by_module, modules_of
+
+ADAPTER = "adapter"
+"""Folder of a levelled student with the adapter that was merged into it."""
+_ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""Files of peft's."""
 
 
 def open_student(
@@ -194,6 +200,27 @@ def merge_adapter(model: nn.Module) -> nn.Module:
     merge: Any = getattr(model, "merge_and_unload", None)
     whole: nn.Module = merge() if merge else model
     return whole
+
+
+def keep_adapter(checkpoint: Path, out: Path, *, student: str, revision: str | None) -> None:
+    """Writes a checkpoint's adapter into a folder, as peft opens it on the student that it was trained on.
+
+    Args:
+        checkpoint: The folder of the checkpoint.
+        out: The folder to write to.
+        student: Where the student before lies, or its name on the hub.
+        revision: Its commit there.
+
+    Raises:
+        WorkFailed: The disk refused.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    # It names the copy of the student that was opened, a folder of this machine's cache.
+    config = json.loads((checkpoint / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": student, "revision": revision}
+    write_whole(out / _ADAPTER_CONFIG, json.dumps(config, indent=1, sort_keys=True) + "\n")
+    with writing(out):
+        shutil.copyfile(checkpoint / _ADAPTER_WEIGHTS, out / _ADAPTER_WEIGHTS)
 
 
 def save_student(location: str, model: nn.Module, out: Path, *, loading: LoadingSettings = AS_IT_IS) -> torch.dtype:

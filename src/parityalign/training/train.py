@@ -42,6 +42,8 @@ from parityalign.training.oom import fewest_tokens
 from parityalign.training.processes import in_processes
 from parityalign.training.ranks import ALONE, Ranks
 from parityalign.training.student import (
+    ADAPTER,
+    keep_adapter,
     merge_adapter,
     open_checkpoint,
     open_student,
@@ -223,6 +225,8 @@ def _save(training: Training, best: Best, batches: AnswerCollator, out: Path, wo
     if training.settings.decided.method != "full":
         model.to("meta")  # its memory is needed for the next
         model = open_to_merge(location, checkpoint(work, best.step) if best.step else None, loading=loading)
+        if training.settings.keep_adapter and best.step:  # before the weights, with which the folder is complete
+            keep_adapter(checkpoint(work, best.step), out / ADAPTER, student=location, revision=loading.commit)
     whole = merge_adapter(model)
     stored = save_student(location, whole, out, loading=loading)
     whole.to("meta")

@@ -171,10 +171,7 @@ def _costs(run: WatchedRun, problems: list[str]) -> list[Cost]:
     except UserError as problem:
         problems.append(str(problem))
         return []
-    return [
-        Cost(stage, model, each, cost(each.prompt_tokens, each.completion_tokens, settings))
-        for (stage, model), each in spent.items()
-    ]
+    return [Cost(stage, model, each, cost(each, settings)) for (stage, model), each in spent.items()]
 
 
 def _told(event: Mapping[str, Any]) -> Event:

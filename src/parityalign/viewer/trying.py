@@ -1,32 +1,18 @@
 """One's own picture and question to a run's models: pictures are checked like any other, models load on request."""
 
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import NamedTuple
 
 from parityalign.core import UserError
 from parityalign.data import image_id, open_picture
-from parityalign.pipeline import TriedModels
+from parityalign.pipeline import Said, TriedModels, try_model
 from parityalign.viewer.watching import WatchedRun
 
 MAX_BYTES = 32 * 2**20
 """Of a picture that is sent."""
 _KEPT = 20
 """Pictures that are kept, the last ones."""
-# What loading and asking a model raise besides: no such file, not enough memory, a package that is missing.
-_FAULTS = (OSError, RuntimeError, ImportError, MemoryError, ValueError)
-
-
-class Said(NamedTuple):
-    """What a model answered."""
-
-    text: str
-    problem: str
-    """Why there is no answer, in words; empty: there is one."""
-    seconds: float
-    """Loading included, if it was not in memory."""
 
 
 class Trials:
@@ -59,18 +45,8 @@ class Trials:
 
     def ask(self, run: WatchedRun, who: str, picture: Path, question: str, task: str) -> Said:
         """Asks a model; another one's request waits, and one of another run lets go of this run's models."""
-        began = time.monotonic()
-        text = problem = ""
-        try:
-            with self._asking:
-                answer = self._models_of(run).answer(who, picture, question, task)
-            text = answer.text
-            problem = f"it was not asked: {answer.not_asked}" if answer.not_asked else ""
-        except UserError as refused:
-            problem = str(refused)
-        except _FAULTS as fault:
-            problem = f"the model could not be loaded or asked: {type(fault).__name__}: {fault}"
-        return Said(text, problem, time.monotonic() - began)
+        with self._asking:
+            return try_model(lambda: self._models_of(run), who, picture, question, task)
 
     def close(self) -> None:
         """Lets go of everything."""

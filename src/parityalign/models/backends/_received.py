@@ -1,6 +1,7 @@
 """What a server sent, as it is let in: of bounded size, as text whatever it calls itself, and without the key."""
 
 import re
+from collections.abc import AsyncIterator
 from functools import cache
 from typing import NamedTuple
 
@@ -41,10 +42,7 @@ async def receive(response: Response, key: str) -> Received:
     Raises:
         NoReply: It is too long, or packed several times over, so that a few bytes might keep unpacking busy for days.
     """
-    named = response.headers.get("content-encoding", "").lower().split(",")
-    packed = [each for each in named if each.strip() not in ("", "identity")]
-    if len(packed) > 1:
-        raise NoReply(f"a response that is packed {len(packed)} times over", again=True)
+    _refuse_packed(response)
     content = bytearray()
     async for piece in response.aiter_bytes():  # pieces of at most 1 MiB however well they are packed
         content += piece
@@ -58,6 +56,39 @@ async def receive(response: Response, key: str) -> Received:
         response.headers.get("retry-after", ""),
         keyed=bool(key),
     )
+
+
+async def receive_lines(response: Response, key: str, most: int) -> AsyncIterator[str]:
+    """The lines of a response that has begun, as they come; each as `receive` has the whole.
+
+    Args:
+        response: Its body is not read yet.
+        key: It is struck out.
+        most: Lines; further ones are left, since a server might send them for ever.
+
+    Raises:
+        NoReply: A line is too long, or the response is packed several times over.
+    """
+    _refuse_packed(response)
+    begun, count = bytearray(), 0
+    async for piece in response.aiter_bytes():
+        begun += piece
+        *whole, begun = begun.split(b"\n")
+        if len(begun) > MOST_BYTES:
+            raise NoReply(f"a line of more than {MOST_BYTES // 2**20} MiB", again=True)
+        for line in whole[: most - count]:
+            yield without_key(line.decode("utf-8-sig", "replace"), key)
+        count += len(whole)
+        if count >= most:
+            return
+    yield without_key(begun.decode("utf-8-sig", "replace"), key)
+
+
+def _refuse_packed(response: Response) -> None:
+    named = response.headers.get("content-encoding", "").lower().split(",")
+    packed = [each for each in named if each.strip() not in ("", "identity")]
+    if len(packed) > 1:
+        raise NoReply(f"a response that is packed {len(packed)} times over", again=True)
 
 
 def without_key(text: str, key: str) -> str:

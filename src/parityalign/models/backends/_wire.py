@@ -166,10 +166,10 @@ def read_reply(received: Received, *, left_out: tuple[str, ...], proven: bool) -
     """
     if is_out_of_room(received):
         return Said("", "length", left_out=left_out)
-    found = _read(received, _Completion, proven=proven)
+    found = read_record(received, _Completion, proven=proven)
     finish = short_line(found.finish or "", 40)
     if error := found.error or found.broke or (finish if finish in _BROKEN_OFF else ""):
-        raise _broken_off(error, proven=proven or found.message is not None)
+        raise broken_off(error, proven=proven or found.message is not None)
     if found.message is None:
         raise _of_another_form("choices.0.message: field required", received, proven=proven)
     return Said(
@@ -194,10 +194,10 @@ def read_models(received: Received) -> list[str]:
     Raises:
         NoReply: There is no such list.
     """
-    return [short_line(model.id, _NAME) for model in _read(received, _Models, proven=False).data or ()]
+    return [short_line(model.id, _NAME) for model in read_record(received, _Models, proven=False).data or ()]
 
 
-def _broken_off(error: object, *, proven: bool) -> NoReply:
+def broken_off(error: object, *, proven: bool) -> NoReply:
     """For an error with status 200: as if it had come with the status that it names."""
     code, words = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
     status = int(str(code)) if re.fullmatch("[45][0-9][0-9]", str(code)) else 502 if proven else 404
@@ -214,9 +214,19 @@ def _of_another_form(what: str, received: Received, *, proven: bool) -> NoReply:
     return NoReply(told, again=proven, advice="" if proven else WRONG_ADDRESS)
 
 
-def _read(received: Received, form: type[R], *, proven: bool) -> R:
+def read_record(received: Received, form: type[R], *, proven: bool) -> R:
+    """What a response has of a record.
+
+    Args:
+        received: The response, a success.
+        form: The record.
+        proven: As of `read_reply`.
+
+    Raises:
+        NoReply: It is none.
+    """
     try:
-        return form.model_validate_json(_with_whole_characters(received.text))
+        return form.model_validate_json(with_whole_characters(received.text))
     except ValidationError as problem:
         found = problem.errors()[0]
     if received.text.lstrip()[:1] == "<":
@@ -228,7 +238,7 @@ def _read(received: Received, form: type[R], *, proven: bool) -> R:
     raise _of_another_form(f"{place}: {found['msg'].lower()}", received, proven=proven)
 
 
-def _with_whole_characters(json: str) -> str:
+def with_whole_characters(json: str) -> str:
     """JSON with `?` for half a surrogate pair, which a gateway leaves where it cuts an emoji."""
     if "\\ud" not in json and "\\uD" not in json:
         return json

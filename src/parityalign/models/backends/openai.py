@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import httpx2
@@ -20,7 +21,8 @@ from parityalign.core import Decoding, NoReply, Request, Said, UserError, WorkFa
 from parityalign.data import Unfit
 from parityalign.models.backends._failures import refuse_failure, refused_fields
 from parityalign.models.backends._images import data_url
-from parityalign.models.backends._received import Received, receive, short_line, without_key
+from parityalign.models.backends._jobs import OpenAIDesk
+from parityalign.models.backends._received import Received, receive, receive_lines, short_line, without_key
 from parityalign.models.backends._wire import body, is_out_of_room, read_models, read_reply
 
 PLACEHOLDERS = frozenset(
@@ -28,6 +30,7 @@ PLACEHOLDERS = frozenset(
     "<IMG_CONTEXT> <image_soft_token> <start_of_image> <end_of_image> [IMG] [IMG_END] <|endoftext|> </s>".split()
 )
 """Special tokens of the usual families, since a server does not report those of its model."""
+_FILE = "questions.jsonl"
 _SHOWN = 300
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 
@@ -66,6 +69,7 @@ class OpenAIModel:
         self._max_pixels = max_pixels
         self._proven = False  # by a first answer: then the address and the key are right
         self._recent: dict[str, str] = {}
+        self._client: httpx2.AsyncClient | None = None
 
     @property
     def name(self) -> str:
@@ -83,8 +87,12 @@ class OpenAIModel:
         Raises:
             UserError: The key in the environment is not a valid key, or a proxy or certificates there cannot be used.
         """
+        before = self._client
         async with _client(self._url, _key(self._server), self._server.requests) as self._client:
-            yield
+            try:
+                yield
+            finally:
+                self._client = before
 
     async def ask(self, request: Request, decoding: Decoding) -> Said:
         """Sends one request.
@@ -94,17 +102,44 @@ class OpenAIModel:
             UserError: The address cannot be used.
             WorkFailed: The image cannot be read.
         """
+        sent, left_out = await self.written(request, decoding)
+        received = await self.send("POST", "chat/completions", sent)
+        said = self.read(received, sent, left_out)
+        self._proven = True
+        return said
+
+    async def written(self, request: Request, decoding: Decoding) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """A request's JSON, and which of its fields are left out, as the server refuses them.
+
+        Raises:
+            WorkFailed: The image cannot be read.
+        """
         picture = await self._picture(request.image) if request.image else None
         full = body(self.served_name, picture, request, decoding, server=self._server)
         sent = body(self.served_name, picture, request, decoding, server=self._server, without=self.refused)
-        received = await self._sent("POST", "chat/completions", sent)
+        return sent, tuple(sorted(self.refused & full.keys()))
+
+    def read(self, received: Received, sent: Collection[str], left_out: tuple[str, ...]) -> Said:
+        """The reply in a response.
+
+        Args:
+            received: The response.
+            sent: The fields of its request.
+            left_out: Those that it lacked.
+
+        Raises:
+            NoReply: There is none. A field that the server refuses by name is left out next time.
+        """
         if not is_out_of_room(received):
             self._amend(received, sent)
             refuse_failure(received, self._server.key_variable, proven=self._proven)
-        left_out = tuple(sorted(self.refused & full.keys()))
         said = read_reply(received, left_out=left_out, proven=self._proven)
-        self._proven = True
         return replace(said, text=without_key(said.text, _key(self._server)))  # its parts may make it up
+
+    @property
+    def desk(self) -> OpenAIDesk:
+        """The batch interface of its server (`TakesJobs`)."""
+        return OpenAIDesk(self, self._server)
 
     def _amend(self, received: Received, sent: Collection[str]) -> None:
         if named := refused_fields(received, sent, self.served_name):
@@ -119,7 +154,7 @@ class OpenAIModel:
         """
         try:
             async with asyncio.timeout(self._server.timeout), self.connection():
-                received = await self._sent("GET", "models")
+                received = await self.send("GET", "models")
             refuse_failure(received, self._server.key_variable, proven=False)
             names = read_models(received)
         except TimeoutError:
@@ -131,12 +166,46 @@ class OpenAIModel:
             raise UserError(f"{self._url} does not have exactly one model. {known}. Write {self._url}#NAME.")
         return names[0]
 
-    async def _sent(self, method: str, path: str, content: object = None) -> Received:
+    async def send(self, method: str, path: str, content: object = None, *, file: BinaryIO | None = None) -> Received:
+        """Sends a request and reads the response.
+
+        Args:
+            method: Of HTTP.
+            path: Behind the server's address.
+            content: Sent as JSON.
+            file: Sent as a form's file, to be a job.
+
+        Raises:
+            NoReply: There was none.
+            UserError: The address cannot be used.
+        """
+        form = {"data": {"purpose": "batch"}, "files": {"file": (_FILE, file, "application/jsonl")}} if file else {}
+        async with self._responding(method, path, json=content, **form) as response:
+            return await receive(response, _key(self._server))
+
+    async def lines(self, path: str, most: int) -> AsyncIterator[str]:
+        """The lines of a file of the server's, as they come; of what is no file, the error.
+
+        Raises:
+            NoReply: There is no such file, or the connection broke.
+        """
+        # Some providers keep their files elsewhere; the key does not go there.
+        async with self._responding("GET", path, follow_redirects=True) as response:
+            if not response.is_success:
+                received = await receive(response, _key(self._server))
+                refuse_failure(received, self._server.key_variable, proven=True)
+            async for line in receive_lines(response, _key(self._server), most):
+                yield line
+
+    @asynccontextmanager
+    async def _responding(self, method: str, path: str, **sent: Any) -> AsyncIterator[httpx2.Response]:  # noqa: ANN401
         key = _key(self._server)
+        if self._client is None:
+            raise ValueError(f"{self.name} is asked without a connection")
         try:
-            async with self._client.stream(method, f"{self._url}/{path}", json=content) as response:
-                return await receive(response, key)
-        except (httpx2.TransportError, httpx2.DecodingError) as problem:
+            async with self._client.stream(method, f"{self._url}/{path}", **sent) as response:
+                yield response
+        except (httpx2.TransportError, httpx2.DecodingError, httpx2.TooManyRedirects) as problem:
             # Libraries repeat in their messages what they could not read.
             told = short_line(without_key(str(problem), key), _SHOWN) or "the connection broke"
             raise NoReply(f"{type(problem).__name__}: {told}", again=True) from None
