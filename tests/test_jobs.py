@@ -41,7 +41,8 @@ class Asking:
     """The model behind the provider, as one process of a run has it."""
 
     def __init__(self, served: Provider, folder, **settings) -> None:
-        batch = BATCH | settings.pop("batch", {})
+        batch = settings.pop("batch", {})
+        batch = None if batch is None else BATCH | batch
         self.settings = ServerSettings(
             **{"backoff": 0.001, "timeout": 60.0, "max_attempts": 4, "batch": batch} | settings
         )
@@ -204,6 +205,16 @@ def test_results_are_read_on_where_the_connection_broke(picture, tmp_path):
         asking = Asking(served, tmp_path, timeout=0.5)
         assert asking.answer(questions(picture, 9)) == expected(questions(picture, 9), served)
     assert asking.spent.in_jobs == 8 and len(served.made) == 1
+
+
+def test_what_is_in_a_job_is_waited_for_also_when_the_setting_is_gone(picture, tmp_path, monkeypatch):
+    monkeypatch.setattr("parityalign.engines.jobs._NO_MORE", ServerSettings(batch={**BATCH, "above": 10**9}).batch)
+    with serving(well, kind=Provider) as served:
+        with pytest.raises(WorkFailed, match="wait at its provider"):
+            Asking(served, tmp_path, batch={"wait": 0}).answer(questions(picture, 9))
+        texts = Asking(served, tmp_path, batch=None).answer(questions(picture, 20))
+        assert texts == expected(questions(picture, 20), served)
+    assert sum(served.lines.values()) == 8 and len(at_once(served)) == 12
 
 
 def test_a_few_questions_are_asked_at_once(picture, tmp_path):

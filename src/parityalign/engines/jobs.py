@@ -26,6 +26,8 @@ T = TypeVar("T")
 First = Callable[[Mapping[str, Request]], Awaitable[str]]
 """Asks one of the questions at once, and says which: what would be wrong with all of them shows today."""
 
+_NO_MORE = BatchSettings(above=2**53)
+"""No new jobs; those that there are are looked after."""
 _AT_ONCE = 500
 """Results that are kept together."""
 _TOLD_EVERY = 600.0
@@ -50,7 +52,7 @@ class Jobs:
     ) -> None:
         self._name, self._desk, self._settings, self._store = name, desk, settings, store
         self._hand_over, self._tell = keep, tell
-        self._batch = settings.batch or BatchSettings()
+        self._batch = settings.batch or _NO_MORE
         self._book: JobBook = store.jobs
         self._failures: Counter[str] = Counter()
         self._held_back_until = self._told_at = 0.0

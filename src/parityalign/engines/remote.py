@@ -136,9 +136,10 @@ class RemoteModel:
             ) from None
 
     async def _ask_all(self, requests: Mapping[str, Request], decoding: Decoding, keep: Keep) -> None:
-        desk = self._remote.desk if isinstance(self._remote, TakesJobs) and self._settings.batch else None
-        if desk:
-            jobs = Jobs(self.name, desk, self._settings, self._store, keep, self._tell)
+        # What is at the provider already is paid: it is waited for, also where the settings want no more jobs.
+        wanted = self._settings.batch or self._store.jobs.waiting(requests)
+        if wanted and isinstance(self._remote, TakesJobs):
+            jobs = Jobs(self.name, self._remote.desk, self._settings, self._store, keep, self._tell)
             async with _connection(self._remote):
                 requests = await jobs.answer(
                     requests, decoding, lambda pending: self._first_of(pending, decoding, keep)
