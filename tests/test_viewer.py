@@ -29,7 +29,7 @@ from parityalign.viewer.guard import REFUSED
 from parityalign.viewer.marking import version_of
 from projects import configure, done, make_project, parityalign
 from test_old_runs import old  # noqa: F401 - a fixture
-from viewing import HERE, HOSTILE, drawn_run, listed, marks_in, tags_of, text_of, viewer
+from viewing import HERE, HOSTILE, drawn_run, listed, looks, marks_in, tags_of, text_of, viewer
 
 PAGES = ("pairs", "tests", "run", "try")
 
@@ -153,6 +153,33 @@ def test_a_pair_stands_with_what_every_model_said_and_how_that_changed(finished)
             text = text_of(client.get(f"/0/pairs/{each['pair_id']}?part").text)
             changed = {(False, True): "gained", (True, True): "still right"}[each["right_before"], each["right_after"]]
             assert f"student after {each['text']} {changed}" in text
+
+
+def test_the_attention_of_both_models_lies_over_the_picture_of_a_pair(tmp_path):
+    run = drawn_run(tmp_path / "run", pairs=6, signals=True)
+    with viewer(run) as client:
+        for number, pair_id in enumerate(ids(run)):
+            page = client.get(f"/0/pairs/{pair_id}?part").text
+            cells = [
+                float(dict(tag.attributes)["fill-opacity"])
+                for tag in tags_of(page)
+                if "fill-opacity" in dict(tag.attributes)
+            ]
+            expected = [looks(number, who).astype("f2") for who in ("teacher", "student") if number % 2 == 0]
+            shares = [share for each in expected for share in each / each.max() if share > 0.01]
+            assert cells == pytest.approx([0.75 * share for share in shares], abs=0.01)
+            assert page.count("?large") == 1 + len(expected)
+            assert (f"because of {number // 2}" in text_of(page)) == (number % 2 == 0)
+        assert listed(client.get("/0/pairs?words=because+of+1").text)[:1] == ids(run)[2:3]
+
+
+def test_attention_that_cannot_be_read_is_told_and_the_pair_is_shown(tmp_path):
+    run = drawn_run(tmp_path / "run", pairs=2, signals=True)
+    shard = next((run / "discrepancy").glob("student-*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-8] + b"damaged!")
+    with viewer(run) as client:
+        text = text_of(client.get(f"/0/pairs/{ids(run)[0]}").text)
+    assert "Where the models looked cannot be shown" in text and shard.name in text and "What is 0?" in text
 
 
 def test_a_run_that_goes_on_is_read_again(run):
@@ -663,7 +690,7 @@ def test_every_answer_forbids_what_is_not_from_here(run):
 
 
 def test_hostile_texts_are_texts_on_every_page(tmp_path):
-    run = drawn_run(tmp_path / HOSTILE[0].replace("/", ""), pairs=16, texts=HOSTILE)
+    run = drawn_run(tmp_path / HOSTILE[0].replace("/", ""), pairs=16, texts=HOSTILE, signals=True)
     (run / EVENTS).write_text(json.dumps({"event": HOSTILE[1], "stage": HOSTILE[0], "because": HOSTILE[2]}) + "\n")
     first = ids(run)[0]
     line = {"pair_id": first, "mark": "correct", "answer": HOSTILE[1], "note": HOSTILE[2]}

@@ -176,7 +176,7 @@ def test_two_runs_are_compared(browser, served, tmp_path):
 
 
 def test_hostile_texts_run_no_script_and_ask_nothing_outside(browser, served, tmp_path):
-    run = drawn_run(tmp_path / "<img src=x onerror=alert(1)>", pairs=16, texts=HOSTILE)
+    run = drawn_run(tmp_path / "<img src=x onerror=alert(1)>", pairs=16, texts=HOSTILE, signals=True)
     viewer = served(run)
     page = viewer.open(browser)
     for _ in range(15):
@@ -193,7 +193,7 @@ def test_hostile_texts_run_no_script_and_ask_nothing_outside(browser, served, tm
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    return drawn_run(tmp_path_factory.mktemp("many") / "run", MANY)
+    return drawn_run(tmp_path_factory.mktemp("many") / "run", MANY, signals=True)
 
 
 VIEWS = (

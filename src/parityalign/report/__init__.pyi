@@ -1,3 +1,5 @@
+from .attention_maps import attention_grid as attention_grid
+from .attention_maps import maps_at as maps_at
 from .closing import closing_lines as closing_lines
 from .closing import score_tables as score_tables
 from .controls import control_table as control_table

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from parityalign.core import UserError, VerdictKind
 from parityalign.report import VERDICT_WORDS
 from parityalign.stages import Mark
+from parityalign.viewer.attention import looks_of
 from parityalign.viewer.choosing import MARKS, ORDERS, list_facts, place_of, rows_at
 from parityalign.viewer.marking import MarkedMeanwhile, version_of
 from parityalign.viewer.pages import body_of, fields_in, page, run_of, still_reading
@@ -125,6 +126,7 @@ def _shared(run: WatchedRun) -> dict[str, object]:
         "marked": lambda row: run.marks.of(row["pair_id"]),
         "version": lambda row: version_of(found.mark if (found := run.marks.of(row["pair_id"])) else None),
         "gone": lambda row: fault_of(Path(row["image"]), row["image_id"]),
+        "looks": lambda row: looks_of(run, row["pair_id"]),
         "problem": "",
     }
 
