@@ -7,7 +7,7 @@
      "images": ["images/0d2e….jpg"], "task": "textvqa", "verdict": "teacher_only", ...}
 
 TRL inserts the images before the first user's text itself, so no placeholder is written. It needs images, not
-paths: docs/interchange.md has the lines that open them.
+paths: docs/gaps-elsewhere.md has the lines that open them.
 Shape: TRL, docs/source/dataset_formats.md (vision datasets).
 """
 
