@@ -254,6 +254,17 @@ def test_what_is_no_mark_is_refused_in_words_and_not_written(run, kind, more, to
     assert not (run / "review.jsonl").exists()
 
 
+def test_pairs_can_be_drawn_at_random_and_the_page_counts_those_that_are_reviewed(run):
+    with viewer(run) as client:
+        drawn = listed(client.get("/0/pairs?sort=drawn+at+random").text)
+        assert drawn == listed(client.get("/0/pairs?sort=drawn+at+random").text) != ids(run)[:PAGE]
+        places = sorted(map(ids(run).index, drawn))
+        assert places[0] < 20 and places[-1] >= 100  # from all over the run
+        assert "0 reviewed" in text_of(client.get("/0/pairs").text)
+        assert [mark(client, each, "keep").json()["reviewed"] for each in drawn[:3]] == [1, 2, 3]
+        assert "3 reviewed" in text_of(client.get("/0/pairs").text)
+
+
 def test_two_people_who_mark_at_once_lose_nothing(run):
     pair_id, *others = ids(run)
     with viewer(run) as one, viewer(run) as other:
@@ -428,6 +439,45 @@ def test_two_runs_differ_in_what_differs(tmp_path):
     assert "seed - 7" in text and "teacher" not in text.partition("Settings that differ")[2].partition("Counts")[0]
     assert "30 pairs are in both runs, 10 only in one , 0 only in other" in text
     assert "gap (only the teacher is right) both are right 1" in text and "annotate pairs 40 30" in text
+
+
+@pytest.fixture
+def twins(done_once, tmp_path):
+    """Two runs on the same test split, whose levelled students differ."""
+    project = copytree(done_once, tmp_path / "project")
+    other = copytree(project / "runs" / "a", project / "runs" / "b")
+    rows = [json.loads(line) for line in (other / "answers/after.jsonl").read_text().splitlines()]
+    for row in rows[:6]:
+        row["text"] = "another"
+    (other / "answers/after.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (other / "answers/manifest.json").unlink()
+    return project / "runs" / "a", other
+
+
+def test_two_students_are_compared_on_the_questions_that_both_were_asked(twins):
+    with viewer(*twins) as client:
+        there = text_of(client.get("/compare").text)
+        back = text_of(client.get("/compare?one=1&other=0").text)
+    assert "The levelled student of a is better: on 8 test questions" in there.replace(" :", ":")
+    assert "the score of b minus that of a is -75.0 points [-100.0" in there
+    assert "The levelled student of a is better" in back and "minus that of b is +75.0 points" in back
+    assert "6 questions score higher in a , 0 lower" in back and "right: stop" in back
+
+
+def test_questions_about_other_pictures_are_other_questions(twins):
+    one, other = twins
+    elsewhere = copytree(one.parent.parent / "test", one.parent.parent / "other test")
+    for path in sorted((elsewhere / "train_images").iterdir())[1:]:
+        draw(path, "blue")
+    questions = other / "tests/textvqa/questions.jsonl"
+    questions.write_text(questions.read_text().replace("/test/", "/other test/"))
+    (other / "tests/textvqa/manifest.json").unlink()
+    with viewer(*twins) as client:
+        assert "on 1 test questions that both were asked" in text_of(client.get("/compare").text)
+        for path in (elsewhere / "train_images").iterdir():
+            path.unlink()
+    with viewer(*twins) as client:
+        assert "no test question in common" in text_of(client.get("/compare").text)
 
 
 # Runs that are old, damaged, or not there

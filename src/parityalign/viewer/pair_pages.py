@@ -71,6 +71,7 @@ def show_pairs(request: Request) -> Response:
         "marks": MARKS,
         "orders": [name for name in ORDERS["pairs"] if name not in _MEASURES or _is_known(index, _MEASURES[name])],
         "has_gaps": _is_known(index, "confidence_gap"),
+        "reviewed": index.reviewed(),
     }
     return page(request, "pairs.html", facts)
 
@@ -107,13 +108,19 @@ def _marked(request: Request, run: WatchedRun, said: Mapping[str, str]) -> Respo
 
 
 def _answered(request: Request, run: WatchedRun, row: Row, problem: str, status: int) -> Response:
-    run.index()  # takes the mark into the index
+    index = run.index()  # takes the mark into the index
     if "application/json" not in request.headers.get("accept", ""):
         facts = {**_shared(run), "here": "pairs", "row": row, "problem": problem}
         return page(request, "pair.html", facts, status=status)
     marked = run.marks.of(row["pair_id"])
     mark, pending = marked or (None, False)
-    told = {"problem": problem, "mark": mark and mark.mark, "pending": pending, "version": version_of(mark)}
+    told = {
+        "problem": problem,
+        "mark": mark and mark.mark,
+        "pending": pending,
+        "version": version_of(mark),
+        "reviewed": index.reviewed() if index else 0,
+    }
     return JSONResponse(told, status_code=status)
 
 

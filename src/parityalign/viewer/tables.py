@@ -114,6 +114,10 @@ class Index:
                 del self._places[next(iter(self._places))]
             return known
 
+    def reviewed(self) -> int:
+        """How many pairs of the run a person has marked."""
+        return self.number("SELECT COUNT(*) FROM marks JOIN pairs USING (pair_id)")
+
     def remove(self) -> None:
         """Takes the file off the disk; whoever still reads it does so to the end."""
         self._path.unlink(missing_ok=True)
