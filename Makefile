@@ -64,6 +64,12 @@ test-view: setup
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]'
 	$(PYTEST) -rs -s -m browser tests/test_viewer_in_a_browser.py tests/test_report_in_a_browser.py
 
+# The pictures of the documents, of the demo's run: looked at before they are committed.
+.PHONY: screenshots
+screenshots: demo
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]'
+	SHOWN_RUN=runs/demo DOCS_PICTURES=docs/pictures $(PYTEST) -m browser tests/test_screenshots.py
+
 # The documents as a site, in build/site; a link that leads nowhere ends it.
 .PHONY: docs
 docs: setup

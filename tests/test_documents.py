@@ -105,11 +105,10 @@ def workshop(tmp_path, monkeypatch, trainable):
 
 def export_for_trl() -> None:
     parityalign.open_run("RUN.yaml").upto("identify")
-    done("export", "runs/signs", "--format", "trl", "--out", "trl")
-    Path("trl/data.jsonl").rename("data.jsonl")
+    done("export", "runs/signs", "--format", "trl", "--what", "all")
 
 
-PREPARED = {"docs/interchange.md": export_for_trl}
+PREPARED = {"docs/gaps-elsewhere.md": export_for_trl}
 """What a document's code needs besides."""
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 import pyarrow.parquet
 import pytest
 import yaml
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 import parityalign as pa
 from makers import content
 from parityalign.config.run_yaml import load_config
+from parityalign.core import Pair
 from parityalign.core.interfaces import ExportFormat
 from parityalign.core.registry import find_part, load_part, part_names
 from parityalign.core.seals import sealed
+from parityalign.export.pictures import picture_name
 from parityalign.export.run_export import export_run
 from parityalign.metrics import textvqa_accuracy
 from parityalign.stages.parsing import without_tags
@@ -119,9 +122,40 @@ def test_all_pairs_leave_on_request_each_with_its_verdict(shared, form, tmp_path
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_image_of_a_row_is_the_one_of_its_pair(shared, form, tmp_path):
     images = {pair.pair_id: Path(pair.image) for pair in pa.open_run(shared).pairs}
-    for row in rows(shared, form, tmp_path / "out"):
-        kept = row["image"]["bytes"] if form == "hf-dataset" else Path(row["image"]).read_bytes()
+    rows(shared, form, tmp_path / "out")
+    moved = (tmp_path / "out").rename(tmp_path / "elsewhere")
+    for row in written(form, moved):
+        row = plain(form, row)
+        kept = row["image"]["bytes"] if form == "hf-dataset" else (moved / row["image"]).read_bytes()
         assert kept == images[row["id"]].read_bytes()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_export_names_a_path_of_this_machine(shared, form, tmp_path):
+    done("export", shared, "--format", form, "--what", "all", "--out", tmp_path / "out")
+    files = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert not [path for path, data in files.items() if str(shared.parent.parent.parent).encode() in data]
+
+
+@pytest.mark.parametrize("form", ["llava", "messages", "trl"])
+def test_pictures_stay_where_they_lie_on_request(shared, form, tmp_path):
+    images = {pair.pair_id: pair.image for pair in pa.open_run(shared).pairs}
+    found = rows(shared, form, tmp_path / "out", "--in-place")
+    assert {row["id"]: row["image"] for row in found} == {row["id"]: images[row["id"]] for row in found}
+    assert not (tmp_path / "out" / "images").exists()
+
+
+def test_a_picture_that_is_another_one_by_now_is_refused(run, project):
+    (project / "pool" / "cafe.png").write_bytes((project / "pool" / "stop.png").read_bytes())
+    for form in FORMATS:
+        assert "cafe.png is not the one any more" in refusal("export", run, "--format", form)
+
+
+def test_the_ending_of_a_picture_goes_along_only_if_it_is_one_of_pictures():
+    pair = Pair(pair_id="7", image_id="0d2e", image="", task="t", question="q", answer="a", teacher="t")
+    endings = {"a.png": ".png", "a.JPEG": ".JPEG", "a": "", "a.\u202egnp": "", "a.png/../../b.sh": ""}
+    names = {image: picture_name(pair.model_copy(update={"image": image})) for image in endings}
+    assert names == {image: f"images/0d2e{ending}" for image, ending in endings.items()}
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -177,9 +211,10 @@ def test_llama_factory_finds_its_entry_and_the_entry_its_columns(shared, tmp_pat
     assert turns[0][tags["content_tag"]].count("<image>") == len(row[entry["columns"]["images"]]) == 1
 
 
-def test_the_library_opens_the_images_of_a_trl_export(shared, tmp_path):
+def test_the_library_opens_the_images_of_a_trl_export(shared, tmp_path, monkeypatch):
     done("export", shared, "--format", "trl", "--out", tmp_path / "out")
-    path = str(tmp_path / "out" / "data.jsonl")
+    monkeypatch.chdir(tmp_path / "out")
+    path = "data.jsonl"
     loaded = datasets.load_dataset("json", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
     loaded = loaded.cast_column("images", datasets.List(datasets.Image()))
     assert [image.size for image in loaded[0]["images"]] == [(16, 16)]
@@ -193,6 +228,17 @@ def test_the_data_set_folder_loads_with_its_pictures_wherever_it_is_moved(run, p
     assert len(loaded) == 8
     assert {image.size for image in loaded["image"]} == {(16, 16)}
     assert loaded.features["student_score"].dtype == "float64"
+
+
+def test_the_hub_s_viewer_finds_the_kind_of_each_column_in_the_file(shared, tmp_path):
+    done("export", shared, "--format", "hf-dataset", "--out", tmp_path)
+    (file,) = (tmp_path / "data").iterdir()
+    told = json.loads(pyarrow.parquet.read_schema(file).metadata[b"huggingface"])["info"]["features"]
+    assert told["image"] == {"_type": "Image"} and told["question"] == {"dtype": "string", "_type": "Value"}
+    declared = huggingface_hub.DatasetCard.load(tmp_path / "README.md").data
+    assert declared.configs == [
+        {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}
+    ]
 
 
 def test_the_data_card_tells_where_the_pairs_come_from_and_no_path(shared, tmp_path):
@@ -228,7 +274,7 @@ def whole(project, trainable):
     return project / "runs" / "a"
 
 
-def test_a_log_scored_again_gives_the_mean_of_the_scores(whole):
+def test_a_log_scored_again_gives_the_mean_of_the_scores(whole, project):
     done("export", whole, "--format", "evaluation-log")
     scores = json.loads((whole / "scores.json").read_text())["tasks"]["textvqa"]
     for model in ("before", "after", "teacher"):
@@ -239,7 +285,9 @@ def test_a_log_scored_again_gives_the_mean_of_the_scores(whole):
         for row in lines(log):
             assert row["score"] == textvqa_accuracy(row["prediction"], row["answers"]).value
             assert (row["task"], row["model"], row["metric"]) == ("textvqa", model, "textvqa_accuracy")
-            assert Path(row["image"]).is_file() and row["question"] and row["question_id"]
+            assert (
+                (project / "test" / "train_images" / row["image"]).is_file() and row["question"] and row["question_id"]
+            )
 
 
 def test_a_log_of_a_limited_evaluation_holds_the_questions_that_were_asked(project, trainable):
@@ -353,7 +401,7 @@ def test_an_export_that_was_cut_off_is_made_anew(run, monkeypatch):
     dies = ExportFormat(lambda run, out: (out / "data.json").write_text("half") and 1 / 0, part.EXPORT.of)
     monkeypatch.setattr(part, "EXPORT", dies)
     with pytest.raises(ZeroDivisionError):
-        export_run(load_config(run / "run.yaml"), "llava", everything=False, prompted=False, out=None)
+        export_run(load_config(run / "run.yaml"), "llava", everything=False, prompted=False, in_place=False, out=None)
     monkeypatch.undo()
     done("export", run, "--format", "llava")
     assert len(written("llava", run / "exports" / "llava")) == 4

@@ -29,7 +29,7 @@ from parityalign.viewer.guard import REFUSED
 from parityalign.viewer.marking import version_of
 from projects import configure, done, make_project, parityalign
 from test_old_runs import old  # noqa: F401 - a fixture
-from viewing import HERE, HOSTILE, drawn_run, listed, marks_in, tags_of, text_of, viewer
+from viewing import HERE, HOSTILE, drawn_run, listed, looks, marks_in, tags_of, text_of, viewer
 
 PAGES = ("pairs", "tests", "run", "try")
 
@@ -155,6 +155,33 @@ def test_a_pair_stands_with_what_every_model_said_and_how_that_changed(finished)
             assert f"student after {each['text']} {changed}" in text
 
 
+def test_the_attention_of_both_models_lies_over_the_picture_of_a_pair(tmp_path):
+    run = drawn_run(tmp_path / "run", pairs=6, signals=True)
+    with viewer(run) as client:
+        for number, pair_id in enumerate(ids(run)):
+            page = client.get(f"/0/pairs/{pair_id}?part").text
+            cells = [
+                float(dict(tag.attributes)["fill-opacity"])
+                for tag in tags_of(page)
+                if "fill-opacity" in dict(tag.attributes)
+            ]
+            expected = [looks(number, who).astype("f2") for who in ("teacher", "student") if number % 2 == 0]
+            shares = [share for each in expected for share in each / each.max() if share > 0.01]
+            assert cells == pytest.approx([0.75 * share for share in shares], abs=0.01)
+            assert page.count("?large") == 1 + len(expected)
+            assert (f"because of {number // 2}" in text_of(page)) == (number % 2 == 0)
+        assert listed(client.get("/0/pairs?words=because+of+1").text)[:1] == ids(run)[2:3]
+
+
+def test_attention_that_cannot_be_read_is_told_and_the_pair_is_shown(tmp_path):
+    run = drawn_run(tmp_path / "run", pairs=2, signals=True)
+    shard = next((run / "discrepancy").glob("student-*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-8] + b"damaged!")
+    with viewer(run) as client:
+        text = text_of(client.get(f"/0/pairs/{ids(run)[0]}").text)
+    assert "Where the models looked cannot be shown" in text and shard.name in text and "What is 0?" in text
+
+
 def test_a_run_that_goes_on_is_read_again(run):
     with viewer(run) as client:
         assert "student before said" in text_of(client.get("/0/pairs").text)
@@ -225,6 +252,17 @@ def test_what_is_no_mark_is_refused_in_words_and_not_written(run, kind, more, to
         assert answer.status_code == 400 and told in answer.json()["problem"]
         assert mark(client, "../../x", "drop").status_code == 404
     assert not (run / "review.jsonl").exists()
+
+
+def test_pairs_can_be_drawn_at_random_and_the_page_counts_those_that_are_reviewed(run):
+    with viewer(run) as client:
+        drawn = listed(client.get("/0/pairs?sort=drawn+at+random").text)
+        assert drawn == listed(client.get("/0/pairs?sort=drawn+at+random").text) != ids(run)[:PAGE]
+        places = sorted(map(ids(run).index, drawn))
+        assert places[0] < 20 and places[-1] >= 100  # from all over the run
+        assert "0 reviewed" in text_of(client.get("/0/pairs").text)
+        assert [mark(client, each, "keep").json()["reviewed"] for each in drawn[:3]] == [1, 2, 3]
+        assert "3 reviewed" in text_of(client.get("/0/pairs").text)
 
 
 def test_two_people_who_mark_at_once_lose_nothing(run):
@@ -401,6 +439,45 @@ def test_two_runs_differ_in_what_differs(tmp_path):
     assert "seed - 7" in text and "teacher" not in text.partition("Settings that differ")[2].partition("Counts")[0]
     assert "30 pairs are in both runs, 10 only in one , 0 only in other" in text
     assert "gap (only the teacher is right) both are right 1" in text and "annotate pairs 40 30" in text
+
+
+@pytest.fixture
+def twins(done_once, tmp_path):
+    """Two runs on the same test split, whose levelled students differ."""
+    project = copytree(done_once, tmp_path / "project")
+    other = copytree(project / "runs" / "a", project / "runs" / "b")
+    rows = [json.loads(line) for line in (other / "answers/after.jsonl").read_text().splitlines()]
+    for row in rows[:6]:
+        row["text"] = "another"
+    (other / "answers/after.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (other / "answers/manifest.json").unlink()
+    return project / "runs" / "a", other
+
+
+def test_two_students_are_compared_on_the_questions_that_both_were_asked(twins):
+    with viewer(*twins) as client:
+        there = text_of(client.get("/compare").text)
+        back = text_of(client.get("/compare?one=1&other=0").text)
+    assert "The levelled student of a is better: on 8 test questions" in there.replace(" :", ":")
+    assert "the score of b minus that of a is -75.0 points [-100.0" in there
+    assert "The levelled student of a is better" in back and "minus that of b is +75.0 points" in back
+    assert "6 questions score higher in a , 0 lower" in back and "right: stop" in back
+
+
+def test_questions_about_other_pictures_are_other_questions(twins):
+    one, other = twins
+    elsewhere = copytree(one.parent.parent / "test", one.parent.parent / "other test")
+    for path in sorted((elsewhere / "train_images").iterdir())[1:]:
+        draw(path, "blue")
+    questions = other / "tests/textvqa/questions.jsonl"
+    questions.write_text(questions.read_text().replace("/test/", "/other test/"))
+    (other / "tests/textvqa/manifest.json").unlink()
+    with viewer(*twins) as client:
+        assert "on 1 test questions that both were asked" in text_of(client.get("/compare").text)
+        for path in (elsewhere / "train_images").iterdir():
+            path.unlink()
+    with viewer(*twins) as client:
+        assert "no test question in common" in text_of(client.get("/compare").text)
 
 
 # Runs that are old, damaged, or not there
@@ -663,7 +740,7 @@ def test_every_answer_forbids_what_is_not_from_here(run):
 
 
 def test_hostile_texts_are_texts_on_every_page(tmp_path):
-    run = drawn_run(tmp_path / HOSTILE[0].replace("/", ""), pairs=16, texts=HOSTILE)
+    run = drawn_run(tmp_path / HOSTILE[0].replace("/", ""), pairs=16, texts=HOSTILE, signals=True)
     (run / EVENTS).write_text(json.dumps({"event": HOSTILE[1], "stage": HOSTILE[0], "because": HOSTILE[2]}) + "\n")
     first = ids(run)[0]
     line = {"pair_id": first, "mark": "correct", "answer": HOSTILE[1], "note": HOSTILE[2]}

@@ -129,6 +129,25 @@ def test_review_by_keyboard_is_applied_by_the_next_run(browser, served, finished
     assert not page.faults
 
 
+def test_nobody_misses_a_pair_who_goes_through_those_without_a_mark(browser, served, tmp_path):
+    run = drawn_run(tmp_path / "run", 103)
+    page = served(run).open(browser)
+    page.goto(page.url.partition("?")[0] + "?mark=none")
+    for number in range(103):
+        entry = page.wait_for_selector('.entry[aria-current="true"]')
+        pair_id = entry.get_attribute("data-pair")
+        page.wait_for_selector(f'#pair [name="pair_id"][value="{pair_id}"]', state="attached")
+        page.keyboard.press("1")
+        page.wait_for_selector(f'[data-pair="{pair_id}"] .mark.keep')
+        assert page.locator("[data-reviewed]").inner_text() == str(number + 1)
+        page.keyboard.press("j")
+        page.wait_for_function(
+            "seen => document.querySelector('.entry[aria-current=\"true\"]')?.dataset.pair !== seen", arg=pair_id
+        )
+    page.wait_for_selector("text=No pair fits")
+    assert len({line["pair_id"] for line in marks_in(run / "review.jsonl")}) == 103
+
+
 def test_filters_and_search_are_fields_of_a_form(browser, served, finished):
     page = served(finished).open(browser)
     page.keyboard.press("/")
@@ -176,7 +195,7 @@ def test_two_runs_are_compared(browser, served, tmp_path):
 
 
 def test_hostile_texts_run_no_script_and_ask_nothing_outside(browser, served, tmp_path):
-    run = drawn_run(tmp_path / "<img src=x onerror=alert(1)>", pairs=16, texts=HOSTILE)
+    run = drawn_run(tmp_path / "<img src=x onerror=alert(1)>", pairs=16, texts=HOSTILE, signals=True)
     viewer = served(run)
     page = viewer.open(browser)
     for _ in range(15):
@@ -193,7 +212,7 @@ def test_hostile_texts_run_no_script_and_ask_nothing_outside(browser, served, tm
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    return drawn_run(tmp_path_factory.mktemp("many") / "run", MANY)
+    return drawn_run(tmp_path_factory.mktemp("many") / "run", MANY, signals=True)
 
 
 VIEWS = (

@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import yaml
 from starlette.testclient import TestClient
 
 from makers import speckle
 from parityalign.core import Pair, Reply, RunFolder, Verdict, content_id
-from parityalign.core.records import ImageRef, PairDiscrepancy
+from parityalign.core.records import ImageRef, PairDiscrepancy, Rationale
+from parityalign.core.signals import RATIONALES, STUDENT, TEACHER, Observation, ObservationRef, write_shard
 from parityalign.data import image_id
 from parityalign.viewer.app import application
 from parityalign.viewer.trying import Trials
@@ -49,7 +51,39 @@ def viewer(*paths, token=True):
             run.close()
 
 
-def drawn_run(folder, pairs=120, *, texts=(), review=True):
+SHARD = 32
+"""Pairs whose signals lie in one file."""
+
+
+def looks(number, who):
+    """(16,) where a model looks on the picture of a pair."""
+    return np.random.default_rng([number, len(who)]).dirichlet(np.ones(16))
+
+
+def add_signals(artifact, made, texts):
+    """Attention of both models and the teacher's rationale, on every second pair."""
+    flat = {"ids": 1, "ends": 1, "logprobs": -1, "top_ids": (1, 1), "top_logprobs": (1, 1), "tail": 0}
+    plain = {name: np.ones(value) if isinstance(value, tuple) else np.full(1, value) for name, value in flat.items()}
+    kinds = {"ids": "i4", "ends": "i4", "top_ids": "i4"}
+    arrays = {name: value.astype(kinds.get(name, "f2")) for name, value in plain.items()}
+    known = made[::2]
+    for who in (TEACHER, STUDENT):
+        lines = []
+        for at in range(0, len(known), SHARD):
+            shard, some = f"{who}-{at:08d}.safetensors", range(at, min(at + SHARD, len(known)))
+            seen = [Observation(**arrays, places=looks(2 * number, who).astype("f2")) for number in some]
+            write_shard(artifact.path / shard, seen)
+            lines += [
+                ObservationRef(pair_id=known[number].pair_id, shard=shard, row=row, tokens=1, has_places=True)
+                for row, number in enumerate(some)
+            ]
+        artifact.stream(f"{who}.jsonl", ObservationRef).write(lines)
+    told = [texts[number % len(texts)] if texts else f"because of {number}" for number in range(len(known))]
+    rationales = [Rationale(pair_id=pair.pair_id, text=text) for pair, text in zip(known, told, strict=True)]
+    artifact.stream(RATIONALES, Rationale).write(rationales)
+
+
+def drawn_run(folder, pairs=120, *, texts=(), review=True, signals=False):
     """A run folder with pairs and verdicts, as if identify and discrepancy had made them; `texts` go everywhere."""
     pool = folder.parent / "pool"
     images = []
@@ -102,6 +136,8 @@ def drawn_run(folder, pairs=120, *, texts=(), review=True):
         for name, (file, kind, records) in files.items():
             artifact = run.artifact(name, inputs={}, settings={})
             artifact.stream(file, kind).write(records)
+            if signals and name == "discrepancy":
+                add_signals(artifact, made, texts)
             artifact.finish({name: len(records)})
         artifact = run.artifact("pairs", inputs={}, settings={})
         artifact.stream("pairs.jsonl", Pair).write(made)

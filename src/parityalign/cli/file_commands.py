@@ -10,7 +10,7 @@ import typer
 from parityalign import export, pipeline, planning, report, stages, tasks
 from parityalign.cli import records, show
 from parityalign.cli.commands import command
-from parityalign.cli.options import ConfigArgument, DetailsOption, Rule, RunArgument, SetOption, What
+from parityalign.cli.options import ConfigArgument, DetailsOption, PublicOption, Rule, RunArgument, SetOption, What
 from parityalign.cli.run_commands import align
 from parityalign.cli.tables import counted
 from parityalign.cli.telling import JsonOption, Told
@@ -169,8 +169,8 @@ def report_command(run: RunArgument, details: DetailsOption = False) -> Told:
     return Told(lambda: {"run": run, "report": written})
 
 
-@command("export", "export runs/signs --format messages", "export runs/signs --format hf-dataset --what all")
-def export_command(
+@command("export", "export runs/signs --format messages", "export runs/signs --format hf-dataset --push OWNER/NAME")
+def export_command(  # noqa: PLR0913 - an option is a parameter
     run: RunArgument,
     form: Annotated[str, typer.Option("--format", help="llava, messages, trl, hf-dataset, evaluation-log ...")],
     what: Annotated[What, typer.Option(help="Export the gaps, or all pairs with verdicts.")] = What.GAPS,
@@ -178,13 +178,33 @@ def export_command(
         bool,
         typer.Option("--prompted", help="Write questions within the task's answer prompt, as the models saw them."),
     ] = False,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Name pictures by their paths on this machine; copy none.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="The folder to write. (default: RUN/exports/FORMAT)")] = None,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="Upload it to the hub as a data set (--format hf-dataset)."),
+    ] = None,
+    public: PublicOption = False,
 ) -> Told:
     """Export a run's gaps or pairs in a format of other tools; see docs/interchange.md."""
 
-    done = export.export_run(config_in(run), form, everything=what == What.ALL, prompted=prompted, out=out)
+    export.check_pushable(form, push, public=public)
+    everything = what == What.ALL
+    done = export.export_run(config_in(run), form, everything=everything, prompted=prompted, in_place=in_place, out=out)
     say(f"{'export' if done.made else 'up to date'}: {done.path} ({counted(done.counts)})")
-    return Told(lambda: {"run": run, "format": form, "folder": done.path, "made": done.made, "counts": done.counts})
+    told: dict[str, object] = {
+        "run": run,
+        "format": form,
+        "folder": done.path,
+        "made": done.made,
+        "counts": done.counts,
+    }
+    if push:
+        told["pushed"] = export.push_data_set(done.path, push, public=public)
+        say(f"pushed: {told['pushed']}")
+    return Told(lambda: told)
 
 
 @command("score", "score anls predictions.jsonl", "score textvqa_accuracy predictions.jsonl --out scored.jsonl")

@@ -419,6 +419,9 @@ class Exportable(Protocol):
     def judged(self) -> Iterator[ExportedPair]:
         """The pairs to export, gaps or all, in the order of the run."""
 
+    def picture(self, pair: Pair, folder: Path) -> str:
+        """How a row names its pair's picture: a path in the export's folder, where a copy is put, or the file's own."""
+
     def scored(self) -> Iterator[Scored]:
         """All answers to the test splits, model by model."""
 
@@ -431,6 +434,8 @@ class ExportFormat:
     """(run, an empty folder) -> what was written there, counted."""
     of: tuple[str, ...]
     """The artifacts that it is made of, by their folder: they have to be finished and up to date."""
+    on_hub: bool = False
+    """Whether its folder is a data set as the hub shows them, so that it can be pushed."""
 
     def lacking(self) -> str:
         """What keeps it from being used, in words; empty: nothing."""

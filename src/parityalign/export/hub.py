@@ -1,52 +1,43 @@
-"""Publishes the levelled student: writes its model card from the run, and uploads it to the Hugging Face hub."""
+"""Uploads to the Hugging Face hub: the levelled student, and an export that is a data set."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from parityalign import __version__
-from parityalign.config import RunConfig, backend_of, is_path, split_model
+from parityalign.config import config_in
 from parityalign.core import (
     BEGUN,
     CONFIG,
     MANIFEST,
     SCORES,
+    ExportFormat,
     Scores,
     UserError,
     WorkFailed,
+    load_part,
     out_of_reach,
     proxies_in_words,
     read_manifest,
     refuse_changed,
     unusable_proxy,
-    write_whole,
 )
-from parityalign.export.model_card import Made, card, licence_of
-from parityalign.export.origins import checked_in_words, model_name, sources_in_words
-from parityalign.report import SCORE_HEADINGS, headline, held_out_line, read_record, score_table
+from parityalign.export.benchmarks import EVALUATION, benchmark_scores, leaderboard_entries
+from parityalign.export.run_export import EXPORTS, part_of
+from parityalign.export.student_card import STUDENT
+from parityalign.report import read_record
 from parityalign.stages import HELD_OUT, LEVELLED
-from parityalign.tasks import task_of
 
-STUDENT = "student"
-CARD = "README.md"
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
+_SCORES_THERE = ".eval_results/parityalign.yaml"
+"""Where the hub looks for scores on benchmarks, in a model's repository."""
 
-def write_card(config: RunConfig) -> None:
-    """Writes the levelled student's README.md, with scores if there are any; none if no student was levelled.
-
-    It is not part of the artifact but a view of the run, like the report: no manifest lists it.
-
-    Raises:
-        WorkFailed: The disk refused.
-    """
-    manifest = read_manifest(config.run / STUDENT)
-    if manifest is None or manifest.get("outcome") != LEVELLED:
-        return
-    path, text = config.run / STUDENT / CARD, card(_made(config, manifest))
-    if not path.is_file() or path.read_bytes() != text.encode():
-        write_whole(path, text)
+_LONGEST_DECLARED = 50_000
+"""Bytes of a stranger's file that are read."""
 
 
 def check_push(repo: str | None, *, public: bool) -> None:
@@ -79,6 +70,9 @@ def _check_name(repo: str) -> None:
 def push_student(run: Path, repo: str, *, public: bool) -> str:
     """Uploads the levelled student, without the run's own files; other files of the repository stay.
 
+    Where its test splits are the hub's benchmarks, its scores on them go into `.eval_results/`, which the hub shows
+    beside the model and beside those of others.
+
     Args:
         run: The run folder.
         repo: `OWNER/NAME`; created if it does not exist.
@@ -92,8 +86,6 @@ def push_student(run: Path, repo: str, *, public: bool) -> str:
             public without `public`.
         WorkFailed: The hub cannot be reached.
     """
-    from huggingface_hub import HfApi  # noqa: PLC0415
-
     _check_name(repo)
     manifest = read_manifest(run / STUDENT)
     if manifest is None or manifest.get("outcome") != LEVELLED:
@@ -103,18 +95,89 @@ def push_student(run: Path, repo: str, *, public: bool) -> str:
         )
     for name in manifest["files"]:
         refuse_changed(run / STUDENT / name)
-    api = HfApi()
     with _told(repo):
-        page = api.create_repo(repo, private=not public, exist_ok=True)
-        if not public and not api.model_info(repo).private:
-            raise UserError(f"{repo} exists and is public. Add --public, or name another.")
-        api.upload_folder(
-            repo_id=repo,
-            folder_path=run / STUDENT,
-            ignore_patterns=[MANIFEST, BEGUN, HELD_OUT],  # what was said on the user's images
-            commit_message=f"Levelled with parityalign {__version__}",
-        )
+        page = _upload(run / STUDENT, repo, "model", public=public, but=[HELD_OUT])  # what was said on one's own images
+        _push_scores(run, repo)
+    return page
+
+
+def push_data_set(folder: Path, repo: str, *, public: bool) -> str:
+    """Uploads an export that the hub's viewer shows; other files of the repository stay.
+
+    Args:
+        folder: Of the export.
+        repo: `OWNER/NAME`; created if it does not exist.
+        public: Whether everybody may see it. An existing repository keeps its visibility.
+
+    Returns:
+        The URL of the data set's page.
+
+    Raises:
+        UserError: The token lacks write access, or the repository is public without `public`.
+        WorkFailed: The hub cannot be reached.
+    """
+    _check_name(repo)
+    with _told(repo):
+        return _upload(folder, repo, "dataset", public=public, but=[])
+
+
+def check_pushable(form: str, repo: str | None, *, public: bool) -> None:
+    """Refuses the upload of an export that cannot succeed, before anything is written; None: there is no upload.
+
+    Raises:
+        UserError: As `check_push`, or the format is no data set of the hub.
+    """
+    check_push(repo, public=public)
+    if repo is not None and not load_part(EXPORTS, part_of(form), ExportFormat).on_hub:
+        raise UserError(f"--push uploads a data set, and {form} is none that the hub shows; use --format hf-dataset")
+
+
+def _upload(folder: Path, repo: str, kind: Literal["model", "dataset"], *, public: bool, but: list[str]) -> str:
+    """Uploads a folder without the files that only a run needs; returns the address of its page."""
+    from huggingface_hub import HfApi  # noqa: PLC0415
+
+    api = HfApi()
+    page = api.create_repo(repo, private=not public, exist_ok=True, repo_type=kind)
+    if not public and not api.repo_info(repo, repo_type=kind).private:
+        raise UserError(f"{repo} exists and is public. Add --public, or name another.")
+    api.upload_folder(
+        repo_id=repo,
+        repo_type=kind,
+        folder_path=folder,
+        ignore_patterns=[MANIFEST, BEGUN, *but],
+        delete_patterns=[_SCORES_THERE],  # those of a student that this one replaces
+        commit_message=f"Made with parityalign {__version__}",
+    )
     return str(page)
+
+
+def _push_scores(run: Path, repo: str) -> None:
+    """Adds the scores on test splits that the hub lists as benchmarks, if there are any."""
+    from huggingface_hub import HfApi  # noqa: PLC0415
+
+    scores = read_record(run / SCORES, Scores)
+    results = benchmark_scores(config_in(run), scores) if scores else []
+    api = HfApi()
+    names = {result.data_set for result in results if result.comparable and result.data_set}
+    entries = leaderboard_entries(results, {name: text for name in sorted(names) if (text := _declared(api, name))})
+    if entries:
+        api.upload_file(
+            repo_id=repo,
+            path_or_fileobj=entries.encode(),
+            path_in_repo=_SCORES_THERE,
+            commit_message="Scores on benchmarks",
+        )
+
+
+def _declared(api: "HfApi", name: str) -> str:
+    """What a data set on the hub says of itself as a benchmark; empty: it is none, or cannot be seen."""
+    from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError  # noqa: PLC0415
+
+    try:
+        path = api.hf_hub_download(name, EVALUATION, repo_type="dataset")
+    except (RemoteEntryNotFoundError, RepositoryNotFoundError):
+        return ""
+    return Path(path).read_bytes()[:_LONGEST_DECLARED].decode("utf-8", "replace")
 
 
 @contextmanager
@@ -136,55 +199,10 @@ def _told(repo: str) -> Iterator[None]:
         raise WorkFailed(f"the hub refuses {repo}: {str(problem).splitlines()[0]}\nTry again later.") from problem
     except out_of_reach() as problem:
         raise WorkFailed(
-            f"cannot reach the hub to push {repo}: {problem}\nThe student in the run is complete: "
+            f"cannot reach the hub to push {repo}: {problem}\nWhat is to be pushed is complete: "
             "push it later with the same command."
         ) from problem
 
 
 def _no_name(repo: str) -> UserError:
     return UserError(f"--push {repo!r} is not a name on the hub; write it as OWNER/NAME")
-
-
-def _made(config: RunConfig, manifest: Mapping[str, Any]) -> Made:
-    _, location = split_model(config.student)
-    on_hub = backend_of(config.student).hub and not is_path(location)
-    scores = read_record(config.run / SCORES, Scores)
-    scored = scores is not None and bool(scores.tasks)
-    pairs = (read_manifest(config.run / "verdicts") or {}).get("counts", {}).get("pairs", 0)
-    return Made(
-        base=location if on_hub else model_name(config.student),
-        base_on_hub=on_hub,
-        commit=config.loading.student.pinned if on_hub else None,
-        licence=_licence(location, config, on_hub=on_hub),
-        teacher=model_name(config.teacher),
-        sources={name: sources_in_words(data) for name, data in config.tasks.items()},
-        prompt=task_of(*next(iter(config.tasks.items()))).answer_prompt,
-        counts={"pairs": pairs, **manifest["counts"]},
-        recipe=dict(_flat(manifest["settings"])),
-        result={name: value for name, value in manifest["result"].items() if value is not None},
-        scores=[SCORE_HEADINGS, *score_table(scores)] if scores and scored else [],
-        headline=headline(scores) if scores and scored else "",
-        held_out=held_out_line(scores.held_out) if scores else "",
-        version=manifest["parityalign"],
-        checked=checked_in_words(config.run),
-    )
-
-
-def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    for name, value in sorted(settings.items()):
-        if isinstance(value, dict):
-            yield from _flat({f"{name}.{key}": each for key, each in value.items()})
-        else:
-            yield name, "none" if value is None else value
-
-
-def _licence(location: str, config: RunConfig, *, on_hub: bool) -> dict[str, str]:
-    """The licence in the base model's card, if that is on this machine; nothing is downloaded."""
-    path: object = Path(location).expanduser() / CARD
-    if on_hub:
-        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
-
-        path = try_to_load_from_cache(location, CARD, revision=config.loading.student.pinned)
-    if not isinstance(path, str | Path) or not Path(path).is_file():
-        return {}
-    return licence_of(Path(path).read_text(encoding="utf-8", errors="replace"))

@@ -3,12 +3,23 @@
 import html
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import yaml
 
+from parityalign.core import printable
+from parityalign.export.benchmarks import BenchmarkScore
 from parityalign.export.origins import UNCHECKED
+from parityalign.report import ABSENT, Changed, Drawn, in_words
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+FIGURE = "scores.svg"
+"""The chart of the scores, beside the card."""
+_LONGEST = 160
+"""Characters of a question or an answer on the card; a student can ramble."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,14 @@ class Made:
     """The version of parityalign."""
     checked: str = UNCHECKED
     """What a person did to the pairs, in sentences."""
+    teacher_licence: Mapping[str, str] = field(default_factory=dict)
+    """As `licence`, of the teacher."""
+    data_sets: Sequence[str] = ()
+    """Names on the hub of the data sets that images came from."""
+    results: Sequence[BenchmarkScore] = ()
+    """The scores, for the hub."""
+    changed: Drawn | None = None
+    """Test questions won and lost; None if nothing was scored."""
 
 
 _BODY = """\
@@ -78,7 +97,7 @@ print(processor.batch_decode(reply, skip_special_tokens=True)[0])
 ## Scores
 
 {scores}
-
+{changed}
 ## Data
 
 {sources}
@@ -95,17 +114,20 @@ What came of it:
 
 ## Licence
 
-The student inherits the licence of its base model{licence}. What it learnt is the output of {teacher}: the terms of
-that model say what its output may be used for. The images keep the licence of their source. Look at `license` above
-before you publish this.
+- The student inherits the licence of its base model: {licence}.
+- What it learnt is the output of {teacher}, whose licence is: {teacher_licence}. The terms of that model say what its
+  output may be used for; some forbid to train other models with it, or ask that its name is kept.
+- The images keep the licence of their source{data_sets}. The student holds none of them.
+
+Look at these, and at `license` above, before you publish this.
 """
 _NO_SCORES = "It has not been scored: the run has no labelled questions, or evaluate has not run since it was trained."
 
 
 def card(made: Made) -> str:
     """The text of README.md: a YAML header for the hub, then the text for readers."""
-    header = yaml.safe_dump(_header(made), sort_keys=False, allow_unicode=True, width=1000)
-    licence = made.licence.get("license_name") or made.licence.get("license")
+    from huggingface_hub import ModelCard  # noqa: PLC0415
+
     body = _BODY.format(
         base=escaped(made.base),
         commit=f" at {escaped(made.commit)}" if made.commit else "",
@@ -118,18 +140,52 @@ def card(made: Made) -> str:
         method=escaped(str(made.recipe.get("level.method", ""))),
         prompt=repr(made.prompt),
         scores=_result(made),
+        changed=_changed(made.changed),
         sources="\n".join(f"- {escaped(task)}: images from {escaped(place)}" for task, place in made.sources.items()),
         counts=_facts({"what": "pairs", **made.counts}),
         recipe=_facts({"setting": "value", **made.recipe}),
         result=_facts({"fact": "value", **made.result}),
-        licence=f", {escaped(licence)}" if licence else ", which is not known here: see the page of that model",
+        licence=_licence_in_words(made.licence),
+        teacher_licence=_licence_in_words(made.teacher_licence),
+        data_sets=f": {', '.join(map(escaped, made.data_sets))}" if made.data_sets else "",
     )
-    return f"---\n{header}---\n\n{body}"
+    return str(ModelCard(f"---\n{_header(made).to_yaml()}\n---\n\n{body}"))
+
+
+def _licence_in_words(licence: Mapping[str, str]) -> str:
+    name = licence.get("license_name") or licence.get("license")
+    return escaped(name) if name else "not known here, see the page of that model"
 
 
 def _result(made: Made) -> str:
-    scored = "\n\n".join([_table(made.scores), made.headline]) if made.scores else _NO_SCORES
-    return "\n\n".join(filter(None, [scored, escaped(made.held_out)]))
+    figure = f"![Scores before and after levelling]({FIGURE})"
+    scored = [figure, _table(made.scores), made.headline] if made.scores else [_NO_SCORES]
+    return "\n\n".join(filter(None, [*scored, escaped(made.held_out)]))
+
+
+def _changed(drawn: Drawn | None) -> str:
+    """Questions won and lost, without their pictures, whose licence does not have to be that of the student."""
+    if drawn is None or not (drawn.won or drawn.lost):
+        return ""
+    parts = ["\n## Won and lost"]
+    for found, count, what in ((drawn.won, drawn.won_count, "better"), (drawn.lost, drawn.lost_count, "worse")):
+        if found:
+            parts.append(
+                f"{len(found):,} of the {count:,} test questions that it answers {what} than before, drawn at random:"
+            )
+            rows = [[each.task, *map(_short, (each.question, each.right, *_answers(each)))] for each in found]
+            parts.append(_table([["task", "question", "right", "before", "after", "teacher"], *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _answers(changed: Changed) -> list[str | None]:
+    return [changed.said.get(who) for who in ("before", "after", "teacher")]
+
+
+def _short(text: str | None) -> str:
+    if text is None:
+        return ABSENT
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def licence_of(readme: str) -> dict[str, str]:
@@ -144,19 +200,42 @@ def licence_of(readme: str) -> dict[str, str]:
 
 
 def escaped(text: str) -> str:
-    """A text escaped for Markdown, on one line."""
-    return re.sub(r"([\\`*_\[\]#|~!])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    """A text escaped for Markdown, on one line; direction marks and control characters are written out."""
+    return re.sub(r"([\\`*_\[\]#|~!])", r"\\\1", html.escape(printable(" ".join(text.split())), quote=False))
 
 
-def _header(made: Made) -> dict[str, Any]:
-    base = {"base_model": made.base, "base_model_relation": "finetune"} if made.base_on_hub else {}
-    return {
-        **base,
-        **made.licence,
-        "library_name": "transformers",
-        "pipeline_tag": "image-text-to-text",
-        "tags": ["parityalign", "visual-question-answering", "distillation"],
-    }
+def _header(made: Made) -> "ModelCardData":
+    from huggingface_hub import ModelCardData  # noqa: PLC0415
+
+    return ModelCardData(
+        base_model=made.base if made.base_on_hub else None,
+        base_model_relation="finetune" if made.base_on_hub else None,
+        license=made.licence.get("license"),
+        license_name=made.licence.get("license_name"),
+        license_link=made.licence.get("license_link"),
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        datasets=[*made.data_sets] or None,
+        tags=["parityalign", "visual-question-answering", "distillation"],
+        model_name=f"{made.base}, levelled towards {made.teacher}" if made.results else None,
+        eval_results=list(map(_evaluated, made.results)) or None,
+    )
+
+
+def _evaluated(result: BenchmarkScore) -> "EvalResult":
+    from huggingface_hub import EvalResult  # noqa: PLC0415
+
+    return EvalResult(
+        task_type="visual-question-answering",
+        task_name="Visual question answering",
+        dataset_type=result.data_set or result.benchmark,
+        dataset_name=f"{result.benchmark}, {result.questions:,} questions",
+        dataset_config=result.config,
+        dataset_split=result.split,
+        metric_type=result.metric,
+        metric_name=in_words(result.metric),
+        metric_value=result.score,
+    )
 
 
 def _facts(rows: Mapping[str, object]) -> str:

@@ -40,6 +40,7 @@ from parityalign.core import (
 )
 from parityalign.data import questions_in
 from parityalign.export.origins import checked_in_words, model_name, sources_in_words
+from parityalign.export.pictures import copy_picture, picture_name
 from parityalign.report import read_records
 from parityalign.stages import (
     AFTER_FILE,
@@ -88,16 +89,19 @@ class Exported(NamedTuple):
 class RunExport:
     """The run as an `Exportable` (core/interfaces.py)."""
 
-    def __init__(self, config: RunConfig, *, everything: bool, prompted: bool) -> None:
+    def __init__(self, config: RunConfig, *, everything: bool, prompted: bool, in_place: bool) -> None:
         """Opens a run folder for reading.
 
         Args:
             config: The run's configuration; its `run` names the folder.
             everything: All pairs with their verdicts, not only the gaps.
             prompted: Questions inside the task's answer prompt, as the models saw them.
+            in_place: Pictures stay where they lie, and rows name them by their full paths.
         """
         self.everything = everything
         self.prompted = prompted
+        self.in_place = in_place
+        self._copied: set[Path] = set()
         self._config = config = settled(config)
         self._manifests: dict[str, dict[str, Any]] = {}
         self._tasks = {name: task_of(name, data) for name, data in config.tasks.items()}
@@ -138,6 +142,21 @@ class RunExport:
                 raise self._unusable("verdicts", f"do not follow its pairs, at pair {pair.pair_id}")
             if self.everything or verdict.verdict == VerdictKind.TEACHER_ONLY:
                 yield self._judged(pair, verdict)
+
+    def picture(self, pair: Pair, folder: Path) -> str:
+        """How a row names its pair's picture: a path in `folder`, where it is copied once, or where it lies.
+
+        Raises:
+            UserError: It is another picture now.
+            WorkFailed: It cannot be read, or the disk refused.
+        """
+        if self.in_place:
+            return pair.image
+        name = picture_name(pair)
+        if folder / name not in self._copied:
+            copy_picture(pair, folder)
+            self._copied.add(folder / name)
+        return name
 
     def scored(self) -> Iterator[Scored]:
         """Every model's answers to the test splits, with their scores.
@@ -182,8 +201,9 @@ class RunExport:
             "export.format": form,
             "export.what": "all" if self.everything else "gaps",
             "export.prompted": self.prompted,
+            "export.in_place": self.in_place,
         }
-        return {"inputs": {**self._digests(of), "tasks": content_id(*texts)}, "settings": settings, "version": 1}
+        return {"inputs": {**self._digests(of), "tasks": content_id(*texts)}, "settings": settings, "version": 2}
 
     def _digests(self, of: tuple[str, ...]) -> dict[str, str]:
         manifests = {name: self._manifest(name) for name in of}
@@ -236,7 +256,9 @@ class RunExport:
 _VERDICT_TEXTS = ("reason", "student_text", "teacher_text")
 
 
-def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool, out: Path | None) -> Exported:
+def export_run(
+    config: RunConfig, form: str, *, everything: bool, prompted: bool, in_place: bool, out: Path | None
+) -> Exported:
     """Exports a run in the format `form`; an export that is up to date is left alone.
 
     Args:
@@ -244,16 +266,15 @@ def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool
         form: A module in `export/formats/`, with `-` or `_`.
         everything: All pairs with their verdicts, not only the gaps.
         prompted: Questions inside the task's answer prompt.
+        in_place: Pictures are named by their full paths and not copied.
         out: The folder to write; None: `exports/FORMAT` of the run, with `-all` for everything.
 
     Raises:
         UserError: There is no such format, the run has not reached that stage, or the folder holds other files.
     """
-    part = form.replace("-", "_")
-    if not has_part(EXPORTS, part):
-        raise UserError(_unknown(form))
+    part = part_of(form)
     found = load_part(EXPORTS, part, ExportFormat)
-    run = RunExport(config, everything=everything, prompted=prompted)
+    run = RunExport(config, everything=everything, prompted=prompted, in_place=in_place)
     run.refuse_unknown(part, found.of)
     plan = run.plan(form, found.of)
     target = out or config.run / EXPORTS / f"{form}{'-all' if everything else ''}"
@@ -266,6 +287,18 @@ def export_run(config: RunConfig, form: str, *, everything: bool, prompted: bool
     made.begin()
     made.finish(found.write(run, made.path))
     return Exported(target, made.manifest["counts"], made=True)
+
+
+def part_of(form: str) -> str:
+    """The name of a format's module.
+
+    Raises:
+        UserError: There is no such format.
+    """
+    part = form.replace("-", "_")
+    if not has_part(EXPORTS, part):
+        raise UserError(_unknown(form))
+    return part
 
 
 def _unknown(form: str) -> str:

@@ -1,3 +1,5 @@
+from .attention_maps import attention_grid as attention_grid
+from .attention_maps import maps_at as maps_at
 from .closing import closing_lines as closing_lines
 from .closing import score_tables as score_tables
 from .controls import control_table as control_table
@@ -7,6 +9,10 @@ from .curves import curves_in as curves_in
 from .curves import events_in as events_in
 from .discrepancy import Table as Table
 from .discrepancy import discrepancy_tables as discrepancy_tables
+from .examples import Changed as Changed
+from .examples import Drawn as Drawn
+from .examples import changed_questions as changed_questions
+from .figure import score_figure as score_figure
 from .files import read_record as read_record
 from .files import read_records as read_records
 from .flow import VERDICT_WORDS as VERDICT_WORDS
@@ -24,6 +30,8 @@ from .page import write_report as write_report
 from .preview import Preview as Preview
 from .preview import write_preview as write_preview
 from .questions import question_tables as question_tables
+from .tables import ABSENT as ABSENT
 from .tables import SCORE_HEADINGS as SCORE_HEADINGS
 from .tables import headline as headline
 from .tables import score_table as score_table
+from .words import in_words as in_words

@@ -27,8 +27,14 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
     return Markup("<{0}{1}>{2}</{0}>").format(Markup(tag), written, Markup("").join(children))
 
 
-def score_chart(scores: Scores) -> Markup:
-    """For each task the student before and after and the teacher, as dots with 95 % whiskers, from 0 to 100."""
+def score_chart(scores: Scores, *behind: Markup, **attributes: object) -> Markup:
+    """For each task the student before and after and the teacher, as dots with 95 % whiskers, from 0 to 100.
+
+    Args:
+        scores: Of the run.
+        behind: What the drawing begins with.
+        attributes: Of the drawing.
+    """
     block, top = 3 * LANE + 27, 28.0
     bottom = top + block * len(scores.tasks)
     tasks = [_task_scores(name, task, top + block * i) for i, (name, task) in enumerate(scores.tasks.items())]
@@ -38,7 +44,8 @@ def score_chart(scores: Scores) -> Markup:
         "Scores of the student before and after levelling, and of the teacher",
         f"Points from 0 to 100 with 95 % intervals. {told}.",
         bottom + 18,
-        [_legend(), _axis(top, bottom), *tasks],
+        [*behind, _legend(), _axis(top, bottom), *tasks],
+        **attributes,
     )
 
 
@@ -54,7 +61,7 @@ def verdict_chart(counts: Mapping[str, Mapping[VerdictKind, int]]) -> Markup:
     return drawing("verdicts", "Verdicts for each task", f"{told}.", block * len(counts), bars)
 
 
-def drawing(name: str, title: str, described: str, height: float, parts: Sequence[str]) -> Markup:
+def drawing(name: str, title: str, described: str, height: float, parts: Sequence[str], **attributes: object) -> Markup:
     """A drawing with a title and a description for screen readers; `name` is unique on the page."""
     spoken = [
         element("title", title, id=f"{name}-title"),
@@ -67,6 +74,7 @@ def drawing(name: str, title: str, described: str, height: float, parts: Sequenc
         viewBox=f"0 0 {WIDTH:.0f} {height:.0f}",
         role="img",
         aria_labelledby=f"{name}-title {name}-desc",
+        **attributes,
     )
 
 

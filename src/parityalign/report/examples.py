@@ -53,6 +53,28 @@ class Examples(NamedTuple):
     lost_count: int
 
 
+class Drawn(NamedTuple):
+    """Some of the questions won and lost, without their pictures."""
+
+    won: list[Changed]
+    won_count: int
+    lost: list[Changed]
+    lost_count: int
+
+
+def changed_questions(run: Path, scores: Scores, *, seed: int, won: int, lost: int) -> Drawn:
+    """Some of the test questions that the student does better or worse after levelling, drawn evenly from all tasks.
+
+    Args:
+        run: The run folder.
+        scores: Of the run.
+        seed: Of the draw.
+        won: The most of those that it does better.
+        lost: The most of those that it does worse.
+    """
+    return _drawn(list(_test_questions(run, scores)), list(scores.tasks), seed, won, lost)
+
+
 def won_and_lost(run: Path, scores: Scores | None, tasks: Sequence[str], *, seed: int) -> Examples | None:
     """Examples of what changed, drawn evenly from all tasks; None if nothing did, or it is not known yet.
 
@@ -63,22 +85,27 @@ def won_and_lost(run: Path, scores: Scores | None, tasks: Sequence[str], *, seed
         seed: Of the draw.
     """
     changed = list(_test_questions(run, scores)) if scores else []
-    if changed:
-        return _drawn("test questions", changed, tasks, seed)
-    held = list(_held_out_pairs(run))
-    return _drawn("pairs on held-out images", held, tasks, seed) if held else None
+    of = "test questions" if changed else "pairs on held-out images"
+    changed = changed or list(_held_out_pairs(run))
+    if not changed:
+        return None
+    drawn = _drawn(changed, tasks, seed, WON_SHOWN, LOST_SHOWN)
+    return Examples(of, _pictured(drawn.won), drawn.won_count, _pictured(drawn.lost), drawn.lost_count)
 
 
-def _drawn(of: str, changed: Sequence[Changed], tasks: Sequence[str], seed: int) -> Examples:
+def _pictured(found: Sequence[Changed]) -> list[Example]:
+    return [Example(each, thumbnail(Path(each.image))) for each in found]
+
+
+def _drawn(changed: Sequence[Changed], tasks: Sequence[str], seed: int, most_won: int, most_lost: int) -> Drawn:
     won, lost = ([each for each in changed if sign * each.gain > 0] for sign in (1, -1))
     order = in_order({each.task for each in changed}, tasks)
 
-    def some(found: Sequence[Changed], limit: int) -> list[Example]:
+    def some(found: Sequence[Changed], limit: int) -> list[Changed]:
         chosen = choose_evenly(found, lambda each: (each.task, each.key), seed=seed, limit=limit)
-        chosen.sort(key=lambda each: order.index(each.task))
-        return [Example(each, thumbnail(Path(each.image))) for each in chosen]
+        return sorted(chosen, key=lambda each: order.index(each.task))
 
-    return Examples(of, some(won, WON_SHOWN), len(won), some(lost, LOST_SHOWN), len(lost))
+    return Drawn(some(won, most_won), len(won), some(lost, most_lost), len(lost))
 
 
 def _test_questions(run: Path, scores: Scores) -> Iterator[Changed]:

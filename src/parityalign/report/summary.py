@@ -127,9 +127,7 @@ def _closed(held: HeldOut) -> list[Figure]:
 def _gained(gain: Estimate | None, unit: str) -> list[Figure]:
     if gain is None or gain.score == 0:
         return []
-    return [
-        Figure(f"{gain.score:+.1f}", f"{unit} {'gained' if gain.score >= 0 else 'lost'}", _interval(gain, sign="+"))
-    ]
+    return [Figure(f"{gain.score:+.1f}", f"{unit} {'gained' if gain.score >= 0 else 'lost'}", _likely(gain))]
 
 
 def _recovered(scores: Scores) -> list[Figure]:
@@ -158,6 +156,11 @@ def _times(ratio: float, words: Sequence[str], detail: str) -> Figure:
 
 def _interval(value: Estimate, sign: str = "") -> str:
     return interval_words(value.ci, sign)
+
+
+def _likely(gain: Estimate) -> str:
+    """The interval of a gain for those who have not read how it is made."""
+    return f"95 % sure: {_interval(gain, sign='+')}" if gain.ci else ""
 
 
 def _share_interval(share: Share) -> str:

@@ -14,6 +14,7 @@ MARKS = ("keep", "drop", "correct", "none", "pending")
 ORDERS: Mapping[str, Mapping[str, str]] = {
     "pairs": {
         "": "place",
+        "drawn at random": "pair_id",
         "confidence gap": "confidence_gap DESC, place",
         "attention divergence": "attention_divergence DESC, place",
         "rationale gap": "rationale_gap DESC, place",
@@ -21,7 +22,8 @@ ORDERS: Mapping[str, Mapping[str, str]] = {
     },
     "questions": {"": "place", "most lost": "gain IS NULL, gain, place", "most won": "gain DESC, place"},
 }
-"""How a table can be sorted, with the SQL, where NULL is less than any number; the first is the run's order."""
+"""How a table can be sorted, with the SQL, where NULL is less than any number; the first is the run's order. A pair's
+identity is a hash, so its order is as good as a draw, and the same each time."""
 
 
 class Choice(NamedTuple):

@@ -1,14 +1,19 @@
 """What differs between two runs: settings, counts, scores, verdicts on the same pairs, test questions."""
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
-from parityalign.core import CONFIG, Scores, UserError, read_manifest
+from parityalign.core import CONFIG, Estimate, Scores, UserError, file_digest, read_manifest
+from parityalign.metrics import cluster_sums, percentile_interval, resampled_means, sign_flip_p
+from parityalign.report import in_words
 from parityalign.stages import STAGES
 from parityalign.viewer.reading import LOST, WON
 from parityalign.viewer.tables import Index
@@ -17,6 +22,7 @@ from parityalign.viewer.watching import WatchedRun
 ABSENT = "-"
 _SHOWN = 20
 """Questions that are listed."""
+_RESAMPLES = 2000
 
 
 class Setting(NamedTuple):
@@ -41,6 +47,11 @@ class Questions(NamedTuple):
     """Scores of the levelled students on test questions that both runs have."""
 
     shared: int
+    difference: Estimate | None
+    """Of the mean scores, the other run's minus the one's, in points, with its interval over pictures; None: no
+    question is in both."""
+    p: float
+    """Of the paired test that there is no difference."""
     better: int
     """Questions on which the other run's student scores higher."""
     worse: int
@@ -62,7 +73,7 @@ def differing_counts(one: Path, other: Path) -> list[tuple[str, str, str, str]]:
     for stage in STAGES:
         left, right = (_counts(run / stage.artifact) for run in (one, other))
         rows += [
-            (stage.name, name, _count(left.get(name)), _count(right.get(name)))
+            (stage.name, in_words(name), _count(left.get(name)), _count(right.get(name)))
             for name in {**left, **right}
             if left.get(name) != right.get(name)
         ]
@@ -70,7 +81,8 @@ def differing_counts(one: Path, other: Path) -> list[tuple[str, str, str, str]]:
 
 
 def scores_side_by_side(one: Scores | None, other: Scores | None) -> list[tuple[str, ...]]:
-    """(task, before and after of the one, before and after of the other, difference of the two after)."""
+    """(task, before and after of the one, before and after of the other, difference of the two after); then their mean,
+    if both have the same tasks and more than one."""
     left, right = (scores.tasks if scores else {} for scores in (one, other))
     rows = []
     for task in {**left, **right}:
@@ -78,6 +90,14 @@ def scores_side_by_side(one: Scores | None, other: Scores | None) -> list[tuple[
         cells = [f"{value.score:.1f}" if value else ABSENT for each in pair for value in _both(each)]
         known = [each.after.score for each in pair if each]
         rows.append((task, *cells, f"{known[1] - known[0]:+.1f}" if len(known) == 2 else ABSENT))
+    if len(left) > 1 and left.keys() == right.keys():
+        before, after, other_before, other_after = (
+            fmean(value.score for value in values)
+            for tasks in (left, right)
+            for values in zip(*map(_both, tasks.values()), strict=True)
+        )
+        means = [f"{value:.1f}" for value in (before, after, other_before, other_after)]
+        rows.append(("mean", *means, f"{other_after - after:+.1f}"))
     return rows
 
 
@@ -93,20 +113,43 @@ def compared_verdicts(one: Index, other: Index) -> Verdicts:
 
 @lru_cache(4)
 def compared_questions(one: Index, other: Index) -> Questions:
-    """The levelled students of two runs on the same test questions."""
+    """The levelled students of two runs on the same test questions about the same pictures."""
     query = (
-        "SELECT task, question_id, question, after_score, place FROM questions JOIN question_texts USING (place) "
-        "WHERE after_score IS NOT NULL"
+        "SELECT task, question_id, question, image, after_score, place "
+        "FROM questions JOIN question_texts USING (place) WHERE after_score IS NOT NULL"
     )
     left, right = (
         {(row["task"], row["question_id"], row["question"]): row for row in index.rows(query)} for index in (one, other)
     )
-    shared = [key for key in left if key in right]
+    same = cache(_same_picture)  # a picture may have many questions
+    shared = [key for key in left if key in right and same(left[key]["image"], right[key]["image"])]
+    if not shared:
+        return Questions(0, None, 1.0, 0, 0, [])
     gains = {key: right[key]["after_score"] - left[key]["after_score"] for key in shared}
     better, worse = ([key for key in shared if sign * gains[key] > 0] for sign in (1, -1))
     listed = [(WON, key) for key in better[: _SHOWN // 2]] + [(LOST, key) for key in worse[: _SHOWN // 2]]
     places = [(change, left[key]["place"], right[key]["place"]) for change, key in listed]
-    return Questions(len(shared), len(better), len(worse), places)
+    difference, p = _paired([gains[key] for key in shared], [left[key]["image"] for key in shared])
+    return Questions(len(shared), difference, p, len(better), len(worse), places)
+
+
+def _paired(gains: Sequence[float], images: Sequence[str]) -> tuple[Estimate, float]:
+    """The mean of differences between two students, in points, as evaluate compares one before and after."""
+    sums, sizes = cluster_sums(np.array(gains, dtype=np.float64)[:, None], images)
+    rng = np.random.default_rng(0)
+    low, high = percentile_interval(resampled_means(sums, sizes, resamples=_RESAMPLES, rng=rng)[:, 0])
+    p = sign_flip_p(sums[:, 0], permutations=_RESAMPLES, rng=rng)
+    return Estimate(score=100 * fmean(gains), ci=(100 * low, 100 * high)), p
+
+
+def _same_picture(one: str, other: str) -> bool:
+    """Whether two files are one picture: questions of two drawn splits may agree in everything else."""
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    try:
+        return os.path.getsize(one) == os.path.getsize(other) and file_digest(Path(one)) == file_digest(Path(other))
+    except (OSError, ValueError):
+        return False
 
 
 def _by_id(index: Index, query: str) -> dict[str, str]:

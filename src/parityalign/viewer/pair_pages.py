@@ -13,6 +13,7 @@ from starlette.routing import Route
 from parityalign.core import UserError, VerdictKind
 from parityalign.report import VERDICT_WORDS
 from parityalign.stages import Mark
+from parityalign.viewer.attention import looks_of
 from parityalign.viewer.choosing import MARKS, ORDERS, list_facts, place_of, rows_at
 from parityalign.viewer.marking import MarkedMeanwhile, version_of
 from parityalign.viewer.pages import body_of, fields_in, page, run_of, still_reading
@@ -70,6 +71,7 @@ def show_pairs(request: Request) -> Response:
         "marks": MARKS,
         "orders": [name for name in ORDERS["pairs"] if name not in _MEASURES or _is_known(index, _MEASURES[name])],
         "has_gaps": _is_known(index, "confidence_gap"),
+        "reviewed": index.reviewed(),
     }
     return page(request, "pairs.html", facts)
 
@@ -106,13 +108,19 @@ def _marked(request: Request, run: WatchedRun, said: Mapping[str, str]) -> Respo
 
 
 def _answered(request: Request, run: WatchedRun, row: Row, problem: str, status: int) -> Response:
-    run.index()  # takes the mark into the index
+    index = run.index()  # takes the mark into the index
     if "application/json" not in request.headers.get("accept", ""):
         facts = {**_shared(run), "here": "pairs", "row": row, "problem": problem}
         return page(request, "pair.html", facts, status=status)
     marked = run.marks.of(row["pair_id"])
     mark, pending = marked or (None, False)
-    told = {"problem": problem, "mark": mark and mark.mark, "pending": pending, "version": version_of(mark)}
+    told = {
+        "problem": problem,
+        "mark": mark and mark.mark,
+        "pending": pending,
+        "version": version_of(mark),
+        "reviewed": index.reviewed() if index else 0,
+    }
     return JSONResponse(told, status_code=status)
 
 
@@ -125,6 +133,7 @@ def _shared(run: WatchedRun) -> dict[str, object]:
         "marked": lambda row: run.marks.of(row["pair_id"]),
         "version": lambda row: version_of(found.mark if (found := run.marks.of(row["pair_id"])) else None),
         "gone": lambda row: fault_of(Path(row["image"]), row["image_id"]),
+        "looks": lambda row: looks_of(run, row["pair_id"]),
         "problem": "",
     }
 

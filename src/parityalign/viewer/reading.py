@@ -10,14 +10,19 @@ from parityalign.config import RunConfig
 from parityalign.core import (
     DISCREPANCY_FOLDER,
     PAIR_DISCREPANCIES,
+    RATIONALES,
     SCORES,
+    STUDENT,
+    TEACHER,
     TESTS,
     Answer,
     HeldOutPair,
     Metric,
+    ObservationRef,
     Pair,
     PairDiscrepancy,
     Question,
+    Rationale,
     Record,
     Reply,
     Score,
@@ -83,6 +88,7 @@ def read_run(run: Path, config: RunConfig | None, index: Index) -> None:
     index.fill("pairs", (narrow for narrow, _, _ in pairs))
     index.fill("pair_texts", (wide for _, wide, _ in pairs))
     index.fill("pair_words", (words for *_, words in pairs))
+    index.fill("looks", reader.looks())
     questions = reader.questions()
     index.fill("questions", (narrow for narrow, _, _ in questions))
     index.fill("question_texts", (wide for _, wide, _ in questions))
@@ -117,6 +123,7 @@ class _Reader:
         said = said or self._first_answers()
         kinds = {each.pair_id: each.kind for each in self._read("pairs", REPLIES, Reply) if each.pair_id}
         differ = {each.pair_id: each for each in self._read(DISCREPANCY_FOLDER, PAIR_DISCREPANCIES, PairDiscrepancy)}
+        rationales = {each.pair_id: each.text for each in self._read(DISCREPANCY_FOLDER, RATIONALES, Rationale)}
         after = self._after(pairs, verdicts)
         return [
             _pair_rows(
@@ -127,9 +134,17 @@ class _Reader:
                 kinds.get(pair.pair_id, ""),
                 differ.get(pair.pair_id),
                 after.get(pair.pair_id, (None, "")),
+                rationales.get(pair.pair_id),
             )
             for place, pair in enumerate(pairs)
         ]
+
+    def looks(self) -> Iterator[tuple[object, ...]]:
+        """Where the attention maps of both models lie, a row a pair and model."""
+        for who in (TEACHER, STUDENT):
+            for line in self._read(DISCREPANCY_FOLDER, f"{who}.jsonl", ObservationRef):
+                if line.has_places and line.shard:
+                    yield (*map(storable, (line.pair_id, who, line.shard)), line.row, line.tokens)
 
     def questions(self) -> list[_Rows]:
         """The questions of all test splits with the models' answers and scores."""
@@ -235,6 +250,7 @@ def _pair_rows(  # noqa: PLR0913 - the files of a run
     kind: str,
     differ: PairDiscrepancy | None,
     after: tuple[str | None, str],
+    rationale: str | None,
 ) -> _Rows:
     told, change = after
     reason = verdict.reason if verdict else ""
@@ -244,10 +260,10 @@ def _pair_rows(  # noqa: PLR0913 - the files of a run
     scores = (verdict.student_score, verdict.teacher_score) if verdict else (None, None)
     sure = (differ.student_logprob, differ.teacher_logprob) if differ else (None, None)
     texts = (pair.image_id, pair.image, pair.question, pair.answer, pair.written, reason, *said, told)
-    words = (pair.pair_id, pair.question, pair.answer, pair.written, *said, told, reason)
+    words = (pair.pair_id, pair.question, pair.answer, pair.written, *said, told, reason, rationale)
     return (
         (place, *map(storable, narrow), *gaps),
-        (place, *map(storable, texts), *scores, *sure),
+        (place, *map(storable, texts), *scores, *sure, storable(rationale)),
         (place, _searched(words)),
     )
 

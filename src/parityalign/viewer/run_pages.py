@@ -1,6 +1,7 @@
 """How far a run is, and what differs between two."""
 
 import json
+from collections import Counter
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -73,5 +74,6 @@ def compare(request: Request) -> Response:
         "questions": questions,
         "listed": listed,
         "after": lambda row: json.loads(row["said"])["after"]["text"],
+        "reference": lambda row: Counter(json.loads(row["answers"])).most_common(1)[0][0],
     }
     return page(request, "compare.html", facts)

@@ -26,8 +26,12 @@ CREATE INDEX pairs_by_rationale ON pairs (rationale_gap DESC);
 CREATE TABLE pair_texts (
     place INTEGER PRIMARY KEY, image_id TEXT NOT NULL, image TEXT NOT NULL, question TEXT NOT NULL,
     answer TEXT NOT NULL, written TEXT, reason TEXT NOT NULL, student TEXT, teacher TEXT, after TEXT,
-    student_score REAL, teacher_score REAL, student_logprob REAL, teacher_logprob REAL
+    student_score REAL, teacher_score REAL, student_logprob REAL, teacher_logprob REAL, rationale TEXT
 );
+CREATE TABLE looks (
+    pair_id TEXT NOT NULL, who TEXT NOT NULL, shard TEXT NOT NULL, line INTEGER NOT NULL, tokens INTEGER NOT NULL,
+    PRIMARY KEY (pair_id, who)
+) WITHOUT ROWID;
 CREATE TABLE pair_words (place INTEGER PRIMARY KEY, words TEXT NOT NULL);
 CREATE TABLE marks (
     pair_id TEXT PRIMARY KEY, mark TEXT NOT NULL, mark_answer TEXT, note TEXT NOT NULL, pending INTEGER NOT NULL
@@ -109,6 +113,10 @@ class Index:
             if len(self._places) > _KEPT_LISTS:
                 del self._places[next(iter(self._places))]
             return known
+
+    def reviewed(self) -> int:
+        """How many pairs of the run a person has marked."""
+        return self.number("SELECT COUNT(*) FROM marks JOIN pairs USING (pair_id)")
 
     def remove(self) -> None:
         """Takes the file off the disk; whoever still reads it does so to the end."""

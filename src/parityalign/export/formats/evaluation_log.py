@@ -3,11 +3,12 @@
 One file per task and model, such as `textvqa-before.jsonl`, with lines such as
 
     {"question_id": "34602", "task": "textvqa", "model": "before", "question": "what is the brand?",
-     "image": "/TextVQA/train_images/003a8ae2ef43b901.jpg", "subset": "", "prediction": "nokia",
+     "image": "003a8ae2ef43b901.jpg", "subset": "", "prediction": "nokia",
      "answers": ["nokia", ...], "metric": "textvqa_accuracy", "score": 1.0, "why": "10 of 10 references match"}
 
-`exact` stands behind the answers where some have to be met exactly. `parityalign score METRIC FILE` reads such a file
-and gives the mean of `scores.json`. Texts are written here as the models gave them, since a log is not training data.
+`exact` stands behind the answers where some have to be met exactly. A picture is its file's name in the test split.
+`parityalign score METRIC FILE` reads such a file and gives the mean of `scores.json`. Texts are written here as the
+models gave them, since a log is not training data.
 """
 
 from itertools import groupby
@@ -36,7 +37,7 @@ def _row(scored: Scored) -> dict[str, Any]:
         "task": scored.task,
         "model": scored.model,
         "question": question.question,
-        "image": question.image,
+        "image": Path(question.image).name,
         "subset": question.subset,
         "prediction": scored.prediction,
         "answers": question.answers,

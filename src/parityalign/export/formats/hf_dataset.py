@@ -14,14 +14,15 @@ import pyarrow
 import pyarrow.parquet
 from datasets import Features, Image, Value
 
-from parityalign.core import Exportable, ExportedPair, ExportFormat, WorkFailed, write_whole, writing
+from parityalign.core import Exportable, ExportedPair, ExportFormat, write_whole, writing
 from parityalign.export.formats._card import card
 from parityalign.export.formats._rows import Row, verdict_columns
+from parityalign.export.pictures import picture_content, picture_name
 
 _SHARD_BYTES = 128 * 2**20
 """Image bytes per file; each file is built in memory."""
 _ROW_GROUP = 100
-"""Rows per row group; the library's own choice for images."""
+"""Rows per row group; the library's own choice for images. With the page index the hub's viewer reads few of them."""
 _TEXTS = ("id", "question", "answer", "task", "image_id", "verdict", "reason", "student_text", "teacher_text")
 _NUMBERS = ("student_score", "teacher_score")
 
@@ -30,7 +31,8 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
     """Writes the shards, then the card.
 
     Raises:
-        WorkFailed: An image cannot be read, or the disk refused.
+        UserError: An image is another one now.
+        WorkFailed: One cannot be read, or the disk refused.
     """
     columns = {"image": Image(), **dict.fromkeys(_TEXTS, Value("string")), **dict.fromkeys(_NUMBERS, Value("float64"))}
     schema = Features(columns).arrow_schema
@@ -40,13 +42,13 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
         path = out / "data" / f"train-{number:05}.parquet"
         with writing(path):
             table = pyarrow.Table.from_pylist(shard, schema=schema)
-            pyarrow.parquet.write_table(table, path, row_group_size=_ROW_GROUP)
+            pyarrow.parquet.write_table(table, path, row_group_size=_ROW_GROUP, write_page_index=True)
         rows += len(shard)
     write_whole(out / "README.md", card(run.origin(), rows))
     return {"rows": rows}
 
 
-EXPORT = ExportFormat(write, of=("pairs", "verdicts"))
+EXPORT = ExportFormat(write, of=("pairs", "verdicts"), on_hub=True)
 
 
 def _shards(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -66,16 +68,9 @@ def _row(judged: ExportedPair) -> dict[str, Any]:
     pair = judged.pair
     return {
         "id": pair.pair_id,
-        "image": {"bytes": _bytes(pair.image), "path": f"{pair.image_id}{Path(pair.image).suffix}"},
+        "image": {"bytes": picture_content(pair), "path": Path(picture_name(pair)).name},
         "question": judged.asked,
         "answer": pair.answer,
         "image_id": pair.image_id,
         **verdict_columns(judged),
     }
-
-
-def _bytes(image: str) -> bytes:
-    try:
-        return Path(image).read_bytes()
-    except OSError as problem:
-        raise WorkFailed(f"cannot read the image {image}: {problem.strerror}") from problem

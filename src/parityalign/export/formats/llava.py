@@ -2,32 +2,36 @@
 
 `data.json` is a list of rows such as
 
-    {"id": "9f…", "image": "/photos/1.jpg",
+    {"id": "9f…", "image": "images/0d2e….jpg",
      "conversations": [{"from": "human", "value": "<image>\\nWhat is sold?"}, {"from": "gpt", "value": "tea"}],
      "task": "textvqa", "verdict": "teacher_only", ...}
 
-Shape: LLaVA, docs/Finetune_Custom_Data.md. Image paths are full ones, so `--image_folder` may be anything.
+Shape: LLaVA, docs/Finetune_Custom_Data.md. `--image_folder` is the folder of the export.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from parityalign.core import Exportable, ExportedPair, ExportFormat
-from parityalign.export.formats._rows import IMAGE_MARK, verdict_columns, write_list
+from parityalign.export.formats._rows import IMAGE_MARK, Row, verdict_columns, write_list
 
 
 def write(run: Exportable, out: Path) -> dict[str, int]:
     """Writes `data.json`."""
-    return {"rows": write_list(out / "data.json", map(_row, run.judged()))}
+    return {"rows": write_list(out / "data.json", _rows(run, out))}
 
 
 EXPORT = ExportFormat(write, of=("pairs", "verdicts"))
 
 
-def _row(judged: ExportedPair) -> dict[str, Any]:
+def _rows(run: Exportable, out: Path) -> Iterator[Row]:
+    return (_row(judged, run.picture(judged.pair, out)) for judged in run.judged())
+
+
+def _row(judged: ExportedPair, picture: str) -> Row:
     return {
         "id": judged.pair.pair_id,
-        "image": judged.pair.image,
+        "image": picture,
         "conversations": [
             {"from": "human", "value": f"{IMAGE_MARK}{judged.asked}"},
             {"from": "gpt", "value": judged.pair.answer},

@@ -4,7 +4,7 @@
 
     {"id": "9f…",
      "messages": [{"role": "user", "content": "<image>\\nWhat is sold?"}, {"role": "assistant", "content": "tea"}],
-     "images": ["/photos/1.jpg"], "task": "textvqa", "verdict": "teacher_only", ...}
+     "images": ["images/0d2e….jpg"], "task": "textvqa", "verdict": "teacher_only", ...}
 
 and `dataset_info.json` the entry that LLaMA-Factory looks for in its `dataset_dir`.
 Shapes: ms-swift, docs/source_en/Customization/Custom-dataset.md; LLaMA-Factory, data/README.md, where OpenAI's
@@ -12,18 +12,18 @@ format is `sharegpt` with other tags.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from parityalign.core import Exportable, ExportedPair, ExportFormat, write_whole
-from parityalign.export.formats._rows import IMAGE_MARK, verdict_columns, write_lines
+from parityalign.export.formats._rows import IMAGE_MARK, Row, verdict_columns, write_lines
 
 _DATA = "data.jsonl"
 
 
 def write(run: Exportable, out: Path) -> dict[str, int]:
     """Writes `data.jsonl` and `dataset_info.json`."""
-    count = write_lines(out / _DATA, map(_row, run.judged()))
+    count = write_lines(out / _DATA, _rows(run, out))
     entry = {
         "file_name": _DATA,
         "formatting": "sharegpt",
@@ -38,13 +38,17 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
 EXPORT = ExportFormat(write, of=("pairs", "verdicts"))
 
 
-def _row(judged: ExportedPair) -> dict[str, Any]:
+def _rows(run: Exportable, out: Path) -> Iterator[Row]:
+    return (_row(judged, run.picture(judged.pair, out)) for judged in run.judged())
+
+
+def _row(judged: ExportedPair, picture: str) -> Row:
     return {
         "id": judged.pair.pair_id,
         "messages": [
             {"role": "user", "content": f"{IMAGE_MARK}{judged.asked}"},
             {"role": "assistant", "content": judged.pair.answer},
         ],
-        "images": [judged.pair.image],
+        "images": [picture],
         **verdict_columns(judged),
     }

@@ -4,33 +4,37 @@
 
     {"id": "9f…", "prompt": [{"role": "user", "content": "What is sold?"}],
      "completion": [{"role": "assistant", "content": "tea"}],
-     "images": ["/photos/1.jpg"], "task": "textvqa", "verdict": "teacher_only", ...}
+     "images": ["images/0d2e….jpg"], "task": "textvqa", "verdict": "teacher_only", ...}
 
 TRL inserts the images before the first user's text itself, so no placeholder is written. It needs images, not
-paths: `load_dataset("json", data_files=...).cast_column("images", List(Image()))` opens them.
+paths: docs/gaps-elsewhere.md has the lines that open them.
 Shape: TRL, docs/source/dataset_formats.md (vision datasets).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from parityalign.core import Exportable, ExportedPair, ExportFormat
-from parityalign.export.formats._rows import verdict_columns, write_lines
+from parityalign.export.formats._rows import Row, verdict_columns, write_lines
 
 
 def write(run: Exportable, out: Path) -> dict[str, int]:
     """Writes `data.jsonl`."""
-    return {"rows": write_lines(out / "data.jsonl", map(_row, run.judged()))}
+    return {"rows": write_lines(out / "data.jsonl", _rows(run, out))}
 
 
 EXPORT = ExportFormat(write, of=("pairs", "verdicts"))
 
 
-def _row(judged: ExportedPair) -> dict[str, Any]:
+def _rows(run: Exportable, out: Path) -> Iterator[Row]:
+    return (_row(judged, run.picture(judged.pair, out)) for judged in run.judged())
+
+
+def _row(judged: ExportedPair, picture: str) -> Row:
     return {
         "id": judged.pair.pair_id,
         "prompt": [{"role": "user", "content": judged.asked}],
         "completion": [{"role": "assistant", "content": judged.pair.answer}],
-        "images": [judged.pair.image],
+        "images": [picture],
         **verdict_columns(judged),
     }

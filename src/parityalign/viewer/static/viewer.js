@@ -27,12 +27,20 @@ async function select(entry) {
 function step(by) {
   const entries = all(".entry"), at = entries.indexOf(current()) + by;
   if (at >= 0 && at < entries.length) { select(entries[at]); return; }
-  const on = one(by > 0 ? 'a[rel="next"]' : 'a[rel="prev"]');
+  const on = one(by > 0 ? 'a[rel="next"]' : 'a[rel="prev"]'), here = new URL(location);
+  if (by > 0 && marked && here.searchParams.get("mark")) {
+    // What was marked on this page may have left the list, and others have moved up: the page again, not the next one.
+    here.searchParams.delete("pair");
+    location.assign(here);
+    return;
+  }
   if (!on) return;
   const address = new URL(on.href);
   if (by < 0) address.hash = "last";
   location.assign(address);
 }
+
+let marked = false;
 
 async function mark(form, kind) {
   const fields = new URLSearchParams(new FormData(form));
@@ -47,6 +55,9 @@ async function mark(form, kind) {
     if (answer.status === 409) one('[name="seen"]', form).value = said.version;
     return;
   }
+  marked = true;
+  const reviewed = one("[data-reviewed]");
+  if (reviewed) reviewed.textContent = said.reviewed.toLocaleString("en");
   const tag = all(".entry").find((entry) => entry.dataset.pair === pair)?.querySelector("[data-mark]");
   if (tag) {
     tag.textContent = said.mark + (said.pending ? ", pending" : "");
