@@ -2,8 +2,9 @@
 
     python benchmarks/plan.py [--pictures 200] [--folder FOLDER]
 
-Time is CPU seconds of the process on both sides, so that what else the machine does hardly counts. The ratios are what
-was planned divided by what was measured: 1 is the truth.
+Time is CPU seconds of the process on both sides, so that what else the machine does hardly counts; memory is that of
+the first plan, as the process is larger by the second. Ratios are what was planned divided by what was measured: 1 is
+the truth.
 """
 
 import argparse
@@ -110,10 +111,10 @@ def _tell(plans: list[Projection], took: dict[str, Amounts]) -> None:
     for stage, measured in took.items():
         rows = [[row for row in plan.rows if _stage_of(row) == stage] for plan in plans]
         seconds = mean(sum(row.seconds or 0.0 for row in each) for each in rows)
-        memory = max(row.memory or 0.0 for each in rows for row in each)
+        memory = max(row.memory or 0.0 for row in rows[0])
         print(f"| {stage} | {_compared(seconds, measured.seconds, 1)} | {_compared(memory, measured.memory, 1e6)} |")
     every = mean(plan.seconds for plan in plans), sum(each.seconds for each in took.values())
-    most = max(plan.memory or 0.0 for plan in plans), max(each.memory for each in took.values())
+    most = plans[0].memory or 0.0, max(each.memory for each in took.values())
     print(f"| all | {_compared(*every, 1)} | {_compared(*most, 1e6)} |")
     disk = mean(plan.disk or 0.0 for plan in plans), max(each.disk for each in took.values())
     print(f"disk, MB: {_compared(*disk, 1e6)}".replace(" | ", ", "))
