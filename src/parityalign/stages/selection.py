@@ -1,7 +1,8 @@
 """What of the pool is trained on: as set, or as the pool says (`select: auto`).
 
-Measured in docs/results-picking.md: gaps are worth picking where they are rare, do no harm where they are not, and how much the
-student forgets hangs on replay. Short of the pool's own share of it the student forgets more than it wins.
+Measured in docs/results-picking.md: gaps are worth picking where they are rare, do no harm where they are not, and
+how much the student forgets hangs on replay. Short of the pool's own share of it the student forgets more than it
+wins.
 """
 
 from typing import Literal, NamedTuple
