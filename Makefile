@@ -29,6 +29,15 @@ demo-objectives: demo
 demo-strong: demo
 	$(BIN)/python benchmarks/strong_student.py runs/demo
 
+# When picking gaps pays: five runs of the demo, then trainings for hours, two at a time with one thread each; it may be
+# stopped and started at any time. Writes docs/results-picking.md and its figure from the records in docs/study/; study-page does that alone.
+.PHONY: study study-page
+study: setup
+	$(BIN)/python benchmarks/study.py
+
+study-page: setup
+	$(BIN)/python benchmarks/study.py --page-only
+
 # The demo twice, greedily: the teacher behind `transformers serve`, and in this process. PICTURES=20 makes it small.
 demo-http: setup
 	$(BIN)/python -m pip install -c constraints.txt -e '.[serving]'

@@ -32,7 +32,7 @@ from parityalign.core.records import Answer, Question
 from parityalign.demo.generate import POOL_PICTURES, POOL_SEEDS, pixel_hash, seeds, write_test
 from parityalign.demo.worlds import WORLDS
 from parityalign.engines import CachedModel
-from parityalign.metrics._statistics import Floats, cluster_sums, percentile_interval, resampled_means, sign_flip_p
+from parityalign.metrics._statistics import Floats, cluster_sums, sign_flip_p
 from parityalign.pipeline.level import leveller
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
@@ -40,6 +40,7 @@ from parityalign.pipeline.run import Run
 from parityalign.stages.evaluate import AFTER_FILE, answer_tests
 from parityalign.stages.level import choose_pairs
 from parityalign.tasks import load_task
+from spread import RESAMPLES, by_task, over_images
 
 ARMS: Mapping[str, Mapping[str, object]] = {
     "answer": {"objective": {"answer": 1.0}},
@@ -54,7 +55,6 @@ COMMON: Mapping[str, object] = {"lr_multipliers": {"vision": 0.0}, "patience": 1
 """Settings of every levelling, besides the demo's: trained to the end, the tower left as it is."""
 REFERENCE = "answer"
 TASKS = ("textvqa", "stvqa", "chartqa", "okvqa")
-RESAMPLES = 10_000
 RIGHT = 0.5
 PICTURES = 1000
 """Of the test split of each task, with two questions each."""
@@ -206,23 +206,6 @@ def mean_scores(levellings: Sequence[Mapping[str, Sequence[float]]]) -> Floats:
     return 100 * scores
 
 
-def by_task(scores: Floats, sizes: Sequence[int]) -> Floats:
-    """(questions, 5): a column for each task, scaled so that the column's mean is the task's, and their mean."""
-    columns = np.zeros((len(scores), len(sizes) + 1))
-    starts = np.cumsum([0, *sizes])
-    for number, size in enumerate(sizes):
-        part = slice(starts[number], starts[number] + size)
-        columns[part, number] = scores[part] * len(scores) / size
-        columns[part, -1] += scores[part] * len(scores) / (size * len(sizes))
-    return columns
-
-
-def interval(columns: Floats, images: Sequence[str]) -> list[tuple[float, float]]:
-    """95 % intervals of the means of the columns, images drawn with replacement."""
-    means = resampled_means(*cluster_sums(columns, images), resamples=RESAMPLES, rng=np.random.default_rng(0))
-    return [percentile_interval(column) for column in means.T]
-
-
 def report(found: Mapping[str, Sequence[Levelling]], before: Mapping[str, Sequence[float]], images: list[str]) -> str:
     """The page of results."""
     sizes = [len(before[name]) for name in TASKS]
@@ -278,7 +261,7 @@ checkpoints. `spread` is the standard deviation of the mean score over the seeds
 
 
 def _row(arm: str, mean: Floats, reference: Floats, sizes: Sequence[int], images: list[str], lost: float | None) -> str:
-    columns, ends = by_task(mean, sizes), interval(by_task(mean - reference, sizes), images)
+    columns, ends = by_task(mean, sizes), over_images(by_task(mean - reference, sizes), images)
     scores = " | ".join(f"{value:.1f}" for value in columns.mean(axis=0))
     gain = by_task(mean - reference, sizes)
     sums, _ = cluster_sums(gain[:, -1:], images)

@@ -13,16 +13,15 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from shutil import rmtree
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, NamedTuple
-
-from scipy.stats import t
 
 import parityalign as pa
 from parityalign.core import Estimate, HeldOut, WorkFailed
 from parityalign.core.files import write_whole
 from parityalign.demo.generate import write_pool, write_test
 from parityalign.demo.worlds import WORLDS
+from spread import over_seeds
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "half replay, 5e-4": {"replay": 0.5, "learning_rate": 5e-4, "max_steps": 150},
@@ -143,9 +142,8 @@ def _over_seeds(arm: str, rows: Sequence[Levelled]) -> str:
     gains = [row.gain.score for row in of_arm]
     taken = sum(row.held.accepted for row in of_arm)
     said = f"{mean(gains):+.2f}"
-    if len(gains) > 1 and (spread := stdev(gains)):
-        low, high = t.interval(0.95, len(gains) - 1, loc=mean(gains), scale=spread / len(gains) ** 0.5)
-        said += f" [{low:+.2f}, {high:+.2f}]"
+    if interval := over_seeds(gains):
+        said += f" [{interval[0]:+.2f}, {interval[1]:+.2f}]"
     return f"| {arm} | {len(gains)} | {taken} | {said} |\n"
 
 

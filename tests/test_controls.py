@@ -6,11 +6,11 @@ import pytest
 
 from makers import mute
 from parityalign.config.run_yaml import load_config
-from parityalign.core import CONTROLS, Controls
+from parityalign.core import CONTROLS, Controls, LevelResult
 from parityalign.core.records import Answer, ImageRef
 from parityalign.demo.controls import is_true, true_pairs
 from parityalign.pipeline import controls
-from parityalign.pipeline.controls import Aligned, Arm, scored
+from parityalign.pipeline.controls import Arm, identified_of, scored
 from parityalign.pipeline.pipeline import align
 from parityalign.pipeline.preflight import open_run_folder
 from parityalign.report import read_record
@@ -18,6 +18,8 @@ from parityalign.stages.evaluate import AFTER_FILE
 from parityalign.stages.level import Choice
 from parityalign.tasks import load_task
 from projects import WORDS, configure, done, refusal, table
+
+LEVELLED = LevelResult(steps=1, best_step=1, held_out_loss_before=1.0, held_out_loss_after=0.5)
 
 
 @pytest.fixture
@@ -68,19 +70,27 @@ def test_a_control_is_not_trained_again_for_a_setting_that_only_changes_speed(pr
     trained = []
 
     def leveller(*_):
-        return lambda training, held_out, out: trained.append(table(out / "replies.json", WORDS))
+        def level(training, held_out, out):
+            trained.append(table(out / "replies.json", WORDS))
+            return LEVELLED
+
+        return level
 
     monkeypatch.setattr(controls, "leveller", leveller)
     for level, times in (({"micro_batch_size": 4}, 1), ({"micro_batch_size": 2}, 1), ({"epochs": 9}, 2)):
         with open_run_folder(load_config(configure(project, level=level)), mute) as run:
             assert list(align(run))[-1] == "report"
-            controls._control(run, Aligned([], run.judged, {}, 1), Arm("any", "", Choice([], [], 0)))
+            controls._control(run, identified_of(run, run.config.level, 1), Arm("any", "", Choice([], [], 0)))
         assert len(trained) == times
 
 
 def test_any_run_can_be_compared_with_training_on_something_else(project, trainable, monkeypatch):
     def leveller(*_):
-        return lambda training, held_out, out: table(out / "replies.json", WORDS[:6])
+        def level(training, held_out, out):
+            table(out / "replies.json", WORDS[:6])
+            return LEVELLED
+
+        return level
 
     monkeypatch.setattr(controls, "leveller", leveller)
     made = done("run", project / "run.yaml", "--controls", "random, format")

@@ -135,6 +135,17 @@ def test_the_controls_take_what_they_say_and_never_a_dropped_pair():
     assert taken != gaps
 
 
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 20))
+def test_auto_takes_gaps_and_the_pools_own_replay_and_says_what_the_pool_came_to(gaps, right, neither):
+    kinds = [GAP] * gaps + [RIGHT] * right + [NEITHER] * neither
+    choice, _ = chosen(kinds, select="auto")
+    held = {image.replace("i", "p") for image in hold_out(judged(*kinds), LevelSettings(), 0).images}
+    free = [len(ids(kinds, kind) - held) for kind in (GAP, RIGHT, NEITHER)]
+    fixed, _ = chosen(kinds)
+    assert choice[:3] == fixed[:3] and not fixed.why
+    assert f"{100 * free[0] / max(1, sum(free)):.0f} % of the {sum(free):,} usable pairs are gaps" in choice.why
+
+
 def test_the_draw_hangs_on_the_seed_and_the_pairs_but_not_on_their_order():
     kinds = [GAP] * 10 + [RIGHT] * 40
     pairs = judged(*kinds)

@@ -129,7 +129,7 @@ def pairs_with_verdicts(count: int, gaps: int) -> list[Judged]:
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(2, 60).flatmap(lambda count: st.tuples(st.just(count), st.integers(0, count))),
-    st.sampled_from(["gaps", "all", "random"]),
+    st.sampled_from(["gaps", "all", "random", "auto"]),
     st.sampled_from([0.0, 0.25, 0.5]),
 )
 def test_as_many_pairs_are_trained_on_as_level_chooses(counts, select, replay):

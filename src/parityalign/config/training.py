@@ -200,8 +200,9 @@ class LevelSettings(Settings):
     keep_adapter: Annotated[bool, Later] = False
     """Whether the adapter stays in the folder `adapter` of the levelled student, beside the weights that it is merged
     into. A student that is there without it is trained again."""
-    select: Literal["gaps", "all", "random"] = "gaps"
-    """What is trained on: gaps and replay, all usable pairs, or as many drawn from these at random."""
+    select: Literal["gaps", "all", "random", "auto"] = "gaps"
+    """What is trained on: gaps and replay, all usable pairs, or as many drawn from these at random; `auto`: gaps and as
+    much replay as the pool has, and the run says how much that was."""
     target: Literal["teacher"] | None = None
     """The answers that are learnt where the teacher, asked again, agrees with the pair: its own answer to the answer
     prompt (`teacher`). None: the pair's."""

@@ -13,14 +13,14 @@ from parityalign.core import GapPrecision, ImageRef, Pair, Task, VerdictKind, co
 from parityalign.demo.canvas import Fact, one_of_each_kind
 from parityalign.demo.generate import truth
 from parityalign.pipeline import Aligned, Arm, Run, aligned_of, control_arm, write_controls
-from parityalign.stages import Choice, choose_pairs, hold_out
+from parityalign.stages import Choice, hold_out
 
 
 def run_controls(run: Run) -> None:
     """Trains and scores every control of a finished run, writes `controls.json` and the report once more."""
     aligned = aligned_of(run)
-    before = [control_arm(run, aligned, name) for name in ("gaps", "all", "random")]
-    arms = [*before, _true_labels(run, aligned), control_arm(run, aligned, "format")]
+    before = [control_arm(aligned, name) for name in ("gaps", "all", "random")]
+    arms = [*before, true_labels(aligned), control_arm(aligned, "format")]
     gaps = [pair for pair, verdict in run.judged if verdict.verdict == VerdictKind.TEACHER_ONLY]
     right = sum(is_true(pair, run.tasks[pair.task]) for pair in gaps)
     write_controls(run, aligned, arms, GapPrecision(n=len(gaps), right=right))
@@ -33,14 +33,13 @@ def is_true(pair: Pair, task: Task) -> bool:
     return any(task.metric.score(pair.answer, [answer.casefold()] * 10).value >= 0.5 for answer in answers)
 
 
-def _true_labels(run: Run, aligned: Aligned) -> Arm:
-    settings, seed = run.config.level, run.config.seed
-    held = hold_out(aligned.judged, settings, seed)
+def true_labels(aligned: Aligned) -> Arm:
+    """As many pairs of each task as the run trained on, drawn with the pictures that are not held out."""
+    held = hold_out(aligned.judged, aligned.settings, aligned.seed)
     free = [image for image in aligned.images if image.image_id not in held.images]
-    wanted = Counter(pair.task for pair in choose_pairs(aligned.judged, settings, seed).training)
-    return Arm(
-        "true labels", "as many, drawn with the pictures", Choice(true_pairs(free, wanted, seed), held.pairs, 0), False
-    )
+    wanted = Counter(pair.task for pair in aligned.chosen().training)
+    chosen = Choice(true_pairs(free, wanted, aligned.seed), held.pairs, 0)
+    return Arm("true labels", "as many, drawn with the pictures", chosen, False)
 
 
 def true_pairs(images: Sequence[ImageRef], wanted: Mapping[str, int], seed: int) -> list[Pair]:

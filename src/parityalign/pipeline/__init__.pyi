@@ -6,7 +6,9 @@ from .controls import Arm as Arm
 from .controls import aligned_of as aligned_of
 from .controls import control_arm as control_arm
 from .controls import control_names as control_names
+from .controls import identified_of as identified_of
 from .controls import run_controls as run_controls
+from .controls import trained_on as trained_on
 from .controls import write_controls as write_controls
 from .dry_run import Step as Step
 from .dry_run import dry_steps as dry_steps

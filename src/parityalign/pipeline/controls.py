@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from parityalign.config import results_of
+from parityalign.config import LevelSettings, results_of
 from parityalign.core import (
     CONTROLS,
     DISCREPANCY_FOLDER,
@@ -66,38 +66,49 @@ class Arm(NamedTuple):
 
 
 class Aligned(NamedTuple):
-    """What controls need of the finished run."""
+    """What controls need of a run: what to choose from, and how the run chooses."""
 
     images: list[ImageRef]
     judged: list[Judged]
     student_said: Mapping[str, str]
     """The student's answer before, by pair id."""
     steps: int
+    """That the run took, and each control takes."""
+    settings: LevelSettings
+    seed: int
+
+    def chosen(self, **changes: object) -> Choice:
+        """What is trained on with these settings in place of the run's."""
+        return choose_pairs(self.judged, self.settings.model_copy(update=changes), self.seed)
+
+    @property
+    def held_out(self) -> list[Judged]:
+        """The pairs that judge, whatever is trained on."""
+        return hold_out(self.judged, self.settings, self.seed).pairs
 
 
-def _without_replay(run: Run, aligned: Aligned) -> Arm:
-    return Arm("without replay", "the gaps alone, the paper's way", _chosen(run, aligned, replay=0.0))
+def _without_replay(aligned: Aligned) -> Arm:
+    return Arm("without replay", "the gaps alone, the paper's way", aligned.chosen(replay=0.0))
 
 
-def _all_pairs(run: Run, aligned: Aligned) -> Arm:
-    return Arm("all pairs", "annotate without identify", _chosen(run, aligned, select="all"))
+def _all_pairs(aligned: Aligned) -> Arm:
+    return Arm("all pairs", "annotate without identify", aligned.chosen(select="all"))
 
 
-def _random_pairs(run: Run, aligned: Aligned) -> Arm:
-    return Arm("random pairs", "as many, whatever their verdict", _chosen(run, aligned, select="random"))
+def _random_pairs(aligned: Aligned) -> Arm:
+    return Arm("random pairs", "as many, whatever their verdict", aligned.chosen(select="random"))
 
 
-def _format_only(run: Run, aligned: Aligned) -> Arm:
+def _format_only(aligned: Aligned) -> Arm:
     own = [
         pair.model_copy(update={"answer": aligned.student_said[pair.pair_id]})
-        for pair in _chosen(run, aligned, select="random").training
+        for pair in aligned.chosen(select="random").training
         if aligned.student_said[pair.pair_id]
     ]
-    held = hold_out(aligned.judged, run.config.level, run.config.seed)
-    return Arm("format only", "the student's own answers: no new content", Choice(own, held.pairs, 0), False)
+    return Arm("format only", "the student's own answers: no new content", Choice(own, aligned.held_out, 0), False)
 
 
-_ARMS: Mapping[str, Callable[[Run, Aligned], Arm]] = {
+_ARMS: Mapping[str, Callable[[Aligned], Arm]] = {
     "gaps": _without_replay,
     "all": _all_pairs,
     "random": _random_pairs,
@@ -128,12 +139,12 @@ def run_controls(run: Run, names: Sequence[str] = KINDS_OF_CONTROLS) -> None:
         WorkFailed: The run has no levelled student to compare with.
     """
     aligned = aligned_of(run)
-    write_controls(run, aligned, [control_arm(run, aligned, name) for name in names])
+    write_controls(run, aligned, [control_arm(aligned, name) for name in names])
 
 
-def control_arm(run: Run, aligned: Aligned, name: str) -> Arm:
+def control_arm(aligned: Aligned, name: str) -> Arm:
     """What the control of a name trains on."""
-    return _ARMS[name](run, aligned)
+    return _ARMS[name](aligned)
 
 
 def write_controls(run: Run, aligned: Aligned, arms: Iterable[Arm], precision: GapPrecision | None = None) -> None:
@@ -156,42 +167,26 @@ def aligned_of(run: Run) -> Aligned:
             f"the run {run.folder.path} has no levelled student to compare with: it trained on nothing, or the trained "
             "one was no better on the held-out pairs"
         )
+    return identified_of(run, run.config.level, run.artifact("student").manifest["result"]["steps"])
+
+
+def identified_of(run: Run, settings: LevelSettings, steps: int) -> Aligned:
+    """What controls need of a run that has come as far as identify, with settings and steps of one's own."""
     verdicts = run.artifact("verdicts")
     return Aligned(
         images=accepted_images(run.artifact("images")),
         judged=run.judged,
         student_said={answer.item_id: answer.text for answer in verdicts.stream(STUDENT_ANSWERS, Answer)},
-        steps=run.artifact("student").manifest["result"]["steps"],
+        steps=steps,
+        settings=settings,
+        seed=run.config.seed,
     )
-
-
-def _chosen(run: Run, aligned: Aligned, **changes: object) -> Choice:
-    return choose_pairs(aligned.judged, run.config.level.model_copy(update=changes), run.config.seed)
 
 
 def _control(run: Run, aligned: Aligned, arm: Arm) -> Control:
     """Trains, asks and scores one control; what was finished before is kept."""
     folder = f"controls/{arm.name.replace(' ', '-')}"
-    changes: dict[str, object] = {"max_steps": aligned.steps, "patience": ENDLESS}
-    if not arm.of_the_teacher:
-        changes["objective"] = {"answer": 1.0}
-    settings = run.config.level.model_copy(update=changes)
-    choice = arm.choice
-    trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in choice.pairs))
-    inputs = {"student model": run.models.student_fingerprint, "pairs": trained}
-    plan = {
-        **results_of(settings),
-        **settings.stands_for,
-        **run.config.discrepancy.in_levelling(settings),
-        "seed": run.config.seed,
-    }
-    if run.config.discrepancy.used_in_training(settings):
-        inputs[DISCREPANCY_FOLDER] = run.artifact(DISCREPANCY_FOLDER).digest
-    student = run.folder.artifact(f"{folder}/student", inputs=inputs, settings=plan)
-    if not student.finished:
-        level = leveller(run, settings, run.config.seed, f"level {arm.name}")
-        level(choice.training, [pair for pair, _ in choice.held_out], student.path)
-        student.finish({"pairs": len(choice.training), "steps": aligned.steps})
+    student = trained_on(run, arm, aligned.settings.model_copy(update={"max_steps": aligned.steps}), folder)
     asked = {"student": student.digest, "answers before": run.artifact("answers").digest}
     answers = run.folder.artifact(f"{folder}/answers", inputs=asked, settings={})
     if not answers.finished:
@@ -206,6 +201,37 @@ def _control(run: Run, aligned: Aligned, arm: Arm) -> Control:
         answers.stream(AFTER_FILE, Answer).write(said)
         answers.finish({"answers": len(said)})
     return scored(run, answers, arm, aligned.steps)
+
+
+def trained_on(run: Run, arm: Arm, settings: LevelSettings, folder: str) -> Artifact:
+    """The artifact of the run's student trained on an arm, without asking whether it is better.
+
+    Args:
+        run: Has come as far as identify.
+        arm: What is trained on.
+        settings: How. Training takes all its steps and keeps the best checkpoint.
+        folder: Of the artifact's, in the run folder.
+    """
+    changes: dict[str, object] = {"patience": ENDLESS}
+    if not arm.of_the_teacher:
+        changes["objective"] = {"answer": 1.0}
+    settings, choice = settings.model_copy(update=changes), arm.choice
+    trained = content_id(*(f"{pair.pair_id} {pair.answer}" for pair in choice.pairs))
+    inputs = {"student model": run.models.student_fingerprint, "pairs": trained}
+    plan = {
+        **results_of(settings),
+        **settings.stands_for,
+        **run.config.discrepancy.in_levelling(settings),
+        "seed": run.config.seed,
+    }
+    if run.config.discrepancy.used_in_training(settings):
+        inputs[DISCREPANCY_FOLDER] = run.artifact(DISCREPANCY_FOLDER).digest
+    student = run.folder.artifact(f"{folder}/student", inputs=inputs, settings=plan)
+    if not student.finished:
+        level = leveller(run, settings, run.config.seed, f"level {arm.name}")
+        result = level(choice.training, [pair for pair, _ in choice.held_out], student.path)
+        student.finish({"pairs": len(choice.training), "steps": result.steps}, result=dict(vars(result)))
+    return student
 
 
 def scored(run: Run, after: Artifact, arm: Arm, steps: int) -> Control:

@@ -31,6 +31,7 @@ from parityalign.engines import CachedModel
 from parityalign.stages._stage import Stage, StageRun
 from parityalign.stages.acceptance import HAD_RIGHT, HELD_OUT, hold_out, is_better, judged_after
 from parityalign.stages.identify import answers_to
+from parityalign.stages.selection import selection_of
 from parityalign.stages.targets import with_teacher_answers
 
 NO_GAPS = "no_gaps"
@@ -39,8 +40,6 @@ LEVELLED = "levelled"
 
 TRAINABLE = (*HAD_RIGHT, VerdictKind.TEACHER_ONLY, VerdictKind.NEITHER, VerdictKind.STUDENT_ONLY)
 """Verdicts of pairs that may be trained on: what was dropped would break training, and what is unsure is left out."""
-LEAST_REPLAY, MOST_REPLAY = 0.5, 0.8
-"""Between these is the share of replay, unless it is set: the pool's own share of pairs that the student has right."""
 
 Check = Callable[[Artifact, Sequence[Judged]], list[HeldOutPair]]
 """(the artifact with the trained student, the held-out pairs) -> how the student does on them."""
@@ -106,6 +105,8 @@ class Choice(NamedTuple):
     """For early stopping and acceptance; shares no image with `training`."""
     replayed: int
     """How many of `training` are replayed."""
+    why: str = ""
+    """In a sentence, if the pool decided what is trained on."""
 
     @property
     def pairs(self) -> list[Pair]:
@@ -153,6 +154,8 @@ def level_on_gaps(
         artifact.note("Nothing to train on: the student is unchanged.")
         artifact.finish(counts, outcome=NO_GAPS)
         return
+    if choice.why:
+        artifact.note(f"By auto: {choice.why}.")
     (artifact.path / HELD_OUT).unlink(missing_ok=True)  # left by a kill, it would change the student's identity
     training = _learnt(choice, judged, settings)
     if settings.target:
@@ -238,14 +241,15 @@ def choose_pairs(judged: Sequence[Judged], settings: LevelSettings, seed: int) -
     pool = [each for each in judged if each.pair.image_id not in held.images and _is_trainable(each)]
     gaps = [pair for pair, verdict in pool if _is_learnt(pair, verdict)]
     had_right = [pair for pair, verdict in pool if verdict.verdict in HAD_RIGHT]
-    replay = _replay(gaps, had_right, settings, seed)
     usable = [pair for pair, _ in pool]
+    select, share, why = selection_of(settings, gaps=len(gaps), had_right=len(had_right), usable=len(usable))
+    replay = _replay(gaps, had_right, share, seed)
     chosen = {
         "gaps": [*gaps, *replay],
         "all": usable,
         "random": sample(usable, len(gaps) + len(replay), f"random {seed}", _pair_id),
-    }[settings.select]
-    return Choice(chosen, held.pairs, len(replay) if settings.select == "gaps" else 0)
+    }[select]
+    return Choice(chosen, held.pairs, len(replay) if select == "gaps" else 0, why)
 
 
 def _learnt(choice: Choice, judged: Sequence[Judged], settings: LevelSettings) -> list[Pair]:
@@ -269,31 +273,29 @@ def choice_counts(pairs: int, gaps: int, settings: LevelSettings) -> ChoiceCount
     """About what `choose_pairs` will take of so many pairs, if the student has all right that are no gaps."""
     failed, right = (count - round(count * settings.held_out) for count in (gaps, pairs - gaps))
     pool, held = failed + right, pairs - failed - right
-    replay = min(_replayed(failed, right, settings), right)
-    training = pool if settings.select == "all" else failed + replay
-    replayed = replay if settings.select == "gaps" else 0
-    trained_known = replayed if settings.select == "gaps" else round(right * training / max(1, pool))
+    select, share, _ = selection_of(settings, gaps=failed, had_right=right, usable=pool)
+    replay = min(_replayed(failed, share), right)
+    training = pool if select == "all" else failed + replay
+    replayed = replay if select == "gaps" else 0
+    trained_known = replayed if select == "gaps" else round(right * training / max(1, pool))
     return ChoiceCounts(training, min(held, settings.held_out_pairs), replayed, pairs - gaps - trained_known)
 
 
-def _replay(gaps: Sequence[Pair], had_right: Sequence[Pair], settings: LevelSettings, seed: int) -> list[Pair]:
+def _replay(gaps: Sequence[Pair], had_right: Sequence[Pair], share: float, seed: int) -> list[Pair]:
     """Pairs that the student had right, of each task in proportion to its gaps as far as there are enough."""
-    wanted = _replayed(len(gaps), len(had_right), settings)
+    wanted = _replayed(len(gaps), share)
     gaps_of, chosen = Counter(pair.task for pair in gaps), set[str]()
     for task, count in gaps_of.items():
         of_task = [pair for pair in had_right if pair.task == task]
-        share = sample(of_task, round(wanted * count / len(gaps)), f"replay {seed}", _pair_id)
-        chosen.update(pair.pair_id for pair in share)
+        taken = sample(of_task, round(wanted * count / len(gaps)), f"replay {seed}", _pair_id)
+        chosen.update(pair.pair_id for pair in taken)
     left = [pair for pair in had_right if pair.pair_id not in chosen]
     chosen.update(pair.pair_id for pair in sample(left, wanted - len(chosen), f"replay {seed}", _pair_id))
     return [pair for pair in had_right if pair.pair_id in chosen]
 
 
-def _replayed(gaps: int, had_right: int, settings: LevelSettings) -> int:
+def _replayed(gaps: int, share: float) -> int:
     """How many pairs are replayed beside so many gaps, if there are enough."""
-    share = settings.replay
-    if share is None:
-        share = min(MOST_REPLAY, max(LEAST_REPLAY, had_right / max(1, had_right + gaps)))
     return round(gaps * share / (1 - share))
 
 
