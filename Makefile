@@ -59,12 +59,18 @@ test: setup
 
 # Everything but the tests marked slow.
 test-fast: setup
-	$(PYTEST) $(SPREAD) -m 'not long and not kills and not served and not browser and not slow'
+	$(PYTEST) $(SPREAD) -m 'not long and not kills and not served and not browser and not cluster and not slow'
 
 # What takes too long for every time: a run cut off at each write, processes that train together, the newest families.
 .PHONY: test-long
 test-long: setup
 	$(PYTEST) $(SPREAD) -m long
+
+# Replicas on clusters of this machine alone: actors, replicas and whole clusters are killed on the way.
+.PHONY: test-ray
+test-ray: setup
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
+	$(PYTEST) -rs -m cluster tests/test_on_ray.py
 
 # Viewer and report in a real Chromium, which has to be on this machine (Debian: apt-get install chromium); screenshots of
 # all pages lie in build/viewer.
@@ -130,7 +136,7 @@ test-oldest: wheel
 		--constraint .venv-oldest/torch.txt --output-file .venv-oldest/oldest.txt pyproject.toml
 	$(OLDEST)/python -m pip install --quiet -c .venv-oldest/oldest.txt "$$(echo dist/*.whl)[dev,lora]" '$(TORCH)'
 	$(OLDEST)/python -P tools/installed_demo.py
-	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -q $(SPREAD) $(or $(TESTS),-m 'not long and not kills and not served and not browser and not slow')
+	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -q $(SPREAD) $(or $(TESTS),-m 'not long and not kills and not served and not browser and not cluster and not slow')
 
 # The demo and the suite with what pip would install today.
 test-newest: wheel
@@ -180,6 +186,12 @@ bench-startup: setup
 # Annotate and identify on 2,000 drawn pictures, beside the way of the method's first release: times and their ratio.
 bench-loop: setup
 	$(BIN)/python benchmarks/loop.py
+
+# Two replicas on a Ray cluster of this machine beside one: answers a second, and whether they are equal.
+.PHONY: bench-ray
+bench-ray: setup
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/on_ray.py
 
 # Whether the model waits for pictures: both asleep 20 ms each, together beside the longer of the two alone; 1 is perfect.
 bench-ahead: setup

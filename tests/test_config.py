@@ -137,7 +137,7 @@ def test_settings_that_only_change_speed_are_marked():
         assert speed_only(section) == {"batch_size"}
     assert speed_only(DiscrepancySettings) == {"always", "batch_size"}
     speed = {"micro_batch_size", "processes", "gradient_checkpointing", "liger"}
-    assert speed_only(LevelSettings) == {*speed, "allow_high_rate", "automatic", "report_to"}
+    assert speed_only(LevelSettings) == {*speed, "allow_high_rate", "automatic", "report_to", "sharded"}
 
 
 def test_a_run_has_to_have_a_task(folder):

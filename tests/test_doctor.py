@@ -1,6 +1,7 @@
 """The doctor says what a machine has and how a run's models would be loaded on it, without loading them."""
 
 import json
+import socket
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -96,6 +97,18 @@ def test_processes_are_told_and_share_the_memory(folder):
     lines = [*doctor.doctor_lines(two, [student])]
     assert "  asked by 3 processes, on 2 GPUs" in lines
     assert student.level.endswith(", 2 processes, each on a GPU of its own")
+
+
+def test_a_cluster_that_is_not_there_is_a_problem_of_the_models_that_would_be_asked_on_it(folder, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        teacher, student = doctor.examine_models(asked_config(folder, ray={"address": address}), SMALL)
+    assert f"no Ray cluster that this machine is a node of at {address}" in student.problem
+    assert (teacher.shared, student.has) == (None, None)  # a server's; and of the nodes' memory nothing is known
+    monkeypatch.setattr(doctor, "_version", lambda package: "2.60" if package == "ray" else None)
+    _, student = doctor.examine_models(asked_config(folder, ray={}), SMALL)
+    assert student.shared == "as many replicas on Ray as its nodes have room for, a cluster of this machine alone"
 
 
 def test_a_problem_is_told_with_what_to_do_and_ends_in_an_error(folder):

@@ -402,6 +402,21 @@ def test_no_more_processes_are_faster_than_there_are_gpus(pool, wanted, gpus, pr
     assert asking(spread, "student", gpus).processes == levelling(spread, gpus).processes == 1
 
 
+def test_replicas_on_a_cluster_are_counted_as_far_as_they_are_said(pool):
+    told = {}
+    for replicas in (6, "auto"):
+        there = {"ray": {"address": "10.0.0.1:6379"}, "loading": {"student": {"replicas": replicas}}}
+        config = load_config(configured(pool, **there))
+        told[replicas] = asking(config, "student", 0)
+    assert (told[6].times_as_fast, told[6].in_words) == (6, "6 replicas on Ray")
+    assert (told["auto"].times_as_fast, told["auto"].in_words) == (
+        1,
+        "as many replicas on Ray as its nodes have room for",
+    )
+    here = load_config(configured(pool, ray={}, loading={"student": {"replicas": 6}}))
+    assert asking(here, "student", 2).times_as_fast == 2  # on a cluster of this machine alone
+
+
 def test_what_does_not_fit_is_named_with_what_would(pool):
     models = {"teacher": "hf:Qwen/Qwen2-VL-7B-Instruct", "student": "hf:Qwen/Qwen2-VL-2B-Instruct"}
     config = configured(pool, **models, level={"method": "full", "lr_multipliers": {"vision": 1}})

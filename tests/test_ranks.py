@@ -93,6 +93,20 @@ class Watching:
             self.measures[what, step] = value
 
 
+class Saying(Watching):
+    """Keeps the lines that it is told, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def confirm(self, question):
+        return True
+
+
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
     return str(tiny.llava(tmp_path_factory.mktemp("student")))
@@ -140,6 +154,58 @@ def test_two_processes_measure_and_learn_what_one_does(student, pairs, tmp_path,
     for single, double in (("one", "two"), ("adapter", "lora")):
         after = weights_of(tmp_path / single)
         assert distance(weights_of(tmp_path / double), after) < 1e-6 < distance(before, after)
+
+
+@pytest.mark.long
+def test_two_processes_that_divide_the_student_end_where_one_does_and_each_goes_on_from_the_others(
+    student, pairs, tmp_path
+):
+    """Nine pairs in steps of four: at the end of an epoch the first process has none, and other micro-batches."""
+
+    def kill():
+        raise KeyboardInterrupt
+
+    alone, together = Watching(), Watching()
+    level(student, pairs, tmp_path / "one", alone, max_steps=6)
+    shared = {"processes": 2, "sharded": True, "max_steps": 6}
+    level(student, pairs, tmp_path / "two", together, micro_batch_size=1, **shared)
+    assert together.measures.keys() == alone.measures.keys()
+    for key, value in alone.measures.items():
+        assert together.measures[key] == pytest.approx(value, rel=1e-6)
+    expected = weights_of(tmp_path / "one")
+    assert distance(weights_of(tmp_path / "two"), expected) < 1e-6 < distance(weights_of(Path(student)), expected)
+    for first, then in ((shared, {"max_steps": 6}), ({"max_steps": 6}, shared)):
+        out = tmp_path / f"cut {first['max_steps'] if 'sharded' in first else 'whole'}"
+        with pytest.raises(KeyboardInterrupt):
+            level(student, pairs, out, Watching(4, kill), **first)
+        rest = Watching()
+        level(student, pairs, out, rest, **then)
+        assert min(step for what, step in rest.measures if what == "training loss") > 1
+        assert distance(weights_of(out), expected) < 1e-6
+
+
+@pytest.mark.long
+def test_where_memory_runs_out_in_one_that_divides_the_student_all_begin_anew(student, pairs, tmp_path):
+    lines = Saying()
+    objective = ShortOfMemory({"answer": (1.0, 1.0)})
+    two = level(student, pairs, tmp_path / "two", lines, objective, processes=2, sharded=True, max_steps=2)
+    assert two.steps == 2 and two.micro_batch_tokens
+    assert any("memory ran out" in line for line in lines.said)
+    level(student, pairs, tmp_path / "one", Watching(), max_steps=2)
+    assert distance(weights_of(tmp_path / "two"), weights_of(tmp_path / "one")) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"method": "lora"}, "method: full"),
+        ({"method": "full", "optimiser": "adafactor"}, "optimiser: adamw"),
+        ({"method": "full", "objective": {"answer": 1, "reasoning": 1}}, "rationales or further views"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(said, words):
+    with pytest.raises(ValueError, match=words):
+        LevelSettings(sharded=True, **said)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import torch
 import tiny
 from makers import artifact
 from parityalign.config import LoadingSettings, RunConfig
-from parityalign.core import Decoding, RunFolder, UserError, WorkFailed
+from parityalign.core import Decoding, RunFolder, ThisMachine, UserError, WorkFailed
 from parityalign.engines import AnswerStore, Asked, CachedModel, ModelToLoad, Replicas, load_and_answer
 from parityalign.engines import replicas as several
 from parityalign.models import device
@@ -36,7 +36,7 @@ def asked(tmp_path):
 
 def answered(folder, words, told, store=None, batch_size=2, where=TWO):
     store = store or AnswerStore()
-    replicas = Replicas("backwards", partial(backwards, folder), where, told.append, len(where))
+    replicas = Replicas("backwards", ThisMachine(partial(backwards, folder), where), told.append, len(where))
     model = CachedModel("m", lambda: replicas, store)
     done = []
     try:
@@ -89,6 +89,7 @@ def test_where_one_process_cannot_have_the_model_the_other_answers_everything(tm
 @pytest.mark.slow
 def test_processes_that_go_on_ending_stop_the_work_and_what_was_answered_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(several, "_MOST_STARTED_AGAIN", 2)
+    monkeypatch.setattr(several, "_EACH_AGAIN", 1)
     store, told = AnswerStore(), []
     words = ["a", "deadly"]
     with pytest.raises(WorkFailed, match=r"(?s)3 processes .*signal 9.*Answers so far are kept.*replicas"):
@@ -110,7 +111,7 @@ def test_processes_that_go_on_ending_stop_the_work_and_what_was_answered_is_kept
     ],
 )
 def test_a_model_that_cannot_be_loaded_is_told_as_in_one_process(work, error, said):
-    replicas = Replicas("fake:it", work, TWO, lambda line: None)
+    replicas = Replicas("fake:it", ThisMachine(work, TWO), lambda line: None)
     with pytest.raises(error, match=said):
         _ = replicas.name
     replicas.close()
@@ -123,11 +124,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of
 sys.path[:0] = [{tests!r}]
 from functools import partial
 from pathlib import Path
-from parityalign.core import Decoding, Request
+from parityalign.core import Decoding, Request, ThisMachine
 from parityalign.engines import Replicas
 from working import backwards
 
-replicas = Replicas("m", partial(backwards, Path({folder!r})), [{{}}, {{}}], print, 2)
+replicas = Replicas("m", ThisMachine(partial(backwards, Path({folder!r})), [{{}}, {{}}]), print, 2)
 list(replicas.answers([Request("", f"w{{number}}") for number in range(5)], Decoding(8), 1))
 print("ready", flush=True)
 input()
@@ -150,7 +151,7 @@ def test_none_outlives_the_process_that_wanted_it(tmp_path, asked, end):
     assert not alive
 
 
-def _asked_of_the_bundled_student(folder, images, **loading):
+def asked_of_the_bundled_student(folder, images, ray=None, **loading):
     """What it says, and shows of what it is told, with how it ran."""
     config = RunConfig(
         run=folder,
@@ -158,6 +159,7 @@ def _asked_of_the_bundled_student(folder, images, **loading):
         student="embedded:student",
         tasks={"vqa": {"images": "nowhere"}},
         loading={"student": {"workers": 0, **loading}},
+        ray=ray,
     )
     words = [Asked(str(number), image, "What is written?", "") for number, image in enumerate(images)]
     made = artifact(folder)
@@ -174,8 +176,8 @@ def _asked_of_the_bundled_student(folder, images, **loading):
 @pytest.mark.long
 def test_a_bundled_model_in_two_processes_says_and_shows_what_it_does_in_one(tmp_path):
     images = tiny.drawn(tmp_path / "images", 9)
-    *one, alone = _asked_of_the_bundled_student(tmp_path / "one", images)
-    *two, shared = _asked_of_the_bundled_student(tmp_path / "two", images, replicas=2)
+    *one, alone = asked_of_the_bundled_student(tmp_path / "one", images)
+    *two, shared = asked_of_the_bundled_student(tmp_path / "two", images, replicas=2)
     assert two == one
     assert shared == {"before": {**alone["before"], "replicas": "2"}}
 
@@ -201,7 +203,7 @@ def test_each_process_sees_its_gpu_alone_and_has_its_share_of_the_cores(monkeypa
 
 
 def test_who_asks_no_more_leaves_no_process(tmp_path):
-    replicas = Replicas("m", partial(backwards, tmp_path), TWO, lambda line: None)
+    replicas = Replicas("m", ThisMachine(partial(backwards, tmp_path), TWO), lambda line: None)
     first = next(replicas.answers([], GREEDY, 1), None)
     assert first is None and replicas.name == "backwards"
     worker = max(psutil.Process().children(), key=lambda process: process.create_time())

@@ -5,7 +5,10 @@ import signal
 import time
 from functools import partial
 
+import psutil
+
 from parityalign.core import UserError
+from parityalign.engines.on_ray import Arrived, From, Joined, Start, Stop, Stopped
 from parityalign.engines.replica import answer
 from parityalign.models.backends.fake import FakeModel
 
@@ -19,6 +22,12 @@ def reply(folder, request, _decoding):
     if word.startswith("once") and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    for name, end in (("actor", _end_actor), ("cluster", _end_cluster)):
+        mark = folder / f"{name}.mark"
+        if word.startswith(name) and not mark.exists():
+            mark.touch()
+            end()
+            time.sleep(60)  # until this process is ended for it
     while word[0] == "x" and not _is_gone(folder / "broken"):
         time.sleep(0.01)
     (folder / f"{os.getpid()}.pid").touch()
@@ -54,3 +63,32 @@ def refuses(post):
 def dies(post):
     os.write(2, b"the driver is missing")
     os._exit(3)
+
+
+def _end_actor():
+    os.kill(os.getppid(), signal.SIGKILL)
+
+
+def _end_cluster():
+    """Kills everything of the cluster of this machine, from the inside."""
+    raylet = psutil.Process().parent().parent()
+    for process in [*raylet.parent().children(), raylet]:
+        process.kill()
+
+
+HERE = {"parityalign": "1", "torch": "2"}
+
+
+def client(nodes, room, _settings, _folder, post):
+    """A client of a cluster that has these nodes, one of which each replica gets, and then ends with the last."""
+    post.send(Joined(room, "some nodes", "1 CPU", HERE))
+    left = [*nodes]
+    while True:
+        for message in post.received(wait=True):
+            if isinstance(message, Start) and left:
+                versions, late = left.pop(0)
+                post.send(From(message.number, Arrived("there", {**HERE, **versions}, time.time() + late)))
+            if isinstance(message, Start) and nodes and not left:
+                os._exit(3)
+            if isinstance(message, Stop):
+                post.send(Stopped(message.number))

@@ -10,6 +10,7 @@ from .backend import fingerprint_of_files as fingerprint_of_files
 from .base import Settings as Settings
 from .base import results_of as results_of
 from .base import speed_only as speed_only
+from .cluster import RaySettings as RaySettings
 from .data_specs import PREFIX as PREFIX
 from .data_specs import SAVED as SAVED
 from .data_specs import divided as divided

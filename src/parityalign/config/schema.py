@@ -17,6 +17,7 @@ from pydantic import (
 from parityalign.config.annotate import AnnotateSettings
 from parityalign.config.backend import backend_of
 from parityalign.config.base import Settings, SpeedOnly
+from parityalign.config.cluster import RaySettings
 from parityalign.config.data_specs import is_own
 from parityalign.config.engine import EngineSettings
 from parityalign.config.loading import Loadings
@@ -279,6 +280,9 @@ class RunConfig(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()
+    ray: RaySettings | None = None
+    """A Ray cluster on whose nodes the models are asked; `{}` is one of this machine alone. None: they are asked by
+    processes of this machine."""
 
     @property
     def second_teacher(self) -> str | None:

@@ -172,6 +172,9 @@ class LevelSettings(Settings):
     processes: Annotated[Auto[Annotated[int, Field(ge=1, le=1024)]], SpeedOnly] = None
     """Processes that train together, each on its share of a step's pairs. `auto`: one for each GPU if there are
     several, else this one alone."""
+    sharded: Annotated[bool, SpeedOnly] = False
+    """Whether these processes divide weights, gradients and the optimiser's averages among them (FSDP2), so that a
+    student is trained whole that one GPU does not hold so; `method: full` and `optimiser: adamw` alone."""
     gradient_checkpointing: Annotated[bool, SpeedOnly] = False
     """Recompute activations in the backward pass: less memory for about a third more time."""
     liger: Annotated[bool, SpeedOnly] = True
@@ -224,6 +227,22 @@ class LevelSettings(Settings):
             )
         if not self.weights:
             raise ValueError("objective has no term with a weight above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_divided(self) -> Self:
+        if not self.sharded:
+            return self
+        if self.method != "full" or self.optimiser != "adamw":
+            raise ValueError(
+                "sharded is on, which takes method: full and optimiser: adamw. Adapters (method: lora) are small "
+                "enough for one GPU: leave sharded out"
+            )
+        if self.needs_rationales or self.needs_views:
+            raise ValueError(
+                "sharded is on, and the objective has a term that needs rationales or further views, for which some "
+                "batches pass through the student more often than others. Leave one of them out"
+            )
         return self
 
     @property

@@ -198,7 +198,10 @@ from .signals import unpack_observation as unpack_observation
 from .signals import write_shard as write_shard
 from .thoughts import open_thought as open_thought
 from .thoughts import without_thoughts as without_thoughts
+from .workers import ThisMachine as ThisMachine
 from .workers import Worker as Worker
 from .workers import WorkerEnded as WorkerEnded
+from .workers import Working as Working
+from .workers import Workplace as Workplace
 from .workers import begin_process as begin_process
 from .workers import waiting as waiting

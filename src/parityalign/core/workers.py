@@ -5,6 +5,7 @@ fresh as its `spawn` makes them, and talk through its pipes.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Protocol, TypeVar
 
 from parityalign.core import at_work
 from parityalign.core.at_work import Failed, Work
@@ -55,6 +56,45 @@ def begin_process(
 
 class WorkerEnded(Exception):
     """A worker is gone without a word; the message says how, with the last that it wrote."""
+
+
+class Working(Protocol):
+    """Something that does a piece of work elsewhere, such as a `Worker`."""
+
+    def send(self, message: object) -> None:
+        """Sends it a message; nothing happens if it is gone, as `receive` tells."""
+
+    def receive(self) -> object:
+        """Its next message; waits for it.
+
+        Raises:
+            WorkerEnded: It is gone.
+            Exception: Its work ended with this one.
+        """
+
+    def stop(self) -> None:
+        """Ends it at once; returns when its memory is free."""
+
+
+W = TypeVar("W", bound=Working)
+
+
+class Workplace(Protocol[W]):
+    """Where several do the same work."""
+
+    @property
+    def places(self) -> int:
+        """How many there may be."""
+
+    def start(self, place: int) -> W:
+        """Starts one.
+
+        Args:
+            place: Its place, below `places`.
+        """
+
+    def waiting(self, workers: Sequence[W]) -> list[W]:
+        """Those of its workers that have a message or are gone; waits until one is."""
 
 
 class Worker:
@@ -112,8 +152,9 @@ class Worker:
         return message
 
     def stop(self) -> None:
-        """Ends it at once; returns when its memory is free."""
-        self._process.kill()
+        """Ends it at once, with what it started in its process group; returns when its memory is free."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._pipe.close()
         self._output.close()
@@ -126,6 +167,32 @@ class Worker:
         lines = self._output.read().decode("utf-8", "replace").splitlines()
         shown = [printable(line.rstrip())[:_LINE] for line in lines if line.strip()][-_LINES:]
         return "\n  | ".join([f"process {self.pid} ended {how}", *shown])
+
+
+class ThisMachine:
+    """A `Workplace` of processes beside this one."""
+
+    def __init__(self, work: Work, environments: Sequence[Mapping[str, str]]) -> None:
+        """Starts nothing yet.
+
+        Args:
+            work: What each does.
+            environments: Of each place, the variables that a process has otherwise than this one.
+        """
+        self._work, self._environments = work, environments
+
+    @property
+    def places(self) -> int:
+        """How many processes there may be."""
+        return len(self._environments)
+
+    def start(self, place: int) -> Worker:
+        """Starts a process."""
+        return Worker(self._work, self._environments[place])
+
+    def waiting(self, workers: Sequence[Worker]) -> list[Worker]:
+        """Those that have a message or are gone; waits until one is."""
+        return waiting(workers)
 
 
 def waiting(workers: Sequence[Worker], timeout: float | None = None) -> list[Worker]:

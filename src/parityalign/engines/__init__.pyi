@@ -13,6 +13,7 @@ from .asking import holds_special_token as holds_special_token
 from .asking import model_replies as model_replies
 from .asking import request_of as request_of
 from .batches import announce as announce
+from .cluster import Cluster as Cluster
 from .remote import RemoteModel as RemoteModel
 from .remote import connect as connect
 from .replica import ModelToLoad as ModelToLoad

@@ -1,4 +1,4 @@
-"""A model with a replica in each of several processes, such as one on each GPU, which share its questions.
+"""A model with a replica in each of several processes, such as one on each GPU, here or on the nodes of a cluster.
 
 This process hands out batches and takes what comes of them. Batches are those that one process would make, and each
 goes through one replica as a whole, so the replies are those of one process.
@@ -7,19 +7,18 @@ goes through one replica as a whole, so the replies are those of one process.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from parityalign.core import (
     Decoding,
     Observation,
     Request,
     Said,
-    Work,
-    Worker,
     WorkerEnded,
     WorkFailed,
+    Working,
+    Workplace,
     groups_of,
-    waiting,
 )
 from parityalign.engines.batches import AnsweredBatch, ObservedBatch, Told
 from parityalign.engines.replica import Batch, Done, Ready
@@ -29,8 +28,8 @@ _AT_ONCE = 2
 """Batches that a replica holds: one in work, and one whose pictures it prepares meanwhile."""
 _MOST_ENDED = 3
 """Processes that may end at one question before it is set aside."""
-_MOST_STARTED_AGAIN = 10
-"""Processes that are started in place of others, while the model is in memory."""
+_MOST_STARTED_AGAIN, _EACH_AGAIN = 10, 3
+"""Processes that are started in place of others while the model is in memory: so many, or so many for each place."""
 _SHOWN = 300
 """Characters of a prompt in a message."""
 _SET_ASIDE = f"{_MOST_ENDED} processes ended while they were asked this"
@@ -48,7 +47,7 @@ class _Task:
 class _Replica:
     """A process, and what it was given; the first of that is in work."""
 
-    worker: Worker
+    worker: Working
     number: int
     held: deque[_Task] = field(default_factory=deque)
     ready: bool = False
@@ -64,8 +63,7 @@ class Replicas:
     def __init__(
         self,
         spec: str,
-        work: Work,
-        environments: Sequence[Mapping[str, str]],
+        workplace: Workplace[Any],
         tell: Callable[[str], None],
         batches: int = 1,
     ) -> None:
@@ -73,14 +71,12 @@ class Replicas:
 
         Args:
             spec: The model, for messages.
-            work: What each process does: `load_and_answer` with a model, or the like.
-            environments: Of each process, the variables that tell it where to work.
+            workplace: Where there are processes that do `load_and_answer` with a model, or the like.
             tell: Told of processes that ended.
             batches: How many will be asked for first: as many processes are started at once.
         """
         self.facts: Mapping[str, str] = {}
-        self._spec, self._work = spec, work
-        self._environments = environments
+        self._spec, self._workplace = spec, workplace
         self._tell = tell
         self._batches = batches
         self._replicas: list[_Replica] = []
@@ -148,7 +144,7 @@ class Replicas:
         try:
             while todo or any(each.held for each in self._replicas):
                 self._hand_out(todo)
-                for ready in waiting([each.worker for each in self._replicas]):
+                for ready in self._workplace.waiting([each.worker for each in self._replicas]):
                     yield from self._heard(ready, todo)
             whole = True
         finally:
@@ -163,7 +159,7 @@ class Replicas:
                     each.held.append(task)
                     each.worker.send(task.batch)
 
-    def _heard(self, worker: Worker, todo: deque[_Task]) -> Iterator[tuple[Batch, Done | None]]:
+    def _heard(self, worker: Working, todo: deque[_Task]) -> Iterator[tuple[Batch, Done | None]]:
         replica = next(each for each in self._replicas if each.worker is worker)
         try:
             message = worker.receive()
@@ -191,7 +187,7 @@ class Replicas:
         at_work = replica.held.popleft() if replica.held else None
         todo.extendleft(reversed(replica.held))
         self._again += 1
-        if self._again > _MOST_STARTED_AGAIN:
+        if self._again > max(_MOST_STARTED_AGAIN, _EACH_AGAIN * self._workplace.places):
             raise WorkFailed(
                 f"{self._again} processes with {self._spec} ended; the last: {problem}{_asked(at_work)}\n"
                 "Answers so far are kept. If the system ended them (signal 9), memory is short: fewer replicas "
@@ -212,17 +208,17 @@ class Replicas:
 
     def _even(self, count: int) -> int:
         """A size of batches that gives each process one."""
-        return max(1, -(-count // len(self._environments)))
+        return max(1, -(-count // self._workplace.places))
 
     def _start(self, batches: int) -> None:
         """As many processes as there are batches, or as there may be; waits for none."""
         there = {each.number for each in self._replicas}
-        for number in range(min(batches, len(self._environments))):
+        for number in range(min(batches, self._workplace.places)):
             if number not in there:
                 self._replicas.append(self._started(number))
 
     def _started(self, number: int) -> _Replica:
-        return _Replica(Worker(self._work, self._environments[number]), number)
+        return _Replica(self._workplace.start(number), number)
 
     def _first(self) -> Ready:
         """What the model says of itself."""
@@ -230,7 +226,7 @@ class Replicas:
             self._start(self._batches)
         nothing = deque[_Task]()
         while not self._known:
-            for ready in waiting([each.worker for each in self._replicas]):
+            for ready in self._workplace.waiting([each.worker for each in self._replicas]):
                 for _ in self._heard(ready, nothing):
                     pass
         return self._known

@@ -7,10 +7,10 @@ from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from parityalign import engines
-from parityalign.config import Hosting, LoadingSettings, RunConfig, backend_of, split_model
+from parityalign.config import Hosting, LoadingSettings, RaySettings, RunConfig, backend_of, is_path, split_model
 from parityalign.core import (
     ANSWERS,
     HALF_WRITTEN,
@@ -22,10 +22,13 @@ from parityalign.core import (
     Request,
     RunFolder,
     Task,
+    ThisMachine,
+    Work,
+    Workplace,
     content_id,
     room_for_pictures,
 )
-from parityalign.engines import AnswerStore, CachedModel, ModelToLoad, RemoteModel, Replicas
+from parityalign.engines import AnswerStore, CachedModel, Cluster, ModelToLoad, RemoteModel, Replicas
 from parityalign.models import (
     asked_with,
     fingerprint,
@@ -209,6 +212,8 @@ class RunModels:
     def close(self) -> None:
         """Lets go of the models and closes the store."""
         self.free()
+        if self._cluster:
+            self._cluster.close()
         if "store" in vars(self):
             self.store.close()
 
@@ -258,7 +263,11 @@ class RunModels:
         return model
 
     def _load_to_ask(self, spec: str, loading: LoadingSettings, role: str, batches: int) -> Model:
-        """Loads a model to be asked so many batches: into this process, or into one for each GPU."""
+        """Loads a model to be asked so many batches: into this process, one for each GPU, or those of a cluster."""
+        if self._cluster and self._is_within_reach(spec):
+            self.free()
+            workplace = self._cluster.workplace(self._on_node(spec, loading), loading.replicas)
+            return self._replicas(spec, loading, role, batches, workplace, " on Ray")
         count = loading.processes if backend_of(spec).hub else loading.replicas or 1
         shares = shares_of_machine(count) if count != 1 else []
         if len(shares) < 2:
@@ -266,12 +275,40 @@ class RunModels:
         self.free()
         room = room_for_pictures()
         to_load = ModelToLoad(spec, loading, len(shares), (room.folder, room.most) if room else None)
-        replicas = Replicas(spec, partial(engines.load_and_answer, to_load), shares, self._tell, batches)
-        name = replicas.name  # when one is ready, what it says of itself is known
-        self._tell(f"{name}: {len(shares)} replicas, each in a process of its own")
+        workplace = ThisMachine(partial(engines.load_and_answer, to_load), shares)
+        return self._replicas(spec, loading, role, batches, workplace)
+
+    def _replicas(
+        self, spec: str, loading: LoadingSettings, role: str, batches: int, workplace: Workplace[Any], where: str = ""
+    ) -> Replicas:
+        """The model with a replica in each place."""
+        replicas = Replicas(spec, workplace, self._tell, batches)
+        name, count = replicas.name, workplace.places  # when one is ready, what it says of itself is known
+        self._tell(f"{name}: {count} replicas{where}, each in a process of its own")
         if replicas.facts:
-            self._note_facts(role, loading, {**replicas.facts, "replicas": str(len(shares))})
+            self._note_facts(role, loading, {**replicas.facts, "replicas": f"{count}{where}"})
         return replicas
+
+    @cached_property
+    def _cluster(self) -> Cluster | None:
+        """The Ray cluster that models are asked on; None: they are asked by processes of this machine."""
+        return Cluster(self._config.ray, self._tell) if self._config.ray else None
+
+    def _is_within_reach(self, spec: str) -> bool:
+        """Whether the nodes of the cluster can open a model; if not, that is told."""
+        location = split_model(spec)[1]
+        reached = not is_path(location) or (self._config.ray is not None and self._config.ray.files_are_shared)
+        if not reached:
+            self._tell(f"{spec} is a folder of this machine: asked here and not on Ray (ray.shared_files)")
+        return reached
+
+    def _on_node(self, spec: str, loading: LoadingSettings) -> Work:
+        """What a replica does on a node of the cluster, with as many threads for pictures as it has cores."""
+        ray, room = self._config.ray or RaySettings(), room_for_pictures()
+        threads = max(1, int(ray.cpus)) if loading.workers is None else loading.workers
+        kept = (room.folder, room.most) if room and ray.files_are_shared else None
+        to_load = ModelToLoad(spec, loading.model_copy(update={"workers": threads}), loading.replicas or 1, kept)
+        return partial(engines.load_and_answer, to_load)
 
     def _note_facts(self, role: str, loading: LoadingSettings, facts: Mapping[str, str]) -> None:
         self._facts[role] = {**({"commit": loading.commit} if loading.commit else {}), **facts}

@@ -90,3 +90,5 @@ def shared_in_words(sharing: Mapping[str, Sharing]) -> Iterator[str]:
         if found.processes > 1:
             shared = "each step; adding up their gradients is not counted" if what == LEVEL else "its questions"
             yield f"{what}: {found.in_words}, share {shared}; memory is that of one"
+        elif found.on_ray:
+            yield f"{what}: {found.in_words}, of which one is counted; loading.{what}.replicas says how many to count"

@@ -16,6 +16,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
 from parityalign import training
 from parityalign.config import (
     LoadingSettings,
+    RaySettings,
     Role,
     RunConfig,
     backend_of,
@@ -25,7 +26,8 @@ from parityalign.config import (
     refuse_high_rate,
     split_model,
 )
-from parityalign.core import UserError, unusable_proxy, usable_cores
+from parityalign.core import UserError, missing_package, unusable_proxy, usable_cores
+from parityalign.engines import Cluster
 from parityalign.models import (
     bf16_is_fast,
     dtype_of,
@@ -56,6 +58,7 @@ PACKAGES = (
     "flash-attn",
     "liger-kernel",
     "datasets",
+    "ray",
 )
 """Whose versions are shown; those from torchvision on may be missing."""
 
@@ -133,7 +136,8 @@ def inspect_machine() -> Machine:
 
 def examine_models(config: RunConfig, here: Machine) -> list[ModelCheck]:
     """Looks at the models of a run, and whether the student can be levelled here by the method that was chosen."""
-    checks = {role: _examined(role, config, here) for role in config.roles}
+    examined = _on_cluster(config, [_examined(role, config, here) for role in config.roles])
+    checks = dict(zip(config.roles, examined, strict=True))
     level, problem = _levelled_with(config, len(here.gpus))
     found = [each for each in (checks["student"].problem, problem) if each]
     checks["student"] = replace(checks["student"], problem="\n".join(dict.fromkeys(found)) or None, level=level)
@@ -181,6 +185,39 @@ def _told(check: ModelCheck) -> Iterator[str]:
         yield from ("problem: " + check.problem).splitlines()
 
 
+def _on_cluster(config: RunConfig, checks: list[ModelCheck]) -> list[ModelCheck]:
+    """The same with what is there of the Ray cluster that local models are asked on, if the run has one."""
+    if config.ray is None:
+        return checks
+    try:
+        found = _cluster_in_words(config.ray)
+    except UserError as problem:
+        return [_with_problem(each, str(problem)) if each.shared else each for each in checks]
+    return [replace(each, shared=f"{each.shared}, {found}") if each.shared else each for each in checks]
+
+
+def _with_problem(check: ModelCheck, problem: str) -> ModelCheck:
+    return replace(check, problem="\n".join(filter(None, (check.problem, problem))))
+
+
+def _cluster_in_words(settings: RaySettings) -> str:
+    """What there is of a cluster; one of this machine alone is not started for that.
+
+    Raises:
+        UserError: There is none, or no Ray.
+    """
+    if settings.address is None:
+        if _version("ray") is None:
+            raise missing_package("asking on a cluster (ray)", "ray", "'parityalign[ray]'")
+        return "a cluster of this machine alone"
+    cluster = Cluster(settings, lambda _: None)
+    try:
+        joined = cluster.joined()
+    finally:
+        cluster.close()
+    return f"{joined.nodes}: room for {joined.room} of {joined.replica}"
+
+
 def _levelled_with(config: RunConfig, gpus: int) -> tuple[str | None, str | None]:
     """How the student would be trained, and why it cannot be, both in words."""
     told = None
@@ -220,7 +257,7 @@ def _examined(role: Role, config: RunConfig, here: Machine) -> ModelCheck:
     spec, loading, engine = getattr(config, role), getattr(config.loading, role), config.engine
     backend, (_, location) = backend_of(spec), split_model(spec)
     sharing = asking(config, role, len(here.gpus))
-    facts: dict[str, Any] = {"shared": sharing.in_words} if sharing.processes > 1 else {}
+    facts: dict[str, Any] = {"shared": sharing.in_words} if sharing.processes > 1 or sharing.on_ray else {}
     try:
         if backend.serve:
             facts["server"] = backend.serve.found(engine)
@@ -235,7 +272,9 @@ def _examined(role: Role, config: RunConfig, here: Machine) -> ModelCheck:
         opened = open_config(location, loading)
         facts |= _loaded_as(opened, loading)
         refuse_damaged(location, folder)  # the size of damaged files is meaningless
-        facts |= _room(location, folder, opened, loading) | _part(here, loading, sharing)
+        facts |= _room(location, folder, opened, loading)
+        if config.ray is None or config.ray.address is None:  # of other nodes nothing is known
+            facts |= _part(here, loading, sharing)
         backend.check(location, loading)
         if role != "student":
             refuse_teacher(location, loading)

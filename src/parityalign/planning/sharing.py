@@ -14,6 +14,8 @@ class Sharing(NamedTuple):
     processes: int
     gpus: int
     """That they share; 0: they share one processor."""
+    on_ray: str = ""
+    """Where Ray decides where each of them works: how many there will be, in words."""
 
     @property
     def times_as_fast(self) -> int:
@@ -23,6 +25,8 @@ class Sharing(NamedTuple):
     @property
     def in_words(self) -> str:
         """Where each of them works."""
+        if self.on_ray:
+            return self.on_ray
         if not self.gpus:
             return f"{self.processes} processes on one processor"
         each = "each on a GPU of its own" if self.processes <= self.gpus else f"on {self.gpus} GPUs"
@@ -40,6 +44,10 @@ def asking(config: RunConfig, role: Role, gpus: int | None) -> Sharing:
     loading, backend = getattr(config.loading, role), backend_of(getattr(config, role))
     if backend.remote:
         return Sharing(1, 0)
+    if config.ray:  # the nodes of a cluster are taken to be like the machine that is looked at
+        count = loading.replicas
+        words = f"{count} replicas on Ray" if count else "as many replicas on Ray as its nodes have room for"
+        return _sharing(count, None if config.ray.address else gpus)._replace(on_ray=words)
     return _sharing(loading.processes if backend.hub else loading.replicas or 1, gpus)
 
 

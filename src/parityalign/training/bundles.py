@@ -58,6 +58,8 @@ class MicroBatch(NamedTuple):
     bundles: list[Bundle]
     size: int
     """Tokens, padding among them, and patches."""
+    counts: bool = True
+    """Whether it is trained on; else it is there for the passes alone, which other processes make too."""
 
     @property
     def rows(self) -> list[Row]:

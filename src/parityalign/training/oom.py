@@ -20,6 +20,18 @@ _MEMORY = "memory"
 """Name in a checkpoint of what is known of the memory."""
 
 
+class RanOut(Exception):
+    """Memory ran out in one of several processes that have to make the same passes, and so cannot begin a step again.
+
+    Attributes:
+        tokens: Most tokens and patches of micro-batches that it should begin anew with.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(tokens)
+        self.tokens = tokens
+
+
 class OomBackoff:
     """The budget of micro-batches: halved whenever memory runs out, doubled again after calls that fitted.
 
@@ -30,10 +42,12 @@ class OomBackoff:
     Attributes:
         tokens: Most tokens and patches of the next micro-batches; at first those that are wished for.
         smallest: The smallest budget that memory that ran out has led to; None: it never did.
+        begins_anew: Whether a call whose memory ran out is begun again here; else it ends with `RanOut`.
     """
 
     def __init__(self, tokens: int) -> None:
         self._wished = tokens
+        self.begins_anew = True
         self.tokens = tokens
         self.smallest: int | None = None
         self._wait, self._waited = 1, 0
@@ -49,6 +63,7 @@ class OomBackoff:
 
         Raises:
             WorkFailed: A single example does not fit.
+            RanOut: Memory ran out, and this process may not begin anew.
         """
         ran_out = False
         while True:
@@ -65,6 +80,8 @@ class OomBackoff:
             # Outside the `except`: until the exception is gone, its traceback keeps the tensors that filled the memory.
             self.tokens, ran_out = max(1, min(self.tokens, self._at_work.size) // 2), True
             self.smallest = min(self.tokens, self.smallest or self.tokens)
+            if not self.begins_anew:
+                raise RanOut(self.tokens)
             clear_device_cache(garbage_collection=True)
 
     def agree(self, smallest: Callable[[int], int]) -> None:
@@ -117,13 +134,20 @@ class Memory:
         looks: When the held-out loss is measured, which takes less.
     """
 
-    def __init__(self, *, on_gpu: bool) -> None:
+    def __init__(self, *, on_gpu: bool, fits: int | None = None) -> None:
         """Knows nothing yet.
 
         Args:
             on_gpu: Where the student is.
+            fits: Most tokens and patches that do not run out of memory, where that is known.
         """
-        self.steps, self.looks = OomBackoff(MICRO_BATCH_TOKENS[on_gpu]), OomBackoff(MICRO_BATCH_TOKENS[on_gpu])
+        tokens = min(MICRO_BATCH_TOKENS[on_gpu], fits or sys.maxsize)
+        self.steps, self.looks = OomBackoff(tokens), OomBackoff(tokens)
+        self.steps.smallest = fits
+
+    def never_begins_anew(self) -> None:
+        """Has whatever runs out of memory end with `RanOut`."""
+        self.steps.begins_anew = self.looks.begins_anew = False
 
     def remember(self, state: TrainerState) -> None:
         """Has the next checkpoint hold it."""

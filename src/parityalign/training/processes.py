@@ -20,6 +20,7 @@ from parityalign.core import (
     room_for_pictures,
     waiting,
 )
+from parityalign.training.oom import RanOut
 from parityalign.training.ranks import Ranks
 
 RankWork = Callable[[Ranks, Progress], LevelResult | None]
@@ -63,6 +64,7 @@ def in_processes(work: RankWork, environments: Sequence[Mapping[str, str]], prog
     Raises:
         WorkFailed: One ended; all have ended then.
         UserError: What one of them raised.
+        RanOut: Memory ran out in one, and all have to begin anew.
     """
     size, gpus = len(environments), {each.get("CUDA_VISIBLE_DEVICES") for each in environments}
     room = room_for_pictures()
@@ -92,7 +94,7 @@ def _result(workers: Sequence[Worker], progress: Progress) -> LevelResult:
         for worker in waiting(left):
             try:
                 message = worker.receive()
-            except (UserError, WorkerEnded):
+            except (UserError, WorkerEnded, RanOut):
                 raise
             except Exception as problem:
                 left.remove(worker)
@@ -114,7 +116,7 @@ def _cause(others: Sequence[Worker], problem: Exception) -> Exception:
         for worker in ready:
             try:
                 worker.receive()
-            except (UserError, WorkerEnded) as cause:
+            except (UserError, WorkerEnded, RanOut) as cause:
                 return cause
             except Exception:  # noqa: BLE001 - another one that saw a connection break
                 left.remove(worker)

@@ -29,11 +29,13 @@ class Ranks:
     Attributes:
         rank: Its place, from 0.
         size: How many there are.
+        sharded: Whether the student is divided among them, so that all of them do whatever is done with it.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank = rank
         self.size = size
+        self.sharded = False
 
     @property
     def first(self) -> bool:
@@ -74,15 +76,19 @@ class Ranks:
         """The sum of the ranks' values."""
         return self._agreed(value, dist.ReduceOp.SUM)
 
+    def largest(self, value: int) -> int:
+        """The largest of the ranks' values."""
+        return self._agreed(value, dist.ReduceOp.MAX)
+
     def smallest(self, value: int) -> int:
         """The smallest of the ranks' values."""
         return self._agreed(value, dist.ReduceOp.MIN)
 
     def from_first(self, work: Callable[[], float]) -> float:
-        """What `work` returns in the first one, where alone it is done."""
+        """What `work` returns in the first one, where alone it is done unless the student is divided."""
         if self.size == 1:
             return work()
-        value = torch.tensor([work() if self.first else 0.0], dtype=torch.float64)
+        value = torch.tensor([work() if self.first or self.sharded else 0.0], dtype=torch.float64)
         dist.broadcast(value, src=0)
         return float(value)
 
@@ -95,8 +101,10 @@ class Ranks:
         return added.to(value.device)
 
     def add_gradients(self, model: nn.Module) -> None:
-        """Gives each weight the sum of the ranks' gradients; none where no rank has one."""
-        if self.size == 1:
+        """Gives each weight the sum of the ranks' gradients, where the backward pass has not done it; none where no
+        rank has one.
+        """
+        if self.size == 1 or self.sharded:
             return
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         known = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32)

@@ -48,7 +48,9 @@ def open_student(
     return open_model(location, whole, weights=weights, dtype=dtype, device=device)
 
 
-def open_trainable(location: str, loading: LoadingSettings, settings: LevelSettings, *, half: bool) -> nn.Module:
+def open_trainable(
+    location: str, loading: LoadingSettings, settings: LevelSettings, *, half: bool, device: str | None = None
+) -> nn.Module:
     """The student prepared for its training method, with adapter and frozen parts; initialises the adapter.
 
     Args:
@@ -56,6 +58,7 @@ def open_trainable(location: str, loading: LoadingSettings, settings: LevelSetti
         loading: Its revision and device map.
         settings: The method and the parts to train.
         half: Whether frozen weights below an adapter may be in bfloat16.
+        device: Another device than the machine's best, for a student that is trained whole.
 
     Raises:
         UserError: It cannot be trained this way: a package is missing, or its parts are not known.
@@ -68,7 +71,7 @@ def open_trainable(location: str, loading: LoadingSettings, settings: LevelSetti
     elif method == "lora" and half:
         model = open_student(location, loading, dtype=torch.bfloat16)
     else:
-        model = open_student(location, loading)
+        model = open_student(location, loading, device=device)
     return _prepare(model, settings)
 
 

@@ -38,9 +38,10 @@ from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.facts import student_facts
 from parityalign.training.kernels import fused_kernels
-from parityalign.training.oom import fewest_tokens
+from parityalign.training.oom import RanOut, fewest_tokens
 from parityalign.training.processes import in_processes
 from parityalign.training.ranks import ALONE, Ranks
+from parityalign.training.sharded import shard
 from parityalign.training.student import (
     ADAPTER,
     keep_adapter,
@@ -134,12 +135,26 @@ def _level(training: Training, out: Path) -> LevelResult:
     if len(shares) == 1:
         result = _levelled(training, work, out, ALONE, training.progress)
     else:
-        _teller(training.progress)(f"in {len(shares)} processes")
-        to_send = replace(training, progress=_nobody)
-        result = in_processes(partial(_levelled, to_send, work, out), shares, training.progress)
+        divided = ", which divide the student among them" if training.settings.sharded else ""
+        _teller(training.progress)(f"in {len(shares)} processes{divided}")
+        result = _together(training, work, out, shares)
     if result is None:
         raise ValueError("the first rank has a result")
     return result
+
+
+def _together(training: Training, work: Path, out: Path, shares: Sequence[Mapping[str, str]]) -> LevelResult:
+    """Trains in several processes; those that divide the student begin anew where memory ran out in one."""
+    to_send = replace(training, progress=_nobody)
+    while True:
+        try:
+            return in_processes(partial(_levelled, to_send, work, out), shares, training.progress)
+        except RanOut as problem:
+            _teller(training.progress)(
+                "memory ran out in one of the processes; all go on from the last checkpoint with micro-batches of "
+                f"{problem.tokens:,} tokens"
+            )
+            to_send = replace(to_send, fits=problem.tokens)
 
 
 def _shares(training: Training) -> list[dict[str, str]]:
@@ -157,6 +172,7 @@ def _levelled(training: Training, work: Path, out: Path, ranks: Ranks, progress:
     """Trains as one of several processes, or alone; the first one saves the student and has the result."""
     quieten()
     training = replace(training, progress=progress)
+    ranks.sharded = training.settings.sharded and ranks.size > 1
     trainer = trainer_of(training, work, ranks)
     with closing(trainer.batches):
         before, state = _trained(trainer, training, work, ranks)
@@ -242,7 +258,9 @@ def trainer_of(training: Training, work: Path, ranks: Ranks = ALONE) -> LevelTra
     workers = usual_workers(ranks.size) if loading.workers is None else loading.workers
     processes = processes_for(location, loading.model_copy(update={"workers": workers}))
     set_seed(training.seed)  # before an adapter is initialised
-    student: Any = open_trainable(location, loading, settings, half=_halves())
+    student: Any = open_trainable(location, loading, settings, half=_halves(), device="cpu" if ranks.sharded else None)
+    if ranks.sharded:
+        shard(student)
     stop = stop_tokens(processor.tokenizer, student.generation_config)
     views, join = "view" in training.objective.needs, training.objective.joiner(processor)
     batches = AnswerCollator(processor, stop, join=join, views=views, workers=workers, processes=processes)

@@ -27,6 +27,7 @@ from parityalign.training.oom import Memory
 from parityalign.training.ranks import ALONE, Ranks
 from parityalign.training.reporting import report, set_reporters_up
 from parityalign.training.sampling import PictureSampler
+from parityalign.training.sharded import divide_again, give_weights, keep_whole, whole, whole_weights
 from parityalign.training.sharing import tried_sharing
 from parityalign.training.speed import Speed
 from parityalign.training.student import open_student
@@ -80,6 +81,8 @@ class Training:
     progress: Progress
     train: list[Example]
     held_out: list[Example]
+    fits: int | None = None
+    """Most tokens and patches of a micro-batch that do not run out of memory, where that is known."""
 
 
 class LevelTrainer(Trainer):
@@ -107,7 +110,10 @@ class LevelTrainer(Trainer):
         set_reporters_up(self, work.parent)
         self._steps_begun = 0
         self.sharing = tried_sharing(student, batches, [*training.train, *training.held_out])
-        self.memory = Memory(on_gpu=self.args.device.type == "cuda")
+        divide_again(student)
+        self.memory = Memory(on_gpu=self.args.device.type == "cuda", fits=training.fits)
+        if ranks.sharded:
+            self.memory.never_begins_anew()
         self.batches = batches
         self._ranks = ranks
         self._speed = speed
@@ -141,7 +147,10 @@ class LevelTrainer(Trainer):
             rate = {"learning_rate": self.args.learning_rate, "weight_decay": self.args.weight_decay}
             groups = parameter_groups(self._student, rates, decayed, **rate)
             self.optimizer_cls_and_kwargs = kind, {**options, "params": groups}  # in place of the Trainer's own groups
+        there = self.optimizer is not None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if not there:
+            keep_whole(optimizer)
         return optimizer
 
     def compute_loss(
@@ -149,7 +158,7 @@ class LevelTrainer(Trainer):
         model: nn.Module,
         inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        num_items_in_batch: torch.Tensor | float | None = None,
     ) -> torch.Tensor:
         """The objective on a micro-batch, as its share of the mean over all labelled tokens of the step."""
         for module in self._batch_norms:
@@ -166,13 +175,13 @@ class LevelTrainer(Trainer):
         self._steps_begun -= 1
         rows = self.batches.rows(inputs["begun"])
         labelled = self._ranks.total(sum(row.labels for row in rows))
-        loss = self.memory.steps(partial(self._cut, rows), partial(self._in_micro_batches, model, labelled))
+        loss = self.memory.steps(partial(self._cut_alike, rows), partial(self._in_micro_batches, model, labelled))
         self.memory.steps.agree(self._ranks.smallest)
         loss = self._ranks.added(loss)
         self._ranks.add_gradients(model)
         self.memory.remember(self.state)
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-        if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
+        if not (torch.isfinite(loss) and torch.isfinite(whole(nn.utils.get_total_norm(gradients)))):
             model.zero_grad()  # without gradients the optimiser changes nothing, not even by weight decay
             self.log({"skipped": 1.0})
             if skipped_steps(self.state) >= self._training.settings.skipped_steps:
@@ -208,17 +217,36 @@ class LevelTrainer(Trainer):
         limits = Limits(tokens, settings.micro_batch_size or settings.batch_size)
         return cut(rows, limits, patch=self._patch, prefix=self.sharing.prefix if self.sharing else None)
 
+    def _cut_alike(self, rows: Sequence[Row], tokens: int) -> list[MicroBatch]:
+        """The same, with as many as every process that has a part of the student: all of them make the same passes."""
+        parts = self._cut(rows, tokens)
+        if not self._ranks.sharded:
+            return parts
+        missing = self._ranks.largest(len(parts)) - len(parts)
+        last = parts[-1:] or self._cut(self.batches.rows(self.batches.begin(self._training.train[:1])), tokens)
+        return [*parts, *(last[0]._replace(counts=False) for _ in range(missing))]
+
     def _in_micro_batches(self, model: nn.Module, labelled: int, parts: Iterator[MicroBatch]) -> torch.Tensor:
         """Gradients of this process's part of the mean over all labelled tokens, whatever the micro-batches."""
         model.zero_grad()  # gradients of micro-batches before memory ran out
-        batches = (self.batches.batch(part.bundles, self.sharing) for part in parts)
-        losses = [super(LevelTrainer, self).training_step(model, batch, labelled) for batch in batches]
+        batches = ((self.batches.batch(part.bundles, self.sharing), part.counts) for part in parts)
+        losses = [
+            super(LevelTrainer, self).training_step(model, batch, labelled if counts else math.inf)
+            for batch, counts in batches
+        ]
         return torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ANN401 - of a search, never used here
         """Saves a checkpoint; the first process does, for all."""
         if self._ranks.first:
             super()._save_checkpoint(model, trial)
+        elif self._ranks.sharded and self.optimizer:
+            whole_weights(self._student)  # its parts of what the first one saves, in the same order
+            self.optimizer.state_dict()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Saves the weights, whole."""
+        super()._save(output_dir, whole_weights(self._student) if self._ranks.sharded else state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Loads a checkpoint's weights. Of an adapter the Trainer does; of a whole model it looks for the names of the
@@ -229,7 +257,10 @@ class LevelTrainer(Trainer):
             return
         location, loading, dtype = self._training.student, self._training.loading, self._student.dtype
         saved = open_student(location, loading, weights=Path(resume_from_checkpoint), dtype=dtype, device="cpu")
-        self._student.load_state_dict(saved.state_dict())
+        if self._ranks.sharded:
+            give_weights(self._student, saved.state_dict())
+        else:
+            self._student.load_state_dict(saved.state_dict())
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted, since the rows are not loaded yet when this is called."""
@@ -253,6 +284,7 @@ class LevelTrainer(Trainer):
             for rows in self.batches.ahead(self._looked_at, self._training.settings.batch_size):
                 total += self.memory.looks(partial(self._cut, rows), partial(self._summed_loss, student))
                 tokens += sum(row.labels for row in rows)
+        divide_again(student)
         return total / tokens
 
     def trial(self) -> float:
