@@ -266,8 +266,8 @@ class RunModels:
         """Loads a model to be asked so many batches: into this process, one for each GPU, or those of a cluster."""
         if self._cluster and self._is_within_reach(spec):
             self.free()
-            workplace = self._cluster.workplace(self._on_node(spec, loading), loading.replicas)
-            return self._replicas(spec, loading, role, batches, workplace, " on Ray")
+            nodes = self._cluster.workplace(self._on_node(spec, loading), loading.replicas)
+            return self._replicas(spec, loading, role, batches, nodes, " on Ray")
         count = loading.processes if backend_of(spec).hub else loading.replicas or 1
         shares = shares_of_machine(count) if count != 1 else []
         if len(shares) < 2:

@@ -58,6 +58,8 @@ class Objective(Protocol):
         """Records the model's attention in training, if a term needs it."""
 
 
+_ENDLESS = torch.tensor(math.inf)
+"""Labelled tokens of a step, for what counts nothing in it."""
 EVALUATIONS = 8
 """Number of evaluations of the held-out loss in a training, each with a checkpoint."""
 _PATCH = 16
@@ -158,7 +160,7 @@ class LevelTrainer(Trainer):
         model: nn.Module,
         inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | float | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """The objective on a micro-batch, as its share of the mean over all labelled tokens of the step."""
         for module in self._batch_norms:
@@ -166,7 +168,7 @@ class LevelTrainer(Trainer):
         rows, tokens = len(inputs["lengths" if "lengths" in inputs else "input_ids"]), inputs["input_ids"].numel()
         self._speed.count(rows * self._ranks.size, tokens * self._ranks.size)  # the others do about as much
         done = self.state.global_step / max(1, self.state.max_steps)
-        return self._training.objective(model, inputs, done) * (_count_labels(inputs) / (num_items_in_batch or 1))
+        return self._training.objective(model, inputs, done) * float(_count_labels(inputs) / (num_items_in_batch or 1))
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
@@ -231,7 +233,7 @@ class LevelTrainer(Trainer):
         model.zero_grad()  # gradients of micro-batches before memory ran out
         batches = ((self.batches.batch(part.bundles, self.sharing), part.counts) for part in parts)
         losses = [
-            super(LevelTrainer, self).training_step(model, batch, labelled if counts else math.inf)
+            super(LevelTrainer, self).training_step(model, batch, labelled if counts else _ENDLESS)
             for batch, counts in batches
         ]
         return torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device)
