@@ -63,7 +63,8 @@ def measured_pace(
         objective,
         config.seed,
         watch,
-        *(examples_of(pairs, answer_prompts, objective) for pairs in (step, held_out)),
+        train=examples_of(step, answer_prompts, objective),
+        held_out=examples_of(held_out, answer_prompts, objective),
     )
     with TemporaryDirectory() as folder:
         trainer = trainer_of(training, Path(folder) / "work")
