@@ -28,6 +28,7 @@ from parityalign.planning import costs, doctor
 from parityalign.planning.sizing import place_of, size_of
 from parityalign.training import student
 from parityalign.training.facts import student_facts
+from serving import reply, serving
 
 GIGABYTE = 10**9
 SMALL = doctor.Machine(2, GIGABYTE, [], {"torch": "2", "torchvision": None}, "http://hub", False, "/cache")
@@ -48,6 +49,20 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+TEACHER = SimpleNamespace(url="")
+"""The server of these tests' teacher, which sees pictures."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def teacher():
+    async def script(body, _before):
+        return reply(str(len(str(body))))
+
+    with serving(script) as served:
+        TEACHER.url = served.url
+        yield
+
+
 def asked_config(folder, **said: object):
     asked(folder, **said)
     return load_config(folder / "RUN.yaml")
@@ -56,7 +71,7 @@ def asked_config(folder, **said: object):
 def asked(folder, *options: str, **said: object):
     content = {
         "run": "run",
-        "teacher": "http://localhost:1/v1#any",
+        "teacher": f"{TEACHER.url}#m",
         "student": "hf:./student",
         "tasks": {"textvqa": {"images": "pool"}},
         **said,
@@ -73,7 +88,7 @@ def test_a_sound_model_is_shown_as_it_would_be_loaded(folder):
         in done.output
     )
     assert "(all here)" in done.output and ": fits" in done.output
-    assert "teacher: http://localhost:1/v1#any" in done.output
+    assert f"teacher: {TEACHER.url}#m" in done.output
     assert "torchvision" in done.output and "not reachable" in done.output
     assert not (folder / "run").exists()
 
@@ -254,3 +269,25 @@ def test_a_proxy_that_cannot_be_used_is_told_by_its_variable(folder, monkeypatch
     assert "problem: the hub cannot be asked for the model someone/tiny" in model.output
     assert "secret" not in machine.output + model.output
     close_session()
+
+
+@pytest.mark.parametrize(
+    ("says", "told", "status"),
+    [
+        (lambda body: str(len(str(body))), "answers, and sees pictures", 0),
+        (lambda body: "blue", "does not see pictures", 1),
+    ],
+)
+def test_a_served_teacher_is_asked_about_two_pictures_and_its_words_are_told(folder, says, told, status):
+    async def script(body, _before):
+        return reply(says(body))
+
+    with serving(script) as served:
+        done = asked(folder, teacher=f"{served.url}#m")
+    assert told in done.stdout and done.exit_code == status
+    assert 2 <= len(served.asked) <= 3
+
+
+def test_a_server_that_nobody_answers_at_is_a_problem_at_once(folder):
+    done = asked(folder, teacher="http://127.0.0.1:1/v1#any")
+    assert "problem:" in done.stdout and "127.0.0.1:1" in done.stdout and done.exit_code == 1

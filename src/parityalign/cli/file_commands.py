@@ -52,7 +52,10 @@ def plan_command(  # noqa: PLR0913 - an option is a parameter
 def doctor_command(
     config: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Also check this run's models.")] = None,
 ) -> Told:
-    """Describe this machine and check whether a run's models would load on it; loads no weights."""
+    """Describe this machine and check whether a run's models would load on it, or answer where they are served.
+
+    No weights are loaded. A served model is asked up to three questions, about two drawn pictures.
+    """
 
     here = planning.inspect_machine()
     checks = planning.examine_models(load_config(config), here) if config else []

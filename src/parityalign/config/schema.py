@@ -294,6 +294,12 @@ class RunConfig(Settings):
         """The run's models: settings here and in `loading` have these names."""
         return ("teacher", "student", "second_teacher") if self.second_teacher else ("teacher", "student")
 
+    def server_of(self, role: str) -> ServerSettings:
+        """How a model is asked that is served; of the teacher's key the second one gets to know nothing."""
+        if role != "second_teacher":
+            return self.server
+        return self.server.model_copy(update={"key_variable": self.server.second_key_variable})
+
     @property
     def wants_discrepancy(self) -> bool:
         """Whether the run scores both models teacher-forced."""

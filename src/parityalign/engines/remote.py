@@ -22,7 +22,7 @@ from parityalign.core import (
 from parityalign.engines.asking import Keep
 from parityalign.engines.attempts import Attempts, OneRefused, Sent, declines_too_many, rest
 from parityalign.engines.jobs import Jobs
-from parityalign.engines.probe import require_sight
+from parityalign.engines.probe import DECODING, require_sight
 from parityalign.engines.spending import Budget, Spent
 from parityalign.engines.store import AnswerStore
 
@@ -108,6 +108,16 @@ class RemoteModel:
         self.ask_all(numbered, decoding, lambda answers, _: said.update(answers))
         return [said[str(place)].text for place in range(len(requests))]
 
+    def look(self) -> None:
+        """Tests that it answers and sees pictures, by two or three questions.
+
+        Raises:
+            UserError: It does not; the message says what it does.
+        """
+        asking = _Asking(self._remote, self._settings, Budget(self._settings, Spent()), lambda answers, spent: None)
+        asyncio.run(asking.ask({}, DECODING, look=True))
+        self._sees = True
+
     def ask_all(self, requests: Mapping[str, Request], decoding: Decoding, keep: Keep) -> None:
         """Asks everything, as far as server and budget allow.
 
@@ -157,8 +167,9 @@ class RemoteModel:
             spent = sum(self._store.spent().values(), Spent())
             spent += self._store.jobs.held(spent.longest_prompt)
             asking = _Asking(self._remote, self._settings, Budget(self._settings, spent), keep)
-            await asking.ask(requests, decoding, look=not self._sees)
-            self._sees = True
+            look = not self._sees and any(request.image for request in requests.values())
+            await asking.ask(requests, decoding, look=look)
+            self._sees = self._sees or look
 
 
 class _Asking:
@@ -177,7 +188,7 @@ class _Asking:
         async with _connection(self._remote):
             keeper = asyncio.create_task(self._keep(done))
             try:
-                if look and any(request.image for request in requests.values()):
+                if look:
                     await require_sight(self._remote.name, self._asked)
                 await self._ask_all(requests, decoding)
             finally:

@@ -320,9 +320,7 @@ class RunModels:
             hosting = Hosting(
                 self._config.engine, self._folder.path / SERVERS, self._tell, self._config.most_reply_tokens
             )
-            server = self._config.server
-            if role == _SECOND:  # the teacher's key is none of its business
-                server = server.model_copy(update={"key_variable": server.second_key_variable})
+            server = self._config.server_of(role)
             made = engines.connect(spec, loading, server, self.store, hosting)
             self._remote[spec, loading] = made
             serve = backend_of(spec).serve

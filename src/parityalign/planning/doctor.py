@@ -27,7 +27,7 @@ from parityalign.config import (
     split_model,
 )
 from parityalign.core import UserError, missing_package, unusable_proxy, usable_cores
-from parityalign.engines import Cluster
+from parityalign.engines import AnswerStore, Cluster, connect
 from parityalign.models import (
     bf16_is_fast,
     dtype_of,
@@ -109,6 +109,8 @@ class ModelCheck:
     """Of the student: how it is trained, with what `auto` comes to."""
     shared: str | None = None
     """The processes that each hold it, where there are several, in words."""
+    sees: bool | None = None
+    """Of a served model that was asked: whether it tells a drawn picture from a blank one."""
     server: str | None = None
     """The program that serves it, with its version, if the run starts one."""
 
@@ -179,6 +181,8 @@ def _told(check: ModelCheck) -> Iterator[str]:
         yield f"asked by {check.shared}"
     if check.level:
         yield f"level: {check.level}"
+    if check.sees:
+        yield "answers, and sees pictures"
     if check.server:
         yield f"served by {check.server}"
     if check.problem:
@@ -265,7 +269,11 @@ def _examined(role: Role, config: RunConfig, here: Machine) -> ModelCheck:
             return ModelCheck(role, spec, **facts)
         if not backend.hub:
             backend.check(location, loading)
-            return ModelCheck(role, spec)
+            if backend.remote:
+                once = config.server_of(role).model_copy(update={"max_attempts": 1})
+                connect(spec, loading, once, AnswerStore()).look()
+                facts["sees"] = True
+            return ModelCheck(role, spec, **facts)
         folder = model_folder(location, loading, weights=False)
         if not is_path(location):
             facts["commit"] = folder.name
