@@ -13,24 +13,26 @@ import argparse
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean
+from typing import Any, NamedTuple
 from zipfile import ZipFile
 
 from PIL import Image
-from scipy.stats import t
 
 import parityalign as pa
 from parityalign.core import CONTROLS, Comparison, Controls, Estimate, Pair, WorkFailed, file_digest
 from parityalign.core.files import write_whole
 from parityalign.pipeline import Run, align, run_controls
 from parityalign.report import read_record
+from spread import over_seeds
 
 WHEEL, DIGEST = "easy-vqa==1.0", "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f"
 """The data set's package, and the SHA-256 of its wheel."""
+DATA = "easy_vqa/data"
 SIZE = 128
 """Pixels of a side, as the bundled models see pictures; those of the data set have 64."""
 EACH = 1000
@@ -40,6 +42,23 @@ TRAINING: Mapping[str, Any] = {"method": "full", "learning_rate": 1e-3, "batch_s
 """Settings of both levellings, as in the demo."""
 ASKING: Mapping[str, Any] = {"identify": {"max_new_tokens": 16}, "evaluate": {"max_new_tokens": 16}}
 """The bundled models spell a word that they were not taught letter by letter: "rectangle" is nine tokens."""
+
+
+class Asked(NamedTuple):
+    """A question of the data set."""
+
+    question: str
+    answer: str
+    picture: int
+
+
+def _asked(files: ZipFile, split: str) -> list[Asked]:
+    return [Asked(*each) for each in json.loads(files.read(f"{DATA}/{split}/questions.json"))]
+
+
+def _read(folder: Path, split: str) -> list[Asked]:
+    with ZipFile(next((folder / "easy-vqa").glob("*.whl"))) as files:
+        return _asked(files, split)
 
 
 def drawn(folder: Path) -> Path:
@@ -59,11 +78,10 @@ def drawn(folder: Path) -> Path:
 
 
 def _write_split(files: ZipFile, split: str, place: Path) -> None:
-    within = f"easy_vqa/data/{split}"
-    asked: list[tuple[str, str, int]] = json.loads(files.read(f"{within}/questions.json"))
+    asked = _asked(files, split)
     (place / split).mkdir(parents=True, exist_ok=True)
-    for number in {number for _, _, number in asked}:
-        with files.open(f"{within}/images/{number}.png") as file:
+    for number in {each.picture for each in asked}:
+        with files.open(f"{DATA}/{split}/images/{number}.png") as file:
             Image.open(file).convert("RGB").resize((SIZE, SIZE)).save(place / split / f"{number}.png")
     rows = [(f"{split}/{number}.png", question, answer, number) for question, answer, number in asked]
     if split == "test":
@@ -117,6 +135,7 @@ def levelled(folder: Path, seed: int) -> pa.OpenRun:
     )
 
 
+BEFORE_FILE, AFTER_FILE = "answers/before.jsonl", "answers/after.jsonl"
 COMPARED = ("random", "format")
 """Controls of the first seed: as many random pairs, and the student's own answers."""
 HEAD = """# A data set that nobody here drew: easy-VQA
@@ -133,8 +152,8 @@ or no. The bundled models were taught nothing of the kind.
 Both are ordinary runs. All models are scored on the data set's test split, {n:,} questions about {images:,} pictures,
 by whether the words are the same. Intervals are over pictures (95 %, bootstrap), below the table over seeds (95 %, t).
 
-| | score |
-|---|---|
+| | score | yes or no | others |
+|---|---|---|---|
 """
 
 
@@ -157,14 +176,41 @@ def page(teacher: pa.OpenRun, students: Sequence[pa.OpenRun]) -> str:
         n=of_teacher.n,
         images=of_teacher.images,
     )
+    first = students[0].path
     rows = [
-        ("teacher as bundled", _said(of_teacher.before)),
-        ("teacher, levelled on labels", _said(of_teacher.after)),
-        ("student as bundled", _said(of_students[0].before)),
-        *((f"student, levelled without labels, seed {n}", _said(each.after)) for n, each in enumerate(of_students)),
+        ("teacher as bundled", of_teacher.before, teacher.path / BEFORE_FILE),
+        ("teacher, levelled on labels", of_teacher.after, teacher.path / AFTER_FILE),
+        ("student as bundled", of_students[0].before, first / BEFORE_FILE),
+        *(
+            (f"student, levelled without labels, seed {number}", each.after, student.path / AFTER_FILE)
+            for number, (student, each) in enumerate(zip(students, of_students, strict=True))
+        ),
     ]
-    table = "".join(f"| {what} | {score} |\n" for what, score in rows)
-    return head + table + _gains(students, of_students) + _of_pairs(students, teacher.path.parent)
+    asked = _read(teacher.path.parent, "test")
+    table = "".join(f"| {what} | {_said(score)} | {_by_kind(asked, _answers(file))} |\n" for what, score, file in rows)
+    return head + table + _prior(asked, teacher) + _gains(students, of_students) + _of_pairs(students, first.parent)
+
+
+def _prior(asked: Sequence[Asked], teacher: pa.OpenRun) -> str:
+    """What can be had without looking: to each question its commonest answer among the labels."""
+    counts: dict[str, Counter[str]] = {}
+    for pair in teacher.pairs:
+        counts.setdefault(pair.question, Counter())[pair.answer] += 1
+    said = [counts[each.question].most_common(1)[0][0] if each.question in counts else "" for each in asked]
+    score = 100 * mean(answer == each.answer for answer, each in zip(said, asked, strict=True))
+    return f"| without looking: the commonest label of the same question | {score:.1f} | {_by_kind(asked, said)} |\n"
+
+
+def _by_kind(asked: Sequence[Asked], said: Sequence[str]) -> str:
+    right: dict[bool, list[bool]] = {True: [], False: []}
+    for each, answer in zip(asked, said, strict=True):
+        right[each.answer in ("yes", "no")].append(answer.casefold() == each.answer)
+    return " | ".join(f"{100 * mean(right[kind]):.1f} of {len(right[kind]):,}" for kind in (True, False))
+
+
+def _answers(file: Path) -> list[str]:
+    """In the order of the questions."""
+    return [str(json.loads(line)["text"]) for line in file.read_text().splitlines()]
 
 
 def _gains(students: Sequence[pa.OpenRun], compared: Sequence[Comparison]) -> str:
@@ -184,20 +230,13 @@ def _gains(students: Sequence[pa.OpenRun], compared: Sequence[Comparison]) -> st
 
 def _of_pairs(students: Sequence[pa.OpenRun], folder: Path) -> str:
     """How right the teacher's answers were, by the labels that no run has read."""
-    labels = _labels(folder / "easy-vqa")
+    labels = {(f"{each.picture}.png", each.question): each.answer for each in _read(folder, "train")}
     gaps = students[0].gaps
     right, right_gaps = (sum(_is_label(pair, labels) for pair in pairs) for pairs in (students[0].pairs, gaps))
     return (
         f"\nOf the teacher's answers about the pool {right:,} of {len(students[0].pairs):,} are the label, of those in "
         f"the {len(gaps):,} gaps {right_gaps:,}; nothing but this sentence has seen the pool's labels.\n"
     )
-
-
-def _labels(data: Path) -> dict[tuple[str, str], str]:
-    """The labels of the train split, by what a picture is called and the question."""
-    with ZipFile(next(data.glob("*.whl"))) as files:
-        asked = json.loads(files.read("easy_vqa/data/train/questions.json"))
-    return {(f"{number}.png", question): answer for question, answer, number in asked}
 
 
 def _is_label(pair: Pair, labels: Mapping[tuple[str, str], str]) -> bool:
@@ -217,8 +256,8 @@ def _said(estimate: Estimate) -> str:
 
 def _over_seeds(points: Sequence[float]) -> str:
     told = f"{mean(points):+.1f}"
-    if len(points) > 1 and (spread := stdev(points)):
-        low, high = t.interval(0.95, len(points) - 1, loc=mean(points), scale=spread / len(points) ** 0.5)
+    if between := over_seeds(points):
+        low, high = between
         told += f" [{low:+.1f}, {high:+.1f}]"
     return told
 

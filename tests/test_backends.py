@@ -189,6 +189,21 @@ def test_the_fingerprint_of_a_folder_follows_its_content_and_not_its_place(tmp_p
     assert first == second != fingerprint(f"hf:{tmp_path / 'b'}")
 
 
+def test_a_card_written_anew_leaves_a_levelled_student_the_same_model_to_those_that_use_it(tmp_path):
+    student = tmp_path / "student"
+    student.mkdir()
+    (student / "config.json").write_text("{}")
+    (student / "README.md").write_text("a card")
+    of_anybody = fingerprint(f"hf:{student}")
+    (student / "manifest.json").write_text("{}")
+    before = fingerprint(f"hf:{student}")
+    (student / "README.md").write_text("the card of a newer version")
+    (student / "scores.svg").write_text("<svg/>")
+    assert fingerprint(f"hf:{student}") == before != of_anybody
+    (student / "config.json").write_text("{ }")
+    assert fingerprint(f"hf:{student}") != before
+
+
 def test_the_fingerprint_of_a_hub_id_is_taken_from_its_name():
     assert fingerprint("hf:some/model") == fingerprint("hf:some/model")
     assert fingerprint("hf:some/model") != fingerprint("hf:some/other")

@@ -10,7 +10,7 @@ from parityalign.config.engine import EngineSettings, Hosting
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.model_specs import split_model
 from parityalign.config.serving import ServerSettings
-from parityalign.core import Model, Remote, fault_of_function, file_digest, folder_digest, load_part
+from parityalign.core import Model, Remote, fault_of_function, file_digest, load_part, model_digest
 
 Load = Callable[[str, LoadingSettings], Model]
 Connect = Callable[[str, LoadingSettings, ServerSettings], Remote]
@@ -23,7 +23,7 @@ def fingerprint_of_files(location: str, _loading: LoadingSettings) -> str:
     """A hash of the file or folder at a location; of the location's text if there is none."""
     path = Path(location)
     if path.is_dir():
-        return folder_digest(path)
+        return model_digest(path)
     return file_digest(path) if path.is_file() else location
 
 

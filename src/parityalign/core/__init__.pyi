@@ -85,6 +85,8 @@ from .json_rows import read_rows as read_rows
 from .json_rows import refuse_repeated as refuse_repeated
 from .jsonl import Stream as Stream
 from .layout import ANSWERS as ANSWERS
+from .layout import CARD as CARD
+from .layout import CARD_FIGURE as CARD_FIGURE
 from .layout import CONFIG as CONFIG
 from .layout import CONTROLS as CONTROLS
 from .layout import DEMO_DATA as DEMO_DATA
@@ -106,6 +108,7 @@ from .manifests import BEGUN as BEGUN
 from .manifests import MANIFEST as MANIFEST
 from .manifests import input_digest as input_digest
 from .manifests import manifest_digest as manifest_digest
+from .manifests import model_digest as model_digest
 from .manifests import read_begun as read_begun
 from .manifests import read_manifest as read_manifest
 from .manifests import refuse_changed as refuse_changed

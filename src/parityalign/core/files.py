@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,9 +40,9 @@ def digest_of_files(sha256: Mapping[str, str]) -> str:
     return content_id(*(part for item in sorted(sha256.items()) for part in item))
 
 
-def folder_digest(folder: Path) -> str:
-    """A digest of the names and contents of all files below a folder, wherever the folder lies."""
-    return digest_of_files({name: file_digest(folder / name) for name in folder_files(folder)})
+def folder_digest(folder: Path, *, but: Collection[str] = ()) -> str:
+    """A digest of the names and contents of all files below a folder, but for some, wherever the folder lies."""
+    return digest_of_files({name: file_digest(folder / name) for name in folder_files(folder) if name not in but})
 
 
 def files_below(folder: Path) -> Iterator[Path]:

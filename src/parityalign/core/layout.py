@@ -31,6 +31,11 @@ TENSORBOARD: Final = "tensorboard"
 PREPARED: Final = ".prepared"
 """Folder of prepared pictures, which may be deleted at any time."""
 
+CARD: Final = "README.md"
+"""In a levelled student's folder: its model card, written anew with each report."""
+CARD_FIGURE: Final = "scores.svg"
+"""The card's picture."""
+
 PREVIEW: Final = "preview.html"
 """The page of `parityalign preview`."""
 

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from parityalign.core.errors import UserError
-from parityalign.core.files import digest_of_files, file_digest
+from parityalign.core.files import digest_of_files, file_digest, folder_digest
+from parityalign.core.layout import CARD, CARD_FIGURE
 from parityalign.core.records import content_id
 from parityalign.core.seals import unsealed
 
@@ -56,6 +57,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         UserError: The manifest is damaged.
     """
     return read_object(folder / MANIFEST, _Manifest)
+
+
+def model_digest(folder: Path) -> str:
+    """A digest of a model's folder; of a levelled student's without its card, which no model reads."""
+    return folder_digest(folder, but=(CARD, CARD_FIGURE) if (folder / MANIFEST).is_file() else ())
 
 
 def read_begun(folder: Path) -> dict[str, Any] | None:

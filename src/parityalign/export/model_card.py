@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from parityalign.core import printable
+from parityalign.core import CARD_FIGURE, printable
 from parityalign.export.benchmarks import BenchmarkScore
 from parityalign.export.origins import UNCHECKED
 from parityalign.report import ABSENT, Changed, Drawn, in_words
@@ -16,8 +16,6 @@ from parityalign.report import ABSENT, Changed, Drawn, in_words
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
-FIGURE = "scores.svg"
-"""The chart of the scores, beside the card."""
 _LONGEST = 160
 """Characters of a question or an answer on the card; a student can ramble."""
 
@@ -158,7 +156,7 @@ def _licence_in_words(licence: Mapping[str, str]) -> str:
 
 
 def _result(made: Made) -> str:
-    figure = f"![Scores before and after levelling]({FIGURE})"
+    figure = f"![Scores before and after levelling]({CARD_FIGURE})"
     scored = [figure, _table(made.scores), made.headline] if made.scores else [_NO_SCORES]
     return "\n\n".join(filter(None, [*scored, escaped(made.held_out)]))
 

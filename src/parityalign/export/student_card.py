@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from parityalign.config import RunConfig, backend_of, is_path, split_model
-from parityalign.core import SCORES, Scores, read_manifest, write_whole
+from parityalign.core import CARD, CARD_FIGURE, SCORES, Scores, read_manifest, write_whole
 from parityalign.export.benchmarks import benchmark_scores, hub_name
-from parityalign.export.model_card import FIGURE, Made, card, licence_of
+from parityalign.export.model_card import Made, card, licence_of
 from parityalign.export.origins import checked_in_words, model_name, sources_in_words
 from parityalign.report import (
     SCORE_HEADINGS,
@@ -22,7 +22,6 @@ from parityalign.stages import LEVELLED
 from parityalign.tasks import task_of
 
 STUDENT = "student"
-CARD = "README.md"
 _WON, _LOST = 8, 4
 """Questions won and lost on the card."""
 
@@ -41,9 +40,9 @@ def write_card(config: RunConfig) -> None:
     scores = read_record(config.run / SCORES, Scores)
     _write(config.run / STUDENT / CARD, card(_made(config, manifest, scores)))
     if scores and scores.tasks:
-        _write(config.run / STUDENT / FIGURE, score_figure(scores))
+        _write(config.run / STUDENT / CARD_FIGURE, score_figure(scores))
     else:
-        (config.run / STUDENT / FIGURE).unlink(missing_ok=True)
+        (config.run / STUDENT / CARD_FIGURE).unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ from parityalign.core import (
     Progress,
     Says,
     content_id,
-    folder_digest,
+    model_digest,
     write_whole,
 )
 from parityalign.models import (
@@ -291,7 +291,7 @@ def _teller(watches: Progress) -> Callable[[str], None]:
 def _work_folder(out: Path, training: Training) -> Path:
     """The folder of checkpoints next to `out`; emptied if they are of another training."""
     folder = Path(training.student).expanduser()
-    student = folder_digest(folder) if folder.is_dir() else training.student
+    student = model_digest(folder) if folder.is_dir() else training.student
     settings = results_of(training.settings, "python")
     loading = training.loading.numbers(), training.loading.pinned
     data = training.seed, training.train, training.held_out
