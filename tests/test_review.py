@@ -87,7 +87,7 @@ def test_a_correction_that_the_teacher_shares_is_a_gap_with_both_answers(project
 
 def test_exports_have_the_person_s_answer(project, asked, ids, tmp_path):  # noqa: F811
     run = reviewed(project, {"pair_id": ids[2], "mark": "correct", "answer": "kite"})
-    exported = export_run(run.config, "llava", everything=True, prompted=False, out=tmp_path / "out")
+    exported = export_run(run.config, "llava", everything=True, prompted=False, in_place=True, out=tmp_path / "out")
     rows = json.loads((exported.path / "data.json").read_text())
     assert next(row for row in rows if row["id"] == ids[2])["conversations"][1]["value"] == "kite"
 

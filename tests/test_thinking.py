@@ -29,7 +29,7 @@ from parityalign.models.encoding import Prompter
 from parityalign.models.loading import open_processor
 from parityalign.models.open import fingerprint
 from parityalign.planning.sizes import PromptSize, PromptSizes
-from parityalign.planning.works import ROLES, Counts, Shares, workloads
+from parityalign.planning.works import Counts, Shares, workloads
 from parityalign.stages.annotate import annotate_images
 from parityalign.stages.parsing import NoPair, read_pair
 from projects import configure, make_project, refusal
@@ -169,7 +169,7 @@ def test_a_plan_counts_the_room_for_thoughts():
         config = run_config(student="embedded:student", loading=loading)
         config = config.model_copy(update={"level": decide_level(config.level, None)})
         works = workloads(
-            config, {"textvqa": Counts(100, 10)}, dict.fromkeys(ROLES, sizes), {"textvqa": Shares.assumed(0.5)}
+            config, {"textvqa": Counts(100, 10)}, dict.fromkeys(config.roles, sizes), {"textvqa": Shares.assumed(0.5)}
         )
         return {(work.stage, work.role): work for work in works}
 
