@@ -337,6 +337,7 @@ def test_questions_about_one_picture_share_a_row_in_training(folder, family, row
     torch.testing.assert_close(other_gradient, gradient, atol=3e-5 * float(gradient.abs().max()), rtol=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.check("plain transformers opens a saved student")
 def test_a_saved_student_opens_with_plain_transformers(folder, family, plain, rows, examples, record_property):
     said = json.loads((plain / family.name / "said.json").read_text())

@@ -27,7 +27,7 @@ def tiny_demo(tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_demo_trains_and_scores_every_control_of_the_table(tiny_demo):
     output = done("demo", "--run", tiny_demo, "--pictures", "10", "--controls")
     found = json.loads((tiny_demo / CONTROLS).read_text())

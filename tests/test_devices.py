@@ -141,7 +141,7 @@ def test_what_a_model_shows_of_an_answer_is_what_transformers_alone_compute(role
             assert seen.places.astype(float).sum() == pytest.approx(1, abs=1e-2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("term", TERMS)
 def test_every_term_of_the_loss_is_learnt_and_leaves_a_student_that_opens_on_the_cpu(
     term, student, pairs, signals, tmp_path
@@ -162,7 +162,7 @@ def test_ways_of_training_come_to_a_better_student(choices, student, pairs, tmp_
     assert result.held_out_loss_after < result.held_out_loss_before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_training_goes_on_to_about_the_same_student(student, pairs, signals, tmp_path):
     objective = training.WeightedLoss({term: (0.5, 0.5) for term in TERMS}, signals=signals)
 
@@ -178,7 +178,7 @@ def test_a_killed_training_goes_on_to_about_the_same_student(student, pairs, sig
     assert resumed.held_out_loss_after == pytest.approx(whole.held_out_loss_after, rel=2e-2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_on_the_discrepancy_of_real_models_goes_from_pictures_to_scores(tmp_path, monkeypatch):
     said = yaml.safe_load(run_commands.DEMO_CONFIG.read_text())
     said["tasks"] = {"textvqa": said["tasks"]["textvqa"]}

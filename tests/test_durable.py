@@ -124,7 +124,7 @@ def test_training_goes_on_from_the_newest_checkpoint_that_is_sound_and_whose_bes
     assert not any(checkpoints.checkpoint(work, step).exists() for step in skipped)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("damaged", ["newest", "all"])
 def test_a_training_with_a_damaged_checkpoint_ends_with_the_weights_of_a_sound_one(tmp_path, monkeypatch, damaged):
     import tiny

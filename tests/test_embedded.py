@@ -296,6 +296,7 @@ def test_the_bundled_models_answer_and_the_teacher_knows_more(task, tmp_path):
     assert 0.2 < right["student"] < right["teacher"] - 0.2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", WORLDS)
 def test_the_bundled_teacher_obeys_the_annotate_prompt(task, data):
     prompt = load_task(task, kinds=False).annotate_prompt
@@ -326,7 +327,7 @@ def test_every_comparison_that_a_chart_s_values_imply_is_part_of_its_truth(tmp_p
             )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["teacher", "student"])
 @pytest.mark.parametrize("task", WORLDS)
 def test_what_explains_an_answer_is_said_in_words_that_the_models_have(task, name):
@@ -349,7 +350,7 @@ def test_the_teacher_is_taught_rationales_that_can_be_read_and_lead_to_the_answe
         assert {(each.rationale, each.answer) for each in found} <= known
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("task", WORLDS)
 def test_the_bundled_teacher_tells_how_it_gets_to_an_answer(task, tmp_path):
     requests, facts = [], []

@@ -213,7 +213,7 @@ def test_a_run_has_these_folders(finished):
     assert {path.name for path in finished.whole.iterdir() if path.is_dir()} == {*FOLDERS} - {""}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_flipped_byte_is_noticed_or_changes_nothing(finished, folder):
     for kind, name in files_of(finished, folder).items():

@@ -219,6 +219,7 @@ def test_the_export_writes_the_gaps_of_a_run_that_has_a_stage_more(whole, tmp_pa
     assert all(Path(image).is_file() for *_, image in rows)
 
 
+@pytest.mark.long
 def test_a_finished_run_is_up_to_date_and_a_filter_less_touches_only_what_follows_it(learning, tmp_path):
     done("run", begin(tmp_path))
     assert "done" not in done("run", tmp_path / "run.yaml")
@@ -234,6 +235,7 @@ def test_the_plan_counts_the_cards_and_has_a_row_for_the_stage(tmp_path):
     assert (asked["requests"], asked["reply_tokens"]) == (8, 40)
 
 
+@pytest.mark.long
 def test_the_stage_has_a_command_and_those_after_it_ask_for_it(tmp_path):
     run = pa.open_run(begin(tmp_path), progress=mute).upto("annotate")
     assert f"First: parityalign check_labels {run.path}" in refusal("identify", run.path)
@@ -293,6 +295,7 @@ WITH_COUNT = (*_list.STAGES[:2], COUNT, *_list.STAGES[2:])
 """The line that a stage of parityalign's own takes."""
 
 
+@pytest.mark.long
 def test_a_stage_of_the_house_is_one_module_and_one_line(learning, tmp_path, monkeypatch):
     monkeypatch.setattr(_list, "STAGES", WITH_COUNT)
     config = begin(tmp_path, stages=[])
@@ -317,6 +320,7 @@ main()
 """Patched before the command line is built."""
 
 
+@pytest.mark.long
 def test_a_stage_of_the_house_has_its_command(tmp_path):
     run = pa.open_run(begin(tmp_path, stages=[]), progress=mute).upto("annotate")
     worked = subprocess.run([sys.executable, "-c", HOUSE, "recheck", run.path], capture_output=True, text=True)
@@ -348,6 +352,7 @@ def test_the_tutorial_leads_through_every_part():
     assert linked >= {*PARTS.values()}
 
 
+@pytest.mark.long
 def test_the_run_of_the_tutorial_trains_a_student_with_the_guests_term(tmp_path):
     ((_, block),) = tutorial_blocks("yaml")
     said = yaml.safe_load(block)

@@ -842,7 +842,7 @@ def test_a_server_that_holds_pairs_to_a_schema_gives_the_same_run(project, serve
     assert {name: (project / f"runs/a/{name}").read_bytes() for name in whole} == whole
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("budget", range(1, 22, 4))
 def test_a_run_stopped_by_its_budget_goes_on_where_it_was(project, served_run, budget):
     served, _, configured = served_run

@@ -81,7 +81,7 @@ def teacher_at(kind: str):
         yield counted
 
 
-@pytest.fixture(params=["local", "served"])
+@pytest.fixture(params=["local", pytest.param("served", marks=pytest.mark.long)])
 def asked(request, monkeypatch):
     def leveller(run, level, seed, *_):
         def learn(pairs, held_out, out):

@@ -318,7 +318,7 @@ def test_checkpointing_changes_no_gradient_though_several_passes_are_run_again(s
     assert torch.allclose(*gradients, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_levelling_on_all_terms_lowers_their_sum_and_goes_on_after_a_kill_as_if_there_was_none(
     student, teacher, tmp_path, checkpointed

@@ -240,7 +240,7 @@ def test_a_reply_beyond_all_measure_is_not_read():
     assert read_rationale(f"Because. {form}".ljust(MAX_REPLY_CHARACTERS + 1)) is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "piece",
     [

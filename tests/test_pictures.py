@@ -188,7 +188,7 @@ def test_what_is_done_in_bands_gives_the_pixels_of_the_whole(width, height, pixe
         assert look_at(content, banded) == look_at(content, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "made",
     [

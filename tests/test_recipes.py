@@ -42,7 +42,7 @@ def test_every_pair_of_the_paper_has_a_recipe_and_three_newer_pairs_have():
     assert len(names - paper) >= 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
 def test_the_figures_in_the_head_of_a_recipe_are_what_plan_computes(recipe):
     config = load_config(recipe)

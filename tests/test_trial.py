@@ -40,7 +40,7 @@ def of_tiny_models(folder: Path, **changes) -> Path:
     return configure(folder, teacher=model, student=model, tasks=tasks, **few, **changes)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_trial_on_the_whole_pool_finds_what_the_run_finds(tmp_path):
     config = configure(
         drawn(tmp_path, 4),
