@@ -10,7 +10,7 @@ setup: .venv/set-up
 # Done again only when a requirement changes.
 .venv/set-up: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --no-compile -c constraints.txt -e '.[dev,lora]'
+	$(BIN)/python -m pip install -c constraints.txt --no-compile -e '.[dev,lora]'
 	touch $@
 
 # The whole loop on the embedded default, into runs/demo.
