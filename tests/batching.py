@@ -71,7 +71,8 @@ class Provider(Served):
             case "POST", "batches":
                 return self._make(json.loads(content))
             case "GET", "batches":
-                return answer(json.dumps({"data": [self._told(job) for job in self._page(query)], "has_more": False}))
+                page, more = self._page(query)
+                return answer(json.dumps({"data": [self._told(job) for job in page], "has_more": more}))
             case "GET", "batches", name:
                 return self._look(name)
             case "GET", "files", name, "content":
@@ -110,8 +111,11 @@ class Provider(Served):
             return NOT_FOUND
         return answer(json.dumps(self._told(job)))
 
-    def _page(self, query: str) -> list[AtProvider]:
-        return [*reversed(self.jobs.values())]
+    def _page(self, query: str) -> tuple[list[AtProvider], bool]:
+        """Two jobs, from the newest on, and whether there are more."""
+        jobs, after = [*reversed(self.jobs.values())], query.partition("&after=")[2]
+        left = jobs[[job.name for job in jobs].index(after) + 1 :] if after else jobs
+        return left[:2], len(left) > 2
 
     def _has_ended(self, job: AtProvider) -> bool:
         return self.clock >= job.made + job.hours

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -207,6 +208,63 @@ def test_results_are_read_on_where_the_connection_broke(picture, tmp_path):
     assert asking.spent.in_jobs == 8 and len(served.made) == 1
 
 
+def test_what_was_kept_before_a_break_does_not_hide_what_comes_after_it(picture, tmp_path, monkeypatch):
+    monkeypatch.setattr("parityalign.engines.jobs._AT_ONCE", 10)
+
+    class Breaking(Provider):
+        async def _results(self, name):
+            sent = await super()._results(name)
+            again = self.calls.count(f"GET files/{name}/content") > 1
+            return sent if again else sent[: len(sent) * 9 // 10]
+
+    with serving(well, kind=Breaking) as served:
+        asking = Asking(served, tmp_path, timeout=0.5)
+        assert asking.answer(questions(picture, 400)) == expected(questions(picture, 400), served)
+    assert set(served.lines.values()) == {1} and asking.spent.retries == 0
+
+
+def test_a_process_that_comes_back_reads_results_as_the_one_that_handed_them_in(picture, tmp_path):
+    async def script(body, before):
+        if prompt_of(body) == "question 4":
+            return answer('{"error": {"message": "cannot"}}', "400 Bad Request")
+        return await well(body, before)
+
+    def said(folder, *, comes_back):
+        (tmp_path / folder).mkdir()
+        with serving(script, kind=Provider) as served:
+            if comes_back:
+                with pytest.raises(WorkFailed, match="wait at its provider"):
+                    Asking(served, tmp_path / folder, batch={"wait": 0}).answer(questions(picture, 12))
+            return Asking(served, tmp_path / folder).answer(questions(picture, 12))
+
+    assert said("back", comes_back=True) == said("whole", comes_back=False)
+
+
+def test_what_fills_a_queue_with_jobs_of_ours_costs_no_question_an_attempt(picture, tmp_path):
+    full = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
+    refused = [lambda job: vars(job).update(end="failed", hours=0, errors=[full])] * 6
+    with serving(well, kind=Provider) as served:
+        served.fates = [lambda job: setattr(job, "hours", 200), *refused]
+        asking = Asking(served, tmp_path, batch={"file_requests": 4})
+        assert asking.answer(questions(picture, 9)) == expected(questions(picture, 9), served)
+
+
+def test_another_run_that_is_about_to_make_its_job_is_left_to_it(picture, tmp_path):
+    with serving(well, kind=Provider) as served:
+        with pytest.raises(WorkFailed, match="wait at its provider"):
+            Asking(served, tmp_path, batch={"wait": 0}).answer(questions(picture, 9))
+        (job,) = AnswerStore(tmp_path / "answers.sqlite", run="r").jobs.all()
+        other = AnswerStore(tmp_path / "answers.sqlite", run="other").jobs
+        made, served.jobs = served.jobs, {}
+        other.drop(job)
+        other.keep(replace(job, job="", run="other"))
+        with pytest.raises(WorkFailed, match="wait at its provider"):
+            Asking(served, tmp_path, batch={"wait": 0}).answer(questions(picture, 9))
+        assert job.file in served.files and len(served.made) == 1
+        served.jobs = made
+        assert Asking(served, tmp_path).answer(questions(picture, 9)) == expected(questions(picture, 9), served)
+
+
 def test_what_is_in_a_job_is_waited_for_also_when_the_setting_is_gone(picture, tmp_path, monkeypatch):
     monkeypatch.setattr("parityalign.engines.jobs._NO_MORE", ServerSettings(batch={**BATCH, "above": 10**9}).batch)
     with serving(well, kind=Provider) as served:
@@ -270,7 +328,7 @@ def test_a_field_that_is_refused_in_a_job_only_is_left_out_of_the_next(picture, 
     async def script(body, before):
         in_job = prompt_of(body).startswith("question") and not any(body is each for each in served.asked)
         if in_job and "seed" in body:
-            return answer("Unsupported parameter: 'seed'".join('""'), "400 Bad Request")
+            return answer("\"Unsupported parameter: 'seed'\"", "400 Bad Request")
         return await well(body, before)
 
     with serving(script, kind=Provider) as served:

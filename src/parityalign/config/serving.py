@@ -41,11 +41,11 @@ class BatchSettings(Settings):
     answers within a day or so at a lower price."""
 
     above: int = Field(default=1000, ge=0)
-    """Questions that are asked together and are no more than this are asked one by one, at the full price."""
+    """Up to so many questions at a time are asked one by one, at the full price."""
     price: float = Field(default=0.5, ge=0, le=1)
     """Share of the prices."""
     window: str = Field(default="24h", min_length=1, max_length=20)
-    """Time within which the provider is asked to answer, as it is to be told."""
+    """Time that the provider is given, in its own notation."""
     file_requests: int = Field(default=50_000, ge=1, le=1_000_000)
     """Most questions of a file; further ones go into further files."""
     file_bytes: int = Field(default=200_000_000, ge=1000, le=10**10)
@@ -53,8 +53,8 @@ class BatchSettings(Settings):
     poll: float = Field(default=60.0, gt=0, le=86_400)
     """Seconds between two looks at what the provider is doing."""
     wait: float | None = Field(default=None, ge=0)
-    """Hours after which a command stops waiting; the provider goes on, and the same command takes the answers when
-    they are there. None: it waits until they are."""
+    """Hours that a command waits for the questions of one step; the provider goes on, and the same command takes the
+    answers when they are there. None: it waits until they are."""
 
 
 def _as_section(said: object) -> object:

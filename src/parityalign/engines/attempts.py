@@ -16,6 +16,11 @@ _LONGEST_BACKOFF = 60.0
 _MOST_DOUBLINGS = 60
 
 
+def longest_backoff(settings: ServerSettings, failures: int) -> float:
+    """Seconds to wait at most after so many failures in a row."""
+    return min(_LONGEST_BACKOFF, settings.backoff * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
+
+
 class OneRefused(WorkFailed):
     """A server refuses one question for what it holds, such as a picture that its filter flags; others it may answer.
 
@@ -101,8 +106,7 @@ class Attempts:
     async def _pause(self, problem: NoReply, failures: int) -> None:
         """Waits before the next attempt, with exponential backoff and jitter."""
         if problem.wait is None:
-            longest = min(_LONGEST_BACKOFF, self._settings.backoff * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
-            await rest(self._stopped, longest * random.uniform(0.5, 1))
+            await rest(self._stopped, longest_backoff(self._settings, failures) * random.uniform(0.5, 1))
             return
         # This applies to all questions: the next request of any of them waits until then.
         self._not_before = max(self._not_before, time.monotonic() + problem.wait)

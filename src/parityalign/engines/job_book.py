@@ -56,13 +56,17 @@ class JobBook:
 
     def waiting(self, keys: Collection[str]) -> int:
         """How many of these questions are in one."""
-        return len(set(keys).intersection(*[{key for job in self.all() for key in job.questions}]))
+        return len({*keys} & {key for job in self.all() for key in job.questions})
+
+    def is_own(self, job: OpenJob) -> bool:
+        """Whether this run made it; no other process works in its folder."""
+        return job.run == self._run
 
     def held(self, longest_prompt: int) -> Spent:
         """What this run's open jobs will have spent at most, if no prompt is longer than this."""
         held = Spent(longest_prompt=longest_prompt)
         for job in self.all():
-            if job.run == self._run:
+            if self.is_own(job):
                 prompt, reply = len(job.questions) * longest_prompt, len(job.questions) * job.max_new_tokens
                 held += Spent(
                     requests=len(job.questions),

@@ -5,6 +5,7 @@ after a kill too, waits for it and submits nothing twice.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -15,7 +16,7 @@ from typing import BinaryIO, TypeVar
 from parityalign.config import BatchSettings, ServerSettings
 from parityalign.core import Decoding, Job, JobDesk, NoReply, Request, WorkFailed
 from parityalign.engines.asking import Keep
-from parityalign.engines.attempts import LONGEST_WAIT, declines_too_many
+from parityalign.engines.attempts import LONGEST_WAIT, declines_too_many, longest_backoff
 from parityalign.engines.job_book import JobBook, OpenJob
 from parityalign.engines.job_files import JobFiles, Written
 from parityalign.engines.job_results import JobResults
@@ -33,7 +34,8 @@ _AT_ONCE = 500
 _TOLD_EVERY = 600.0
 """Seconds between two lines about jobs that have got further."""
 _LONGEST_HOLD = 3600.0
-_LONGEST_PAUSE = 60.0
+_TO_BE_MADE = 600.0
+"""Seconds that a run which shares the store may take from noting a job to making it."""
 _SLOWEST = 2**17
 """Bytes a second that an upload is given time for."""
 
@@ -55,7 +57,7 @@ class Jobs:
         self._batch = settings.batch or _NO_MORE
         self._book: JobBook = store.jobs
         self._failures: Counter[str] = Counter()
-        self._held_back_until = self._told_at = 0.0
+        self._held_back_until, self._told_at = 0.0, -math.inf
         self._refusals = 0
         self._began = time.monotonic()
 
@@ -101,6 +103,8 @@ class Jobs:
         """Looks how far a job is; keeps what came of it if it has ended. Returns the keys that have an answer now."""
         if not job.job:
             found = await self._sure(lambda: self._desk.find(job.file))
+            if found is None and not self._book.is_own(job) and time.time() - job.made < _TO_BE_MADE:
+                return []  # another run is about to make it
             if found is None:  # cut off before it was made
                 self._book.drop(job)
                 await self._forget(job.file)
@@ -124,12 +128,18 @@ class Jobs:
         return noted
 
     async def _refused(self, job: OpenJob, seen: Job) -> list[str]:
-        await self._give_up(job, f"the provider refuses it: {seen.fault}")
         if not seen.passes:
+            self._book.drop(job)
+            await self._forget(job.file)
             raise WorkFailed(
                 f"{self._name}: its batch interface refuses the job {seen.name}: {seen.fault}\n"
                 "Answers so far are kept; fix this, or leave server.batch out, then run the same command."
             )
+        why = f"the provider refuses it: {seen.fault}"
+        if any(other.model == self._name and other.file != job.file for other in self._book.all()):
+            await self._drop(job, why)  # jobs of ours fill its queue, which is no fault of these questions
+        else:
+            await self._give_up(job, why)
         self._refusals += 1
         hold = min(_LONGEST_HOLD, self._batch.poll * 2.0**self._refusals)
         self._held_back_until = time.monotonic() + hold
@@ -139,11 +149,17 @@ class Jobs:
         """Forgets a job of which nothing came; its questions are asked again, as often as they may be."""
         if spent:
             await asyncio.to_thread(self._hand_over, {}, spent)
-        self._book.drop(job)
-        self._tell(f"{self._name}: job {job.job}: {why}; its {len(job.questions):,} questions are asked again")
-        await self._forget(job.file)
+        await self._drop(job, why)
         self._count_failures(job, job.questions, why)
         return []
+
+    async def _drop(self, job: OpenJob, why: str) -> None:
+        """Forgets a job of which nothing came; its questions are as often asked as before it."""
+        self._book.drop(job)
+        for key, before in job.questions.items():
+            self._failures[key] = before
+        self._tell(f"{self._name}: job {job.job}: {why}; its {len(job.questions):,} questions are asked again")
+        await self._forget(job.file)
 
     def _count_failures(self, job: OpenJob, keys: Collection[str], why: str) -> None:
         for key in keys:
@@ -159,7 +175,7 @@ class Jobs:
 
     async def _take(self, job: OpenJob, seen: Job) -> list[str]:
         """Keeps the results of a job that has ended."""
-        results = JobResults(job, self._store.missing(job.questions), self._name)
+        results, self._refusals = JobResults(job, self._store.missing(job.questions), self._name), 0
         for file in seen.results:
             await self._read(file, results)
         results.close(self._settings.max_attempts)
@@ -210,7 +226,7 @@ class Jobs:
     async def _read_once(self, file: str, results: JobResults) -> None:
         loop, seconds = asyncio.get_running_loop(), self._settings.timeout
         async with asyncio.timeout(seconds) as limit:
-            async for key, outcome in self._desk.results(file, results.job.form, results.unanswered.copy()):
+            async for key, outcome in self._desk.results(file, results.job.form, results.job.questions):
                 limit.reschedule(loop.time() + seconds)
                 results.add(key, outcome)
                 if results.arrived >= _AT_ONCE:
@@ -254,6 +270,9 @@ class Jobs:
             return await self._desk.upload(file)
 
         name = await self._sure(upload, seconds=max(self._settings.timeout, written.bytes / _SLOWEST))
+        if self._book.holding(self._name, written.keys):  # another run has handed them in meanwhile
+            await self._forget(name)
+            return
         questions = {key: self._failures[key] for key in written.keys}
         job = OpenJob(self._name, name, questions, written.form, decoding.max_new_tokens, time.time())
         self._book.keep(job)
@@ -308,7 +327,7 @@ class Jobs:
         )
 
     def _pause(self, attempt: int, problem: NoReply) -> float:
-        return problem.wait or min(_LONGEST_PAUSE, self._settings.backoff * 2.0 ** min(attempt - 1, 60))
+        return problem.wait or longest_backoff(self._settings, attempt)
 
 
 def jobs_in_words(jobs: list[OpenJob]) -> str:

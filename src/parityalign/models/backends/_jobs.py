@@ -12,7 +12,7 @@ from parityalign.config import BatchSettings, ServerSettings
 from parityalign.core import Decoding, Job, JobForm, JobLine, NoReply, Record, Request, Said
 from parityalign.models.backends._failures import refuse_failure
 from parityalign.models.backends._received import Received, short_line
-from parityalign.models.backends._wire import Count, Word, broken_off, read_record, with_whole_characters
+from parityalign.models.backends._wire import Count, IfReadable, Word, broken_off, read_record, with_whole_characters
 
 _ENDPOINT = "/v1/chat/completions"
 """As it stands in files, whatever the server's address is."""
@@ -32,7 +32,7 @@ class Sender(Protocol):
     async def written(self, request: Request, decoding: Decoding) -> tuple[dict[str, object], tuple[str, ...]]:
         """A question's JSON, and the fields that are left out."""
 
-    def read(self, received: Received, sent: Collection[str], left_out: tuple[str, ...]) -> Said:
+    def read(self, received: Received, sent: Collection[str], left_out: tuple[str, ...], *, proven: bool) -> Said:
         """The reply in a response."""
 
     async def send(self, method: str, path: str, content: object = None, *, file: BinaryIO | None = None) -> Received:
@@ -62,12 +62,12 @@ class _Counts(Record):
 
 class _Batch(Record):
     id: _Name
-    status: str = ""
+    status: Word = None
     input_file_id: Word = None
     output_file_id: Word = None
     error_file_id: Word = None
-    errors: _Faults | None = None
-    request_counts: _Counts | None = None
+    errors: Annotated[_Faults | None, IfReadable] = None
+    request_counts: Annotated[_Counts | None, IfReadable] = None
 
 
 class _Batches(Record):
@@ -139,7 +139,7 @@ class OpenAIDesk:
             return broken_off(result.error or "neither a response nor an error", proven=True)
         received = Received(result.response.status_code, "", json.dumps(result.response.body))
         try:
-            return self._model.read(received, form.sent, form.left_out)
+            return self._model.read(received, form.sent, form.left_out, proven=True)  # it has made the job
         except NoReply as problem:
             return problem
 
@@ -161,7 +161,7 @@ class OpenAIDesk:
 
 
 def _job(found: _Batch) -> Job:
-    status, counts = found.status.lower(), found.request_counts or _Counts()
+    status, counts = (found.status or "").lower(), found.request_counts or _Counts()
     results = tuple(file for file in (found.output_file_id, found.error_file_id) if file)
     faults = (found.errors.data if found.errors else None) or ()
     words = "; ".join(f"{each.code or ''} {each.message or ''}".strip() for each in faults[:3])

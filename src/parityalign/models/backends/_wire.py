@@ -105,7 +105,7 @@ def _or_none(value: object, read: ValidatorFunctionWrapHandler) -> object:
         return None
 
 
-_IfReadable = WrapValidator(_or_none)
+IfReadable = WrapValidator(_or_none)
 """What else a reply says must not cost the reply: a value that cannot be is one that was not given."""
 
 
@@ -117,8 +117,8 @@ def _joined(content: object) -> object:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-Count = Annotated[int | None, Field(ge=0, le=10**9), _IfReadable]
-Word = Annotated[str | None, _IfReadable]
+Count = Annotated[int | None, Field(ge=0, le=10**9), IfReadable]
+Word = Annotated[str | None, IfReadable]
 
 
 class _Message(Record):
@@ -134,7 +134,7 @@ class _Completion(Record):
 
     message: _Message | None = Field(None, validation_alias=AliasPath("choices", 0, "message"))
     finish: Word = Field(None, validation_alias=AliasPath("choices", 0, "finish_reason"))
-    tokens: Annotated[tuple[_Token, ...] | None, _IfReadable] = Field(
+    tokens: Annotated[tuple[_Token, ...] | None, IfReadable] = Field(
         None, validation_alias=AliasPath("choices", 0, "logprobs", "content")
     )
     prompt_tokens: Count = Field(None, validation_alias=AliasPath("usage", "prompt_tokens"))

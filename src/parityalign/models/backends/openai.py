@@ -104,7 +104,7 @@ class OpenAIModel:
         """
         sent, left_out = await self.written(request, decoding)
         received = await self.send("POST", "chat/completions", sent)
-        said = self.read(received, sent, left_out)
+        said = self.read(received, sent, left_out, proven=self._proven)
         self._proven = True
         return said
 
@@ -119,21 +119,22 @@ class OpenAIModel:
         sent = body(self.served_name, picture, request, decoding, server=self._server, without=self.refused)
         return sent, tuple(sorted(self.refused & full.keys()))
 
-    def read(self, received: Received, sent: Collection[str], left_out: tuple[str, ...]) -> Said:
+    def read(self, received: Received, sent: Collection[str], left_out: tuple[str, ...], *, proven: bool) -> Said:
         """The reply in a response.
 
         Args:
             received: The response.
             sent: The fields of its request.
             left_out: Those that it lacked.
+            proven: Whether the server has answered one: then address and key are right.
 
         Raises:
             NoReply: There is none. A field that the server refuses by name is left out next time.
         """
         if not is_out_of_room(received):
             self._amend(received, sent)
-            refuse_failure(received, self._server.key_variable, proven=self._proven)
-        said = read_reply(received, left_out=left_out, proven=self._proven)
+            refuse_failure(received, self._server.key_variable, proven=proven)
+        said = read_reply(received, left_out=left_out, proven=proven)
         return replace(said, text=without_key(said.text, _key(self._server)))  # its parts may make it up
 
     @property
