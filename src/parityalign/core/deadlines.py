@@ -34,6 +34,7 @@ def in_time(work: Callable[[], T], seconds: float, *, computes: bool = False) ->
     """
     done: Future[T] = Future()
     clock: list[int] = []
+    before = time.process_time()
 
     def run() -> None:
         if hasattr(time, "pthread_getcpuclockid"):
@@ -52,16 +53,16 @@ def in_time(work: Callable[[], T], seconds: float, *, computes: bool = False) ->
         except TimeoutError as problem:
             if done.done():  # its own
                 raise
-            left = min(seconds - _used(clock), end - monotonic())
+            left = min(seconds - _used(clock, before), end - monotonic())
             if left <= 0 or not computes:
                 raise TookTooLongError from problem
             left = max(left, _LEAST_WAIT)
 
 
-def _used(clock: Sequence[int]) -> float:
+def _used(clock: Sequence[int], before: float) -> float:
     """Seconds of CPU that a thread has used; those of the whole process where the system does not tell them apart."""
     if not clock:
-        return time.process_time()
+        return time.process_time() - before
     try:
         return time.clock_gettime(clock[0])
     except OSError:  # it has just ended
