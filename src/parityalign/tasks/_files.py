@@ -42,6 +42,23 @@ def first_there(folder: Path, names: Sequence[str]) -> Path:
     return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
 
 
+def parquet_alone(benchmark: str, hub: str) -> Callable[[Path], list[Question]]:
+    """Reads the files of a benchmark that is released as Parquet only, which are read row by row: it refuses them.
+
+    Args:
+        benchmark: Its name for the message.
+        hub: Where it is on the hub.
+    """
+
+    def refuse(folder: Path) -> list[Question]:
+        raise UserError(
+            f"{folder} has no Parquet files, and {benchmark} is released as these only; give hf:{hub}, or the folder "
+            "of a download of it"
+        )
+
+    return refuse
+
+
 def in_subset(name: str) -> Callable[[Question], bool]:
     """Tells whether a question is in the subset."""
     return lambda question: question.subset == name

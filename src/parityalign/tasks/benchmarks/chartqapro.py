@@ -13,11 +13,10 @@ Metric: the relaxed accuracy of its authors' script, over all questions and by t
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from parityalign.core import Benchmark, Question, Row, UserError, quoted_names
-from parityalign.tasks._files import in_subset
+from parityalign.tasks._files import in_subset, parquet_alone
 
 _CONVERSATION = "conversational"
 _SUBSETS: Mapping[str, str] = MappingProxyType(
@@ -29,18 +28,6 @@ _SUBSETS: Mapping[str, str] = MappingProxyType(
         "Hypothetical": "hypothetical",
     }
 )
-
-
-def read_test(folder: Path) -> list[Question]:
-    """Nothing: there is no release of files other than Parquet, which `read_row` reads.
-
-    Raises:
-        UserError: Always.
-    """
-    raise UserError(
-        f"{folder} has no Parquet files, and ChartQAPro is released as these only; give hf:ahmed-masry/ChartQAPro, or "
-        "the folder of a download of it"
-    )
 
 
 def read_row(row: Row) -> Question:
@@ -77,7 +64,7 @@ def _with_paragraph(row: Row, asked: str) -> str:
 BENCHMARK = Benchmark(
     name="chartqapro",
     skill="chartqapro",
-    read_test=read_test,
+    read_test=parquet_alone("ChartQAPro", "ahmed-masry/ChartQAPro"),
     read_row=read_row,
     splits=("test",),
     subsets={"whole": lambda question: True, **{subset: in_subset(subset) for subset in _SUBSETS.values()}},

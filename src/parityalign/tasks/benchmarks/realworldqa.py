@@ -10,25 +10,11 @@ Choices stand in the question, whose last sentence says in which form to answer;
 Metric: accuracy as lmms-eval takes the letter out of a reply; the authors ship no scorer.
 """
 
-from pathlib import Path
-
-from parityalign.core import Benchmark, Question, Row, UserError
-from parityalign.tasks._files import in_subset
+from parityalign.core import Benchmark, Question, Row
+from parityalign.tasks._files import in_subset, parquet_alone
 
 _LETTERS = frozenset("ABCD")
 CHOICES, WORDS = "choices", "words"
-
-
-def read_test(folder: Path) -> list[Question]:
-    """Nothing: there is no release of files other than Parquet, which `read_row` reads.
-
-    Raises:
-        UserError: Always.
-    """
-    raise UserError(
-        f"{folder} has no Parquet files, and RealWorldQA is read from these only; give hf:xai-org/RealworldQA, or the "
-        "folder of a download of it"
-    )
 
 
 def read_row(row: Row) -> Question:
@@ -46,7 +32,7 @@ def read_row(row: Row) -> Question:
 BENCHMARK = Benchmark(
     name="realworldqa",
     skill="realworldqa",
-    read_test=read_test,
+    read_test=parquet_alone("RealWorldQA", "xai-org/RealworldQA"),
     read_row=read_row,
     splits=("test",),
     subsets={
