@@ -129,6 +129,9 @@ def test_no_text_can_leave_its_place_on_the_card(text):
         ("# no header", {}),
         ("---\n[broken\n---\n", {}),
         ("---\n- a list\n---\n", {}),
+        ("---\nlicense: mit\ndate: 2024-13-45\n---\n", {}),
+        (f"---\nlicense: mit\nx: {'[' * 3000}\n---\n", {}),
+        ("---\nlicense: &many [a, a]\nlicense_name: [*many, *many]\n---\n", {}),
     ],
 )
 def test_the_licence_is_what_the_base_s_card_says(readme, said):
@@ -341,7 +344,10 @@ def test_a_score_on_a_benchmark_of_the_hub_stands_where_the_hub_looks_for_it():
         ({}, {}),
         ({"comparable": False}, {"lmms-lab/textvqa": DECLARED}),
         ({"split": None}, {"lmms-lab/textvqa": DECLARED}),  # which of the two is not known
+        ({"split": None}, {"lmms-lab/textvqa": "tasks: [{id: test, split: test}]"}),  # another one may have been read
+        ({"config": None}, {"lmms-lab/textvqa": "tasks: [{id: val, config: other, split: validation}]"}),
         ({"split": "train"}, {"lmms-lab/textvqa": DECLARED}),
+        ({}, {"lmms-lab/textvqa": "tasks: [{id: [val], split: validation}]\nmade: 2024-13-45"}),
         ({"config": "other"}, {"lmms-lab/textvqa": DECLARED}),
         ({"data_set": ""}, {"lmms-lab/textvqa": DECLARED}),
         ({}, {"lmms-lab/textvqa": "tasks: [7, {split: validation}]"}),
@@ -380,3 +386,9 @@ def test_push_asks_the_hub_which_test_splits_are_benchmarks(levelled, hub, monke
     done("level", levelled, "--push", "me/student")
     where, repo, (entry,) = hub.asked[-1]
     assert (where, repo, entry["value"]) == (".eval_results/parityalign.yaml", "me/student", 62.5)
+
+    def broken(self, name, file, *, repo_type):
+        raise http_problem(500)
+
+    monkeypatch.setattr(Hub, "hf_hub_download", broken)
+    assert "pushed: https://hub/me/student" in done("level", levelled, "--push", "me/student")

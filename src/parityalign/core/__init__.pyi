@@ -199,6 +199,7 @@ from .signals import read_observations as read_observations
 from .signals import signals_digest as signals_digest
 from .signals import unpack_observation as unpack_observation
 from .signals import write_shard as write_shard
+from .stranger_yaml import yaml_mapping as yaml_mapping
 from .thoughts import open_thought as open_thought
 from .thoughts import without_thoughts as without_thoughts
 from .workers import ThisMachine as ThisMachine

@@ -7,14 +7,11 @@ from typing import Any
 import yaml
 
 from parityalign.config import PREFIX, RunConfig, divided, is_path
-from parityalign.core import Scores
+from parityalign.core import Scores, yaml_mapping
 from parityalign.tasks import task_of
 
 EVALUATION = "eval.yaml"
 """The file by which a data set on the hub says that it is a benchmark, and which tasks it has."""
-
-_MOST_BRACKETS = 200
-"""In such a file, which is a stranger's: the time to read nested ones grows with their square."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class BenchmarkScore:
     """Between 0 and 100."""
     questions: int
     comparable: bool
-    """Whether all questions of the split were scored, by the metric of its benchmark."""
+    """Whether it is a benchmark's score: all questions of the split, by the benchmark's metric."""
 
 
 def benchmark_scores(config: RunConfig, scores: Scores) -> list[BenchmarkScore]:
@@ -49,6 +46,7 @@ def benchmark_scores(config: RunConfig, scores: Scores) -> list[BenchmarkScore]:
 def _result(config: RunConfig, name: str, scores: Scores) -> BenchmarkScore:
     data, scored = config.tasks[name], scores.tasks[name]
     benchmark = task_of(name, data).benchmark
+    covered = scored.coverage
     place, split = divided((data.test or "").removeprefix(PREFIX))
     part, _, split = (split or "").rpartition("/")
     return BenchmarkScore(
@@ -60,7 +58,7 @@ def _result(config: RunConfig, name: str, scores: Scores) -> BenchmarkScore:
         metric=scored.metric,
         score=round(scored.after.score, 2),
         questions=scored.n,
-        comparable=data.metric is None and scored.coverage.scored == scored.coverage.questions,
+        comparable=benchmark is not None and data.metric is None and covered.scored == covered.questions,
     )
 
 
@@ -97,21 +95,20 @@ def leaderboard_entries(results: Sequence[BenchmarkScore], declared: Mapping[str
 
 
 def _task_ids(result: BenchmarkScore, text: str) -> Iterator[str]:
-    """The task of a benchmark that a score belongs to, if it is clear which: its only one for this split."""
+    """The task of a benchmark that a score belongs to, if it is clear which: its only one for this split.
+
+    A split that RUN.yaml does not name may be any; a configuration that it does not name is the data set's only one.
+    """
+    configs = ("default", None) if result.config is None else (result.config,)
     found = [
-        str(task["id"])
+        task["id"]
         for task in _tasks_in(text)
-        if result.split in (None, task.get("split")) and result.config in (None, task.get("config"))
+        if result.split is not None and task.get("split") == result.split and task.get("config") in configs
     ]
     yield from found if len(found) == 1 else ()
 
 
 def _tasks_in(text: str) -> list[Mapping[str, Any]]:
-    if text.count("[") + text.count("{") > _MOST_BRACKETS:
-        return []
-    try:
-        said = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
-        return []
-    tasks = said.get("tasks") if isinstance(said, dict) else None
-    return [task for task in tasks if isinstance(task, dict) and "id" in task] if isinstance(tasks, list) else []
+    tasks = yaml_mapping(text).get("tasks")
+    found = tasks if isinstance(tasks, list) else []
+    return [task for task in found if isinstance(task, dict) and isinstance(task.get("id"), str)]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from parityalign import __version__
 from parityalign.config import config_in
@@ -20,6 +20,7 @@ from parityalign.core import (
     load_part,
     out_of_reach,
     proxies_in_words,
+    read_given,
     read_manifest,
     refuse_changed,
     unusable_proxy,
@@ -29,9 +30,6 @@ from parityalign.export.run_export import EXPORTS, part_of
 from parityalign.export.student_card import STUDENT
 from parityalign.report import read_record
 from parityalign.stages import HELD_OUT, LEVELLED
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 _SCORES_THERE = ".eval_results/parityalign.yaml"
 """Where the hub looks for scores on benchmarks, in a model's repository."""
@@ -95,9 +93,11 @@ def push_student(run: Path, repo: str, *, public: bool) -> str:
         )
     for name in manifest["files"]:
         refuse_changed(run / STUDENT / name)
+    entries = _leaderboard(run)
     with _told(repo):
         page = _upload(run / STUDENT, repo, "model", public=public, but=[HELD_OUT])  # what was said on one's own images
-        _push_scores(run, repo)
+        if entries:
+            _push_scores(entries, repo)
     return page
 
 
@@ -151,33 +151,37 @@ def _upload(folder: Path, repo: str, kind: Literal["model", "dataset"], *, publi
     return str(page)
 
 
-def _push_scores(run: Path, repo: str) -> None:
-    """Adds the scores on test splits that the hub lists as benchmarks, if there are any."""
-    from huggingface_hub import HfApi  # noqa: PLC0415
-
+def _leaderboard(run: Path) -> str:
+    """The scores on test splits that the hub lists as benchmarks; empty if there are none."""
     scores = read_record(run / SCORES, Scores)
     results = benchmark_scores(config_in(run), scores) if scores else []
-    api = HfApi()
     names = {result.data_set for result in results if result.comparable and result.data_set}
-    entries = leaderboard_entries(results, {name: text for name in sorted(names) if (text := _declared(api, name))})
-    if entries:
-        api.upload_file(
-            repo_id=repo,
-            path_or_fileobj=entries.encode(),
-            path_in_repo=_SCORES_THERE,
-            commit_message="Scores on benchmarks",
-        )
+    return leaderboard_entries(results, {name: text for name in sorted(names) if (text := _declared(name))})
 
 
-def _declared(api: "HfApi", name: str) -> str:
-    """What a data set on the hub says of itself as a benchmark; empty: it is none, or cannot be seen."""
-    from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError  # noqa: PLC0415
+def _declared(name: str) -> str:
+    """What a data set on the hub says of itself as a benchmark; empty: it is none, or cannot be read."""
+    from huggingface_hub import HfApi  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     try:
-        path = api.hf_hub_download(name, EVALUATION, repo_type="dataset")
-    except (RemoteEntryNotFoundError, RepositoryNotFoundError):
+        path = HfApi().hf_hub_download(name, EVALUATION, repo_type="dataset")
+        return read_given(Path(path), _LONGEST_DECLARED).decode("utf-8", "replace")
+    except (HfHubHTTPError, OSError):
+        return ""  # no fault of the student's own page, which can be pushed again
+    except out_of_reach():
         return ""
-    return Path(path).read_bytes()[:_LONGEST_DECLARED].decode("utf-8", "replace")
+
+
+def _push_scores(entries: str, repo: str) -> None:
+    from huggingface_hub import HfApi  # noqa: PLC0415
+
+    HfApi().upload_file(
+        repo_id=repo,
+        path_or_fileobj=entries.encode(),
+        path_in_repo=_SCORES_THERE,
+        commit_message="Scores on benchmarks",
+    )
 
 
 @contextmanager

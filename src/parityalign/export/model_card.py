@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import yaml
-
-from parityalign.core import CARD_FIGURE, printable
+from parityalign.core import CARD_FIGURE, printable, yaml_mapping
 from parityalign.export.benchmarks import BenchmarkScore
 from parityalign.export.origins import UNCHECKED
 from parityalign.report import ABSENT, Changed, Drawn, in_words
@@ -189,12 +187,9 @@ def _short(text: str | None) -> str:
 def licence_of(readme: str) -> dict[str, str]:
     """The licence in the header of a model card; empty if there is none."""
     found = re.match(r"---\s*\n(.*?)\n---", readme, re.DOTALL)
-    try:
-        header = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
-        header = None
-    said = header if isinstance(header, dict) else {}
-    return {key: str(said[key]) for key in ("license", "license_name", "license_link") if said.get(key)}
+    said = yaml_mapping(found[1]) if found else {}
+    names = ("license", "license_name", "license_link")
+    return {key: said[key] for key in names if isinstance(said.get(key), str) and said[key]}
 
 
 def escaped(text: str) -> str:

@@ -54,7 +54,7 @@ def read_settings(path: Path) -> tuple[str, dict[str, Any]]:
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
         said = yaml.safe_load(text) or {}
-    except yaml.YAMLError as problem:
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
         raise _unreadable(str(path), problem) from problem
     if not isinstance(said, dict):
         raise _unreadable(str(path), ValueError("not a mapping"))

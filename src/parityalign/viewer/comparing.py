@@ -9,17 +9,16 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
-from parityalign.core import CONFIG, Estimate, Scores, UserError, file_digest, read_manifest
+from parityalign.core import CONFIG, Estimate, Scores, UserError, read_manifest, yaml_mapping
+from parityalign.data import Unfit, read_bytes
 from parityalign.metrics import cluster_sums, percentile_interval, resampled_means, sign_flip_p
-from parityalign.report import in_words
+from parityalign.report import ABSENT, in_words
 from parityalign.stages import STAGES
 from parityalign.viewer.reading import LOST, WON
 from parityalign.viewer.tables import Index
 from parityalign.viewer.watching import WatchedRun
 
-ABSENT = "-"
 _SHOWN = 20
 """Questions that are listed."""
 _RESAMPLES = 2000
@@ -147,8 +146,8 @@ def _same_picture(one: str, other: str) -> bool:
     if os.path.realpath(one) == os.path.realpath(other):
         return True
     try:
-        return os.path.getsize(one) == os.path.getsize(other) and file_digest(Path(one)) == file_digest(Path(other))
-    except (OSError, ValueError):
+        return os.path.getsize(one) == os.path.getsize(other) and read_bytes(Path(one)) == read_bytes(Path(other))
+    except (OSError, ValueError, Unfit):
         return False
 
 
@@ -162,10 +161,9 @@ def _both(task: Any) -> tuple[Any, Any]:  # noqa: ANN401 - the scores of a task,
 
 def _settings(path: Path) -> Mapping[str, object]:
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, yaml.YAMLError, RecursionError):
+        return yaml_mapping(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
         return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _flat(said: Mapping[Any, object], before: str = "") -> Iterator[tuple[str, str]]:
