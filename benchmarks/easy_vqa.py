@@ -1,6 +1,6 @@
 """A run on a data set that nobody here drew: easy-VQA (4,000 + 1,000 pictures of shapes, MIT licence), from PyPI.
 
-    python benchmarks/easy_vqa.py FOLDER [--seeds 3] [--out docs/results-easy-vqa.md]
+    python benchmarks/easy_vqa.py FOLDER [--seeds 2] [--out docs/results-easy-vqa.md]
 
 Neither bundled model knows these pictures. First the bundled teacher is levelled, by an ordinary run, on the labels of
 a quarter of the train split. Then the bundled student is levelled under that teacher on another quarter, whose labels
@@ -27,7 +27,7 @@ import parityalign as pa
 from parityalign.core import CONTROLS, Comparison, Controls, Estimate, Pair, WorkFailed, file_digest
 from parityalign.core.files import write_whole
 from parityalign.pipeline import Run, align, run_controls
-from parityalign.report import read_record
+from parityalign.report import estimate_cell, read_record
 from spread import over_seeds
 
 WHEEL, DIGEST = "easy-vqa==1.0", "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f"
@@ -150,7 +150,8 @@ or no. The bundled models were taught nothing of the kind.
    cannot be told what to ask about. So this says nothing about questions that a teacher writes.
 
 Both are ordinary runs. All models are scored on the data set's test split, {n:,} questions about {images:,} pictures,
-by whether the words are the same. Intervals are over pictures (95 %, bootstrap), below the table over seeds (95 %, t).
+by whether the words are the same. Intervals are over pictures (95 %, bootstrap), that of the students' gain over
+seeds (95 %, t).
 
 | | score | yes or no | others |
 |---|---|---|---|
@@ -187,7 +188,9 @@ def page(teacher: pa.OpenRun, students: Sequence[pa.OpenRun]) -> str:
         ),
     ]
     asked = _read(teacher.path.parent, "test")
-    table = "".join(f"| {what} | {_said(score)} | {_by_kind(asked, _answers(file))} |\n" for what, score, file in rows)
+    table = "".join(
+        f"| {what} | {estimate_cell(score)} | {_by_kind(asked, _answers(file))} |\n" for what, score, file in rows
+    )
     return head + table + _prior(asked, teacher) + _gains(students, of_students) + _of_pairs(students, first.parent)
 
 
@@ -216,15 +219,14 @@ def _answers(file: Path) -> list[str]:
 def _gains(students: Sequence[pa.OpenRun], compared: Sequence[Comparison]) -> str:
     """What levelling brought, beside the controls, and how much of the way to the teacher that is."""
     gains = [each.gain.score for each in compared]
+    told = estimate_cell(Estimate(score=mean(gains), ci=over_seeds(gains)), signed=True)
     closed = mean(each.gain.score / (each.teacher.score - each.before.score) for each in compared)
-    lines = [f"The student gained {_over_seeds(gains)} points, {100 * closed:.0f} % of its distance to the teacher."]
+    lines = [f"The student gained {told} points, {100 * closed:.0f} % of its distance to the teacher."]
     found = read_record(students[0].path / CONTROLS, Controls)
     for control in found.controls if found else ():
         if control.mean and control.run_ahead:
-            ahead = _said(control.run_ahead)
-            lines.append(
-                f"With seed 0 the control *{control.name}* scores {_said(control.mean)}; the run is ahead by {ahead}."
-            )
+            scored, ahead = estimate_cell(control.mean), estimate_cell(control.run_ahead)
+            lines.append(f"With seed 0 the control *{control.name}* scores {scored}; the run is ahead by {ahead}.")
     return "\n" + "\n".join(lines) + "\n"
 
 
@@ -249,24 +251,11 @@ def _compared(run: pa.OpenRun) -> Comparison:
     return run.scores.tasks[TASK]
 
 
-def _said(estimate: Estimate) -> str:
-    low, high = estimate.ci or (estimate.score, estimate.score)
-    return f"{estimate.score:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _over_seeds(points: Sequence[float]) -> str:
-    told = f"{mean(points):+.1f}"
-    if between := over_seeds(points):
-        low, high = between
-        told += f" [{low:+.1f}, {high:+.1f}]"
-    return told
-
-
 def main() -> None:
     """Does what is missing and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("docs/results-easy-vqa.md"))
     chosen = parser.parse_args()
     folder = chosen.folder.resolve()

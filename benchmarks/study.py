@@ -28,9 +28,8 @@ from picking.trainings import Seed
 def demo_of(runs: Path, seed: int) -> None:
     """A finished run of the demo with a seed."""
     folder = runs / f"demo-{seed}"
-    if not (folder / "run.yaml").exists():
-        write_demo_data(folder / "data", seed, lambda *_: None)
-        pa.open_run(read_config(DEMO_CONFIG, folder).model_copy(update={"seed": seed})).upto()
+    write_demo_data(folder / "data", seed, lambda *_: None)
+    pa.open_run(read_config(DEMO_CONFIG, folder).model_copy(update={"seed": seed})).upto()
 
 
 def work(runs: Path, count: int, seeds: range, out: Path) -> None:
@@ -41,6 +40,24 @@ def work(runs: Path, count: int, seeds: range, out: Path) -> None:
             for seed, each in mine.items():
                 if seed in tier.seeds:
                     each.do(tier.cells)
+
+
+def train(count: int) -> None:
+    """Trains in so many workers; ends them with this process.
+
+    Raises:
+        CalledProcessError: One of them failed; what it wrote says why.
+    """
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    commands = [[sys.executable, *sys.argv, "--worker", str(number)] for number in range(count)]
+    workers = [subprocess.Popen(command, env=alone) for command in commands]
+    try:
+        for worker in workers:
+            if worker.wait():
+                raise subprocess.CalledProcessError(worker.returncode, worker.args)
+    finally:
+        for worker in workers:
+            worker.terminate()
 
 
 def main() -> None:
@@ -61,14 +78,7 @@ def main() -> None:
     if not given.page_only:
         for seed in range(given.seeds):
             demo_of(runs, seed)
-        again = [sys.executable, *sys.argv, "--worker"]
-        alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-        workers = [
-            subprocess.Popen([*again, str(number)], env=alone, start_new_session=True)
-            for number in range(given.workers)
-        ]
-        for worker in workers:
-            worker.wait()
+        train(given.workers)
     write(given.records, given.out)
 
 

@@ -13,7 +13,7 @@ from makers import mute
 from parityalign.config.automatic import HIGHEST, SMALL, TABLE, StudentFacts, decide_level, refuse_high_rate
 from parityalign.config.base import results_of
 from parityalign.config.loading import Loadings, LoadingSettings
-from parityalign.config.run_yaml import config_in, load_config
+from parityalign.config.run_yaml import as_yaml, config_in, load_config, read_config
 from parityalign.config.schema import RunConfig
 from parityalign.config.training import AUTOMATIC, LevelSettings, LrMultipliers
 from parityalign.core.errors import UserError
@@ -164,6 +164,14 @@ def test_the_runs_own_file_and_its_manifest_say_what_auto_came_to(tmp_path, trai
     assert "up to date" in done("level", project / "runs" / "a")
     other = configure(project, level={"optimiser": "adafactor"})
     assert 'level.optimiser ("adafactor") matters now' in done("run", other, "--until", "level")
+
+
+def test_a_runs_own_file_that_keeps_an_adapter_is_read_again_where_auto_came_to_all_weights(tmp_path):
+    began = settings_of(tmp_path, keep_adapter=True)
+    decided = began.model_copy(update={"level": decide_level(began.level, None)})
+    assert decided.level.method == "full"
+    (tmp_path / "run.yaml").write_text(as_yaml(decided, tmp_path), encoding="utf-8")
+    assert read_config(tmp_path / "run.yaml").level == decided.level
 
 
 def test_a_rate_that_is_refused_is_refused_before_anything_is_asked(tmp_path, large):

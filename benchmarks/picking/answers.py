@@ -23,7 +23,7 @@ def over_images(value: Value) -> str:
 
 
 def in_short(found: Measured) -> str:
-    """Four sentences; empty until there is something to say."""
+    """A few sentences; empty until there is something to say."""
     cells = [Cell(pool, arm, STEPS) for pool in (RARE, WEAK, STRONG) for arm in (GAPS, RANDOM)]
     needed = [*cells, *(Cell(RARE, arm, STEPS) for arm in (ALL, HALF)), Cell(STRONG, PAPER, 0)]
     if any(cell not in found for cell in needed):
@@ -34,14 +34,20 @@ def in_short(found: Measured) -> str:
 
 
 def _rare(found: Measured, cell: Cell) -> str:
-    last, reached = steps_to_reach(found, cell) or (STEPS, None)
-    there = f"; after about {reached:,.0f} they are where random pairs end" if reached else ""
+    each = found[cell].values()
+    reached = steps_to_reach(found, cell)
+    there = ""
+    if reached and reached.after:
+        there = f"; after about {reached.after:,.0f} ({reached.seeds} seeds) they are where random pairs end"
     seeds = f"{_seeds(found, cell, RANDOM)} seeds, {_seeds(found, cell, ALL)} of all pairs; intervals over images"
+    in_pool, taken = gain(each, as_in_pool=True), sum(one.record["held out"]["accepted"] for one in each)
     return (
-        f"Picking pays where gaps are rare: with {_share(found, cell)} % of them, {last} steps on gaps and replay gain "
-        f"{gain(found[cell].values()).score:.1f} points on a test of which the student had half wrong, "
-        f"{_lead(found, cell, RANDOM)} more than on as many random pairs and {_lead(found, cell, ALL)} more than on all"
-        f"{there} ({seeds})."
+        f"Picking makes a difference where gaps are rare: with {_share(found, cell)} % of them, {STEPS} steps on gaps "
+        f"and replay gain {gain(each).score:.1f} points on a test where the student was wrong on half of the "
+        f"questions, {_lead(found, cell, RANDOM)} more than on as many random pairs and {_lead(found, cell, ALL)} more "
+        f"than on all{there} ({seeds}). On questions as rare as the pool's gaps that is {in_pool.score:+.1f} "
+        f"{over_images(in_pool)}, so a run would have taken {taken} of these {len(each)} students and left the others "
+        "as they were."
     )
 
 
@@ -56,9 +62,9 @@ def _replay(found: Measured, cell: Cell) -> str:
     forgets, bare = (over(each, lambda one: one.forgotten) for each in (as_usual, half))
     more, less = (over(each, lambda one: one.gain_as_in_pool) for each in (as_usual, half))
     return (
-        f"Replay is what it hangs on: with a half in place of four fifths they gain {gain(half.values()).score:.1f} "
-        f"and forget {bare:.0f} % of what was right in place of {forgets:.0f} %, so that on questions as rare as the "
-        f"pool's gaps they come to {less:+.1f} in place of {more:+.1f} points."
+        "The share of replay decides what is forgotten: with a half in place of four fifths they gain "
+        f"{gain(half.values()).score:.1f} and forget {bare:.0f} % of what was right in place of {forgets:.0f} %, so "
+        f"that on questions as rare as the pool's gaps they come to {less:+.1f} in place of {more:+.1f} points."
     )
 
 
@@ -74,7 +80,8 @@ def _strong(found: Measured, cell: Cell) -> str:
     return (
         f"A strong student, with {_share(found, cell)} % gaps, gains {_gained(found, cell)} from gaps and replay, "
         f"{_gained(found, cell._replace(arm=RANDOM))} from random pairs and {paper.score:+.1f} {over_images(paper)} "
-        "from gaps alone in one epoch at a low rate, the paper's way: nothing that can be told from none."
+        "from gaps alone in one epoch at a low rate, the paper's way; none of these differs from 0 by more than its "
+        "interval."
     )
 
 

@@ -9,6 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from parityalign.core.files import cut_torn_line
+
 OWN = 0
 """In place of a share: the pool's own gaps, all of them."""
 GAPS, RANDOM, ALL, PAPER = "gaps and replay", "random pairs", "all pairs", "paper"
@@ -121,6 +123,7 @@ def cell_of(record: Record) -> Cell:
 def add(folder: Path, seed: int, record: Record) -> None:
     """Appends a record."""
     folder.mkdir(parents=True, exist_ok=True)
+    cut_torn_line(file_of(folder, seed))
     with file_of(folder, seed).open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, separators=(",", ":")) + "\n")
 

@@ -52,15 +52,14 @@ def figure(leads: Mapping[str, Mapping[int, Value]]) -> str:
         f"Means over the seeds, thick lines 95 % intervals over images, thin ones over seeds. {told}.",
         y + 44,
         [
+            element("style", _style()),
             *axis,
             *parts,
             *(_caption(line, y + 26 + 12 * place) for place, line in enumerate(CAPTION)),
         ],
+        xmlns="http://www.w3.org/2000/svg",
     )
-    style = element("style", _style())
-    return (
-        str(drawn).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).replace("<title", f"{style}<title", 1)
-    )
+    return str(drawn)
 
 
 def _range(values: Sequence[Value]) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """What the records say of each cell: scores, differences on the same questions, and their intervals."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -165,36 +165,44 @@ def _value(each: Sequence[tuple[float, Floats]]) -> Value:
     return Value(mean(scores), len(scores), over_seeds(scores), percentile_interval(np.mean(replicates, axis=0)))
 
 
-def steps_to_reach(found: Measured, cell: Cell, over: str = RANDOM) -> tuple[int, float | None] | None:
-    """The most steps that another arm was trained for, and after how many this one has its gain.
+class Reached(NamedTuple):
+    """How soon one arm has the gain of another."""
 
-    Between the budgets that were measured it is read off a straight line over the logarithm of the steps; the first
-    number alone if it is not reached, and None where either has fewer than two budgets or the other gains nothing.
+    last: int
+    """The most steps that the other one was trained for."""
+    after: float | None
+    """Steps of the one; None: it does not come to it within as many."""
+    seeds: int
+    """Of the curves of both."""
+
+
+def steps_to_reach(found: Measured, cell: Cell, over: str = RANDOM) -> Reached | None:
+    """After how many steps an arm has the gain that another one has at its most steps.
+
+    Between the budgets that were measured it is read off a straight line over the logarithm of the steps. None where
+    there are fewer than two budgets that the same seeds have of both, or the other one gains nothing.
     """
-    curves = [_curve(found, cell._replace(arm=arm)) for arm in (cell.arm, over)]
-    if any(len(curve) < 2 for curve in curves):
+    of_both = [_by_steps(found, cell._replace(arm=arm)) for arm in (cell.arm, over)]
+    steps = sorted(of_both[0].keys() & of_both[1].keys())
+    seeds = set.intersection(*({*arm[step]} for arm in of_both for step in steps)) if steps else set()
+    if len(steps) < 2 or not seeds:
         return None
-    mine, other = curves
-    last = max({*mine} & {*other}, default=0)
-    if not last or other[last] <= 0:
+    mine, other = ([mean(arm[step][seed].gain for seed in seeds) for step in steps] for arm in of_both)
+    last, wanted = steps[-1], other[-1]
+    if wanted <= 0:
         return None
-    points = sorted(step for step in mine if step <= last)
-    if mine[points[0]] >= other[last]:
-        return last, points[0]
-    for low, high in zip(points, points[1:], strict=False):
-        if mine[high] >= other[last]:
-            part = (other[last] - mine[low]) / (mine[high] - mine[low])
-            return last, float(low * (high / low) ** part)
-    return last, None
+    if mine[0] >= wanted:
+        return Reached(last, steps[0], len(seeds))
+    for (low, before), (high, after) in pairwise(zip(steps, mine, strict=True)):
+        if after >= wanted:
+            part = (wanted - before) / (after - before)
+            return Reached(last, float(low * (high / low) ** part), len(seeds))
+    return Reached(last, None, len(seeds))
 
 
-def _curve(found: Measured, cell: Cell) -> dict[int, float]:
-    """The mean gain by steps, over the seeds that have all of them."""
-    of_arm = {
-        each.steps: by_seed for each, by_seed in found.items() if each._replace(steps=0) == cell._replace(steps=0)
-    }
-    seeds = set.intersection(*(set(by_seed) for by_seed in of_arm.values())) if of_arm else set()
-    return {steps: mean(by_seed[seed].gain for seed in seeds) for steps, by_seed in of_arm.items() if seeds}
+def _by_steps(found: Measured, cell: Cell) -> dict[int, Mapping[int, Trained]]:
+    """The trainings of a cell's pool and arm by steps, and of these by seed."""
+    return {each.steps: by_seed for each, by_seed in found.items() if each._replace(steps=0) == cell._replace(steps=0)}
 
 
 def over(each: Mapping[int, Trained], value: Callable[[Trained], Any]) -> float:

@@ -83,8 +83,8 @@ REACH = """
 The gain that random pairs have at the largest budget, and after how many steps (between the measured budgets by a
 straight line over the logarithm) other choices have it.
 
-| pool | trained on | random pairs | reached after |
-|---|---|---|---|
+| pool | trained on | seeds | random pairs | reached after |
+|---|---|---|---|---|
 """
 CHOOSING = """
 ## What `select: auto` takes
@@ -92,8 +92,8 @@ CHOOSING = """
 {rule}
 
 Beside the best of the other arms that were measured in the cell, by the test as it is and as in the pool, which is what
-a run itself can know. That best is one of several and so a little lucky. `holds` is no where `auto` is behind by more
-than the interval over images.
+a run itself can know. That best is one of several and so a little lucky. `holds` says **no** if
+`auto` is behind by more than the interval over images.
 
 | pool | steps | `auto` takes | test | best other | seeds | `auto` is ahead by | holds |
 |---|---|---|---|---|---|---|---|
@@ -209,8 +209,8 @@ def _reaching(found: Measured, pools: Sequence[Pool]) -> Iterable[str]:
         for arm in (GAPS, HALF, ALL):
             reached = steps_to_reach(found, Cell(pool, arm, 0))
             if reached:
-                last, after = reached
-                yield _row(pool.name, arm, f"{last:,} steps", f"{after:,.0f} steps" if after else "not reached")
+                after = f"{reached.after:,.0f} steps" if reached.after else "not reached"
+                yield _row(pool.name, arm, reached.seeds, f"{reached.last:,} steps", after)
 
 
 def _choosing(found: Measured) -> Iterable[str]:

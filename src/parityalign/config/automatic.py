@@ -99,6 +99,6 @@ def level_in_words(level: LevelSettings) -> str:
     factors = {name: factor for name, factor in multipliers if factor != 1}
     parts = [f"{name} frozen" if not factor else f"{name} at {factor:g} times that" for name, factor in factors.items()]
     said = ", ".join([f"method {method}", f"learning rate {rate:g}", *parts, ends, f"optimiser {level.optimiser}"])
-    if level.select == "auto":
+    if level.select == "auto" and level.replay is None:
         said += ", trained on gaps and as much replay as the pool has"
     return f"{said} ({', '.join(level.automatic)} by auto)" if level.automatic else said

@@ -202,7 +202,8 @@ class LevelSettings(Settings):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     keep_adapter: Annotated[bool, Later] = False
     """Whether the adapter stays in the folder `adapter` of the levelled student, beside the weights that it is merged
-    into. A student that is there without it is trained again."""
+    into. A student that is there without it is trained again. Where `auto` comes to training all weights there is
+    none."""
     select: Literal["gaps", "all", "random", "auto"] = "gaps"
     """What is trained on: gaps and replay, all usable pairs, or as many drawn from these at random; `auto`: gaps and as
     much replay as the pool has, and the run says how much that was."""
@@ -212,7 +213,7 @@ class LevelSettings(Settings):
 
     @model_validator(mode="after")
     def _has_an_adapter(self) -> Self:
-        if self.keep_adapter and self.method == "full":
+        if self.keep_adapter and self.method == "full" and "method" not in self.automatic:
             raise ValueError(
                 "keep_adapter is true, but `method: full` trains all weights and no adapter. Set `method: lora`, or "
                 "leave it out"

@@ -32,6 +32,7 @@ from .preview import write_preview as write_preview
 from .questions import question_tables as question_tables
 from .tables import ABSENT as ABSENT
 from .tables import SCORE_HEADINGS as SCORE_HEADINGS
+from .tables import estimate_cell as estimate_cell
 from .tables import headline as headline
 from .tables import score_table as score_table
 from .words import in_words as in_words

@@ -1,8 +1,8 @@
 """What of the pool is trained on: as set, or as the pool says (`select: auto`).
 
 Measured in docs/results-picking.md: gaps are worth picking where they are rare, do no harm where they are not, and
-how much the student forgets hangs on replay. Short of the pool's own share of it the student forgets more than it
-wins.
+the share of replay decides how much the student forgets: in a pool with 10 % gaps it forgot more with a half than it
+won, and with four fifths it did not.
 """
 
 from typing import Literal, NamedTuple
@@ -39,6 +39,5 @@ def selection_of(settings: LevelSettings, *, gaps: int, had_right: int, usable: 
         return Selection(settings.select, replay)
     share = 100 * gaps / max(1, usable)
     found = f"{share:.0f} % of the {usable:,} usable pairs are gaps"
-    return Selection(
-        "gaps", replay, f"{found}, so they are picked, with replay as {100 * replay:.0f} % of the training"
-    )
+    why = f"{found}; they are trained on, with replay as {100 * replay:.0f} % of the training"
+    return Selection("gaps", replay, why)
