@@ -23,6 +23,7 @@ from parityalign.config import load_config, split_model
 from parityalign.core import UserError
 from parityalign.pipeline.progress import PlainConsole
 from parityalign.report.closing import closing_lines, score_tables
+from parityalign.stages import STAGES
 from projects import done, refusal
 from test_report import SCORED, run  # noqa: F401 - a fixture
 
@@ -31,6 +32,15 @@ COMMANDS = get_command(app).commands
 
 def test_the_version_is_told_and_nothing_else_is_done():
     assert done("--version") == f"parityalign {parityalign.__version__}\n"
+
+
+def test_help_begins_with_what_begins_a_run_and_goes_through_it():
+    """Commands of other packages may stand among the stages."""
+    known = set("init demo doctor plan preview run status view report score export chat answers".split())
+    listed = [name for name in COMMANDS if name in known | {stage.name for stage in STAGES}]
+    assert listed[:6] == ["init", "demo", "doctor", "plan", "preview", "run"]
+    assert listed[6:12] == ["intake", "annotate", "identify", "discrepancy", "level", "evaluate"]
+    assert set(listed[12:]) == known - set(listed[:6])
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -142,6 +152,7 @@ MEANT = {
     "ShareGPT": "llava",
     "llama-factory": "messages",
     "datasets": "hf-dataset",
+    "lmmseval": "lmms-eval",
     "evaluation-logs": "evaluation-log",
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -304,8 +305,9 @@ def test_a_log_reads_the_questions_that_were_asked_and_touches_no_test_split(who
     before = content(whole)
     (project / "test" / "TextVQA_0.5.1_val.json").unlink()
     assert done("export", whole, "--format", "evaluation-log").startswith("up to date: ")
-    done("export", whole, "--format", "evaluation-log", "--prompted")
-    assert {name for name, data in content(whole).items() if before.get(name) != data} == {
+    shutil.rmtree(whole / "exports" / "evaluation-log")
+    done("export", whole, "--format", "evaluation-log")
+    assert {name for name, data in content(whole).items() if before.get(name) != data} <= {
         "exports/evaluation-log/manifest.json"
     }
     manifest = whole / "tests" / "textvqa" / "manifest.json"
@@ -351,6 +353,20 @@ def test_verdicts_on_other_pairs_are_refused(run, project):
 def test_unknown_formats_and_folders_that_are_no_runs_are_refused(shared, tmp_path):
     assert "no export format 'lava'. Did you mean llava" in refusal("export", shared, "--format", "lava")
     assert "is not a run folder" in refusal("export", tmp_path, "--format", "llava")
+
+
+@pytest.mark.parametrize(
+    ("form", "option"),
+    [
+        ("hf-dataset", ["--in-place"]),
+        *((form, [option]) for form in ("evaluation-log", "lmms-eval") for option in ("--in-place", "--prompted")),
+        *((form, ["--what", "all"]) for form in ("evaluation-log", "lmms-eval")),
+    ],
+)
+def test_an_option_that_would_do_nothing_in_a_format_is_refused(shared, form, option):
+    message = refusal("export", shared, "--format", form, *option)
+    assert " ".join(option) in message and form in message
+    assert not (shared / "exports").exists()
 
 
 def test_without_gaps_there_is_nothing_to_export_but_all_pairs_still_are(project):

@@ -22,6 +22,7 @@ from parityalign.core import Scores, unsealed
 from parityalign.export.benchmarks import BenchmarkScore, benchmark_scores, hub_name, leaderboard_entries
 from parityalign.export.model_card import Made, card, escaped, licence_of
 from parityalign.report import Changed, Drawn
+from parityalign.report.charts import WIDTH
 from projects import configure, done, refusal
 
 RESULT = BenchmarkScore(
@@ -172,6 +173,9 @@ def test_the_figure_beside_the_card_is_a_drawing_of_the_scores_that_asks_for_not
     scores = json.loads((levelled / "scores.json").read_text())["tasks"]["textvqa"]
     told = drawing.getElementsByTagName("desc")[0].firstChild.data
     assert f"after {scores['after']['score']:.1f}" in told and "![" in (levelled / "student" / "README.md").read_text()
+    left, _, width, _ = map(float, drawing.getAttribute("viewBox").split())
+    ground = drawing.getElementsByTagName("rect")[0]
+    assert float(ground.getAttribute("x")) == left < 0 and left + width > WIDTH, "room at both sides, and on the ground"
     text = (levelled / "student" / "scores.svg").read_text()
     assert "<script" not in text and "href" not in text and "url(" not in text
 

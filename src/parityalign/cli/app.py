@@ -13,9 +13,21 @@ from parityalign.cli import file_commands as file_commands
 from parityalign.cli.commands import app as app
 from parityalign.cli.run_commands import add_stage_commands
 from parityalign.cli.terminal import say_everything_so
-from parityalign.core import wait_passively
+from parityalign.core import part_names, wait_passively
+from parityalign.stages import STAGES
+
+_FIRST = ("init", "demo", "doctor", "plan", "preview", "run")
+_LAST = ("status", "view", "report", "score", "export", "chat", "answers")
+
+
+def _put_in_order() -> None:
+    """Puts the commands as a newcomer needs them: what begins a run, its stages, what is done with it then."""
+    order = [*_FIRST, *(stage.name for stage in STAGES), *part_names("stages"), *_LAST]
+    app.registered_commands.sort(key=lambda each: order.index(each.name or ""))
+
 
 add_stage_commands()
+_put_in_order()
 
 
 def main() -> None:

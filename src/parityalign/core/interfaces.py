@@ -436,6 +436,8 @@ class ExportFormat:
     """The artifacts that it is made of, by their folder: they have to be finished and up to date."""
     on_hub: bool = False
     """Whether its folder is a data set as the hub shows them, so that it can be pushed."""
+    copies_pictures: bool = True
+    """Whether pictures lie beside its rows (`Exportable.picture`), so that they can stay where they lie instead."""
 
     def lacking(self) -> str:
         """What keeps it from being used, in words; empty: nothing."""

@@ -26,7 +26,7 @@ from parityalign.core import (
     unusable_proxy,
 )
 from parityalign.export.benchmarks import EVALUATION, benchmark_scores, leaderboard_entries
-from parityalign.export.run_export import EXPORTS, part_of
+from parityalign.export.forms import EXPORTS, part_of
 from parityalign.export.student_card import STUDENT
 from parityalign.report import read_record
 from parityalign.stages import HELD_OUT, LEVELLED

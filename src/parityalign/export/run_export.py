@@ -5,7 +5,6 @@ runs/NAME/exports/llava/        data.json, and a manifest.json with the digests 
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from parityalign.config import RunConfig
@@ -28,17 +27,15 @@ from parityalign.core import (
     VerdictKind,
     content_id,
     described,
-    did_you_mean,
     folder_files,
-    has_part,
     input_digest,
     load_part,
-    part_names,
     put_in_place,
     read_manifest,
     stale_inputs,
 )
 from parityalign.data import questions_in
+from parityalign.export.forms import EXPORTS, part_of, refuse_idle_options
 from parityalign.export.origins import checked_in_words, model_name, sources_in_words
 from parityalign.export.pictures import copy_picture, picture_name
 from parityalign.report import read_records
@@ -55,26 +52,6 @@ from parityalign.stages import (
 from parityalign.tasks import settled, task_of
 
 R = TypeVar("R", bound=Record)
-
-EXPORTS = "exports"
-_READS: Mapping[str, str] = MappingProxyType(
-    {
-        "sharegpt": "llava",
-        "llavanext": "llava",
-        "llamafactory": "messages",
-        "msswift": "messages",
-        "swift": "messages",
-        "openai": "messages",
-        "chatml": "messages",
-        "sfttrainer": "trl",
-        "datasets": "hf-dataset",
-        "huggingface": "hf-dataset",
-        "parquet": "hf-dataset",
-        "lmmseval": "evaluation-log",
-        "vlmevalkit": "evaluation-log",
-    }
-)
-"""What tools and forms of other names read, without hyphens."""
 
 
 class Exported(NamedTuple):
@@ -270,10 +247,12 @@ def export_run(
         out: The folder to write; None: `exports/FORMAT` of the run, with `-all` for everything.
 
     Raises:
-        UserError: There is no such format, the run has not reached that stage, or the folder holds other files.
+        UserError: There is no such format, an option does nothing in it, the run has not reached that stage, or the
+            folder holds other files.
     """
     part = part_of(form)
     found = load_part(EXPORTS, part, ExportFormat)
+    refuse_idle_options(form, found, everything=everything, prompted=prompted, in_place=in_place)
     run = RunExport(config, everything=everything, prompted=prompted, in_place=in_place)
     run.refuse_unknown(part, found.of)
     plan = run.plan(form, found.of)
@@ -287,26 +266,6 @@ def export_run(
     made.begin()
     made.finish(found.write(run, made.path))
     return Exported(target, made.manifest["counts"], made=True)
-
-
-def part_of(form: str) -> str:
-    """The name of a format's module.
-
-    Raises:
-        UserError: There is no such format.
-    """
-    part = form.replace("-", "_")
-    if not has_part(EXPORTS, part):
-        raise UserError(_unknown(form))
-    return part
-
-
-def _unknown(form: str) -> str:
-    """The message for a format that there is not, with the one that a tool of this name reads."""
-    known = [name.replace("_", "-") for name in part_names(EXPORTS)]
-    read = _READS.get(form.lower().replace("-", "").replace("_", ""))
-    near = f"Did you mean {read}? Known: {', '.join(known)}." if read else did_you_mean(form, known)
-    return f"there is no export format {form!r}. {near}"
 
 
 def _asked_for(task: Task) -> str:

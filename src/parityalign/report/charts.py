@@ -27,13 +27,13 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
     return Markup("<{0}{1}>{2}</{0}>").format(Markup(tag), written, Markup("").join(children))
 
 
-def score_chart(scores: Scores, *behind: Markup, **attributes: object) -> Markup:
+def score_chart(scores: Scores, *behind: Markup, margin: float = 0, **attributes: object) -> Markup:
     """For each task the student before and after and the teacher, as dots with 95 % whiskers, from 0 to 100.
 
     Args:
         scores: Of the run.
         behind: What the drawing begins with.
-        attributes: Of the drawing.
+        margin, attributes: Of the drawing.
     """
     block, top = 3 * LANE + 27, 28.0
     bottom = top + block * len(scores.tasks)
@@ -45,6 +45,7 @@ def score_chart(scores: Scores, *behind: Markup, **attributes: object) -> Markup
         f"Points from 0 to 100 with 95 % intervals. {told}.",
         bottom + 18,
         [*behind, _legend(), _axis(top, bottom), *tasks],
+        margin=margin,
         **attributes,
     )
 
@@ -61,8 +62,27 @@ def verdict_chart(counts: Mapping[str, Mapping[VerdictKind, int]]) -> Markup:
     return drawing("verdicts", "Verdicts for each task", f"{told}.", block * len(counts), bars)
 
 
-def drawing(name: str, title: str, described: str, height: float, parts: Sequence[str], **attributes: object) -> Markup:
-    """A drawing with a title and a description for screen readers; `name` is unique on the page."""
+def drawing(  # noqa: PLR0913 - an attribute is a parameter
+    name: str,
+    title: str,
+    described: str,
+    height: float,
+    parts: Sequence[str],
+    *,
+    margin: float = 0,
+    **attributes: object,
+) -> Markup:
+    """A drawing with a title and a description for screen readers; `name` is unique on the page.
+
+    Args:
+        name: Of the drawing, for the page's identifiers.
+        title: In a few words.
+        described: The same as the drawing, in sentences.
+        height: In units.
+        parts: The drawing.
+        margin: Left free at the left and the right, in units.
+        attributes: Of the `svg` element.
+    """
     spoken = [
         element("title", title, id=f"{name}-title"),
         element("desc", described, id=f"{name}-desc"),
@@ -71,7 +91,7 @@ def drawing(name: str, title: str, described: str, height: float, parts: Sequenc
         "svg",
         *spoken,
         *parts,
-        viewBox=f"0 0 {WIDTH:.0f} {height:.0f}",
+        viewBox=f"{-margin:.0f} 0 {WIDTH + 2 * margin:.0f} {height:.0f}",
         role="img",
         aria_labelledby=f"{name}-title {name}-desc",
         **attributes,

@@ -15,5 +15,4 @@ def score_figure(scores: Scores) -> str:
     styles = (environment().get_template(f"{name}.css").render() for name in ("colours", "charts"))
     style = element("style", Markup("\n").join([*map(Markup, styles), "svg { font-family: system-ui, sans-serif; }"]))
     ground = element("rect", x=-_MARGIN, width="100%", height="100%", fill="var(--paper)")
-    chart = score_chart(scores, style, ground, xmlns="http://www.w3.org/2000/svg")
-    return str(chart).replace('viewBox="0 0 400', f'width="800" viewBox="{-_MARGIN} 0 {400 + 2 * _MARGIN}', 1)
+    return str(score_chart(scores, style, ground, margin=_MARGIN, xmlns="http://www.w3.org/2000/svg", width=800))

@@ -1,15 +1,20 @@
-"""Shared by the formats: the columns of a verdict, and JSON files written row by row."""
+"""Shared by the formats: rows of pairs, the columns of a verdict, and JSON files written row by row."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from parityalign.core import ExportedPair, writing
+from parityalign.core import Exportable, ExportedPair, writing
 
 Row = Mapping[str, Any]
 IMAGE_MARK = "<image>\n"
 """Placeholder of the image in a user's turn; the texts of a pair hold no second one."""
+
+
+def rows_of(run: Exportable, out: Path, row: Callable[[ExportedPair, str], Row]) -> Iterator[Row]:
+    """A row of each pair and the name of its picture, which is copied into the folder unless it stays where it lies."""
+    return (row(judged, run.picture(judged.pair, out)) for judged in run.judged())
 
 
 def verdict_columns(judged: ExportedPair) -> dict[str, Any]:

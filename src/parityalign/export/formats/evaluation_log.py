@@ -27,7 +27,7 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
     }
 
 
-EXPORT = ExportFormat(write, of=("answers",))
+EXPORT = ExportFormat(write, of=("answers",), copies_pictures=False)
 
 
 def _row(scored: Scored) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
     return {"rows": rows}
 
 
-EXPORT = ExportFormat(write, of=("pairs", "verdicts"), on_hub=True)
+EXPORT = ExportFormat(write, of=("pairs", "verdicts"), on_hub=True, copies_pictures=False)
 
 
 def _shards(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -9,23 +9,18 @@
 Shape: LLaVA, docs/Finetune_Custom_Data.md. `--image_folder` is the folder of the export.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from parityalign.core import Exportable, ExportedPair, ExportFormat
-from parityalign.export.formats._rows import IMAGE_MARK, Row, verdict_columns, write_list
+from parityalign.export.formats._rows import IMAGE_MARK, Row, rows_of, verdict_columns, write_list
 
 
 def write(run: Exportable, out: Path) -> dict[str, int]:
     """Writes `data.json`."""
-    return {"rows": write_list(out / "data.json", _rows(run, out))}
+    return {"rows": write_list(out / "data.json", rows_of(run, out, _row))}
 
 
 EXPORT = ExportFormat(write, of=("pairs", "verdicts"))
-
-
-def _rows(run: Exportable, out: Path) -> Iterator[Row]:
-    return (_row(judged, run.picture(judged.pair, out)) for judged in run.judged())
 
 
 def _row(judged: ExportedPair, picture: str) -> Row:

@@ -26,7 +26,7 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
     }
 
 
-EXPORT = ExportFormat(write, of=("answers",))
+EXPORT = ExportFormat(write, of=("answers",), copies_pictures=False)
 
 
 def _row(scored: Scored) -> dict[str, Any]:

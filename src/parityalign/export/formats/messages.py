@@ -12,18 +12,17 @@ format is `sharegpt` with other tags.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from parityalign.core import Exportable, ExportedPair, ExportFormat, write_whole
-from parityalign.export.formats._rows import IMAGE_MARK, Row, verdict_columns, write_lines
+from parityalign.export.formats._rows import IMAGE_MARK, Row, rows_of, verdict_columns, write_lines
 
 _DATA = "data.jsonl"
 
 
 def write(run: Exportable, out: Path) -> dict[str, int]:
     """Writes `data.jsonl` and `dataset_info.json`."""
-    count = write_lines(out / _DATA, _rows(run, out))
+    count = write_lines(out / _DATA, rows_of(run, out, _row))
     entry = {
         "file_name": _DATA,
         "formatting": "sharegpt",
@@ -36,10 +35,6 @@ def write(run: Exportable, out: Path) -> dict[str, int]:
 
 
 EXPORT = ExportFormat(write, of=("pairs", "verdicts"))
-
-
-def _rows(run: Exportable, out: Path) -> Iterator[Row]:
-    return (_row(judged, run.picture(judged.pair, out)) for judged in run.judged())
 
 
 def _row(judged: ExportedPair, picture: str) -> Row:

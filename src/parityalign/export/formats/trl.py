@@ -11,23 +11,18 @@ paths: docs/gaps-elsewhere.md has the lines that open them.
 Shape: TRL, docs/source/dataset_formats.md (vision datasets).
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from parityalign.core import Exportable, ExportedPair, ExportFormat
-from parityalign.export.formats._rows import Row, verdict_columns, write_lines
+from parityalign.export.formats._rows import Row, rows_of, verdict_columns, write_lines
 
 
 def write(run: Exportable, out: Path) -> dict[str, int]:
     """Writes `data.jsonl`."""
-    return {"rows": write_lines(out / "data.jsonl", _rows(run, out))}
+    return {"rows": write_lines(out / "data.jsonl", rows_of(run, out, _row))}
 
 
 EXPORT = ExportFormat(write, of=("pairs", "verdicts"))
-
-
-def _rows(run: Exportable, out: Path) -> Iterator[Row]:
-    return (_row(judged, run.picture(judged.pair, out)) for judged in run.judged())
 
 
 def _row(judged: ExportedPair, picture: str) -> Row:
