@@ -103,12 +103,13 @@ def workshop(tmp_path, monkeypatch, trainable):
     return tmp_path
 
 
-def export_for_trl() -> None:
+def export_for_trainers() -> None:
     parityalign.open_run("RUN.yaml").upto("identify")
-    done("export", "runs/signs", "--format", "trl", "--what", "all")
+    for form in ("messages", "trl"):
+        done("export", "runs/signs", "--format", form, "--what", "all")
 
 
-PREPARED = {"docs/gaps-elsewhere.md": export_for_trl}
+PREPARED = {"docs/gaps-elsewhere.md": export_for_trainers}
 """What a document's code needs besides."""
 
 
