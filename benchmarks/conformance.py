@@ -27,10 +27,10 @@ published weights were loaded.
 Whether questions about one picture share a row in training is not read from this table: it is tried on the student's
 own pairs before it is trained (`training/sharing.py`), and a family that is not here may share rows too.
 
-In all of these families pixels stay in 8 bits until they are on the device, where they become the very numbers that the
-family's own processor gives (`tests/test_eight_bits.py`). A picture is prepared once for all stages of a run and kept in its
-`.prepared/`. Only PaliGemma's pictures are prepared again with each prompt and not kept: its processor changes the
-prompt's end, so it has to see the two together.
+In all of these families pixels stay in 8 bits until they are on the device, where they become the very numbers that
+the family's own processor gives (`tests/test_eight_bits.py`). A picture is prepared once for all stages of a run and
+kept in its `.prepared/`. Only PaliGemma's pictures are prepared again with each prompt and not kept: its processor
+changes the prompt's end, so it has to see the two together.
 
 A family that is not here is told when a run begins, with what is unchecked, and tried when its model is loaded: it has
 to say of two pictures in a batch what it says of each alone, or it is refused by name. The pictures of some families

@@ -185,7 +185,7 @@ many questions have the same words, and so one answer among them: `blank_picture
 What the bundled models cannot tell: nobody taught them to answer `answerable`; their questions come in few wordings, of
 which annotate has dropped repeats on a picture already; how likely a larger teacher finds its replies hangs more on
 their wording. What fewer but truer gaps do to levelling was not measured; trained on true labels alone, the student of
-the demo was no better (README).
+the demo was no better ([log](log.md)).
 """
 
 

@@ -1,4 +1,4 @@
-"""The controls that fill the README's table, end to end: bundled models, drawn pictures, two optimiser steps."""
+"""The demo's controls, end to end: bundled models, drawn pictures, two optimiser steps."""
 
 import json
 

@@ -23,37 +23,75 @@ def over_images(value: Value) -> str:
 
 
 def in_short(found: Measured) -> str:
-    """A few sentences; empty until there is something to say."""
-    cells = [Cell(pool, arm, STEPS) for pool in (RARE, WEAK, STRONG) for arm in (GAPS, RANDOM)]
-    needed = [*cells, *(Cell(RARE, arm, STEPS) for arm in (ALL, HALF)), Cell(STRONG, PAPER, 0)]
-    if any(cell not in found for cell in needed):
+    """Four sentences; empty until there is something to say."""
+    if not _enough(found):
         return ""
     rare, common, strong = (Cell(pool, GAPS, STEPS) for pool in (RARE, WEAK, STRONG))
-    sentences = [_rare(found, rare), _replay(found, rare), _common(found, common), _strong(found, strong)]
+    return _wrapped(_rare(found, rare), _in_the_pool(found, rare), _common(found, common), _strong(found, strong))
+
+
+def in_detail(found: Measured) -> str:
+    """What the page has besides; empty until there is something to say."""
+    if not _enough(found):
+        return ""
+    rare, strong = Cell(RARE, GAPS, STEPS), Cell(STRONG, GAPS, STEPS)
+    return _wrapped(_all(found, rare), _replay(found, rare), _papers_way(found, strong))
+
+
+def _enough(found: Measured) -> bool:
+    cells = [Cell(pool, arm, STEPS) for pool in (RARE, WEAK, STRONG) for arm in (GAPS, RANDOM)]
+    needed = [*cells, *(Cell(RARE, arm, STEPS) for arm in (ALL, HALF)), Cell(STRONG, PAPER, 0)]
+    return all(cell in found for cell in needed)
+
+
+def _wrapped(*sentences: str) -> str:
     return "\n".join(wrap(" ".join(sentences), 116, break_long_words=False, break_on_hyphens=False))
 
 
 def _rare(found: Measured, cell: Cell) -> str:
-    each = found[cell].values()
-    reached = steps_to_reach(found, cell)
-    there = ""
-    if reached and reached.after:
-        there = f"; after about {reached.after:,.0f} ({reached.seeds} seeds) they are where random pairs end"
-    seeds = f"{_seeds(found, cell, RANDOM)} seeds, {_seeds(found, cell, ALL)} of all pairs; intervals over images"
-    in_pool, taken = gain(each, as_in_pool=True), sum(one.record["held out"]["accepted"] for one in each)
     return (
         f"Picking makes a difference where gaps are rare: with {_share(found, cell)} % of them, {STEPS} steps on gaps "
-        f"and replay gain {gain(each).score:.1f} points on a test where the student was wrong on half of the "
-        f"questions, {_lead(found, cell, RANDOM)} more than on as many random pairs and {_lead(found, cell, ALL)} more "
-        f"than on all{there} ({seeds}). On questions as rare as the pool's gaps that is {in_pool.score:+.1f} "
-        f"{over_images(in_pool)}, so a run would have taken {taken} of these {len(each)} students and left the others "
-        "as they were."
+        f"and replay gain {gain(found[cell].values()).score:.1f} points on a test where the student was wrong on half "
+        f"of the questions, {_lead(found, cell, RANDOM)} more than on as many random pairs "
+        f"({_seeds(found, cell, RANDOM)} seeds; 95 % over images)."
     )
 
 
-def _seeds(found: Measured, cell: Cell, arm: str) -> int:
-    """How many seeds have both."""
-    return len({*found[cell]} & {*found[cell._replace(arm=arm)]})
+def _in_the_pool(found: Measured, cell: Cell) -> str:
+    each = found[cell].values()
+    in_pool, taken = gain(each, as_in_pool=True), sum(one.record["held out"]["accepted"] for one in each)
+    return (
+        f"With such questions as rare in the test as in the pool the gain is {in_pool.score:+.1f} "
+        f"{over_images(in_pool)}, and a run would have taken {taken} of these {len(each)} students."
+    )
+
+
+def _common(found: Measured, cell: Cell) -> str:
+    return (
+        f"Where {_share(found, cell)} % are gaps, the lead over random pairs is {_lead(found, cell, RANDOM)} of "
+        f"{gain(found[cell].values()).score:.1f} points."
+    )
+
+
+def _strong(found: Measured, cell: Cell) -> str:
+    return (
+        f"A strong student, with {_share(found, cell)} % gaps, gains {_gained(found, cell)} from gaps and replay and "
+        f"{_gained(found, cell._replace(arm=RANDOM))} from random pairs."
+    )
+
+
+def _all(found: Measured, cell: Cell) -> str:
+    reached = steps_to_reach(found, cell)
+    there = ""
+    if reached and reached.after:
+        there = (
+            f", and after about {reached.after:,.0f} steps ({reached.seeds} seeds) where random pairs are after "
+            f"{reached.last:,}"
+        )
+    return (
+        f"With rare gaps they are {_lead(found, cell, ALL)} points ahead of all pairs ({_seeds(found, cell, ALL)} "
+        f"seeds){there}."
+    )
 
 
 def _replay(found: Measured, cell: Cell) -> str:
@@ -68,21 +106,16 @@ def _replay(found: Measured, cell: Cell) -> str:
     )
 
 
-def _common(found: Measured, cell: Cell) -> str:
+def _papers_way(found: Measured, cell: Cell) -> str:
     return (
-        f"Where {_share(found, cell)} % are gaps, gaps and replay are nearly all pairs, and ahead of random ones by "
-        f"{_lead(found, cell, RANDOM)} of {gain(found[cell].values()).score:.1f} points."
+        "The paper's way, gaps alone in one epoch at a low rate, brings the strong student "
+        f"{_gained(found, Cell(cell.pool, PAPER, 0))}."
     )
 
 
-def _strong(found: Measured, cell: Cell) -> str:
-    paper = gain(found[Cell(cell.pool, PAPER, 0)].values())
-    return (
-        f"A strong student, with {_share(found, cell)} % gaps, gains {_gained(found, cell)} from gaps and replay, "
-        f"{_gained(found, cell._replace(arm=RANDOM))} from random pairs and {paper.score:+.1f} {over_images(paper)} "
-        "from gaps alone in one epoch at a low rate, the paper's way; none of these differs from 0 by more than its "
-        "interval."
-    )
+def _seeds(found: Measured, cell: Cell, arm: str) -> int:
+    """How many seeds have both."""
+    return len({*found[cell]} & {*found[cell._replace(arm=arm)]})
 
 
 def _share(found: Measured, cell: Cell) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 
 from parityalign.core import write_whole
-from picking.answers import RULE, in_short, over_images, said
+from picking.answers import RULE, in_detail, in_short, over_images, said
 from picking.cells import (
     ALL,
     FORMAT,
@@ -37,6 +37,8 @@ Made by `make study` from the records in [study/](study/), one a training; a tes
 ![How far gaps are ahead of random pairs]({figure})
 
 {answer}
+
+{detail}
 
 ## How it was measured
 
@@ -124,6 +126,7 @@ def page(kept: Sequence[Record]) -> str:
             HEAD.format(
                 figure=FIGURE,
                 answer=in_short(found),
+                detail=in_detail(found),
                 batch=STUDY["batch_size"],
                 **RATES,
                 paper=PAPERS_WAY["learning_rate"],
