@@ -69,15 +69,16 @@ def _identify(model: str, count: int, plain_part: int) -> Callable[[Work], dict[
     return part
 
 
-def _level(side: str, model: str, method: str) -> Callable[[Work], dict[str, Any]]:
+def _level(side: str, model: str, method: str, questions: int = 1) -> Callable[[Work], dict[str, Any]]:
     def part(work: Work) -> dict[str, Any]:
-        rows, steps = (4, 3) if work.tiny else (32, 6)
+        rows, steps = (4, 3) if work.tiny else (32, 8)
         settings = {"method": method, "learning_rate": 1e-4, "max_steps": steps, "batch_size": rows}
-        paths = work.pictures(rows * steps, rows * steps)
+        count = -(-rows * (steps + 1) // questions)  # a little more, since some are held out
+        paths = work.pictures(count, count)
         if side == "ours":
-            return levelling.ours(work.folder, work.model(model), paths, settings)
+            return levelling.ours(work.folder, work.model(model), paths, settings, questions=questions)
         workers = int(side.partition("-")[2] or 0)
-        return levelling.trl(work.folder, work.model(model), paths, settings, workers=workers)
+        return levelling.trl(work.folder, work.model(model), paths, settings, workers=workers, questions=questions)
 
     return part
 
@@ -102,11 +103,12 @@ PARTS: Mapping[str, Callable[[Work], dict[str, Any]]] = {
     "write the models": _models,
     "annotate, Qwen2-VL-7B": _annotate,
     "annotate by kinds, Qwen2-VL-7B": _annotate_by_kinds,
-    "identify, SmolVLM-500M": _identify("smolvlm-500m", 256, 16),
+    "identify, SmolVLM-500M": _identify("smolvlm-500m", 768, 48),
     "identify, Qwen2-VL-7B": _identify("qwen2-vl-7b", 64, 4),
     "level, SmolVLM-500M, full": _level("ours", "smolvlm-500m", "full"),
-    "TRL, SmolVLM-500M, full": _level("trl", "smolvlm-500m", "full"),
     "TRL with 8 workers, SmolVLM-500M, full": _level("trl-8", "smolvlm-500m", "full"),
+    "level, SmolVLM-500M, full, 3 questions a picture": _level("ours", "smolvlm-500m", "full", 3),
+    "TRL with 8 workers, SmolVLM-500M, full, 3 questions a picture": _level("trl-8", "smolvlm-500m", "full", 3),
     "level, Qwen2-VL-2B, LoRA": _level("ours", "qwen2-vl-2b", "lora"),
     "TRL with 8 workers, Qwen2-VL-2B, LoRA": _level("trl-8", "qwen2-vl-2b", "lora"),
     "a run to its report": _whole_run,

@@ -246,6 +246,22 @@ def backoff_clears(work):
         return work()
 
 
+def test_where_a_step_leaves_memory_micro_batches_grow_to_it_unless_it_has_run_out_before():
+    backoff = oom.OomBackoff(8)
+    backoff(parts_of(20), fits(8))
+    assert backoff.largest == 8
+    backoff.grow(oom.tokens_that_fit(backoff.largest, used=100, free=500))
+    assert [backoff(parts_of(40), fits(room)) for room in (32, 16, 16)] == [32, 16, 16]
+    assert backoff.smallest == 16
+    backoff.grow(64)
+    backoff_clears(lambda: [backoff(parts_of(40), fits(32)) for _ in range(99)])
+    assert backoff(parts_of(40), fits(32)) == 32
+    assert oom.tokens_that_fit(1000, used=1e9, free=1e15) == oom._MOST_TOKENS
+    shrunk = oom.OomBackoff(8)
+    shrunk.grow(oom.tokens_that_fit(8, used=100, free=50))
+    assert shrunk.tokens == 8
+
+
 def test_a_row_that_does_not_fit_ends_with_what_would_help(student, pairs, tmp_path):
     with pytest.raises(WorkFailed, match=r"gradient_checkpointing.*max_pixels.*qlora"):
         level(student, pairs, tmp_path / "out", objective=short_of_memory(0))

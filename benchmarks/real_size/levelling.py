@@ -31,13 +31,15 @@ class _Steps:
             self.ends.append(time.time())
 
 
-def ours(folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any]) -> dict[str, Any]:
-    """Levels through a run whose pairs come with both models' answers."""
+def ours(
+    folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any], *, questions: int = 1
+) -> dict[str, Any]:
+    """Levels through a run whose pairs come with both models' answers, so many about each picture."""
     steps = _Steps()
     trainer.EVALUATIONS = 1  # a few steps are trained, each of which would have a look and a checkpoint
-    pairs = pairs_file(folder, [*paths], 1)
+    pairs = pairs_file(folder, [*paths], questions)
     run = pa.open_run(
-        folder / f"level-{student.name}-{level['method']}",
+        folder / f"level-{student.name}-{level['method']}-{questions}",
         progress=steps,
         teacher=f"hf:{student}",
         student=f"hf:{student}",
@@ -58,12 +60,15 @@ def ours(folder: Path, student: Path, paths: Sequence[Path], level: dict[str, An
     return _told(steps.ends, level["batch_size"], samples)
 
 
-def trl(folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any], *, workers: int) -> dict[str, Any]:
+def trl(
+    folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any], *, workers: int, questions: int = 1
+) -> dict[str, Any]:
     """Trains with SFTTrainer on the same rows; the most rows at once that fit."""
     rows = level["batch_size"]
+    asked = [(path, number) for path in paths for number in range(questions)]
     while True:
         try:
-            return _trl(folder, student, paths, level, rows, workers)
+            return _trl(folder, student, asked, level, rows, workers)
         except torch.cuda.OutOfMemoryError:
             if rows == 1:
                 raise
@@ -72,7 +77,7 @@ def trl(folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any
 
 
 def _trl(
-    folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any], rows: int, workers: int
+    folder: Path, student: Path, asked: Sequence[tuple[Path, int]], level: dict[str, Any], rows: int, workers: int
 ) -> dict[str, Any]:
     from datasets import Dataset, Image
     from datasets import Sequence as Several
@@ -87,15 +92,17 @@ def _trl(
             synchronise()
             ends.append(time.time())
 
-    prompt = load_task("textvqa").answer_prompt.format(question="What is the number of square 0?")
+    prompt = load_task("textvqa").answer_prompt
     data = Dataset.from_list(
         [
             {
                 "images": [str(path)],
-                "prompt": [{"role": "user", "content": prompt}],
-                "completion": [{"role": "assistant", "content": "red 0"}],
+                "prompt": [
+                    {"role": "user", "content": prompt.format(question=f"What is the number of square {number}?")}
+                ],
+                "completion": [{"role": "assistant", "content": f"red {number}"}],
             }
-            for path in paths
+            for path, number in asked
         ]
     ).cast_column("images", Several(Image()))
     half, opened = torch.cuda.is_available(), cast(Any, AutoProcessor)

@@ -66,6 +66,11 @@ class MicroBatch(NamedTuple):
         """Its examples, in the order of their bundles."""
         return [row for bundle in self.bundles for row in bundle.rows]
 
+    @property
+    def labels(self) -> int:
+        """The number of tokens of its answers, their end tokens included."""
+        return sum(row.labels for row in self.rows)
+
 
 class Limits(NamedTuple):
     """How much a micro-batch takes at most; a single example may take more."""

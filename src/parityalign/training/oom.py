@@ -1,9 +1,11 @@
-"""Out-of-memory back-off: halves the tokens of micro-batches until they fit, and doubles them again later."""
+"""Micro-batches as large as memory takes: learnt from a step, halved when memory runs out, doubled again later."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from accelerate.utils.memory import clear_device_cache
 from transformers import TrainerState
 
@@ -13,7 +15,11 @@ from parityalign.training.bundles import MicroBatch
 
 T = TypeVar("T")
 MICRO_BATCH_TOKENS = {True: 65_536, False: 16_384}
-"""Tokens and patches of a micro-batch, on a GPU and on a CPU: more of them bring no more speed."""
+"""Tokens and patches of a micro-batch, on a GPU and on a CPU."""
+_MOST_TOKENS = 262_144
+"""The same on a GPU whose memory takes them, as a step has shown: more of them bring no more speed."""
+_SHARE_OF_FREE = 0.8
+"""Of the GPU's free memory; the rest is for steps with longer rows."""
 _LONGEST_WAIT = 64
 """Calls between two tries of larger micro-batches, at most."""
 _MEMORY = "memory"
@@ -53,6 +59,7 @@ class OomBackoff:
         self._wait, self._waited = 1, 0
         self._tries_larger = False
         self._at_work: MicroBatch | None = None
+        self._largest = 0
 
     def __call__(self, cut: Callable[[int], Sequence[MicroBatch]], work: Callable[[Iterator[MicroBatch]], T]) -> T:
         """The result of `work` on micro-batches within the budget; it begins anew if memory runs out.
@@ -84,6 +91,16 @@ class OomBackoff:
                 raise RanOut(self.tokens)
             clear_device_cache(garbage_collection=True)
 
+    def grow(self, tokens: int) -> None:
+        """Wishes for larger micro-batches, now that they are known to fit; not where memory has run out before."""
+        if self.smallest is None and tokens > self._wished:
+            self._wished = self.tokens = tokens
+
+    @property
+    def largest(self) -> int:
+        """Tokens and patches of the largest micro-batch of the last call."""
+        return self._largest
+
     def agree(self, smallest: Callable[[int], int]) -> None:
         """Goes on with the fewest tokens of all processes that train together, as `smallest` finds it."""
         self.tokens = smallest(self.tokens)
@@ -110,6 +127,7 @@ class OomBackoff:
 
     def _noted(self, parts: Sequence[MicroBatch]) -> Iterator[MicroBatch]:
         """The micro-batches, of which the one at work is known."""
+        self._largest = max((part.size for part in parts), default=0)
         for self._at_work in parts:
             yield self._at_work
 
@@ -144,10 +162,26 @@ class Memory:
         tokens = min(MICRO_BATCH_TOKENS[on_gpu], fits or sys.maxsize)
         self.steps, self.looks = OomBackoff(tokens), OomBackoff(tokens)
         self.steps.smallest = fits
+        self._steps_to_learn = 2 if on_gpu else 0
 
     def never_begins_anew(self) -> None:
         """Has whatever runs out of memory end with `RanOut`."""
         self.steps.begins_anew = self.looks.begins_anew = False
+        self._steps_to_learn = 0
+
+    @contextmanager
+    def learnt(self) -> Iterator[None]:
+        """Around each step: on a GPU the second, when the optimiser has its state, tells how many tokens fit."""
+        self._steps_to_learn -= 1
+        if self._steps_to_learn:
+            yield
+            return
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        yield
+        used, (free, _) = torch.cuda.max_memory_allocated() - before, torch.cuda.mem_get_info()
+        free += torch.cuda.memory_reserved() - before
+        self.steps.grow(tokens_that_fit(self.steps.largest, used, free))
 
     def remember(self, state: TrainerState) -> None:
         """Has the next checkpoint hold it."""
@@ -160,6 +194,17 @@ class Memory:
         if known:
             self.steps.restore(known["steps"])
             self.looks.restore(known["looks"])
+
+
+def tokens_that_fit(tokens: int, used: float, free: float) -> int:
+    """Tokens and patches that memory takes in a micro-batch.
+
+    Args:
+        tokens: Those of one that was trained on.
+        used: Bytes that it needed.
+        free: Bytes that are there for micro-batches.
+    """
+    return min(_MOST_TOKENS, int(tokens * _SHARE_OF_FREE * free / max(1.0, used)))
 
 
 def fewest_tokens(state: TrainerState) -> int | None:

@@ -18,7 +18,7 @@ from transformers.training_args import OptimizerNames
 
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import HELD_OUT_LOSS, LEARNING_RATE, TRAINING_LOSS, Details, Measures, Progress
-from parityalign.models import IGNORE_INDEX, Processor, bf16_is_fast, patch_side
+from parityalign.models import Processor, bf16_is_fast, patch_side
 from parityalign.training.bundles import Limits, MicroBatch, Row, cut
 from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Begun, Example, Join
@@ -58,8 +58,6 @@ class Objective(Protocol):
         """Records the model's attention in training, if a term needs it."""
 
 
-_ENDLESS = torch.tensor(math.inf)
-"""Labelled tokens of a step, for what counts nothing in it."""
 EVALUATIONS = 8
 """Number of evaluations of the held-out loss in a training, each with a checkpoint."""
 _PATCH = 16
@@ -162,13 +160,20 @@ class LevelTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The objective on a micro-batch, as its share of the mean over all labelled tokens of the step."""
+        """The objective on a micro-batch, as its share of the mean over all labelled tokens of the step.
+
+        Args:
+            model: The student.
+            inputs: The micro-batch.
+            return_outputs: Unused.
+            num_items_in_batch: How many times as many labelled tokens the step has.
+        """
         for module in self._batch_norms:
             module.eval()
         rows, tokens = len(inputs["lengths" if "lengths" in inputs else "input_ids"]), inputs["input_ids"].numel()
         self._speed.count(rows * self._ranks.size, tokens * self._ranks.size)  # the others do about as much
         done = self.state.global_step / max(1, self.state.max_steps)
-        return self._training.objective(model, inputs, done) * float(_count_labels(inputs) / (num_items_in_batch or 1))
+        return self._training.objective(model, inputs, done) / float(num_items_in_batch or 1)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
@@ -177,7 +182,8 @@ class LevelTrainer(Trainer):
         self._steps_begun -= 1
         rows = self.batches.rows(inputs["begun"])
         labelled = self._ranks.total(sum(row.labels for row in rows))
-        loss = self.memory.steps(partial(self._cut_alike, rows), partial(self._in_micro_batches, model, labelled))
+        with self.memory.learnt():
+            loss = self.memory.steps(partial(self._cut_alike, rows), partial(self._in_micro_batches, model, labelled))
         self.memory.steps.agree(self._ranks.smallest)
         loss = self._ranks.added(loss)
         self._ranks.add_gradients(model)
@@ -231,10 +237,14 @@ class LevelTrainer(Trainer):
     def _in_micro_batches(self, model: nn.Module, labelled: int, parts: Iterator[MicroBatch]) -> torch.Tensor:
         """Gradients of this process's part of the mean over all labelled tokens, whatever the micro-batches."""
         model.zero_grad()  # gradients of micro-batches before memory ran out
-        batches = ((self.batches.batch(part.bundles, self.sharing), part.counts) for part in parts)
+        # Labels are counted here: to count them on a GPU would be to wait for it.
+        times = (
+            (part, torch.tensor(labelled / part.labels if part.counts else math.inf, dtype=torch.float64))
+            for part in parts
+        )
         losses = [
-            super(LevelTrainer, self).training_step(model, batch, labelled if counts else _ENDLESS)
-            for batch, counts in batches
+            super(LevelTrainer, self).training_step(model, self.batches.batch(part.bundles, self.sharing), as_many)
+            for part, as_many in times
         ]
         return torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device)
 
@@ -322,7 +332,7 @@ class LevelTrainer(Trainer):
         for part in parts:
             batch = self._prepare_inputs(self.batches.batch(part.bundles, self.sharing))
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.args.bf16):
-                total += float(self._training.objective(model, batch)) * sum(row.labels for row in part.rows)
+                total += float(self._training.objective(model, batch)) * part.labels
         return total
 
 
@@ -426,7 +436,3 @@ def _arguments(training: Training, work: Path, *, reports: bool = True) -> Train
     if arguments.n_gpu > 1:  # else each GPU would get a whole batch, through DataParallel
         arguments._n_gpu = 1
     return arguments
-
-
-def _count_labels(batch: Mapping[str, Any]) -> int:
-    return int((batch["labels"] != IGNORE_INDEX).sum())

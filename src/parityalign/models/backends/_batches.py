@@ -12,7 +12,7 @@ from parityalign.models.encoding import Encoded
 from parityalign.models.limits import ROOM_OF_CPU, Room, cached_numbers, patch_side, room_of_gpu
 from parityalign.models.pictures import image_bytes
 
-_WINDOW_BYTES = {"cpu": 2**28, "cuda": 2**30}
+_WINDOW_BYTES = {"cpu": 2**28, "cuda": 2**31}
 """By device: bytes of images in memory while their rows are sorted by length; the model waits until they are there."""
 _PATCH = 16
 """Side of a patch in pixels, for towers without patches."""

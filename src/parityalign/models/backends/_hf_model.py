@@ -85,7 +85,7 @@ class HFModel:
         self._tokenizer = processor.tokenizer
         self._processor = processor
         self._prompter = Prompter(processor, self.name)
-        self._reader = Reader(Pictures(self._prompter, workers, processes=processes))
+        self._reader = Reader(Pictures(self._prompter, workers, processes=processes), self._device.type)
         self._begun = opened_thought(self._prompter)
         self._stop = stop_tokens(self._tokenizer, self._model.generation_config)
         self._shares = can_choose_rows(model)

@@ -7,15 +7,16 @@ from parityalign.core import Request
 from parityalign.models.encoding import Encoded
 from parityalign.models.pictures import Pictures, Seen, image_bytes
 
-_BYTES_AHEAD = 2**30
-"""Bytes of images that are prepared ahead."""
+_BYTES_AHEAD = {"cpu": 2**30, "cuda": 2**32}
+"""By device: bytes of images that are prepared ahead; beside a GPU more than one window of them (see `_batches.py`)."""
 
 
 class Reader:
     """Turns requests into a model's input, some of them ahead of time."""
 
-    def __init__(self, pictures: Pictures) -> None:
+    def __init__(self, pictures: Pictures, device: str = "cpu") -> None:
         self._pictures = pictures
+        self._bytes_ahead = _BYTES_AHEAD.get(device, _BYTES_AHEAD["cpu"])
         self._begun: dict[str, Future[Seen]] = {}
         self._expected: list[Request] = []
         self._largest = 0
@@ -40,7 +41,7 @@ class Reader:
         self._begun = {path: seen for path, seen in self._begun.items() if path in last}
         begun = 0
         for place, request in enumerate(requests):
-            while begun < min(len(queue), place + self._room()):
+            while begun < len(queue) and (begun <= place or len(self._begun) < self._room()):
                 self._begin(queue[begun])
                 begun += 1
             if not request.image:
@@ -53,10 +54,10 @@ class Reader:
             yield self._pictures.row(request.image, seen, request.prompt)
 
     def _room(self) -> int:
-        """How many requests may be prepared ahead of the current one; 1: none."""
+        """How many pictures may be held, prepared or being prepared; 0: none ahead of the current one."""
         if not self._pictures.workers:
-            return 1
-        return max(2 * self._pictures.workers, _BYTES_AHEAD // self._largest if self._largest else 0)
+            return 0
+        return max(2 * self._pictures.workers, self._bytes_ahead // self._largest if self._largest else 0)
 
     def _begin(self, request: Request) -> None:
         if request.image and request.image not in self._begun:
