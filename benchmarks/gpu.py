@@ -103,7 +103,7 @@ PARTS: Mapping[str, Callable[[Work], dict[str, Any]]] = {
     "write the models": _models,
     "annotate, Qwen2-VL-7B": _annotate,
     "annotate by kinds, Qwen2-VL-7B": _annotate_by_kinds,
-    "identify, SmolVLM-500M": _identify("smolvlm-500m", 768, 48),
+    "identify, SmolVLM-500M": _identify("smolvlm-500m", 512, 32),
     "identify, Qwen2-VL-7B": _identify("qwen2-vl-7b", 64, 4),
     "level, SmolVLM-500M, full": _level("ours", "smolvlm-500m", "full"),
     "TRL with 8 workers, SmolVLM-500M, full": _level("trl-8", "smolvlm-500m", "full"),

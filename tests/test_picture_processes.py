@@ -5,14 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+import families
 import tiny
 from parityalign.config.loading import LoadingSettings
 from parityalign.core.errors import WorkFailed
-from parityalign.models.encoding import Prompter
+from parityalign.core.prepared import PictureRoom, keeping_pictures
+from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_processor
 from parityalign.models.picture_processes import PictureProcesses
 from parityalign.models.pictures import Pictures
@@ -51,7 +55,7 @@ def test_a_process_makes_of_a_picture_what_this_one_makes_and_may_die(folder, pr
     here = Pictures(prompter, 1)
     there = Pictures(prompter, 1, processes=processes)
     processes.start()
-    assert until(lambda: processes.encode(images[0], "what"))
+    assert until(lambda: processes.see(images[0], "what"))
     for image in images:
         expected, found = (each.begin(image, "what").result().encoded for each in (here, there))
         assert found.per_token == expected.per_token and found.size == expected.size
@@ -61,15 +65,40 @@ def test_a_process_makes_of_a_picture_what_this_one_makes_and_may_die(folder, pr
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(WorkFailed, match=r"broken\.png"):
         there.begin(str(tmp_path / "broken.png"), "what").result()
-    assert processes.encode(images[0], "what"), "a picture with a fault ends no process"
+    assert processes.see(images[0], "what"), "a picture with a fault ends no process"
 
     (worker,) = psutil.Process(processes._forker.process.pid).children()
     worker.kill()
     assert there.begin(images[1], "what").result().encoded.tokens
-    assert processes.encode(images[1], "what") is None
+    assert processes.see(images[1], "what") is None
     there.close()
     processes.start()
-    assert until(lambda: processes.encode(images[2], "what")), "closed, they can be started again"
+    assert until(lambda: processes.see(images[2], "what")), "closed, they can be started again"
+
+
+@pytest.mark.long
+def test_processes_keep_what_they_prepare_and_find_it_again(tmp_path):
+    family = next(each for each in families.FAMILIES if each.name == "Qwen2-VL")
+    large = Qwen2VLImageProcessorPil(min_pixels=3136, max_pixels=500_000)  # worth a file
+    location = str(families.write(tmp_path / "model", replace(family, image_processor=large)))
+    (image,) = tiny.drawn(tmp_path, 1, sizes=((420, 300),))
+    room = PictureRoom(tmp_path / "kept", 10**8, pytest.fail)
+    with keeping_pictures(room):
+        processes = PictureProcesses(location, LoadingSettings(), 2)
+        here = Pictures(Prompter(open_processor(location)), 1, processes=processes)
+    try:
+        processes.start()
+        assert until(lambda: processes.see(image, "what")).prompt == "what"
+        (kept,) = room.folder.rglob("*.safetensors")
+        again = processes.see(image, "who")
+        assert again.prompt == "a" and [*room.folder.rglob("*.safetensors")] == [kept]
+        seen = here.begin(image, "who").result()
+        found = here.row(image, seen, "who")
+        expected = here._prompter.encode(read_image(image), "who")
+        assert found.per_token == expected.per_token
+        assert all((found.image[key] == expected.image[key]).all() for key in expected.image)
+    finally:
+        here.close()
 
 
 OWNER = """
@@ -78,7 +107,7 @@ from parityalign.config.loading import LoadingSettings
 from parityalign.models.picture_processes import PictureProcesses
 processes = PictureProcesses(sys.argv[1], LoadingSettings(), 2)
 processes.start()
-while not processes.encode(sys.argv[2], "what"):
+while not processes.see(sys.argv[2], "what"):
     time.sleep(0.1)
 print("ready", flush=True)
 time.sleep(600)
@@ -107,4 +136,4 @@ def test_where_no_process_can_be_started_there_is_none_and_no_error(folder, proc
 
     monkeypatch.setattr(subprocess, "Popen", refused)
     processes.start()
-    assert processes.encode("any.png", "what") is None
+    assert processes.see("any.png", "what") is None

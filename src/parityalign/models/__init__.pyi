@@ -25,6 +25,7 @@ from .encoding import Array as Array
 from .encoding import Encoded as Encoded
 from .encoding import Processor as Processor
 from .encoding import Prompter as Prompter
+from .encoding import Seen as Seen
 from .encoding import read_image as read_image
 from .encoding import stop_tokens as stop_tokens
 from .families import unchecked_family as unchecked_family
@@ -55,7 +56,6 @@ from .parts import part_of as part_of
 from .picture_processes import PictureProcesses as PictureProcesses
 from .picture_store import SMALLEST as SMALLEST
 from .pictures import Pictures as Pictures
-from .pictures import Seen as Seen
 from .pictures import image_bytes as image_bytes
 from .pictures import processes_for as processes_for
 from .pictures import usual_workers as usual_workers

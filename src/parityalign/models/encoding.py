@@ -99,6 +99,13 @@ class Encoded:
         return self.per_token["input_ids"]
 
 
+class Seen(NamedTuple):
+    """A picture encoded with the first prompt that it was needed with."""
+
+    prompt: str
+    encoded: Encoded
+
+
 class Prompter:
     """Writes chats for one model.
 

@@ -2,22 +2,16 @@
 
 Python's lock is what threads that prepare pictures and the thread that starts a GPU's kernels would wait for: on a
 16-core machine a step of decoding took six times as long beside four such threads (docs/log.md). A process gets the
-path of a picture and a prompt through a socket and answers with arrays, which are received outside of the lock. It ends
-when the other end of its socket is gone, however that came about.
-
-One process opens the processor and forks the others: fourteen that each import torch keep such a machine busy for a
-quarter of a minute.
+path of a picture and a prompt through a socket and answers with arrays, which are received outside of the lock. What
+it does is in picture_worker.py.
 """
 
-import gc
-import os
 import pickle
 import socket
 import struct
 import subprocess
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, NamedTuple
@@ -25,12 +19,13 @@ from typing import Any, NamedTuple
 import torch
 
 from parityalign.config import LoadingSettings
-from parityalign.core import begin_process
-from parityalign.models.encoding import Array, Encoded, Prompter, read_image
-from parityalign.models.loading import open_processor
+from parityalign.core import begin_process, room_for_pictures
+from parityalign.models.encoding import Array, Seen
 
+READY = "ready"
+"""What a process says first."""
+_WORKER = "parityalign.models.picture_worker"
 _SIZE = struct.Struct("!Q")
-_READY = "ready"
 _LARGE = 2**16
 """Bytes from which on memory that a GPU reads by itself is worth its trouble."""
 
@@ -87,6 +82,27 @@ def _memory(size: int) -> memoryview:
     return array.data
 
 
+class Answer(NamedTuple):
+    """What a process makes of a picture."""
+
+    seen: Seen | None
+    """Without what its 8-bit values stand for; None: the picture has a fault, which the caller will meet too."""
+    said: list[str]
+    """What whoever runs this has to know."""
+
+
+class Opening(NamedTuple):
+    """What the processes open, and what they may write."""
+
+    location: str
+    """The model's folder or hub id."""
+    loading: LoadingSettings
+    processes: int
+    """The number of processes."""
+    room: tuple[Path, int] | None
+    """Folder and most bytes of prepared pictures; None: none are kept."""
+
+
 class _Forker(NamedTuple):
     """The process that the others come from."""
 
@@ -110,9 +126,11 @@ class PictureProcesses:
             loading: How it is loaded.
             count: The number of processes.
         """
-        self._opened = location, loading
-        self._count = count
+        self._room = room_for_pictures()
+        kept = (self._room.folder, self._room.most // self._room.sharers) if self._room else None
+        self._opening = Opening(location, loading, count, kept)
         self._lock = Lock()
+        self._said: set[str] = set()
         self._forker: _Forker | None = None
         self._workers: list[Channel] = []
         self._idle: SimpleQueue[Channel] = SimpleQueue()
@@ -123,24 +141,37 @@ class PictureProcesses:
             if self._forker:
                 return
             with suppress(OSError, ValueError):  # where no process can be started, threads prepare the pictures
-                self._forker, self._workers = _started(self._opened, self._count)
+                self._forker, self._workers = _started(self._opening)
             for worker in self._workers:
                 Thread(target=_greet, args=(worker, self._idle), daemon=True).start()
 
-    def encode(self, path: str, prompt: str) -> Encoded | None:
-        """The model's input; None: no process is ready, or the picture has a fault, which the caller will meet too."""
+    def see(self, path: str, prompt: str) -> Seen | None:
+        """The model's input for a picture, with this prompt or, from where they are kept, with another.
+
+        None: no process is ready, or the picture has a fault, which the caller will meet too.
+        """
         try:
             worker = self._idle.get_nowait()
         except Empty:
             return None
         try:
             worker.send((path, prompt))
-            found: Encoded | None = worker.receive()
+            answer: Answer = worker.receive()
         except (OSError, EOFError, pickle.UnpicklingError):  # killed, as when memory runs out
             worker.close()
             return None
         self._idle.put(worker)
-        return found
+        self._tell(answer.said)
+        return answer.seen
+
+    def _tell(self, said: list[str]) -> None:
+        """Tells whoever runs this, once, whichever process it came from."""
+        with self._lock:
+            new = [each for each in said if each not in self._said]
+            self._said.update(new)
+        for each in new:
+            if self._room:
+                self._room.say(each)
 
     def close(self) -> None:
         """Ends them; `start` would start new ones."""
@@ -156,19 +187,19 @@ class PictureProcesses:
 def _greet(worker: Channel, idle: "SimpleQueue[Channel]") -> None:
     """Waits until a process is there."""
     with suppress(OSError, EOFError, pickle.UnpicklingError):
-        if worker.receive() == _READY:
+        if worker.receive() == READY:
             idle.put(worker)
 
 
-def _started(opened: tuple[str, LoadingSettings], count: int) -> tuple[_Forker, list[Channel]]:
+def _started(opening: Opening) -> tuple[_Forker, list[Channel]]:
     """The first process, and what leads to each of those that it will fork."""
     ours, theirs = socket.socketpair()
-    pairs = [socket.socketpair() for _ in range(count)]
+    pairs = [socket.socketpair() for _ in range(opening.processes)]
     # Whoever has used threads may not fork: none of the libraries begins any.
     alone = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
-        forker = _Forker(begin_process(__name__, theirs.fileno(), alone), Channel(ours))
-        forker.channel.send((*opened, count))
+        forker = _Forker(begin_process(_WORKER, theirs.fileno(), alone), Channel(ours))
+        forker.channel.send(opening)
         for _, end in pairs:
             socket.send_fds(ours, [b" "], [end.fileno()])
     finally:
@@ -176,41 +207,3 @@ def _started(opened: tuple[str, LoadingSettings], count: int) -> tuple[_Forker, 
         for _, end in pairs:
             end.close()
     return forker, [Channel(end) for end, _ in pairs]
-
-
-def main(descriptor: int) -> None:
-    """Forks the processes that serve the one that began this one, and waits until they have ended."""
-    with suppress(OSError, EOFError), socket.socket(fileno=descriptor) as control:
-        location, loading, count = Channel(control).receive()
-        ends = [socket.socket(fileno=socket.recv_fds(control, 1, 1)[1][0]) for _ in range(count)]
-        prompter = Prompter(open_processor(location, loading))
-        _ = prompter.eight_bits  # tried once for all
-        _fork(prompter, ends)
-
-
-def _fork(prompter: Prompter, ends: Sequence[socket.socket]) -> None:
-    gc.freeze()  # what all of them have stays shared
-    for place, end in enumerate(ends):
-        if not os.fork():
-            for other in ends[place + 1 :]:  # else they would not be told that the other end is gone
-                other.close()
-            with suppress(OSError, EOFError):
-                _serve(Channel(end), prompter)
-            return
-        end.close()
-    with suppress(ChildProcessError):
-        while True:
-            os.wait()
-
-
-def _serve(channel: Channel, prompter: Prompter) -> None:
-    channel.send(_READY)
-    while True:
-        channel.send(_encoded(prompter, *channel.receive()))
-
-
-def _encoded(prompter: Prompter, path: str, prompt: str) -> Encoded | None:
-    try:
-        return replace(prompter.encode(read_image(path), prompt), levels=None)
-    except Exception:  # noqa: BLE001 - whatever it is, the run itself will meet it and say it
-        return None

@@ -10,16 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
-
-from PIL import Image
 
 from parityalign.config import LoadingSettings
 from parityalign.core import EMBEDDED_MODELS, room_for_pictures, usable_cores
 from parityalign.data import image_id, read_bytes
 from parityalign.models.device import this_device
-from parityalign.models.encoding import Encoded, Prompter, cannot_be_read, decoded, read_image
+from parityalign.models.encoding import Encoded, Prompter, Seen, cannot_be_read, decoded, read_image
 from parityalign.models.picture_processes import PictureProcesses
 from parityalign.models.picture_store import PictureStore
 
@@ -32,13 +30,6 @@ _UNLIKE = ("a", "9")
 """Two prompts without a common prefix: the common prefix of their chats precedes every prompt."""
 _STORED = _UNLIKE[0]
 """The prompt of every picture in the store."""
-
-
-class Seen(NamedTuple):
-    """A picture encoded with the first prompt that it was needed with."""
-
-    prompt: str
-    encoded: Encoded
 
 
 class Pictures:
@@ -112,27 +103,28 @@ class Pictures:
         return with_other_prompt(seen.encoded, self._tokens(seen.prompt), self._tokens(prompt), head=self._head)
 
     def _seen(self, path: str, prompt: str) -> Seen:
+        """A picture, by a process if one is free."""
+        found = self._processes.see(path, prompt) if self._processes else None
+        if found is None:
+            return self._seen_here(path, prompt)
+        known = self._prompter.eight_bits
+        return found._replace(encoded=replace(found.encoded, levels=known and known.levels))
+
+    def _seen_here(self, path: str, prompt: str) -> Seen:
         store = self._store
         if store is None:
-            return Seen(prompt, self._encoded(path, prompt, lambda: read_image(path)))
+            return Seen(prompt, self._prompter.encode(read_image(path), prompt))
         with cannot_be_read(path):
             content = read_bytes(Path(path))
         name = image_id(content)
         found = store.find(name)
         if found:
             return Seen(_STORED, found)
-        seen = Seen(prompt, self._encoded(path, prompt, lambda: decoded(content, path)))
-        if stored := self._with(_STORED, seen):
+        seen = Seen(prompt, self._prompter.encode(decoded(content, path), prompt))
+        stored = None if self._processes else self._with(_STORED, seen)  # they have all the room between them
+        if stored:
             store.keep(name, stored)
         return seen
-
-    def _encoded(self, path: str, prompt: str, image: Callable[[], Image.Image]) -> Encoded:
-        """The picture with a prompt, by a process if one is free."""
-        found = self._processes.encode(path, prompt) if self._processes else None
-        if found is None:
-            return self._prompter.encode(image(), prompt)
-        known = self._prompter.eight_bits
-        return replace(found, levels=known and known.levels)
 
     @cached_property
     def _store(self) -> PictureStore | None:

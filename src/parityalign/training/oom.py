@@ -18,7 +18,7 @@ MICRO_BATCH_TOKENS = {True: 65_536, False: 16_384}
 """Tokens and patches of a micro-batch, on a GPU and on a CPU."""
 _MOST_TOKENS = 262_144
 """The same on a GPU whose memory takes them, as a step has shown: more of them bring no more speed."""
-_SHARE_OF_FREE = 0.8
+_SHARE_OF_FREE = 0.9
 """Of the GPU's free memory; the rest is for steps with longer rows."""
 _LONGEST_WAIT = 64
 """Calls between two tries of larger micro-batches, at most."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
 from parityalign.core import Request
-from parityalign.models.encoding import Encoded
-from parityalign.models.pictures import Pictures, Seen, image_bytes
+from parityalign.models.encoding import Encoded, Seen
+from parityalign.models.pictures import Pictures, image_bytes
 
 _BYTES_AHEAD = {"cpu": 2**30, "cuda": 2**32}
 """By device: bytes of images that are prepared ahead; beside a GPU more than one window of them (see `_batches.py`)."""
