@@ -266,7 +266,7 @@ class RunModels:
         """Loads a model to be asked so many batches: into this process, one for each GPU, or those of a cluster."""
         if self._cluster and self._is_within_reach(spec):
             self.free()
-            nodes = self._cluster.workplace(self._on_node(spec, loading), loading.replicas)
+            nodes = self._cluster.workplace(self._on_node(spec, loading, self._cluster), loading.replicas)
             return self._replicas(spec, loading, role, batches, nodes, " on Ray")
         count = loading.processes if backend_of(spec).hub else loading.replicas or 1
         shares = shares_of_machine(count) if count != 1 else []
@@ -302,12 +302,13 @@ class RunModels:
             self._tell(f"{spec} is a folder of this machine: asked here and not on Ray (ray.shared_files)")
         return reached
 
-    def _on_node(self, spec: str, loading: LoadingSettings) -> Work:
+    def _on_node(self, spec: str, loading: LoadingSettings, cluster: Cluster) -> Work:
         """What a replica does on a node of the cluster, with as many threads for pictures as it has cores."""
         ray, room = self._config.ray or RaySettings(), room_for_pictures()
         threads = max(1, int(ray.cpus)) if loading.workers is None else loading.workers
         kept = (room.folder, room.most) if room and ray.files_are_shared else None
-        to_load = ModelToLoad(spec, loading.model_copy(update={"workers": threads}), loading.replicas or 1, kept)
+        count = loading.replicas or cluster.joined().room
+        to_load = ModelToLoad(spec, loading.model_copy(update={"workers": threads}), count, kept)
         return partial(engines.load_and_answer, to_load)
 
     def _note_facts(self, role: str, loading: LoadingSettings, facts: Mapping[str, str]) -> None:
