@@ -4,17 +4,19 @@ import re
 import shutil
 import socket
 import tempfile
+from contextlib import closing
 from functools import partial
 from importlib.util import find_spec
 
 import pytest
 from pydantic import ValidationError
 
-from parityalign.config import RaySettings
-from parityalign.core import Decoding, Request, UserError, WorkerEnded, WorkFailed
+from parityalign.config import LoadingSettings, RaySettings, RunConfig
+from parityalign.core import Decoding, Request, RunFolder, UserError, WorkerEnded, WorkFailed
 from parityalign.engines import cluster, on_ray
 from parityalign.engines.cluster import Cluster
 from parityalign.engines.replica import Batch, Ready
+from parityalign.pipeline.run_models import RunModels
 from working import backwards, client, dies, full_client
 
 
@@ -98,6 +100,21 @@ def test_replicas_that_wait_for_room_are_ended_together(monkeypatch):
         assert all(each.over for each in replicas)
     finally:
         found.close()
+
+
+@pytest.mark.parametrize(("replicas", "share"), [(None, 4), (3, 3)])
+def test_replicas_on_nodes_share_what_prepared_pictures_may_take_by_as_many_as_there_are(
+    nodes, tmp_path, replicas, share
+):
+    found, _ = nodes(room=4)
+    loading = LoadingSettings(replicas=replicas)
+    tasks = {"vqa": {"images": "nowhere"}}
+    config = RunConfig(
+        run=tmp_path / "run", teacher="embedded:teacher", student="embedded:student", tasks=tasks, ray=True
+    )
+    with RunFolder(config.run) as folder, closing(RunModels(config, folder, lambda _: None)) as models:
+        work = models._on_node("embedded:student", loading, found)
+    assert work.args[0].processes == share == found.workplace(work, replicas).places
 
 
 def test_a_node_that_cannot_write_pictures_ends_the_work_with_what_was_said_until_then(tmp_path, monkeypatch):
