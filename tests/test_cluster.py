@@ -1,17 +1,23 @@
 """A Ray cluster whose replicas are asked like those of one machine: what is told, refused and waited for."""
 
+import re
+import shutil
 import socket
+import tempfile
+from contextlib import closing
 from functools import partial
 from importlib.util import find_spec
 
 import pytest
 from pydantic import ValidationError
 
-from parityalign.config import RaySettings
-from parityalign.core import UserError, WorkerEnded, WorkFailed
-from parityalign.engines import cluster
+from parityalign.config import LoadingSettings, RaySettings, RunConfig
+from parityalign.core import Decoding, Request, RunFolder, UserError, WorkerEnded, WorkFailed
+from parityalign.engines import cluster, on_ray
 from parityalign.engines.cluster import Cluster
-from working import client, dies
+from parityalign.engines.replica import Batch, Ready
+from parityalign.pipeline.run_models import RunModels
+from working import backwards, client, dies, full_client
 
 
 @pytest.fixture
@@ -82,6 +88,55 @@ def test_a_cluster_that_is_lost_again_and_again_stops_the_work(nodes):
             place.start(0).receive()
     with pytest.raises(WorkFailed, match=r"(?s)lost 3 times.*Answers so far are kept"):
         place.start(0).receive()
+
+
+def test_replicas_that_wait_for_room_are_ended_together(monkeypatch):
+    monkeypatch.setattr(cluster, "join", partial(full_client, 3))
+    found = Cluster(RaySettings(), print)
+    try:
+        place = found.workplace(dies, 3)
+        replicas = [place.start(number) for number in range(3)]
+        place.stop(replicas)
+        assert all(each.over for each in replicas)
+    finally:
+        found.close()
+
+
+@pytest.mark.parametrize(("replicas", "share"), [(None, 4), (3, 3)])
+def test_replicas_on_nodes_share_what_prepared_pictures_may_take_by_as_many_as_there_are(
+    nodes, tmp_path, replicas, share
+):
+    found, _ = nodes(room=4)
+    loading = LoadingSettings(replicas=replicas)
+    tasks = {"vqa": {"images": "nowhere"}}
+    config = RunConfig(
+        run=tmp_path / "run", teacher="embedded:teacher", student="embedded:student", tasks=tasks, ray=True
+    )
+    with RunFolder(config.run) as folder, closing(RunModels(config, folder, lambda _: None)) as models:
+        work = models._on_node("embedded:student", loading, found)
+    assert work.args[0].processes == share == found.workplace(work, replicas).places
+
+
+def test_a_node_that_cannot_write_pictures_ends_the_work_with_what_was_said_until_then(tmp_path, monkeypatch):
+    (tmp_path / "node").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
+    (tmp_path / "a.png").write_bytes(b"a picture")
+    picture = str(tmp_path / "a.png")
+    ask = Batch([0], [Request(picture, "said")], None, Decoding(8))
+    keeper = on_ray.Keeper(partial(backwards, tmp_path))
+    try:
+        said = keeper.messages()
+        assert isinstance(next(said), on_ray.Arrived) and isinstance(next(said), Ready)
+        keeper.put(ask, {picture: b"a picture"}, None)
+        assert [each.text for each in next(said).made] == ["dias"]
+        shutil.rmtree(tmp_path / "node")
+        for _ in range(2):  # batches may be on their way already
+            keeper.put(ask, {picture: b"a picture"}, None)
+        (end,) = said
+        assert re.search(r"cannot write pictures to .*: No such file.*\n.*ray.shared_files", str(end.problem))
+        assert isinstance(end.problem, WorkFailed)
+    finally:
+        keeper.end()
 
 
 def test_replicas_for_which_there_is_never_room_are_given_up(nodes):

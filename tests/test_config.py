@@ -346,6 +346,13 @@ def test_how_many_processes_there_are_is_a_number_or_auto_and_no_result_hangs_on
     assert "spreads one copy of the model over all GPUs" in refusal(folder, good(loading=spread))
 
 
+def test_a_section_that_may_be_left_out_is_had_with_its_defaults_by_true(folder):
+    by_true = load(folder, good(ray=True, server={"batch": True}))
+    assert by_true == load(folder, good(ray={}, server={"batch": {}}))
+    assert by_true.ray is not None and by_true.server.batch is not None
+    assert load(folder, good(ray=False, server={"batch": False})) == load(folder, good())
+
+
 @pytest.mark.parametrize("term", ["reasoning", "coherence"])
 def test_rationales_are_asked_for_where_a_term_needs_them(folder, term):
     config = load(folder, good(level={"objective": {"answer": 1, term: 1}}))

@@ -80,7 +80,7 @@ def test_a_control_is_not_trained_again_for_a_setting_that_only_changes_speed(pr
     for level, times in (({"micro_batch_size": 4}, 1), ({"micro_batch_size": 2}, 1), ({"epochs": 9}, 2)):
         with open_run_folder(load_config(configure(project, level=level)), mute) as run:
             assert list(align(run))[-1] == "report"
-            controls._control(run, identified_of(run, run.config.level, 1), Arm("any", "", Choice([], [], 0)))
+            controls._control(run, identified_of(run, run.config.level), Arm("any", "", Choice([], [], 0)))
         assert len(trained) == times
 
 

@@ -14,7 +14,13 @@ from parityalign.config.schema import EvaluateSettings
 from parityalign.core.records import Answer, Question
 from parityalign.core.results import Scores
 from parityalign.engines import AnswerStore, CachedModel, cached
-from parityalign.metrics._statistics import cluster_sums, percentile_interval, resampled_means, sign_flip_p
+from parityalign.metrics._statistics import (
+    cluster_sums,
+    paired_difference,
+    percentile_interval,
+    resampled_means,
+    sign_flip_p,
+)
 from parityalign.models.backends.fake import FakeModel
 from parityalign.stages.evaluate import Models, evaluate_models, score_run_answers, write_scores
 from parityalign.tasks import load_task
@@ -91,6 +97,17 @@ def test_draws_in_several_portions_equal_one_draw_in_distribution(monkeypatch):
     assert sign_flip_p(values - 0.45, permutations=2000, rng=CHANCE(0)) == pytest.approx(
         stats.ttest_1samp(values, 0.45).pvalue, abs=0.05
     )
+
+
+def test_a_paired_difference_is_that_of_scipy_with_one_question_an_image_and_turns_with_the_models():
+    values = CHANCE(8).normal(0.15, 1, size=200)
+    found = paired_difference(values, range(200), resamples=20_000, permutations=20_000, rng=CHANCE(0))
+    theirs = stats.ttest_1samp(values, 0)
+    assert found.mean == pytest.approx(values.mean())
+    assert found.interval == pytest.approx(tuple(theirs.confidence_interval()), abs=0.02)
+    assert found.p == pytest.approx(theirs.pvalue, abs=0.02)
+    turned = paired_difference(-values, range(200), resamples=20_000, permutations=20_000, rng=CHANCE(0))
+    assert turned.p == found.p and turned.interval == pytest.approx((-found.interval[1], -found.interval[0]))
 
 
 def exact_p(differences):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
+from transformers import TrainerState
 from transformers.integrations import bitsandbytes
 from transformers.quantizers.base import HfQuantizer
 
@@ -208,6 +209,18 @@ def test_where_memory_is_short_for_all_what_fits_is_remembered_and_more_is_tried
     assert other.state == backoff.state
     again = [(backoff(parts_of(20), work), other(parts_of(20), work), backoff.state == other.state) for _ in range(99)]
     assert set(again) == {(2, 2, True)}
+
+
+@pytest.mark.parametrize(("saved", "fits"), [(None, None), (None, 24), (16, None), (16, 24), (24, 16)])
+def test_a_training_that_goes_on_tells_the_smallest_micro_batch_of_both(saved, fits):
+    before, now = (oom.Memory(on_gpu=False, fits=size) for size in (saved, fits))
+    state = TrainerState()
+    before.remember(state)
+    now.recall(state)
+    smallest = min(filter(None, (saved, fits)), default=None)
+    assert now.steps.smallest == smallest and (smallest is None or now.steps.tokens == smallest)
+    now.remember(state)
+    assert oom.fewest_tokens(state) == smallest
 
 
 def parts_of(items):

@@ -17,7 +17,7 @@ import tiny
 from parityalign.config import RaySettings
 from parityalign.core import Decoding, WorkFailed
 from parityalign.engines import AnswerStore, CachedModel, Cluster, Replicas
-from test_replicas import asked_of_the_bundled_student, questions
+from test_replicas import asked, asked_of_the_bundled_student, questions  # noqa: F401 - asked is a fixture
 from working import backwards
 
 pytest.importorskip("ray")

@@ -221,6 +221,15 @@ def test_every_count_of_the_flow_is_shown(run):
         assert spaceless(part) in spaceless(text), part
 
 
+def test_the_models_of_the_run_are_named_with_the_second_teacher_and_their_commits(run):
+    assert "teacher fake:teacher, student fake:student" in squeezed(Page(written(run)).text)
+    with (run / "run.yaml").open("a") as file:
+        file.write("verify: {second_teacher: 'hf:o/n'}\n")
+        file.write("loading: {second_teacher: {commit: 0123456789abcdef}, student: {}}\n")
+    told = "teacher fake:teacher, second teacher hf:o/n at 0123456789ab, student fake:student"
+    assert told in squeezed(Page(written(run)).text)
+
+
 def test_terminal_and_page_show_the_same_strings(run):
     text = spaceless(squeezed(Page(written(run)).text))
     for row in [*score_table(SCORED), *paper_table(SCORED)]:

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parityalign.cli.show import show_status
 from parityalign.cli.tables import show_rows, show_table
 from parityalign.cli.terminal import say
 from parityalign.core.plain_text import printable
+from parityalign.pipeline import WaitingJob
 from parityalign.pipeline.progress import PlainConsole, shown_progress
 
 HOSTILE = "\x1b]52;c;ZXZpbA==\x07\x1b[2J\x9b31m\u202eexe.\u2066\r\x08[red]x[/red] :warning: \ud800"
@@ -33,6 +35,15 @@ def clock(monkeypatch):
 
 def log(width: int = 200) -> PlainConsole:
     return PlainConsole(file=StringIO(), width=width)
+
+
+def test_a_job_that_was_cut_off_while_it_was_handed_in_has_no_name_to_tell():
+    console = log(400)
+    job = WaitingJob("annotate", "http://somewhere#m", "", 7, "", 0, "2026-01-01 10:00")
+    show_status(console, [], [job, job._replace(job="batch_0", told="in_progress", done=3)])
+    cut_off, known = console.file.getvalue().splitlines()[-2:]
+    assert "(cut off while they were handed in); the same" in cut_off
+    assert "(job batch_0: in_progress, 3 done when looked at last); the same" in known
 
 
 def test_a_long_step_gets_a_line_every_few_seconds_with_the_time_left(clock):

@@ -14,6 +14,7 @@ import families as known
 import spellings
 from families import Parts, write
 from newer_families import NEWER_FAMILIES
+from parityalign.config import LoadingSettings
 from parityalign.config.schema import RunConfig
 from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
@@ -24,6 +25,7 @@ from parityalign.models.families import CHECKED, unchecked_family
 from parityalign.models.loading import open_processor
 from parityalign.pipeline import preflight
 
+DTYPES = ("float32", "bfloat16")
 NEED_TORCHVISION = {"lfm2_vl", "molmo2", "mistral3"}
 
 
@@ -79,25 +81,47 @@ def test_a_checked_family_is_not_told(llava):
     assert unchecked_family(llava) is None
 
 
-def test_an_unchecked_family_is_tried_and_works(llava, unchecked, tmp_path):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_unchecked_family_is_tried_and_works(llava, unchecked, tmp_path, dtype):
     Image.new("RGB", (50, 40), "red").save(tmp_path / "a.png")
-    model = hf.load(llava)
+    model = hf.load(llava, LoadingSettings(dtype=dtype))
     assert model.generate([Request(str(tmp_path / "a.png"), "what")], Decoding(3))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         (lambda features: features[::-1] if isinstance(features, list | tuple) else features.flip(0), "mixes up"),
+        (lambda features: [features[0]] * len(features), "mixes up"),
         (lambda features: features[:1], "cannot be asked in batches"),
     ],
-    ids=["other order", "only the first"],
+    ids=["other order", "the first for all", "only the first"],
 )
-def test_an_unchecked_family_that_mixes_up_pictures_is_refused_by_name(llava, unchecked, monkeypatch, change, told):
+def test_an_unchecked_family_that_mixes_up_pictures_is_refused_by_name(
+    llava, unchecked, monkeypatch, change, told, dtype
+):
     monkeypatch.setattr(transformers.LlavaModel, "get_image_features", mixing(change))
     with pytest.raises(UserError) as refused:
-        hf.load(llava)
+        hf.load(llava, LoadingSettings(dtype=dtype))
     assert told in str(refused.value) and f"hf:{llava}" in str(refused.value) and "family llava" in str(refused.value)
+
+
+def faint(features):
+    """Features of which pictures change so little that it is less than bfloat16 is allowed in rounding."""
+    return [each * 3e-4 + torch.linspace(-1, 1, each.shape[-1], dtype=each.dtype) for each in features]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pictures_that_are_exchanged_are_found_where_rounding_is_larger_than_what_they_change(
+    llava, unchecked, monkeypatch, dtype
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(transformers.LlavaModel, "get_image_features", mixing(faint))
+        hf.load(llava, LoadingSettings(dtype=dtype))
+    monkeypatch.setattr(transformers.LlavaModel, "get_image_features", mixing(lambda found: faint(found)[::-1]))
+    with pytest.raises(UserError, match="mixes up"):
+        hf.load(llava, LoadingSettings(dtype=dtype))
 
 
 def test_a_run_that_begins_tells_once_what_is_unchecked(llava, unchecked, tmp_path):

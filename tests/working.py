@@ -79,6 +79,17 @@ def _end_cluster():
 HERE = {"parityalign": "1", "torch": "2"}
 
 
+def full_client(replicas, _settings, _folder, post):
+    """A client of a cluster without room; it ends replicas together, once it is told to end each of so many."""
+    post.send(Joined(replicas, "some nodes", "1 CPU", HERE))
+    ended = []
+    while len(ended) < replicas:
+        ended += [message.number for message in post.received(wait=True) if isinstance(message, Stop)]
+    for number in ended:
+        post.send(Stopped(number))
+    post.received(wait=True)
+
+
 def client(nodes, room, _settings, _folder, post):
     """A client of a cluster that has these nodes, one of which each replica gets, and then ends with the last."""
     post.send(Joined(room, "some nodes", "1 CPU", HERE))

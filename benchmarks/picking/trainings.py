@@ -146,7 +146,7 @@ class Seed:
     def _record(self, cell: Cell) -> Record:
         run, began, cpu = self._run(cell.pool.student), time.monotonic(), time.process_time()
         settings = settings_of(run, cell)
-        aligned = identified_of(run, settings, cell.steps)
+        aligned = identified_of(run, settings)
         judged = pool_of(aligned.judged, cell.pool, self._seed)
         aligned = aligned._replace(judged=judged)
         arm = ARMS[cell.arm](aligned)

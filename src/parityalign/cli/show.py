@@ -89,11 +89,12 @@ def show_status(
     ]
     show_table(console, "", ["stage", "state", "counts", "asked", "took"], rows, texts=3)
     for each in waiting:
-        far = f"{each.told}, {each.done:,} done when looked at last" if each.job else "cut off while it was handed in"
+        handed_in = f"job {each.job}: {each.told}, {each.done:,} done when looked at last"
+        far = handed_in if each.job else "cut off while they were handed in"
         _say(
             console,
             f"{each.questions:,} questions of {each.stage} wait at {each.model} since {each.made} UTC "
-            f"(job {each.job}: {far}); the same command as before takes the answers",
+            f"({far}); the same command as before takes the answers",
         )
 
 

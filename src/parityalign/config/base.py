@@ -23,6 +23,11 @@ def _auto_for_none(value: object, written: SerializerFunctionWrapHandler) -> obj
     return AUTO if value is None else written(value)
 
 
+def as_section(said: object) -> object:
+    """What a section that may be left out is given as: `true` is one with its defaults, `false` none."""
+    return {True: {}, False: None}[said] if isinstance(said, bool) else said
+
+
 AUTO = "auto"
 T = TypeVar("T")
 Auto = Annotated[T | None, BeforeValidator(_none_for_auto), WrapSerializer(_auto_for_none)]

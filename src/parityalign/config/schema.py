@@ -16,7 +16,7 @@ from pydantic import (
 
 from parityalign.config.annotate import AnnotateSettings
 from parityalign.config.backend import backend_of
-from parityalign.config.base import Settings, SpeedOnly
+from parityalign.config.base import Settings, SpeedOnly, as_section
 from parityalign.config.cluster import RaySettings
 from parityalign.config.data_specs import is_own
 from parityalign.config.engine import EngineSettings
@@ -280,8 +280,8 @@ class RunConfig(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()
-    ray: RaySettings | None = None
-    """A Ray cluster on whose nodes the models are asked; `{}` is one of this machine alone. None: they are asked by
+    ray: Annotated[RaySettings | None, BeforeValidator(as_section)] = None
+    """A Ray cluster on whose nodes the models are asked; `true` is one of this machine alone. None: they are asked by
     processes of this machine."""
 
     @property
@@ -294,7 +294,7 @@ class RunConfig(Settings):
         """The run's models: settings here and in `loading` have these names."""
         return ("teacher", "student", "second_teacher") if self.second_teacher else ("teacher", "student")
 
-    def server_of(self, role: str) -> ServerSettings:
+    def server_of(self, role: Role) -> ServerSettings:
         """How a model is asked that is served; of the teacher's key the second one gets to know nothing."""
         if role != "second_teacher":
             return self.server

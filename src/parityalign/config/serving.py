@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
-from parityalign.config.base import Settings
+from parityalign.config.base import Settings, as_section
 
 
 def _variable(name: str) -> str:
@@ -57,11 +57,6 @@ class BatchSettings(Settings):
     answers when they are there. None: it waits until they are."""
 
 
-def _as_section(said: object) -> object:
-    """`true`: with the defaults."""
-    return {True: {}, False: None}[said] if isinstance(said, bool) else said
-
-
 class ServerSettings(Settings):
     """How remote models (`http://...`) are asked, and what may be spent on them.
 
@@ -97,7 +92,7 @@ class ServerSettings(Settings):
     SGLang."""
     response_format: Literal["none", "json_schema"] = "none"
     """`json_schema`: ask the server to hold the teacher's pairs to a JSON schema."""
-    batch: Annotated[BatchSettings | None, BeforeValidator(_as_section)] = None
+    batch: Annotated[BatchSettings | None, BeforeValidator(as_section)] = None
     """Ask through the provider's batch interface (`true`, or with settings); see `server.batch`."""
 
     def numbers(self) -> dict[str, object]:

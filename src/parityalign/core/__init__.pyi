@@ -101,6 +101,7 @@ from .layout import PREVIEW as PREVIEW
 from .layout import REPORT as REPORT
 from .layout import SCORES as SCORES
 from .layout import SERVERS as SERVERS
+from .layout import STUDENT_FOLDER as STUDENT_FOLDER
 from .layout import TENSORBOARD as TENSORBOARD
 from .layout import TESTS as TESTS
 from .layout import WORKING as WORKING

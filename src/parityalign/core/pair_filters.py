@@ -56,7 +56,7 @@ class SecondLook(Protocol):
 
 
 class FilterCost(NamedTuple):
-    """What a filter asks the teacher about each would-be gap."""
+    """What a filter asks both teachers about each would-be gap."""
 
     questions: int = 0
     """Answers that it writes."""

@@ -96,6 +96,9 @@ class Workplace(Protocol[W]):
     def waiting(self, workers: Sequence[W]) -> list[W]:
         """Those of its workers that have a message or are gone; waits until one is."""
 
+    def stop(self, workers: Sequence[W]) -> None:
+        """Ends several of its workers at once; returns when their memory is free."""
+
 
 class Worker:
     """A process that does one piece of work."""
@@ -193,6 +196,11 @@ class ThisMachine:
     def waiting(self, workers: Sequence[Worker]) -> list[Worker]:
         """Those that have a message or are gone; waits until one is."""
         return waiting(workers)
+
+    def stop(self, workers: Sequence[Worker]) -> None:
+        """Ends several; returns when their memory is free."""
+        for each in workers:
+            each.stop()
 
 
 def waiting(workers: Sequence[Worker], timeout: float | None = None) -> list[Worker]:

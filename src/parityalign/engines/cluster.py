@@ -34,7 +34,7 @@ from parityalign.engines.on_ray import (
 _MOST_LOST = 3
 """Times that a cluster may be lost before the work stops."""
 _PATIENCE = 20.0
-"""Seconds in which a replica that is stopped has to say so."""
+"""Seconds in which replicas that are stopped have to say so."""
 _MOST_LATE = 60.0
 """Seconds by which a node's clock may differ before that is told."""
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0"}
@@ -131,14 +131,16 @@ class Cluster:
             self.listen(max(0.05, left))
         return found
 
-    def stop(self, replica: "OnNode") -> None:
-        """Ends a replica; returns when its memory is free, or it does not answer."""
-        if self._client and not replica.over:
-            self.send(Stop(replica.number))
+    def stop(self, replicas: Sequence["OnNode"]) -> None:
+        """Ends replicas at once; returns when their memory is free, or they do not answer."""
+        for each in replicas:
+            if not each.over:
+                self.send(Stop(each.number))
         end = time.monotonic() + _PATIENCE
-        while self._client and not replica.over and time.monotonic() < end:
+        while self._client and not all(each.over for each in replicas) and time.monotonic() < end:
             self.listen(end - time.monotonic())
-        self._replicas.pop(replica.number, None)
+        for each in replicas:
+            self._replicas.pop(each.number, None)
 
     def listen(self, timeout: float) -> None:
         """Takes the client's next message, if there is one in so many seconds."""
@@ -242,7 +244,7 @@ class OnNode:
 
     def stop(self) -> None:
         """Ends it."""
-        self._cluster.stop(self)
+        self._cluster.stop([self])
 
 
 class Nodes:
@@ -263,3 +265,7 @@ class Nodes:
     def waiting(self, workers: Sequence[OnNode]) -> list[OnNode]:
         """Those that have a message or are gone."""
         return self._cluster.wait_for(workers)
+
+    def stop(self, workers: Sequence[OnNode]) -> None:
+        """Ends several; one that still waits for room is waited for as long as all of them."""
+        self._cluster.stop(workers)

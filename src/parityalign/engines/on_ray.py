@@ -247,6 +247,7 @@ class Keeper:
         self._folder = TemporaryDirectory(prefix="parityalign-")
         self._numbers, self._sent = count(), deque[Path]()
         self._worker = Worker(work, {})
+        self._fault: Failure | None = None
 
     def put(self, message: object, pictures: Mapping[str, bytes], _before: object) -> None:
         """Sends the process a message.
@@ -258,7 +259,11 @@ class Keeper:
         """
         if isinstance(message, Batch):
             folder = Path(self._folder.name) / str(next(self._numbers))
-            message = _with_files(message, pictures, folder)
+            try:
+                message = _with_files(message, pictures, folder)
+            except OSError as problem:
+                self._give_up(problem)
+                return
             self._sent.append(folder)
         self._worker.send(message)
 
@@ -269,7 +274,7 @@ class Keeper:
             try:
                 message = self._worker.receive()
             except WorkerEnded as problem:
-                yield Ended(f"on the node {platform.node()}: {problem}")
+                yield self._fault or Ended(f"on the node {platform.node()}: {problem}")
                 return
             except Exception as problem:  # noqa: BLE001 - raised again by whoever wanted the work
                 yield Failure(problem)
@@ -277,6 +282,20 @@ class Keeper:
             if isinstance(message, Done):
                 shutil.rmtree(self._sent.popleft(), ignore_errors=True)
             yield message
+
+    def _give_up(self, problem: OSError) -> None:
+        """Has `messages` end with what keeps pictures from being written here; nobody takes what `put` raises."""
+        if self._fault:
+            return
+        self._fault = Failure(
+            WorkFailed(
+                f"the node {platform.node()} cannot write pictures to {self._folder.name}: "
+                f"{problem.strerror or problem}\nAnswers so far are kept. Make room there and run the same command, or "
+                "let nodes see pictures under the paths that this machine has for them (ray.shared_files: true)"
+            )
+        )
+        with suppress(ProcessLookupError):
+            os.killpg(self._worker.pid, signal.SIGKILL)  # `messages` takes what it has said until now
 
     def end(self) -> None:
         """Ends the process; returns when its memory is free."""

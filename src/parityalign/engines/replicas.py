@@ -93,6 +93,11 @@ class Replicas:
         """Texts that its processor would not read as plain text."""
         return self._first().special_tokens
 
+    @property
+    def ready(self) -> int:
+        """How many of its processes have said that they have the model in memory."""
+        return sum(each.ready for each in self._replicas)
+
     def generate(self, requests: Sequence[Request], decoding: Decoding) -> list[str]:
         """The reply to each request, in order."""
         batches = self.answers(requests, decoding, self._even(len(requests)))
@@ -133,8 +138,7 @@ class Replicas:
     def close(self) -> None:
         """Ends the processes; the next question starts them again."""
         replicas, self._replicas, self._again = self._replicas, [], 0
-        for each in replicas:
-            each.worker.stop()
+        self._workplace.stop([each.worker for each in replicas])
 
     def _each(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Done | None]]:
         """Each batch with what came of it; with None one question that is set aside."""

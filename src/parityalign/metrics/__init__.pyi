@@ -7,6 +7,7 @@ from ._comparisons import spread as spread
 from ._find import find_metric as find_metric
 from ._statistics import Floats as Floats
 from ._statistics import cluster_sums as cluster_sums
+from ._statistics import paired_difference as paired_difference
 from ._statistics import percentile_interval as percentile_interval
 from ._statistics import resampled_means as resampled_means
 from ._statistics import share_interval as share_interval

@@ -8,6 +8,7 @@ questions are resampled together, which keeps their differences paired.
 from collections.abc import Hashable, Sequence
 from math import sqrt
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,3 +118,37 @@ def sign_flip_p(differences: Floats, *, permutations: int, rng: np.random.Genera
         signs = 2 * rng.integers(2, size=(rows, len(moved)), dtype=np.int8) - 1
         at_least += int((np.abs(signs @ moved) >= observed).sum())
     return (1 + at_least) / (1 + permutations)
+
+
+class PairedDifference(NamedTuple):
+    """How far one model is ahead of another on the same questions."""
+
+    mean: float
+    """Per question."""
+    interval: tuple[float, float]
+    """95 %, from a bootstrap over images."""
+    p: float
+    """Two-sided, as `sign_flip_p`."""
+
+
+def paired_difference(
+    differences: Sequence[float],
+    clusters: Sequence[Hashable],
+    *,
+    resamples: int,
+    permutations: int,
+    rng: np.random.Generator,
+) -> PairedDifference:
+    """The mean of differences between two models, with its interval and the paired test.
+
+    Args:
+        differences: One per question; at least one.
+        clusters: The image of each.
+        resamples: Of the bootstrap.
+        permutations: Of the test.
+        rng: Random number generator.
+    """
+    sums, sizes = cluster_sums(np.array(differences, dtype=np.float64)[:, None], clusters)
+    interval = percentile_interval(resampled_means(sums, sizes, resamples=resamples, rng=rng)[:, 0])
+    p = sign_flip_p(sums[:, 0], permutations=permutations, rng=rng)
+    return PairedDifference(float(sums.sum() / sizes.sum()), interval, p)

@@ -19,6 +19,7 @@ from parityalign.core import (
     CONFIG,
     REPORT,
     SCORES,
+    STUDENT_FOLDER,
     ImageRef,
     Judged,
     Pair,
@@ -214,8 +215,9 @@ class OpenRun:
     @property
     def student(self) -> Path | None:
         """The levelled student: an ordinary Hugging Face folder. None if nothing was levelled, or not yet."""
-        manifest = read_manifest(self.path / "student")
-        return self.path / "student" if manifest and manifest["outcome"] == LEVELLED else None
+        folder = self.path / STUDENT_FOLDER
+        manifest = read_manifest(folder)
+        return folder if manifest and manifest["outcome"] == LEVELLED else None
 
     @property
     def report(self) -> Path:

@@ -21,7 +21,7 @@ from parityalign.config import (
     results_of,
     split_model,
 )
-from parityalign.core import BEGUN, MANIFEST, UserError, read_manifest
+from parityalign.core import BEGUN, MANIFEST, STUDENT_FOLDER, UserError, read_manifest
 
 _BEFORE_AUTO = decide_level(LevelSettings(), None)
 """What was done by default before there was `auto`."""
@@ -165,4 +165,4 @@ def _begun_with(config: RunConfig, before: RunConfig) -> LevelSettings | None:
 
 def _levelled(config: RunConfig) -> bool:
     """Whether training in the run folder has begun."""
-    return any((config.run / "student" / name).is_file() for name in (MANIFEST, BEGUN))
+    return any((config.run / STUDENT_FOLDER / name).is_file() for name in (MANIFEST, BEGUN))

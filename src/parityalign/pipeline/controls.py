@@ -72,9 +72,8 @@ class Aligned(NamedTuple):
     judged: list[Judged]
     student_said: Mapping[str, str]
     """The student's answer before, by pair id."""
-    steps: int
-    """That the run took, and each control takes."""
     settings: LevelSettings
+    """How it trains, with the steps that each control takes."""
     seed: int
 
     def chosen(self, **changes: object) -> Choice:
@@ -167,17 +166,17 @@ def aligned_of(run: Run) -> Aligned:
             f"the run {run.folder.path} has no levelled student to compare with: it trained on nothing, or the trained "
             "one was no better on the held-out pairs"
         )
-    return identified_of(run, run.config.level, run.artifact("student").manifest["result"]["steps"])
+    steps = run.artifact("student").manifest["result"]["steps"]
+    return identified_of(run, run.config.level.model_copy(update={"max_steps": steps}))
 
 
-def identified_of(run: Run, settings: LevelSettings, steps: int) -> Aligned:
-    """What controls need of a run that has come as far as identify, with settings and steps of one's own."""
+def identified_of(run: Run, settings: LevelSettings) -> Aligned:
+    """What controls need of a run that has come as far as identify, with settings of one's own."""
     verdicts = run.artifact("verdicts")
     return Aligned(
         images=accepted_images(run.artifact("images")),
         judged=run.judged,
         student_said={answer.item_id: answer.text for answer in verdicts.stream(STUDENT_ANSWERS, Answer)},
-        steps=steps,
         settings=settings,
         seed=run.config.seed,
     )
@@ -186,7 +185,7 @@ def identified_of(run: Run, settings: LevelSettings, steps: int) -> Aligned:
 def _control(run: Run, aligned: Aligned, arm: Arm) -> Control:
     """Trains, asks and scores one control; what was finished before is kept."""
     folder = f"controls/{arm.name.replace(' ', '-')}"
-    student = trained_on(run, arm, aligned.settings.model_copy(update={"max_steps": aligned.steps}), folder)
+    student = trained_on(run, arm, aligned.settings, folder)
     asked = {"student": student.digest, "answers before": run.artifact("answers").digest}
     answers = run.folder.artifact(f"{folder}/answers", inputs=asked, settings={})
     if not answers.finished:
@@ -200,7 +199,7 @@ def _control(run: Run, aligned: Aligned, arm: Arm) -> Control:
         )
         answers.stream(AFTER_FILE, Answer).write(said)
         answers.finish({"answers": len(said)})
-    return scored(run, answers, arm, aligned.steps)
+    return scored(run, answers, arm, student.manifest["result"]["steps"])
 
 
 def trained_on(run: Run, arm: Arm, settings: LevelSettings, folder: str) -> Artifact:

@@ -169,7 +169,8 @@ def _unchecked_families(config: RunConfig, before: RunConfig | None) -> Iterator
         backend, (_, location) = backend_of(spec), split_model(spec)
         if backend.trainable and (not before or spec != getattr(before, role)):
             told = unchecked_family(location, getattr(config.loading, role))
-            yield from [told] if told else []
+            if told:
+                yield told
 
 
 def _refuse_unusable_level(config: RunConfig, before: RunConfig | None) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from parityalign import engines
 from parityalign.config import Hosting, LoadingSettings, RaySettings, RunConfig, backend_of, is_path, split_model
@@ -40,7 +40,9 @@ from parityalign.models import (
 from parityalign.pipeline.engine_parity import compare_engines
 from parityalign.pipeline.old_answers import Known, Old, holds_old_answers, read_old_answers, remember_served
 
-_SECOND = "second_teacher"
+_SECOND: Final = "second_teacher"
+_Role = Literal["teacher", "second_teacher", "before", "after"]
+"""Whose answers: one of the teachers', or the student's before or after training."""
 _THEN = ", then "
 _NO_TASKS: Mapping[str, Task] = MappingProxyType({})
 
@@ -49,7 +51,7 @@ class Ahead(NamedTuple):
     """Questions that are about to be asked."""
 
     model: str
-    role: str
+    role: _Role
     missing: int
     """How many will be asked."""
     total: int
@@ -217,7 +219,7 @@ class RunModels:
         if "store" in vars(self):
             self.store.close()
 
-    def _cached(self, spec: str, loading: LoadingSettings, role: str, digest: str = "") -> CachedModel:
+    def _cached(self, spec: str, loading: LoadingSettings, role: _Role, digest: str = "") -> CachedModel:
         identity = digest or self._identity(spec, loading, role)
         backend = backend_of(spec)
 
@@ -238,7 +240,7 @@ class RunModels:
         self._made.append(made)
         return made
 
-    def _identity(self, spec: str, loading: LoadingSettings, role: str) -> str:
+    def _identity(self, spec: str, loading: LoadingSettings, role: _Role) -> str:
         """What a model is, by content; one at an address is what its server calls it."""
         if backend_of(spec).connect is None:
             own = {"teacher": self.teacher_fingerprint, _SECOND: self.second_fingerprint}
@@ -248,7 +250,7 @@ class RunModels:
             name = self._load(spec, loading, role).name
         return _as_identity(name, asked_with(loading, self._config.server))
 
-    def _load(self, spec: str, loading: LoadingSettings, role: str) -> Model:
+    def _load(self, spec: str, loading: LoadingSettings, role: _Role) -> Model:
         """Loads a model after freeing the others, so that two need not fit into memory."""
         backend = backend_of(spec)
         if self._dry and backend.connect is None:
@@ -262,11 +264,11 @@ class RunModels:
             self._note_facts(role, loading, model.facts)
         return model
 
-    def _load_to_ask(self, spec: str, loading: LoadingSettings, role: str, batches: int) -> Model:
+    def _load_to_ask(self, spec: str, loading: LoadingSettings, role: _Role, batches: int) -> Model:
         """Loads a model to be asked so many batches: into this process, one for each GPU, or those of a cluster."""
         if self._cluster and self._is_within_reach(spec):
             self.free()
-            nodes = self._cluster.workplace(self._on_node(spec, loading), loading.replicas)
+            nodes = self._cluster.workplace(self._on_node(spec, loading, self._cluster), loading.replicas)
             return self._replicas(spec, loading, role, batches, nodes, " on Ray")
         count = loading.processes if backend_of(spec).hub else loading.replicas or 1
         shares = shares_of_machine(count) if count != 1 else []
@@ -279,7 +281,7 @@ class RunModels:
         return self._replicas(spec, loading, role, batches, workplace)
 
     def _replicas(
-        self, spec: str, loading: LoadingSettings, role: str, batches: int, workplace: Workplace[Any], where: str = ""
+        self, spec: str, loading: LoadingSettings, role: _Role, batches: int, workplace: Workplace[Any], where: str = ""
     ) -> Replicas:
         """The model with a replica in each place."""
         replicas = Replicas(spec, workplace, self._tell, batches)
@@ -302,25 +304,26 @@ class RunModels:
             self._tell(f"{spec} is a folder of this machine: asked here and not on Ray (ray.shared_files)")
         return reached
 
-    def _on_node(self, spec: str, loading: LoadingSettings) -> Work:
+    def _on_node(self, spec: str, loading: LoadingSettings, cluster: Cluster) -> Work:
         """What a replica does on a node of the cluster, with as many threads for pictures as it has cores."""
         ray, room = self._config.ray or RaySettings(), room_for_pictures()
         threads = max(1, int(ray.cpus)) if loading.workers is None else loading.workers
         kept = (room.folder, room.most) if room and ray.files_are_shared else None
-        to_load = ModelToLoad(spec, loading.model_copy(update={"workers": threads}), loading.replicas or 1, kept)
+        count = loading.replicas or cluster.joined().room
+        to_load = ModelToLoad(spec, loading.model_copy(update={"workers": threads}), count, kept)
         return partial(engines.load_and_answer, to_load)
 
-    def _note_facts(self, role: str, loading: LoadingSettings, facts: Mapping[str, str]) -> None:
+    def _note_facts(self, role: _Role, loading: LoadingSettings, facts: Mapping[str, str]) -> None:
         self._facts[role] = {**({"commit": loading.commit} if loading.commit else {}), **facts}
         self._remember(role)
 
-    def _connected(self, spec: str, loading: LoadingSettings, role: str) -> RemoteModel:
+    def _connected(self, spec: str, loading: LoadingSettings, role: _Role) -> RemoteModel:
         """A remote model, the same throughout: what is known of its server, such as that it sees pictures, stays so."""
         if (spec, loading) not in self._remote:
             hosting = Hosting(
                 self._config.engine, self._folder.path / SERVERS, self._tell, self._config.most_reply_tokens
             )
-            server = self._config.server_of(role)
+            server = self._config.server_of("student" if role == "before" or role == "after" else role)
             made = engines.connect(spec, loading, server, self.store, hosting)
             self._remote[spec, loading] = made
             serve = backend_of(spec).serve
@@ -329,7 +332,7 @@ class RunModels:
                 made.before_first(lambda requests: self._describe(spec, loading, role, requests))
         return self._remote[spec, loading]
 
-    def _describe(self, spec: str, loading: LoadingSettings, role: str, requests: Sequence[Request]) -> None:
+    def _describe(self, spec: str, loading: LoadingSettings, role: _Role, requests: Sequence[Request]) -> None:
         """Notes for the manifest the engine, the size and, where wanted, whether the model answers as it does here."""
         size = stored_parameters(model_folder(split_model(spec)[1], loading, weights=True))
         self._facts[role] = {**self._facts[role], **({"parameters": str(size)} if size else {})}
@@ -352,7 +355,7 @@ class RunModels:
         for remote in self._remote.values():
             remote.close()
 
-    def _remember(self, role: str) -> None:
+    def _remember(self, role: _Role) -> None:
         """Has the manifest of this stage say how a model runs, once that is known."""
         facts = self._facts.get(role)
         if not facts or self._artifact is None or self._artifact.finished:

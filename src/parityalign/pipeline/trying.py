@@ -8,7 +8,17 @@ from threading import Lock
 from typing import NamedTuple
 
 from parityalign.config import RunConfig
-from parityalign.core import ANSWERS, Answer, Artifact, Decoding, RunFolder, UserError, did_you_mean, read_manifest
+from parityalign.core import (
+    ANSWERS,
+    STUDENT_FOLDER,
+    Answer,
+    Artifact,
+    Decoding,
+    RunFolder,
+    UserError,
+    did_you_mean,
+    read_manifest,
+)
 from parityalign.engines import Asked, CachedModel
 from parityalign.pipeline.run_models import RunModels
 from parityalign.stages import LEVELLED
@@ -16,7 +26,6 @@ from parityalign.tasks import task_of
 
 BEFORE, AFTER, TEACHER = "before", "after", "teacher"
 """The student before and after levelling, and the teacher."""
-_STUDENT = "student"
 # What loading and asking a model raise besides: no such file, not enough memory, a package that is missing.
 _FAULTS = (OSError, RuntimeError, ImportError, MemoryError, ValueError)
 _PLAN = ("inputs", "settings", "version")
@@ -70,7 +79,7 @@ class TriedModels:
     @property
     def is_levelled(self) -> bool:
         """Whether there is a student after levelling."""
-        return (read_manifest(self._config.run / _STUDENT) or {}).get("outcome") == LEVELLED
+        return (read_manifest(self._config.run / STUDENT_FOLDER) or {}).get("outcome") == LEVELLED
 
     def close(self) -> None:
         """Lets go of the models."""
@@ -85,7 +94,7 @@ class TriedModels:
 
     def _levelled(self) -> CachedModel:
         """The levelled student, compared with its digests when it is first used."""
-        folder = self._config.run / _STUDENT
+        folder = self._config.run / STUDENT_FOLDER
         manifest = read_manifest(folder)
         if manifest is None or manifest.get("outcome") != LEVELLED:
             why = "nothing was levelled yet" if manifest is None else "none was taken, so it is the one before"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parityalign.core import REPORT, Scores
+from parityalign.core import REPORT, STUDENT_FOLDER, Scores
 from parityalign.report.beside_teacher import beside_teacher
 from parityalign.report.discrepancy import Table
 from parityalign.report.flow import verdicts_by_task
@@ -40,7 +40,7 @@ def closing_lines(run: Path, scores: Scores | None, *, details: bool) -> list[Li
     """
     summary = summary_of(run, scores, verdicts_by_task(run, []), beside_teacher(run, scores))
     kept = _kept(scores) if scores else ""
-    student = run / "student"
+    student = run / STUDENT_FOLDER
     where = f"{run / REPORT}; student: {student if (student / 'config.json').is_file() else 'as it was'}"
     lines = [Line("result", _figures(summary)), Line("gain", _gain(summary, scores)), Line("kept", kept)]
     lines += [Line("report", where), Line("next", _next(run, details=details))]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from parityalign.core import Answer, HeldOutPair, Question, Scores, UserError, Verdict
+from parityalign.core import STUDENT_FOLDER, Answer, HeldOutPair, Question, Scores, UserError, Verdict
 from parityalign.data import questions_in
 from parityalign.metrics import find_metric
 from parityalign.report.files import read_records
@@ -138,7 +138,7 @@ def _texts(answers: Iterable[Answer]) -> dict[str, str | None]:
 
 
 def _held_out_pairs(run: Path) -> Iterator[Changed]:
-    held = {each.pair_id: each for each in read_records(run / "student" / HELD_OUT, HeldOutPair)}
+    held = {each.pair_id: each for each in read_records(run / STUDENT_FOLDER / HELD_OUT, HeldOutPair)}
     changed = {key: each for key, each in held.items() if each.right_before != each.right_after}
     if not changed:
         return

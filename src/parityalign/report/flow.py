@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from parityalign.core import (
+    STUDENT_FOLDER,
     Answer,
     ImageRef,
     LevelResult,
@@ -70,7 +71,7 @@ def flow(
         "images": lambda: [_images(run / "images")],
         "pairs": lambda: [_replies(run / "pairs"), *_given(run / "pairs"), _pairs(run / "pairs", tasks)],
         "verdicts": lambda: [_verdicts(run / "verdicts", verdicts)],
-        "student": lambda: [_trained(run / "student")],
+        "student": lambda: [_trained(run / STUDENT_FOLDER)],
         "answers": lambda: [_scored(run / "answers", scores)],
     }
     steps = [told[stage.artifact]() if stage.artifact in told else _counted(run, stage) for stage in stages]

@@ -253,7 +253,9 @@ def _quarantine_facts(run: Path) -> dict[str, object]:
 
 
 def _models(said: Mapping[str, Any]) -> str:
-    named = [f"{part} {said[part]}{_commit(said, part)}" for part in ("teacher", "student") if part in said]
+    second = (said.get("verify") or {}).get("second_teacher")
+    models = {"teacher": said.get("teacher"), "second_teacher": second, "student": said.get("student")}
+    named = [f"{part.replace('_', ' ')} {spec}{_commit(said, part)}" for part, spec in models.items() if spec]
     return ", ".join(named)
 
 

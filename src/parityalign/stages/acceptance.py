@@ -23,7 +23,7 @@ from parityalign.core import (
     VerdictKind,
     sample,
 )
-from parityalign.metrics import cluster_sums, percentile_interval, resampled_means, share_interval, sign_flip_p
+from parityalign.metrics import cluster_sums, paired_difference, share_interval
 from parityalign.stages._outcomes import Outcome
 from parityalign.stages.judging import judge_of
 
@@ -123,19 +123,21 @@ def summary(held: Sequence[HeldOutPair], *, accepted: bool, seed: int) -> HeldOu
 def _agreement(held: Sequence[HeldOutPair], seed: int) -> Agreement:
     before, after = _flags(held)
     images = [each.image_id for each in held]
-    sums, sizes = cluster_sums(np.array([before, after], dtype=np.float64).T, images)
-    rng = np.random.default_rng([seed, len(held)])
-    means = resampled_means(sums, sizes, resamples=RESAMPLES, rng=rng)
-    low, high = percentile_interval(means[:, 1] - means[:, 0])
+    difference = paired_difference(
+        np.subtract(after, before, dtype=np.float64).tolist(),
+        images,
+        resamples=RESAMPLES,
+        permutations=PERMUTATIONS,
+        rng=np.random.default_rng([seed, len(held)]),
+    )
+    low, high = difference.interval
     return Agreement(
         pairs=len(held),
-        images=len(sizes),
+        images=len(set(images)),
         before=share_of(before, images),
         after=share_of(after, images),
-        difference=Estimate(
-            score=round(100 * (sum(after) - sum(before)) / len(held), 4), ci=(round(100 * low, 4), round(100 * high, 4))
-        ),
-        p=sign_flip_p(sums[:, 1] - sums[:, 0], permutations=PERMUTATIONS, rng=rng),
+        difference=Estimate(score=round(100 * difference.mean, 4), ci=(round(100 * low, 4), round(100 * high, 4))),
+        p=difference.p,
         gaps_closed=_among(held, lambda each: not each.right_before, lambda each: each.right_after),
         lost=_among(held, lambda each: each.right_before, lambda each: not each.right_after),
     )

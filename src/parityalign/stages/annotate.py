@@ -56,6 +56,8 @@ def _take_own(run: StageRun, artifact: Artifact, about: Sequence[ImageRef]) -> N
     """Takes the pairs of one's own; the teacher answers the questions among them that have no answer."""
     images, config = run.artifact("images"), run.config
     files = files_of_pairs(config, run.tasks)
+    if not files:
+        return
     questions, settings = own_questions(files, images), config.identify
     said: dict[str, Answer] = {}
     if questions:

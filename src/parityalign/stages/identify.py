@@ -108,7 +108,7 @@ STAGE = Stage(
     settings=("identify",),
     derived=_filter_settings,
     derives=True,
-    # Both models are asked, filters ask the teacher, and it is perhaps asked once more about each of both answers.
+    # Both models are asked, filters ask both teachers, and the first is perhaps asked about each of both answers.
     at_most=lambda run: (
         (2 + 2 * (run.config.identify.settle is not None) + questions_of(run.config)) * pairs_at_most(run)
     ),

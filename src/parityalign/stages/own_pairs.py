@@ -13,7 +13,7 @@ from parityalign.core import Answer, Artifact, ImageRef, Pair, Record, Rejected,
 from parityalign.data import OwnPair, read_own_pairs
 from parityalign.engines import Asked
 from parityalign.stages.intake import ACCEPTED, QUARANTINE, REPEATS, image_with_path
-from parityalign.stages.parsing import ParsedPair, checked_pair
+from parityalign.stages.parsing import NoPair, ParsedPair, checked_pair
 
 GIVEN = "given.jsonl"
 OK = "ok"
@@ -101,17 +101,17 @@ def own_questions(files: Iterable[FileOfPairs], images: Artifact) -> list[Asked]
         files: All of them.
         images: What intake made of the images that the files name.
     """
+    without_answers = [each for each in files if each.spec.answers == "teacher"]
+    if not without_answers:
+        return []
     taken = _Taken(images)
     questions: dict[str, Asked] = {}
-    for task, spec, rows in files:
-        for own in rows if spec.answers == "teacher" else ():
+    for task, _, rows in without_answers:
+        for own in rows:
             image, _ = taken.find(task.name, own.image)
-            # Another answer stands in for the one that is not there yet.
-            parsed = checked_pair(_without_prompt(own.given.question or "", task.answer_prompt), _ANY_ANSWER)
-            if image and not own.given.fault and isinstance(parsed, ParsedPair):
-                prompt = task.answer_prompt.format(question=parsed.question)
-                item_id = _question_id(image, task, parsed.question)
-                questions[item_id] = Asked(item_id, image.path, prompt, parsed.question, image.image_id)
+            question = _question(own, task, image)
+            if isinstance(question, Asked):
+                questions[question.item_id] = question
     return [*questions.values()]
 
 
@@ -193,8 +193,9 @@ class _Taken:
         self._images: dict[tuple[str, str], ImageRef] = {}
         self._rejected: dict[tuple[str, str], Rejected] = {}
         for image in images.stream(ACCEPTED, ImageRef):
+            found = image_with_path(image, images.run)
             for name in filter(None, (image.path, image.origin)):
-                self._images[image.task, name] = image_with_path(image, images.run)
+                self._images[image.task, name] = found
         for rejected in images.stream(QUARANTINE, Rejected):
             self._rejected[rejected.task, rejected.path] = rejected
 
@@ -223,17 +224,16 @@ def _row(
     (task, spec, _), given, file = of, own.given, Path(of.spec.file)
     image, lacking = taken.find(task.name, own.image)
     image_id = image.image_id if image else ""
-    question, asked = _without_prompt(given.question or "", task.answer_prompt), spec.answers == "teacher"
-    parsed = checked_pair(question, _said(image, task, question, said) if asked else given.answer or "")
+    parsed = _parsed(own, of, image, said)
     of_image = known.setdefault(image_id, [])
-    fault = given.fault or lacking or (outcome_of(parsed, of_image) if isinstance(parsed, ParsedPair) else parsed.value)
+    fault = outcome_of(parsed, of_image) if isinstance(parsed, ParsedPair) else given.fault or lacking or str(parsed)
     row = GivenRow(
         where=given.where.replace(str(file), file.name, 1),
         own_id=given.pair_id,
         task=task.name,
         image_id=image_id,
         outcome=fault,
-        writer=f"{_ASKED if asked else _WRITER}{file.name}",
+        writer=f"{_ASKED if spec.answers == 'teacher' else _WRITER}{file.name}",
     )
     if not isinstance(parsed, ParsedPair) or fault != OK:
         return row
@@ -244,17 +244,36 @@ def _row(
     return row.model_copy(update={"pair_id": pair_id, **parsed._asdict(), **texts})
 
 
-def _said(image: ImageRef | None, task: Task, question: str, said: Mapping[str, Answer]) -> str:
-    """The teacher's answer to a question of one's own; empty where there is none."""
-    parsed = checked_pair(question, _ANY_ANSWER)
-    if image is None or not isinstance(parsed, ParsedPair):
-        return _ANY_ANSWER  # so that the fault is the question's
-    answer = said.get(_question_id(image, task, parsed.question))
-    return answer.text if answer else ""
+def _parsed(
+    own: OwnPair, of: FileOfPairs, image: ImageRef | None, said: Mapping[str, Answer]
+) -> ParsedPair | NoPair | None:
+    """The pair of a row, with the teacher's answer where the file has none; None: row or image cannot be used."""
+    if image is None or own.given.fault:
+        return None
+    answer = own.given.answer or ""
+    if of.spec.answers == "teacher":
+        question = _question(own, of.task, image)
+        if not isinstance(question, Asked):
+            return question
+        found = said.get(question.item_id)
+        answer = found.text if found else ""
+    return checked_pair(_text(own, of.task), answer)
 
 
-def _question_id(image: ImageRef, task: Task, question: str) -> str:
-    return content_id(image.image_id, task.name, question)
+def _question(own: OwnPair, task: Task, image: ImageRef | None) -> Asked | NoPair | None:
+    """The question of a row as the teacher is asked it; None: row or image cannot be used."""
+    if image is None or own.given.fault:
+        return None
+    parsed = checked_pair(_text(own, task), _ANY_ANSWER)
+    if not isinstance(parsed, ParsedPair):
+        return parsed
+    prompt = task.answer_prompt.format(question=parsed.question)
+    item_id = content_id(image.image_id, task.name, parsed.question)
+    return Asked(item_id, image.path, prompt, parsed.question, image.image_id)
+
+
+def _text(own: OwnPair, task: Task) -> str:
+    return _without_prompt(own.given.question or "", task.answer_prompt)
 
 
 def _without_prompt(question: str, answer_prompt: str) -> str:

@@ -130,7 +130,7 @@ def filters_of(config: RunConfig) -> list[ChosenFilter]:
 
 
 def questions_of(config: RunConfig) -> int:
-    """How much the filters of a run ask the teacher about each would-be gap at most."""
+    """How much the filters of a run ask both teachers about each would-be gap at most."""
     return sum(sum(each.cost(setting)) for _, each, setting in filters_of(config))
 
 

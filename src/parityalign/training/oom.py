@@ -119,9 +119,12 @@ class OomBackoff:
         }
 
     def restore(self, state: Mapping[str, int | None]) -> None:
-        """Goes on with a budget; where fewer tokens are wished for now, with these."""
+        """Goes on with a budget; where fewer tokens are wished for now, with these.
+
+        The smallest budget that memory led to, before or now, stays known.
+        """
         self.tokens = min(state["tokens"] or self._wished, self._wished)
-        self.smallest = state["smallest"]
+        self.smallest = min(filter(None, (self.smallest, state["smallest"])), default=None)
         self._wait, self._waited = state["wait"] or 1, state["waited"] or 0
         self._tries_larger = bool(state["tries_larger"])
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +12,7 @@ import numpy as np
 
 from parityalign.core import CONFIG, Estimate, Scores, UserError, read_manifest, yaml_mapping
 from parityalign.data import Unfit, read_bytes
-from parityalign.metrics import cluster_sums, percentile_interval, resampled_means, sign_flip_p
+from parityalign.metrics import paired_difference
 from parityalign.report import ABSENT, in_words
 from parityalign.stages import STAGES
 from parityalign.viewer.reading import LOST, WON
@@ -128,17 +128,16 @@ def compared_questions(one: Index, other: Index) -> Questions:
     better, worse = ([key for key in shared if sign * gains[key] > 0] for sign in (1, -1))
     listed = [(WON, key) for key in better[: _SHOWN // 2]] + [(LOST, key) for key in worse[: _SHOWN // 2]]
     places = [(change, left[key]["place"], right[key]["place"]) for change, key in listed]
-    difference, p = _paired([gains[key] for key in shared], [left[key]["image"] for key in shared])
-    return Questions(len(shared), difference, p, len(better), len(worse), places)
-
-
-def _paired(gains: Sequence[float], images: Sequence[str]) -> tuple[Estimate, float]:
-    """The mean of differences between two students, in points, as evaluate compares one before and after."""
-    sums, sizes = cluster_sums(np.array(gains, dtype=np.float64)[:, None], images)
-    rng = np.random.default_rng(0)
-    low, high = percentile_interval(resampled_means(sums, sizes, resamples=_RESAMPLES, rng=rng)[:, 0])
-    p = sign_flip_p(sums[:, 0], permutations=_RESAMPLES, rng=rng)
-    return Estimate(score=100 * fmean(gains), ci=(100 * low, 100 * high)), p
+    found = paired_difference(
+        [gains[key] for key in shared],
+        [left[key]["image"] for key in shared],
+        resamples=_RESAMPLES,
+        permutations=_RESAMPLES,
+        rng=np.random.default_rng(0),
+    )
+    low, high = found.interval
+    difference = Estimate(score=100 * found.mean, ci=(100 * low, 100 * high))
+    return Questions(len(shared), difference, found.p, len(better), len(worse), places)
 
 
 def _same_picture(one: str, other: str) -> bool:

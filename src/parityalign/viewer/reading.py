@@ -13,6 +13,7 @@ from parityalign.core import (
     RATIONALES,
     SCORES,
     STUDENT,
+    STUDENT_FOLDER,
     TEACHER,
     TESTS,
     Answer,
@@ -70,7 +71,7 @@ _HAD_RIGHT = {
 
 def files_read(run: Path) -> list[Path]:
     """The files of a run folder that an index is made from; one is made anew when any of them changes."""
-    folders = ("images", "pairs", "verdicts", DISCREPANCY_FOLDER, "student", "answers", "forgotten")
+    folders = ("images", "pairs", "verdicts", DISCREPANCY_FOLDER, STUDENT_FOLDER, "answers", "forgotten")
     found = [path for folder in folders for path in (run / folder).glob("*.json*")]
     return sorted([run / "run.yaml", run / SCORES, *(run / TESTS).glob("*/*.json*"), *found])
 
