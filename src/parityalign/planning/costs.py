@@ -53,6 +53,13 @@ class TrainingMode(NamedTuple):
     language: bool
     """Whether the language model learns."""
     optimiser: str = "adamw"
+    divided: int = 1
+    """Processes that divide weights, gradients and the optimiser's averages among them."""
+
+
+def divided(level: LevelSettings) -> int:
+    """Processes that divide the student; 1: each has it whole."""
+    return (level.processes or 1) if level.sharded else 1
 
 
 def training_mode(level: LevelSettings, device: Device, work: Workload, size: Size) -> TrainingMode:
@@ -74,6 +81,7 @@ def _wished(level: LevelSettings, *, bf16: bool) -> TrainingMode:
         tower=bool(multipliers.vision),
         language=bool(multipliers.language),
         optimiser=level.optimiser,
+        divided=divided(level),
     )
 
 
@@ -163,7 +171,12 @@ def disk(size: Size, level: LevelSettings) -> float:
     mode = _wished(level, bf16=False)
     learning = _learning(size, mode, level)
     saved = size.parameters if mode.method == "full" else learning
-    return _CHECKPOINTS * (saved * FLOAT32 + learning * _OPTIMISERS[mode.optimiser]) + size.parameters * HALF
+    return _CHECKPOINTS * (saved * FLOAT32 + learning * _OPTIMISERS[mode.optimiser]) + student_on_disk(size)
+
+
+def student_on_disk(size: Size) -> float:
+    """Bytes on the disk of the levelled student."""
+    return size.parameters * HALF
 
 
 def records(images: int, work: Iterable[Workload]) -> float:
@@ -235,6 +248,8 @@ def _held(size: Size, mode: TrainingMode, level: LevelSettings) -> float:
     """
     learning = _learning(size, mode, level)
     each = FLOAT32 + _OPTIMISERS[mode.optimiser] + (HALF if mode.bf16 else 0)
+    if mode.divided > 1:
+        return _held_divided(size, mode, learning)
     if mode.method == "full":
         return size.parameters * FLOAT32 + learning * each
     adapters = learning * (FLOAT32 + each)
@@ -242,6 +257,20 @@ def _held(size: Size, mode: TrainingMode, level: LevelSettings) -> float:
         return size.parameters * (HALF if mode.bf16 else FLOAT32) + adapters
     # peft's preparation has the weights that are not quantised in float32.
     return weight_bytes(size, "4bit", FLOAT32) + adapters
+
+
+def _held_divided(size: Size, mode: TrainingMode, learning: int) -> float:
+    """The same of one of the processes that divide a student which is trained whole.
+
+    During a pass it has whole, with their gradients: all that is outside the layers of the longest stack, and one of
+    these layers with the weights of the next. Autocast's copies are whole too.
+    """
+    stack, learns = max((size.language, mode.language), (size.vision, mode.tower), key=lambda part: part[0].parameters)
+    layer, rest = stack.parameters / max(1, stack.layers), size.parameters - stack.parameters
+    parts = size.parameters * FLOAT32 + learning * (FLOAT32 + _OPTIMISERS[mode.optimiser])
+    weights = rest + 2 * layer
+    gradients = learning - learns * stack.parameters + learns * layer
+    return parts / mode.divided + FLOAT32 * (weights + gradients) + learning * HALF * mode.bf16
 
 
 def _learning(size: Size, mode: TrainingMode, level: LevelSettings) -> int:

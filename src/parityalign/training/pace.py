@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from parityalign.config import RunConfig, split_model
+from parityalign.config import LevelSettings, RunConfig, split_model
 from parityalign.core import Pair
 from parityalign.models import quieten
 from parityalign.training.kernels import fused_kernels
 from parityalign.training.train import examples_of, trainer_of
-from parityalign.training.trainer import Training
+from parityalign.training.trainer import LevelTrainer, Training
 from parityalign.training.weighted_loss import WeightedLoss
 
 _STEPS = 5
@@ -68,17 +68,24 @@ def measured_pace(
     )
     with TemporaryDirectory() as folder:
         trainer = trainer_of(training, Path(folder) / "work")
-        student: Any = trainer.model
         trainer.args.eval_strategy, trainer.args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
-        with closing(trainer.batches), fused_kernels(student, trainer.trial, _nobody, wanted=settings.liger):
-            trainer.held_out_loss()  # all pictures are prepared then, as after the first epoch
-            began = clock()
-            trainer.held_out_loss()
-            looked = clock() - began
-            trainer.train()
-        del student
-        trainer.release()
+        try:
+            looked = _trained(trainer, settings, clock)
+        finally:
+            trainer.release()
     return Pace((watch.steps[-1] - watch.steps[0]) / ((_STEPS - 1) * len(step)), looked / len(held_out))
+
+
+def _trained(trainer: LevelTrainer, settings: LevelSettings, clock: Callable[[], float]) -> float:
+    """Trains; returns the seconds of a look at the held-out examples."""
+    student: Any = trainer.model
+    with closing(trainer.batches), fused_kernels(student, trainer.trial, _nobody, wanted=settings.liger):
+        trainer.held_out_loss()  # all pictures are prepared then, as after the first epoch
+        began = clock()
+        trainer.held_out_loss()
+        looked = clock() - began
+        trainer.train()
+    return looked
 
 
 class _Watch:
