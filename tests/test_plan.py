@@ -425,8 +425,8 @@ def test_the_advice_names_what_several_devices_would_divide_and_settings_that_go
     assert not problem
     assert [line for line in assumed if "which divide the student among them, share each step" in line]
     few = {"processes": 2, "sharded": True, "micro_batch_size": 1}
-    h100 = replace(options, device="l4")
-    plan = projected(load_config(configured(pool, **models, level={"method": "full", **few})), h100)
+    small = replace(options, device="l4")
+    plan = projected(load_config(configured(pool, **models, level={"method": "full", **few})), small)
     (problem,) = [text for text in plan.problems if text.startswith("training")]
     assert "level.method: lora and level.gradient_checkpointing: true without level.sharded" in problem
     assert sharded not in problem

@@ -98,7 +98,9 @@ def test_a_gap_rate_that_is_given_takes_the_place_of_the_one_that_was_found():
     assert planner._shares(found, tasks, 0.2) == {"tried": Shares(0.7, 0.2, 0.2), "not tried": Shares(1.0, 0.2, 0.2)}
 
 
-def test_the_pace_is_that_of_steps_and_of_looks_without_what_comes_before(tmp_path, monkeypatch):
+def test_the_pace_is_that_of_steps_with_other_pictures_each_and_of_looks_without_what_comes_before(
+    tmp_path, monkeypatch
+):
     config = load_config(of_tiny_models(tmp_path))
     config = config.model_copy(update={"level": decide_level(config.level, None)})
     paths = sorted(map(str, (tmp_path / "pool").iterdir()))
@@ -107,9 +109,8 @@ def test_the_pace_is_that_of_steps_and_of_looks_without_what_comes_before(tmp_pa
     step, look = trainer.LevelTrainer.training_step, trainer.LevelTrainer.held_out_loss
 
     def slow_step(self, model, inputs, *more):
-        examples = len(inputs["begun"].examples)
-        steps.append(examples)
-        now[0] += 3.0 * examples + (100 if len(steps) == 1 else 0)
+        steps.append([example.image for example in inputs["begun"].examples])
+        now[0] += 3.0 * len(steps[-1]) + (100 if len(steps) == 1 else 0)
         return step(self, model, inputs, *more)
 
     def slow_look(self, *more):
@@ -120,10 +121,17 @@ def test_the_pace_is_that_of_steps_and_of_looks_without_what_comes_before(tmp_pa
     monkeypatch.setattr(trainer.LevelTrainer, "training_step", slow_step)
     monkeypatch.setattr(trainer.LevelTrainer, "held_out_loss", slow_look)
     pace = measured_pace(
-        config, {pair.task: "{question}" for pair in pairs}, step=pairs[:3], held_out=pairs, clock=lambda: now[0]
+        config,
+        {pair.task: "{question}" for pair in pairs},
+        train=pairs,
+        batch_size=3,
+        held_out=pairs,
+        clock=lambda: now[0],
     )
     assert pace == Pace(trained=3.0, looked_at=2.0)
-    assert set(steps) == {3} and set(looks) == {len(pairs)}
+    assert set(looks) == {len(pairs)}
+    # Steps differ, as a run's do, and none has a picture twice.
+    assert {len(set(step)) for step in steps} == {3} and {image for step in steps for image in step} == set(paths)
 
 
 class Scripted:
@@ -226,5 +234,5 @@ def test_a_student_whose_training_fails_is_released(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.LevelTrainer, "training_step", broken)
     monkeypatch.setattr(trainer.LevelTrainer, "release", lambda self: released.append(release(self)))
     with pytest.raises(WorkFailed, match="no memory"):
-        measured_pace(config, {"toy": "{question}"}, step=pairs, held_out=pairs, clock=time.monotonic)
+        measured_pace(config, {"toy": "{question}"}, train=pairs, batch_size=2, held_out=pairs, clock=time.monotonic)
     assert released == [None]

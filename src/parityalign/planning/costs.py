@@ -33,6 +33,9 @@ _OPTIMISERS: Mapping[str, float] = MappingProxyType({"adamw": 8.0, "adamw_8bit":
 256; Adafactor keeps sums of rows and columns."""
 _CHECKPOINTS = 4
 """On the disk at once: three that are kept and one that is written."""
+_KERNELS, _KERNELS_PER_STEP, _KERNEL_BYTES = 1024, 31, 0.25e6
+"""How many oneDNN keeps; how many more a step asks for, and the bytes of one, as training the bundled student has them
+(docs/log.md)."""
 _RECORD = 220
 """Bytes of a line of a file of records, or of a row of the answer store, as runs of the demo have them."""
 
@@ -190,6 +193,11 @@ def kept_in_store(pictures: int, picture_bytes: float, loading: Loadings) -> flo
     """Bytes on the disk of pictures that were prepared for one model."""
     room = loading.prepared_gigabytes * 1e9
     return min(room, pictures * picture_bytes) if picture_bytes >= SMALLEST else 0.0
+
+
+def kept_kernels(work: Workload, device: Device) -> float:
+    """Bytes of the kernels that oneDNN makes on a processor for each shape of a batch, which a trial is too short for."""
+    return 0.0 if device.is_gpu else _KERNEL_BYTES * min(_KERNELS, _KERNELS_PER_STEP * work.steps)
 
 
 def kept_in_memory(work: Workload, picture_bytes: float) -> float:

@@ -55,15 +55,13 @@ def _training(work: Workload, size: Size, level: LevelSettings, device: Device) 
 
     if needed(mode) <= device.memory:
         return
-    whole = mode._replace(divided=1)
+    whole, sparing = mode._replace(divided=1), mode._replace(divided=1, checkpointing=True)
     modes = {
         "level.gradient_checkpointing: true": mode._replace(checkpointing=True),
         "level.optimiser: adafactor": whole._replace(optimiser="adafactor"),
         "level.method: lora": whole._replace(method="lora"),
-        "level.method: lora and level.gradient_checkpointing: true": whole._replace(method="lora", checkpointing=True),
-        "level.method: qlora and level.gradient_checkpointing: true": whole._replace(
-            method="qlora", checkpointing=True
-        ),
+        "level.method: lora and level.gradient_checkpointing: true": sparing._replace(method="lora"),
+        "level.method: qlora and level.gradient_checkpointing: true": sparing._replace(method="qlora"),
     }
     without = " without level.sharded" if level.sharded else ""
     others = {

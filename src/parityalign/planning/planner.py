@@ -287,7 +287,7 @@ def _row(
         seconds = costs.measured_seconds(work, measured) or seconds
         memory = _held(work, measured, config.level) or memory
     if memory and work.steps and not where.is_gpu:
-        memory += costs.kept_in_memory(work, known.picture_bytes)
+        memory += costs.kept_in_memory(work, known.picture_bytes) + costs.kept_kernels(work, where)
     return ProjectionRow(
         stage=work.stage,
         model=work.role,

@@ -235,11 +235,13 @@ class _Trial:
 
     def _training(self, pairs: Sequence[Pair]) -> Pace:
         level = self.config.level
-        apart = {pair.image: pair for pair in pairs}.values()  # by chance hardly any in a step share a picture
+        apart = [*{pair.image: pair for pair in pairs}.values()]  # by chance hardly any in a step share a picture
+        train = pairs if level.questions_together else apart
         return measured_pace(
             self.config,
             {name: task.answer_prompt for name, task in self.tasks.items()},
-            step=[*(pairs if level.questions_together else apart)][: level.batch_size],
+            train=train,
+            batch_size=min(level.batch_size, len(train)),
             held_out=pairs,
             clock=self.clock,
         )

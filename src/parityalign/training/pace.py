@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -35,7 +36,8 @@ def measured_pace(
     config: RunConfig,
     answer_prompts: Mapping[str, str],
     *,
-    step: Sequence[Pair],
+    train: Sequence[Pair],
+    batch_size: int,
     held_out: Sequence[Pair],
     clock: Callable[[], float],
 ) -> Pace:
@@ -44,7 +46,8 @@ def measured_pace(
     Args:
         config: The run; nothing in its `level` is `auto`.
         answer_prompts: Task name -> format string with `{question}`.
-        step: What is trained on, all of it in each step.
+        train: What is trained on, from the beginning again if there are fewer than the steps take.
+        batch_size: Pairs of a step.
         held_out: What is looked at.
         clock: Gives seconds.
 
@@ -54,7 +57,7 @@ def measured_pace(
     quieten()
     objective, watch = WeightedLoss({"answer": (1.0, 1.0)}), _Watch(clock)
     settings = config.level.model_copy(
-        update={"max_steps": _STEPS, "batch_size": len(step), "questions_together": False, "report_to": ()}
+        update={"max_steps": _STEPS, "batch_size": batch_size, "questions_together": False, "report_to": ()}
     )
     training = Training(
         split_model(config.student)[1],
@@ -63,17 +66,18 @@ def measured_pace(
         objective,
         config.seed,
         watch,
-        train=examples_of(step, answer_prompts, objective),
+        train=examples_of([*islice(cycle(train), _STEPS * batch_size)], answer_prompts, objective),
         held_out=examples_of(held_out, answer_prompts, objective),
     )
     with TemporaryDirectory() as folder:
         trainer = trainer_of(training, Path(folder) / "work")
         trainer.args.eval_strategy, trainer.args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
+        trainer.args.train_sampling_strategy = "sequential"  # so that a step has a picture twice only if it has to
         try:
             looked = _trained(trainer, settings, clock)
         finally:
             trainer.release()
-    return Pace((watch.steps[-1] - watch.steps[0]) / ((_STEPS - 1) * len(step)), looked / len(held_out))
+    return Pace((watch.steps[-1] - watch.steps[0]) / ((_STEPS - 1) * batch_size), looked / len(held_out))
 
 
 def _trained(trainer: LevelTrainer, settings: LevelSettings, clock: Callable[[], float]) -> float:
