@@ -389,6 +389,15 @@ def test_replicas_and_processes_share_the_hours_and_not_the_work(pool):
     assert [line.partition(",")[0] for line in said] == ["teacher: 4 processes", "level: 2 processes"]
 
 
+def test_kernels_for_shapes_of_batches_are_counted_on_a_processor_up_to_as_many_as_are_kept():
+    gpu = published.device("h100-80gb")
+    processor = gpu._replace(is_gpu=False)
+    none, more, many, most = (Workload("level", "student", 1, 1, 1, 1, steps=steps) for steps in (0, 8, 200, 5000))
+    assert costs.kept_kernels(most, gpu) == costs.kept_kernels(none, processor) == 0
+    assert 0 < costs.kept_kernels(more, processor) < costs.kept_kernels(many, processor) <= 0.3e9
+    assert costs.kept_kernels(many, processor) == costs.kept_kernels(most, processor)
+
+
 def test_a_student_that_processes_divide_takes_its_part_of_weights_gradients_and_averages():
     size, device = published_size("Qwen/Qwen2-VL-2B-Instruct"), published.device("h100-80gb")
     work = Workload("level", "student", 100, 100_000, 500, 400_000, steps=10)

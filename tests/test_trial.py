@@ -98,9 +98,7 @@ def test_a_gap_rate_that_is_given_takes_the_place_of_the_one_that_was_found():
     assert planner._shares(found, tasks, 0.2) == {"tried": Shares(0.7, 0.2, 0.2), "not tried": Shares(1.0, 0.2, 0.2)}
 
 
-def test_the_pace_is_that_of_steps_with_other_pictures_each_and_of_looks_without_what_comes_before(
-    tmp_path, monkeypatch
-):
+def test_the_pace_is_that_of_different_steps_and_of_looks_without_what_comes_before(tmp_path, monkeypatch):
     config = load_config(of_tiny_models(tmp_path))
     config = config.model_copy(update={"level": decide_level(config.level, None)})
     paths = sorted(map(str, (tmp_path / "pool").iterdir()))
