@@ -196,7 +196,7 @@ def kept_in_store(pictures: int, picture_bytes: float, loading: Loadings) -> flo
 
 
 def kept_kernels(work: Workload, device: Device) -> float:
-    """Bytes of the kernels that oneDNN makes on a processor for each shape of a batch; a trial is too short for them."""
+    """Bytes of the kernels that oneDNN makes on a processor for each shape of a batch, more than a trial sees."""
     return 0.0 if device.is_gpu else _KERNEL_BYTES * min(_KERNELS, _KERNELS_PER_STEP * work.steps)
 
 
