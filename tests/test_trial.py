@@ -17,7 +17,7 @@ from parityalign.planning import planner, trial
 from parityalign.planning.assumptions import _of_shares
 from parityalign.planning.planner import PlanOptions, project_run
 from parityalign.planning.sampling import Sample, SamplingOptions, sample
-from parityalign.planning.trial import Trial, tried
+from parityalign.planning.trial import Trial, as_drawn, tried
 from parityalign.planning.works import Shares
 from parityalign.tasks import task_of
 from parityalign.training import trainer
@@ -234,3 +234,17 @@ def test_a_student_whose_training_fails_is_released(tmp_path, monkeypatch):
     with pytest.raises(WorkFailed, match="no memory"):
         measured_pace(config, {"toy": "{question}"}, train=pairs, batch_size=2, held_out=pairs, clock=time.monotonic)
     assert released == [None]
+
+
+@pytest.mark.parametrize(("pictures", "apart"), [(20, 11.9), (10_000, 16.0)])
+def test_as_many_pairs_of_a_step_are_about_one_picture_as_by_chance_in_the_whole_pool(pictures, apart):
+    paths = [f"{number}.png" for number in range(20)]
+    pairs = [pair for number in range(4) for pair in tiny.pairs(paths, (str(number),))]
+    train, size = as_drawn(pairs, pictures, 16)
+    drawn_by_chance = [len({n // 4 for n in Random(seed).sample(range(4 * pictures), 16)}) for seed in range(400)]
+    assert sum(drawn_by_chance) / 400 == pytest.approx(apart, abs=0.3)
+    steps = [train[start : start + size] for start in range(0, len(train) - size + 1, size)]
+    assert size == 16 and {len({pair.image for pair in step}) for step in steps} == {round(apart)}
+    assert all(len({(pair.image, pair.answer) for pair in step}) == size for step in steps)
+    few, size = as_drawn(pairs[:5], 10_000, 16)  # of pictures each of which has one
+    assert size == 5 and few == pairs[:5]

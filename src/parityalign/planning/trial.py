@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
@@ -235,13 +236,15 @@ class _Trial:
 
     def _training(self, pairs: Sequence[Pair]) -> Pace:
         level = self.config.level
-        apart = [*{pair.image: pair for pair in pairs}.values()]  # by chance hardly any in a step share a picture
-        train = pairs if level.questions_together else apart
+        pictures = sum(self.samples[name].images for name in self._opened or self.samples)
+        train, size = [*pairs], min(level.batch_size, len(pairs))
+        if not level.questions_together:
+            train, size = as_drawn(pairs, pictures, level.batch_size)
         return measured_pace(
             self.config,
             {name: task.answer_prompt for name, task in self.tasks.items()},
             train=train,
-            batch_size=min(level.batch_size, len(train)),
+            batch_size=size,
             held_out=pairs,
             clock=self.clock,
         )
@@ -277,6 +280,31 @@ class _Trial:
             failed=wrong,
             gaps=wrong * (gaps / len(asked) if asked else 1.0),
         )
+
+
+def as_drawn(pairs: Sequence[Pair], pictures: int, batch_size: int) -> tuple[list[Pair], int]:
+    """Pairs step by step, with as many about one picture in a step as chance gives a run; these share a row.
+
+    Args:
+        pairs: Of the sample.
+        pictures: Of the pools, with as many pairs each as those of the sample.
+        batch_size: Pairs of a run's step.
+
+    Returns:
+        The pairs of some steps, and how many a step has: fewer than a run's if the sample has too few pictures.
+    """
+    of = {pair.image: [each for each in pairs if each.image == pair.image] for pair in pairs}
+    pictures, each = max(pictures, len(of)), len(pairs) / len(of)
+    batch_size = min(batch_size, int(pictures * each))
+    expected = max(1.0, pictures * (1 - (1 - batch_size / (pictures * each)) ** each))
+    shown = max(1, min(round(expected), len(of)))
+    size = min(len(pairs), max(shown, round(shown * batch_size / expected)))
+    steps, order = list[Pair](), cycle(of.values())
+    while len(steps) < len(pairs):
+        about = [*islice(order, shown)]
+        step = [found[turn] for turn in range(max(map(len, about))) for found in about if turn < len(found)]
+        steps += step[:size]
+    return steps, size
 
 
 def _saved(picture: Image, path: Path, task: str) -> ImageRef:
