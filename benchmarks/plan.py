@@ -22,13 +22,13 @@ import parityalign as pa
 from parityalign.config import RunConfig, load_config
 from parityalign.core import RunFolder
 from parityalign.demo import write_demo_data
+from parityalign.models import held_meanwhile
 from parityalign.pipeline import Run, align
-from parityalign.planning import PlanOptions, Projection, project_run, trial
+from parityalign.planning import PlanOptions, Projection, project_run
 from parityalign.planning.projection import ProjectionRow
 
 DEMO = Path(pa.__file__).parent / "demo" / "demo.yaml"
 STAGES = ("annotate", "identify", "level", "evaluate", "forgotten")
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _ALLOWED = 0.15
 
 
@@ -46,7 +46,6 @@ class Amounts(NamedTuple):
 def main() -> None:
     """Plans, runs, plans again, and prints the ratios."""
     asked = _arguments()
-    trial.clock = time.process_time
     with tempfile.TemporaryDirectory(prefix="bench-plan-", dir=asked.folder) as folder:
         run = Path(folder) / "run"
         with RunFolder(run):
@@ -61,7 +60,7 @@ def main() -> None:
 
 def _planned(config: RunConfig) -> Projection:
     began = time.process_time()
-    plan = project_run(config, PlanOptions())
+    plan = project_run(config, PlanOptions(clock=time.process_time))
     print(f"planned in {time.process_time() - began:.0f} s of CPU", file=sys.stderr, flush=True)
     return plan
 
@@ -70,14 +69,14 @@ def _took(run: Run, folder: Path) -> Iterator[tuple[str, Amounts]]:
     """What each stage takes, models loaded by it included."""
     stages = align(run)
     while True:
-        _CLEAR.write_text("5")  # the peak of memory begins anew
         began = time.process_time()
         with _most_below(folder) as most:
-            stage = next(stages, None)
+            stage, memory = held_meanwhile(lambda: next(stages, None))
         if stage is None:
             return
-        peak = next(int(line.split()[1]) for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-        took = Amounts(time.process_time() - began, 1024.0 * peak, max(most))
+        if memory is None:
+            sys.exit("the memory of this process cannot be measured here")
+        took = Amounts(time.process_time() - began, memory, max(most))
         print(stage, took, file=sys.stderr, flush=True)
         yield stage, took
 
@@ -93,9 +92,11 @@ def _most_below(folder: Path) -> Iterator[list[int]]:
 
     thread = Thread(target=look, daemon=True)
     thread.start()
-    yield seen
-    over.set()
-    thread.join()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
 
 
 def _size(path: Path) -> int:

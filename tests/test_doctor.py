@@ -20,6 +20,7 @@ from parityalign.config import automatic
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config
 from parityalign.core.errors import UserError
+from parityalign.engines.store import AnswerStore
 from parityalign.models import device
 from parityalign.models.checkpoint import WEIGHTS
 from parityalign.models.loading import open_config
@@ -278,12 +279,16 @@ def test_a_proxy_that_cannot_be_used_is_told_by_its_variable(folder, monkeypatch
         (lambda body: "blue", "does not see pictures", 1),
     ],
 )
-def test_a_served_teacher_is_asked_about_two_pictures_and_its_words_are_told(folder, says, told, status):
+def test_a_served_teacher_is_asked_about_two_pictures_and_its_words_are_told(folder, monkeypatch, says, told, status):
+    closed, close = [], AnswerStore.close
+    monkeypatch.setattr(AnswerStore, "close", lambda self: closed.append(close(self)))
+
     async def script(body, _before):
         return reply(says(body))
 
     with serving(script) as served:
         done = asked(folder, teacher=f"{served.url}#m")
+    assert closed == [None]
     assert told in done.stdout and done.exit_code == status
     assert 2 <= len(served.asked) <= 3
 

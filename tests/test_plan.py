@@ -34,7 +34,7 @@ from parityalign.data.sources import hf as hub_source
 from parityalign.models.backends import fake
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_model, open_processor
-from parityalign.planning import costs, published, sampling, sizing
+from parityalign.planning import costs, planner, published, sampling, sizing
 from parityalign.planning.fitting import problems
 from parityalign.planning.planner import PlanOptions
 from parityalign.planning.planner import project_run as projected
@@ -387,6 +387,77 @@ def test_replicas_and_processes_share_the_hours_and_not_the_work(pool):
             assert (together.requests, together.memory) == (alone.requests, alone.memory)
     said = [line for line in several.assumed if "processes" in line]
     assert [line.partition(",")[0] for line in said] == ["teacher: 4 processes", "level: 2 processes"]
+
+
+def test_kernels_for_shapes_of_batches_are_counted_on_a_processor_up_to_as_many_as_are_kept():
+    gpu = published.device("h100-80gb")
+    processor = gpu._replace(is_gpu=False)
+    none, more, many, most = (Workload("level", "student", 1, 1, 1, 1, steps=steps) for steps in (0, 8, 200, 5000))
+    assert costs.kept_kernels(most, gpu) == costs.kept_kernels(none, processor) == 0
+    assert 0 < costs.kept_kernels(more, processor) < costs.kept_kernels(many, processor) <= 0.3e9
+    assert costs.kept_kernels(many, processor) == costs.kept_kernels(most, processor)
+
+
+def test_a_student_that_processes_divide_takes_its_part_of_weights_gradients_and_averages():
+    size, device = published_size("Qwen/Qwen2-VL-2B-Instruct"), published.device("h100-80gb")
+    work = Workload("level", "student", 100, 100_000, 500, 400_000, steps=10)
+
+    def memory(processes: int, **changes) -> float:
+        said = {"method": "full", "micro_batch_size": 1, "processes": processes, **changes}
+        level = decide_level(LevelSettings(**said), None)
+        return costs.levelling_memory(work, size, costs.training_mode(level, device, work, size), level, device)
+
+    assert memory(8) == memory(1) == memory(1, sharded=True)
+    two, four, eight = (memory(processes, sharded=True) for processes in (2, 4, 8))
+    # Of 16 bytes a parameter each has its part; activations, and what is whole during a pass, do not change.
+    assert two - four == pytest.approx(16 * size.parameters / 4)
+    assert four - eight == pytest.approx(16 * size.parameters / 8)
+    layer = size.language.parameters / size.language.layers
+    whole = 8 * (size.parameters - size.language.parameters) + 12 * layer
+    assert memory(1) - two == pytest.approx(16 * size.parameters / 2 - whole)
+
+
+def test_the_advice_names_what_several_devices_would_divide_and_settings_that_go_with_it(pool):
+    models = {"teacher": "hf:Qwen/Qwen2-VL-2B-Instruct", "student": "hf:Qwen/Qwen2-VL-7B-Instruct"}
+    options = PlanOptions(SamplingOptions(offline=True), device="h200", benchmark=False)
+
+    def said(**level) -> tuple[str, list[str]]:
+        plan = projected(load_config(configured(pool, **models, level={"method": "full", **level})), options)
+        return next(iter(plan.problems), ""), plan.assumed
+
+    sharded = "level.method: full and level.sharded: true"
+    alone, _ = said()
+    assert f"several such devices with {sharded}" in alone
+    together, _ = said(processes=8)
+    assert re.search(rf"Would fit: .*{sharded} \(\d", together)
+    problem, assumed = said(processes=8, sharded=True)
+    assert not problem
+    assert [line for line in assumed if "which divide the student among them, share each step" in line]
+    few = {"processes": 2, "sharded": True, "micro_batch_size": 1}
+    small = replace(options, device="l4")
+    plan = projected(load_config(configured(pool, **models, level={"method": "full", **few})), small)
+    (problem,) = [text for text in plan.problems if text.startswith("training")]
+    assert "level.method: lora and level.gradient_checkpointing: true without level.sharded" in problem
+    assert sharded not in problem
+    adapters, _ = said(method="lora", lora_rank=4096)
+    assert "sharded" not in adapters
+
+
+def test_pictures_of_tests_are_on_the_disk_when_checkpoints_are_not():
+    config = run_of(loading={"prepared_gigabytes": 1000.0}, level={"method": "full"})
+    size = published_size("Qwen/Qwen2-VL-2B-Instruct")
+    sizes = replace(READING, picture_bytes=1e6)
+    known = {"student": ModelFacts({"textvqa": sizes}, "", size), "teacher": ModelFacts({"textvqa": sizes}, "")}
+
+    def disk(questions: int) -> float:
+        amounts = {"textvqa": Counts(100, questions)}
+        found = workloads(config, amounts, READINGS, {"textvqa": Shares.assumed(0.5)})
+        return planner._disk(config, 100, found, known) - costs.records(100, found)
+
+    training = costs.disk(size, config.level) + 2 * 100 * 1e6
+    assert disk(0) == disk(10) == pytest.approx(training)
+    many = 200_000
+    assert disk(many) == pytest.approx(costs.student_on_disk(size) + 2 * (100 + many) * 1e6)
 
 
 @pytest.mark.parametrize(

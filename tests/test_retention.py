@@ -20,9 +20,10 @@ from parityalign.core.results import Control, Controls, Forgotten, Speed
 from parityalign.engines.asking import Asked, CachedModel, cached
 from parityalign.engines.store import AnswerStore
 from parityalign.metrics._statistics import share_interval
+from parityalign.models import memory
 from parityalign.models.backends import _hf_model, hf
 from parityalign.models.backends.fake import FakeModel
-from parityalign.models.memory import fits_twice, peak_bytes
+from parityalign.models.memory import fits_twice, held_meanwhile, peak_bytes
 from parityalign.report.controls import control_table
 from parityalign.report.retention import forgotten_table, speed_line, speed_table
 from parityalign.stages._timing_trials import ENOUGH_SECONDS, MOST_PARTS, MOST_PASSES
@@ -367,6 +368,17 @@ def test_on_gpus_it_is_what_their_allocators_say(monkeypatch):
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda gpu: peak.update({str(gpu): held[str(gpu)]}))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda gpu: peak[str(gpu)])
     assert peak_bytes(OnGpus(), lambda: peak.update({"cuda:0": 750, "cuda:1": 320})) == 1000 + 50 + 20
+
+
+def test_what_a_gpu_keeps_for_later_is_given_back_before_its_peak_is_looked_at(monkeypatch):
+    reserved = {"now": 500, "peak": 900}  # of a model that is gone
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(memory, "clear_device_cache", lambda garbage_collection: reserved.update(now=20))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda gpu: reserved.update(peak=reserved["now"]))
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda gpu: reserved["peak"])
+    assert held_meanwhile(lambda: reserved.update(peak=70) or "made") == ("made", 70.0)
+    assert held_meanwhile(lambda: None) == (None, 20.0)
 
 
 @pytest.mark.parametrize(("free", "fits"), [(500, False), (2000, True)])

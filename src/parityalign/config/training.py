@@ -232,19 +232,23 @@ class LevelSettings(Settings):
 
     @model_validator(mode="after")
     def _can_be_divided(self) -> Self:
-        if not self.sharded:
+        if not self.sharded or self.may_be_sharded:
             return self
         if self.method != "full" or self.optimiser != "adamw":
             raise ValueError(
                 "sharded is on, which takes method: full and optimiser: adamw. Adapters (method: lora) are small "
                 "enough for one GPU: leave sharded out"
             )
-        if self.needs_rationales or self.needs_views:
-            raise ValueError(
-                "sharded is on, and the objective has a term that needs rationales or further views, for which some "
-                "batches pass through the student more often than others. Leave one of them out"
-            )
-        return self
+        raise ValueError(
+            "sharded is on, and the objective has a term that needs rationales or further views, for which some "
+            "batches pass through the student more often than others. Leave one of them out"
+        )
+
+    @property
+    def may_be_sharded(self) -> bool:
+        """Whether `sharded` may be on with the other settings."""
+        alike = not (self.needs_rationales or self.needs_views)  # each batch makes the same passes
+        return self.method == "full" and self.optimiser == "adamw" and alike
 
     @property
     def undecided(self) -> tuple[str, ...]:

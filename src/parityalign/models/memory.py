@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import psutil
 import torch
+from accelerate.utils.memory import clear_device_cache
 from transformers import PreTrainedModel
 
 from parityalign.models.device import gpus_of
@@ -42,8 +43,10 @@ def peak_bytes(model: PreTrainedModel, work: Callable[[], object]) -> int | None
 def held_meanwhile(work: Callable[[], T]) -> tuple[T, float | None]:
     """Does the work; returns what it makes, and the most bytes that were held meanwhile.
 
-    Of one GPU if there are any, else of this process; None if that cannot be measured.
+    Of one GPU if there are any, else of this process; None if that cannot be measured. What is free is given back
+    first: a GPU's allocator counts what it keeps for later as held.
     """
+    clear_device_cache(garbage_collection=True)
     if torch.cuda.is_available():
         gpus = range(torch.cuda.device_count())
         for gpu in gpus:

@@ -70,9 +70,10 @@ def _of_shares(shares: Mapping[str, Shares], found: Mapping[str, Shares]) -> Ite
             f"on the sample of {name} {each.pairs:.0%} of the draws became pairs; it is reckoned that the student has "
             f"{each.failed:.0%} of them wrong, and that {each.gaps:.0%} are gaps"
         )
-    if not found:
-        rate = next(iter(shares.values())).failed
-        yield f"the student has {rate:.0%} of the pairs wrong and each of these is a gap; every reply is a pair"
+    if not_tried := [name for name in shares if name not in found]:
+        where = f"not tried on pictures of {' and '.join(not_tried)}: " if found else ""
+        rate = shares[not_tried[0]].failed
+        yield f"{where}the student has {rate:.0%} of the pairs wrong and each of these is a gap; every reply is a pair"
 
 
 def _of_device(where: Device) -> str:
@@ -88,7 +89,7 @@ def shared_in_words(sharing: Mapping[str, Sharing]) -> Iterator[str]:
     """What shares work, where something does."""
     for what, found in sharing.items():
         if found.processes > 1:
-            shared = "each step; adding up their gradients is not counted" if what == LEVEL else "its questions"
+            shared = "each step; what they send one another is not counted" if what == LEVEL else "its questions"
             yield f"{what}: {found.in_words}, share {shared}; memory is that of one"
         elif found.on_ray:
             yield f"{what}: {found.in_words}, of which one is counted; loading.{what}.replicas says how many to count"

@@ -33,6 +33,9 @@ _OPTIMISERS: Mapping[str, float] = MappingProxyType({"adamw": 8.0, "adamw_8bit":
 256; Adafactor keeps sums of rows and columns."""
 _CHECKPOINTS = 4
 """On the disk at once: three that are kept and one that is written."""
+_KERNELS, _KERNELS_PER_STEP, _KERNEL_BYTES = 1024, 31, 0.25e6
+"""How many oneDNN keeps; how many more a step asks for, and the bytes of one, as training the bundled student has them
+(docs/log.md)."""
 _RECORD = 220
 """Bytes of a line of a file of records, or of a row of the answer store, as runs of the demo have them."""
 
@@ -53,6 +56,13 @@ class TrainingMode(NamedTuple):
     language: bool
     """Whether the language model learns."""
     optimiser: str = "adamw"
+    divided: int = 1
+    """Processes that divide weights, gradients and the optimiser's averages among them."""
+
+
+def divided(level: LevelSettings) -> int:
+    """Processes that divide the student; 1: each has it whole."""
+    return (level.processes or 1) if level.sharded else 1
 
 
 def training_mode(level: LevelSettings, device: Device, work: Workload, size: Size) -> TrainingMode:
@@ -74,6 +84,7 @@ def _wished(level: LevelSettings, *, bf16: bool) -> TrainingMode:
         tower=bool(multipliers.vision),
         language=bool(multipliers.language),
         optimiser=level.optimiser,
+        divided=divided(level),
     )
 
 
@@ -163,7 +174,12 @@ def disk(size: Size, level: LevelSettings) -> float:
     mode = _wished(level, bf16=False)
     learning = _learning(size, mode, level)
     saved = size.parameters if mode.method == "full" else learning
-    return _CHECKPOINTS * (saved * FLOAT32 + learning * _OPTIMISERS[mode.optimiser]) + size.parameters * HALF
+    return _CHECKPOINTS * (saved * FLOAT32 + learning * _OPTIMISERS[mode.optimiser]) + student_on_disk(size)
+
+
+def student_on_disk(size: Size) -> float:
+    """Bytes on the disk of the levelled student."""
+    return size.parameters * HALF
 
 
 def records(images: int, work: Iterable[Workload]) -> float:
@@ -177,6 +193,11 @@ def kept_in_store(pictures: int, picture_bytes: float, loading: Loadings) -> flo
     """Bytes on the disk of pictures that were prepared for one model."""
     room = loading.prepared_gigabytes * 1e9
     return min(room, pictures * picture_bytes) if picture_bytes >= SMALLEST else 0.0
+
+
+def kept_kernels(work: Workload, device: Device) -> float:
+    """Bytes of the kernels that oneDNN makes on a processor for each shape of a batch, more than a trial sees."""
+    return 0.0 if device.is_gpu else _KERNEL_BYTES * min(_KERNELS, _KERNELS_PER_STEP * work.steps)
 
 
 def kept_in_memory(work: Workload, picture_bytes: float) -> float:
@@ -235,6 +256,8 @@ def _held(size: Size, mode: TrainingMode, level: LevelSettings) -> float:
     """
     learning = _learning(size, mode, level)
     each = FLOAT32 + _OPTIMISERS[mode.optimiser] + (HALF if mode.bf16 else 0)
+    if mode.divided > 1:
+        return _held_divided(size, mode, learning)
     if mode.method == "full":
         return size.parameters * FLOAT32 + learning * each
     adapters = learning * (FLOAT32 + each)
@@ -242,6 +265,20 @@ def _held(size: Size, mode: TrainingMode, level: LevelSettings) -> float:
         return size.parameters * (HALF if mode.bf16 else FLOAT32) + adapters
     # peft's preparation has the weights that are not quantised in float32.
     return weight_bytes(size, "4bit", FLOAT32) + adapters
+
+
+def _held_divided(size: Size, mode: TrainingMode, learning: int) -> float:
+    """The same of one of the processes that divide a student which is trained whole.
+
+    During a pass it has whole, with their gradients: all that is outside the layers of the longest stack, and one of
+    these layers with the weights of the next. Autocast's copies are whole too.
+    """
+    stack, learns = max((size.language, mode.language), (size.vision, mode.tower), key=lambda part: part[0].parameters)
+    layer, rest = stack.parameters / max(1, stack.layers), size.parameters - stack.parameters
+    parts = size.parameters * FLOAT32 + learning * (FLOAT32 + _OPTIMISERS[mode.optimiser])
+    weights = rest + 2 * layer
+    gradients = learning - learns * stack.parameters + learns * layer
+    return parts / mode.divided + FLOAT32 * (weights + gradients) + learning * HALF * mode.bf16
 
 
 def _learning(size: Size, mode: TrainingMode, level: LevelSettings) -> int:

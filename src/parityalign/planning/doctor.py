@@ -1,6 +1,7 @@
 """Describes this machine, how a run's models would be loaded on it, and problems with them; loads no weights."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from math import ceil
@@ -271,7 +272,8 @@ def _examined(role: Role, config: RunConfig, here: Machine) -> ModelCheck:
             backend.check(location, loading)
             if backend.remote:
                 once = config.server_of(role).model_copy(update={"max_attempts": 1})
-                connect(spec, loading, once, AnswerStore()).look()
+                with closing(AnswerStore()) as store:
+                    connect(spec, loading, once, store).look()
                 facts["sees"] = True
             return ModelCheck(role, spec, **facts)
         folder = model_folder(location, loading, weights=False)

@@ -55,15 +55,27 @@ def _training(work: Workload, size: Size, level: LevelSettings, device: Device) 
 
     if needed(mode) <= device.memory:
         return
+    whole, sparing = mode._replace(divided=1), mode._replace(divided=1, checkpointing=True)
     modes = {
         "level.gradient_checkpointing: true": mode._replace(checkpointing=True),
-        "level.optimiser: adafactor": mode._replace(optimiser="adafactor"),
-        "level.method: lora": mode._replace(method="lora"),
-        "level.method: lora and level.gradient_checkpointing: true": mode._replace(method="lora", checkpointing=True),
-        "level.method: qlora and level.gradient_checkpointing: true": mode._replace(method="qlora", checkpointing=True),
+        "level.optimiser: adafactor": whole._replace(optimiser="adafactor"),
+        "level.method: lora": whole._replace(method="lora"),
+        "level.method: lora and level.gradient_checkpointing: true": sparing._replace(method="lora"),
+        "level.method: qlora and level.gradient_checkpointing: true": sparing._replace(method="qlora"),
     }
-    others = {words: needed(other) for words, other in modes.items() if other != mode}
-    yield _in_words("training the student", needed(mode), others, "loading.student.max_pixels", device)
+    without = " without level.sharded" if level.sharded else ""
+    others = {
+        words + ("" if other.divided == mode.divided else without): needed(other)
+        for words, other in modes.items()
+        if other != mode
+    }
+    fewer, sharded = "loading.student.max_pixels", "level.method: full and level.sharded: true"
+    if level.may_be_sharded and not level.sharded and device.is_gpu:
+        if level.processes and level.processes > 1:
+            others[sharded] = needed(mode._replace(divided=level.processes))
+        else:
+            fewer += f", or several such devices with {sharded}"
+    yield _in_words("training the student", needed(mode), others, fewer, device)
 
 
 def _in_words(what: str, needed: float, others: Mapping[str, float], fewer: str, device: Device) -> str:

@@ -1,7 +1,8 @@
 """Projects tokens, time, memory and money of a run before it begins, with its assumptions."""
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 
 from parityalign.config import (
+    LevelSettings,
     LoadingSettings,
     Role,
     RunConfig,
@@ -25,7 +27,7 @@ from parityalign.planning.projection import Projection, ProjectionRow
 from parityalign.planning.published import Device, device
 from parityalign.planning.sampling import Sample, SamplingOptions, sample
 from parityalign.planning.sharing import LEVEL, Sharing, asking, levelling
-from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes
+from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes, Throughput
 from parityalign.planning.sizing import (
     CHARACTERS_PER_TOKEN,
     CHAT_TOKENS,
@@ -60,6 +62,8 @@ class PlanOptions:
     else a half."""
     benchmark: bool | None = None
     """Whether local models are tried on the sample. None: the embedded ones are, on this machine."""
+    clock: Callable[[], float] = time.monotonic
+    """Gives seconds; what models that are tried are timed by."""
 
 
 def project_run(config: RunConfig, options: PlanOptions) -> Projection:
@@ -110,15 +114,32 @@ def project_run(config: RunConfig, options: PlanOptions) -> Projection:
 
 
 def _disk(config: RunConfig, images: int, work: Sequence[Workload], known: Mapping[Role, ModelFacts]) -> float | None:
-    """Bytes in the run folder while the student is trained; None where nothing is known of it."""
+    """The most bytes in the run folder; None where nothing is known of the student.
+
+    That is while it is trained, or when all pictures are prepared and there are no checkpoints any more.
+    """
     size = known["student"].size
     if size is None:
         return None
-    pictures = sum(
-        costs.kept_in_store(images, each.picture_bytes, config.loading) for each in known.values() if not each.served
-    )
-    room = config.loading.prepared_gigabytes * 1e9
-    return costs.disk(size, config.level) + costs.records(images, work) + min(room, pictures)
+
+    def prepared(*, tests: bool) -> float:
+        kept = (
+            costs.kept_in_store(_different(work, role, images, tests=tests), each.picture_bytes, config.loading)
+            for role, each in known.items()
+        )
+        return min(config.loading.prepared_gigabytes * 1e9, sum(kept))
+
+    trained = costs.disk(size, config.level) + prepared(tests=False)
+    return costs.records(images, work) + max(trained, costs.student_on_disk(size) + prepared(tests=True))
+
+
+def _different(work: Sequence[Workload], role: Role, images: int, *, tests: bool) -> int:
+    """Pictures that a model is shown: of the pools, and of the test splits, each question counted as about another."""
+    shown = {True: 0, False: 0}
+    for each in work:
+        if each.role == role:
+            shown[each.of_tests] = max(shown[each.of_tests], each.pictures)
+    return min(images, shown[False]) + tests * shown[True]
 
 
 def _limited(config: RunConfig, options: PlanOptions) -> RunConfig:
@@ -214,7 +235,7 @@ def _prompts(task: Task) -> Prompts:
 def _tried(config: RunConfig, tasks: Mapping[str, Task], samples: Mapping[str, Sample], options: PlanOptions) -> Trial:
     """What trying the models shows; nothing of those that are not tried."""
     roles = [role for role in _TRIED if _is_tried(getattr(config, role), options)]
-    return tried(config, tasks, samples, roles)
+    return tried(config, tasks, samples, roles, options.clock)
 
 
 def _is_tried(spec: str, options: PlanOptions) -> bool:
@@ -236,9 +257,16 @@ def _shares(trial: Trial, tasks: Mapping[str, Task], gap_rate: float | None) -> 
 
 
 def _one_of(config: RunConfig, sharing: Sharing) -> RunConfig:
-    """With the pairs of a step that one of the processes has which train."""
-    pairs = math.ceil(config.level.batch_size / sharing.processes)
-    return config.model_copy(update={"level": config.level.model_copy(update={"batch_size": pairs})})
+    """With the pairs of a step that one of the processes has which train, and with how many there are."""
+    of_one = {"batch_size": math.ceil(config.level.batch_size / sharing.processes), "processes": sharing.processes}
+    return config.model_copy(update={"level": config.level.model_copy(update=of_one)})
+
+
+def _held(work: Workload, measured: Throughput, level: LevelSettings) -> float | None:
+    """The most bytes that a measured model held; None: not measured, as a student that several processes divide."""
+    if not work.steps:
+        return measured.memory
+    return None if costs.divided(level) > 1 or measured.training is None else measured.training.memory
 
 
 def _row(
@@ -257,12 +285,9 @@ def _row(
         memory = costs.asking_memory(work, known.size, loading, where)
     if measured := known.throughput:
         seconds = costs.measured_seconds(work, measured) or seconds
-        held = measured.memory
-        if work.steps:
-            held = measured.training.memory if measured.training else None
-        memory = held or memory
+        memory = _held(work, measured, config.level) or memory
     if memory and work.steps and not where.is_gpu:
-        memory += costs.kept_in_memory(work, known.picture_bytes)
+        memory += costs.kept_in_memory(work, known.picture_bytes) + costs.kept_kernels(work, where)
     return ProjectionRow(
         stage=work.stage,
         model=work.role,

@@ -58,7 +58,7 @@ class Projection:
     """What does not fit into memory or a budget, and which settings would."""
     assumed: list[str]
     disk: float | None = None
-    """Bytes on the disk while the student is trained; None: unknown."""
+    """The most bytes on the disk; None: unknown."""
 
     @property
     def seconds(self) -> float:

@@ -46,6 +46,8 @@ class Sample:
     """CPU seconds that a picture takes to be read; 0 if none was opened."""
     asked: tuple[Question, ...] = ()
     """The first questions of a test split that lies here, as many as pictures may be opened."""
+    opened: bool = True
+    """Whether the pictures are some of the run's own, and not a blank one."""
 
 
 def size_of_picture(text: str) -> tuple[int, int]:
@@ -89,9 +91,8 @@ def sample(task: Task, data: TaskData, ask: SamplingOptions, *, limit: int | Non
     if not pictures:
         assumed.append(f"pictures of {ask.size[0]}x{ask.size[1]} pixels, since none was opened")
     said = [f"{task.name}: {'; '.join(assumed)}"] if assumed else []
-    return Sample(
-        images, questions, pictures or [new("RGB", ask.size, "white")], said, own, to_answer, reading, asked=first
-    )
+    shown = pictures or [new("RGB", ask.size, "white")]
+    return Sample(images, questions, shown, said, own, to_answer, reading, asked=first, opened=bool(pictures))
 
 
 def _count(task: Task, data: TaskData) -> int:

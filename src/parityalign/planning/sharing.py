@@ -16,6 +16,8 @@ class Sharing(NamedTuple):
     """That they share; 0: they share one processor."""
     on_ray: str = ""
     """Where Ray decides where each of them works: how many there will be, in words."""
+    divided: bool = False
+    """Whether they divide the student that they train."""
 
     @property
     def times_as_fast(self) -> int:
@@ -27,10 +29,11 @@ class Sharing(NamedTuple):
         """Where each of them works."""
         if self.on_ray:
             return self.on_ray
+        divided = ", which divide the student among them" if self.divided else ""
         if not self.gpus:
-            return f"{self.processes} processes on one processor"
+            return f"{self.processes} processes on one processor{divided}"
         each = "each on a GPU of its own" if self.processes <= self.gpus else f"on {self.gpus} GPUs"
-        return f"{self.processes} processes, {each}"
+        return f"{self.processes} processes, {each}{divided}"
 
 
 def asking(config: RunConfig, role: Role, gpus: int | None) -> Sharing:
@@ -55,7 +58,8 @@ def levelling(config: RunConfig, gpus: int | None) -> Sharing:
     """The processes that train, likewise; a step has a pair for each at least."""
     wanted = 1 if config.loading.student.device_map else config.level.processes
     found = _sharing(wanted, gpus)
-    return found._replace(processes=min(found.processes, config.level.batch_size))
+    processes = min(found.processes, config.level.batch_size)
+    return found._replace(processes=processes, divided=config.level.sharded and processes > 1)
 
 
 def _sharing(wanted: int | None, gpus: int | None) -> Sharing:

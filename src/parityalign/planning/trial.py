@@ -4,11 +4,13 @@ The stages' own code does it, in a folder that is gone afterwards. A plan for th
 took and with what came of it.
 """
 
-import time
+import gc
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
@@ -48,8 +50,6 @@ from parityalign.training import Pace, measured_pace
 T = TypeVar("T")
 QUESTION = "What is written on the sign beside the door?"
 """A placeholder for questions that are not written yet."""
-clock = time.monotonic
-"""What everything here is timed by."""
 _EVERY = 2
 """The teacher answers every second pair, as it would about those that the student has wrong."""
 
@@ -60,25 +60,35 @@ class Trial(NamedTuple):
     paces: Mapping[Role, Throughput]
     """Of the models that were tried."""
     shares: Mapping[str, Shares]
-    """By task, what comes of the draws; empty if one of the models was not tried, or no pair was written."""
+    """By task, what comes of the draws; of tasks whose pictures were opened, and of none if one of the models was not
+    tried, or no pair was written."""
 
 
 def tried(
-    config: RunConfig, tasks: Mapping[str, Task], samples: Mapping[str, Sample], roles: Collection[Role]
+    config: RunConfig,
+    tasks: Mapping[str, Task],
+    samples: Mapping[str, Sample],
+    roles: Collection[Role],
+    clock: Callable[[], float],
 ) -> Trial:
     """Tries the models of these roles.
+
+    On pictures of the run's own if any was opened; blank ones tell of time and memory alone.
 
     Args:
         config: The run, with nothing that is `auto`.
         tasks: By name.
         samples: Of each task.
         roles: Those of models in this process.
+        clock: Gives seconds; everything is timed by it.
 
     Raises:
         UserError: A model cannot be loaded.
     """
+    if not roles:
+        return Trial({}, {})
     with TemporaryDirectory() as folder:
-        return _Trial(config, tasks, samples, Path(folder)).of(roles)
+        return _Trial(config, tasks, samples, Path(folder), clock).of(roles)
 
 
 @dataclass(frozen=True)
@@ -89,41 +99,53 @@ class _Trial:
     tasks: Mapping[str, Task]
     samples: Mapping[str, Sample]
     folder: Path
+    clock: Callable[[], float]
 
     def of(self, roles: Collection[Role]) -> Trial:
         images, paces = self._images(), dict[Role, Throughput]()
         pairs, written, of_teacher = self._made_up(images), False, dict[str, Answer]()
         if "teacher" in roles:
-            with self._opened("teacher") as model:
+            with self._model("teacher") as model:
                 (pairs, written, of_teacher, pace), memory = held_meanwhile(lambda: self._of_teacher(model, images))
             paces["teacher"] = pace._replace(memory=memory)
         if "student" in roles:
-            with self._opened("student") as model:
+            with self._model("student") as model:
                 (of_student, pace), memory = held_meanwhile(lambda: self._answers(model, pairs))
             paces["student"] = self._trained(pairs, pace._replace(memory=memory))
-        return Trial(paces, self._shares(images, pairs, of_student, of_teacher) if written and len(roles) > 1 else {})
+        found = written and self._opened and len(roles) > 1
+        return Trial(paces, self._shares(images, pairs, of_student, of_teacher) if found else {})
 
     def _of_teacher(
         self, teacher: CachedModel, images: Sequence[ImageRef]
     ) -> tuple[list[Pair], bool, dict[str, Answer], Throughput]:
         """The pairs, whether it wrote them, and its answers to some of them."""
-        written, seconds = _timed(lambda: self._written(teacher, images))
+        written, seconds = self._timed(lambda: self._written(teacher, images))
         pairs = written or self._made_up(images)
         again = pairs if self.config.identify.ask_teacher == "all" else pairs[::_EVERY]
         said, pace = self._answers(teacher, again)
-        annotate, rationale = seconds / (len(images) * self._per_image), self._explained(teacher, again)
+        annotate, rationale = seconds / self._most_draws(images), self._explained(teacher, again)
         return pairs, bool(written), said, pace._replace(annotate=annotate, rationale=rationale)
 
     @property
     def _per_image(self) -> int:
         return self.config.annotate.pairs_per_image
 
+    def _most_draws(self, images: Sequence[ImageRef]) -> int:
+        """As many as a plan counts: further ones too, though fewer of them may have been asked for."""
+        draws = [count * self._per_image for count in Counter(image.task for image in images).values()]
+        return sum(count + self.config.annotate.most_further(count) for count in draws)
+
+    @property
+    def _opened(self) -> list[str]:
+        """The tasks of which pictures were opened."""
+        return [name for name, found in self.samples.items() if found.opened]
+
     def _images(self) -> list[ImageRef]:
-        """The sample's pictures as files, since models read files."""
+        """The sample's pictures as files, since models read files; blank ones only where there are no others."""
         saved = [
             _saved(picture, self.folder / f"{task}-{number}.png", task)
-            for task, found in self.samples.items()
-            for number, picture in enumerate(found.pictures)
+            for task in self._opened or self.samples
+            for number, picture in enumerate(self.samples[task].pictures)
         ]
         return [*{(image.task, image.image_id): image for image in saved}.values()]
 
@@ -144,13 +166,17 @@ class _Trial:
         ]
 
     @contextmanager
-    def _opened(self, role: Role) -> Iterator[CachedModel]:
+    def _model(self, role: Role) -> Iterator[CachedModel]:
+        """One of the models; its memory is given back, whatever happens."""
         spec, loading = getattr(self.config, role), getattr(self.config.loading, role)
-        opened = CachedModel(
-            spec, partial(load_model, spec, loading), AnswerStore(), thinking_tokens=loading.thinking_tokens
-        )
-        yield opened
-        opened.free()
+        with closing(AnswerStore()) as store:
+            load = partial(load_model, spec, loading)
+            model = CachedModel(spec, load, store, thinking_tokens=loading.thinking_tokens)
+            try:
+                yield model
+            finally:
+                model.free()
+                gc.collect()
 
     def _written(self, teacher: CachedModel, images: Sequence[ImageRef]) -> list[Pair]:
         """The pairs that the teacher writes; none if it does not follow the prompt."""
@@ -167,16 +193,16 @@ class _Trial:
         config = self.config
         asked = [as_asked(pair, self.tasks[pair.task]) for pair in pairs]
         self._read(model, asked[:1])  # the first call makes caches and picks kernels
-        said, answering = _timed(
+        said, answering = self._timed(
             lambda: answers_to(model, pairs, self.tasks, settings=config.identify, on_progress=_ignored)
         )
         tests = {name: found.asked for name, found in self.samples.items()}
-        of_tests, testing = _timed(
+        of_tests, testing = self._timed(
             lambda: answer_tests(
                 model, tests, self.tasks, settings=config.evaluate, seed=config.seed, on_progress=_ignored
             )
         )
-        _, reading = _timed(lambda: self._read(model, asked))
+        _, reading = self._timed(lambda: self._read(model, asked))
         each = answering / len(pairs)
         return said, Throughput(
             answer=each, test=testing / len(of_tests) if of_tests else each, read=reading / len(pairs), pairs=len(pairs)
@@ -190,7 +216,12 @@ class _Trial:
             Request(pair.image, self.tasks[pair.task].rationale_prompt.format(question=pair.question)) for pair in pairs
         ]
         decoding = Decoding(self.config.discrepancy.max_new_tokens + self.config.loading.teacher.thinking_tokens)
-        return _timed(lambda: model_replies(teacher.loaded(), requests, decoding))[1] / len(requests)
+        return self._timed(lambda: model_replies(teacher.loaded(), requests, decoding))[1] / len(requests)
+
+    def _timed(self, work: Callable[[], T]) -> tuple[T, float]:
+        began = self.clock()
+        made = work()
+        return made, self.clock() - began
 
     def _read(self, model: CachedModel, asked: Sequence[Asked]) -> None:
         model_replies(model.loaded(), [Request(each.image, each.prompt) for each in asked], Decoding(1))
@@ -205,13 +236,17 @@ class _Trial:
 
     def _training(self, pairs: Sequence[Pair]) -> Pace:
         level = self.config.level
-        apart = {pair.image: pair for pair in pairs}.values()  # by chance hardly any in a step share a picture
+        pictures = sum(self.samples[name].images for name in self._opened or self.samples)
+        train, size = [*pairs], min(level.batch_size, len(pairs))
+        if not level.questions_together:
+            train, size = as_drawn(pairs, pictures, level.batch_size)
         return measured_pace(
             self.config,
             {name: task.answer_prompt for name, task in self.tasks.items()},
-            step=[*(pairs if level.questions_together else apart)][: level.batch_size],
+            train=train,
+            batch_size=size,
             held_out=pairs,
-            clock=clock,
+            clock=self.clock,
         )
 
     def _shares(
@@ -227,6 +262,7 @@ class _Trial:
                 task, [pair for pair in pairs if pair.task == name], sum(image.task == name for image in images), *said
             )
             for name, task in self.tasks.items()
+            if name in self._opened
         }
 
     def _shares_of(
@@ -246,15 +282,34 @@ class _Trial:
         )
 
 
+def as_drawn(pairs: Sequence[Pair], pictures: int, batch_size: int) -> tuple[list[Pair], int]:
+    """Pairs step by step, with as many about one picture in a step as chance gives a run; these share a row.
+
+    Args:
+        pairs: Of the sample.
+        pictures: Of the pools, with as many pairs each as those of the sample.
+        batch_size: Pairs of a run's step.
+
+    Returns:
+        The pairs of some steps, and how many a step has: fewer than a run's if the sample has too few pictures.
+    """
+    of = {pair.image: [each for each in pairs if each.image == pair.image] for pair in pairs}
+    pictures, each = max(pictures, len(of)), len(pairs) / len(of)
+    batch_size = min(batch_size, int(pictures * each))
+    expected = max(1.0, pictures * (1 - (1 - batch_size / (pictures * each)) ** each))
+    shown = max(1, min(round(expected), len(of)))
+    size = min(len(pairs), max(shown, round(shown * batch_size / expected)))
+    steps, order = list[Pair](), cycle(of.values())
+    while len(steps) < len(pairs):
+        about = [*islice(order, shown)]
+        step = [found[turn] for turn in range(max(map(len, about))) for found in about if turn < len(found)]
+        steps += step[:size]
+    return steps, size
+
+
 def _saved(picture: Image, path: Path, task: str) -> ImageRef:
     picture.save(path)
     return ImageRef(image_id=image_id(path.read_bytes()), path=str(path), task=task)
-
-
-def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    began = clock()
-    made = work()
-    return made, clock() - began
 
 
 def _mute(_step: str, _done: int, _total: int) -> None:

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from parityalign.config import RunConfig, split_model
+from parityalign.config import LevelSettings, RunConfig, split_model
 from parityalign.core import Pair
 from parityalign.models import quieten
 from parityalign.training.kernels import fused_kernels
 from parityalign.training.train import examples_of, trainer_of
-from parityalign.training.trainer import Training
+from parityalign.training.trainer import LevelTrainer, Training
 from parityalign.training.weighted_loss import WeightedLoss
 
 _STEPS = 5
@@ -35,7 +36,8 @@ def measured_pace(
     config: RunConfig,
     answer_prompts: Mapping[str, str],
     *,
-    step: Sequence[Pair],
+    train: Sequence[Pair],
+    batch_size: int,
     held_out: Sequence[Pair],
     clock: Callable[[], float],
 ) -> Pace:
@@ -44,7 +46,8 @@ def measured_pace(
     Args:
         config: The run; nothing in its `level` is `auto`.
         answer_prompts: Task name -> format string with `{question}`.
-        step: What is trained on, all of it in each step.
+        train: What is trained on, from the beginning again if there are fewer than the steps take.
+        batch_size: Pairs of a step.
         held_out: What is looked at.
         clock: Gives seconds.
 
@@ -54,7 +57,7 @@ def measured_pace(
     quieten()
     objective, watch = WeightedLoss({"answer": (1.0, 1.0)}), _Watch(clock)
     settings = config.level.model_copy(
-        update={"max_steps": _STEPS, "batch_size": len(step), "questions_together": False, "report_to": ()}
+        update={"max_steps": _STEPS, "batch_size": batch_size, "questions_together": False, "report_to": ()}
     )
     training = Training(
         split_model(config.student)[1],
@@ -63,22 +66,30 @@ def measured_pace(
         objective,
         config.seed,
         watch,
-        train=examples_of(step, answer_prompts, objective),
+        train=examples_of([*islice(cycle(train), _STEPS * batch_size)], answer_prompts, objective),
         held_out=examples_of(held_out, answer_prompts, objective),
     )
     with TemporaryDirectory() as folder:
         trainer = trainer_of(training, Path(folder) / "work")
-        student: Any = trainer.model
         trainer.args.eval_strategy, trainer.args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
-        with closing(trainer.batches), fused_kernels(student, trainer.trial, _nobody, wanted=settings.liger):
-            trainer.held_out_loss()  # all pictures are prepared then, as after the first epoch
-            began = clock()
-            trainer.held_out_loss()
-            looked = clock() - began
-            trainer.train()
-        del student
-        trainer.release()
-    return Pace((watch.steps[-1] - watch.steps[0]) / ((_STEPS - 1) * len(step)), looked / len(held_out))
+        trainer.args.train_sampling_strategy = "sequential"  # so that a step has a picture twice only if it has to
+        try:
+            looked = _trained(trainer, settings, clock)
+        finally:
+            trainer.release()
+    return Pace((watch.steps[-1] - watch.steps[0]) / ((_STEPS - 1) * batch_size), looked / len(held_out))
+
+
+def _trained(trainer: LevelTrainer, settings: LevelSettings, clock: Callable[[], float]) -> float:
+    """Trains; returns the seconds of a look at the held-out examples."""
+    student: Any = trainer.model
+    with closing(trainer.batches), fused_kernels(student, trainer.trial, _nobody, wanted=settings.liger):
+        trainer.held_out_loss()  # all pictures are prepared then, as after the first epoch
+        began = clock()
+        trainer.held_out_loss()
+        looked = clock() - began
+        trainer.train()
+    return looked
 
 
 class _Watch:
