@@ -73,6 +73,7 @@ def _level(side: str, model: str, method: str, questions: int = 1) -> Callable[[
     def part(work: Work) -> dict[str, Any]:
         rows, steps = (4, 3) if work.tiny else (32, 8)
         settings = {"method": method, "learning_rate": 1e-4, "max_steps": steps, "batch_size": rows}
+        settings["questions_together"] = questions > 1
         count = -(-rows * (steps + 1) // questions)  # a little more, since some are held out
         paths = work.pictures(count, count)
         if side == "ours":

@@ -263,12 +263,14 @@ def test_where_a_step_leaves_memory_micro_batches_grow_to_it_unless_it_has_run_o
     backoff = oom.OomBackoff(8)
     backoff(parts_of(20), fits(8))
     assert backoff.largest == 8
-    backoff.grow(oom.tokens_that_fit(backoff.largest, used=100, free=500))
-    assert [backoff(parts_of(40), fits(room)) for room in (32, 16, 16)] == [32, 16, 16]
-    assert backoff.smallest == 16
+    wished = oom.tokens_that_fit(backoff.largest, used=100, free=500)
+    assert 30 < wished < 40
+    backoff.grow(wished)
+    assert backoff(parts_of(80), fits(wished)) == wished
+    assert backoff_clears(lambda: backoff(parts_of(80), fits(20))) == backoff.smallest == wished // 2
     backoff.grow(64)
-    backoff_clears(lambda: [backoff(parts_of(40), fits(32)) for _ in range(99)])
-    assert backoff(parts_of(40), fits(32)) == 32
+    sizes = backoff_clears(lambda: [backoff(parts_of(80), fits(1000)) for _ in range(9)])
+    assert sizes[-1] == wished
     assert oom.tokens_that_fit(1000, used=1e9, free=1e15) == oom._MOST_TOKENS
     shrunk = oom.OomBackoff(8)
     shrunk.grow(oom.tokens_that_fit(8, used=100, free=50))

@@ -166,14 +166,15 @@ class LevelTrainer(Trainer):
             model: The student.
             inputs: The micro-batch.
             return_outputs: Unused.
-            num_items_in_batch: How many times as many labelled tokens the step has.
+            num_items_in_batch: The share of the step's labelled tokens that it has; None: all.
         """
         for module in self._batch_norms:
             module.eval()
         rows, tokens = len(inputs["lengths" if "lengths" in inputs else "input_ids"]), inputs["input_ids"].numel()
         self._speed.count(rows * self._ranks.size, tokens * self._ranks.size)  # the others do about as much
         done = self.state.global_step / max(1, self.state.max_steps)
-        return self._training.objective(model, inputs, done) / float(num_items_in_batch or 1)
+        share = 1.0 if num_items_in_batch is None else float(num_items_in_batch)
+        return self._training.objective(model, inputs, done) * share
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
@@ -237,14 +238,11 @@ class LevelTrainer(Trainer):
     def _in_micro_batches(self, model: nn.Module, labelled: int, parts: Iterator[MicroBatch]) -> torch.Tensor:
         """Gradients of this process's part of the mean over all labelled tokens, whatever the micro-batches."""
         model.zero_grad()  # gradients of micro-batches before memory ran out
-        # Labels are counted here: to count them on a GPU would be to wait for it.
-        times = (
-            (part, torch.tensor(labelled / part.labels if part.counts else math.inf, dtype=torch.float64))
-            for part in parts
-        )
         losses = [
-            super(LevelTrainer, self).training_step(model, self.batches.batch(part.bundles, self.sharing), as_many)
-            for part, as_many in times
+            super(LevelTrainer, self).training_step(
+                model, self.batches.batch(part.bundles, self.sharing), _share_of(part, labelled)
+            )
+            for part in parts
         ]
         return torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device)
 
@@ -334,6 +332,11 @@ class LevelTrainer(Trainer):
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.args.bf16):
                 total += float(self._training.objective(model, batch)) * part.labels
         return total
+
+
+def _share_of(part: MicroBatch, labelled: int) -> torch.Tensor:
+    """The share of a step's labelled tokens, counted here: to count them on a GPU would be to wait for it."""
+    return torch.tensor(part.labels / labelled if part.counts else 0.0, dtype=torch.float64)
 
 
 class LevelCallback(TrainerCallback):
