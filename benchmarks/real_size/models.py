@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers as hf
+import transformers
+from transformers import BaseImageProcessor, PreTrainedModel
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -17,6 +18,7 @@ from parityalign.planning.published import architecture
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import families  # noqa: E402
 
+_hf: Any = transformers
 PUBLISHED = {
     "qwen2-vl-7b": "Qwen/Qwen2-VL-7B-Instruct",
     "qwen2-vl-2b": "Qwen/Qwen2-VL-2B-Instruct",
@@ -46,26 +48,27 @@ def write_model(name: str, folder: Path, *, tiny: bool) -> Path:
     return folder
 
 
-_Build = Callable[[families.Parts], hf.PreTrainedModel]
+_Build = Callable[[families.Parts], PreTrainedModel]
 
 
 def _qwen2_vl(config: dict[str, Any], tiny: bool) -> tuple[families.Family, _Build]:
     family = _family("Qwen2-VL", Qwen2VLImageProcessorPil(min_pixels=3136, max_pixels=12845056))
 
-    def build(parts: families.Parts) -> hf.PreTrainedModel:
+    def build(parts: families.Parts) -> PreTrainedModel:
         sections = [2, 3, 3] if tiny else [16, 24, 24]
         rope = {"rope_type": "default", "mrope_section": sections, "rope_theta": 1e6}
         text = _text(config, parts, tiny) | {"rope_parameters": rope, "max_position_embeddings": 32768}
         vision = _without_type(config["vision_config"])
         if tiny:
             vision |= {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2}
-        made = hf.Qwen2VLConfig(
+        made = _hf.Qwen2VLConfig(
             text_config=text,
             vision_config=vision,
             tie_word_embeddings=config["tie_word_embeddings"],
             **parts.qwen_ids(),
         )
-        return hf.Qwen2VLForConditionalGeneration(made)
+        model: PreTrainedModel = _hf.Qwen2VLForConditionalGeneration(made)
+        return model
 
     return family, build
 
@@ -77,7 +80,7 @@ def _idefics3(config: dict[str, Any], tiny: bool) -> tuple[families.Family, _Bui
         **{"name": "Idefics3", "processor": "Idefics3Processor", "settings": {"image_seq_len": 64}},
     )
 
-    def build(parts: families.Parts) -> hf.PreTrainedModel:
+    def build(parts: families.Parts) -> PreTrainedModel:
         text = _text(config, parts, tiny) | {"model_type": "llama", "max_position_embeddings": 8192}
         vision = _without_type(config["vision_config"])
         if tiny:
@@ -85,13 +88,14 @@ def _idefics3(config: dict[str, Any], tiny: bool) -> tuple[families.Family, _Bui
             vision |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
         ids = {"image_token_id": parts.id("<image>"), "pad_token_id": parts.tokenizer.pad_token_id}
         sizes = {"scale_factor": config["scale_factor"], "tie_word_embeddings": False}
-        made = hf.Idefics3Config(text_config=text, vision_config=vision, **sizes, **ids)
-        return hf.Idefics3ForConditionalGeneration(made)
+        made = _hf.Idefics3Config(text_config=text, vision_config=vision, **sizes, **ids)
+        model: PreTrainedModel = _hf.Idefics3ForConditionalGeneration(made)
+        return model
 
     return family, build
 
 
-def _family(name: str, pictures: hf.BaseImageProcessor) -> families.Family:
+def _family(name: str, pictures: BaseImageProcessor) -> families.Family:
     known = next(each for each in families.FAMILIES if each.name == name)
     return dataclasses.replace(known, image_processor=pictures)
 
@@ -106,7 +110,7 @@ def _without_type(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(folder: Path, family: families.Family, build: _Build) -> None:
-    def in_bfloat16(parts: families.Parts) -> hf.PreTrainedModel:
+    def in_bfloat16(parts: families.Parts) -> PreTrainedModel:
         torch.manual_seed(_SEED)
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.bfloat16)
