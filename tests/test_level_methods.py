@@ -263,18 +263,49 @@ def test_where_a_step_leaves_memory_micro_batches_grow_to_it_unless_it_has_run_o
     backoff = oom.OomBackoff(8)
     backoff(parts_of(20), fits(8))
     assert backoff.largest == 8
-    wished = oom.tokens_that_fit(backoff.largest, used=100, free=500)
-    assert 30 < wished < 40
-    backoff.grow(wished)
-    assert backoff(parts_of(80), fits(wished)) == wished
-    assert backoff_clears(lambda: backoff(parts_of(80), fits(20))) == backoff.smallest == wished // 2
-    backoff.grow(64)
-    sizes = backoff_clears(lambda: [backoff(parts_of(80), fits(1000)) for _ in range(9)])
-    assert sizes[-1] == wished
-    assert oom.tokens_that_fit(1000, used=1e9, free=1e15) == oom._MOST_TOKENS
-    shrunk = oom.OomBackoff(8)
-    shrunk.grow(oom.tokens_that_fit(8, used=100, free=50))
-    assert shrunk.tokens == 8
+    backoff.grow(36)
+    assert backoff(parts_of(80), fits(36)) == 36
+    went_on = oom.OomBackoff(8)
+    went_on.restore(backoff.state)
+    assert went_on.state == backoff.state
+    assert backoff_clears(lambda: backoff(parts_of(80), fits(20))) == backoff.smallest == 18
+    went_on.restore(backoff.state)
+    for each in (backoff, went_on):
+        each.grow(64)
+        sizes = backoff_clears(lambda each=each: [each(parts_of(80), fits(1000)) for _ in range(9)])
+        assert sizes[-1] == 36
+    known_to_fit = oom.OomBackoff(8)
+    known_to_fit.smallest = 8
+    known_to_fit.restore(backoff.state)
+    assert known_to_fit.tokens == 8
+
+
+@given(st.integers(1, 10**6), st.floats(1, 1e12), st.floats(0, 1e12))
+def test_the_tokens_that_fit_take_no_more_than_is_free(tokens, used, free):
+    fit = oom.tokens_that_fit(tokens, used, free)
+    assert 0 <= fit <= oom._MOST_TOKENS and fit % oom._STEP_OF_TOKENS == 0
+    assert fit * used / tokens <= free
+
+
+@pytest.mark.parametrize(
+    ("learns", "divided", "grown"), [(True, False, 131_072), (True, True, 65_536), (False, False, 65_536)]
+)
+def test_on_a_gpu_of_its_own_the_second_step_tells_how_much_fits(learns, divided, grown, monkeypatch):
+    bytes_of = {"memory_allocated": 40, "max_memory_allocated": 90, "memory_reserved": 60}
+    for name, gigabytes in bytes_of.items():
+        monkeypatch.setattr(torch.cuda, name, lambda gigabytes=gigabytes: gigabytes * 10**9)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (100 * 10**9, 200 * 10**9))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    memory = oom.Memory(on_gpu=True, learns=learns)
+    if divided:
+        memory.never_begins_anew()
+    seen = []
+    for _ in range(4):
+        with memory.learnt():
+            memory.steps(parts_of(10**6), fits(10**9))
+        seen.append(memory.steps.tokens)
+    # 65,536 tokens took 50 GB of 120: nine tenths of these are enough for 141,557.
+    assert seen == [65_536, grown, grown, grown]
 
 
 def test_a_row_that_does_not_fit_ends_with_what_would_help(student, pairs, tmp_path):

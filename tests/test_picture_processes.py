@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import psutil
@@ -16,6 +17,7 @@ import tiny
 from parityalign.config.loading import LoadingSettings
 from parityalign.core.errors import WorkFailed
 from parityalign.core.prepared import PictureRoom, keeping_pictures
+from parityalign.models import picture_store
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_processor
 from parityalign.models.picture_processes import PictureProcesses
@@ -101,6 +103,43 @@ def test_processes_keep_what_they_prepare_and_find_it_again(tmp_path):
         here.close()
 
 
+@pytest.mark.long
+def test_a_process_that_hangs_keeps_nobody_waiting_once_they_are_closed(folder, processes, tmp_path):
+    (image,) = tiny.drawn(tmp_path, 1)
+    processes.start()
+    assert until(lambda: processes.see(image, "what"))
+    (worker,) = psutil.Process(processes._forker.process.pid).children()
+    worker.suspend()
+    with ThreadPoolExecutor(1) as waiting:
+        hangs = waiting.submit(processes.see, image, "who")
+        until(lambda: not processes._idle.qsize())
+        processes.close()
+        assert hangs.result(SECONDS) is None
+    assert until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_the_processes_of_all_replicas_have_the_room_of_one_run_between_them(folder, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "by-another-model").write_bytes(bytes(1000))
+    room = PictureRoom(tmp_path / "kept", 9000, pytest.fail, sharers=4)
+    with keeping_pictures(room):
+        opening = PictureProcesses(folder, LOADING, 10)._opening
+    place, most, sharers = opening.room
+    assert PictureRoom(place, most, pytest.fail, sharers).left() == room.left() // 10 == 200
+
+
+def test_threads_keep_what_they_prepare_where_no_process_could_be_started(tmp_path, monkeypatch):
+    family = next(each for each in families.FAMILIES if each.name == "Qwen2-VL")
+    location = str(families.write(tmp_path / "model", family))
+    monkeypatch.setattr(picture_store, "SMALLEST", 0)
+    room = PictureRoom(tmp_path / "kept", 10**8, pytest.fail)
+    with keeping_pictures(room):
+        nobody = PictureProcesses(location, LoadingSettings(), 2)
+        here = Pictures(Prompter(open_processor(location)), 1, processes=nobody)
+    here.begin(tiny.drawn(tmp_path, 1)[0], "what").result()
+    assert len([*room.folder.rglob("*.safetensors")]) == 1
+
+
 OWNER = """
 import sys, time
 from parityalign.config.loading import LoadingSettings
@@ -136,4 +175,5 @@ def test_where_no_process_can_be_started_there_is_none_and_no_error(folder, proc
 
     monkeypatch.setattr(subprocess, "Popen", refused)
     processes.start()
+    assert processes._forker is None and not processes.alive
     assert processes.see("any.png", "what") is None

@@ -6,6 +6,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tiny
 from parityalign.config.automatic import decide_level
@@ -248,3 +250,18 @@ def test_as_many_pairs_of_a_step_are_about_one_picture_as_by_chance_in_the_whole
     assert all(len({(pair.image, pair.answer) for pair in step}) == size for step in steps)
     few, size = as_drawn(pairs[:5], 10_000, 16)  # of pictures each of which has one
     assert size == 5 and few == pairs[:5]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 40), st.integers(1, 20))
+def test_steps_that_are_tried_are_no_larger_than_a_runs_and_go_through_a_pictures_pairs_in_turn(has, pictures, batch):
+    pairs = [
+        pair for at, count in enumerate(has) for n in range(count) for pair in tiny.pairs([f"{at}.png"], (str(n),))
+    ]
+    train, size = as_drawn(pairs, pictures, batch)
+    assert 1 <= size <= min(batch, len(pairs)) and len(train) % size == 0
+    turns = {}
+    for pair in train:
+        turns.setdefault(pair.image, []).append(int(pair.answer))
+    for image, said in turns.items():
+        count = has[int(image.partition(".")[0])]
+        assert said == [turn % count for turn in range(len(said))]

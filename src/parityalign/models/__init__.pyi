@@ -18,6 +18,7 @@ from .checkpoint import stored_parameters as stored_parameters
 from .checkpoint import weight_files as weight_files
 from .device import bf16_is_fast as bf16_is_fast
 from .device import dtype_of as dtype_of
+from .device import gpus_of as gpus_of
 from .device import is_out_of_memory as is_out_of_memory
 from .device import shares_of_machine as shares_of_machine
 from .device import this_device as this_device

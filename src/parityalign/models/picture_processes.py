@@ -6,26 +6,29 @@ path of a picture and a prompt through a socket and answers with arrays, which a
 it does is in picture_worker.py.
 """
 
+import os
 import pickle
+import signal
 import socket
 import struct
 import subprocess
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from parityalign.config import LoadingSettings
 from parityalign.core import begin_process, room_for_pictures
 from parityalign.models.encoding import Array, Seen
 
-READY = "ready"
-"""What a process says first."""
 _WORKER = "parityalign.models.picture_worker"
 _SIZE = struct.Struct("!Q")
+_PATIENCE = 2.0
+"""Seconds for processes to end by themselves."""
 _LARGE = 2**16
 """Bytes from which on memory that a GPU reads by itself is worth its trouble."""
 
@@ -37,7 +40,9 @@ class Channel:
         self._end = end
 
     def close(self) -> None:
-        """Closes it, which the other end notices."""
+        """Closes it, which the other end and whoever waits here notice."""
+        with suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
         self._end.close()
 
     def send(self, value: object) -> None:
@@ -77,8 +82,10 @@ class Channel:
 
 def _memory(size: int) -> memoryview:
     """Bytes to be filled. Clearing them, and copying them to where a GPU reads, would hold Python's lock."""
-    pinned = size >= _LARGE and torch.cuda.is_available()
-    array: Array = torch.empty(size, dtype=torch.uint8, pin_memory=pinned).numpy()
+    array: Array = np.empty(size, dtype=np.uint8)
+    if size >= _LARGE and torch.cuda.is_available():
+        with suppress(RuntimeError):  # no more memory may be pinned
+            array = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
     return array.data
 
 
@@ -99,8 +106,8 @@ class Opening(NamedTuple):
     loading: LoadingSettings
     processes: int
     """The number of processes."""
-    room: tuple[Path, int] | None
-    """Folder and most bytes of prepared pictures; None: none are kept."""
+    room: tuple[Path, int, int] | None
+    """Of prepared pictures the folder, the most bytes, and how many processes share these; None: none are kept."""
 
 
 class _Forker(NamedTuple):
@@ -110,9 +117,14 @@ class _Forker(NamedTuple):
     channel: Channel
 
     def end(self) -> None:
+        """Has it end with all that it forked, whose channels are closed."""
         self.channel.close()
-        self.process.kill()
-        self.process.wait()
+        try:
+            self.process.wait(_PATIENCE)  # so that it, whose children they are, sees them end
+        except subprocess.TimeoutExpired:
+            with suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 class PictureProcesses:
@@ -127,13 +139,14 @@ class PictureProcesses:
             count: The number of processes.
         """
         self._room = room_for_pictures()
-        kept = (self._room.folder, self._room.most // self._room.sharers) if self._room else None
+        kept = (self._room.folder, self._room.most, count * self._room.sharers) if self._room else None
         self._opening = Opening(location, loading, count, kept)
         self._lock = Lock()
         self._said: set[str] = set()
         self._forker: _Forker | None = None
         self._workers: list[Channel] = []
         self._idle: SimpleQueue[Channel] = SimpleQueue()
+        self._alive = 0
 
     def start(self) -> None:
         """Starts them, unless they were started; they take a few seconds to be ready."""
@@ -142,25 +155,32 @@ class PictureProcesses:
                 return
             with suppress(OSError, ValueError):  # where no process can be started, threads prepare the pictures
                 self._forker, self._workers = _started(self._opening)
+            self._alive = len(self._workers)
             for worker in self._workers:
-                Thread(target=_greet, args=(worker, self._idle), daemon=True).start()
+                Thread(target=self._greet, args=(worker, self._idle), daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether any of them is there, or is on its way."""
+        return self._alive > 0
 
     def see(self, path: str, prompt: str) -> Seen | None:
         """The model's input for a picture, with this prompt or, from where they are kept, with another.
 
         None: no process is ready, or the picture has a fault, which the caller will meet too.
         """
+        idle = self._idle  # after `close` there is another
         try:
-            worker = self._idle.get_nowait()
+            worker = idle.get_nowait()
         except Empty:
             return None
         try:
             worker.send((path, prompt))
             answer: Answer = worker.receive()
         except (OSError, EOFError, pickle.UnpicklingError):  # killed, as when memory runs out
-            worker.close()
+            self._lost(worker)
             return None
-        self._idle.put(worker)
+        idle.put(worker)
         self._tell(answer.said)
         return answer.seen
 
@@ -177,33 +197,48 @@ class PictureProcesses:
         """Ends them; `start` would start new ones."""
         with self._lock:
             workers, self._workers, self._idle = self._workers, [], SimpleQueue()
-            forker, self._forker = self._forker, None
+            forker, self._forker, self._alive = self._forker, None, 0
         for worker in workers:
             worker.close()
         if forker:
             forker.end()
 
-
-def _greet(worker: Channel, idle: "SimpleQueue[Channel]") -> None:
-    """Waits until a process is there."""
-    with suppress(OSError, EOFError, pickle.UnpicklingError):
-        if worker.receive() == READY:
+    def _greet(self, worker: Channel, idle: "SimpleQueue[Channel]") -> None:
+        """Waits until a process is there."""
+        try:
+            worker.receive()
+        except (OSError, EOFError, pickle.UnpicklingError):
+            self._lost(worker)
+        else:
             idle.put(worker)
+
+    def _lost(self, worker: Channel) -> None:
+        """Goes on without a process."""
+        worker.close()
+        with self._lock:
+            if worker not in self._workers:  # they were closed
+                return
+            self._alive -= 1
+        if not self._alive:
+            self._tell(["no process prepares pictures any more; threads do, which takes longer"])
 
 
 def _started(opening: Opening) -> tuple[_Forker, list[Channel]]:
     """The first process, and what leads to each of those that it will fork."""
-    ours, theirs = socket.socketpair()
-    pairs = [socket.socketpair() for _ in range(opening.processes)]
     # Whoever has used threads may not fork: none of the libraries begins any.
     alone = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    try:
-        forker = _Forker(begin_process(_WORKER, theirs.fileno(), alone), Channel(ours))
+    with ExitStack() as on_failure, ExitStack() as theirs:
+
+        def pair() -> tuple[socket.socket, socket.socket]:
+            mine, other = socket.socketpair()
+            on_failure.enter_context(mine)
+            return mine, theirs.enter_context(other)
+
+        (control, its_control), *pairs = [pair() for _ in range(1 + opening.processes)]
+        forker = _Forker(begin_process(_WORKER, its_control.fileno(), alone), Channel(control))
+        on_failure.callback(forker.end)
         forker.channel.send(opening)
         for _, end in pairs:
-            socket.send_fds(ours, [b" "], [end.fileno()])
-    finally:
-        theirs.close()
-        for _, end in pairs:
-            end.close()
-    return forker, [Channel(end) for end, _ in pairs]
+            socket.send_fds(control, [b" "], [end.fileno()])
+        on_failure.pop_all()
+        return forker, [Channel(mine) for mine, _ in pairs]

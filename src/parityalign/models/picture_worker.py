@@ -14,7 +14,7 @@ from dataclasses import replace
 from parityalign.core import PictureRoom, keeping_pictures
 from parityalign.models.encoding import Prompter
 from parityalign.models.loading import open_processor
-from parityalign.models.picture_processes import READY, Answer, Channel, Opening
+from parityalign.models.picture_processes import Answer, Channel, Opening
 from parityalign.models.pictures import Pictures
 
 
@@ -45,10 +45,13 @@ def _fork(prompter: Prompter, opening: Opening, ends: Sequence[socket.socket]) -
 
 def _serve(channel: Channel, prompter: Prompter, opening: Opening) -> None:
     said: list[str] = []
-    room = PictureRoom(*opening.room, said.append, sharers=opening.processes) if opening.room else None
+    room = None
+    if opening.room:
+        folder, most, sharers = opening.room
+        room = PictureRoom(folder, most, said.append, sharers)
     with keeping_pictures(room):
         pictures = Pictures(prompter, 0)
-    channel.send(READY)
+    channel.send("ready")
     while True:
         path, prompt = channel.receive()
         channel.send(_answer(pictures, path, prompt, said))

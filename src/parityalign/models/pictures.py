@@ -121,7 +121,8 @@ class Pictures:
         if found:
             return Seen(_STORED, found)
         seen = Seen(prompt, self._prompter.encode(decoded(content, path), prompt))
-        stored = None if self._processes else self._with(_STORED, seen)  # they have all the room between them
+        kept_by_others = self._processes and self._processes.alive  # they have all the room between them
+        stored = None if kept_by_others else self._with(_STORED, seen)
         if stored:
             store.keep(name, stored)
         return seen

@@ -63,12 +63,10 @@ def _training(work: Workload, size: Size, level: LevelSettings, device: Device) 
         "level.method: lora and level.gradient_checkpointing: true": sparing._replace(method="lora"),
         "level.method: qlora and level.gradient_checkpointing: true": sparing._replace(method="qlora"),
     }
-    without = " without level.sharded" if level.sharded else ""
-    others = {
-        words + ("" if other.divided == mode.divided else without): needed(other)
-        for words, other in modes.items()
-        if other != mode
-    }
+    others = {words: needed(other) for words, other in modes.items() if other != mode}
+    if level.sharded:  # which goes with all weights and AdamW alone
+        kept = "level.gradient_checkpointing: true"
+        others = {words if words == kept else f"{words} without level.sharded": size for words, size in others.items()}
     fewer, sharded = "loading.student.max_pixels", "level.method: full and level.sharded: true"
     if level.may_be_sharded and not level.sharded and device.is_gpu:
         if level.processes and level.processes > 1:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
@@ -298,12 +298,12 @@ def as_drawn(pairs: Sequence[Pair], pictures: int, batch_size: int) -> tuple[lis
     batch_size = min(batch_size, int(pictures * each))
     expected = max(1.0, pictures * (1 - (1 - batch_size / (pictures * each)) ** each))
     shown = max(1, min(round(expected), len(of)))
-    size = min(len(pairs), max(shown, round(shown * batch_size / expected)))
-    steps, order = list[Pair](), cycle(of.values())
+    size = min(len(pairs), batch_size, max(shown, round(shown * batch_size / expected)))
+    steps, order, following = list[Pair](), cycle(of), {image: cycle(found) for image, found in of.items()}
     while len(steps) < len(pairs):
         about = [*islice(order, shown)]
-        step = [found[turn] for turn in range(max(map(len, about))) for found in about if turn < len(found)]
-        steps += step[:size]
+        turns = (image for turn in range(len(pairs)) for image in about if turn < len(of[image]))
+        steps += [next(following[image]) for image in islice(chain(turns, order), size)]
     return steps, size
 
 

@@ -18,6 +18,8 @@ MICRO_BATCH_TOKENS = {True: 65_536, False: 16_384}
 """Tokens and patches of a micro-batch, on a GPU and on a CPU."""
 _MOST_TOKENS = 262_144
 """The same on a GPU whose memory takes them, as a step has shown: more of them bring no more speed."""
+_STEP_OF_TOKENS = 32_768
+"""What is found to fit is rounded down to a multiple of this, so that the moment's free bytes hardly matter."""
 _SHARE_OF_FREE = 0.9
 """Of the GPU's free memory; the rest is for steps with longer rows."""
 _LONGEST_WAIT = 64
@@ -112,6 +114,7 @@ class OomBackoff:
         """What a process that goes on with the training has to know."""
         return {
             "tokens": self.tokens,
+            "wished": self._wished,
             "smallest": self.smallest,
             "wait": self._wait,
             "waited": self._waited,
@@ -119,10 +122,12 @@ class OomBackoff:
         }
 
     def restore(self, state: Mapping[str, int | None]) -> None:
-        """Goes on with a budget; where fewer tokens are wished for now, with these.
+        """Goes on with a budget; where fewer tokens are known to fit now, with these.
 
         The smallest budget that memory led to, before or now, stays known.
         """
+        if self.smallest is None:
+            self._wished = max(self._wished, state.get("wished") or 0)
         self.tokens = min(state["tokens"] or self._wished, self._wished)
         self.smallest = min(filter(None, (self.smallest, state["smallest"])), default=None)
         self._wait, self._waited = state["wait"] or 1, state["waited"] or 0
@@ -155,17 +160,18 @@ class Memory:
         looks: When the held-out loss is measured, which takes less.
     """
 
-    def __init__(self, *, on_gpu: bool, fits: int | None = None) -> None:
+    def __init__(self, *, on_gpu: bool, fits: int | None = None, learns: bool = False) -> None:
         """Knows nothing yet.
 
         Args:
             on_gpu: Where the student is.
             fits: Most tokens and patches that do not run out of memory, where that is known.
+            learns: Whether the second step tells how many fit: not on a GPU that others share, nor on several.
         """
         tokens = min(MICRO_BATCH_TOKENS[on_gpu], fits or sys.maxsize)
         self.steps, self.looks = OomBackoff(tokens), OomBackoff(tokens)
         self.steps.smallest = fits
-        self._steps_to_learn = 2 if on_gpu else 0
+        self._steps_to_learn = 2 if learns and on_gpu else 0
 
     def never_begins_anew(self) -> None:
         """Has whatever runs out of memory end with `RanOut`."""
@@ -174,7 +180,10 @@ class Memory:
 
     @contextmanager
     def learnt(self) -> Iterator[None]:
-        """Around each step: on a GPU the second, when the optimiser has its state, tells how many tokens fit."""
+        """Around each step: on a GPU the second, when the optimiser has its state, tells how many tokens fit.
+
+        torch's peak of the GPU's memory begins anew there.
+        """
         self._steps_to_learn -= 1
         if self._steps_to_learn:
             yield
@@ -197,6 +206,7 @@ class Memory:
         if known:
             self.steps.restore(known["steps"])
             self.looks.restore(known["looks"])
+            self._steps_to_learn = 0
 
 
 def tokens_that_fit(tokens: int, used: float, free: float) -> int:
@@ -207,7 +217,8 @@ def tokens_that_fit(tokens: int, used: float, free: float) -> int:
         used: Bytes that it needed.
         free: Bytes that are there for micro-batches.
     """
-    return min(_MOST_TOKENS, int(tokens * _SHARE_OF_FREE * free / max(1.0, used)))
+    fit = min(_MOST_TOKENS, int(tokens * _SHARE_OF_FREE * free / max(1.0, used)))
+    return fit // _STEP_OF_TOKENS * _STEP_OF_TOKENS
 
 
 def fewest_tokens(state: TrainerState) -> int | None:

@@ -30,12 +30,14 @@ class Ranks:
         rank: Its place, from 0.
         size: How many there are.
         sharded: Whether the student is divided among them, so that all of them do whatever is done with it.
+        shares_gpus: Whether several of them use one GPU.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank = rank
         self.size = size
         self.sharded = False
+        self.shares_gpus = False
 
     @property
     def first(self) -> bool:
@@ -49,6 +51,7 @@ class Ranks:
             meeting: Path of a file that is not there, the same for all.
             shares_gpus: Whether several ranks use one GPU, which NCCL refuses.
         """
+        self.shares_gpus = shares_gpus
         for name in _LAUNCHERS:  # by which accelerate would look for others, and share the pairs out itself
             os.environ.pop(name, None)
         if sys.platform == "linux":  # the others are on this machine: nobody else shall reach them

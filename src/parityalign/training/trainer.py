@@ -18,7 +18,7 @@ from transformers.training_args import OptimizerNames
 
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import HELD_OUT_LOSS, LEARNING_RATE, TRAINING_LOSS, Details, Measures, Progress
-from parityalign.models import Processor, bf16_is_fast, patch_side
+from parityalign.models import Processor, bf16_is_fast, gpus_of, patch_side
 from parityalign.training.bundles import Limits, MicroBatch, Row, cut
 from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Begun, Example, Join
@@ -111,7 +111,8 @@ class LevelTrainer(Trainer):
         self._steps_begun = 0
         self.sharing = tried_sharing(student, batches, [*training.train, *training.held_out])
         divide_again(student)
-        self.memory = Memory(on_gpu=self.args.device.type == "cuda", fits=training.fits)
+        alone = len(gpus_of(student)) == 1 and not ranks.shares_gpus
+        self.memory = Memory(on_gpu=self.args.device.type == "cuda", fits=training.fits, learns=alone)
         if ranks.sharded:
             self.memory.never_begins_anew()
         self.batches = batches
@@ -166,7 +167,8 @@ class LevelTrainer(Trainer):
             model: The student.
             inputs: The micro-batch.
             return_outputs: Unused.
-            num_items_in_batch: The share of the step's labelled tokens that it has; None: all.
+            num_items_in_batch: Its share of the step's labelled tokens, under the Trainer's name for what is handed on;
+                None: all.
         """
         for module in self._batch_norms:
             module.eval()

@@ -1,14 +1,14 @@
 """Gives a model's inputs in the order of its questions, while pictures of the next ones are being prepared."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future
 
 from parityalign.core import Request
 from parityalign.models.encoding import Encoded, Seen
 from parityalign.models.pictures import Pictures, image_bytes
 
-_BYTES_AHEAD = {"cpu": 2**30, "cuda": 2**32}
-"""By device: bytes of images that are prepared ahead; beside a GPU more than one window of them (see `_batches.py`)."""
+_BYTES_AHEAD = {"cpu": 2**30, "cuda": 2**31}
+"""By device: bytes of images that are prepared ahead; beside a GPU as much as a window (see `_batches.py`)."""
 
 
 class Reader:
@@ -39,26 +39,33 @@ class Reader:
         queue = [*requests, *self._expected]
         last = {request.image: place for place, request in enumerate(queue)}
         self._begun = {path: seen for path, seen in self._begun.items() if path in last}
-        begun = 0
+        begun, reached = 0, set[str]()
         for place, request in enumerate(requests):
-            while begun < len(queue) and (begun <= place or len(self._begun) < self._room()):
+            reached.add(request.image)
+            while begun < len(queue) and (begun <= place or self._may_begin(reached)):
                 self._begin(queue[begun])
                 begun += 1
             if not request.image:
                 yield self._pictures.without(request.prompt)
                 continue
             seen = self._begun[request.image].result()
-            self._largest = max(self._largest, image_bytes(seen.encoded))
             if last[request.image] == place:
                 del self._begun[request.image]
             yield self._pictures.row(request.image, seen, request.prompt)
 
-    def _room(self) -> int:
-        """How many pictures may be held, prepared or being prepared; 0: none ahead of the current one."""
-        if not self._pictures.workers:
-            return 0
-        return max(2 * self._pictures.workers, self._bytes_ahead // self._largest if self._largest else 0)
+    def _may_begin(self, reached: Collection[str]) -> bool:
+        """Whether another picture may be held; pictures that come again later are held until then."""
+        if len(self._begun) < (self._bytes_ahead // self._largest if self._largest else 0):
+            return bool(self._pictures.workers)
+        ahead = sum(image not in reached for image in self._begun)
+        return ahead < 2 * self._pictures.workers
 
     def _begin(self, request: Request) -> None:
         if request.image and request.image not in self._begun:
-            self._begun[request.image] = self._pictures.begin(request.image, request.prompt)
+            begun = self._begun[request.image] = self._pictures.begin(request.image, request.prompt)
+            begun.add_done_callback(self._note)
+
+    def _note(self, done: Future[Seen]) -> None:
+        """Notes how large a picture is."""
+        if not done.cancelled() and not done.exception():
+            self._largest = max(self._largest, image_bytes(done.result().encoded))
