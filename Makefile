@@ -64,7 +64,7 @@ test-fast: setup
 # What takes too long for every time: a run cut off at each write, processes that train together, the newest families.
 .PHONY: test-long
 test-long: setup
-	$(PYTEST) $(SPREAD) -m long
+	$(PYTEST) $(SPREAD) -m 'long and not browser'
 
 # Replicas on clusters of this machine alone: actors, replicas and whole clusters are killed on the way.
 .PHONY: test-ray
@@ -73,11 +73,12 @@ test-ray: setup
 	$(PYTEST) -rs -m cluster tests/test_on_ray.py
 
 # Viewer and report in a real Chromium, which has to be on this machine (Debian: apt-get install chromium); screenshots of
-# all pages lie in build/viewer.
+# all pages lie in build/viewer. VIEWED="browser and not long" leaves out what takes long.
+VIEWED ?= browser
 .PHONY: test-view
 test-view: setup
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[browser]'
-	$(PYTEST) -rs -s -m browser tests/test_viewer_in_a_browser.py tests/test_report_in_a_browser.py
+	$(PYTEST) -rs -s -m "$(VIEWED)" tests/test_viewer_in_a_browser.py tests/test_report_in_a_browser.py
 
 # The pictures of the documents, of the demo's run: looked at before they are committed.
 .PHONY: screenshots

@@ -235,6 +235,7 @@ VIEWS = (
 )
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_pairs_are_shown_without_waiting(browser, served, many):
     viewer = served(many)
     page = viewer.open(browser)
@@ -249,8 +250,15 @@ def test_a_hundred_thousand_pairs_are_shown_without_waiting(browser, served, man
         tell(f"{said(page):6.0f} ms by the clock  page {at}")
 
 
-@pytest.mark.parametrize("width", [1280, 420])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 420),
+        pytest.param("light", 420, marks=pytest.mark.long),
+        pytest.param("dark", 1280, marks=pytest.mark.long),
+    ],
+)
 def test_every_page_fits_its_window(browser, served, finished, width, scheme):
     other = shutil.copytree(finished, finished.parent / "b")
     configure(finished.parents[1])
