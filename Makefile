@@ -48,6 +48,18 @@ VLLM ?= vllm
 test-vllm: setup
 	PARITYALIGN_VLLM="$(VLLM)" $(PYTEST) -m served tests/test_vllm.py
 
+# A real lmms-eval, in an environment of its own, reads a run's samples and scores the same answers. It takes torch and all else
+# that this package has too from .venv; besides only what its code for evaluating and reading imports.
+LMMS_EVAL ?= lmms-eval==0.7.3
+.PHONY: test-lmms-eval
+test-lmms-eval: setup
+	$(BIN)/python -m venv --clear .venv-lmms-eval
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(.venv-lmms-eval/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	.venv-lmms-eval/bin/python -m pip install --quiet --no-deps $(LMMS_EVAL)
+	.venv-lmms-eval/bin/python -m pip install --quiet evaluate 'filelock<4' loguru pytz sacrebleu tenacity
+	PARITYALIGN_LMMS_EVAL=$(CURDIR)/.venv-lmms-eval/bin/python $(PYTEST) -m evaluator tests/test_lmms_eval.py
+
 # One thread a process: the models of the tests are so small that threads mostly wait for each other.
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
@@ -59,7 +71,7 @@ test: setup
 
 # Everything but the tests marked slow.
 test-fast: setup
-	$(PYTEST) $(SPREAD) -m 'not long and not kills and not served and not browser and not cluster and not slow'
+	$(PYTEST) $(SPREAD) -m 'not long and not kills and not served and not browser and not cluster and not evaluator and not slow'
 
 # What takes too long for every time: a run cut off at each write, processes that train together, the newest families.
 .PHONY: test-long
@@ -137,7 +149,7 @@ test-oldest: wheel
 		--constraint .venv-oldest/torch.txt --output-file .venv-oldest/oldest.txt pyproject.toml
 	$(OLDEST)/python -m pip install --quiet -c .venv-oldest/oldest.txt "$$(echo dist/*.whl)[dev,lora]" '$(TORCH)'
 	$(OLDEST)/python -P tools/installed_demo.py
-	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -q $(SPREAD) $(or $(TESTS),-m 'not long and not kills and not served and not browser and not cluster and not slow')
+	OMP_NUM_THREADS=1 $(OLDEST)/python -m pytest -q $(SPREAD) $(or $(TESTS),-m 'not long and not kills and not served and not browser and not cluster and not evaluator and not slow')
 
 # The demo and the suite with what pip would install today.
 test-newest: wheel
