@@ -50,10 +50,15 @@ def room_of_gpu(free: float, cached: int, widths: tuple[int, int], itemsize: int
 
 
 def cached_numbers(text: PreTrainedConfig) -> int:
-    """Numbers that a language model keeps of each token: keys and values of all layers."""
-    heads = text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // heads
-    return int(2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * size)
+    """Numbers that a language model keeps of each token: keys and values of all layers, whose heads may differ (Gemma 4)."""
+    layers = getattr(text, "per_layer_config", None) or [text] * text.num_hidden_layers
+    return sum(map(_kept_by, layers))
+
+
+def _kept_by(layer: PreTrainedConfig) -> int:
+    heads = layer.num_attention_heads
+    size = getattr(layer, "head_dim", None) or layer.hidden_size // heads
+    return int(2 * (getattr(layer, "num_key_value_heads", None) or heads) * size)
 
 
 def patch_side(config: PreTrainedConfig) -> int:

@@ -107,17 +107,18 @@ def size_of(place: Place, loading: LoadingSettings) -> Size:
     text = config.get_text_config()
     whole: Any = model
     head = whole.get_output_embeddings()
-    tables = {id(table.weight): table.weight.numel() for table in (whole.get_input_embeddings(), head)}
-    language, everything = _count(whole.get_decoder()), _count(model)
-    inside = _count(whole.get_input_embeddings())
+    looked_up = _tables(whole.get_decoder())
+    tables = {id(table.weight): table.weight.numel() for table in (*looked_up, whole.get_input_embeddings(), head)}
+    language = _count(whole.get_decoder()) - sum(map(_count, looked_up))
+    everything = _count(model)
     linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer is not head]
     by_part = _by_part(model, linear)
     tower = getattr(config, "vision_config", None)
     return Size(
         parameters=everything,
-        language=Stack(language - inside, text.num_hidden_layers, text.hidden_size, _wide(text)),
+        language=Stack(language, text.num_hidden_layers, text.hidden_size, _wide(text)),
         vision=Stack(
-            everything - (language - inside) - sum(tables.values()),
+            everything - language - sum(tables.values()) - _for_sounds(model),
             _first(tower, "num_hidden_layers", "depth"),
             _first(tower, "embed_dim", "hidden_size"),
             _wide(tower),
@@ -211,11 +212,11 @@ def _bytes(arrays: Mapping[str, Any]) -> int:
 
 
 def _patches(arrays: Any, config: PreTrainedConfig) -> int:  # noqa: ANN401 - a dictionary of one of two kinds
-    """Number of patches of a picture in the vision tower: (patches, values), or tiles of (channels, height, width)."""
+    """Number of patches of a picture in the vision tower: (..., patches, values), or tiles of (channels, height, width)."""
     pixels: tuple[int, ...] = np.asarray(arrays["pixel_values"]).shape
     side = patch_side(config)
-    if len(pixels) == 2:
-        return pixels[0]
+    if len(pixels) < 4:
+        return prod(pixels[:-1])
     if not side:  # a convolutional tower has no patches; its tokens come closest
         return int(getattr(config, "image_seq_length", 0) or 0)
     return prod(pixels[:-3]) * (pixels[-2] // side) * (pixels[-1] // side)
@@ -226,7 +227,7 @@ def _patches_per_token(config: PreTrainedConfig) -> float:
     tower: Any = getattr(config, "vision_config", None)
     if getattr(config, "mm_tokens_per_image", None):
         return float((tower.image_size // patch_side(config)) ** 2 / config.mm_tokens_per_image)
-    merged = getattr(tower, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
+    merged = _first(tower, "spatial_merge_size", "pooling_kernel_size") or getattr(config, "scale_factor", None)
     shrunk = getattr(config, "downsample_ratio", None)
     return float(merged**2 if merged else shrunk**-2 if shrunk else 1)
 
@@ -262,6 +263,16 @@ def _by_part(model: nn.Module, layers: Sequence[nn.Linear]) -> Mapping[str | Non
         if isinstance(module, nn.Linear) and module in layers:
             found[part_of(name)].add(module)
     return found
+
+
+def _tables(module: nn.Module) -> list[nn.Embedding]:
+    """Its embeddings, which tokens look up and are not multiplied with; Gemma 4's small models have some for every layer."""
+    return [part for part in module.modules() if isinstance(part, nn.Embedding)]
+
+
+def _for_sounds(model: nn.Module) -> int:
+    """Parameters that no picture passes."""
+    return sum(weight.numel() for name, weight in model.named_parameters() if "audio" in name)
 
 
 def _ends(layers: Iterable[nn.Linear]) -> int:
