@@ -56,8 +56,8 @@ test-lmms-eval: setup
 	$(BIN)/python -m venv --clear .venv-lmms-eval
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> "$$(.venv-lmms-eval/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
-	.venv-lmms-eval/bin/python -m pip install --quiet --no-deps $(LMMS_EVAL)
 	.venv-lmms-eval/bin/python -m pip install --quiet evaluate 'filelock<4' loguru pytz sacrebleu tenacity
+	.venv-lmms-eval/bin/python -m pip install --quiet --no-deps $(LMMS_EVAL)
 	PARITYALIGN_LMMS_EVAL=$(CURDIR)/.venv-lmms-eval/bin/python $(PYTEST) -m evaluator tests/test_lmms_eval.py
 
 # One thread a process: the models of the tests are so small that threads mostly wait for each other.

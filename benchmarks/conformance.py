@@ -75,6 +75,8 @@ TRAPS = {
     "at several layers of the language model. No attention maps.",
     "Gemma 4": "The processor has parts for videos and for sounds, which are not opened; their settings are saved with "
     "the student. It spends one of five numbers of tokens on a picture, so a limit of pixels takes the next lower one. "
+    "Its layers differ in the size of their heads, and the last ones of the small models use the keys and values of "
+    "earlier ones. "
     "In the larger models a picture's tokens see each other in both directions (`mm_token_type_ids`). No attention "
     "maps.",
     "LFM3-VL": "Some layers are short convolutions, whose states cannot be cut by rows: as Qwen3.5. Its processor "

@@ -2,9 +2,9 @@
 
     PYTHON tests/lmms_eval_side.py EXPORT DATA OUT
 
-EXPORT has a run's samples, DATA the data sets that the run's tasks were tested on, as `save_to_disk` writes them. Its own
-tasks are evaluated on these data sets, by a model that says again what the student said before levelling, and are compared
-with the samples of the teacher as a baseline. Into OUT go `told.json` and the samples that lmms-eval logs.
+EXPORT has a run's samples, DATA the data sets that the run's tasks were tested on, as `save_to_disk` writes them. Its
+own tasks are evaluated on these data sets, by a model that says again what the student said before levelling, and are
+compared with the samples of the teacher as a baseline. Into OUT go `told.json` and the samples that lmms-eval logs.
 """
 
 import json

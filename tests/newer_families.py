@@ -55,16 +55,21 @@ def _granite4_vision(parts: Parts) -> hf.PreTrainedModel:
 
 
 def _gemma4(parts: Parts) -> hf.PreTrainedModel:
+    """With parts of the small ones, whose last layers use others' keys and values and which hear, and of the large ones."""
     vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision |= {"num_key_value_heads": 2, "head_dim": 8, "patch_size": PATCH, "pooling_kernel_size": 2}
-    vision |= {"position_embedding_size": 256}
-    kinds = ["sliding_attention", "full_attention"]
-    sizes = {"head_dim": 8, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": len(parts.tokenizer)}
-    text = parts.text(layer_types=kinds, sliding_window=16, use_bidirectional_attention="vision", **sizes)
+    vision |= {"position_embedding_size": 256, "use_clipped_linears": True}
+    audio = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "output_proj_dims": 32}
+    audio |= {"subsampling_conv_channels": [8, 4]}
+    layers = {"layer_types": ["sliding_attention", "full_attention"] * 2, "num_hidden_layers": 4}
+    layers |= {"num_kv_shared_layers": 2, "use_double_wide_mlp": True, "sliding_window": 16}
+    sizes = {"head_dim": 8, "global_head_dim": 16, "hidden_size_per_layer_input": 8}
+    sizes |= {"vocab_size_per_layer_input": len(parts.tokenizer)}
+    text = parts.text(use_bidirectional_attention="vision", **layers, **sizes)
     places = {"boi": "<|image>", "eoi": "<image|>", "image": "<|image|>", "video": "<|video|>"}
     ids = {f"{name}_token_id": parts.id(token) for name, token in places.items()}
     return hf.Gemma4ForConditionalGeneration(
-        hf.Gemma4Config(text_config=text, vision_config=vision, audio_config=None, **ids)
+        hf.Gemma4Config(text_config=text, vision_config=vision, audio_config=audio, **ids)
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import datasets
 import pytest
 import scipy.stats
-from PIL import Image
 
 from conftest import replace_levelling
 from makers import speckle
@@ -49,7 +48,7 @@ QUESTIONS = {
         (["$ 4.50"], "nothing"),
     ],
 }
-"""Answers, and what the student says: places where scorers of these benchmarks are known to differ (docs/benchmarks.md)."""
+"""Answers, and what the student says: where scorers of these benchmarks are known to differ (docs/benchmarks.md)."""
 METRICS = {
     "textvqa": "textvqa_accuracy",
     "chartqa": "chartqa_relaxed_accuracy",

@@ -13,8 +13,9 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pyarrow import parquet
-from transformers import LlamaConfig, LlamaModel
+from transformers import Gemma4ForCausalLM, Gemma4TextConfig, LlamaConfig, LlamaModel
 
 import tiny
 from makers import draw, speckle
@@ -33,6 +34,7 @@ from parityalign.data.open import open_source
 from parityalign.data.sources import hf as hub_source
 from parityalign.models.backends import fake
 from parityalign.models.encoding import Prompter, read_image
+from parityalign.models.limits import cached_numbers
 from parityalign.models.loading import open_model, open_processor
 from parityalign.planning import costs, planner, published, sampling, sizing
 from parityalign.planning.fitting import problems
@@ -40,8 +42,8 @@ from parityalign.planning.planner import PlanOptions
 from parityalign.planning.planner import project_run as projected
 from parityalign.planning.sampling import SamplingOptions, size_of_picture
 from parityalign.planning.sharing import asking, levelling
-from parityalign.planning.sizes import ModelFacts, PromptSize, PromptSizes, Size, Stack
-from parityalign.planning.sizing import place_of, size_of
+from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes, Size, Stack
+from parityalign.planning.sizing import CHAT_TOKENS, place_of, prompt_sizes_of, size_of
 from parityalign.planning.trial import QUESTION
 from parityalign.planning.works import Counts, Shares, Workload, workloads
 from parityalign.stages.forgotten import previously_right
@@ -104,6 +106,28 @@ def test_parameters_and_those_of_adapters_are_counted_as_the_loaded_model_has_th
     learns = {name: weight.numel() for name, weight in adapted.named_parameters() if weight.requires_grad}
     assert sum(learns.values()) == 3 * size.adapter
     assert sum(count for name, count in learns.items() if "vision_tower" in name) == 3 * size.tower_adapter
+
+
+def test_layers_whose_heads_differ_keep_as_many_numbers_as_their_cache_holds():
+    kinds = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 64, "num_hidden_layers": 4}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "global_head_dim": 16}
+    tables = {"vocab_size": 40, "vocab_size_per_layer_input": 40, "hidden_size_per_layer_input": 4}
+    text = Gemma4TextConfig(hidden_size=32, intermediate_size=32, pad_token_id=0, **kinds, **heads, **tables)
+    with torch.no_grad():
+        cache = Gemma4ForCausalLM(text)(torch.arange(1, 11)[None], use_cache=True).past_key_values
+    assert sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers) == 10 * cached_numbers(text)
+
+
+def test_a_plan_counts_what_a_picture_passes_in_gemma_4_and_no_tables_and_no_sounds():
+    name = "google/gemma-4-E2B-it"
+    size = published_size(name)
+    tables, sounds = 262_144 * 35 * 256, 304_824_608 + 2_359_296
+    passed = size.language.parameters + size.vision.parameters + size.head
+    assert passed + tables + sounds == size.parameters
+    prompts = Prompts(annotate="", answer="", rationale="")
+    picture = Image.new("RGB", (1024, 768))
+    seen = prompt_sizes_of(place_of(name, AS_IT_IS, offline=True), AS_IT_IS, [picture], prompts).annotate
+    assert (seen.tokens, seen.patches) == (280 + CHAT_TOKENS, 9 * 280)
 
 
 def test_no_weight_is_needed(tmp_path):

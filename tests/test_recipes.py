@@ -43,8 +43,8 @@ WEIGHTS = {
 BESIDE = {
     "Qwen/Qwen3.5-0.8B": drafting_layer(1024, heads=8, kept=2, intermediate=3584),
     "Qwen/Qwen3.5-9B": drafting_layer(4096, heads=16, kept=4, intermediate=12288),
-    # Keys and values of the 20 layers that use those of others (16 with heads of 256, 4 of 512), with the norm of the keys,
-    # and a scalar for each layer, which is no parameter.
+    # Keys and values of the 20 layers that use those of others (16 with heads of 256, 4 of 512), with the norm of the
+    # keys, and a scalar for each layer, which is no parameter.
     "google/gemma-4-E2B-it": 16 * (2 * 1536 * 256 + 256) + 4 * (2 * 1536 * 512 + 512) + 35,
     # Such scalars, and what the tower's features are standardised with.
     "google/gemma-4-31B-it": 60 + 2 * 1152,

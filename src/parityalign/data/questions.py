@@ -1,7 +1,7 @@
 """Reads labelled questions: the benchmark's files as released, a Hugging Face copy, or the user's own file.
 
 test: ./TextVQA             a folder with the files as released
-test: hf:lmms-lab/textvqa   a Hugging Face copy, or a local folder with its Parquet files
+test: hf:lmms-lab-encoder/textvqa   a Hugging Face copy, or a local folder with its Parquet files
 test: ./mine.jsonl          lines such as {"image": "a.png", "question": "Sold?", "answers": ["tea"]}
 test: ./okvqa_val_combine.json   a combined file of the method's first release
 """

@@ -50,7 +50,10 @@ def room_of_gpu(free: float, cached: int, widths: tuple[int, int], itemsize: int
 
 
 def cached_numbers(text: PreTrainedConfig) -> int:
-    """Numbers that a language model keeps of each token: keys and values of all layers, whose heads may differ (Gemma 4)."""
+    """Numbers that a language model keeps of each token: keys and values of all layers.
+
+    Layers may have heads of their own, as in Gemma 4.
+    """
     layers = getattr(text, "per_layer_config", None) or [text] * text.num_hidden_layers
     return sum(map(_kept_by, layers))
 

@@ -212,7 +212,7 @@ def _bytes(arrays: Mapping[str, Any]) -> int:
 
 
 def _patches(arrays: Any, config: PreTrainedConfig) -> int:  # noqa: ANN401 - a dictionary of one of two kinds
-    """Number of patches of a picture in the vision tower: (..., patches, values), or tiles of (channels, height, width)."""
+    """Patches of a picture in the vision tower: of (..., patches, values), or of tiles of (channels, height, width)."""
     pixels: tuple[int, ...] = np.asarray(arrays["pixel_values"]).shape
     side = patch_side(config)
     if len(pixels) < 4:
@@ -266,7 +266,7 @@ def _by_part(model: nn.Module, layers: Sequence[nn.Linear]) -> Mapping[str | Non
 
 
 def _tables(module: nn.Module) -> list[nn.Embedding]:
-    """Its embeddings, which tokens look up and are not multiplied with; Gemma 4's small models have some for every layer."""
+    """Its embeddings, which are looked up and not multiplied with; the small models of Gemma 4 have some for every layer."""
     return [part for part in module.modules() if isinstance(part, nn.Embedding)]
 
 

@@ -8,7 +8,7 @@ so the place in the list is the id:
 Its image is `test/png/41699051005347.png`. The release wraps everything in a folder `ChartQA Dataset`.
 The Hugging Face copies (split `test`) have `query`, `label` (a list of one) and `human_or_machine` (0 human, 1
 machine; HuggingFaceM4/ChartQA), or `question`, `answer` and `type` (`human_test` or `augmented_test`;
-lmms-lab/ChartQA), and the picture under `image`.
+lmms-lab-encoder/ChartQA), and the picture under `image`.
 Metric: relaxed accuracy, 5 % off is right for numbers; papers report both parts and their mean.
 """
 

@@ -6,7 +6,7 @@ A row of `val_v1.0_withQT.json` (older releases: `val_v1.0.json`), under `data`,
      "image": "documents/pybv0228_81.png", "docId": 14465, "answers": ["0.28"], "data_split": "val"}
 
 Its image is `spdocvqa_images/pybv0228_81.png`; in older releases `documents/pybv0228_81.png`, or that in `val/`.
-Rows of the Hugging Face copies (lmms-lab/DocVQA, configuration `DocVQA`; HuggingFaceM4/DocumentVQA; split
+Rows of the Hugging Face copies (lmms-lab-encoder/DocVQA, configuration `DocVQA`; HuggingFaceM4/DocumentVQA; split
 `validation`) have the same keys, and the picture under `image`.
 Metric: ANLS as the challenge's server computes it, on the validation split; the answers of test are only there.
 """

@@ -1,6 +1,6 @@
 """RealWorldQA: what people and cars see of streets, rooms and things, asked for directions, distances and numbers.
 
-It is on the hub as Parquet (xai-org/RealworldQA, split `test`; a copy is lmms-lab/RealWorldQA), read row by row;
+It is on the hub as Parquet (xai-org/RealworldQA, split `test`; a copy is lmms-lab-encoder/RealWorldQA), read row by row;
 the place is the id:
 
     {"image": the bytes of the picture, "question": "Which way does the arrow point?\nA. Left\nB. Right\nPlease answer
