@@ -55,7 +55,7 @@ def _granite4_vision(parts: Parts) -> hf.PreTrainedModel:
 
 
 def _gemma4(parts: Parts) -> hf.PreTrainedModel:
-    """With parts of the small ones, whose last layers use others' keys and values and which hear, and of the large ones."""
+    """With parts of the small ones, which hear and whose last layers use others' keys and values, and of large ones."""
     vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision |= {"num_key_value_heads": 2, "head_dim": 8, "patch_size": PATCH, "pooling_kernel_size": 2}
     vision |= {"position_embedding_size": 256, "use_clipped_linears": True}

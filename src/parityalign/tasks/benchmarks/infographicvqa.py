@@ -7,8 +7,8 @@ alone or in `infographicsvqa_qas/`:
      "image_local_name": "37313.jpeg", "answers": ["pinterest"], "answer_type": ["single span"], "data_split": "val"}
 
 Its image is `infographicsvqa_images/37313.jpeg`, or that in `images/`.
-Rows of the Hugging Face copy (lmms-lab-encoder/DocVQA, configuration `InfographicVQA`, split `validation`) have `questionId`,
-`question`, `answers`, and the picture under `image`.
+Rows of the Hugging Face copy (lmms-lab-encoder/DocVQA, configuration `InfographicVQA`, split `validation`) have
+`questionId`, `question`, `answers`, and the picture under `image`.
 Metric: ANLS as the challenge's server computes it, on the validation split; the answers of test are only there.
 """
 

@@ -7,8 +7,8 @@ A row of `OpenEnded_mscoco_val2014_questions.json`, under `questions`, and the r
     {"question_id": 2971475, "image_id": 297147, "answers": [{"answer_id": 1, "answer": "race"}, ...]}
 
 Its image is `val2014/COCO_val2014_000000297147.jpg`.
-The Hugging Face copies have `question_id`, `question`, `image`, and `answers` as ten texts (lmms-lab-encoder/OK-VQA, split
-`val2014`) or as objects like the above (HuggingFaceM4/OK-VQA, split `validation`).
+The Hugging Face copies have `question_id`, `question`, `image`, and `answers` as ten texts (lmms-lab-encoder/OK-VQA,
+split `val2014`) or as objects like the above (HuggingFaceM4/OK-VQA, split `validation`).
 Metric: VQA accuracy of the official script. It needs short answers in lower case, as the references are. If
 all ten agree (13 % of the questions) it compares raw texts, and "Tennis" or "tennis." is wrong for "tennis".
 """

@@ -1,7 +1,7 @@
 """RealWorldQA: what people and cars see of streets, rooms and things, asked for directions, distances and numbers.
 
-It is on the hub as Parquet (xai-org/RealworldQA, split `test`; a copy is lmms-lab-encoder/RealWorldQA), read row by row;
-the place is the id:
+It is on the hub as Parquet (xai-org/RealworldQA, split `test`; a copy is lmms-lab-encoder/RealWorldQA), read row by
+row; the place is the id:
 
     {"image": the bytes of the picture, "question": "Which way does the arrow point?\nA. Left\nB. Right\nPlease answer
      directly with only the letter of the correct option and nothing else.", "answer": "B"}

@@ -6,8 +6,8 @@ A row of `TextVQA_0.5.1_val.json`, under `data` (other keys are not used; there 
      "answers": ["nous les gosses", "dakota", "clos culombu", ...]}
 
 Its image is `train_images/003a8ae2ef43b901.jpg`, a folder that the validation split shares with train.
-Rows of its Hugging Face copies (lmms-lab-encoder/textvqa, facebook/textvqa; split `validation`) have the same keys, and the
-picture under `image`.
+Rows of its Hugging Face copies (lmms-lab-encoder/textvqa, facebook/textvqa; split `validation`) have the same keys, and
+the picture under `image`.
 Metric: VQA accuracy with the EvalAI processor, as papers report it on the validation split.
 """
 
