@@ -118,6 +118,7 @@ def test_layers_whose_heads_differ_keep_as_many_numbers_as_their_cache_holds():
     assert sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers) == 10 * cached_numbers(text)
 
 
+@pytest.mark.slow
 def test_a_plan_counts_what_a_picture_passes_in_gemma_4_and_no_tables_and_no_sounds():
     name = "google/gemma-4-E2B-it"
     size = published_size(name)

@@ -266,7 +266,7 @@ def _by_part(model: nn.Module, layers: Sequence[nn.Linear]) -> Mapping[str | Non
 
 
 def _tables(module: nn.Module) -> list[nn.Embedding]:
-    """Its embeddings, which are looked up and not multiplied with; small models of Gemma 4 have some for every layer."""
+    """Its embeddings, which are looked up and not multiplied with; small models of Gemma 4 have some for each layer."""
     return [part for part in module.modules() if isinstance(part, nn.Embedding)]
 
 
