@@ -49,7 +49,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self):
         ready = not TOLD.get("never_ready")
-        name = given[given.index("--served-model-name") + 1]
+        name = given[given.index("--served-model-name") + 1] if "--served-model-name" in given else ""
         self.send(200 if ready else 503, {{"data": [{{"id": name}}]}})
 
     def do_POST(self):
@@ -94,6 +94,28 @@ def program(folder: Path, name: str = "vllm", **told: object) -> Path:
     path.write_text(SCRIPT.format(python=sys.executable, told=json.dumps(told), here=str(folder)))
     path.chmod(0o755)
     return path
+
+
+NVIDIA_SMI = """#!{python} -I
+import sys
+print({apps!r} if "apps" in sys.argv[1] else {gpus!r})
+sys.exit({status})
+"""
+
+
+def nvidia_smi(folder: Path, gpus: list[str], apps: list[str], status: int = 0) -> None:
+    """Writes what stands in for NVIDIA's program.
+
+    Args:
+        folder: Where; has to be on PATH.
+        gpus: Lines of uuid, index, name, MiB free, used and in all.
+        apps: Lines of a GPU's uuid, a process' number and name, MiB that it holds.
+        status: With which it ends.
+    """
+    path = folder / "nvidia-smi"
+    told = {"gpus": "\n".join(gpus), "apps": "\n".join(apps), "status": status}
+    path.write_text(NVIDIA_SMI.format(python=sys.executable, **told))
+    path.chmod(0o755)
 
 
 def noted(folder: Path, file: str) -> list[str]:

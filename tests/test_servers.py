@@ -11,6 +11,7 @@ from base64 import b64decode
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -30,8 +31,9 @@ from parityalign.models.backends._images import data_url
 from parityalign.models.open import fingerprint
 from parityalign.models.servers import process, started
 from parityalign.models.servers.program import length_of
-from programs import noted, program
+from programs import noted, nvidia_smi, program
 from projects import WORDS, configure, done, parityalign, refusal
+from serving import reply, serving
 
 MODEL = f"vllm:{EMBEDDED_MODELS / 'teacher'}"
 GREEDY = Decoding(8)
@@ -41,13 +43,19 @@ class Asked:
     """A model behind a program that stands in for vLLM, and what was told of it."""
 
     def __init__(
-        self, folder: Path, loading: LoadingSettings | None = None, at_once: int | None = None, **engine: object
+        self,
+        folder: Path,
+        loading: LoadingSettings | None = None,
+        at_once: int | None = None,
+        kind: str = "vllm",
+        **engine: object,
     ) -> None:
         self.folder, self.said = folder, []
         server = ServerSettings(backoff=0.001, timeout=20, max_concurrency=at_once)
-        settings = EngineSettings(program=folder / "vllm", **engine)
+        settings = EngineSettings(program=folder / kind, **engine)
         hosting = Hosting(settings, folder / "logs", self.said.append, 96)
-        self.model = connect(MODEL, loading or LoadingSettings(), server, AnswerStore(), hosting)
+        model = f"{kind}:{EMBEDDED_MODELS / 'teacher'}"
+        self.model = connect(model, loading or LoadingSettings(), server, AnswerStore(), hosting)
         self.picture = str(draw(folder / "red.png", size=(30, 20)))
 
     def generate(self, count: int = 3) -> list[str]:
@@ -66,7 +74,7 @@ def ask(tmp_path):
     made: list[Asked] = []
 
     def make(loading: LoadingSettings | None = None, engine: dict | None = None, **told: object) -> Asked:
-        program(tmp_path, **told)
+        program(tmp_path, (engine or {}).get("kind", "vllm"), **told)
         made.append(Asked(tmp_path, loading, **(engine or {})))
         return made[-1]
 
@@ -256,6 +264,51 @@ def test_where_a_port_is_taken_another_is_tried(ask, tmp_path, monkeypatch):
         assert len(ask().generate(1)) == 1
     assert len(noted(tmp_path, "started")) == 2
     assert "Address already in use" in (tmp_path / "logs" / "vllm.log").read_text()
+
+
+def test_another_server_that_has_the_port_is_asked_nothing_however_well_it_is(ask, tmp_path, monkeypatch):
+    """`transformers serve` gives its model no name of ours, by which it could be told from another one."""
+
+    async def says_yes(body, before):
+        return reply("yes")
+
+    with serving(says_yes) as other:
+        ports = iter([urlsplit(other.url).port])
+        monkeypatch.setattr(started, "_free_port", lambda free=started._free_port: next(ports, None) or free())
+        assert [text.rpartition(" ")[0] for text in ask(engine={"kind": "transformers"}).generate(1)] == ["question 0"]
+    assert not other.asked and len(noted(tmp_path, "started")) == 2
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "(EngineCore_DP0 pid=3) WARNING [parallel.py:746] Address already in use. Retrying with a new port.",
+        "INFO [network_utils.py:248] Port 29500 is already in use, trying port 29501",
+    ],
+)
+def test_a_server_that_looks_for_another_port_itself_has_not_ended_for_that(vllm, says):
+    memory = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    assert not vllm.is_about_the_port([says, memory])
+    assert vllm.meaning([says, memory])[0] == memory
+
+
+def test_a_second_run_on_a_gpu_is_told_what_is_free_who_holds_the_rest_and_what_to_do(ask, tmp_path, monkeypatch):
+    other = psutil.Process(os.getppid())
+    gpus = ["GPU-a, 0, NVIDIA H100, 1434, 80000, 81559", "GPU-b, 1, NVIDIA H100, 81000, 4, 81559"]
+    nvidia_smi(tmp_path, gpus, [f"GPU-a, {other.pid}, VLLM::EngineCore, 73728"])
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    says = (
+        "ValueError: Free memory on device cuda:0 (1.4/79.65 GiB) on startup is less than desired GPU memory "
+        "utilization (0.9, 71.68 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes."
+    )
+    said = ask(says=[says]).refused()
+    assert f"It says: {says}" in said and len(noted(tmp_path, "started")) == 1
+    assert "GPU 0 (NVIDIA H100): 1.4 of 79.6 GiB free; 72.0 GiB held by process " in said
+    assert f"{other.pid} of {other.username()} (VLLM::EngineCore)" in said
+    assert "6.1 GiB held by processes that nvidia-smi does not name" in said
+    assert "GPU 1 (NVIDIA H100): 79.1 of 79.6 GiB free\n" in said
+    assert "wait until it has ended" in said and "CUDA_VISIBLE_DEVICES" in said
+    assert "lower engine.gpu_memory_utilization" in said
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from parityalign.models.chat_templates import TASK_TEMPLATES, with_defaults
 from parityalign.models.checkpoint import MODULES, PICTURE, model_folder, read_object, refuse_absurd, refuse_damaged
 from parityalign.models.device import SMALLER, is_out_of_memory, placement, refuse_machine, this_device
 from parityalign.models.encoding import Processor
+from parityalign.models.gpu_memory import with_who_holds_it
 from parityalign.models.max_pixels import limit_pixels, shared_grids
 from parityalign.models.processor import read_processor
 
@@ -244,7 +245,9 @@ def in_words(location: str, what: str, folder: Path | None = None) -> Iterator[N
         ) from problem
     except Exception as problem:
         if is_out_of_memory(problem):
-            raise WorkFailed(f"the model {location} does not fit: {_first_line(problem)}\n{SMALLER}") from problem
+            said = _first_line(problem)
+            advice = with_who_holds_it(SMALLER, said)
+            raise WorkFailed(f"the model {location} does not fit: {said}\n{advice}") from problem
         _refuse_without_torchvision(location, problem)
         raise UserError(f"cannot load {what} {location}: {_said(problem)}") from problem
 

@@ -10,7 +10,7 @@ from accelerate.utils.memory import clear_device_cache
 from transformers import TrainerState
 
 from parityalign.core import WorkFailed
-from parityalign.models import is_out_of_memory
+from parityalign.models import is_out_of_memory, with_who_holds_it
 from parityalign.training.bundles import MicroBatch
 
 T = TypeVar("T")
@@ -235,8 +235,9 @@ def _known(state: TrainerState) -> dict[str, dict[str, int | None]] | None:
 
 def _does_not_fit(problem: Exception) -> WorkFailed:
     said = next(iter(str(problem).splitlines()), "out of memory")
-    return WorkFailed(
-        f"a single pair does not fit into memory in training: {said}\n"
+    advice = (
         "To use less: level.gradient_checkpointing: true, a smaller loading.student.max_pixels, "
         "level.method: lora or qlora. The training so far is kept if only gradient_checkpointing changes."
     )
+    told = with_who_holds_it(advice, said)
+    return WorkFailed(f"a single pair does not fit into memory in training: {said}\n{told}")

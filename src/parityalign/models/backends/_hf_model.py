@@ -35,6 +35,7 @@ from parityalign.models.device import SMALLER, device_of, is_out_of_memory
 from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Encoded, Processor, Prompter, stop_tokens
 from parityalign.models.families import refuse_mixed_up
+from parityalign.models.gpu_memory import with_who_holds_it
 from parityalign.models.labels import LabelEncoder
 from parityalign.models.loading import AS_IT_IS, described, open_model, open_processor
 from parityalign.models.parts import image_token
@@ -205,10 +206,11 @@ class HFModel:
         clear_device_cache(garbage_collection=True)
         self._budget.halve(rows, size)
         if len(rows) == 1:
+            advice = f"{SMALLER} What was answered before is kept."
             raise WorkFailed(
                 f"{self.name} has not enough memory on {self._device} for a single question, about "
                 f"{rows[0].request.image} ({len(rows[0].encoded.tokens)} tokens and a reply of up to "
-                f"{size}).\n{SMALLER} What was answered before is kept."
+                f"{size}).\n{with_who_holds_it(advice, self._device.type)}"
             )
 
     def _write(self, rows: Sequence[BatchRow], decoding: Decoding) -> list[tuple[str, float]]:

@@ -9,6 +9,7 @@ _TROUBLES = (
         r"(?i)out of memory|OutOfMemoryError|Not enough memory",
         "Lower engine.max_length or loading.ROLE.max_pixels, change engine.gpu_memory_utilization, or spread the model "
         "over more GPUs (engine.tensor_parallel); another program may use this GPU.",
+        of_gpu_memory=True,
     ),
     Trouble(
         r"are not supported for now|does not recognize this architecture|Unsupported architectures",

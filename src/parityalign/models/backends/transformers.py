@@ -32,7 +32,11 @@ PROGRAM = ServerProgram(
             r"[Mm]issing dependencies|No module named '(?:fastapi|uvicorn|openai)'",
             "pip install 'parityalign[serving]'",
         ),
-        Trouble(r"(?i)out of memory|OutOfMemoryError", "Lower loading.ROLE.max_pixels, or take a smaller model."),
+        Trouble(
+            r"(?i)out of memory|OutOfMemoryError",
+            "Lower loading.ROLE.max_pixels, or take a smaller model.",
+            of_gpu_memory=True,
+        ),
     ),
     renames=False,
     takes=frozenset(),

@@ -17,8 +17,16 @@ _TROUBLES = (
         r"is less than desired GPU memory utilization",
         "Something else uses this GPU, such as another run: wait for it, choose another GPU (CUDA_VISIBLE_DEVICES), or "
         "lower engine.gpu_memory_utilization.",
+        of_gpu_memory=True,
     ),
-    Trouble(r"(?i)out of memory|OutOfMemoryError|No available memory for the cache blocks", _MEMORY),
+    Trouble(
+        r"Error in memory profiling",
+        "What other processes hold of this GPU changed while vLLM measured it: run the same command.",
+        of_gpu_memory=True,
+    ),
+    Trouble(
+        r"(?i)out of memory|OutOfMemoryError|No available memory for the cache blocks", _MEMORY, of_gpu_memory=True
+    ),
     Trouble(
         r"max seq len|maximum model length is|KV cache is needed",
         "There is no room for the longest question: lower engine.max_length or loading.ROLE.max_pixels, or raise "

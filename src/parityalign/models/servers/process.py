@@ -57,6 +57,19 @@ class ServerProcess:
         """Whether it has not ended."""
         return self._watcher.poll() is None
 
+    def listens(self, port: int) -> bool:
+        """Whether it is this server that takes connections at a port, and not another program; True if nobody tells."""
+        try:
+            taken = [
+                each.laddr.port
+                for process in filter(self._is_of_it, psutil.process_iter(["status"]))
+                for each in process.net_connections("tcp")
+                if each.status == psutil.CONN_LISTEN
+            ]
+        except psutil.AccessDenied:
+            return True
+        return port in taken
+
     def stop(self) -> None:
         """Ends it with all its processes; returns when they are gone."""
         try:

@@ -16,6 +16,7 @@ import httpx2
 from parityalign import models
 from parityalign.config import EngineSettings, Hosting, LoadingSettings, ServerSettings, fingerprint_of_files
 from parityalign.core import Remote, UserError, printable
+from parityalign.models.gpu_memory import with_who_holds_it
 from parityalign.models.servers.started import StartedModel
 
 _SECONDS_FOR_A_VERSION = 60.0
@@ -55,10 +56,16 @@ class Trouble(NamedTuple):
     """A regular expression."""
     advice: str
     """What to do."""
+    of_gpu_memory: bool = False
+    """Whether a GPU has too little memory free: then who holds it is told, too."""
 
 
-PORT_TAKEN = Trouble(r"(?i)address already in use|port \d+ is (?:already )?in use|Errno 98\b", "Run the same command.")
-"""Another process took the port between the choice and the start; then another one is tried."""
+PORT_TAKEN = Trouble(
+    r"(?i)^(?!.*\b(?:re)?trying\b).*(?:address already in use|port \d+ is (?:already )?in use|Errno 98\b)",
+    "Run the same command.",
+)
+"""Another process took the port between the choice and the start; then another one is tried. Servers that look for
+another port of their own, for their parts, say so and go on."""
 _KILLED = Trouble(
     r"^\[parityalign\] the server was ended by signal 9",
     "It was killed: by somebody, or by the system, as memory had run out (dmesg tells).",
@@ -209,7 +216,7 @@ class ServerProgram:
         for trouble in (PORT_TAKEN, *self.troubles, _KILLED):
             for line in lines:
                 if re.search(trouble.words, line):
-                    return line, trouble.advice
+                    return line, with_who_holds_it(trouble.advice) if trouble.of_gpu_memory else trouble.advice
         return next((line for line in lines if _RAISED.search(line)), ""), ""
 
     @property

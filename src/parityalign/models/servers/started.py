@@ -147,38 +147,38 @@ class StartedModel:
             self._restarts += 1
             self._hosting.tell(f"{ended}\nIt is started again ({self._restarts} of {most}).")
         for left in reversed(range(_PORTS)):
-            process, address, served_name = self._launch()
+            process, port, served_name = self._launch()
             try:
-                problem = await self._until_ready(process, address, served_name)
+                problem = await self._until_ready(process, port, served_name)
             except BaseException:  # interrupted, too
                 process.stop()
                 raise
             if not problem:
                 self._process = process
-                self._asked.move(f"{address}/v1", served_name)
+                self._asked.move(f"{_address(port)}/v1", served_name)
                 return
             process.stop()
             if not (left and self._program.is_about_the_port(process.lines())):
                 raise WorkFailed(problem)
 
-    def _launch(self) -> tuple[ServerProcess, str, str]:
-        """A process that has just begun, its address, and the name that it will give the model."""
+    def _launch(self) -> tuple[ServerProcess, int, str]:
+        """A process that has just begun, its port, and the name that it will give the model."""
         engine, port = self._hosting.engine, _free_port()
         own_name = f"{Path(self._location).name}-{secrets.token_hex(4)}"
         served_name = own_name if self._program.renames else str(self._folder)
         command = self._program.command(self._folder, served_name, port, self._loading, self._hosting)
         log = self._hosting.logs / f"{self._program.name}.log"
         self._hosting.tell(f"starting {self._program.found(engine)} for {self._location}; its log is {log}")
-        return ServerProcess(command, log, self._program.environ()), f"http://{_HOST}:{port}", served_name
+        return ServerProcess(command, log, self._program.environ()), port, served_name
 
-    async def _until_ready(self, process: ServerProcess, address: str, served_name: str) -> str:
+    async def _until_ready(self, process: ServerProcess, port: int, served_name: str) -> str:
         """Waits; returns why it will not become ready, in words, or nothing."""
         began = told = time.monotonic()
         limit = self._hosting.engine.start_timeout
         # A server on this machine is not asked through the proxy of the environment.
         async with httpx2.AsyncClient(trust_env=False, timeout=_LONGEST_LOOK) as client:
             while process.running:
-                if await self._program.is_ready(client, address, served_name):
+                if await self._program.is_ready(client, _address(port), served_name) and process.listens(port):
                     self._hosting.tell(f"{self.name} is ready after {time.monotonic() - began:.0f} s")
                     return ""
                 now = time.monotonic()
@@ -207,6 +207,10 @@ def _templates(folder: Path) -> list[str]:
     """The files that may hold a model's chat template."""
     names = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
     return [(folder / name).read_text("utf-8", "replace") for name in names if (folder / name).is_file()]
+
+
+def _address(port: int) -> str:
+    return f"http://{_HOST}:{port}"
 
 
 def _free_port() -> int:
