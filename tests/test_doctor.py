@@ -1,6 +1,7 @@
 """The doctor says what a machine has and how a run's models would be loaded on it, without loading them."""
 
 import json
+import os
 import socket
 import sys
 from dataclasses import replace
@@ -29,6 +30,7 @@ from parityalign.planning import costs, doctor
 from parityalign.planning.sizing import place_of, size_of
 from parityalign.training import student
 from parityalign.training.facts import student_facts
+from programs import nvidia_smi
 from serving import reply, serving
 
 GIGABYTE = 10**9
@@ -232,7 +234,15 @@ def test_what_makes_a_card_slow_is_said_with_what_to_do(bfloat16, version, said)
     assert not [line for line in doctor.doctor_lines(replace(there, gpus=[]), []) if line.startswith("note: ")]
 
 
-def test_without_a_run_the_machine_alone_is_shown(folder):
+def test_a_gpu_that_another_process_uses_is_told(folder, monkeypatch):
+    nvidia_smi(folder, ["GPU-a, 0, NVIDIA A10, 1024, 22528, 23553"], [f"GPU-a, {os.getppid()}, python, 22528"])
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    said = CliRunner().invoke(app, ["doctor"]).output.splitlines()[-1]
+    assert said.startswith("note: GPU 0 (NVIDIA A10): 1.0 of 23.0 GiB free; 22.0 GiB held by process ")
+
+
+def test_without_a_run_the_machine_alone_is_shown(folder, monkeypatch):
+    monkeypatch.setenv("PATH", str(folder))
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0 and done.output.startswith("machine: ") and len(done.output.splitlines()) == 3
 

@@ -11,6 +11,7 @@ from collections.abc import Container
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from io import BytesIO
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -795,6 +796,28 @@ def test_a_run_with_a_served_teacher_says_what_it_took_and_keeps_the_key_to_itse
     assert not any(KEY.encode() in content for content in content_of(project).values()) and KEY not in said
     pairs = (project / "runs/a/pairs/pairs.jsonl").read_text()
     assert f'"teacher": "{served.url}#m"' in pairs
+
+
+@pytest.mark.slow
+def test_what_is_asked_about_a_picture_follows_one_another_so_that_a_server_still_has_it(project):
+    """In annotate and in identify; servers keep what they made of the last pictures and prompts."""
+    words = {data_url(path): path.stem for path in project.glob("pool/*")}
+    wrote = Counter()
+
+    async def writes(body, before):
+        word = words.get(image_of(body), image_of(body)[-12:])
+        if not prompt_of(body).startswith("Write one question"):
+            return reply(word)
+        wrote[word] += 1
+        return reply(f"Question: What is sign {wrote[word]} saying?\nAnswer: {word}")
+
+    with serving(writes) as served:
+        server, asks = QUICK | {"max_concurrency": 1}, {"ask_teacher": "all"}
+        annotate = {"pairs_per_image": 3}
+        path = configure(project, teacher=f"{served.url}#m", server=server, annotate=annotate, identify=asks)
+        done("run", path, "--until", "identify")
+    about = [words[image_of(body)] for body in served.asked if image_of(body) in words]
+    assert len(about) == 2 * 3 * len(words) and [len([*each]) for _, each in groupby(about)] == [3] * 2 * len(words)
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from .encoding import Seen as Seen
 from .encoding import read_image as read_image
 from .encoding import stop_tokens as stop_tokens
 from .families import unchecked_family as unchecked_family
+from .gpu_memory import gpus_in_use as gpus_in_use
 from .gpu_memory import with_who_holds_it as with_who_holds_it
 from .labels import IGNORE_INDEX as IGNORE_INDEX
 from .labels import LabelEncoder as LabelEncoder

@@ -65,6 +65,11 @@ def with_who_holds_it(advice: str, of: str = _ON_GPU) -> str:
     return "\n".join([*map(_told, gpus[:_SHOWN]), f"{blamed}: {_WAIT_OR_GO_ELSEWHERE}", advice])
 
 
+def gpus_in_use() -> list[str]:
+    """A line for each GPU of which another process holds memory, likewise."""
+    return [_told(gpu) for gpu in _gpus() if _others(gpu) or _unexplained(gpu) >= _LITTLE]
+
+
 def _told(gpu: _Gpu) -> str:
     held = [_in_words(each) for each in _others(gpu)[:_SHOWN]]
     if (unexplained := _unexplained(gpu)) >= _LITTLE:

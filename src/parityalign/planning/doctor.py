@@ -1,6 +1,6 @@
 """Describes this machine, how a run's models would be loaded on it, and problems with them; loads no weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +32,7 @@ from parityalign.engines import AnswerStore, Cluster, connect
 from parityalign.models import (
     bf16_is_fast,
     dtype_of,
+    gpus_in_use,
     hub_answers,
     model_folder,
     open_config,
@@ -80,6 +81,8 @@ class Machine:
     cache: str
     proxy: str = ""
     """Why no server can be reached through the proxy that the environment names; empty: no obstacle."""
+    gpus_in_use: Sequence[str] = ()
+    """A line for each GPU of which other processes hold memory."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def inspect_machine() -> Machine:
         hub_reachable=hub_answers(),
         cache=constants.HF_HUB_CACHE,
         proxy=unusable_proxy(),
+        gpus_in_use=gpus_in_use(),
     )
 
 
@@ -161,7 +165,7 @@ def doctor_lines(here: Machine, checks: list[ModelCheck]) -> Iterator[str]:
     yield f"hub: {here.hub} is {'reachable' if here.hub_reachable else 'not reachable'}; cache: {here.cache}"
     if here.proxy:
         yield f"problem: {here.proxy}"
-    yield from (f"note: {each}" for each in advice(here.gpus, here.packages))
+    yield from (f"note: {each}" for each in [*advice(here.gpus, here.packages), *here.gpus_in_use])
     for check in checks:
         yield f"{check.role}: {check.model}"
         yield from (f"  {line}" for line in _told(check))
