@@ -140,6 +140,13 @@ def test_decoding_is_given_up_after_a_while(monkeypatch):
         open_picture(saved(Image.new("RGB", (16, 16), "red")))
 
 
+def test_a_decoder_that_waits_for_the_machine_is_not_given_up(monkeypatch):
+    monkeypatch.setattr(images, "MAX_SECONDS", 0.05)
+    content = images._Bounded(b"content")
+    time.sleep(0.1)
+    assert content.read() == b"content"
+
+
 def test_of_a_thousand_frames_only_the_first_two_are_looked_at(monkeypatch):
     frames = [Image.new("RGB", (8, 8), (number % 256, number // 256, 9)) for number in range(1000)]
     content = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
