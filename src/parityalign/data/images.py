@@ -168,7 +168,7 @@ class _TooMuch(Exception):
 class _Bounded(BytesIO):
     """A file's content that decoders of this thread can read until they have computed for a limited time.
 
-    By the clock, a sound picture would be refused where the machine is busy, or where the process was stopped meanwhile.
+    By the clock, a sound picture would be refused where the machine is busy, or where the process was stopped.
     """
 
     def __init__(self, content: bytes) -> None:
