@@ -43,6 +43,12 @@ demo-http: setup
 	$(BIN)/python -m pip install -c constraints.txt -e '.[serving]'
 	$(BIN)/python -m pytest -m served tests/test_served.py
 
+# The same server, which a run starts and which is killed: its greedy replies are the local model's, before and after.
+.PHONY: test-http
+test-http: setup
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[serving]'
+	$(PYTEST) -m served -k starts_the_server tests/test_served.py
+
 # A real vLLM, in an environment of its own, that runs start themselves and that is killed on the way: minutes on a CPU.
 VLLM ?= vllm
 test-vllm: setup

@@ -43,7 +43,7 @@ def test_help_begins_with_what_begins_a_run_and_goes_through_it():
     assert set(listed[12:]) == known - set(listed[:6])
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", *(pytest.param(shell, marks=pytest.mark.long) for shell in ("zsh", "fish"))])
 def test_a_shell_completes_commands(shell):
     asked = {"bash": "complete_bash", "zsh": "complete_zsh", "fish": "complete_fish"}[shell]
     words = {"COMP_WORDS": "parityalign prev", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "parityalign prev"}

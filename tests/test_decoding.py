@@ -91,8 +91,11 @@ def by_plain_generate(model: _hf_model.HFModel, request: Request, decoding: Deco
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "decoding",
-    [Decoding(TOKENS), Decoding(TOKENS, temperature=2.0), Decoding(TOKENS, 2.0, top_p=0.7, top_k=30)],
-    ids=["greedy", "drawn", "narrowed"],
+    [
+        pytest.param(Decoding(TOKENS), id="greedy"),
+        pytest.param(Decoding(TOKENS, temperature=2.0), id="drawn", marks=pytest.mark.long),
+        pytest.param(Decoding(TOKENS, 2.0, top_p=0.7, top_k=30), id="narrowed"),
+    ],
 )
 def test_replies_and_their_log_probabilities_are_those_of_transformers_own_loop(model, images, decoding):
     requests = [Request(image, prompt, seed) for image in images for prompt in PROMPTS[:2] for seed in range(2)]
