@@ -209,6 +209,7 @@ def files_of(made, folder):
     return {kind_of(name): name for name in inside if name not in (".lock", ".lock.pid")}
 
 
+@pytest.mark.long
 def test_a_run_has_these_folders(finished):
     assert {path.name for path in finished.whole.iterdir() if path.is_dir()} == {*FOLDERS} - {""}
 

@@ -318,7 +318,7 @@ def weighed(tmp_path_factory):
     return model
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_student_beside_itself_is_about_as_fast_and_as_large(tmp_path, weighed):
     paths = drawn(tmp_path / "pictures", 8)
     questions = [Asked(str(number), path, "what is the colour", "") for number, path in enumerate(paths)]

@@ -147,7 +147,7 @@ time.sleep(600)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_nothing_is_left_of_a_server_whose_run_is_killed(tmp_path, by):
     program(tmp_path, child=True)
     code = PARENT.format(tests=str(Path(__file__).parent), folder=str(tmp_path))

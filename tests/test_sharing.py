@@ -289,10 +289,10 @@ def http_problem(status):
 @pytest.mark.parametrize(
     ("problem", "said", "status"),
     [
-        (http_problem(401), "has no write access to me/student \\(401\\)", 2),
+        pytest.param(http_problem(401), "has no write access to me/student \\(401\\)", 2, marks=pytest.mark.long),
         (http_problem(403), "has no write access to me/student \\(403\\)", 2),
         (http_problem(500), "refuses me/student: 500 of the hub", 1),
-        (httpx2.ConnectError("no route"), "cannot reach the hub", 1),
+        pytest.param(httpx2.ConnectError("no route"), "cannot reach the hub", 1, marks=pytest.mark.long),
         (OfflineModeIsEnabled("offline"), "cannot reach the hub", 1),
     ],
 )

@@ -227,7 +227,7 @@ def test_a_reader_that_ends_early_is_no_error_in_many_words(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
-@pytest.mark.parametrize("lines", [1, 20_000])
+@pytest.mark.parametrize("lines", [1, pytest.param(20_000, marks=pytest.mark.long)])
 def test_an_output_that_is_full_is_told_in_a_line(tmp_path, lines):
     _, told = piped(lines, "true", tmp_path)  # writes the rows
     command = [sys.executable, "-m", "parityalign", "score", "anls", str(tmp_path / "rows.jsonl")]

@@ -304,7 +304,7 @@ def test_the_same_seed_gives_the_same_weights(levelled, student, pairs, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "kills"), [("full", [1, 5, 12]), ("lora", [7])])
+@pytest.mark.parametrize(("method", "kills"), [("full", [1, 5, 12]), pytest.param("lora", [7], marks=pytest.mark.long)])
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student, pairs, tmp_path, method, kills):
     whole = level(student, pairs, tmp_path / "whole", method=method)
 
@@ -391,7 +391,7 @@ def test_training_stops_early_and_keeps_the_best_checkpoint(student, pairs, tmp_
     assert loss_on(tmp_path / "out", held_out) == pytest.approx(result.held_out_loss_after, rel=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_had_stopped_early_is_not_gone_on_with(student, pairs, tmp_path, monkeypatch):
     trained, held_out = pairs[:9], contrary(pairs[:9])
     whole = leveller(student, epochs=30, patience=2)(trained, held_out, tmp_path / "whole")

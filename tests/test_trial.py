@@ -72,7 +72,7 @@ def test_a_trial_on_the_whole_pool_finds_what_the_run_finds(tmp_path):
     assert all(row.seconds > 0 and row.memory > 0 for row in plan.rows)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_where_no_pair_can_be_read_models_are_timed_on_made_up_ones_and_shares_are_assumed(tmp_path):
     config = load_config(of_tiny_models(tmp_path, level={"method": "full", "batch_size": 2, "epochs": 1}))
     plan = project_run(config, PlanOptions(SamplingOptions(pictures=4), benchmark=True, gap_rate=0.25))

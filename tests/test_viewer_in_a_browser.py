@@ -138,6 +138,7 @@ def test_review_by_keyboard_is_applied_by_the_next_run(browser, served, finished
     assert not page.faults
 
 
+@pytest.mark.long
 def test_nobody_misses_a_pair_who_goes_through_those_without_a_mark(browser, served, tmp_path):
     run = drawn_run(tmp_path / "run", 103)
     page = served(run).open(browser)
@@ -157,6 +158,7 @@ def test_nobody_misses_a_pair_who_goes_through_those_without_a_mark(browser, ser
     assert len({line["pair_id"] for line in marks_in(run / "review.jsonl")}) == 103
 
 
+@pytest.mark.long
 def test_filters_and_search_are_fields_of_a_form(browser, served, finished):
     page = served(finished).open(browser)
     page.keyboard.press("/")
@@ -170,6 +172,7 @@ def test_filters_and_search_are_fields_of_a_form(browser, served, finished):
     assert "of 8 pairs" in page.locator(".found").first.inner_text()
 
 
+@pytest.mark.long
 def test_two_people_see_each_other_s_marks(browser, served, finished):
     viewer = served(finished)
     one, other = viewer.open(browser), viewer.open(browser)
@@ -182,6 +185,7 @@ def test_two_people_see_each_other_s_marks(browser, served, finished):
     assert [line["mark"] for line in marks_in(finished.parents[1] / "marks.jsonl")] == ["drop", "keep"]
 
 
+@pytest.mark.long
 def test_a_question_of_one_s_own_gets_an_answer_of_each_model(browser, served, finished):
     viewer = served(finished)
     page = viewer.open(browser)
@@ -196,6 +200,7 @@ def test_a_question_of_one_s_own_gets_an_answer_of_each_model(browser, served, f
     assert not page.faults
 
 
+@pytest.mark.long
 def test_two_runs_are_compared(browser, served, tmp_path):
     viewer = served(drawn_run(tmp_path / "one", 40), drawn_run(tmp_path / "other", 30))
     page = viewer.open(browser)
