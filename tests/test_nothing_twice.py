@@ -199,6 +199,7 @@ def test_more_draws_ask_for_these_and_fewer_for_nothing(done, asked, project):
     assert {*asked.taken()} <= {"after"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["source", "task"])
 def test_a_second_source_or_task_asks_about_its_own_images(done, asked, project, where):
     for number in range(5):

@@ -570,7 +570,7 @@ def test_what_the_run_trained_on_is_not_asked_again(project, trainable):
     assert 0 < len(asked) < len(right)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_changed_setting_redoes_what_it_touches(project, trainable):
     def manifests():
         return {

@@ -583,6 +583,7 @@ def test_notes_are_told_once_and_in_order_whichever_process_told_them(run):
     assert (manifest["servers"], manifest["outcome"], "notes" in manifest) == (3, "fine", False)
 
 
+@pytest.mark.long
 def test_a_process_killed_while_it_writes_is_continued_to_the_same_bytes(tmp_path):
     def start(run: Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", KILLED_WRITER, str(run)]

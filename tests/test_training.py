@@ -352,7 +352,7 @@ def test_questions_about_a_picture_come_in_one_step_in_one_row_and_after_a_kill_
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "out"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(student, pairs, tmp_path, monkeypatch):
     whole = level(student, pairs, tmp_path / "whole")
     with monkeypatch.context() as patched:
@@ -366,7 +366,7 @@ def test_a_kill_while_a_checkpoint_or_the_student_is_written_does_no_harm(studen
     assert same(weights_of(tmp_path / "whole"), weights_of(tmp_path / "out"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_checkpoints_of_another_training_are_not_gone_on_from(student, pairs, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(train, "save_student", killed)
