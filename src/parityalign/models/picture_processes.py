@@ -82,11 +82,11 @@ class Channel:
 
 def _memory(size: int) -> memoryview:
     """Bytes to be filled. Clearing them, and copying them to where a GPU reads, would hold Python's lock."""
-    array: Array = np.empty(size, dtype=np.uint8)
     if size >= _LARGE and torch.cuda.is_available():
         with suppress(RuntimeError):  # no more memory may be pinned
-            array = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
-    return array.data
+            pinned: Array = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+            return pinned.data
+    return np.empty(size, dtype=np.uint8).data
 
 
 class Answer(NamedTuple):

@@ -166,12 +166,12 @@ class Memory:
         Args:
             on_gpu: Where the student is.
             fits: Most tokens and patches that do not run out of memory, where that is known.
-            learns: Whether the second step tells how many fit: not on a GPU that others share, nor on several.
+            learns: Whether the second step tells how many fit: only on a GPU that it has for itself.
         """
         tokens = min(MICRO_BATCH_TOKENS[on_gpu], fits or sys.maxsize)
         self.steps, self.looks = OomBackoff(tokens), OomBackoff(tokens)
         self.steps.smallest = fits
-        self._steps_to_learn = 2 if learns and on_gpu else 0
+        self._steps_to_learn = 2 if learns else 0
 
     def never_begins_anew(self) -> None:
         """Has whatever runs out of memory end with `RanOut`."""
