@@ -11,7 +11,7 @@ _MOST_BRACKETS = 200
 def yaml_mapping(text: str) -> dict[str, Any]:
     """The mapping in a text; empty if there is none, or one that no person writes.
 
-    Aliases are not expanded: a value may be many times as long as the text once it is made into one.
+    Aliases stay references: a short text may hold a value that is huge once it is written out.
     """
     if text.count("[") + text.count("{") > _MOST_BRACKETS:
         return {}
