@@ -12,19 +12,21 @@ FOLDER, so that another call asks only what is new.
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from math import exp, log
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from judging import drawn_answers, drawn_images, is_true, mute
-from parityalign.config import AnnotateSettings
+from parityalign.config import AnnotateSettings, TaskData
 from parityalign.core import ANSWERS, Artifact, Decoding, ImageRef, Pair, Reply, Task
-from parityalign.demo.worlds import WORLDS
+from parityalign.demo.generate import truth
+from parityalign.demo.worlds import KINDS, WORLDS
 from parityalign.engines import AnswerStore, CachedModel
 from parityalign.models.open import load_model
 from parityalign.stages.annotate import PAIRS, REPLIES, annotate_images, with_images
 from parityalign.stages.identify import as_asked
 from parityalign.stages.variety import answer_type, opening, same_question
-from parityalign.tasks import load_task
+from parityalign.tasks import task_of
 
 _DRAWS = 4
 _MOST_SHOWN = 5
@@ -36,7 +38,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pictures", type=int, default=150, help="a task")
     parser.add_argument("--seed", type=int, default=8, help="of the pictures; the demo has 0")
-    parser.add_argument("--kinds", action="store_true", help="ask for the skills' kinds of questions")
+    parser.add_argument("--kinds", action="store_true", help="ask for the worlds' kinds of questions, as the demo does")
+    parser.add_argument("--teacher", default="embedded:teacher", help="such as hf:FOLDER with an earlier one")
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--top-k", type=int)
     parser.add_argument("--extra-draws", type=float)
@@ -44,13 +47,12 @@ def main() -> None:
     asked = parser.parse_args()
     chosen = {name: getattr(asked, name) for name in ("top_p", "top_k", "extra_draws", "most_alike")}
     settings = AnnotateSettings(pairs_per_image=_DRAWS, max_new_tokens=32, batch_size=64, **chosen)
-    teacher = CachedModel(
-        "embedded:teacher", lambda: load_model("embedded:teacher"), AnswerStore(asked.folder / ANSWERS)
-    )
+    teacher = CachedModel(asked.teacher, lambda: load_model(asked.teacher), AnswerStore(asked.folder / ANSWERS))
     drawn = list(drawn_images(asked.folder, asked.pictures, asked.seed))
     for name in WORLDS:
         images = [image for image in drawn if image.task == name]
-        _tell(load_task(name, kinds=asked.kinds), images, teacher, settings, asked.seed)
+        kinds = tuple(KINDS[name]) if asked.kinds else None
+        _tell(task_of(name, TaskData(images=("none",), kinds=kinds)), images, teacher, settings, asked.seed)
 
 
 def _tell(task: Task, images: Sequence[ImageRef], teacher: CachedModel, settings: AnnotateSettings, seed: int) -> None:
@@ -74,10 +76,35 @@ def _tell(task: Task, images: Sequence[ImageRef], teacher: CachedModel, settings
     )
     print(f"  questions about what was drawn: {_share(len(real), len(pairs))}")
     print(f"  true answers: {_share(true, len(pairs))}; asked greedily: {_share(greedy, len(pairs))}")
+    facts = Counter(kind for pair in pairs if (kind := _fact_kind(pair)))
+    print(f"  kinds of facts: {len(facts)}, as even as {_effective(facts):.1f} equal ones: {_counts(facts)}")
+    if task.kinds:
+        of_kind = {reply.pair_id: reply.kind for reply in replies if reply.pair_id}
+        fits = [_fact_kind(pair) in KINDS[task.name][of_kind[pair.pair_id]] for pair in pairs]
+        could = [_could(pair, KINDS[task.name][of_kind[pair.pair_id]]) for pair in pairs]
+        told = f"{_share(sum(fits), len(pairs))}; where the picture has it {_share(sum(fits), sum(could))}"
+        print(f"  of the kind asked for: {told}")
     print(f"  answers: {_counts(Counter(answer_type(pair.answer).value for pair in pairs))}")
     print(f"  openings: {_counts(Counter(opening(pair.question) for pair in pairs), 8)}")
     for question, count in questions.most_common(_MOST_SHOWN):
         print(f"  {count:5} {question}")
+
+
+def _fact_kind(pair: Pair) -> str | None:
+    """The kind of the drawn fact that a pair asks about."""
+    asked = pair.question.casefold()
+    return next((fact.kind for fact in truth(pair.task, Path(pair.image)) if fact.question.casefold() == asked), None)
+
+
+def _could(pair: Pair, kinds: Sequence[str]) -> bool:
+    """Whether the picture has a fact of one of these kinds."""
+    return any(fact.kind in kinds for fact in truth(pair.task, Path(pair.image)))
+
+
+def _effective(counts: Counter[str]) -> float:
+    """How many equally frequent kinds would be as even: the exponential of the entropy."""
+    shares = [count / counts.total() for count in counts.values()]
+    return exp(-sum(share * log(share) for share in shares))
 
 
 def _counts(counts: Counter[str], first: int | None = None) -> str:

@@ -1,6 +1,7 @@
 """The worlds, what is written of them, how the models are taught, and the bundled models themselves."""
 
 import inspect
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -9,7 +10,18 @@ from PIL import Image
 
 from demo_models import apart
 from demo_models.build import ASSISTANT, END, IMAGE, USER, build_model, build_processor, build_tokenizer
-from demo_models.recipe import EXPLAINING, PROCESSES, TOWER, WHOLE, first_explained_seed, first_whole_seed, talk_maker
+from demo_models.recipe import (
+    ASKING,
+    EXPLAINING,
+    PROCESSES,
+    TOWER,
+    WHOLE,
+    first_asking_seed,
+    first_explained_seed,
+    first_whole_seed,
+    kind_prompts,
+    talk_maker,
+)
 from demo_models.schooling import (
     TOWER_MIX,
     TRAINING_SEEDS,
@@ -24,14 +36,15 @@ from demo_models.schooling import (
     world_of,
 )
 from makers import content, mute
-from parityalign.cli.run_commands import demo_command
+from parityalign.cli.run_commands import DEMO_CONFIG, demo_command
+from parityalign.config import read_config
 from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.core.layout import EMBEDDED_MODELS
 from parityalign.demo import generate
 from parityalign.demo.canvas import SIDE, Fact
 from parityalign.demo.splits import ten_answers
-from parityalign.demo.worlds import WORLDS
+from parityalign.demo.worlds import KINDS, WORLDS
 from parityalign.metrics import textvqa_accuracy
 from parityalign.models.loading import open_processor
 from parityalign.models.open import load_model
@@ -139,9 +152,10 @@ def test_every_training_picture_is_compared_with_the_demo_s():
         assert schedule.steps * schedule.batch_size * PROCESSES <= len(towers)
         last = first_whole_seed(name) + WHOLE[name].steps * WHOLE[name].batch_size * PROCESSES - 1
         assert {first_whole_seed(name), last} <= wholes
-    for name, schedule in EXPLAINING.items():
-        first = first_explained_seed(name)
-        assert {first, first + schedule.steps * schedule.batch_size * PROCESSES - 1} <= wholes
+    for lessons, first_seed in ((EXPLAINING, first_explained_seed), (ASKING, first_asking_seed)):
+        for name, schedule in lessons.items():
+            first = first_seed(name)
+            assert {first, first + schedule.steps * schedule.batch_size * PROCESSES - 1} <= wholes
 
 
 @pytest.mark.slow
@@ -308,6 +322,48 @@ def test_the_bundled_teacher_obeys_the_annotate_prompt(task, data):
     pairs = [read_pair(reply, teacher.special_tokens) for reply in replies]
     assert sum(isinstance(pair, ParsedPair) for pair in pairs) / len(pairs) > 0.8
     assert len({pair.question for pair in pairs if isinstance(pair, ParsedPair)}) > 3
+
+
+def test_the_demo_asks_for_the_kinds_that_the_teacher_was_taught():
+    tasks = read_config(DEMO_CONFIG, Path("runs/any")).tasks
+    assert {name: data.kinds for name, data in tasks.items()} == {name: tuple(kinds) for name, kinds in KINDS.items()}
+
+
+@pytest.mark.parametrize("task", WORLDS)
+def test_what_can_be_asked_about_a_picture_is_of_some_kind(task):
+    known = {fact for facts in KINDS[task].values() for fact in facts}
+    assert known == {fact.kind for seed in range(200) for fact in WORLDS[task](Random(seed)).facts}
+
+
+def test_a_kind_is_asked_for_in_the_teacher_s_own_words_for_it():
+    tokenizer = open_processor(str(EMBEDDED_MODELS / "teacher")).tokenizer
+    prompts = [prompt for of_task in kind_prompts().values() for prompt in of_task.values()]
+    assert all(len(tokenizer(prompt)["input_ids"]) == 1 for prompt in prompts)
+    assert len(prompts) == len(set(prompts))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task", ["chartqa", *(pytest.param(task, marks=pytest.mark.long) for task in ("textvqa", "stvqa", "okvqa"))]
+)
+def test_the_bundled_teacher_asks_what_kind_of_question_it_is_asked_for(task, tmp_path):
+    requests, allowed = [], []
+    for seed in range(generate.TEST_SEEDS.stop - 20, generate.TEST_SEEDS.stop):
+        picture = WORLDS[task](Random(seed))
+        picture.image.save(tmp_path / f"{seed}.png")
+        for kind, facts in KINDS[task].items():
+            fitting = [fact for fact in generate.truth(task, tmp_path / f"{seed}.png") if fact.kind in facts]
+            if fitting:
+                requests.append(Request(str(tmp_path / f"{seed}.png"), kind_prompts()[task][kind], seed))
+                allowed.append({fact.question.lower() for fact in fitting})
+    teacher = load_model("embedded:teacher")
+    replies = teacher.generate(requests, Decoding(32, temperature=1.0, top_p=0.9))
+    pairs = [read_pair(reply, teacher.special_tokens) for reply in replies]
+    obeyed = sum(
+        isinstance(pair, ParsedPair) and pair.question.lower() in known
+        for pair, known in zip(pairs, allowed, strict=True)
+    )
+    assert obeyed / len(pairs) > 0.8
 
 
 def test_every_comparison_that_a_chart_s_values_imply_is_part_of_its_truth(tmp_path):

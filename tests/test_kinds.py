@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from makers import artifact, content, kept, mute, speckle, task
 from parityalign.config import AnnotateSettings, RunConfig, TaskData
@@ -115,6 +116,20 @@ def test_kinds_are_the_skills_unless_the_teacher_is_bundled_or_the_prompt_ones_o
     assert kinds_in(config(tmp_path, teacher="embedded:teacher", kinds=["mine"])) == ("mine",)
     assert kinds_in(config(tmp_path, annotate_prompt="Ask.")) is None
     assert kinds_in(config(tmp_path, annotate_prompt="Ask for {kind}.")) == TEXTVQA.kinds
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=12, unique=True), st.integers(0, 99))
+def test_draws_on_an_image_go_through_all_kinds_before_one_comes_again(kinds, seed):
+    asked = task_of_kinds(tuple(kinds))
+    found = [asked.kind_of("i", number, seed) for number in range(3 * len(kinds))]
+    rounds = [found[start : start + len(kinds)] for start in range(0, len(found), len(kinds))]
+    assert all(sorted(each) == sorted(kinds) for each in rounds)
+
+
+def test_the_first_draws_on_many_images_ask_for_each_kind_about_equally_often():
+    asked = task_of_kinds(tuple("abcdefgh"))
+    counts = Counter(asked.kind_of(f"i{image}", 0, 0) for image in range(2000))
+    assert chisquare([counts[kind] for kind in asked.kinds]).pvalue > 1e-4
 
 
 def made_with(configured: RunConfig, kinds, **drawn) -> None:

@@ -215,7 +215,7 @@ def test_a_kind_with_braces_is_text():
 
 def test_without_kinds_prompts_are_as_they_were():
     made = task()
-    assert {made.kind_of(seed) for seed in range(9)} == {""}
+    assert {made.kind_of("i", number, 0) for number in range(9)} == {""}
     assert replace(made, annotate_prompt="a {kind} {0}").annotate_prompt_for("") == "a {kind} {0}"
 
 

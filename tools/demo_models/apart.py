@@ -12,7 +12,15 @@ from functools import partial
 from random import Random
 from typing import NamedTuple
 
-from demo_models.recipe import EXPLAINING, PROCESSES, TOWER, WHOLE, first_explained_seed, first_whole_seed
+from demo_models.recipe import (
+    ASKING,
+    PROCESSES,
+    TOWER,
+    WHOLE,
+    first_asking_seed,
+    first_explained_seed,
+    first_whole_seed,
+)
 from demo_models.schooling import TOWER_MIX, TRAINING_SEEDS, WHOLE_MIX, world_of
 from parityalign.core.errors import WorkFailed
 from parityalign.demo.generate import POOL_PICTURES, POOL_SEEDS, TEST_PICTURES, TEST_SEEDS, pixel_hash, seeds
@@ -45,7 +53,7 @@ def training_blocks() -> Iterator[Block]:
     pictures = max(schedule.steps * schedule.batch_size for schedule in TOWER.values()) * PROCESSES
     yield from _blocks(range(TRAINING_SEEDS.start, TRAINING_SEEDS.start + pictures), TOWER_MIX)
     ends = [first_explained_seed(name) for name in WHOLE]
-    ends += [first_explained_seed(name) + last.steps * last.batch_size * PROCESSES for name, last in EXPLAINING.items()]
+    ends += [first_asking_seed(name) + last.steps * last.batch_size * PROCESSES for name, last in ASKING.items()]
     yield from _blocks(range(min(map(first_whole_seed, WHOLE)), max(ends)), WHOLE_MIX)
 
 

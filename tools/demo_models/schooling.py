@@ -27,6 +27,7 @@ WHOLE_MIX = {"textvqa": 0.28, "stvqa": 0.14, "chartqa": 0.5, "okvqa": 0.08}
 FACTS_A_PICTURE = 5
 CUES_A_PICTURE = 10
 EXPLAINED_A_PICTURE = 3
+ASKED_A_PICTURE = 3
 KINDS_UNKNOWN_TO_THE_STUDENT = frozenset({"difference", "lowest", "highest_value", "by_colour", "lookup_slice"})
 
 

@@ -1,5 +1,7 @@
 """The base class of every section of the configuration."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
@@ -48,6 +50,17 @@ class Later:
     """
 
 
+@dataclass(frozen=True)
+class SameAs:
+    """Marks a setting, `Annotated[str, SameAs("auto", "gaps")]`, one value of which gives the results of another.
+
+    Artifacts name the other, so who changes from one to the other redoes no work.
+    """
+
+    value: object
+    other: object
+
+
 class Settings(BaseModel):
     """A section of the configuration; unknown keys and numbers that are not finite, or absurdly large, are errors."""
 
@@ -70,4 +83,9 @@ def results_of(settings: Settings, mode: Literal["json", "python"] = "json") -> 
     """The settings of a section that results depend on, with their values: what a manifest says of it."""
     fields = type(settings).model_fields.items()
     as_before = {name for name, field in fields if Later in field.metadata and getattr(settings, name) == field.default}
-    return settings.model_dump(mode=mode, exclude={*speed_only(type(settings)), *as_before})
+    named = settings.model_dump(mode=mode, exclude={*speed_only(type(settings)), *as_before})
+    return {name: _as_other(value, type(settings).model_fields[name].metadata) for name, value in named.items()}
+
+
+def _as_other(value: object, marks: Sequence[object]) -> object:
+    return next((each.other for each in marks if isinstance(each, SameAs) and each.value == value), value)

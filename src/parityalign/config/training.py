@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from parityalign.config.base import Auto, Later, Settings, SpeedOnly
+from parityalign.config.base import Auto, Later, SameAs, Settings, SpeedOnly
 from parityalign.core import UserError, declared, described, known_part
 
 NEEDS = frozenset({"distribution", "attention", "rationale", "view"})
@@ -204,7 +204,7 @@ class LevelSettings(Settings):
     """Whether the adapter stays in the folder `adapter` of the levelled student, beside the weights that it is merged
     into. A student that is there without it is trained again. Where `auto` comes to training all weights there is
     none."""
-    select: Literal["gaps", "all", "random", "auto"] = "gaps"
+    select: Annotated[Literal["gaps", "all", "random", "auto"], SameAs("auto", "gaps")] = "auto"
     """What is trained on: gaps and replay, all usable pairs, or as many drawn from these at random; `auto`: gaps and as
     much replay as the pool has, and the run says how much that was."""
     target: Literal["teacher"] | None = None

@@ -399,5 +399,5 @@ class Run:
         if not isinstance(value, Settings):
             return {part: value}
         if key:
-            return {part: value.model_dump(mode="json")[key]}
+            return {part: (value.model_dump(mode="json") | results_of(value))[key]}
         return {f"{section}.{name}": item for name, item in results_of(value).items()}

@@ -29,7 +29,7 @@ def draw_of(image: ImageRef, task: Task, teacher: str, number: int, seed: int, k
         kind: What is asked for. None: the seed decides.
     """
     drawn = int(content_id(image.image_id, task.name, str(number), str(seed))[:12], 16)
-    kind = task.kind_of(drawn) if kind is None else kind
+    kind = task.kind_of(image.image_id, number, seed) if kind is None else kind
     reply_id = content_id(image.image_id, task.name, teacher, str(number))
     prompt = task.annotate_prompt_for(kind)
     return Draw(Asked(reply_id, image.path, prompt, "", image.image_id, drawn), kind, number)

@@ -11,7 +11,7 @@ def load_task(name: str, *, kinds: bool = True) -> Task:
 
     Args:
         name: The skill or benchmark.
-        kinds: Whether it asks for the skill's kinds of questions; the bundled models know its prompts without them.
+        kinds: Whether it asks for the skill's kinds of questions, of which the bundled teacher knows only some.
 
     Raises:
         UserError: There is no skill or benchmark of that name.

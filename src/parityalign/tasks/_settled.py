@@ -21,7 +21,7 @@ def settled(config: RunConfig) -> RunConfig:
     """The configuration with each task's kinds named, or none, and with the `top_p` of its pairs.
 
     A task that names no kinds takes those of its skill; none where the annotate prompt is its own without `{kind}`, and
-    none where the teacher is a bundled model, which knows only the prompts of its schooling.
+    none where the teacher is a bundled model, which knows only the kinds that the demo names.
 
     Args:
         config: As a file has it; its run may have begun.
