@@ -30,7 +30,8 @@ demo-strong: demo
 	$(BIN)/python benchmarks/strong_student.py runs/demo
 
 # When picking gaps pays: five runs of the demo, then trainings for hours, two at a time with one thread each; it may be
-# stopped and started at any time. Writes docs/results-picking.md and its figure from the records in docs/study/; study-page does that alone.
+# stopped and started at any time. Writes docs/results-picking.md, its figure and the numbers in reports of runs
+# (src/parityalign/report/picking.json) from the records in docs/study/; study-page does that alone.
 .PHONY: study study-page
 study: setup
 	$(BIN)/python benchmarks/study.py

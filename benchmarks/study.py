@@ -5,8 +5,8 @@
 Each seed is a run of the demo with pictures of its own, and one more with another seed's levelled student on the same
 pictures and pairs. Every training is a student of the product, by its own functions and for as many steps as the others
 of its cell; it is scored on the seed's own test, 2,400 questions, whose pictures no choice has seen. Finished trainings
-stand in the records and are not done again, so it may be stopped and started at any time; the page is made from the
-records alone.
+stand in the records and are not done again, so it may be stopped and started at any time; the page, its figure and the
+numbers that come with the package are made from the records alone.
 """
 
 import argparse
@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--records", type=Path, default=Path("docs/study"))
     parser.add_argument("--out", type=Path, default=Path("docs/results-picking.md"))
+    parser.add_argument("--numbers", type=Path, default=Path("src/parityalign/report/picking.json"))
     parser.add_argument("--page-only", action="store_true", help="make the page of the records that there are")
     parser.add_argument("--worker", type=int, help="be one of the workers")
     given = parser.parse_args()
@@ -79,7 +80,7 @@ def main() -> None:
         for seed in range(given.seeds):
             demo_of(runs, seed)
         train(given.workers)
-    write(given.records, given.out)
+    write(given.records, given.out, given.numbers)
 
 
 if __name__ == "__main__":

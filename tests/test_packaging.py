@@ -94,3 +94,11 @@ def test_the_fonts_and_the_words_of_others_have_their_licences_with_them():
         words / "LICENSE_WORDNET",
         *(fonts / f"LICENSE_{family}" for family in families),
     }
+
+
+def test_every_file_of_the_package_is_in_the_wheel():
+    package = ROOT / "src" / "parityalign"
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    taken = {path for pattern in tools["setuptools"]["package-data"]["parityalign"] for path in package.glob(pattern)}
+    there = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert not [path for path in there - taken if path.suffix != ".py"]

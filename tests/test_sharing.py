@@ -21,7 +21,7 @@ from parityalign.config import RunConfig
 from parityalign.core import Scores, unsealed
 from parityalign.export.benchmarks import BenchmarkScore, benchmark_scores, hub_name, leaderboard_entries
 from parityalign.export.model_card import Made, card, escaped, licence_of
-from parityalign.report import Changed, Drawn
+from parityalign.report import OTHER_TRAININGS, Changed, Drawn
 from parityalign.report.charts import WIDTH
 from projects import configure, done, refusal
 
@@ -71,6 +71,7 @@ def test_the_card_has_a_header_that_the_hub_reads():
 
 def test_the_card_says_data_recipe_and_scores_with_their_counts():
     text = card(MADE)
+    assert text.count(OTHER_TRAININGS) == 1
     for said in ("1,200", "lora", "0.0002", "41.0 \\[38.2, 43.9\\]", "on 500 questions", "a" * 40, "hf:Owner/large"):
         assert said in text, said
 
@@ -107,6 +108,8 @@ def test_the_card_names_the_teacher_s_licence_too():
 def test_a_card_without_scores_or_licence_says_so():
     text = card(Made(**{**vars(MADE), "scores": [], "licence": {}, "base_on_hub": False, "commit": None}))
     assert "It has not been scored" in text and "not known here" in text
+    nothing = card(Made(**{**vars(MADE), "scores": [], "held_out": ""}))
+    assert OTHER_TRAININGS in text and OTHER_TRAININGS not in nothing
     assert {"license", "base_model", "model-index", "datasets"}.isdisjoint(header(text)) and "scores.svg" not in text
 
 

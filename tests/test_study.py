@@ -9,9 +9,10 @@ from statistics import mean
 import pytest
 
 from parityalign.core import Judged, Pair, Verdict, VerdictKind
+from parityalign.report.picking import picking_study
 from parityalign.stages.level import TRAINABLE
 from picking.answers import in_short
-from picking.cells import RANDOM, RARE, TIERS, Cell, add, packed, records, unpacked
+from picking.cells import GAPS, RANDOM, RARE, TIERS, Cell, add, packed, records, unpacked
 from picking.measured import measured
 from picking.page import write
 from picking.pools import gap_share, is_gap, thinned, with_noise
@@ -19,16 +20,40 @@ from picking.trainings import Seed
 
 ROOT = Path(__file__).parents[1]
 RECORDS, PAGE = ROOT / "docs" / "study", ROOT / "docs" / "results-picking.md"
+NUMBERS = ROOT / "src" / "parityalign" / "report" / "picking.json"
 
 
 def lines() -> list[dict]:
     return [json.loads(line) for path in sorted(RECORDS.glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
-def test_page_and_figure_are_those_of_the_records(tmp_path):
-    write(RECORDS, tmp_path / "results-picking.md")
+def test_page_figure_and_numbers_in_the_package_are_those_of_the_records(tmp_path):
+    write(RECORDS, tmp_path / "results-picking.md", tmp_path / "picking.json")
     assert (tmp_path / "results-picking.md").read_text() == PAGE.read_text()
     assert (tmp_path / "study" / "picking.svg").read_text() == (RECORDS / "picking.svg").read_text()
+    assert (tmp_path / "picking.json").read_text() == NUMBERS.read_text()
+
+
+def test_the_numbers_in_the_package_are_means_of_the_recorded_scores():
+    found: dict[tuple, dict[int, float]] = {}
+    before = {(each["student"], each["seed"]): points(each["before"]) for each in lines() if "student" in each}
+    for each in lines():
+        if "arm" in each and not each["pool"]["noise"]:
+            pool = each["pool"]["student"], each["pool"]["share"]
+            gain = points(each["scores"]) - before[pool[0], each["seed"]]
+            found.setdefault((pool, each["arm"], each["steps"]), {})[each["seed"]] = gain
+    leads = []
+    for (pool, arm, steps), of_gaps in found.items():
+        both = of_gaps.keys() & found.get((pool, RANDOM, steps), {}).keys()
+        if arm == GAPS and both:
+            lead = mean(of_gaps[seed] - found[pool, RANDOM, steps][seed] for seed in both)
+            leads.append((pool[0], steps, len(both), round(lead, 7)))
+    study = picking_study()
+    told = [(pool.student, steps, lead.seeds, lead.score) for pool in study.pools for steps, lead in pool.leads.items()]
+    assert sorted(told) == sorted(leads)
+    assert [*study.demo.gains] == [
+        round(gain, 7) for _, gain in sorted(found[("weak", 0), GAPS, study.demo.steps].items())
+    ]
 
 
 def test_readme_has_the_study_in_short():

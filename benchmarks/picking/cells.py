@@ -64,6 +64,11 @@ def cells(pools: Sequence[Pool], arms: Sequence[str], steps: Sequence[int]) -> l
     return [Cell(pool, arm, count) for pool, count, arm in product(pools, steps, arms)]
 
 
+def rank(pool: Pool) -> tuple[int, bool, int]:
+    """The place of a pool among others."""
+    return pool.noise, pool.student == "strong", pool.share or 100
+
+
 STRONG, RARE, FEW, WEAK = Pool("strong"), Pool("weak", 10), Pool("weak", 20), Pool("weak")
 BOTH = (GAPS, RANDOM)
 

@@ -1,10 +1,11 @@
-"""`docs/results-picking.md`, made from the records alone."""
+"""`docs/results-picking.md`, its figure, and the numbers in reports of runs, made from the records alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
 from parityalign.core import write_whole
+from parityalign.report import picking_figure
 from picking.answers import RULE, in_detail, in_short, over_images, said
 from picking.cells import (
     ALL,
@@ -21,12 +22,12 @@ from picking.cells import (
     TRUE,
     Cell,
     Pool,
-    Record,
+    rank,
     records,
 )
 from picking.choosing import choices
-from picking.figure import figure
-from picking.measured import Measured, Test, Value, gain, lead, measured, over, steps_to_reach, tests_of
+from picking.measured import Measured, Test, gain, lead, measured, over, steps_to_reach, tests_of
+from picking.numbers import numbers
 
 FIGURE = "study/picking.svg"
 ARMS = (GAPS, HALF, MOST, ALL, RANDOM, TRUE, FORMAT, PAPER)
@@ -108,19 +109,21 @@ Planned, and not reached in the time there was; `make study` goes on with them:
 """
 
 
-def write(records_folder: Path, out: Path) -> None:
-    """Writes the page and, beside the records' name, its figure."""
+def write(records_folder: Path, out: Path, in_package: Path) -> None:
+    """Writes the page and, beside the records' name, its figure; and the numbers that come with the package."""
     kept = [*records(records_folder)]
+    found, tests = measured(kept), tests_of(kept)
+    study = numbers(found, tests)
     drawn = out.parent / FIGURE
     drawn.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(drawn, figure(leads_of(measured(kept))))
-    write_whole(out, page(kept))
+    write_whole(drawn, picking_figure(study))
+    write_whole(in_package, f"{study.model_dump_json(indent=1)}\n")
+    write_whole(out, page(found, tests))
 
 
-def page(kept: Sequence[Record]) -> str:
+def page(found: Measured, tests: Mapping[tuple[str, int], Test]) -> str:
     """The page that the records make."""
-    found, tests = measured(kept), tests_of(kept)
-    pools = sorted({cell.pool for cell in found}, key=_rank)
+    pools = sorted({cell.pool for cell in found}, key=rank)
     return "".join(
         [
             HEAD.format(
@@ -144,27 +147,6 @@ def page(kept: Sequence[Record]) -> str:
             *_missing(found),
         ]
     )
-
-
-def leads_of(found: Measured) -> dict[str, dict[int, Value]]:
-    """What the figure shows: by pool and steps, of pools with right labels."""
-    leads: dict[str, dict[int, Value]] = {}
-    for cell in sorted(found, key=lambda cell: (_rank(cell.pool), cell.steps)):
-        value = lead(found, cell) if cell.arm == GAPS and not cell.pool.noise else None
-        if value:
-            leads.setdefault(_title(cell.pool, found), {})[cell.steps] = value
-    return leads
-
-
-def _title(pool: Pool, found: Measured) -> str:
-    shares = [
-        each.record["gap share"] for cell, by_seed in found.items() if cell.pool == pool for each in by_seed.values()
-    ]
-    return f"{pool.student} student, {round(100 * mean(shares))} % of the pairs are gaps"
-
-
-def _rank(pool: Pool) -> tuple[int, bool, int]:
-    return pool.noise, pool.student == "strong", pool.share or 100
 
 
 def _pool_row(pool: Pool, found: Measured, tests: Mapping[tuple[str, int], Test]) -> str:
@@ -224,7 +206,7 @@ def _choosing(found: Measured) -> Iterable[str]:
 
 
 def _place(cell: Cell) -> tuple[tuple[int, bool, int], int]:
-    return _rank(cell.pool), cell.steps
+    return rank(cell.pool), cell.steps
 
 
 def _missing(found: Measured) -> Iterable[str]:

@@ -115,6 +115,7 @@ class CachedModel:
         self._shows = shows
         self._thinking_tokens = thinking_tokens
         self._model: Model | None = None
+        self._remembered: KnownModel | None = None
         self._announced: set[str] = set()
 
     @property
@@ -264,11 +265,12 @@ class CachedModel:
         return replace(decoding, max_new_tokens=decoding.max_new_tokens + self._thinking_tokens)
 
     def _known(self) -> KnownModel:
-        known = self._store.model(self.identity)
-        if known is None:
+        if self._remembered is None:
+            self._remembered = self._store.model(self.identity)
+        if self._remembered is None:
             model = self.loaded()
-            known = KnownModel(model.name, model.special_tokens)
-        return known
+            self._remembered = self._store.model(self.identity) or KnownModel(model.name, model.special_tokens)
+        return self._remembered
 
     def _ask(self, missing: Mapping[str, Request], decoding: Decoding, batch_size: int, counted: "_Counted") -> None:
         def keep(answers: Mapping[str, Said], spent: Spent) -> None:

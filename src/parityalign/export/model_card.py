@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from parityalign.core import CARD_FIGURE, printable, yaml_mapping
 from parityalign.export.benchmarks import BenchmarkScore
 from parityalign.export.origins import UNCHECKED
-from parityalign.report import ABSENT, Changed, Drawn, in_words
+from parityalign.report import ABSENT, OTHER_TRAININGS, Changed, Drawn, in_words
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -156,7 +156,8 @@ def _licence_in_words(licence: Mapping[str, str]) -> str:
 def _result(made: Made) -> str:
     figure = f"![Scores before and after levelling]({CARD_FIGURE})"
     scored = [figure, _table(made.scores), made.headline] if made.scores else [_NO_SCORES]
-    return "\n\n".join(filter(None, [*scored, escaped(made.held_out)]))
+    known = f"In brackets: 95 % intervals. {OTHER_TRAININGS}" if made.scores or made.held_out else ""
+    return "\n\n".join(filter(None, [*scored, escaped(made.held_out), known]))
 
 
 def _changed(drawn: Drawn | None) -> str:

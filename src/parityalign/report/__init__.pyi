@@ -12,12 +12,14 @@ from .discrepancy import discrepancy_tables as discrepancy_tables
 from .examples import Changed as Changed
 from .examples import Drawn as Drawn
 from .examples import changed_questions as changed_questions
+from .figure import picking_figure as picking_figure
 from .figure import score_figure as score_figure
 from .files import read_record as read_record
 from .files import read_records as read_records
 from .flow import VERDICT_WORDS as VERDICT_WORDS
 from .flow import verdicts_by_task as verdicts_by_task
 from .held_out import held_out_line as held_out_line
+from .intervals import OTHER_TRAININGS as OTHER_TRAININGS
 from .listing import LISTED_BY_DEFAULT as LISTED_BY_DEFAULT
 from .listing import ListOptions as ListOptions
 from .listing import holds_discrepancy as holds_discrepancy
@@ -27,6 +29,10 @@ from .listing import listed_rows as listed_rows
 from .listing import of_one_task as of_one_task
 from .listing import read_pair_discrepancies as read_pair_discrepancies
 from .page import write_report as write_report
+from .picking import DemoSeeds as DemoSeeds
+from .picking import Lead as Lead
+from .picking import PickingStudy as PickingStudy
+from .picking import StudiedPool as StudiedPool
 from .preview import Preview as Preview
 from .preview import write_preview as write_preview
 from .questions import question_tables as question_tables

@@ -37,7 +37,9 @@ from parityalign.report.files import is_current, read_record, read_records, read
 from parityalign.report.flow import VERDICT_WORDS, flow, in_order, verdicts_by_task
 from parityalign.report.gallery import Exhibit, choose_gaps, exhibit
 from parityalign.report.held_out import HELD_OUT_HEADINGS, held_out_line, held_out_table
+from parityalign.report.intervals import other_trainings
 from parityalign.report.listing import read_pair_discrepancies
+from parityalign.report.picking import picking_of
 from parityalign.report.questions import question_tables
 from parityalign.report.retention import FORGOTTEN_HEADINGS, SPEED_HEADINGS, forgotten_table, speed_line, speed_table
 from parityalign.report.spreads import spread_chart
@@ -95,6 +97,7 @@ SECTIONS = (
     Section("training", "The training", of="training_charts"),
     Section("gaps", "Some of the gaps"),
     Section("controls", "Controls", of="controls"),
+    Section("picking", "What picking gaps brings", of="picking"),
     Section("differences", "How the two models differ", of="differences"),
     Section("set-aside", "Images set aside"),
     Section("words", "Words on this page"),
@@ -150,11 +153,12 @@ def _facts(run: Path) -> dict[str, object]:
         "examples": won_and_lost(run, scores, tasks, seed=seed),
         "flow": flow(run, tasks, verdicts, scores, with_added(said.get("stages") or ())),
         **_score_facts(scores),
+        "other_trainings": other_trainings(run),
         **_kept_facts(scores, beside),
         "question_tables": question_tables(run, tasks),
         **_verdict_facts(verdicts),
         "training_charts": curve_charts(curves_in(events_in(run / EVENTS))),
-        **_control_facts(run),
+        **_control_facts(run, verdicts),
         **_discrepancy_facts(run, seed, tasks),
         **_gap_facts(run, seed, tasks),
         **_quarantine_facts(run),
@@ -207,10 +211,14 @@ def _verdict_facts(verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> dict[st
     }
 
 
-def _control_facts(run: Path) -> dict[str, object]:
+def _control_facts(run: Path, verdicts: Mapping[str, Mapping[VerdictKind, int]]) -> dict[str, object]:
     controls = read_record(run / "controls.json", Controls)
     table = controls and control_table(controls)
-    return {"controls": table, "precision": table.precision if table else ""}
+    return {
+        "controls": table,
+        "precision": table.precision if table else "",
+        "picking": picking_of(run, verdicts, controls),
+    }
 
 
 def _discrepancy_facts(run: Path, seed: int, tasks: Sequence[str]) -> dict[str, object]:

@@ -42,6 +42,7 @@ from .intake import image_with_path as image_with_path
 from .judging import NO_TEACHER_ANSWER as NO_TEACHER_ANSWER
 from .level import LEVELLED as LEVELLED
 from .level import NOT_BETTER as NOT_BETTER
+from .level import TRAINABLE as TRAINABLE
 from .level import Choice as Choice
 from .level import ChoiceCounts as ChoiceCounts
 from .level import choice_counts as choice_counts

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
 
@@ -39,6 +39,8 @@ class Annotator:
     progress: Progress
     tell: Callable[[str], None]
     """Tells a sentence, now and in the manifest."""
+    _read_before: dict[str, "ParsedPair | str"] = field(default_factory=dict, init=False)
+    """What replies hold, by their text: all are read again at each point where something can be told."""
 
     @property
     def draws(self) -> list[Draw]:
@@ -148,8 +150,10 @@ class Annotator:
             return DECLINED
         if answer.cut_off and not answer.text:
             return NoPair.UNFINISHED_THOUGHT  # servers may keep thoughts to themselves
-        parsed = read_pair(answer.text, self.teacher.special_tokens)
-        return parsed if isinstance(parsed, ParsedPair) else parsed.value
+        if answer.text not in self._read_before:
+            parsed = read_pair(answer.text, self.teacher.special_tokens)
+            self._read_before[answer.text] = parsed if isinstance(parsed, ParsedPair) else parsed.value
+        return self._read_before[answer.text]
 
     def _require_speech(self, said: Mapping[str, Answer]) -> None:
         outcomes = [self._parsed(answer) for answer in said.values() if not answer.not_asked]
