@@ -129,6 +129,12 @@ class Same:
     """(1,)"""
     shape: tuple[int, ...]
 
+    @classmethod
+    def of(cls, array: Array) -> "Same | None":
+        """An array that has one value; None: it has several."""
+        first = array.reshape(-1)[:1]
+        return cls(first.copy(), array.shape) if array.size and (array == first).all() else None
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the value."""
@@ -142,12 +148,6 @@ class Same:
     def on(self, device: torch.device) -> torch.Tensor:
         """The array, which takes no memory."""
         return torch.from_numpy(self.value).to(device).expand(self.shape)
-
-
-def short(array: Array) -> "Array | Same":
-    """The array, or the value that all of it has."""
-    first = array.reshape(-1)[:1]
-    return Same(first.copy(), array.shape) if array.size > 1 and (array == first).all() else array
 
 
 def on_device(values: Array | Later, device: torch.device = _CPU) -> torch.Tensor:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from parityalign.core import UserError, WorkFailed
 from parityalign.data import Unfit, open_picture, read_picture
-from parityalign.models.cutting import Cuts, Later, Uncut, short
+from parityalign.models.cutting import Cuts, Later, Same, Uncut
 from parityalign.models.eight_bits import PIXELS, EightBits, eight_bits
 from parityalign.models.tracing import can_be_followed, cuts_of
 
@@ -170,10 +170,11 @@ class Prompter:
         known = self.eight_bits
         features = self._read(known.processor if known else self.processor, image, text)
         per_token, arrays = _parts(features)
+        small: dict[str, Array | Later] = {key: _small(array) for key, array in arrays.items()}
         if known is None:
-            return Encoded(per_token, {**arrays}, image.size)
+            return Encoded(per_token, small, image.size)
         in_8_bits = arrays[PIXELS].astype(np.uint8, copy=False)
-        return Encoded(per_token, {**arrays, PIXELS: in_8_bits}, image.size, known.levels)
+        return Encoded(per_token, small | {PIXELS: in_8_bits}, image.size, known.levels)
 
     def uncut(self, image: Image.Image, prompt: str) -> Encoded | None:
         """The same, with the picture itself in place of its tiles, which a device cuts: `cutting.py`.
@@ -196,9 +197,8 @@ class Prompter:
             return None
         cuts, features = found
         per_token, arrays = _parts(features)
-        del arrays[PIXELS]
-        rest = {key: short(array) if array.nbytes >= _LARGE else array for key, array in arrays.items()}
-        return _Cut(Encoded(per_token, {**rest}, size, known.levels), cuts)
+        rest = {key: _short(array) for key, array in arrays.items()}
+        return _Cut(Encoded(per_token, rest, size, known.levels), cuts)
 
     @cached_property
     def cuts_elsewhere(self) -> bool:
@@ -265,7 +265,13 @@ def _parts(features: dict[str, Any]) -> tuple[dict[str, list[int]], dict[str, Ar
     # `np.asarray`, since image processors with a torchvision backend return only torch tensors.
     per_token = {key: np.asarray(features[key])[0].tolist() for key in _PER_TOKEN if key in features}
     rest = features.keys() - {*_PER_TOKEN, *_MADE_HERE}
-    return per_token, {key: _small(np.asarray(features[key])) for key in sorted(rest)}
+    return per_token, {key: np.asarray(features[key]) for key in sorted(rest)}
+
+
+def _short(array: Array) -> Array | Later:
+    """The array, in as few bytes as it takes."""
+    alike = Same.of(array) if array.nbytes >= _LARGE else None
+    return _small(array) if alike is None else alike
 
 
 def _small(array: Array) -> Array:

@@ -72,6 +72,8 @@ class _Followed(PilBackend):
 
     def process_image(self, image: Any, *_: object, **__: object) -> Array:  # noqa: ANN401 - as in transformers
         """The picture itself."""
+        if self.seen.images:
+            raise _NotFollowed
         return self.seen.image(image.height, image.width)
 
     def resize(
@@ -85,7 +87,7 @@ class _Followed(PilBackend):
         """A new image."""
         after, (height, width) = (size.height, size.width), image.shape[-2:]
         resample = Image.Resampling.BILINEAR if resample is None else resample
-        plain = all(after) and isinstance(resample, int) and reducing_gap is None
+        plain = None not in after and isinstance(resample, int) and reducing_gap is None
         if not plain or not can_resize((height, width), after, resample):
             raise _NotFollowed
         self.seen.resizes.append(Resize(self.seen.box(image), after, int(resample)))
@@ -99,8 +101,8 @@ class _Followed(PilBackend):
         return np.broadcast_to(np.uint8(len(self.seen.tiles)), image.shape)
 
 
-def cuts_of(processor: Any, size: tuple[int, int], read: Read) -> tuple[Cuts, Any] | None:  # noqa: ANN401
-    """How a processor cuts a picture, and its features, in which the pixels are none.
+def cuts_of(processor: Any, size: tuple[int, int], read: Read) -> tuple[Cuts, dict[str, Any]] | None:  # noqa: ANN401
+    """How a processor cuts a picture, and its features without the pixels.
 
     Args:
         processor: Any of transformers'.
@@ -113,7 +115,8 @@ def cuts_of(processor: Any, size: tuple[int, int], read: Read) -> tuple[Cuts, An
     try:
         followed, seen = _followed(processor)
         features = read(followed, Image.new("RGB", size))
-        return _cuts(seen, np.asarray(features[PIXELS])), features
+        rest = {key: features[key] for key in features if key != PIXELS}
+        return _cuts(seen, np.asarray(features[PIXELS])), rest
     except Exception:  # noqa: BLE001 - whatever a stranger's processor raises where it is followed
         return None
 
@@ -138,17 +141,16 @@ def can_be_followed(processor: Any, bare: Any, read: Read) -> bool:  # noqa: ANN
 def _tried(bare: Any, read: Read) -> bool:  # noqa: ANN401
     """Whether some of the drawn pictures can be followed, and all of these are cut alike."""
     traced = [(drawn(size), cuts_of(bare, size, read)) for size in _SIZES]
-    followed = [(picture, *found) for picture, found in traced if found]
-    return bool(followed) and all(_same(read(bare, picture), picture, *found) for picture, *found in followed)
+    followed = [(picture, found) for picture, found in traced if found]
+    return bool(followed) and all(_same(read(bare, picture), picture, *found) for picture, found in followed)
 
 
-def _same(expected: Any, picture: Image.Image, cuts: Cuts, features: Any) -> bool:  # noqa: ANN401
+def _same(expected: Any, picture: Image.Image, cuts: Cuts, features: dict[str, Any]) -> bool:  # noqa: ANN401
     """Whether a processor's output follows from the picture and from its size."""
     tiles = cuts.of(torch.from_numpy(np.array(picture)), by_pillow)  # a core takes long for what a GPU does at once
-    rest = expected.keys() - {PIXELS}
-    if expected.keys() != features.keys() or not np.array_equal(tiles, np.asarray(expected[PIXELS])):
+    if expected.keys() - {PIXELS} != features.keys() or not np.array_equal(tiles, np.asarray(expected[PIXELS])):
         return False
-    return all(np.array_equal(np.asarray(expected[key]), np.asarray(features[key])) for key in rest)
+    return all(np.array_equal(np.asarray(expected[key]), np.asarray(features[key])) for key in features)
 
 
 def _followed(processor: Any) -> tuple[Any, _Seen]:  # noqa: ANN401
