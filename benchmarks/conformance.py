@@ -29,7 +29,8 @@ own pairs before it is trained (`training/sharing.py`), and a family that is not
 
 In all of these families pixels stay in 8 bits until they are on the device, where they become the very numbers that
 the family's own processor gives (`tests/test_eight_bits.py`). A picture is prepared once for all stages of a run and
-kept in its `.prepared/`. Only PaliGemma's pictures are prepared again with each prompt and not kept: its processor
+kept in its `.prepared/`; a GPU cuts those that become larger, to the same pixels, and they are not kept
+(`tests/test_cutting.py`). Only PaliGemma's pictures are prepared again with each prompt and not kept: its processor
 changes the prompt's end, so it has to see the two together.
 
 A family that is not here is told when a run begins, with what is unchecked, and tried when its model is loaded: it has

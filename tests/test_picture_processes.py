@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import psutil
 import pytest
+import torch
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 import families
@@ -18,10 +20,12 @@ from parityalign.config.loading import LoadingSettings
 from parityalign.core.errors import WorkFailed
 from parityalign.core.prepared import PictureRoom, keeping_pictures
 from parityalign.models import picture_store
+from parityalign.models.cutting import Uncut
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_processor
 from parityalign.models.picture_processes import PictureProcesses
 from parityalign.models.pictures import Pictures
+from parityalign.models.stacking import stack
 
 SECONDS = 120
 """How long something may take that a busy machine has to get round to."""
@@ -99,6 +103,28 @@ def test_processes_keep_what_they_prepare_and_find_it_again(tmp_path):
         expected = here._prompter.encode(read_image(image), "who")
         assert found.per_token == expected.per_token
         assert all((found.image[key] == expected.image[key]).all() for key in expected.image)
+    finally:
+        here.close()
+
+
+@pytest.mark.long
+def test_processes_leave_what_becomes_larger_to_the_device(tmp_path):
+    family = next(each for each in families.FAMILIES if each.name == "Idefics3")
+    larger = Idefics3ImageProcessorPil(size={"longest_edge": 1024}, max_image_size={"longest_edge": 128})
+    location = str(families.write(tmp_path / "model", replace(family, image_processor=larger)))
+    images = tiny.drawn(tmp_path, 3, sizes=((420, 300), (300, 420), (1600, 1200)))
+    processes = PictureProcesses(location, LoadingSettings(), 1, uncut=True)
+    here = Pictures(Prompter(open_processor(location)), 1, processes=processes)
+    try:
+        processes.start()
+        assert until(lambda: processes.see(images[0], "what"))
+        for image, uncut in zip(images, (True, True, False), strict=True):
+            row = here.row(image, here.begin(image, "who").result(), "who")
+            assert isinstance(row.image["pixel_values"], Uncut) is uncut
+            expected = here._prompter.encode(read_image(image), "who")
+            assert row.per_token == expected.per_token
+            made, plain = (stack([each], pad_token=0, side="left") for each in (row, expected))
+            assert all(torch.equal(made[key], plain[key]) for key in plain)
     finally:
         here.close()
 

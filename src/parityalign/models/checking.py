@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from PIL import Image
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
@@ -16,6 +15,7 @@ from parityalign.config import LoadingSettings
 from parityalign.core import TookTooLongError, UserError, in_time
 from parityalign.models.chat_templates import PROBE, TASK_TEMPLATES, opened_thought
 from parityalign.models.checkpoint import model_folder, refuse_damaged, weight_files
+from parityalign.models.cutting import on_device
 from parityalign.models.device import refuse_machine
 from parityalign.models.encoding import Prompter
 from parityalign.models.loading import AS_IT_IS, in_words, open_config, open_processor, refuse_missing
@@ -87,7 +87,7 @@ def _try_out(location: str, loading: LoadingSettings, config: PreTrainedConfig) 
     with in_words(location, "the processor of"):
         encoded = prompter.encode(Image.new("RGB", (_SIDE, _SIDE), "white"), _QUESTION)
     levels = [] if encoded.levels is None else [encoded.levels.numpy()]
-    if not all(np.isfinite(array).all() for array in (*encoded.image.values(), *levels)):
+    if not all(on_device(array).isfinite().all() for array in (*encoded.image.values(), *levels)):
         raise UserError(
             f"the processor of {location} makes numbers of a picture that are not finite (NaN or infinite); its "
             "image_mean, image_std or rescale_factor are damaged.\nCopy or download it again."

@@ -83,7 +83,7 @@ def _levels_tried(
     read: Callable[[Any, Image.Image], Any],
 ) -> torch.Tensor | None:
     levels = _levels(processor.image_processor)
-    same = all(_same(read(processor, picture), read(bare, picture), levels) for picture in map(_drawn, _SHAPES))
+    same = all(_same(read(processor, picture), read(bare, picture), levels) for picture in map(drawn, _SHAPES))
     return levels if same else None
 
 
@@ -108,7 +108,7 @@ def _same(whole: Any, early: Any, levels: torch.Tensor) -> bool:  # noqa: ANN401
     return bool(others and np.array_equal(made, pixels))
 
 
-def _drawn(size: tuple[int, int]) -> Image.Image:
+def drawn(size: tuple[int, int]) -> Image.Image:
     """Noise in colours: every value occurs, in every channel."""
     noise = np.random.default_rng(0).integers(0, _LEVELS, (size[1], size[0], _CHANNELS), dtype=np.uint8)
     return Image.fromarray(noise)

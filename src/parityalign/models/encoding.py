@@ -7,8 +7,8 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +19,9 @@ from PIL import Image
 
 from parityalign.core import UserError, WorkFailed
 from parityalign.data import Unfit, open_picture, read_picture
+from parityalign.models.cutting import Cuts, Later, Same, Uncut
 from parityalign.models.eight_bits import PIXELS, EightBits, eight_bits
+from parityalign.models.tracing import can_be_followed, cuts_of
 
 Array = NDArray[Any]
 _PER_TOKEN = ("input_ids", "token_type_ids", "mm_token_type_ids")
@@ -29,6 +31,8 @@ _LARGE = 2**16
 """Bytes of an array from which on its numbers are made small."""
 _TRIED = "What is it?"
 """A prompt to try a processor with."""
+_SIZES_KEPT = 512
+"""Sizes of pictures whose cuts are kept."""
 
 
 class Tokenizer(Protocol):
@@ -84,7 +88,7 @@ class Encoded:
 
     per_token: dict[str, list[int]]
     """`input_ids` with the image's placeholders expanded, and other per-token inputs."""
-    image: dict[str, Array]
+    image: dict[str, Array | Later]
     """`pixel_values` and, for some families, masks, sizes or grids; the first axis is tiles or patches.
 
     Pixels in bytes stand for `levels`, other bytes for whole numbers."""
@@ -97,6 +101,14 @@ class Encoded:
     def tokens(self) -> list[int]:
         """The token ids."""
         return self.per_token["input_ids"]
+
+
+class _Cut(NamedTuple):
+    """What pictures of one size have in common."""
+
+    encoded: Encoded
+    """Without pixels."""
+    cuts: Cuts
 
 
 class Seen(NamedTuple):
@@ -129,6 +141,7 @@ class Prompter:
         takes_answers = "suffix" in inspect.signature(processor.__call__).parameters
         self.answer_marks = {"token_type_ids": 1} if takes_answers else {}
         self.processor = processor
+        self._cut = lru_cache(_SIZES_KEPT)(self._cut_of_size)
         self._special = re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))))
 
     def chat(self, prompt: str, answer: str | None = None, *, image: bool = True) -> str:
@@ -156,14 +169,46 @@ class Prompter:
         text = self.chat(prompt)
         known = self.eight_bits
         features = self._read(known.processor if known else self.processor, image, text)
-        # `np.asarray`, since image processors with a torchvision backend return only torch tensors.
-        per_token = {key: np.asarray(features[key])[0].tolist() for key in _PER_TOKEN if key in features}
-        rest = features.keys() - {*_PER_TOKEN, *_MADE_HERE}
-        arrays = {key: _small(np.asarray(features[key])) for key in sorted(rest)}
+        per_token, arrays = _parts(features)
+        small: dict[str, Array | Later] = {key: _small(array) for key, array in arrays.items()}
         if known is None:
-            return Encoded(per_token, arrays, image.size)
-        arrays[PIXELS] = arrays[PIXELS].astype(np.uint8, copy=False)
-        return Encoded(per_token, arrays, image.size, known.levels)
+            return Encoded(per_token, small, image.size)
+        in_8_bits = arrays[PIXELS].astype(np.uint8, copy=False)
+        return Encoded(per_token, small | {PIXELS: in_8_bits}, image.size, known.levels)
+
+    def uncut(self, image: Image.Image, prompt: str) -> Encoded | None:
+        """The same, with the picture itself in place of its tiles, which a device cuts: `cutting.py`.
+
+        None: nobody but the processor can cut it, or the tiles are not larger than the picture.
+        """
+        cut = self._cut(image.size, prompt) if self.cuts_elsewhere and image.mode == "RGB" else None
+        if cut is None or cut.cuts.nbytes <= 3 * image.width * image.height:
+            return None
+        uncut = Uncut(np.array(image), cut.cuts)
+        return replace(cut.encoded, image={**cut.encoded.image, PIXELS: uncut})
+
+    def _cut_of_size(self, size: tuple[int, int], prompt: str) -> "_Cut | None":
+        """How a picture of this width and height is cut; what follows from its size."""
+        known, text = self.eight_bits, self.chat(prompt)
+        found = known and cuts_of(
+            known.processor, size, lambda processor, picture: self._read(processor, picture, text)
+        )
+        if not known or not found:
+            return None
+        cuts, features = found
+        per_token, arrays = _parts(features)
+        rest = {key: _short(array) for key, array in arrays.items()}
+        return _Cut(Encoded(per_token, rest, size, known.levels), cuts)
+
+    @cached_property
+    def cuts_elsewhere(self) -> bool:
+        """Whether pictures can be cut on a device as the processor would; else `uncut` gives None."""
+        known, text = self.eight_bits, self.chat(_TRIED)
+        if known is None:
+            return False
+        return can_be_followed(
+            self.processor, known.processor, lambda processor, picture: self._read(processor, picture, text)
+        )
 
     @cached_property
     def eight_bits(self) -> EightBits | None:
@@ -213,6 +258,20 @@ class Prompter:
         if not self.special_tokens:
             return text
         return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _parts(features: dict[str, Any]) -> tuple[dict[str, list[int]], dict[str, Array]]:
+    """What a processor makes of each token, and of the image."""
+    # `np.asarray`, since image processors with a torchvision backend return only torch tensors.
+    per_token = {key: np.asarray(features[key])[0].tolist() for key in _PER_TOKEN if key in features}
+    rest = features.keys() - {*_PER_TOKEN, *_MADE_HERE}
+    return per_token, {key: np.asarray(features[key]) for key in sorted(rest)}
+
+
+def _short(array: Array) -> Array | Later:
+    """The array, in as few bytes as it takes."""
+    alike = Same.of(array) if array.nbytes >= _LARGE else None
+    return _small(array) if alike is None else alike
 
 
 def _small(array: Array) -> Array:

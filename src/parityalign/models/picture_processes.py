@@ -108,6 +108,8 @@ class Opening(NamedTuple):
     """The number of processes."""
     room: tuple[Path, int, int] | None
     """Of prepared pictures the folder, the most bytes, and how many processes share these; None: none are kept."""
+    uncut: bool
+    """Whether what a device can cut is not cut."""
 
 
 class _Forker(NamedTuple):
@@ -130,17 +132,18 @@ class _Forker(NamedTuple):
 class PictureProcesses:
     """Processes with one model's processor; every method may be called from any thread."""
 
-    def __init__(self, location: str, loading: LoadingSettings, count: int) -> None:
+    def __init__(self, location: str, loading: LoadingSettings, count: int, *, uncut: bool = False) -> None:
         """Starts none yet.
 
         Args:
             location: The model's folder or hub id.
             loading: How it is loaded.
             count: The number of processes.
+            uncut: Whether pictures that a device can cut are not cut.
         """
         self._room = room_for_pictures()
         kept = (self._room.folder, self._room.most, count * self._room.sharers) if self._room else None
-        self._opening = Opening(location, loading, count, kept)
+        self._opening = Opening(location, loading, count, kept, uncut)
         self._lock = Lock()
         self._said: set[str] = set()
         self._forker: _Forker | None = None

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from parityalign.core import PictureRoom, content_id
+from parityalign.models.cutting import on_device
 from parityalign.models.eight_bits import settings_key
 from parityalign.models.encoding import Encoded
 
@@ -75,7 +76,7 @@ class PictureStore:
         """Keeps a prepared picture if it is worth it and there is room; a disk that refuses is told of once."""
         if sum(array.nbytes for array in row.image.values()) < SMALLEST:
             return
-        tensors = {_IMAGE + name: torch.from_numpy(array).contiguous() for name, array in row.image.items()}
+        tensors = {_IMAGE + name: on_device(array).contiguous() for name, array in row.image.items()}
         tensors |= {_TEXT + name: torch.tensor(values, dtype=torch.int32) for name, values in row.per_token.items()}
         size = " ".join(map(str, row.size))
         content = save(tensors, {_SIZE: size, _DIGEST: _digest(tensors, size)})

@@ -24,7 +24,7 @@ def main(descriptor: int) -> None:
         opening: Opening = Channel(control).receive()
         ends = [socket.socket(fileno=socket.recv_fds(control, 1, 1)[1][0]) for _ in range(opening.processes)]
         prompter = Prompter(open_processor(opening.location, opening.loading))
-        _ = prompter.eight_bits  # tried once for all
+        _ = prompter.cuts_elsewhere if opening.uncut else prompter.eight_bits  # tried once for all
         _fork(prompter, opening, ends)
 
 
@@ -50,7 +50,7 @@ def _serve(channel: Channel, prompter: Prompter, opening: Opening) -> None:
         folder, most, sharers = opening.room
         room = PictureRoom(folder, most, said.append, sharers)
     with keeping_pictures(room):
-        pictures = Pictures(prompter, 0)
+        pictures = Pictures(prompter, 0, uncut=opening.uncut)
     channel.send("ready")
     while True:
         path, prompt = channel.receive()

@@ -1,6 +1,7 @@
 """Pictures as one model takes them, prepared in threads while the model works on earlier ones.
 
 A picture is decoded, resized and cut once for all its prompts: only the prompt's tokens differ in a processor's output.
+What a processor would enlarge is decoded only, and resized and cut where the model is, if that is a GPU (cutting.py).
 Where a run has room for prepared pictures, once for all stages. On a CPU threads are enough: Pillow and NumPy work
 outside of Python's lock. Beside a GPU each thread has a process (see picture_processes.py).
 """
@@ -13,10 +14,14 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from PIL.Image import Image
+
 from parityalign.config import LoadingSettings
 from parityalign.core import EMBEDDED_MODELS, room_for_pictures, usable_cores
 from parityalign.data import image_id, read_bytes
+from parityalign.models.cutting import Uncut
 from parityalign.models.device import this_device
+from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Encoded, Prompter, Seen, cannot_be_read, decoded, read_image
 from parityalign.models.picture_processes import PictureProcesses
 from parityalign.models.picture_store import PictureStore
@@ -29,7 +34,7 @@ _PROMPTS_KEPT = 4096
 _UNLIKE = ("a", "9")
 """Two prompts without a common prefix: the common prefix of their chats precedes every prompt."""
 _STORED = _UNLIKE[0]
-"""The prompt of every picture in the store."""
+"""The prompt of every picture in the store, and of those that are not cut."""
 
 
 class Pictures:
@@ -45,6 +50,7 @@ class Pictures:
         workers: int | None = None,
         *,
         processes: PictureProcesses | None = None,
+        uncut: bool | None = None,
     ) -> None:
         """Starts no thread yet.
 
@@ -52,10 +58,12 @@ class Pictures:
             prompter: The model's.
             workers: Threads; 0: each picture is prepared when it is begun. None: as many as this machine is good for.
             processes: What threads hand their pictures to. None: they prepare them.
+            uncut: Whether the model's device cuts pictures that become larger. None: where it is a GPU.
         """
         self.workers = usual_workers() if workers is None else workers
         self._prompter = prompter
         self._processes = processes
+        self._leaves_uncut = this_device() == "cuda" if uncut is None else uncut
         self._tokens = lru_cache(_PROMPTS_KEPT)(prompter.tokens)
         self._head = _shared(*map(prompter.tokens, _UNLIKE))
         self._pool = self._threads()
@@ -113,19 +121,27 @@ class Pictures:
     def _seen_here(self, path: str, prompt: str) -> Seen:
         store = self._store
         if store is None:
-            return Seen(prompt, self._prompter.encode(read_image(path), prompt))
+            return self._prepared(read_image(path), prompt)
         with cannot_be_read(path):
             content = read_bytes(Path(path))
         name = image_id(content)
         found = store.find(name)
         if found:
             return Seen(_STORED, found)
-        seen = Seen(prompt, self._prompter.encode(decoded(content, path), prompt))
+        seen = self._prepared(decoded(content, path), prompt)
         kept_by_others = self._processes and self._processes.alive  # they have all the room between them
-        stored = None if kept_by_others else self._with(_STORED, seen)
+        worth_it = not isinstance(seen.encoded.image[PIXELS], Uncut)  # which is decoded as fast
+        stored = self._with(_STORED, seen) if worth_it and not kept_by_others else None
         if stored:
             store.keep(name, stored)
         return seen
+
+    def _prepared(self, picture: Image, prompt: str) -> Seen:
+        """A picture, uncut where that is of use."""
+        uncut = self._prompter.uncut(picture, _STORED) if self._leaves_uncut else None
+        if uncut and self._with(prompt, Seen(_STORED, uncut)):
+            return Seen(_STORED, uncut)
+        return Seen(prompt, self._prompter.encode(picture, prompt))
 
     @cached_property
     def _store(self) -> PictureStore | None:
@@ -151,13 +167,13 @@ def processes_for(location: str, loading: LoadingSettings) -> PictureProcesses |
     count = usual_workers() if loading.workers is None else loading.workers
     if not count or this_device() != "cuda" or Path(location).parent == EMBEDDED_MODELS:
         return None
-    made = PictureProcesses(location, loading, count)
+    made = PictureProcesses(location, loading, count, uncut=True)
     made.start()
     return made
 
 
 def image_bytes(row: Encoded) -> int:
-    """Bytes of a row's image in memory."""
+    """Bytes of a row's image in memory, uncut if it is."""
     return sum(array.nbytes for array in row.image.values())
 
 

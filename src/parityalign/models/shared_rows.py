@@ -15,6 +15,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from parityalign.models.attention import unwrapped
+from parityalign.models.cutting import on_device
 from parityalign.models.encoding import Encoded
 from parityalign.models.internals import DynamicLayer, DynamicSlidingWindowLayer, cached_layers
 from parityalign.models.labels import LabelledRow
@@ -117,7 +118,7 @@ class RowSharing:
             return torch.arange(prefix)[None]
         tokens = {key: torch.tensor([values[:prefix]]) for key, values in encoded.per_token.items()}
         tokens["attention_mask"] = torch.ones(1, prefix, dtype=torch.long)
-        pictures = {key: torch.from_numpy(values) for key, values in encoded.image.items() if key in self._rope_takes}
+        pictures = {key: on_device(values) for key, values in encoded.image.items() if key in self._rope_takes}
         taken = {key: values for key, values in tokens.items() if key in self._rope_takes}
         return self._rope(**taken, **pictures)[0][:, 0]
 

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from parityalign.models.cutting import Array, Later, on_device
 from parityalign.models.eight_bits import PIXELS, numbers_of
-from parityalign.models.encoding import Array, Encoded
+from parityalign.models.encoding import Encoded
 
 EXPLAINED_LABELS = "explained_labels"
 """Labels of rationales, where they share rows with answers."""
@@ -19,7 +20,7 @@ _OF_PACKED = "target_sizes"
 """What comes with pixels of the shape (1, 3, side, patches * side), MiniCPM-V's: all patches of a batch in a line."""
 _POOLED = "image_token_pooling"
 """Molmo2's: of each of a picture's tokens the numbers of the patches that make it."""
-_WHOLE = {torch.int32: torch.int32}
+_WHOLE = {np.dtype(np.int32): torch.int32}
 """Kinds of whole numbers that stay what they are."""
 _CPU = torch.device("cpu")
 
@@ -62,40 +63,48 @@ def stack_images(
 ) -> dict[str, torch.Tensor]:
     """The arrays of several pictures concatenated along the first axis, zero-padded where their shapes differ.
 
-    Pixels that a processor packs into one line of patches are concatenated along their last axis.
+    Pixels that a processor packs into one line of patches are concatenated along their last axis. Pictures that are not
+    cut yet are cut on the device.
     """
 
     def joined(key: str) -> torch.Tensor:
         arrays, levels = [row.image[key] for row in rows], rows[0].levels if key == PIXELS else None
         if key == _POOLED:
-            arrays = _counted_on(arrays, [math.prod(row.image[PIXELS].shape[:-1]) for row in rows])
+            counted = _counted_on(arrays, [math.prod(row.image[PIXELS].shape[:-1]) for row in rows])
+            return _joined(counted, levels, device, dtype)
         if key == PIXELS and _OF_PACKED in rows[0].image:
-            turned = [array.swapaxes(0, -1) for array in arrays]
+            turned = [on_device(array).numpy().swapaxes(0, -1) for array in arrays]
             return _joined(turned, levels, device, dtype).transpose(0, -1).contiguous()
         return _joined(arrays, levels, device, dtype)
 
     return {key: joined(key) for key in rows[0].image}
 
 
-def _counted_on(arrays: Sequence[Array], patches: Sequence[int]) -> list[Array]:
+def _counted_on(arrays: Sequence[Array | Later], patches: Sequence[int]) -> list[Array]:
     """Numbers of patches as they are where the patches of all pictures follow each other; below 0 is none."""
+    numbers = [on_device(array).numpy() for array in arrays]
     before = accumulate(patches, initial=0)
-    return [np.where(numbers < 0, numbers, numbers + count) for numbers, count in zip(arrays, before, strict=False)]
+    return [np.where(each < 0, each, each + count) for each, count in zip(numbers, before, strict=False)]
 
 
 def _joined(
-    arrays: Sequence[Array], levels: torch.Tensor | None, device: torch.device, dtype: torch.dtype
+    arrays: Sequence[Array | Later], levels: torch.Tensor | None, device: torch.device, dtype: torch.dtype
 ) -> torch.Tensor:
-    parts = [torch.from_numpy(array) for array in arrays]
     table = None if levels is None else levels.to(device, dtype)
-    whole_numbers = table is None and not parts[0].is_floating_point()
-    kind = _WHOLE.get(parts[0].dtype, torch.int64) if whole_numbers else dtype
-    largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
-    whole = torch.zeros((sum(map(len, parts)), *largest), dtype=kind, device=device)
+    whole_numbers = table is None and not np.issubdtype(arrays[0].dtype, np.floating)
+    kind = _WHOLE.get(arrays[0].dtype, torch.int64) if whole_numbers else dtype
+    largest = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
+    whole = torch.zeros((sum(array.shape[0] for array in arrays), *largest), dtype=kind, device=device)
+    placed: dict[int, torch.Tensor] = {}  # rows about one picture share its arrays
     start = 0
-    for part in parts:
-        moved = part.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else part
-        end = start + len(part)
-        whole[(slice(start, end), *map(slice, part.shape[1:]))] = moved if table is None else numbers_of(moved, table)
+    for array in arrays:
+        end = start + array.shape[0]
+        place = whole[(slice(start, end), *map(slice, array.shape[1:]))]
+        if id(array) in placed:
+            place.copy_(placed[id(array)])
+        else:
+            made = on_device(array, device)
+            place.copy_(made if table is None else numbers_of(made, table))
+            placed[id(array)] = place
         start = end
     return whole

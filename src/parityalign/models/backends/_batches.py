@@ -1,6 +1,7 @@
 """Batch sizes of inference: as many rows as their tokens and patches allow, fewer once memory has run out."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -116,8 +117,9 @@ def patches(row: Encoded, side: int) -> int:
     pixels = row.image.get("pixel_values")
     if pixels is None:
         return 0
-    flat = pixels.ndim < 4  # some processors cut patches themselves: (patches, numbers)
-    return int(pixels.shape[-2] if flat else pixels.size // (pixels.shape[-3] * side * side))
+    shape = pixels.shape
+    flat = len(shape) < 4  # some processors cut patches themselves: (patches, numbers)
+    return int(shape[-2] if flat else prod(shape) // (shape[-3] * side * side))
 
 
 def _length(row: BatchRow) -> int:

@@ -1,0 +1,160 @@
+"""Pictures that travel as their own pixels and are resized and cut on the model's device.
+
+A processor that enlarges a picture makes four times as many bytes of it, or more, in most of its time. How it would cut
+a picture of this size (see tracing.py) is a few numbers; a GPU does the rest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from parityalign.models.resizing import resized
+
+Array = NDArray[Any]
+Resizing = Callable[[torch.Tensor, tuple[int, int], int], torch.Tensor]
+"""(images (..., height, width) in 8 bits, new size, one of `PIL.Image.Resampling`) -> resized"""
+_CPU = torch.device("cpu")
+
+
+class Later(Protocol):
+    """An array that is made when and where it is needed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What it will have."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Likewise."""
+
+    @property
+    def nbytes(self) -> int:
+        """What is in memory until then."""
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """The array."""
+
+
+class Box(NamedTuple):
+    """A rectangle of an image."""
+
+    image: int
+    """0 is the picture itself, the others are those of `Cuts.resizes`, from 1 on."""
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, images: "list[torch.Tensor]") -> torch.Tensor:
+        """(3, height, width) Its pixels."""
+        return images[self.image][:, self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+class Resize(NamedTuple):
+    """A new image."""
+
+    box: Box
+    """What it is made of."""
+    size: tuple[int, int]
+    """Its height and width."""
+    resample: int
+    """One of `PIL.Image.Resampling`."""
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """How a processor cuts pictures of one size."""
+
+    resizes: tuple[Resize, ...]
+    tiles: tuple[Box, ...]
+    shape: tuple[int, ...]
+    """(..., 3, height, width) Of all tiles together."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tiles."""
+        return prod(self.shape)
+
+    def of(self, picture: torch.Tensor, resize: Resizing = resized) -> torch.Tensor:
+        """The tiles of a picture, in 8 bits.
+
+        Args:
+            picture: (height, width, 3) uint8.
+            resize: What resizes.
+        """
+        images = [picture.permute(2, 0, 1)]
+        for box, size, resample in self.resizes:
+            images.append(resize(box.of(images), size, resample))
+        return torch.stack([tile.of(images) for tile in self.tiles]).view(self.shape)
+
+
+@dataclass(frozen=True)
+class Uncut:
+    """A picture in place of its tiles."""
+
+    picture: Array
+    """(height, width, 3) uint8"""
+    cuts: Cuts
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its tiles."""
+        return self.cuts.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its tiles, and of the picture."""
+        return self.picture.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Of the picture."""
+        return self.picture.nbytes
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """Its tiles in 8 bits."""
+        return self.cuts.of(_moved(self.picture, device))
+
+
+@dataclass(frozen=True)
+class Same:
+    """A large array with a single value, such as a mask of pixels where none is padding."""
+
+    value: Array
+    """(1,)"""
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: Array) -> "Same | None":
+        """An array that has one value; None: it has several."""
+        first = array.reshape(-1)[:1]
+        return cls(first.copy(), array.shape) if array.size and (array == first).all() else None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the value."""
+        return self.value.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Of the value."""
+        return self.value.nbytes
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """The array, which takes no memory."""
+        return torch.from_numpy(self.value).to(device).expand(self.shape)
+
+
+def on_device(values: Array | Later, device: torch.device = _CPU) -> torch.Tensor:
+    """An array, or one that is yet to be made, as a tensor."""
+    return _moved(values, device) if isinstance(values, np.ndarray) else values.on(device)
+
+
+def _moved(array: Array, device: torch.device) -> torch.Tensor:
+    whole = torch.from_numpy(array)
+    return whole.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else whole

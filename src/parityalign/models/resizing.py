@@ -1,0 +1,185 @@
+"""Pillow's resizing on a model's device, to the bit.
+
+Pillow resizes 8-bit images in integers, along the rows and then along the columns, or the other way round; a pass is
+left out where the side stays as it is (`src/libImaging/Resample.c`). Each new value is a weighted sum of neighbours.
+Weights are computed in double precision, then rounded to multiples of 2**-22: sums of any device are the same.
+"""
+
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.Image import Resampling
+
+Doubles = NDArray[np.float64]
+
+_PRECISION = 32 - 8 - 2
+"""Bits of a weight behind the point: with a value's 8 bits, and 2 for sums of weights beyond 1, they fill 32."""
+_MOST_TERMS = 2**23
+"""Terms of sums that are in memory at once, 5 bytes each."""
+_WEIGHTS_KEPT = 256
+_SINCE_13 = int(PIL.__version__.split(".")[0]) >= 13
+_TRIED = 20
+"""Shapes that each filter is tried on."""
+
+
+class _Filter(NamedTuple):
+    """How much a neighbour counts."""
+
+    reach: float
+    """From which distance on it does not, in pixels of the smaller image."""
+    weight: Callable[[Doubles], Doubles]
+    """By distance."""
+
+
+class _Weights(NamedTuple):
+    """What becomes of a side."""
+
+    places: torch.Tensor
+    """(taps x new side,) int32: which old values each new one is made of."""
+    factors: torch.Tensor
+    """(taps, new side) int32: how much each of them counts, times 2**22."""
+
+
+def _lanczos(x: Doubles) -> Doubles:
+    return np.where((x >= -3) & (x < 3), _sinc(x) * _sinc(x / 3), 0.0)
+
+
+def _sinc(x: Doubles) -> Doubles:
+    turned = np.where(x == 0, 1.0, x * np.pi)
+    return np.where(x == 0, 1.0, np.sin(turned) / turned)
+
+
+def _hamming(x: Doubles) -> Doubles:
+    return np.where(np.abs(x) < 1, _sinc(np.abs(x)) * (0.54 + 0.46 * np.cos(np.abs(x) * np.pi)), 0.0)
+
+
+def _bicubic(x: Doubles) -> Doubles:
+    x, a = np.abs(x), -0.5
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    return np.where(x < 1, near, np.where(x < 2, (((x - 5) * x + 8) * x - 4) * a, 0.0))
+
+
+_FILTERS = {
+    Resampling.BOX: _Filter(0.5, lambda x: np.where((x > -0.5) & (x <= 0.5), 1.0, 0.0)),
+    Resampling.BILINEAR: _Filter(1.0, lambda x: np.where(np.abs(x) < 1, 1 - np.abs(x), 0.0)),
+    Resampling.HAMMING: _Filter(1.0, _hamming),
+    Resampling.BICUBIC: _Filter(2.0, _bicubic),
+    Resampling.LANCZOS: _Filter(3.0, _lanczos),
+}
+
+
+def can_resize(before: tuple[int, int], after: tuple[int, int], resample: int) -> bool:
+    """Whether the resizing of an image of this height and width is one of those that are computed here.
+
+    Of images more than a hundred times as high as wide, Pillow 12 takes the columns first from some version on.
+    """
+    known = _SINCE_13 or before[0] <= 100 * before[1] or after[0] >= before[0]
+    return resample in _FILTERS and min(after) > 0 and known
+
+
+def resized(images: torch.Tensor, size: tuple[int, int], resample: int) -> torch.Tensor:
+    """What `PIL.Image.resize` makes of images.
+
+    Args:
+        images: (..., height, width) uint8, each channel by itself.
+        size: The new height and width.
+        resample: One of `PIL.Image.Resampling`, except NEAREST.
+
+    Returns:
+        (..., new height, new width) uint8, on the same device.
+    """
+    height, width = images.shape[-2:]
+    passes = [
+        (_along_rows, _weights(width, size[1], resample, images.device)) if width != size[1] else None,
+        (_along_columns, _weights(height, size[0], resample, images.device)) if height != size[0] else None,
+    ]
+    for along, weights in filter(None, reversed(passes) if _columns_first((height, width), size) else passes):
+        images = along(images, weights)
+    return images
+
+
+def by_pillow(images: torch.Tensor, size: tuple[int, int], resample: int) -> torch.Tensor:
+    """The same by Pillow itself, on a CPU."""
+    channels = [Image.fromarray(each.numpy()) for each in images.reshape(-1, *images.shape[-2:])]
+    made = [np.array(each.resize((size[1], size[0]), Resampling(resample))) for each in channels]
+    return torch.from_numpy(np.stack(made)).view(*images.shape[:-2], *size)
+
+
+def _columns_first(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Whether the columns come first, as since Pillow 13 where the height shrinks by much more than the width."""
+    less_height, less_width = before[0] - after[0], before[1] - after[1]
+    return _SINCE_13 and less_height > max(0, 2 * less_width)
+
+
+@cache
+def as_pillow_does_it() -> bool:
+    """Whether this version of Pillow makes the same of small images of many shapes; the next may sum otherwise."""
+    random = np.random.default_rng(0)
+    for resample in _FILTERS:
+        for sides in random.integers(1, 40, (_TRIED, 4)):
+            height, width, *size = map(int, sides)
+            image = torch.from_numpy(random.integers(0, 256, (height, width), dtype=np.uint8))
+            if not torch.equal(*(each(image, (size[0], size[1]), resample) for each in (resized, by_pillow))):
+                return False
+    return True
+
+
+def _along_rows(images: torch.Tensor, weights: _Weights) -> torch.Tensor:
+    taps, width = weights.factors.shape
+    rows = images.reshape(-1, images.shape[-1])
+    parts = [
+        _rounded(
+            (part.index_select(1, weights.places).view(-1, taps, width) * weights.factors).sum(1, dtype=torch.int32)
+        )
+        for part in torch.split(rows, max(1, _MOST_TERMS // weights.factors.numel()))
+    ]
+    return _together(parts, 0).view(*images.shape[:-1], width)
+
+
+def _along_columns(images: torch.Tensor, weights: _Weights) -> torch.Tensor:
+    taps, height = weights.factors.shape
+    columns = images.reshape(-1, *images.shape[-2:])
+    most = max(1, _MOST_TERMS // (taps * columns.shape[0] * columns.shape[2]))
+    pairs = zip(
+        torch.split(weights.places.view(taps, height), most, 1), torch.split(weights.factors, most, 1), strict=True
+    )
+    parts = [_summed_columns(columns, places, factors) for places, factors in pairs]
+    return _together(parts, 1).view(*images.shape[:-2], height, images.shape[-1])
+
+
+def _summed_columns(columns: torch.Tensor, places: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    terms = columns.index_select(1, places.flatten()).view(len(columns), *places.shape, -1) * factors[..., None]
+    return _rounded(terms.sum(1, dtype=torch.int32))
+
+
+def _together(parts: list[torch.Tensor], along: int) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, along)
+
+
+def _rounded(sums: torch.Tensor) -> torch.Tensor:
+    return (sums.add_(1 << (_PRECISION - 1)) >> _PRECISION).clamp_(0, 255).to(torch.uint8)
+
+
+@lru_cache(_WEIGHTS_KEPT)
+def _weights(before: int, after: int, resample: int, device: torch.device) -> _Weights:
+    """Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`, in the same order of operations."""
+    chosen, scale = _FILTERS[Resampling(resample)], before / after
+    stretch = max(scale, 1.0)
+    reach = chosen.reach * stretch
+    centres = (np.arange(after) + 0.5) * scale
+    first = np.maximum((centres - reach + 0.5).astype(np.int64), 0)
+    end = np.minimum((centres + reach + 0.5).astype(np.int64), before)
+    steps = np.arange((end - first).max())[:, None]
+    places = first + steps
+    weights: Any = np.where(places < end, chosen.weight((places - centres + 0.5) * (1.0 / stretch)), 0.0)
+    total = np.add.accumulate(weights)[-1]  # one after the other, as there, and not in pairs as `sum` adds
+    weights = np.divide(weights, total, out=weights, where=total != 0) * (1 << _PRECISION)
+    factors = np.trunc(weights + np.where(weights < 0, -0.5, 0.5)).astype(np.int32)
+    moved = torch.from_numpy(np.minimum(places, before - 1).astype(np.int32)).flatten().to(device)
+    return _Weights(moved, torch.from_numpy(factors).to(device))
