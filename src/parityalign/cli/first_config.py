@@ -20,6 +20,8 @@ tasks:
     skill: vqa        # questions of any kind; or textvqa, stvqa, chartqa, okvqa, or prompts of your own
     # test: questions.jsonl    # labelled, for scores: {{"image": "a.png", "question": "Sold?", "answers": ["tea"]}}
     # metric: anls
+level:
+  questions_together: true     # a step takes all pairs about a picture, which then share it: faster
 """
 
 
