@@ -3,6 +3,8 @@
 import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
@@ -38,6 +40,8 @@ REMOVED: Mapping[str, str] = MappingProxyType(
 
 _MOST_TOLD = 30
 """Problems of one file that are listed."""
+_TEXTS_KEPT = 16
+"""Configurations that are not read again: a run reads its own and that of its folder a few times each."""
 
 
 def load_config(path: Path, folder: Path | None = None, changes: Sequence[str] = ()) -> RunConfig:
@@ -189,9 +193,14 @@ class _StrictLoader(yaml.SafeLoader):
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
 
 
+@lru_cache(_TEXTS_KEPT)
+def _parsed(text: str) -> Any:  # noqa: ANN401 - whatever YAML can hold
+    return yaml.load(text, _StrictLoader)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        raw = deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except IsADirectoryError as problem:
         raise UserError(f"{path} is a folder; name the configuration in it, such as {path / 'run.yaml'}") from problem
     except OSError as problem:
