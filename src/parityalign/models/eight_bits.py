@@ -67,7 +67,7 @@ def numbers_of(codes: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """
     by_channel = codes if codes.ndim > 3 else codes.view(len(codes), _CHANNELS, -1, 1)
     first = torch.arange(_CHANNELS, device=codes.device, dtype=torch.int32)[:, None, None] * _LEVELS
-    return levels.flatten()[by_channel.int() + first].view(codes.shape)
+    return levels.flatten().index_select(0, (by_channel.int() + first).flatten()).view(codes.shape)
 
 
 def _stopping_early(processor: Any) -> Any:  # noqa: ANN401
