@@ -19,7 +19,7 @@ import families
 import tiny
 from parityalign.config.loading import LoadingSettings
 from parityalign.core import Decoding, PictureRoom, Request, keeping_pictures
-from parityalign.models import encoding, picture_store, pictures, resizing, tracing
+from parityalign.models import encoding, picture_store, pictures, resizing
 from parityalign.models.backends._batches import patches
 from parityalign.models.backends._hf_model import load_hf
 from parityalign.models.cutting import Same, Uncut
@@ -117,7 +117,7 @@ def test_a_batch_of_uncut_pictures_is_that_of_the_processor(folder):
 
 def test_how_a_picture_is_cut_is_found_out_once_a_size(idefics, monkeypatch):
     asked = []
-    monkeypatch.setattr(tracing, "cuts_of", lambda *given: asked.append(given[1]) or cuts_of(*given))
+    monkeypatch.setattr(encoding, "cuts_of", lambda *given: asked.append(given[1]) or cuts_of(*given))
     prompter = Prompter(open_processor(idefics))
     first, second = (prompter.uncut(noise((60, 45), seed), "what") for seed in range(2))
     assert asked == [(60, 45)] and first.image[PIXELS].cuts is second.image[PIXELS].cuts

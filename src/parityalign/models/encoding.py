@@ -21,6 +21,7 @@ from parityalign.core import UserError, WorkFailed
 from parityalign.data import Unfit, open_picture, read_picture
 from parityalign.models.cutting import Cuts, Later, Same, Uncut
 from parityalign.models.eight_bits import PIXELS, EightBits, eight_bits
+from parityalign.models.tracing import can_be_followed, cuts_of
 
 Array = NDArray[Any]
 _PER_TOKEN = ("input_ids", "token_type_ids", "mm_token_type_ids")
@@ -191,8 +192,6 @@ class Prompter:
 
     def _cut_of_size(self, size: tuple[int, int], prompt: str) -> "_Cut | None":
         """How a picture of this width and height is cut; what follows from its size."""
-        from parityalign.models.tracing import cuts_of  # noqa: PLC0415 - transformers' image processing takes seconds
-
         known, text = self.eight_bits, self.chat(prompt)
         found = known and cuts_of(
             known.processor, size, lambda processor, picture: self._read(processor, picture, text)
@@ -207,8 +206,6 @@ class Prompter:
     @cached_property
     def cuts_elsewhere(self) -> bool:
         """Whether pictures can be cut on a device as the processor would; else `uncut` gives None."""
-        from parityalign.models.tracing import can_be_followed  # noqa: PLC0415 - likewise
-
         known, text = self.eight_bits, self.chat(_TRIED)
         if known is None:
             return False

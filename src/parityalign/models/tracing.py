@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers.image_processing_backends import PilBackend
 
 from parityalign.models.cutting import Array, Box, Cuts, Resize
 from parityalign.models.eight_bits import PIXELS, drawn, settings_key
@@ -65,7 +64,7 @@ class _Seen:
         return Box(number, top, left, height, width)
 
 
-class _Followed(PilBackend):
+class _Followed:
     """Stands between a family's image processor and transformers' own, in place of the latter."""
 
     seen: _Seen
@@ -167,7 +166,9 @@ def _followed(processor: Any) -> tuple[Any, _Seen]:  # noqa: ANN401
 @cache
 def _class_between(family: type) -> type:
     """A family's image processor with `_Followed` as what it builds upon."""
-    return type(family.__name__, (family, _Followed), {})
+    from transformers.image_processing_backends import PilBackend  # noqa: PLC0415 - seconds, for a GPU alone
+
+    return type(family.__name__, (family, type("_Followed", (_Followed, PilBackend), {})), {})
 
 
 def _cuts(seen: _Seen, pixels: Array) -> Cuts:
