@@ -46,7 +46,8 @@ Made by `make study` from the records in [study/](study/), one a training; a tes
 Each seed is a run of the demo on 6,000 pictures of its own. The weak student is the embedded one; the strong
 student is the one that the next seed's run levelled, on this seed's pictures, with the same teacher's pairs. Pools
 with fewer gaps are the weak student's with gaps left out at random. With wrong labels, so many pairs have the
-answer of another picture to the same question, and the teacher repeats it.
+answer of another picture to the same question, and the teacher repeats it. The demo was then as it had been before
+its teacher was taught kinds of questions, without filters of gaps; with another teacher the study begins anew.
 
 Every training is one of the product: all weights but the vision tower's, {batch} pairs a step, a rate of {weak:g}
 for the weak student and {strong:g} for the strong one, as much replay as the pool has, between a half and four

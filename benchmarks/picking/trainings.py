@@ -10,7 +10,7 @@ from pathlib import Path
 
 from parityalign import __version__
 from parityalign.config import LevelSettings, load_config
-from parityalign.core import Answer, Artifact, Judged, LevelResult, content_id
+from parityalign.core import Answer, Artifact, Judged, LevelResult, WorkFailed, content_id
 from parityalign.demo.controls import true_labels
 from parityalign.engines import CachedModel
 from parityalign.pipeline import Aligned, Arm, Run, align, control_arm, identified_of, trained_on
@@ -78,7 +78,8 @@ class Seed:
         self._strong_student = runs / f"demo-{(seed + 1) % count}" / "student"
         mine = [record for record in records(out) if record["seed"] == seed]
         self._done = {cell_of(record) for record in mine if "arm" in record}
-        self._known = {record["student"] for record in mine if "student" in record}
+        self._known = {record["student"]: record for record in mine if "student" in record}
+        self._compared: set[str] = set()
 
     def do(self, cells: Sequence[Cell]) -> None:
         """Trains and records what has no record yet."""
@@ -118,14 +119,22 @@ class Seed:
         return self._strong if student == "strong" else self._weak
 
     def _describe(self, student: str) -> None:
-        """Records what is the same for all of a student's cells, once."""
-        if student in self._known:
+        """Records what is the same for all of a student's cells, once.
+
+        Raises:
+            WorkFailed: There is a record of it, made of other pairs, as with an earlier teacher.
+        """
+        if student in self._compared:
             return
+        self._compared.add(student)
         run, tests = self._run(student), self._weak.tests
         teacher = {
             answer.item_id: answer.text for answer in self._weak.artifact("answers").stream(TEACHER_FILE, Answer)
         }
         usable = [each for each in run.judged if is_usable(each)]
+        if known := self._known.get(student):
+            self._refuse_other_pairs(known, len(usable), sum(map(is_gap, usable)))
+            return
         described = {
             "seed": self._seed,
             "student": student,
@@ -141,7 +150,14 @@ class Seed:
             "teacher": self._scores(teacher),
         }
         add(self._out, self._seed, described)
-        self._known.add(student)
+
+    def _refuse_other_pairs(self, known: Record, pairs: int, gaps: int) -> None:
+        if (known["pairs"], known["gaps"]) != (pairs, gaps):
+            raise WorkFailed(
+                f"the records of seed {self._seed} in {self._out} are of {known['pairs']:,} usable pairs, {known['gaps']:,} "
+                f"of them gaps; the run in {self._runs} has {pairs:,} and {gaps:,}: another teacher or other settings.\n"
+                "Begin a study of its own (--records FOLDER), or go on with the version that began this one."
+            )
 
     def _record(self, cell: Cell) -> Record:
         run, began, cpu = self._run(cell.pool.student), time.monotonic(), time.process_time()
