@@ -154,8 +154,9 @@ class Seed:
     def _refuse_other_pairs(self, known: Record, pairs: int, gaps: int) -> None:
         if (known["pairs"], known["gaps"]) != (pairs, gaps):
             raise WorkFailed(
-                f"the records of seed {self._seed} in {self._out} are of {known['pairs']:,} usable pairs, {known['gaps']:,} "
-                f"of them gaps; the run in {self._runs} has {pairs:,} and {gaps:,}: another teacher or other settings.\n"
+                f"the records of seed {self._seed} in {self._out} are of {known['pairs']:,} usable pairs, "
+                f"{known['gaps']:,} of them gaps; the run in {self._runs} has {pairs:,} and {gaps:,}: another teacher "
+                "or other settings.\n"
                 "Begin a study of its own (--records FOLDER), or go on with the version that began this one."
             )
 
