@@ -167,9 +167,9 @@ def test_a_method_that_cannot_train_here_is_a_problem_of_the_student_as_it_is_wh
 
 
 def test_what_auto_comes_to_is_shown_and_a_rate_that_is_refused_is_a_problem(folder, monkeypatch):
-    assert (
-        "level: method full, learning rate 0.0002, 3 epochs, optimiser adamw (method, learning" in asked(folder).output
-    )
+    said = asked(folder).output
+    assert "level: method full, learning rate 0.0002, 3 epochs, optimiser adamw, trained on gaps and as much" in said
+    assert "(method, learning_rate" in said
     monkeypatch.setattr(automatic, "TABLE", automatic.TABLE[1:])
     monkeypatch.setattr(automatic, "SMALL", 1)
     assert "learning rate 2e-05, vision frozen, 2 epochs" in asked(folder).output

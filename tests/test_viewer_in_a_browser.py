@@ -259,7 +259,7 @@ def test_a_hundred_thousand_pairs_are_shown_without_waiting(browser, served, man
     ("scheme", "width"),
     [
         ("light", 1280),
-        ("dark", 420),
+        pytest.param("dark", 420, marks=pytest.mark.long),
         pytest.param("light", 420, marks=pytest.mark.long),
         pytest.param("dark", 1280, marks=pytest.mark.long),
     ],
