@@ -67,8 +67,9 @@ test-lmms-eval: setup
 	.venv-lmms-eval/bin/python -m pip install --quiet --no-deps $(LMMS_EVAL)
 	PARITYALIGN_LMMS_EVAL=$(CURDIR)/.venv-lmms-eval/bin/python $(PYTEST) -m evaluator tests/test_lmms_eval.py
 
-# One thread a process: the models of the tests are so small that threads mostly wait for each other.
-WORKERS ?= 2
+# One thread a process: the models of the tests are so small that threads mostly wait for each other. A third process on
+# two cores works while others wait.
+WORKERS ?= 3
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 # Whoever has nothing left to do takes tests of the other; until then a file's tests, and what they share, stay together.
 SPREAD := -n $(WORKERS) --dist worksteal

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--most-alike", type=float)
     asked = parser.parse_args()
     chosen = {name: getattr(asked, name) for name in ("top_p", "top_k", "extra_draws", "most_alike")}
-    settings = AnnotateSettings(pairs_per_image=_DRAWS, max_new_tokens=32, batch_size=64, **chosen)
+    settings = AnnotateSettings(pairs_per_image=_DRAWS, kinds_in_turn=True, max_new_tokens=32, batch_size=64, **chosen)
     teacher = CachedModel(asked.teacher, lambda: load_model(asked.teacher), AnswerStore(asked.folder / ANSWERS))
     drawn = list(drawn_images(asked.folder, asked.pictures, asked.seed))
     for name in WORLDS:

@@ -22,7 +22,7 @@ from parityalign.config import read_config
 from parityalign.demo import write_demo_data
 from picking.cells import TIERS
 from picking.page import write
-from picking.trainings import Seed
+from picking.trainings import Seed, refuse_another_demo
 
 
 def demo_of(runs: Path, seed: int) -> None:
@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument("--worker", type=int, help="be one of the workers")
     given = parser.parse_args()
     runs = given.runs.absolute()
+    if not given.page_only:
+        refuse_another_demo(given.records)
     if given.worker is not None:
         work(runs, given.seeds, range(given.worker, given.seeds, given.workers), given.records)
         return

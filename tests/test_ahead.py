@@ -16,7 +16,7 @@ from parityalign.core.cores import wait_passively
 from parityalign.core.errors import WorkFailed
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.engines import Asked, cached
-from parityalign.models import encoding, pictures
+from parityalign.models import pictures
 from parityalign.models.backends import hf
 from parityalign.models.loading import AS_IT_IS
 from parityalign.models.pictures import Pictures
@@ -175,7 +175,6 @@ def test_threads_wait_passively_unless_the_environment_says_how(monkeypatch, sai
 def test_memory_does_not_grow_with_the_number_of_examples(images, monkeypatch):
     monkeypatch.setattr(collator, "_ROWS_BYTES", 10_000)
     monkeypatch.setattr(pictures, "_PROMPTS_KEPT", 20)
-    monkeypatch.setattr(encoding, "_TEXTS_KEPT", 20)
     batches = AnswerCollator(tiny.processor(), STOP, workers=0, cache_bytes=8 * 3 * tiny.SIDE**2)
     examples = (Example(images[n % 12], f"what {n}", "red", str(n)) for n in range(600))
 

@@ -107,8 +107,7 @@ def test_parts_of_another_package_are_listed_and_found_like_our_own(offer):
     assert bones.benchmark is None and atlas.benchmark.name == "atlas"
     assert bones.answer_prompt == atlas.answer_prompt == "{question} Say it."
     assert bones.metric.name == atlas.metric.name == "mean_match"
-    kind = bones.kind_of("i", 1, 0)
-    assert bones.annotate_prompt_for(kind) == f"Ask about bones. The question should be of this kind: {kind}."
+    assert bones.annotate_prompt_for(bones.kind_of(1)) == "Ask about bones. The question should be of this kind: b."
 
 
 def test_a_configuration_may_name_them(offer):

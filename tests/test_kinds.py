@@ -19,7 +19,7 @@ from parityalign.models.backends.fake import FakeModel
 from parityalign.report import question_tables
 from parityalign.report.page import write_report
 from parityalign.stages.annotate import annotate_images
-from parityalign.stages.drawing import Draw, draw_of
+from parityalign.stages.drawing import Draw, draw_of, draws_of
 from parityalign.stages.parsing import ParsedPair
 from parityalign.stages.shortage import OVER_QUOTA, Read, within_quotas
 from parityalign.stages.variety import AnswerType, answer_type, opening, same_question
@@ -120,15 +120,16 @@ def test_kinds_are_the_skills_unless_the_teacher_is_bundled_or_the_prompt_ones_o
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=12, unique=True), st.integers(0, 99))
 def test_draws_on_an_image_go_through_all_kinds_before_one_comes_again(kinds, seed):
-    asked = task_of_kinds(tuple(kinds))
-    found = [asked.kind_of("i", number, seed) for number in range(3 * len(kinds))]
+    image = ImageRef(image_id="i", path="i.png", task="toy")
+    drawing = AnnotateSettings(pairs_per_image=3 * len(kinds), kinds_in_turn=True)
+    found = [draw.kind for draw in draws_of([image], task_of_kinds(tuple(kinds)), "t", drawing, seed)]
     rounds = [found[start : start + len(kinds)] for start in range(0, len(found), len(kinds))]
     assert all(sorted(each) == sorted(kinds) for each in rounds)
 
 
 def test_the_first_draws_on_many_images_ask_for_each_kind_about_equally_often():
     asked = task_of_kinds(tuple("abcdefgh"))
-    counts = Counter(asked.kind_of(f"i{image}", 0, 0) for image in range(2000))
+    counts = Counter(asked.kinds_in_turn(f"i{image}", 0)[0] for image in range(2000))
     assert chisquare([counts[kind] for kind in asked.kinds]).pvalue > 1e-4
 
 
@@ -149,6 +150,18 @@ def test_a_run_that_was_begun_without_kinds_or_at_the_former_top_p_goes_on_so(tm
     assert settled(config(tmp_path, annotate={"top_p": 0.8})).annotate.top_p == 0.8
     # Another prompt is asked anew in any case.
     assert kinds_in(config(tmp_path, skill="vqa")) == load_part("skills", "vqa", Skill).kinds
+
+
+def test_draws_of_a_run_that_was_begun_before_kinds_came_in_turn_are_what_they_were(tmp_path):
+    assert settled(config(tmp_path)).annotate.kinds_in_turn
+    made_with(config(tmp_path), (), top_p=0.9)
+    begun = settled(config(tmp_path)).annotate
+    image, asked = ImageRef(image_id="i", path="i.png", task="toy"), task_of_kinds(KINDS)
+    drawn = draws_of([image], asked, "t", begun.model_copy(update={"pairs_per_image": 9}), 0)
+    assert [draw.kind for draw in drawn] == [KINDS[draw.asked.seed % len(KINDS)] for draw in drawn]
+    assert settled(config(tmp_path, annotate={"kinds_in_turn": True})).annotate.kinds_in_turn
+    made_with(config(tmp_path), (), top_p=0.9, kinds_in_turn=True)
+    assert settled(config(tmp_path)).annotate.kinds_in_turn
 
 
 def test_a_setting_that_was_given_and_is_taken_back_is_the_default_again(tmp_path):

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from makers import content
-from parityalign.config import run_yaml
+from parityalign.config import LevelSettings, results_of, run_yaml
 from parityalign.core import MANIFEST, manifest_digest
+from parityalign.core.manifests import difference
 from projects import done, refusal
 
 GOLDEN = Path(__file__).parent / "golden" / "run-0.1"
@@ -133,3 +134,14 @@ def pairs_of(run: Path) -> dict[str, dict]:
     """The pairs by image, without their ids, which hang on the path of the fake teacher."""
     rows = [json.loads(line) for line in (run / "pairs" / "pairs.jsonl").read_text().splitlines()]
     return {row["image_id"]: {key: value for key, value in row.items() if key != "pair_id"} for row in rows}
+
+
+@pytest.mark.parametrize("before", ["gaps", "auto", "random"])
+@pytest.mark.parametrize("now", ["gaps", "auto"])
+def test_a_student_that_was_trained_on_gaps_is_the_one_of_auto_and_the_other_way_round(before, now):
+    wanted = results_of(LevelSettings(select=now))
+    made, planned = (
+        {"settings": {f"level.{name}": value for name, value in settings.items()}, "inputs": {}, "version": 1}
+        for settings in (wanted | {"select": before}, wanted)
+    )
+    assert (difference(made, planned) is None) == (before != "random")

@@ -49,7 +49,9 @@ def section(of):
 @pytest.mark.parametrize("select", ["gaps", "auto"])
 def test_a_run_that_was_trained_on_gaps_says_where_it_stands_beside_the_study(trained, select):
     told = section(trained(select))
-    assert "40 % of the 5 usable pairs are gaps, and the student was trained for 1,234 steps." in told
+    assert (
+        "40 % of all 5 usable pairs, held-out ones too, are gaps, and the student was trained for 1,234 steps." in told
+    )
     assert "--controls random" in told and "this run, 40 % gaps" not in told
     for pool in picking_study().pools:
         assert f"{pool.student} student, {100 * pool.gap_share:.0f} % gaps" in told
@@ -123,5 +125,6 @@ def test_of_the_demo_it_is_told_what_its_seeds_came_to(run):  # noqa: F811
     (run / DEMO_DATA).mkdir()
     (run / DEMO_DATA / DRAWN).touch()
     demo = picking_study().demo
-    told = f"{len(demo.gains)} seeds, each with pictures of its own too, gained {min(demo.gains):.1f} to"
+    gained = f"the bundled student gained {min(demo.gains):.1f} to"
+    told = f"{len(demo.gains)} seeds, each with pictures of its own too, {gained}"
     assert told in squeezed(Page(written(run)).text)

@@ -105,7 +105,7 @@ a run itself can know. That best is one of several and so a little lucky. `holds
 MISSING = """
 ## Not measured
 
-Planned, and not reached in the time there was; `make study` goes on with them:
+Planned, and not reached in the time there was; `make study` goes on with a study of the present teacher alone:
 
 """
 

@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from parityalign import __version__
+from parityalign.cli.run_commands import DEMO_CONFIG
 from parityalign.config import LevelSettings, load_config
-from parityalign.core import Answer, Artifact, Judged, LevelResult, WorkFailed, content_id
+from parityalign.core import EMBEDDED_MODELS, Answer, Artifact, Judged, LevelResult, UserError, content_id, file_digest
 from parityalign.demo.controls import true_labels
 from parityalign.engines import CachedModel
 from parityalign.pipeline import Aligned, Arm, Run, align, control_arm, identified_of, trained_on
@@ -63,6 +64,25 @@ def settings_of(run: Run, cell: Cell) -> LevelSettings:
     return LevelSettings.model_validate({**run.config.level.model_dump(), **changes, **papers})
 
 
+def the_demo() -> str:
+    """A digest of all that the demo's pairs hang on: both bundled models and its settings."""
+    weights = [file_digest(EMBEDDED_MODELS / name / "model.safetensors") for name in ("teacher", "student")]
+    return content_id(*weights, DEMO_CONFIG.read_text())
+
+
+def refuse_another_demo(out: Path) -> None:
+    """Refuses records of another demo, before anything is drawn or trained.
+
+    Raises:
+        UserError: There are some in the folder.
+    """
+    if any(record.get("demo") != the_demo() for record in records(out) if "student" in record):
+        raise UserError(
+            f"the records in {out} were measured with another bundled teacher or other settings of the demo.\n"
+            "Begin a study of its own (--records FOLDER), or go on with the version that began that one."
+        )
+
+
 class Seed:
     """One seed's pictures: the demo's run on them, and the strong student's.
 
@@ -78,8 +98,7 @@ class Seed:
         self._strong_student = runs / f"demo-{(seed + 1) % count}" / "student"
         mine = [record for record in records(out) if record["seed"] == seed]
         self._done = {cell_of(record) for record in mine if "arm" in record}
-        self._known = {record["student"]: record for record in mine if "student" in record}
-        self._compared: set[str] = set()
+        self._known = {record["student"] for record in mine if "student" in record}
 
     def do(self, cells: Sequence[Cell]) -> None:
         """Trains and records what has no record yet."""
@@ -119,25 +138,18 @@ class Seed:
         return self._strong if student == "strong" else self._weak
 
     def _describe(self, student: str) -> None:
-        """Records what is the same for all of a student's cells, once.
-
-        Raises:
-            WorkFailed: There is a record of it, made of other pairs, as with an earlier teacher.
-        """
-        if student in self._compared:
+        """Records what is the same for all of a student's cells, once."""
+        if student in self._known:
             return
-        self._compared.add(student)
         run, tests = self._run(student), self._weak.tests
         teacher = {
             answer.item_id: answer.text for answer in self._weak.artifact("answers").stream(TEACHER_FILE, Answer)
         }
         usable = [each for each in run.judged if is_usable(each)]
-        if known := self._known.get(student):
-            self._refuse_other_pairs(known, len(usable), sum(map(is_gap, usable)))
-            return
         described = {
             "seed": self._seed,
             "student": student,
+            "demo": the_demo(),
             "weights": run.models.student_fingerprint,
             "pairs": len(usable),
             "gaps": sum(map(is_gap, usable)),
@@ -150,15 +162,7 @@ class Seed:
             "teacher": self._scores(teacher),
         }
         add(self._out, self._seed, described)
-
-    def _refuse_other_pairs(self, known: Record, pairs: int, gaps: int) -> None:
-        if (known["pairs"], known["gaps"]) != (pairs, gaps):
-            raise WorkFailed(
-                f"the records of seed {self._seed} in {self._out} are of {known['pairs']:,} usable pairs, "
-                f"{known['gaps']:,} of them gaps; the run in {self._runs} has {pairs:,} and {gaps:,}: another teacher "
-                "or other settings.\n"
-                "Begin a study of its own (--records FOLDER), or go on with the version that began this one."
-            )
+        self._known.add(student)
 
     def _record(self, cell: Cell) -> Record:
         run, began, cpu = self._run(cell.pool.student), time.monotonic(), time.process_time()

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from parityalign.config.base import Settings, SpeedOnly
+from parityalign.config.base import Later, Settings, SpeedOnly
 from parityalign.core import Decoding
 
 _Share = Annotated[float | None, Field(gt=0, le=1)]
@@ -22,6 +22,9 @@ class AnnotateSettings(Settings):
     the former default, 1, keeps it (`tasks.settled`)."""
     top_k: int | None = Field(default=None, ge=1)
     """Draw each token among so many likeliest. None: among all."""
+    kinds_in_turn: Annotated[bool, Later] = False
+    """Whether draws on an image go through all kinds of questions before one comes again; else each draw's kind is
+    drawn by itself, as once. A run that begins has it set (`tasks.settled`)."""
     max_new_tokens: int = Field(default=96, ge=1)
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
     most_yes_no: _Share = None

@@ -229,18 +229,13 @@ class Task:
         """Equal for tasks that ask for pairs in the same words."""
         return content_id(self.annotate_prompt, *self.kinds)
 
-    def kind_of(self, image_id: str, number: int, seed: int) -> str:
-        """The kind of question that a draw on an image is asked for; empty where there are none.
+    def kind_of(self, seed: int) -> str:
+        """The kind of question that a draw with this seed is asked for, by itself; empty where there are none."""
+        return self.kinds[seed % len(self.kinds)] if self.kinds else ""
 
-        Draws on one image go through all kinds before one comes again: in an order of the image's own, drawn by seed.
-
-        Args:
-            image_id: The image.
-            number: Of the draw on it, from 0.
-            seed: The run's.
-        """
-        order = sorted(self.kinds, key=lambda kind: content_id(image_id, self.name, kind, str(seed)))
-        return order[number % len(order)] if order else ""
+    def kinds_in_turn(self, image_id: str, seed: int) -> list[str]:
+        """All kinds in an order of the image's own, drawn by the run's seed."""
+        return sorted(self.kinds, key=lambda kind: content_id(image_id, self.name, kind, str(seed)))
 
     def annotate_prompt_for(self, kind: str) -> str:
         """The annotate prompt of a draw that asks for this kind of question."""

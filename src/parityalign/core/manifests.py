@@ -20,6 +20,8 @@ BEGUN = "begun.json"
 _trusts: ContextVar[bool] = ContextVar("trusts", default=False)
 IDENTITY = "identity"
 """In a manifest: what matters of the artifact to those made from it."""
+_SAID_NOW = {("level.select", "auto"): "gaps"}
+"""Settings as an earlier version wrote them, with what says the same now."""
 
 
 class _Entry(BaseModel):
@@ -103,7 +105,8 @@ def stale_inputs(run: Path, artifact: str) -> list[str]:
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """How the two plans differ, in words; None if they are equal."""
-    old, new = before["settings"], now["settings"]
+    new = now["settings"]
+    old = {key: _SAID_NOW.get((key, str(value)), value) for key, value in before["settings"].items()}
     either = {**old, **new}
     found = [
         f"{key} was {_short(old[key])}, is {_short(new[key])}"

@@ -29,8 +29,6 @@ _MADE_HERE = ("attention_mask", "labels")
 """Outputs of processors that are replaced by our own; PaliGemma's gives labels even for a prompt without an answer."""
 _LARGE = 2**16
 """Bytes of an array from which on its numbers are made small."""
-_TEXTS_KEPT = 4096
-"""Texts whose tokens are remembered: questions come again, about other pictures and in the next epoch."""
 _TRIED = "What is it?"
 """A prompt to try a processor with."""
 _SIZES_KEPT = 512
@@ -144,7 +142,6 @@ class Prompter:
         self.answer_marks = {"token_type_ids": 1} if takes_answers else {}
         self.processor = processor
         self._cut = lru_cache(_SIZES_KEPT)(self._cut_of_size)
-        self._pieces = lru_cache(_TEXTS_KEPT)(self._read_pieces)
         self._special = re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))))
 
     def chat(self, prompt: str, answer: str | None = None, *, image: bool = True) -> str:
@@ -246,7 +243,7 @@ class Prompter:
         ends = [min(max(0, end - start), len(answer)) for end in whole.ends[first:]]
         return Pieces(whole.ids[first:], ends)
 
-    def _read_pieces(self, text: str, *, begun: bool = False) -> Pieces:
+    def _pieces(self, text: str, *, begun: bool = False) -> Pieces:
         special = not begun and self._adds_special_tokens(text)
         read = self.processor.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
         return Pieces(list(read["input_ids"]), [end for _, end in read["offset_mapping"]])

@@ -116,8 +116,8 @@ def picking_of(
     share = sum(counts.get(VerdictKind.TEACHER_ONLY, 0) for counts in verdicts.values()) / usable
     ahead = _ahead_of_random(controls)
     here = [
-        f"In this run {percent(share)} of the {counted(usable, 'usable pair')} are gaps, and the student was trained "
-        f"for {counted(steps, 'step')}."
+        f"In this run {percent(share)} of all {counted(usable, 'usable pair')}, held-out ones too, are gaps, and the "
+        f"student was trained for {counted(steps, 'step')}."
     ]
     lanes = studied_lanes(study)
     if ahead:

@@ -45,7 +45,7 @@ class Annotator:
     @property
     def draws(self) -> list[Draw]:
         """The ordinary draws."""
-        return draws_of(self.images, self.task, self.teacher.name, self.settings.pairs_per_image, self.seed)
+        return draws_of(self.images, self.task, self.teacher.name, self.settings, self.seed)
 
     def replies(self, draws: Sequence[Draw]) -> list[Reply]:
         """The teacher's reply to every draw, and to further ones for what they leave short, read."""

@@ -65,7 +65,7 @@ def _take_own(run: StageRun, artifact: Artifact, about: Sequence[ImageRef]) -> N
         draws = [
             draw.asked
             for task in run.tasks.values()
-            for draw in draws_of(about, task, run.teacher.name, config.annotate.pairs_per_image, config.seed)
+            for draw in draws_of(about, task, run.teacher.name, config.annotate, config.seed)
         ]
         run.teacher.announce((questions, short), (draws, config.annotate.decoding))
         said = run.teacher.answer(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from parityalign.config import AnnotateSettings
 from parityalign.core import ImageRef, Task, content_id
 from parityalign.engines import Asked
 
@@ -29,24 +30,30 @@ def draw_of(image: ImageRef, task: Task, teacher: str, number: int, seed: int, k
         kind: What is asked for. None: the seed decides.
     """
     drawn = int(content_id(image.image_id, task.name, str(number), str(seed))[:12], 16)
-    kind = task.kind_of(image.image_id, number, seed) if kind is None else kind
+    kind = task.kind_of(drawn) if kind is None else kind
     reply_id = content_id(image.image_id, task.name, teacher, str(number))
     prompt = task.annotate_prompt_for(kind)
     return Draw(Asked(reply_id, image.path, prompt, "", image.image_id, drawn), kind, number)
 
 
-def draws_of(images: Sequence[ImageRef], task: Task, teacher: str, per_image: int, seed: int) -> list[Draw]:
+def draws_of(images: Sequence[ImageRef], task: Task, teacher: str, settings: AnnotateSettings, seed: int) -> list[Draw]:
     """The ordinary draws on the images of a task, image by image.
 
     Args:
         images: Of any tasks.
         task: Whose images are asked about.
         teacher: The teacher's name.
-        per_image: How many on each image.
+        settings: How many on each image, and whether they go through all kinds before one comes again.
         seed: The run's.
     """
     own = [image for image in images if image.task == task.name]
-    return [draw_of(image, task, teacher, number, seed) for image in own for number in range(per_image)]
+    return [draw for image in own for draw in _on_image(image, task, teacher, settings, seed)]
+
+
+def _on_image(image: ImageRef, task: Task, teacher: str, settings: AnnotateSettings, seed: int) -> Iterator[Draw]:
+    kinds = task.kinds_in_turn(image.image_id, seed) if settings.kinds_in_turn else []
+    for number in range(settings.pairs_per_image):
+        yield draw_of(image, task, teacher, number, seed, kinds[number % len(kinds)] if kinds else None)
 
 
 def by_image(draws: Sequence[Draw]) -> Iterator[list[Draw]]:

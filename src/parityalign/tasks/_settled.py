@@ -1,4 +1,4 @@
-"""What defaults come to that hang on the teacher, and on what a run was begun with: kinds of questions, `top_p`.
+"""What defaults come to that hang on the teacher, and on what a run was begun with: kinds, their order, `top_p`.
 
 A teacher is paid once: where the pairs of a run were asked for, or drawn, as an earlier version did by default, the run
 goes on so unless its RUN.yaml says what it wants.
@@ -15,10 +15,11 @@ _PAIRS = "pairs"
 """The artifact that tells how pairs were asked for."""
 _TOP_P = "top_p"
 _FORMER_TOP_P = 1.0
+_IN_TURN = "kinds_in_turn"
 
 
 def settled(config: RunConfig) -> RunConfig:
-    """The configuration with each task's kinds named, or none, and with the `top_p` of its pairs.
+    """The configuration with each task's kinds named, or none, and with the `top_p` and order of kinds of its pairs.
 
     A task that names no kinds takes those of its skill; none where the annotate prompt is its own without `{kind}`, and
     none where the teacher is a bundled model, which knows only the kinds that the demo names.
@@ -38,10 +39,13 @@ def settled(config: RunConfig) -> RunConfig:
 
 
 def _as_drawn(annotate: AnnotateSettings, settings: Mapping[str, Any]) -> AnnotateSettings:
-    drawn = settings.get(f"annotate.{_TOP_P}", _FORMER_TOP_P) if settings else None
-    if drawn != _FORMER_TOP_P or _TOP_P in annotate.model_fields_set:
-        return annotate
-    return annotate.model_copy(update={_TOP_P: drawn})
+    """As the run's pairs were drawn, in what is not set; a run without any draws as is best."""
+    former: dict[str, Any] = {_IN_TURN: True}
+    if settings:
+        former[_IN_TURN] = settings.get(f"annotate.{_IN_TURN}", False)
+        if settings.get(f"annotate.{_TOP_P}", _FORMER_TOP_P) == _FORMER_TOP_P:
+            former[_TOP_P] = _FORMER_TOP_P
+    return annotate.model_copy(update={key: former[key] for key in former.keys() - annotate.model_fields_set})
 
 
 def _with_kinds(name: str, data: TaskData, teacher: str, inputs: Mapping[str, str]) -> TaskData:
