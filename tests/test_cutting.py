@@ -124,6 +124,14 @@ def test_how_a_picture_is_cut_is_found_out_once_a_size(idefics, monkeypatch):
     assert not np.array_equal(first.image[PIXELS].picture, second.image[PIXELS].picture)
 
 
+def test_pictures_as_large_as_one_that_does_not_become_larger_are_not_followed(idefics, monkeypatch):
+    asked = []
+    monkeypatch.setattr(encoding, "cuts_of", lambda *given: asked.append(given[1]) or cuts_of(*given))
+    prompter = Prompter(open_processor(idefics))
+    assert [prompter.uncut(noise(size), "what") for size in ((400, 300), (410, 310), (500, 301))] == [None] * 3
+    assert asked == [(400, 300)] and prompter.uncut(noise((60, 45)), "what")
+
+
 def test_a_picture_travels_without_its_tiles_and_masks(idefics, monkeypatch):
     monkeypatch.setattr(encoding, "_LARGE", 2**10)
     row = Prompter(open_processor(idefics)).uncut(noise((100, 90)), "what")

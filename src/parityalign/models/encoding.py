@@ -5,6 +5,7 @@ Written against transformers' processors without importing them; arrays are NumP
 
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -142,6 +143,7 @@ class Prompter:
         self.answer_marks = {"token_type_ids": 1} if takes_answers else {}
         self.processor = processor
         self._cut = lru_cache(_SIZES_KEPT)(self._cut_of_size)
+        self._too_large = sys.maxsize  # bytes of a picture that had more than its tiles, as larger ones will have
         self._special = re.compile("|".join(map(re.escape, sorted(self.special_tokens, key=len, reverse=True))))
 
     def chat(self, prompt: str, answer: str | None = None, *, image: bool = True) -> str:
@@ -181,8 +183,12 @@ class Prompter:
 
         None: nobody but the processor can cut it, or the tiles are not larger than the picture.
         """
-        cut = self._cut(image.size, prompt) if self.cuts_elsewhere and image.mode == "RGB" else None
-        if cut is None or cut.cuts.nbytes <= 3 * image.width * image.height:
+        own = 3 * image.width * image.height
+        worthwhile = own < self._too_large and image.mode == "RGB" and self.cuts_elsewhere
+        cut = self._cut(image.size, prompt) if worthwhile else None
+        if cut and cut.cuts.nbytes <= own:
+            self._too_large = own
+        if cut is None or cut.cuts.nbytes <= own:
             return None
         uncut = Uncut(np.array(image), cut.cuts)
         return replace(cut.encoded, image={**cut.encoded.image, PIXELS: uncut})
