@@ -23,8 +23,8 @@ class AnnotateSettings(Settings):
     top_k: int | None = Field(default=None, ge=1)
     """Draw each token among so many likeliest. None: among all."""
     kinds_in_turn: Annotated[bool, Later] = False
-    """Whether draws on an image go through all kinds of questions before one comes again; else each draw's kind is
-    drawn by itself, as once. A run that begins has it set (`tasks.settled`)."""
+    """Whether draws on an image go through all kinds of questions before one comes again. False: the kind of each draw
+    is drawn by itself, as earlier versions did. A new run is given `true` (`tasks.settled`)."""
     max_new_tokens: int = Field(default=96, ge=1)
     batch_size: Annotated[int, SpeedOnly] = Field(default=128, ge=1)
     most_yes_no: _Share = None

@@ -54,11 +54,12 @@ class Later:
 class SameAs:
     """Marks a setting, `Annotated[str, SameAs("auto", "gaps")]`, one value of which gives the results of another.
 
-    Artifacts name the other, so who changes from one to the other redoes no work.
+    Manifests name the other one for both, so a change from one to the other redoes no work.
     """
 
     value: object
     other: object
+    """What manifests say."""
 
 
 class Settings(BaseModel):

@@ -21,7 +21,7 @@ _trusts: ContextVar[bool] = ContextVar("trusts", default=False)
 IDENTITY = "identity"
 """In a manifest: what matters of the artifact to those made from it."""
 _SAID_NOW = {("level.select", "auto"): "gaps"}
-"""Settings as an earlier version wrote them, with what says the same now."""
+"""Settings as an earlier version wrote them, with what manifests say for the same now."""
 
 
 class _Entry(BaseModel):

@@ -266,10 +266,11 @@ class CachedModel:
 
     def _known(self) -> KnownModel:
         if self._remembered is None:
-            self._remembered = self._store.model(self.identity)
-        if self._remembered is None:
-            model = self.loaded()
-            self._remembered = self._store.model(self.identity) or KnownModel(model.name, model.special_tokens)
+            known = self._store.model(self.identity)
+            if known is None:
+                model = self.loaded()
+                known = KnownModel(model.name, model.special_tokens)
+            self._remembered = known
         return self._remembered
 
     def _ask(self, missing: Mapping[str, Request], decoding: Decoding, batch_size: int, counted: "_Counted") -> None:

@@ -4,7 +4,7 @@ A processor that enlarges a picture makes four times as many bytes of it, or mor
 a picture of this size (see tracing.py) is a few numbers; a GPU does the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Protocol
@@ -50,7 +50,7 @@ class Box(NamedTuple):
     height: int
     width: int
 
-    def of(self, images: "list[torch.Tensor]") -> torch.Tensor:
+    def of(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """(3, height, width) Its pixels."""
         return images[self.image][:, self.top : self.top + self.height, self.left : self.left + self.width]
 

@@ -186,14 +186,15 @@ class Prompter:
         own = 3 * image.width * image.height
         worthwhile = own < self._too_large and image.mode == "RGB" and self.cuts_elsewhere
         cut = self._cut(image.size, prompt) if worthwhile else None
-        if cut and cut.cuts.nbytes <= own:
+        if cut is None:
+            return None
+        if cut.cuts.nbytes <= own:
             self._too_large = own
-        if cut is None or cut.cuts.nbytes <= own:
             return None
         uncut = Uncut(np.array(image), cut.cuts)
         return replace(cut.encoded, image={**cut.encoded.image, PIXELS: uncut})
 
-    def _cut_of_size(self, size: tuple[int, int], prompt: str) -> "_Cut | None":
+    def _cut_of_size(self, size: tuple[int, int], prompt: str) -> _Cut | None:
         """How a picture of this width and height is cut; what follows from its size."""
         known, text = self.eight_bits, self.chat(prompt)
         found = known and cuts_of(

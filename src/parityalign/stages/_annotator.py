@@ -39,7 +39,7 @@ class Annotator:
     progress: Progress
     tell: Callable[[str], None]
     """Tells a sentence, now and in the manifest."""
-    _read_before: dict[str, "ParsedPair | str"] = field(default_factory=dict, init=False)
+    _read_before: dict[str, ParsedPair | str] = field(default_factory=dict, init=False)
     """What replies hold, by their text: all are read again at each point where something can be told."""
 
     @property

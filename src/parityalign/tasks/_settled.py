@@ -39,7 +39,7 @@ def settled(config: RunConfig) -> RunConfig:
 
 
 def _as_drawn(annotate: AnnotateSettings, settings: Mapping[str, Any]) -> AnnotateSettings:
-    """As the run's pairs were drawn, in what is not set; a run without any draws as is best."""
+    """The settings that the user left out, as the run's pairs were drawn; the present defaults where none were."""
     former: dict[str, Any] = {_IN_TURN: True}
     if settings:
         former[_IN_TURN] = settings.get(f"annotate.{_IN_TURN}", False)
