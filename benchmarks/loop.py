@@ -2,8 +2,8 @@
 
     python benchmarks/loop.py [--pictures 500] [--rows 8] [--folder FOLDER]
 
-Both sides ask the same models, loaded once, with the same number of threads, the same pictures (as many a task), four
-draws on each, which are made by chance of their own; and both judge by `rule: paper`.
+Both sides ask the same models, loaded each in its own way, with the same number of threads, the same pictures (as many
+a task), four draws on each, which are made by chance of their own; and both judge by `rule: paper`.
 
 - ours: the stages as `parityalign run` calls them, student first, teacher where the student failed.
 - first release: batches of a fixed number of rows in the order of the files; pictures opened one by one; every row
@@ -24,6 +24,7 @@ from random import Random
 from typing import Any
 
 import torch
+from transformers import AutoModelForImageTextToText
 
 from parityalign.config import AnnotateSettings, IdentifySettings
 from parityalign.core import RunFolder
@@ -53,9 +54,11 @@ class FirstRelease:
     """A model asked as the method's first release asks: `rows` at a time, as they come."""
 
     def __init__(self, model: HFModel, rows: int) -> None:
+        folder = EMBEDDED_MODELS / Path(model.name.partition(":")[2])
         self.name, self.special_tokens = model.name, model.special_tokens
-        self._model: Any = model._model
-        self._processor: Any = open_processor(str(EMBEDDED_MODELS / Path(model.name.partition(":")[2])))
+        opened: Any = AutoModelForImageTextToText.from_pretrained
+        self.model: Any = opened(folder, dtype=torch.float32).eval()
+        self._processor: Any = open_processor(str(folder))
         self._chat = Prompter(self._processor).chat
         self._rows = rows
 
@@ -72,7 +75,7 @@ class FirstRelease:
         if decoding.temperature > 0:
             how = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
         with torch.inference_mode():
-            tokens = self._model.generate(**inputs, max_new_tokens=decoding.max_new_tokens, **how)
+            tokens = self.model.generate(**inputs, max_new_tokens=decoding.max_new_tokens, **how)
         written = tokens[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self._processor.batch_decode(written, skip_special_tokens=True)]
 
@@ -85,9 +88,8 @@ class Forward:
     _depth: int = field(default=0, init=False)
     _began: float = field(default=0.0, init=False)
 
-    def watch(self, model: HFModel) -> None:
+    def watch(self, whole: Any) -> None:  # noqa: ANN401 - untyped classes
         """Also counts this model, and the parts of it that are called before its own forward pass."""
-        whole: Any = model._model
         for module in (whole, whole.model.vision_tower, whole.model.multi_modal_projector):
             module.register_forward_pre_hook(self._enter)
             module.register_forward_hook(self._leave)
@@ -122,7 +124,7 @@ def main() -> None:
     teacher, student = (load_hf(str(EMBEDDED_MODELS / name)) for name in ("teacher", "student"))
     plain = [FirstRelease(model, asked.rows) for model in (teacher, student)]
     forward = Forward()
-    for model in (teacher, student):
+    for model in (*(each._model for each in (teacher, student)), *(each.model for each in plain)):
         forward.watch(model)
     ours, theirs = Side(), Side()
     with tempfile.TemporaryDirectory(prefix="bench-loop-", dir=asked.folder) as folder:

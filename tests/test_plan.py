@@ -42,7 +42,7 @@ from parityalign.planning.planner import PlanOptions
 from parityalign.planning.planner import project_run as projected
 from parityalign.planning.sampling import SamplingOptions, size_of_picture
 from parityalign.planning.sharing import asking, levelling
-from parityalign.planning.sizes import ModelFacts, Prompts, PromptSize, PromptSizes, Size, Stack
+from parityalign.planning.sizes import ModelFacts, Preparation, Prompts, PromptSize, PromptSizes, Size, Stack
 from parityalign.planning.sizing import CHAT_TOKENS, place_of, prompt_sizes_of, size_of
 from parityalign.planning.trial import QUESTION
 from parityalign.planning.works import Counts, Shares, Workload, workloads
@@ -129,6 +129,16 @@ def test_a_plan_counts_what_a_picture_passes_in_gemma_4_and_no_tables_and_no_sou
     picture = Image.new("RGB", (1024, 768))
     seen = prompt_sizes_of(place_of(name, AS_IT_IS, offline=True), AS_IT_IS, [picture], prompts).annotate
     assert (seen.tokens, seen.patches) == (280 + CHAT_TOKENS, 9 * 280)
+
+
+def test_a_plan_for_a_gpu_counts_pictures_that_are_cut_there_and_not_by_the_processor():
+    name = "HuggingFaceTB/SmolVLM-500M-Instruct"
+    place, picture = place_of(name, AS_IT_IS, offline=True), Image.new("RGB", (640, 480))
+    prompts = Prompts(annotate="", answer="", rationale="")
+    here, there = (prompt_sizes_of(place, AS_IT_IS, [picture], prompts, on_gpu=gpu) for gpu in (False, True))
+    assert here.annotate == there.annotate
+    assert here.preparation.file == here.preparation.memory > 13 * 3 * 512 * 512
+    assert (there.preparation.memory, there.preparation.file) == (3 * 640 * 480, 0)
 
 
 def test_no_weight_is_needed(tmp_path):
@@ -379,7 +389,7 @@ def test_preparing_pictures_is_counted_once_for_a_stage_and_in_training_at_each_
     clock = count(step=7)  # each measured stretch takes seven seconds
     for module in (sampling, sizing):
         monkeypatch.setattr(module, "process_time", lambda: next(clock))
-    sizing._patches_of_size.cache_clear()
+    sizing._of_size.cache_clear()
     config = load_config(configured(pool, teacher="http://localhost:1/v1#large", annotate={"pairs_per_image": 2}))
     rows = {(row.stage, row.model): row for row in projected(config, NOT_MEASURED).rows}
     assert rows["annotate", "teacher"].preparation is None  # the server's own work
@@ -392,10 +402,10 @@ def test_preparing_pictures_is_counted_once_for_a_stage_and_in_training_at_each_
     work = Workload("level", "student", 1000, 0, 0, 0, steps=10, eval_examples=100, pictures=200)
     large, room = costs.CACHE_BYTES / 50, config.loading  # memory keeps 50, the disk as many in twice the space
     none, some = (room.model_copy(update={"prepared_gigabytes": gigabytes}) for gigabytes in (0.0, 50 * large / 1e9))
-    assert [costs.prepared(work, large, each) for each in (none, some, room)] == pytest.approx(
+    assert [costs.prepared(work, Preparation(0.0, large, large), each) for each in (none, some, room)] == pytest.approx(
         [50 + 1100 * 3 / 4, 100 + 1100 / 2, 200]
     )
-    assert costs.prepared(work._replace(views=1000), 1.0, room) == pytest.approx(1200)
+    assert costs.prepared(work._replace(views=1000), Preparation(0.0, 1.0, 1.0), room) == pytest.approx(1200)
 
 
 def test_replicas_and_processes_share_the_hours_and_not_the_work(pool):
@@ -471,7 +481,7 @@ def test_the_advice_names_what_several_devices_would_divide_and_settings_that_go
 def test_pictures_of_tests_are_on_the_disk_when_checkpoints_are_not():
     config = run_of(loading={"prepared_gigabytes": 1000.0}, level={"method": "full"})
     size = published_size("Qwen/Qwen2-VL-2B-Instruct")
-    sizes = replace(READING, picture_bytes=1e6)
+    sizes = replace(READING, preparation=Preparation(0.0, 1e6, 1e6))
     known = {"student": ModelFacts({"textvqa": sizes}, "", size), "teacher": ModelFacts({"textvqa": sizes}, "")}
 
     def disk(questions: int) -> float:

@@ -70,6 +70,8 @@ def rank(pool: Pool) -> tuple[int, bool, int]:
 
 
 STRONG, RARE, FEW, WEAK = Pool("strong"), Pool("weak", 10), Pool("weak", 20), Pool("weak")
+THREE = (RARE, STRONG, WEAK)
+NOISY = [pool._replace(noise=noise) for noise in (10, 20) for pool in THREE]
 BOTH = (GAPS, RANDOM)
 
 
@@ -81,28 +83,19 @@ class Tier(NamedTuple):
 
 
 TIERS = (
-    Tier(cells([RARE], BOTH, [100, 400]), range(2)),
-    Tier(cells([STRONG], BOTH, [100]), range(2)),
-    Tier(cells([WEAK, STRONG], BOTH, [400]), range(2)),
-    Tier(cells([RARE, STRONG], [PAPER], [0]), range(2)),
-    Tier([*cells([RARE], [ALL, HALF], [400]), *cells([WEAK], [ALL], [400])], range(2)),
-    Tier(cells([RARE, WEAK], BOTH, [400]), range(4)),
-    Tier(cells([STRONG], [ALL], [400]), range(2)),
-    Tier(cells([STRONG], BOTH, [400]), range(4)),
-    Tier(cells([RARE, STRONG, WEAK], BOTH, [100]), range(4)),
-    Tier(cells([WEAK], [PAPER], [0]), range(2)),
-    Tier(cells([RARE, STRONG, WEAK], [TRUE, FORMAT], [400]), range(2)),
-    Tier(cells([RARE._replace(noise=10)], BOTH, [400]), range(2)),
-    Tier(cells([FEW], BOTH, [100, 400]), range(2)),
-    Tier(cells([STRONG], [HALF], [400]), range(2)),
-    Tier(cells([RARE, STRONG, WEAK], [*BOTH, ALL], [100, 400]), range(5)),
-    Tier(cells([FEW, RARE, STRONG, WEAK], [PAPER], [0]), range(5)),
-    Tier(cells([RARE, STRONG, WEAK], [*BOTH, ALL], [800]), range(5)),
-    Tier(cells([FEW], [*BOTH, ALL], [400]), range(5)),
-    Tier(cells([pool._replace(noise=10) for pool in (STRONG, WEAK)], BOTH, [400]), range(5)),
-    Tier(cells([pool._replace(noise=20) for pool in (RARE, STRONG, WEAK)], BOTH, [400]), range(5)),
-    Tier(cells([WEAK], [MOST], [400]), range(5)),
-    Tier(cells([RARE, STRONG, WEAK], BOTH, [200, 1600]), range(5)),
+    Tier(cells(THREE, BOTH, [100, 400]), range(2)),
+    Tier([*cells(THREE, [TRUE, FORMAT, ALL], [400]), *cells(THREE, [PAPER], [0])], range(2)),
+    Tier([*cells(THREE, [HALF], [400]), *cells([WEAK], [MOST], [400])], range(2)),
+    Tier(cells(NOISY, BOTH, [400]), range(2)),
+    Tier([*cells([FEW], [*BOTH, ALL], [400]), *cells([FEW], [PAPER], [0])], range(2)),
+    Tier(cells(THREE, BOTH, [400]), range(4)),
+    Tier(cells(THREE, BOTH, [800]), range(2)),
+    Tier(cells(THREE, BOTH, [1600]), range(2)),
+    Tier(cells([*THREE, FEW], BOTH, [100, 200, 400, 800]), range(5)),
+    Tier([*cells([*THREE, FEW], [TRUE, FORMAT, ALL], [400]), *cells([*THREE, FEW], [PAPER], [0])], range(5)),
+    Tier(cells([*NOISY, *(FEW._replace(noise=noise) for noise in (10, 20))], BOTH, [400]), range(5)),
+    Tier(cells(THREE, [ALL], [100, 800, 1600]), range(5)),
+    Tier(cells([*THREE, FEW], BOTH, [1600]), range(5)),
 )
 """The most decisive first, on all their seeds before the next, so what is there is balanced wherever it is stopped."""
 

@@ -16,12 +16,14 @@ from .checkpoint import read_object as read_object
 from .checkpoint import refuse_damaged as refuse_damaged
 from .checkpoint import stored_parameters as stored_parameters
 from .checkpoint import weight_files as weight_files
+from .cutting import Uncut as Uncut
 from .device import bf16_is_fast as bf16_is_fast
 from .device import dtype_of as dtype_of
 from .device import gpus_of as gpus_of
 from .device import is_out_of_memory as is_out_of_memory
 from .device import shares_of_machine as shares_of_machine
 from .device import this_device as this_device
+from .eight_bits import PIXELS as PIXELS
 from .encoding import Array as Array
 from .encoding import Encoded as Encoded
 from .encoding import Processor as Processor
@@ -76,3 +78,4 @@ from .stacking import stack as stack
 from .token_boxes import GRID as GRID
 from .token_boxes import TokenBoxes as TokenBoxes
 from .token_boxes import spread_over_cells as spread_over_cells
+from .tracing import cuts_by as cuts_by

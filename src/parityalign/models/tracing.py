@@ -8,7 +8,9 @@ an image's memory it begins. What is not a plain rectangle, such as padding or p
 import copy
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from PIL import Image
 
 from parityalign.models.cutting import Array, Box, Cuts, Resize
-from parityalign.models.eight_bits import PIXELS, drawn, settings_key
+from parityalign.models.eight_bits import PIXELS, drawn, eight_bits, settings_key
 from parityalign.models.resizing import as_pillow_does_it, by_pillow, can_resize
 
 Read = Callable[[Any, Image.Image], Any]
@@ -34,6 +36,21 @@ _trying = Lock()
 
 class _NotFollowed(Exception):
     """The processor does something else than to resize and to cut."""
+
+
+@dataclass
+class _Alone:
+    """An image processor in place of a whole processor."""
+
+    image_processor: Any
+
+    def to_json_string(self) -> str:
+        """Nothing that pixels depend on."""
+        return ""
+
+    def read(self, picture: Image.Image) -> Any:  # noqa: ANN401
+        """What it makes of a picture."""
+        return self.image_processor(images=[picture], return_tensors="pt")
 
 
 class _Seen:
@@ -118,6 +135,23 @@ def cuts_of(processor: Any, size: tuple[int, int], read: Read) -> tuple[Cuts, di
         return _cuts(seen, np.asarray(features[PIXELS])), rest
     except Exception:  # noqa: BLE001 - whatever a stranger's processor raises where it is followed
         return None
+
+
+def cuts_by(pictures: Any, size: tuple[int, int]) -> Cuts | None:  # noqa: ANN401
+    """How an image processor, whose tokenizer is not at hand, cuts a picture into more than the picture has.
+
+    None: it does not, or nobody but itself can.
+
+    Args:
+        pictures: Any image processor of transformers'.
+        size: Width and height of the picture.
+    """
+    alone = _Alone(pictures)
+    known = eight_bits(alone, _Alone.read)
+    if known is None or not can_be_followed(alone, known.processor, _Alone.read):
+        return None
+    found = cuts_of(known.processor, size, _Alone.read)
+    return found[0] if found and found[0].nbytes > _CHANNELS * prod(size) else None
 
 
 def can_be_followed(processor: Any, bare: Any, read: Read) -> bool:  # noqa: ANN401

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from parityalign.config import LevelSettings, Loadings, LoadingSettings, ServerSettings
 from parityalign.models import ROOM_OF_CPU, SMALLEST, room_of_gpu
 from parityalign.planning.published import Device
-from parityalign.planning.sizes import Size, Stack, Throughput
+from parityalign.planning.sizes import Preparation, Size, Stack, Throughput
 from parityalign.planning.works import Workload
 from parityalign.training import CACHE_BYTES, MICRO_BATCH_TOKENS, MOST_LOGITS
 
@@ -189,10 +189,10 @@ def records(images: int, work: Iterable[Workload]) -> float:
     return _RECORD * (images + 2.0 * sum(each.requests for each in asked) + 2 * pairs)
 
 
-def kept_in_store(pictures: int, picture_bytes: float, loading: Loadings) -> float:
+def kept_in_store(pictures: int, file: float, loading: Loadings) -> float:
     """Bytes on the disk of pictures that were prepared for one model."""
     room = loading.prepared_gigabytes * 1e9
-    return min(room, pictures * picture_bytes) if picture_bytes >= SMALLEST else 0.0
+    return min(room, pictures * file) if file >= SMALLEST else 0.0
 
 
 def kept_kernels(work: Workload, device: Device) -> float:
@@ -205,12 +205,13 @@ def kept_in_memory(work: Workload, picture_bytes: float) -> float:
     return min(CACHE_BYTES, work.pictures * picture_bytes) if work.steps else 0.0
 
 
-def prepared(work: Workload, picture_bytes: float, loading: Loadings) -> float:
+def prepared(work: Workload, each: Preparation, loading: Loadings) -> float:
     """How many pictures are prepared: each once; in training those that are not kept at each visit."""
     if not work.steps:
         return work.pictures
-    kept = kept_in_memory(work, picture_bytes) + kept_in_store(work.pictures, picture_bytes, loading)
-    share = min(1.0, kept / max(1.0, work.pictures * picture_bytes))
+    in_memory = kept_in_memory(work, each.memory) / max(1.0, work.pictures * each.memory)
+    in_files = kept_in_store(work.pictures, each.file, loading) / max(1.0, work.pictures * each.file)
+    share = min(1.0, in_memory + in_files)
     visits = work.requests + work.eval_examples
     return work.pictures * share + visits * (1 - share) + work.views
 

@@ -65,6 +65,11 @@ class PlanOptions:
     clock: Callable[[], float] = time.monotonic
     """Gives seconds; what models that are tried are timed by."""
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is for a GPU, which cuts pictures that become larger."""
+        return device(self.device).is_gpu if self.device else torch.cuda.is_available()
+
 
 def project_run(config: RunConfig, options: PlanOptions) -> Projection:
     """Projects a run.
@@ -124,7 +129,7 @@ def _disk(config: RunConfig, images: int, work: Sequence[Workload], known: Mappi
 
     def prepared(*, tests: bool) -> float:
         kept = (
-            costs.kept_in_store(_different(work, role, images, tests=tests), each.picture_bytes, config.loading)
+            costs.kept_in_store(_different(work, role, images, tests=tests), each.preparation.file, config.loading)
             for role, each in known.items()
         )
         return min(config.loading.prepared_gigabytes * 1e9, sum(kept))
@@ -206,7 +211,8 @@ def _configured(
     place = place_of(location, loading, offline=options.sampling.offline)
 
     sizes = {
-        name: prompt_sizes_of(place, loading, found.pictures, _prompts(tasks[name])) for name, found in samples.items()
+        name: prompt_sizes_of(place, loading, found.pictures, _prompts(tasks[name]), on_gpu=options.on_gpu)
+        for name, found in samples.items()
     }
     size = size_of(place, loading)
     return ModelFacts(sizes, f"{size.parameters:,} parameters, configuration from {place.origin}", size)
@@ -273,6 +279,7 @@ def _row(
     config: RunConfig, work: Workload, known: ModelFacts, where: Device, reading: float, times_as_fast: int
 ) -> ProjectionRow:
     loading: LoadingSettings = getattr(config.loading, work.role)
+    prepared = known.preparation
     seconds = memory = at_once = None
     if known.size and work.steps:
         mode = costs.training_mode(config.level, where, work, known.size)
@@ -287,7 +294,7 @@ def _row(
         seconds = costs.measured_seconds(work, measured) or seconds
         memory = _held(work, measured, config.level) or memory
     if memory and work.steps and not where.is_gpu:
-        memory += costs.kept_in_memory(work, known.picture_bytes) + costs.kept_kernels(work, where)
+        memory += costs.kept_in_memory(work, prepared.memory) + costs.kept_kernels(work, where)
     return ProjectionRow(
         stage=work.stage,
         model=work.role,
@@ -299,7 +306,7 @@ def _row(
         seconds=None if seconds is None else seconds / times_as_fast,
         memory=memory,
         money=costs.money(work, config.server) if known.served and not work.steps else None,
-        preparation=costs.prepared(work, known.picture_bytes, config.loading) * (reading + known.preparation)
-        if known.preparation
+        preparation=costs.prepared(work, prepared, config.loading) * (reading + prepared.seconds)
+        if prepared.seconds
         else None,
     )

@@ -1,7 +1,8 @@
 """What a plan needs to know about a model: its parameters, and its tokens per picture."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from statistics import mean
 from typing import NamedTuple, Self
 
 from parityalign.config import StudentFacts
@@ -72,6 +73,25 @@ class Prompts(NamedTuple):
     """Asks for a rationale before the answer."""
 
 
+class Preparation(NamedTuple):
+    """What a model's input of a picture takes; 0: not known."""
+
+    seconds: float = 0.0
+    """Of CPU, to read and prepare it, measured on this machine."""
+    memory: float = 0.0
+    """Bytes in memory."""
+    file: float = 0.0
+    """Bytes of its file; 0 also where none is written."""
+
+
+UNKNOWN = Preparation()
+
+
+def mean_of(preparations: Iterable[Preparation]) -> Preparation:
+    """What a picture takes on average."""
+    return Preparation(*map(mean, zip(*preparations, strict=True)))
+
+
 @dataclass(frozen=True)
 class PromptSizes:
     """How a model reads the prompts of one task."""
@@ -83,10 +103,8 @@ class PromptSizes:
     """Number of pictures in the mean."""
     assumed: str = ""
     """How tokens were estimated, as text; empty if counted by the model's own processor."""
-    preparation: float = 0.0
-    """CPU seconds that a picture takes to be read and prepared, measured on this machine; 0: not known."""
-    picture_bytes: float = 0.0
-    """Of a prepared picture; 0: not known."""
+    preparation: Preparation = UNKNOWN
+    """On average."""
 
     @classmethod
     def of(
@@ -95,12 +113,11 @@ class PromptSizes:
         seen: Callable[[str], PromptSize],
         pictures: int,
         assumed: str = "",
-        preparation: float = 0.0,
-        picture_bytes: float = 0.0,
+        preparation: Preparation = UNKNOWN,
     ) -> Self:
         """What `seen` makes of each prompt."""
         annotate, answer, rationale = map(seen, prompts)
-        return cls(annotate, answer, rationale, pictures, assumed, preparation, picture_bytes)
+        return cls(annotate, answer, rationale, pictures, assumed, preparation)
 
 
 class Throughput(NamedTuple):
@@ -141,14 +158,6 @@ class ModelFacts:
     served: bool = False
 
     @property
-    def preparation(self) -> float:
-        """CPU seconds that this machine takes for a picture, on average over the tasks; 0: not known, or another's."""
-        return 0.0 if self.served else self._mean(lambda sizes: sizes.preparation)
-
-    @property
-    def picture_bytes(self) -> float:
-        """Of a prepared picture, likewise."""
-        return 0.0 if self.served else self._mean(lambda sizes: sizes.picture_bytes)
-
-    def _mean(self, number: Callable[[PromptSizes], float]) -> float:
-        return sum(map(number, self.prompt_sizes.values())) / len(self.prompt_sizes)
+    def preparation(self) -> Preparation:
+        """What a picture takes on this machine, on average over the tasks; nothing where it is another's business."""
+        return UNKNOWN if self.served else mean_of(sizes.preparation for sizes in self.prompt_sizes.values())

@@ -24,9 +24,13 @@ from parityalign.core import UserError
 from parityalign.models import (
     BACKEND,
     CONNECTOR,
+    PIXELS,
     VISION,
+    Encoded,
     Prompter,
+    Uncut,
     cached_numbers,
+    cuts_by,
     hub_answers,
     limit_pixels,
     open_config,
@@ -37,7 +41,7 @@ from parityalign.models import (
     usual_limit,
 )
 from parityalign.planning.published import architecture, models
-from parityalign.planning.sizes import Prompts, PromptSize, PromptSizes, Size, Stack
+from parityalign.planning.sizes import Preparation, Prompts, PromptSize, PromptSizes, Size, Stack, mean_of
 from parityalign.training import facts_of
 
 CHARACTERS_PER_TOKEN = 4
@@ -148,24 +152,33 @@ def usual_pixels(place: Place, loading: LoadingSettings) -> int | None:
     return usual_limit(processor.image_processor)
 
 
-def prompt_sizes_of(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> PromptSizes:
-    """How many tokens and patches a model makes of pictures with each prompt.
+def prompt_sizes_of(
+    place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts, *, on_gpu: bool = False
+) -> PromptSizes:
+    """How many tokens and patches a model makes of pictures with each prompt, and what preparing a picture takes.
 
     Args:
         place: Where the model is.
         loading: How it is loaded.
         pictures: The sample, at least one.
         prompts: The prompts.
+        on_gpu: Whether the model's device is a GPU, which cuts pictures that become larger.
 
     Raises:
         UserError: The model's processor cannot be opened.
     """
     if place.published:
-        return _estimated(place, loading, pictures, prompts)
+        return _estimated(place, loading, pictures, prompts, on_gpu=on_gpu)
     config, prompter = _config(place, loading), Prompter(open_processor(place.location, _kept_to(place, loading)))
-    prompter.encode(pictures[0], prompts.annotate)  # the first call compiles the chat template
+
+    def prepared(picture: Image) -> Encoded:
+        uncut = prompter.uncut(picture, prompts.annotate) if on_gpu else None
+        return uncut or prompter.encode(picture, prompts.annotate)
+
+    for picture in {picture.size: picture for picture in pictures}.values():
+        prepared(picture)  # the first of a size takes longer
     began = process_time()
-    encoded = [prompter.encode(picture, prompts.annotate) for picture in pictures]
+    encoded = [prepared(picture) for picture in pictures]
     seconds = (process_time() - began) / len(pictures)
     patches = _mean([_patches(row.image, config) for row in encoded])
     tokens = _mean([len(row.tokens) for row in encoded])
@@ -175,45 +188,58 @@ def prompt_sizes_of(place: Place, loading: LoadingSettings, pictures: Sequence[I
         more = len(prompter.encode(pictures[0], prompt).tokens) - len(encoded[0].tokens)
         return PromptSize(tokens + more, patches)
 
-    size = _mean([_bytes(row.image) for row in encoded])
-    return PromptSizes.of(prompts, seen, len(pictures), preparation=seconds, picture_bytes=size)
+    preparation = mean_of(Preparation(seconds, *_bytes(row.image)) for row in encoded)
+    return PromptSizes.of(prompts, seen, len(pictures), preparation=preparation)
 
 
-def _estimated(place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts) -> PromptSizes:
+def _estimated(
+    place: Place, loading: LoadingSettings, pictures: Sequence[Image], prompts: Prompts, *, on_gpu: bool
+) -> PromptSizes:
     """The picture's part from the image processor, which needs no tokenizer; the text's from its length."""
-    counted = [_patches_of_size(place, loading, picture.size) for picture in pictures]
-    patches, seconds, size = (sum(values) / len(pictures) for values in zip(*counted, strict=True))
+    counted = [_of_size(place, loading, picture.size, on_gpu=on_gpu) for picture in pictures]
+    patches, preparation = _mean([each for each, _ in counted]), mean_of(each for _, each in counted)
     placeholders = patches / _patches_per_token(_config(place, loading))
 
     def seen(prompt: str) -> PromptSize:
         return PromptSize(placeholders + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, patches)
 
-    return PromptSizes.of(prompts, seen, len(pictures), _ESTIMATE, seconds, size)
+    return PromptSizes.of(prompts, seen, len(pictures), _ESTIMATE, preparation)
 
 
 @cache
-def _patches_of_size(place: Place, loading: LoadingSettings, size: tuple[int, int]) -> tuple[int, float, int]:
-    """Patches, CPU seconds and bytes of a picture of this size, whatever its content."""
+def _of_size(place: Place, loading: LoadingSettings, size: tuple[int, int], *, on_gpu: bool) -> tuple[int, Preparation]:
+    """Patches of a picture of this size, whatever its content, and what preparing it takes."""
     opened: Any = AutoImageProcessor
     processor = opened.from_pretrained(place.location, backend=BACKEND)
     if loading.max_pixels:
         limit_pixels(processor, loading.max_pixels)
     picture = new("RGB", size)
-    processor(images=[picture], return_tensors="pt")  # the first call takes longer
+    cuts = cuts_by(processor, size) if on_gpu else None
+
+    def prepared() -> Mapping[str, Any]:
+        if cuts:
+            return {PIXELS: Uncut(np.array(picture), cuts)}
+        features: Mapping[str, Any] = processor(images=[picture], return_tensors="pt")
+        return features
+
+    prepared()  # the first call takes longer
     began = process_time()
-    arrays = processor(images=[picture], return_tensors="pt")
+    arrays = prepared()
     seconds = process_time() - began
-    return _patches(arrays, _config(place, loading)), seconds, _bytes(arrays)
+    return _patches(arrays, _config(place, loading)), Preparation(seconds, *_bytes(arrays))
 
 
-def _bytes(arrays: Mapping[str, Any]) -> int:
-    """Of a prepared picture, whose pixels are kept in 8 bits."""
-    return sum(int(np.asarray(array).size) for array in arrays.values())
+def _bytes(arrays: Mapping[str, Any]) -> tuple[int, int]:
+    """Of a prepared picture, whose pixels are kept in 8 bits, in memory and in a file; none is written of one uncut."""
+    if isinstance(uncut := arrays[PIXELS], Uncut):
+        return uncut.nbytes, 0
+    size = sum(int(np.asarray(array).size) for array in arrays.values())
+    return size, size
 
 
 def _patches(arrays: Any, config: PreTrainedConfig) -> int:  # noqa: ANN401 - a dictionary of one of two kinds
     """Patches of a picture in the vision tower: of (..., patches, values), or of tiles of (channels, height, width)."""
-    pixels: tuple[int, ...] = np.asarray(arrays["pixel_values"]).shape
+    pixels: tuple[int, ...] = tuple(arrays[PIXELS].shape)
     side = patch_side(config)
     if len(pixels) < 4:
         return prod(pixels[:-1])
