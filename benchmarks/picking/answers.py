@@ -2,7 +2,7 @@
 
 from textwrap import wrap
 
-from picking.cells import ALL, GAPS, HALF, PAPER, RANDOM, RARE, STRONG, WEAK, Cell
+from picking.cells import ALL, FORMAT, GAPS, HALF, NOISE, PAPER, RANDOM, RARE, STRONG, TRUE, WEAK, Cell
 from picking.measured import Measured, Value, gain, lead, over, steps_to_reach
 
 STEPS = 400
@@ -34,8 +34,9 @@ def in_detail(found: Measured) -> str:
     """What the page has besides; empty until there is something to say."""
     if not _enough(found):
         return ""
-    rare, strong = Cell(RARE, GAPS, STEPS), Cell(STRONG, GAPS, STEPS)
-    return _wrapped(_all(found, rare), _replay(found, rare), _papers_way(found, strong))
+    rare, common, strong = (Cell(pool, GAPS, STEPS) for pool in (RARE, WEAK, STRONG))
+    told = [_all(found, rare), _replay(found, rare), _papers_way(found, strong)]
+    return _wrapped(*told, *_labels(found, common), *_noise(found, common))
 
 
 def _enough(found: Measured) -> bool:
@@ -111,6 +112,25 @@ def _papers_way(found: Measured, cell: Cell) -> str:
         "The paper's way, gaps alone in one epoch at a low rate, brings the strong student "
         f"{_gained(found, Cell(cell.pool, PAPER, 0))}."
     )
+
+
+def _labels(found: Measured, cell: Cell) -> list[str]:
+    true, form = (cell._replace(arm=arm) for arm in (TRUE, FORMAT))
+    if true not in found or form not in found:
+        return []
+    return [
+        f"As many pairs of the drawn truth, with gaps as they come, bring the weak student {_gained(found, true)}; the "
+        f"teacher's questions with the student's own answers, {_gained(found, form)}."
+    ]
+
+
+def _noise(found: Measured, cell: Cell) -> list[str]:
+    noisy = {noise: cell._replace(pool=cell.pool._replace(noise=noise)) for noise in NOISE}
+    if not all(each in found for each in noisy.values()):
+        return []
+    gains = " and ".join(_gained(found, each) for each in noisy.values())
+    shares = " and ".join(map(str, NOISE))
+    return [f"With {shares} % wrong labels gaps and replay bring it {gains} in place of {_gained(found, cell)}."]
 
 
 def _seeds(found: Measured, cell: Cell, arm: str) -> int:

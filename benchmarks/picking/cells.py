@@ -22,8 +22,10 @@ STUDY: Mapping[str, object] = {
     "batch_size": 32,
     "replay": None,
     "held_out_pairs": 300,
+    "interpolate": False,
 }
-"""Settings of every training besides the demo's: half as many pairs a step, and the tower as it was, to save time."""
+"""Settings of every training besides the demo's: half as many pairs a step, and the tower as it was, to save time; and
+the trained weights themselves, which tell what was trained on."""
 RATES: Mapping[str, float] = {"weak": 1e-3, "strong": 5e-4}
 PAPERS_WAY: Mapping[str, object] = {"replay": 0.0, "epochs": 1, "learning_rate": 1e-4}
 
@@ -71,7 +73,8 @@ def rank(pool: Pool) -> tuple[int, bool, int]:
 
 STRONG, RARE, FEW, WEAK = Pool("strong"), Pool("weak", 10), Pool("weak", 20), Pool("weak")
 THREE = (RARE, STRONG, WEAK)
-NOISY = [pool._replace(noise=noise) for noise in (10, 20) for pool in THREE]
+NOISE = (10, 20)
+NOISY = [pool._replace(noise=noise) for noise in NOISE for pool in THREE]
 BOTH = (GAPS, RANDOM)
 
 
@@ -93,7 +96,7 @@ TIERS = (
     Tier(cells(THREE, BOTH, [1600]), range(2)),
     Tier(cells([*THREE, FEW], BOTH, [100, 200, 400, 800]), range(5)),
     Tier([*cells([*THREE, FEW], [TRUE, FORMAT, ALL], [400]), *cells([*THREE, FEW], [PAPER], [0])], range(5)),
-    Tier(cells([*NOISY, *(FEW._replace(noise=noise) for noise in (10, 20))], BOTH, [400]), range(5)),
+    Tier(cells([*NOISY, *(FEW._replace(noise=noise) for noise in NOISE)], BOTH, [400]), range(5)),
     Tier(cells(THREE, [ALL], [100, 800, 1600]), range(5)),
     Tier(cells([*THREE, FEW], BOTH, [1600]), range(5)),
 )

@@ -46,8 +46,8 @@ Made by `make study` from the records in [study/](study/), one a training; a tes
 Each seed is a run of the demo on 6,000 pictures of its own. The weak student is the embedded one; the strong
 student is the one that the next seed's run levelled, on this seed's pictures, with the same teacher's pairs. Pools
 with fewer gaps are the weak student's with gaps left out at random. With wrong labels, so many pairs have the
-answer of another picture to the same question, and the teacher repeats it. The demo was then as it had been before
-its teacher was taught kinds of questions, without filters of gaps; with another teacher the study begins anew.
+answer of another picture to the same question, and the teacher repeats it.
+Bundled teacher and settings are those of the demo; with others a study begins anew.
 
 Every training is one of the product: all weights but the vision tower's, {batch} pairs a step, a rate of {weak:g}
 for the weak student and {strong:g} for the strong one, as much replay as the pool has, between a half and four
@@ -105,7 +105,7 @@ a run itself can know. That best is one of several and so a little lucky. `holds
 MISSING = """
 ## Not measured
 
-Planned, and not reached in the time there was; `make study` goes on with a study of the present teacher alone:
+Planned, and not reached in the time there was; `make study` goes on:
 
 """
 

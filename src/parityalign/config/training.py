@@ -194,6 +194,9 @@ class LevelSettings(Settings):
     """Most pairs of these images that judge; more are sampled."""
     patience: int = Field(default=3, ge=1)
     """Early stopping: stop after this many evaluations of the held-out loss without a new best."""
+    interpolate: Annotated[bool, Later] = True
+    """Whether weights a quarter, half and three quarters of the way from the student's to the best checkpoint's are
+    looked at too, and those with the lowest held-out loss taken (WiSE-FT): a strong student forgets less."""
     skipped_steps: int = Field(default=100, ge=1)
     """Stop after this many steps that were skipped because loss or gradient was not finite."""
     lora_rank: int = Field(default=16, ge=1, le=65536)

@@ -20,7 +20,7 @@ from parityalign.stages import (
     filters_of,
     stages_of,
 )
-from parityalign.training import EVALUATIONS
+from parityalign.training import EVALUATIONS, SHARES
 
 Prompt = Literal["annotate", "answer", "rationale"]
 SCORED: tuple[Literal["teacher"], Literal["student"]] = ("teacher", "student")
@@ -233,7 +233,8 @@ class _Workloads:
     def level(self) -> Iterator[Workload]:
         """Training, and the held-out pairs that the new student is asked.
 
-        Of training, `requests` counts the examples trained on, `eval_examples` those evaluated for early stopping.
+        Of training, `requests` counts the examples trained on, `eval_examples` those that the held-out loss is
+        measured on.
 
         In a step an example takes one forward pass with its answer, one more for an augmented view of its picture if
         a term needs that, and one more with its rationale if a term needs that.
@@ -242,6 +243,7 @@ class _Workloads:
         steps = level.steps(picked.training)
         examples = steps * level.batch_size if level.max_steps else level.decided.epochs * picked.training
         views, rationales = 1 + level.needs_views, level.needs_rationales
+        looks = 1 + EVALUATIONS + level.interpolate * len(SHARES)
 
         def mean(number: Callable[[PromptSize], float]) -> float:
             each = {
@@ -258,7 +260,7 @@ class _Workloads:
             reply_tokens=examples * (views * ANSWER_TOKENS + rationales * rationale_tokens(self.config)),
             patches=round(examples * mean(lambda seen: seen.patches)),
             steps=steps,
-            eval_examples=(EVALUATIONS + 1) * picked.held_out if steps else 0,
+            eval_examples=looks * picked.held_out if steps else 0,
             pictures=min(self.images, picked.training) + min(self.images, picked.held_out) if steps else 0,
             views=examples * level.needs_views,
             passes=views + rationales,

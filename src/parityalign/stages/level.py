@@ -212,6 +212,11 @@ def _note(
             f"Memory ran out, so steps of {batch_size} pairs were split into micro-batches, at times of no more than "
             f"{tokens:,} tokens."
         )
+    if result.trained_share < 1:
+        artifact.note(
+            f"The loss on held-out pairs was lowest {result.trained_share:.0%} of the way from the student's weights "
+            "to the trained ones, so the weights there were kept."
+        )
     before, after = ([each.right_before for each in held], [each.right_after for each in held])
     told = f"Of {len(held):,} pairs on held-out images the student had {sum(before):,} right before"
     losses = f"the loss on them went from {result.held_out_loss_before:.3g} to {result.held_out_loss_after:.3g}"

@@ -1,3 +1,4 @@
+from .between import SHARES as SHARES
 from .collator import CACHE_BYTES as CACHE_BYTES
 from .facts import facts_of as facts_of
 from .facts import student_facts as student_facts

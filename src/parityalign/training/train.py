@@ -34,6 +34,7 @@ from parityalign.models import (
     stop_tokens,
     usual_workers,
 )
+from parityalign.training.between import Between, lowest
 from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.facts import student_facts
@@ -72,10 +73,12 @@ class Best(NamedTuple):
     step: int
     """Optimiser step; 0: no checkpoint is better than the initial student."""
     model: nn.Module
-    """As it was trained, with its adapter not merged."""
+    """With its adapter not merged."""
     before: float
     """The held-out loss of the initial student."""
     after: float
+    share: float = 1.0
+    """Of the way from the initial student's weights to the checkpoint's."""
 
 
 def make_leveller(
@@ -201,22 +204,45 @@ def _saved(
     (work / PLAN).unlink()  # first, so that a half-deleted folder is never resumed
     shutil.rmtree(work)
     told = skipped_steps(state), fewest_tokens(state)
-    return LevelResult(state.global_step, best.step, best.before, best.after, *told)
+    return LevelResult(state.global_step, best.step, best.before, best.after, *told, trained_share=best.share)
 
 
 def _best(training: Training, trainer: LevelTrainer, work: Path, state: TrainerState, before: float) -> Best:
     location, loading, method = training.student, training.loading, training.settings.decided.method
     opened = partial(open_checkpoint, location, adapter=method != "full", loading=loading, dtype=_precision(training))
-    step, after = state.best_global_step, state.best_metric
-    if step and after is not None and after < before:
-        model = opened(checkpoint(work, step))
+    step, after, between = state.best_global_step, state.best_metric, training.settings.interpolate
+    if step and after is not None and (after < before or between):
+        model, share = opened(checkpoint(work, step)), 1.0
         if method == "qlora":  # trained in 4 bits, merged in full precision: only the merged model's loss counts
             after = trainer.held_out_loss(model)
             before = _without_adapter(trainer, model)
+        if between:
+            share, after = _move_to_lowest(training, trainer, model, after)
         if after < before:
-            return Best(step, model, before, after)
+            return Best(step, model, before, after, share)
         del model
     return Best(0, opened(None), before, before)
+
+
+def _move_to_lowest(training: Training, trainer: LevelTrainer, model: nn.Module, after: float) -> tuple[float, float]:
+    """Moves the trained student to the share of its way with the lowest held-out loss; gives both."""
+    between = _way(training, model)
+
+    def loss_at(share: float) -> float:
+        between.move(share)
+        return trainer.held_out_loss(model)
+
+    share, loss = lowest(loss_at, after)
+    between.move(share)
+    return share, loss
+
+
+def _way(training: Training, trained: nn.Module) -> Between:
+    """From the student before to a trained one, whose adapter is not merged."""
+    if training.settings.decided.method != "full":
+        return Between(trained, None)
+    before = open_student(training.student, training.loading, dtype=_precision(training), device="cpu")
+    return Between(trained, before)
 
 
 def _precision(training: Training) -> torch.dtype:
@@ -241,8 +267,11 @@ def _save(training: Training, best: Best, batches: AnswerCollator, out: Path, wo
     if training.settings.decided.method != "full":
         model.to("meta")  # its memory is needed for the next
         model = open_to_merge(location, checkpoint(work, best.step) if best.step else None, loading=loading)
+        if best.step:
+            Between(model, None).move(best.share)
         if training.settings.keep_adapter and best.step:  # before the weights, with which the folder is complete
-            keep_adapter(checkpoint(work, best.step), out / ADAPTER, student=location, revision=loading.commit)
+            commit = loading.commit
+            keep_adapter(checkpoint(work, best.step), out / ADAPTER, best.share, student=location, revision=commit)
     whole = merge_adapter(model)
     stored = save_student(location, whole, out, loading=loading)
     whole.to("meta")
