@@ -88,7 +88,7 @@ def test_the_saved_student_is_where_the_loss_was_lowest_and_so_is_its_adapter(st
     level(student, pairs, tmp_path / "whole", **settings, interpolate=False)
     monkeypatch.setattr(train, "lowest", lambda loss_at, whole: (0.5, loss_at(0.5)))
     result = level(student, pairs, tmp_path / "half", **settings)
-    assert result.trained_share == 0.5
+    assert result.interpolation == 0.5
     before, whole = load_file(f"{student}/model.safetensors"), load_file(tmp_path / "whole" / "model.safetensors")
     half = load_file(tmp_path / "half" / "model.safetensors")
     assert any(not torch.equal(before[name], whole[name]) for name in before)

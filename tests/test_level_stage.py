@@ -226,6 +226,16 @@ def test_a_step_that_did_not_fit_is_noted(tmp_path):
     assert made.manifest["result"]["micro_batch_tokens"] == 4000
 
 
+def test_weights_part_of_the_way_are_noted(tmp_path):
+    def part_of_the_way(pairs, held_out, out):
+        (out / "model.safetensors").write_bytes(b"weights")
+        return LevelResult(9, 6, 2.0, 1.0, interpolation=0.75)
+
+    made = run(tmp_path, [GAP] * 4, part_of_the_way)
+    assert "lowest 75% of the way from the student's weights to the trained ones" in made.manifest["note"]
+    assert "of the way" not in run(tmp_path / "whole", [GAP] * 4, Trainer()).manifest["note"]
+
+
 @pytest.mark.parametrize("kinds", [[], [RIGHT, NEITHER], [DROPPED]])
 def test_without_gaps_the_student_is_left_as_it_is_and_the_manifest_says_so(tmp_path, kinds):
     made = run(tmp_path, kinds, lambda *_: pytest.fail("trained on nothing"))

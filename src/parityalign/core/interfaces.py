@@ -358,7 +358,7 @@ class LevelResult:
     skipped_steps: int = 0
     micro_batch_tokens: int | None = None
     """Fewest tokens that micro-batches were cut to since memory ran out. None: it never did."""
-    trained_share: float = 1.0
+    interpolation: float = 1.0
     """Share of the way from the student's weights to the best step's at which the saved weights are."""
 
 

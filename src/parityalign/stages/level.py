@@ -212,9 +212,9 @@ def _note(
             f"Memory ran out, so steps of {batch_size} pairs were split into micro-batches, at times of no more than "
             f"{tokens:,} tokens."
         )
-    if result.trained_share < 1:
+    if result.interpolation < 1:
         artifact.note(
-            f"The loss on held-out pairs was lowest {result.trained_share:.0%} of the way from the student's weights "
+            f"The loss on held-out pairs was lowest {result.interpolation:.0%} of the way from the student's weights "
             "to the trained ones, so the weights there were kept."
         )
     before, after = ([each.right_before for each in held], [each.right_after for each in held])

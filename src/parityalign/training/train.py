@@ -204,7 +204,7 @@ def _saved(
     (work / PLAN).unlink()  # first, so that a half-deleted folder is never resumed
     shutil.rmtree(work)
     told = skipped_steps(state), fewest_tokens(state)
-    return LevelResult(state.global_step, best.step, best.before, best.after, *told, trained_share=best.share)
+    return LevelResult(state.global_step, best.step, best.before, best.after, *told, interpolation=best.share)
 
 
 def _best(training: Training, trainer: LevelTrainer, work: Path, state: TrainerState, before: float) -> Best:
