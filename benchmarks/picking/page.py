@@ -46,13 +46,14 @@ Made by `make study` from the records in [study/](study/), one a training; a tes
 Each seed is a run of the demo on 6,000 pictures of its own. The weak student is the embedded one; the strong
 student is the one that the next seed's run levelled, on this seed's pictures, with the same teacher's pairs. Pools
 with fewer gaps are the weak student's with gaps left out at random. With wrong labels, so many pairs have the
-answer of another picture to the same question, and the teacher repeats it.
-Bundled teacher and settings are those of the demo; with others a study begins anew.
+answer of another picture to the same question, and the teacher repeats it. `true labels` are facts of the pool's
+pictures as they were drawn, those that left-out gaps ask for among them. Bundled teacher and settings are those of
+the demo; with others a study begins anew.
 
 Every training is one of the product: all weights but the vision tower's, {batch} pairs a step, a rate of {weak:g}
 for the weak student and {strong:g} for the strong one, as much replay as the pool has, between a half and four
 fifths. It keeps the checkpoint with the lowest loss on the pairs of held-out images of its pool, or the student as
-it was. Each budget is a training of its own, with a rate that falls to 0 at its end: a look along a longer one
+it was, and never weights between them (`interpolate: false`). Each budget is a training of its own, with a rate that falls to 0 at its end: a look along a longer one
 would be at a rate that is still high. All arms of a budget take the same steps, but for `paper`: gaps alone, one
 epoch, a low rate ({paper:g}). Gains are of the trained student; `taken` says of how many seeds the held-out pairs
 would have it taken, else a run leaves the student as it was.
