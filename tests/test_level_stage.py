@@ -232,7 +232,7 @@ def test_weights_part_of_the_way_are_noted(tmp_path):
         return LevelResult(9, 6, 2.0, 1.0, interpolation=0.75)
 
     made = run(tmp_path, [GAP] * 4, part_of_the_way)
-    assert "lowest 75% of the way from the student's weights to the trained ones" in made.manifest["note"]
+    assert "lowest with weights 75% of the way from the student's to the trained ones" in made.manifest["note"]
     assert "of the way" not in run(tmp_path / "whole", [GAP] * 4, Trainer()).manifest["note"]
 
 

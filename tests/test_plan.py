@@ -137,8 +137,8 @@ def test_a_plan_for_a_gpu_counts_pictures_that_are_cut_there_and_not_by_the_proc
     prompts = Prompts(annotate="", answer="", rationale="")
     here, there = (prompt_sizes_of(place, AS_IT_IS, [picture], prompts, on_gpu=gpu) for gpu in (False, True))
     assert here.annotate == there.annotate
-    assert here.preparation.file == here.preparation.memory > 13 * 3 * 512 * 512
-    assert (there.preparation.memory, there.preparation.file) == (3 * 640 * 480, 0)
+    assert here.preparation.file_bytes == here.preparation.memory_bytes > 13 * 3 * 512 * 512
+    assert (there.preparation.memory_bytes, there.preparation.file_bytes) == (3 * 640 * 480, 0)
 
 
 def test_no_weight_is_needed(tmp_path):

@@ -129,8 +129,13 @@ def _noise(found: Measured, cell: Cell) -> list[str]:
     if not all(each in found for each in noisy.values()):
         return []
     gains = " and ".join(_gained(found, each) for each in noisy.values())
+    seeds = set.intersection(*({*found[each]} for each in noisy.values()))
+    clean = gain([one for seed, one in found[cell].items() if seed in seeds])
     shares = " and ".join(map(str, NOISE))
-    return [f"With {shares} % wrong labels gaps and replay bring it {gains} in place of {_gained(found, cell)}."]
+    return [
+        f"With {shares} % wrong labels gaps and replay bring it {gains} in place of {clean.score:+.1f} "
+        f"{over_images(clean)}."
+    ]
 
 
 def _seeds(found: Measured, cell: Cell, arm: str) -> int:

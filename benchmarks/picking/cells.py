@@ -24,8 +24,8 @@ STUDY: Mapping[str, object] = {
     "held_out_pairs": 300,
     "interpolate": False,
 }
-"""Settings of every training besides the demo's: half as many pairs a step, and the tower as it was, to save time; and
-the trained weights themselves, which tell what was trained on."""
+"""Settings of every training besides the demo's: half as many pairs a step, and the tower as it was, to save time; no
+interpolation, so that arms differ in their pairs alone."""
 RATES: Mapping[str, float] = {"weak": 1e-3, "strong": 5e-4}
 PAPERS_WAY: Mapping[str, object] = {"replay": 0.0, "epochs": 1, "learning_rate": 1e-4}
 

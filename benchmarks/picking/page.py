@@ -53,10 +53,10 @@ the demo; with others a study begins anew.
 Every training is one of the product: all weights but the vision tower's, {batch} pairs a step, a rate of {weak:g}
 for the weak student and {strong:g} for the strong one, as much replay as the pool has, between a half and four
 fifths. It keeps the checkpoint with the lowest loss on the pairs of held-out images of its pool, or the student as
-it was, and never weights between them (`interpolate: false`). Each budget is a training of its own, with a rate that falls to 0 at its end: a look along a longer one
-would be at a rate that is still high. All arms of a budget take the same steps, but for `paper`: gaps alone, one
-epoch, a low rate ({paper:g}). Gains are of the trained student; `taken` says of how many seeds the held-out pairs
-would have it taken, else a run leaves the student as it was.
+it was, and never weights between them (`interpolate: false`). Each budget is a training of its own, with a rate that
+falls to 0 at its end: a look along a longer one would be at a rate that is still high. All arms of a budget take the
+same steps, but for `paper`: gaps alone, one epoch, a low rate ({paper:g}). Gains are of the trained student; `taken`
+says of how many seeds the held-out pairs would have it taken, else a run leaves the student as it was.
 
 Reported is the seed's own test, 600 questions a task on pictures that are in no pool, by each task's official
 metric: means of the four tasks, in points. `[..]` is a 95 % t interval over seeds, `(..)` one over images

@@ -194,9 +194,10 @@ class LevelSettings(Settings):
     """Most pairs of these images that judge; more are sampled."""
     patience: int = Field(default=3, ge=1)
     """Early stopping: stop after this many evaluations of the held-out loss without a new best."""
-    interpolate: Annotated[bool, Later] = True
+    interpolate: Annotated[bool, Later] = False
     """Whether weights a quarter, half and three quarters of the way from the student's to the best checkpoint's are
-    looked at too, and those with the lowest held-out loss taken (WiSE-FT): a strong student forgets less."""
+    looked at too, and those with the lowest held-out loss taken (WiSE-FT). A new run is given `true`
+    (`tasks.settled`)."""
     skipped_steps: int = Field(default=100, ge=1)
     """Stop after this many steps that were skipped because loss or gradient was not finite."""
     lora_rank: int = Field(default=16, ge=1, le=65536)

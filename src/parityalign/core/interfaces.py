@@ -359,14 +359,14 @@ class LevelResult:
     micro_batch_tokens: int | None = None
     """Fewest tokens that micro-batches were cut to since memory ran out. None: it never did."""
     interpolation: float = 1.0
-    """Share of the way from the student's weights to the best step's at which the saved weights are."""
+    """alpha: 0 is at the student's weights, 1 at the best step's."""
 
 
 class Leveller(Protocol):
     """Fine-tunes the student on pairs and saves an ordinary Hugging Face folder."""
 
     def __call__(self, pairs: Sequence[Pair], held_out: Sequence[Pair], out: Path) -> LevelResult:
-        """Trains on `pairs`, stops early by the loss on `held_out`, saves the best checkpoint to `out`."""
+        """Trains on `pairs`, stops early by the loss on `held_out`, saves the best student to `out`."""
 
 
 @dataclass(frozen=True)

@@ -137,16 +137,17 @@ def cuts_of(processor: Any, size: tuple[int, int], read: Read) -> tuple[Cuts, di
         return None
 
 
-def cuts_by(pictures: Any, size: tuple[int, int]) -> Cuts | None:  # noqa: ANN401
-    """How an image processor, whose tokenizer is not at hand, cuts a picture into more than the picture has.
-
-    None: it does not, or nobody but itself can.
+def cuts_by(image_processor: Any, size: tuple[int, int]) -> Cuts | None:  # noqa: ANN401
+    """How an image processor, whose tokenizer is not at hand, cuts a picture into more bytes than the picture has.
 
     Args:
-        pictures: Any image processor of transformers'.
+        image_processor: Any of transformers'.
         size: Width and height of the picture.
+
+    Returns:
+        None if its tiles have no more bytes than the picture, or cannot be cut without it.
     """
-    alone = _Alone(pictures)
+    alone = _Alone(image_processor)
     known = eight_bits(alone, _Alone.read)
     if known is None or not can_be_followed(alone, known.processor, _Alone.read):
         return None

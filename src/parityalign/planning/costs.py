@@ -189,10 +189,10 @@ def records(images: int, work: Iterable[Workload]) -> float:
     return _RECORD * (images + 2.0 * sum(each.requests for each in asked) + 2 * pairs)
 
 
-def kept_in_store(pictures: int, file: float, loading: Loadings) -> float:
+def kept_in_store(pictures: int, file_bytes: float, loading: Loadings) -> float:
     """Bytes on the disk of pictures that were prepared for one model."""
     room = loading.prepared_gigabytes * 1e9
-    return min(room, pictures * file) if file >= SMALLEST else 0.0
+    return min(room, pictures * file_bytes) if file_bytes >= SMALLEST else 0.0
 
 
 def kept_kernels(work: Workload, device: Device) -> float:
@@ -209,8 +209,8 @@ def prepared(work: Workload, each: Preparation, loading: Loadings) -> float:
     """How many pictures are prepared: each once; in training those that are not kept at each visit."""
     if not work.steps:
         return work.pictures
-    in_memory = kept_in_memory(work, each.memory) / max(1.0, work.pictures * each.memory)
-    in_files = kept_in_store(work.pictures, each.file, loading) / max(1.0, work.pictures * each.file)
+    in_memory = kept_in_memory(work, each.memory_bytes) / max(1.0, work.pictures * each.memory_bytes)
+    in_files = kept_in_store(work.pictures, each.file_bytes, loading) / max(1.0, work.pictures * each.file_bytes)
     share = min(1.0, in_memory + in_files)
     visits = work.requests + work.eval_examples
     return work.pictures * share + visits * (1 - share) + work.views

@@ -129,7 +129,9 @@ def _disk(config: RunConfig, images: int, work: Sequence[Workload], known: Mappi
 
     def prepared(*, tests: bool) -> float:
         kept = (
-            costs.kept_in_store(_different(work, role, images, tests=tests), each.preparation.file, config.loading)
+            costs.kept_in_store(
+                _different(work, role, images, tests=tests), each.preparation.file_bytes, config.loading
+            )
             for role, each in known.items()
         )
         return min(config.loading.prepared_gigabytes * 1e9, sum(kept))
@@ -294,7 +296,7 @@ def _row(
         seconds = costs.measured_seconds(work, measured) or seconds
         memory = _held(work, measured, config.level) or memory
     if memory and work.steps and not where.is_gpu:
-        memory += costs.kept_in_memory(work, prepared.memory) + costs.kept_kernels(work, where)
+        memory += costs.kept_in_memory(work, prepared.memory_bytes) + costs.kept_kernels(work, where)
     return ProjectionRow(
         stage=work.stage,
         model=work.role,

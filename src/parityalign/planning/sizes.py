@@ -78,10 +78,9 @@ class Preparation(NamedTuple):
 
     seconds: float = 0.0
     """Of CPU, to read and prepare it, measured on this machine."""
-    memory: float = 0.0
-    """Bytes in memory."""
-    file: float = 0.0
-    """Bytes of its file; 0 also where none is written."""
+    memory_bytes: float = 0.0
+    file_bytes: float = 0.0
+    """0 also where no file is written."""
 
 
 UNKNOWN = Preparation()
@@ -159,5 +158,5 @@ class ModelFacts:
 
     @property
     def preparation(self) -> Preparation:
-        """What a picture takes on this machine, on average over the tasks; nothing where it is another's business."""
+        """What a picture takes on this machine, on average over the tasks; unknown for a served model."""
         return UNKNOWN if self.served else mean_of(sizes.preparation for sizes in self.prompt_sizes.values())

@@ -175,8 +175,7 @@ def prompt_sizes_of(
         uncut = prompter.uncut(picture, prompts.annotate) if on_gpu else None
         return uncut or prompter.encode(picture, prompts.annotate)
 
-    for picture in {picture.size: picture for picture in pictures}.values():
-        prepared(picture)  # the first of a size takes longer
+    prepared(pictures[0])  # the first call compiles the chat template
     began = process_time()
     encoded = [prepared(picture) for picture in pictures]
     seconds = (process_time() - began) / len(pictures)
@@ -197,24 +196,44 @@ def _estimated(
 ) -> PromptSizes:
     """The picture's part from the image processor, which needs no tokenizer; the text's from its length."""
     counted = [_of_size(place, loading, picture.size, on_gpu=on_gpu) for picture in pictures]
-    patches, preparation = _mean([each for each, _ in counted]), mean_of(each for _, each in counted)
+    patches, preparation = _mean([each.patches for each in counted]), mean_of(each.preparation for each in counted)
+    further = {picture.size: each.tracing for picture, each in zip(pictures, counted, strict=True)}
+    del further[pictures[0].size]  # a sample of a single size tells of a pool that has no other
+    tracing = sum(further.values()) / len(pictures)
     placeholders = patches / _patches_per_token(_config(place, loading))
 
     def seen(prompt: str) -> PromptSize:
         return PromptSize(placeholders + CHAT_TOKENS + len(prompt) / CHARACTERS_PER_TOKEN, patches)
 
-    return PromptSizes.of(prompts, seen, len(pictures), _ESTIMATE, preparation)
+    return PromptSizes.of(
+        prompts, seen, len(pictures), _ESTIMATE, preparation._replace(seconds=preparation.seconds + tracing)
+    )
+
+
+class _OfSize(NamedTuple):
+    """What pictures of one size have in common."""
+
+    patches: int
+    preparation: Preparation
+    """Of each."""
+    tracing: float
+    """CPU seconds that it takes once to find out how they are cut."""
 
 
 @cache
-def _of_size(place: Place, loading: LoadingSettings, size: tuple[int, int], *, on_gpu: bool) -> tuple[int, Preparation]:
-    """Patches of a picture of this size, whatever its content, and what preparing it takes."""
+def _of_size(place: Place, loading: LoadingSettings, size: tuple[int, int], *, on_gpu: bool) -> _OfSize:
+    """A picture of this size, whatever its content."""
     opened: Any = AutoImageProcessor
     processor = opened.from_pretrained(place.location, backend=BACKEND)
     if loading.max_pixels:
         limit_pixels(processor, loading.max_pixels)
     picture = new("RGB", size)
-    cuts = cuts_by(processor, size) if on_gpu else None
+    cuts = None
+    if on_gpu:
+        cuts_by(processor, size)  # tries whether the processor can be followed at all, once
+        began = process_time()
+        cuts = cuts_by(processor, size)
+    tracing = process_time() - began if cuts else 0.0
 
     def prepared() -> Mapping[str, Any]:
         if cuts:
@@ -226,7 +245,7 @@ def _of_size(place: Place, loading: LoadingSettings, size: tuple[int, int], *, o
     began = process_time()
     arrays = prepared()
     seconds = process_time() - began
-    return _patches(arrays, _config(place, loading)), Preparation(seconds, *_bytes(arrays))
+    return _OfSize(_patches(arrays, _config(place, loading)), Preparation(seconds, *_bytes(arrays)), tracing)
 
 
 def _bytes(arrays: Mapping[str, Any]) -> tuple[int, int]:

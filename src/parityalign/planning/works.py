@@ -20,7 +20,7 @@ from parityalign.stages import (
     filters_of,
     stages_of,
 )
-from parityalign.training import EVALUATIONS, SHARES
+from parityalign.training import ALPHAS, EVALUATIONS
 
 Prompt = Literal["annotate", "answer", "rationale"]
 SCORED: tuple[Literal["teacher"], Literal["student"]] = ("teacher", "student")
@@ -243,7 +243,7 @@ class _Workloads:
         steps = level.steps(picked.training)
         examples = steps * level.batch_size if level.max_steps else level.decided.epochs * picked.training
         views, rationales = 1 + level.needs_views, level.needs_rationales
-        looks = 1 + EVALUATIONS + level.interpolate * len(SHARES)
+        looks = 1 + EVALUATIONS + level.interpolate * len(ALPHAS)
 
         def mean(number: Callable[[PromptSize], float]) -> float:
             each = {

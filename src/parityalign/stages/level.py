@@ -214,8 +214,8 @@ def _note(
         )
     if result.interpolation < 1:
         artifact.note(
-            f"The loss on held-out pairs was lowest {result.interpolation:.0%} of the way from the student's weights "
-            "to the trained ones, so the weights there were kept."
+            f"The loss on held-out pairs was lowest with weights {result.interpolation:.0%} of the way from the "
+            "student's to the trained ones, so these were judged."
         )
     before, after = ([each.right_before for each in held], [each.right_after for each in held])
     told = f"Of {len(held):,} pairs on held-out images the student had {sum(before):,} right before"

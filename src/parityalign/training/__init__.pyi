@@ -1,7 +1,7 @@
-from .between import SHARES as SHARES
 from .collator import CACHE_BYTES as CACHE_BYTES
 from .facts import facts_of as facts_of
 from .facts import student_facts as student_facts
+from .interpolation import ALPHAS as ALPHAS
 from .losses._joining import Signals as Signals
 from .losses._passes import MOST_LOGITS as MOST_LOGITS
 from .losses._passes import Passes as Passes

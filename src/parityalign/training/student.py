@@ -14,7 +14,6 @@ from transformers import PreTrainedConfig
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import UserError, folder_files, missing_package, write_whole, writing
 from parityalign.models import AS_IT_IS, TokenBoxes, open_config, open_model, open_processor, readable_layers
-from parityalign.training.between import shorten_adapter
 from parityalign.training.facts import without_storage
 from parityalign.training.modules import freeze, linear_layers, lr_multipliers_by_module, modules_of
 
@@ -206,13 +205,13 @@ def merge_adapter(model: nn.Module) -> nn.Module:
     return whole
 
 
-def keep_adapter(checkpoint: Path, out: Path, share: float = 1.0, *, student: str, revision: str | None) -> None:
+def keep_adapter(checkpoint: Path, out: Path, alpha: float = 1.0, *, student: str, revision: str | None) -> None:
     """Writes a checkpoint's adapter into a folder, as peft opens it on the student that it was trained on.
 
     Args:
         checkpoint: The folder of the checkpoint.
         out: The folder to write to.
-        share: How much of the adapter is kept.
+        alpha: What the adapter adds is scaled by this.
         student: Where the student before lies, or its name on the hub.
         revision: Its commit there.
 
@@ -222,12 +221,12 @@ def keep_adapter(checkpoint: Path, out: Path, share: float = 1.0, *, student: st
     out.mkdir(parents=True, exist_ok=True)
     # It names the copy of the student that was opened, a folder of this machine's cache.
     config = json.loads((checkpoint / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    scaled = alpha * config["lora_alpha"]
+    config |= {"lora_alpha": int(scaled) if scaled == int(scaled) else scaled}
     config |= {"base_model_name_or_path": student, "revision": revision}
     write_whole(out / _ADAPTER_CONFIG, json.dumps(config, indent=1, sort_keys=True) + "\n")
     with writing(out):
         shutil.copyfile(checkpoint / _ADAPTER_WEIGHTS, out / _ADAPTER_WEIGHTS)
-        if share < 1:
-            shorten_adapter(out / _ADAPTER_WEIGHTS, share)
 
 
 def save_student(location: str, model: nn.Module, out: Path, *, loading: LoadingSettings = AS_IT_IS) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Levels the student: trains it, keeps the best checkpoint, and resumes reproducibly."""
+"""Levels the student: trains it, saves the best checkpoint or what lies before it, and resumes reproducibly."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -34,10 +34,10 @@ from parityalign.models import (
     stop_tokens,
     usual_workers,
 )
-from parityalign.training.between import Between, lowest
 from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.facts import student_facts
+from parityalign.training.interpolation import ALPHAS, Interpolation, lowest
 from parityalign.training.kernels import fused_kernels
 from parityalign.training.oom import RanOut, fewest_tokens
 from parityalign.training.processes import in_processes
@@ -77,8 +77,8 @@ class Best(NamedTuple):
     before: float
     """The held-out loss of the initial student."""
     after: float
-    share: float = 1.0
-    """Of the way from the initial student's weights to the checkpoint's."""
+    alpha: float = 1.0
+    """0 is the initial student, 1 the checkpoint."""
 
 
 def make_leveller(
@@ -180,6 +180,7 @@ def _levelled(training: Training, work: Path, out: Path, ranks: Ranks, progress:
     with closing(trainer.batches):
         before, state = _trained(trainer, training, work, ranks)
         ranks.leave()
+        trainer.memory.looks.begins_anew = True  # the others are not needed any more
         return _saved(trainer, training, work, out, before, state) if ranks.first else None
 
 
@@ -204,45 +205,58 @@ def _saved(
     (work / PLAN).unlink()  # first, so that a half-deleted folder is never resumed
     shutil.rmtree(work)
     told = skipped_steps(state), fewest_tokens(state)
-    return LevelResult(state.global_step, best.step, best.before, best.after, *told, interpolation=best.share)
+    return LevelResult(state.global_step, best.step, best.before, best.after, *told, interpolation=best.alpha)
 
 
 def _best(training: Training, trainer: LevelTrainer, work: Path, state: TrainerState, before: float) -> Best:
     location, loading, method = training.student, training.loading, training.settings.decided.method
     opened = partial(open_checkpoint, location, adapter=method != "full", loading=loading, dtype=_precision(training))
-    step, after, between = state.best_global_step, state.best_metric, training.settings.interpolate
-    if step and after is not None and (after < before or between):
-        model, share = opened(checkpoint(work, step)), 1.0
-        if method == "qlora":  # trained in 4 bits, merged in full precision: only the merged model's loss counts
+    step, after, interpolates = state.best_global_step, state.best_metric, training.settings.interpolate
+    if step and after is not None and (after < before or interpolates):
+        model, alpha = opened(checkpoint(work, step)), 1.0
+        if interpolates and _can_interpolate(training, model):
+            alpha, before, after = _interpolated(training, trainer, model)
+        elif method == "qlora":  # trained in 4 bits, merged in full precision: only the merged model's loss counts
             after = trainer.held_out_loss(model)
             before = _without_adapter(trainer, model)
-        if between:
-            share, after = _move_to_lowest(training, trainer, model, after)
         if after < before:
-            return Best(step, model, before, after, share)
+            return Best(step, model, before, after, alpha)
         del model
     return Best(0, opened(None), before, before)
 
 
-def _move_to_lowest(training: Training, trainer: LevelTrainer, model: nn.Module, after: float) -> tuple[float, float]:
-    """Moves the trained student to the share of its way with the lowest held-out loss; gives both."""
-    between = _way(training, model)
+def _interpolated(training: Training, trainer: LevelTrainer, model: nn.Module) -> tuple[float, float, float]:
+    """Sets the weights to the interpolation with the lowest held-out loss.
 
-    def loss_at(share: float) -> float:
-        between.move(share)
+    Returns:
+        Its alpha, and the losses of the student before and there, both without fused kernels and in one process.
+    """
+    _teller(training.progress)(
+        f"measuring the held-out loss at {len(ALPHAS)} points from the student to the trained one"
+    )
+    before = None
+    if training.settings.decided.method == "full":
+        location, loading, precision = training.student, training.loading, _precision(training)
+        before = open_student(location, loading, dtype=precision, device="cpu")
+    weights = Interpolation(model, before)
+
+    def loss_at(alpha: float) -> float:
+        weights.set(alpha)
         return trainer.held_out_loss(model)
 
-    share, loss = lowest(loss_at, after)
-    between.move(share)
-    return share, loss
+    alpha, losses = lowest(loss_at)
+    weights.set(alpha)
+    return alpha, losses[0.0], losses[alpha]
 
 
-def _way(training: Training, trained: nn.Module) -> Between:
-    """From the student before to a trained one, whose adapter is not merged."""
-    if training.settings.decided.method != "full":
-        return Between(trained, None)
-    before = open_student(training.student, training.loading, dtype=_precision(training), device="cpu")
-    return Between(trained, before)
+def _can_interpolate(training: Training, trained: nn.Module) -> bool:
+    """Whether all weights of a trained student are in memory; adapters need not be."""
+    possible = training.settings.decided.method != "full" or not any(weight.is_meta for weight in trained.parameters())
+    if not possible:
+        _teller(training.progress)(
+            "some weights are on the disk: none between the student's and the trained ones are tried"
+        )
+    return possible
 
 
 def _precision(training: Training) -> torch.dtype:
@@ -267,11 +281,10 @@ def _save(training: Training, best: Best, batches: AnswerCollator, out: Path, wo
     if training.settings.decided.method != "full":
         model.to("meta")  # its memory is needed for the next
         model = open_to_merge(location, checkpoint(work, best.step) if best.step else None, loading=loading)
-        if best.step:
-            Between(model, None).move(best.share)
+        Interpolation(model, None).set(best.alpha)
         if training.settings.keep_adapter and best.step:  # before the weights, with which the folder is complete
             commit = loading.commit
-            keep_adapter(checkpoint(work, best.step), out / ADAPTER, best.share, student=location, revision=commit)
+            keep_adapter(checkpoint(work, best.step), out / ADAPTER, best.alpha, student=location, revision=commit)
     whole = merge_adapter(model)
     stored = save_student(location, whole, out, loading=loading)
     whole.to("meta")
@@ -321,7 +334,8 @@ def _work_folder(out: Path, training: Training) -> Path:
     """The folder of checkpoints next to `out`; emptied if they are of another training."""
     folder = Path(training.student).expanduser()
     student = model_digest(folder) if folder.is_dir() else training.student
-    settings = results_of(training.settings, "python")
+    # What is done with the trained weights afterwards changes none of the checkpoints.
+    settings = results_of(training.settings.model_copy(update={"interpolate": False}), "python")
     loading = training.loading.numbers(), training.loading.pinned
     data = training.seed, training.train, training.held_out
     plan = content_id(
