@@ -1,4 +1,4 @@
-"""Levels the student: trains it, saves the best checkpoint or what lies before it, and resumes reproducibly."""
+"""Levels the student: trains it, saves the best checkpoint or an interpolation to it, and resumes reproducibly."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +68,7 @@ PLAN = "plan"
 
 
 class Best(NamedTuple):
-    """The best checkpoint of a training."""
+    """The best student of a training."""
 
     step: int
     """Optimiser step; 0: no checkpoint is better than the initial student."""
