@@ -1,5 +1,6 @@
 """Trains, asks and scores one cell after the other, by the product's own functions, and records them."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +8,8 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+
+import yaml
 
 from parityalign import __version__
 from parityalign.cli.run_commands import DEMO_CONFIG
@@ -65,9 +68,11 @@ def settings_of(run: Run, cell: Cell) -> LevelSettings:
 
 
 def the_demo() -> str:
-    """A digest of all that the demo's pairs hang on: both bundled models and its settings."""
+    """A digest of all that the demo's pairs hang on: both bundled models and its settings, but for those of level."""
     weights = [file_digest(EMBEDDED_MODELS / name / "model.safetensors") for name in ("teacher", "student")]
-    return content_id(*weights, DEMO_CONFIG.read_text())
+    said = yaml.safe_load(DEMO_CONFIG.read_text())
+    del said["level"]
+    return content_id(*weights, json.dumps(said, sort_keys=True))
 
 
 def refuse_another_demo(out: Path) -> None:
