@@ -20,6 +20,5 @@ def other_trainings(run: Path) -> str:
 def _of_the_demo(found: DemoSeeds) -> str:
     return (
         f"To compare: with {len(found.gains)} seeds, each with pictures of its own too, the bundled student gained "
-        f"{min(found.gains):.1f} to {max(found.gains):.1f} points in shorter trainings of {found.steps:,} steps, under "
-        "the bundled teacher as it was before it was taught kinds of questions."
+        f"{min(found.gains):.1f} to {max(found.gains):.1f} points in shorter trainings of {found.steps:,} steps."
     )
