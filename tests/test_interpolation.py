@@ -148,15 +148,18 @@ def test_a_student_whose_every_checkpoint_is_worse_may_be_better_before_them(stu
 
 
 @pytest.mark.slow
-def test_a_training_that_is_over_is_not_done_again_for_another_interpolation(student, pairs, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("method", "changed"), [("full", {"interpolate": False}), ("lora", {"keep_adapter": True})])
+def test_a_training_that_is_over_is_not_done_again_for_what_is_done_with_its_weights(
+    student, pairs, tmp_path, monkeypatch, method, changed
+):
     def killed(loss_at):
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(train, "lowest", killed)
-        level(student, pairs, tmp_path / "out")
+        level(student, pairs, tmp_path / "out", method=method)
     steps = []
-    level(student, pairs, tmp_path / "out", lambda *told: steps.append(told), interpolate=False)
+    level(student, pairs, tmp_path / "out", lambda *told: steps.append(told), method=method, **changed)
     assert not steps
 
 

@@ -335,7 +335,8 @@ def _work_folder(out: Path, training: Training) -> Path:
     folder = Path(training.student).expanduser()
     student = model_digest(folder) if folder.is_dir() else training.student
     # What is done with the trained weights afterwards changes none of the checkpoints.
-    settings = results_of(training.settings.model_copy(update={"interpolate": False}), "python")
+    afterwards = {"interpolate": False, "keep_adapter": False}
+    settings = results_of(training.settings.model_copy(update=afterwards), "python")
     loading = training.loading.numbers(), training.loading.pinned
     data = training.seed, training.train, training.held_out
     plan = content_id(
