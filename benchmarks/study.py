@@ -19,17 +19,25 @@ from pathlib import Path
 import parityalign as pa
 from parityalign.cli.run_commands import DEMO_CONFIG
 from parityalign.config import read_config
+from parityalign.core import DEMO_DATA, RunFolder
 from parityalign.demo import write_demo_data
 from picking.cells import TIERS
 from picking.page import write
 from picking.trainings import Seed, refuse_another_demo
 
 
-def demo_of(runs: Path, seed: int) -> None:
-    """A finished run of the demo with a seed."""
+def demo_of(runs: Path, seed: int, *, pictures: int | None = None) -> pa.OpenRun:
+    """A run of the demo with a seed, its pictures drawn.
+
+    Args:
+        runs: The folder of the runs.
+        seed: Which.
+        pictures: How many in the pool of each task; None: the demo's number.
+    """
     folder = runs / f"demo-{seed}"
-    write_demo_data(folder / "data", seed, lambda *_: None)
-    pa.open_run(read_config(DEMO_CONFIG, folder).model_copy(update={"seed": seed})).upto()
+    with RunFolder(folder):  # marks it as one, which a folder that holds only `data` is not
+        write_demo_data(folder / DEMO_DATA, seed, lambda *_: None, pictures=pictures)
+    return pa.open_run(read_config(DEMO_CONFIG, folder).model_copy(update={"seed": seed}))
 
 
 def work(runs: Path, count: int, seeds: range, out: Path) -> None:
@@ -80,7 +88,7 @@ def main() -> None:
         return
     if not given.page_only:
         for seed in range(given.seeds):
-            demo_of(runs, seed)
+            demo_of(runs, seed).upto()
         train(given.workers)
     write(given.records, given.out, given.numbers)
 

@@ -178,10 +178,11 @@ def test_what_was_announced_is_read_while_the_model_works(model, requests, monke
     monkeypatch.setattr(pictures, "read_image", lambda path: opened.append(path) or read(path))
     expected = model.generate(requests, GREEDY)
     opened.clear()
-    model.expect(requests[4:])
-    first = model.generate(requests[:4], GREEDY)
-    model.expect([])
-    second = model.generate(requests[4:], GREEDY)
+    fresh = loaded_anew(model)
+    fresh.expect(requests[4:])
+    first = fresh.generate(requests[:4], GREEDY)
+    fresh.expect([])
+    second = fresh.generate(requests[4:], GREEDY)
     assert first + second == expected
     assert sorted(opened) == sorted({request.image for request in requests}), "no image is opened twice"
 
@@ -196,12 +197,18 @@ def test_a_broken_image_that_was_announced_is_reported_when_it_is_asked_for(mode
 
 
 def test_an_image_with_several_prompts_is_encoded_once(model, requests):
-    seen = []
-    tower = model._model.model.vision_tower
-    hook = tower.register_forward_hook(lambda module, inputs, output: seen.append(output[0].shape[0]))
-    model.generate(requests, GREEDY)
-    hook.remove()
+    fresh, seen = loaded_anew(model), []
+    tower = fresh._model.model.vision_tower
+    tower.register_forward_hook(lambda module, inputs, output: seen.append(output[0].shape[0]))
+    fresh.generate(requests, GREEDY)
     assert sum(seen) == 6
+
+
+def loaded_anew(model):
+    """The same, which has seen nothing yet."""
+    loaded = hf.load(model.name.removeprefix("hf:"))
+    make_it_stop(loaded)
+    return loaded
 
 
 def test_another_image_gives_another_reply(model, requests, tmp_path):

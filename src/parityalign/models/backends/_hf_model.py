@@ -1,17 +1,14 @@
 """Any vision-language model of transformers, from a Hugging Face folder or hub id, run in this process."""
 
-import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache
 from transformers import GenerationConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from parityalign.config import LoadingSettings
 from parityalign.core import EMBEDDED_MODELS, Decoding, Observation, Request, WorkFailed
@@ -32,16 +29,16 @@ from parityalign.models.backends._prefixes import SplitPrompts, split_prompts
 from parityalign.models.backends._reading import Reader
 from parityalign.models.chat_templates import opened_thought
 from parityalign.models.device import SMALLER, device_of, is_out_of_memory
-from parityalign.models.eight_bits import PIXELS
-from parityalign.models.encoding import Encoded, Processor, Prompter, stop_tokens
+from parityalign.models.encoding import Processor, Prompter, stop_tokens
 from parityalign.models.families import refuse_mixed_up
+from parityalign.models.features import PictureFeatures
 from parityalign.models.gpu_memory import with_who_holds_it
 from parityalign.models.labels import LabelEncoder
 from parityalign.models.loading import AS_IT_IS, described, open_model, open_processor
 from parityalign.models.parts import image_token
 from parityalign.models.picture_processes import PictureProcesses
 from parityalign.models.pictures import Pictures, processes_for
-from parityalign.models.stacking import stack, stack_images
+from parityalign.models.stacking import stack
 
 T = TypeVar("T")
 
@@ -86,7 +83,9 @@ class HFModel:
         self._tokenizer = processor.tokenizer
         self._processor = processor
         self._prompter = Prompter(processor, self.name)
-        self._reader = Reader(Pictures(self._prompter, workers, processes=processes), self._device.type)
+        self._features = PictureFeatures(model, self._prompter)
+        pictures = Pictures(self._prompter, workers, processes=processes)
+        self._reader = Reader(pictures, self._features, self._device.type)
         self._begun = opened_thought(self._prompter)
         self._stop = stop_tokens(self._tokenizer, self._model.generation_config)
         self._shares = can_choose_rows(model)
@@ -161,7 +160,8 @@ class HFModel:
 
         def work(rows: Sequence[BatchRow]) -> list[Observation | None]:
             answered = [self._encoder.encode(row.encoded, row.request.prompt, told[row.place][1]) for row in rows]
-            inputs = stack([row.encoded for row in answered], pad_token=self._pad, side="right", **self._where)
+            told_rows = [row._replace(encoded=labelled.encoded) for row, labelled in zip(rows, answered, strict=True)]
+            inputs = self._inputs(told_rows, side="right")
             seen = self._observing.observe(answered, inputs)
             for row, observed in zip(rows, seen, strict=True):
                 if np.isnan(observed.logprobs).any():
@@ -261,48 +261,13 @@ class HFModel:
         kept = [token for token in tokens[:end] if token != self._pad]
         return self._begun + self._tokenizer.decode(kept, skip_special_tokens=False).strip()
 
-    def _inputs(self, rows: Sequence[BatchRow]) -> dict[str, Any]:
-        """What `generate` takes: padded at the left; an image with several prompts is encoded once if possible."""
-        encoded, features = [row.encoded for row in rows], self._features_of(rows)
-        if features is not None:
-            encoded = [
-                replace(row, image={key: row.image[key] for key in row.image if key != PIXELS}) for row in encoded
-            ]
-        inputs: dict[str, Any] = stack(encoded, pad_token=self._pad, side="left", **self._where)
-        return inputs if features is None else inputs | {"mm_encoder_outputs": {"image": features}}
-
-    def _features_of(self, rows: Sequence[BatchRow]) -> BaseModelOutputWithPooling | None:
-        """Each row's image as the language model takes it in. None: it is the model itself that makes it."""
-        distinct = {row.request.image: row.encoded for row in rows}
-        if len(distinct) == len(rows) or "" in distinct:
-            return None
-        features = self._image_features(list(distinct.values()))
-        places = {image: place for place, image in enumerate(distinct)}
-        return None if features is None else _picked(features, [places[row.request.image] for row in rows])
-
-    def _image_features(self, rows: Sequence[Encoded]) -> torch.Tensor | list[torch.Tensor] | None:
-        """The connector's output for each row's image.
-
-        None if the family's features cannot be separated by image, or its language model needs more than these.
-        """
-        if "mm_encoder_outputs" not in inspect.signature(self._model.forward).parameters:
-            return None
-        inputs = stack_images(rows, **self._where)
-        read = self._model.base_model.get_image_features  # of the model with a head some hide what they take
-        taken = inspect.signature(read).parameters
-        outputs = read(**{key: inputs[key] for key in inputs if key in taken})
-        plain = set(outputs.keys()) <= {"last_hidden_state", "pooler_output", "hidden_states", "attentions"}
-        features = getattr(outputs, "pooler_output", None)
-        return features if plain and features is not None and len(features) == len(rows) else None
+    def _inputs(self, rows: Sequence[BatchRow], side: Literal["left", "right"] = "left") -> dict[str, Any]:
+        """What the model takes, padded at one side; each picture's features are computed once if possible."""
+        paths, encoded = [row.request.image for row in rows], [row.encoded for row in rows]
+        encoded, features = self._features.in_place_of_pixels(paths, encoded)
+        return stack(encoded, pad_token=self._pad, side=side, **self._where) | features
 
     @property
     def _where(self) -> dict[str, Any]:
         """Device and precision of the model's inputs."""
         return {"device": self._device, "dtype": self._model.dtype}
-
-
-def _picked(features: torch.Tensor | list[torch.Tensor], places: Sequence[int]) -> BaseModelOutputWithPooling:
-    """The features of the images at these indices, which may repeat, as the model's own output type."""
-    rows = [features[place] for place in places]
-    picked: Any = torch.stack(rows) if isinstance(features, torch.Tensor) else rows
-    return BaseModelOutputWithPooling(pooler_output=picked)

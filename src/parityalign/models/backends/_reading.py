@@ -5,7 +5,8 @@ from concurrent.futures import Future
 
 from parityalign.core import Request
 from parityalign.models.encoding import Encoded, Seen
-from parityalign.models.pictures import Pictures, image_bytes
+from parityalign.models.features import PictureFeatures
+from parityalign.models.pictures import Pictures, begun_already, image_bytes
 
 _BYTES_AHEAD = {"cpu": 2**30, "cuda": 2**31}
 """By device: bytes of images that are prepared ahead; beside a GPU as much as a window (see `_batches.py`)."""
@@ -14,8 +15,8 @@ _BYTES_AHEAD = {"cpu": 2**30, "cuda": 2**31}
 class Reader:
     """Turns requests into a model's input, some of them ahead of time."""
 
-    def __init__(self, pictures: Pictures, device: str = "cpu") -> None:
-        self._pictures = pictures
+    def __init__(self, pictures: Pictures, features: PictureFeatures, device: str = "cpu") -> None:
+        self._pictures, self._features = pictures, features
         self._bytes_ahead = _BYTES_AHEAD.get(device, _BYTES_AHEAD["cpu"])
         self._begun: dict[str, Future[Seen]] = {}
         self._expected: list[Request] = []
@@ -49,6 +50,7 @@ class Reader:
                 yield self._pictures.without(request.prompt)
                 continue
             seen = self._begun[request.image].result()
+            self._features.note(request.image, seen)
             if last[request.image] == place:
                 del self._begun[request.image]
             yield self._pictures.row(request.image, seen, request.prompt)
@@ -61,9 +63,12 @@ class Reader:
         return ahead < 2 * self._pictures.workers
 
     def _begin(self, request: Request) -> None:
-        if request.image and request.image not in self._begun:
-            begun = self._begun[request.image] = self._pictures.begin(request.image, request.prompt)
-            begun.add_done_callback(self._note)
+        if not request.image or request.image in self._begun:
+            return
+        known = self._features.known(request.image)
+        begun = begun_already(known) if known else self._pictures.begin(request.image, request.prompt)
+        begun.add_done_callback(self._note)
+        self._begun[request.image] = begun
 
     def _note(self, done: Future[Seen]) -> None:
         """Notes how large a picture is."""

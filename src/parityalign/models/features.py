@@ -1,0 +1,177 @@
+"""What vision tower and connector make of a picture: once for all rows of a batch, and kept for later ones.
+
+Features that are kept spare a picture that comes again the tower and all preparation, since only its tokens are needed
+then: the teacher's pictures of annotate in identify, and those of a student whose tower and connector stay as they are
+in each epoch but the first. On a CPU alone: a GPU would have to wait while each batch's are copied from it.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from parityalign.models.attention import unwrapped
+from parityalign.models.cutting import on_device
+from parityalign.models.eight_bits import PIXELS
+from parityalign.models.encoding import Encoded, Prompter, Seen, read_image
+from parityalign.models.parts import image_token
+from parityalign.models.stacking import stack_images
+
+KEPT_BYTES = {"cpu": 2**28}
+"""By device: bytes of features that are kept of one model."""
+_PLAIN = {"last_hidden_state", "pooler_output", "hidden_states", "attentions"}
+_TILES = 3
+"""Axes of features where a family stacks those of all tiles of all pictures: (tiles, tokens, width)."""
+
+_Stamp = tuple[int, int]
+
+
+class _Kept(NamedTuple):
+    """A picture's features."""
+
+    stamp: _Stamp | None
+    """Of its file, as it was when it was read."""
+    seen: Seen
+    """Its tokens; its pixels are unread."""
+    features: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Pixels whose features are kept; whoever needs them nevertheless has the picture prepared again."""
+
+    path: str
+    prompter: Prompter
+    shape: tuple[int, ...]
+    dtype: "np.dtype[Any]"
+    nbytes: int = 0
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """The pixels.
+
+        Raises:
+            WorkFailed: The picture cannot be read any more.
+        """
+        return on_device(self.prompter.encode(read_image(self.path), "").image[PIXELS], device)
+
+
+class PictureFeatures:
+    """The connector's output for pictures, of one model; to be called from one thread."""
+
+    def __init__(self, model: Any, prompter: Prompter, *, room: int | None = None) -> None:  # noqa: ANN401 - of any class
+        """Computes nothing yet.
+
+        Args:
+            model: The model, with an adapter or without; its tower and connector never change.
+            prompter: Its prompter.
+            room: Bytes that may be kept; None: what its device is good for.
+        """
+        self._model: Any = unwrapped(model)
+        self._prompter = prompter
+        self._token = image_token(self._model.config)
+        self._left = KEPT_BYTES.get(self._model.device.type, 0) if room is None else room
+        self._separable = "mm_encoder_outputs" in inspect.signature(self._model.forward).parameters
+        self._listed = False
+        self._kept: dict[str, _Kept] = {}
+        self._read: dict[str, tuple[_Stamp | None, Seen]] = {}
+
+    def known(self, path: str) -> Seen | None:
+        """A picture whose features are kept, its pixels unread; None: it has to be prepared."""
+        kept = self._kept.get(path)
+        return kept.seen if kept and kept.stamp == _stamp(path) else None
+
+    def note(self, path: str, seen: Seen) -> bool:
+        """Notes the tokens of a picture that was prepared and comes next; tells whether its features will be kept."""
+        pixels = seen.encoded.image.get(PIXELS)
+        if self._separable and self._left > 0 and pixels is not None and not isinstance(pixels, Unread):
+            unread = Unread(path, self._prompter, pixels.shape, pixels.dtype)
+            encoded = replace(seen.encoded, image={**seen.encoded.image, PIXELS: unread})
+            self._read[path] = _stamp(path), seen._replace(encoded=encoded)
+        return path in self._kept or path in self._read
+
+    def in_place_of_pixels(self, paths: Sequence[str], rows: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, Any]]:
+        """A batch as the model takes it: rows without pixels, and what it takes in their place.
+
+        With pixels, and nothing besides, where the model has to look at them itself: the family's features cannot be
+        told apart by picture, or its language model needs more than these, or there is nothing to share or to keep.
+
+        Args:
+            paths: Of each row's picture; empty if it has none.
+            rows: The batch.
+        """
+        features = self._of(paths, rows)
+        if features is None:
+            return [*rows], {}
+        return [*map(_without_pixels, rows)], {"mm_encoder_outputs": {"image": features}}
+
+    def _of(self, paths: Sequence[str], rows: Sequence[Encoded]) -> BaseModelOutputWithPooling | None:
+        pictures = dict(zip(paths, rows, strict=True))
+        if "" in pictures or not (self._keeps or len(pictures) < len(rows)):
+            return None
+        found = {path: self._kept[path].features for path, row in pictures.items() if self._is_kept(path, row)}
+        new = {path: row for path, row in pictures.items() if path not in found}
+        made = self._computed([*new.values()]) if new else []
+        if made is None:
+            return None
+        for path, features in zip(new, made, strict=True):
+            found[path] = features
+            self._keep(path, features)
+        picked: Any = [found[path] for path in paths]
+        return BaseModelOutputWithPooling(pooler_output=picked if self._listed else torch.cat(picked))
+
+    def _is_kept(self, path: str, row: Encoded) -> bool:
+        return path in self._kept and isinstance(row.image.get(PIXELS), Unread)
+
+    @property
+    def _keeps(self) -> bool:
+        return self._separable and (self._left > 0 or bool(self._kept))
+
+    @torch.no_grad()
+    def _computed(self, rows: Sequence[Encoded]) -> list[torch.Tensor] | None:
+        if not self._separable:
+            return None
+        inputs = stack_images(rows, device=self._model.device, dtype=self._model.dtype)
+        read = self._model.base_model.get_image_features  # of the model with a head some hide what they take
+        taken = inspect.signature(read).parameters
+        outputs = read(**{key: inputs[key] for key in inputs if key in taken})
+        features = getattr(outputs, "pooler_output", None) if set(outputs.keys()) <= _PLAIN else None
+        made = None if features is None else self._by_picture(features, rows)
+        self._separable = made is not None
+        return made
+
+    def _by_picture(self, features: Any, rows: Sequence[Encoded]) -> list[torch.Tensor] | None:  # noqa: ANN401
+        """Tells a batch's features apart; a family lists them by picture, or stacks all tiles of all pictures."""
+        self._listed = not isinstance(features, torch.Tensor)
+        if self._listed:
+            return [*features] if len(features) == len(rows) else None
+        if features.ndim != _TILES or self._token is None:
+            return None
+        counts = [row.tokens.count(self._token) / features.shape[1] for row in rows]
+        whole = sum(counts) == len(features) and all(count.is_integer() for count in counts)
+        return [*features.split([int(count) for count in counts])] if whole else None
+
+    def _keep(self, path: str, features: torch.Tensor) -> None:
+        before, read = self._kept.pop(path, None), self._read.pop(path, None)
+        self._left += before.features.nbytes if before else 0
+        if read and features.nbytes <= self._left:
+            self._left -= features.nbytes
+            self._kept[path] = _Kept(*read, features.clone())  # else all of its batch would be held
+
+
+def _without_pixels(encoded: Encoded) -> Encoded:
+    """The same row with what else belongs to its picture, such as the grid of its patches."""
+    return replace(encoded, image={key: values for key, values in encoded.image.items() if key != PIXELS})
+
+
+def _stamp(path: str) -> _Stamp | None:
+    """When a file was changed last, and its size; None if there is none."""
+    try:
+        seen = Path(path).stat()
+    except OSError:
+        return None
+    return seen.st_mtime_ns, seen.st_size

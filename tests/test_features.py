@@ -1,0 +1,146 @@
+"""Features of pictures that are kept are those that the model makes: replies, losses and weights are the same."""
+
+import os
+from concurrent.futures import Future
+
+import pytest
+import torch
+from PIL import Image
+
+import families
+import tiny
+from makers import mute
+from parityalign.config import LevelSettings
+from parityalign.core.interfaces import Decoding, Request
+from parityalign.models import features, pictures
+from parityalign.models.backends import hf
+from parityalign.training.train import make_leveller
+
+GREEDY = Decoding(6)
+DRAWN = Decoding(6, temperature=0.8)
+FROZEN = {"vision": 0, "connector": 0}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return tiny.drawn(tmp_path_factory.mktemp("images"), 5, sizes=((60, 60), (90, 40)))
+
+
+@pytest.fixture(params=families.FAMILIES, ids=lambda family: family.name)
+def folder(request, tmp_path):
+    return str(families.write(tmp_path / "model", request.param))
+
+
+def asked(images, *prompts):
+    return [Request(image, prompt, seed) for seed, image in enumerate(images) for prompt in prompts]
+
+
+def nothing_kept(monkeypatch):
+    monkeypatch.setattr(features, "KEPT_BYTES", {})
+
+
+@pytest.mark.slow
+def test_a_later_question_is_answered_as_by_a_model_that_looks_again(folder, images, monkeypatch):
+    model = hf.load(folder)
+    rounds = [
+        asked(images[:3], "a question"),
+        asked(images, "another one", "what is it?"),
+        asked(images[2:], "and now"),
+    ]
+    said = [[model.generate_scored(requests, how) for how in (GREEDY, DRAWN)] for requests in rounds]
+    seen = model.observe([(request, "red") for request in rounds[1]])
+    nothing_kept(monkeypatch)
+    plain = hf.load(folder)
+    for requests, replies in zip(rounds, said, strict=True):
+        for how, found in zip((GREEDY, DRAWN), replies, strict=True):
+            expected = plain.generate_scored(requests, how)
+            assert [text for text, _ in found] == [text for text, _ in expected]
+            assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+    for one, other in zip(seen, plain.observe([(request, "red") for request in rounds[1]]), strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=2e-3)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The pictures that are opened."""
+    found, read = [], pictures.read_image
+    monkeypatch.setattr(pictures, "read_image", lambda path: found.append(path) or read(path))
+    return found
+
+
+def test_a_picture_that_comes_again_is_neither_opened_nor_looked_at(tmp_path, images, opened):
+    model, looked = hf.load(str(tiny.fast_vlm(tmp_path / "model"))), []
+    model._model.model.vision_tower.register_forward_hook(lambda *told: looked.append(told[2][0].shape[0]))
+    model.generate(asked(images, "a question"), GREEDY)
+    assert sorted(opened) == sorted(images) and sum(looked) == len(images)
+    model.generate(asked(images, "another"), GREEDY)
+    assert len(opened) == len(images) and sum(looked) == len(images)
+
+
+def test_a_file_that_was_changed_is_looked_at_again(tmp_path, images):
+    model, path = hf.load(str(tiny.fast_vlm(tmp_path / "model"))), str(tmp_path / "picture.png")
+    found = []
+    for colour in ("white", "black"):
+        Image.new("RGB", (40, 40), colour).save(path)
+        os.utime(path, ns=(0, len(found)))
+        found.append([score for _, score in model.generate_scored(asked([path, images[0]], "a question"), GREEDY)])
+    assert abs(found[0][0] - found[1][0]) > 1e-3
+    assert found[0][1] == found[1][1]
+    assert model.generate_scored(asked([path], "a question"), GREEDY)[0][1] == pytest.approx(found[1][0], abs=1e-4)
+
+
+def test_no_more_is_kept_than_there_is_room_for(tmp_path, images, opened, monkeypatch):
+    folder = str(tiny.fast_vlm(tmp_path / "model"))
+    whole = hf.load(folder)
+    expected = whole.generate(asked(images, "a question"), GREEDY)
+    (size,) = {kept.features.nbytes for kept in whole._features._kept.values()}
+    monkeypatch.setattr(features, "KEPT_BYTES", {"cpu": 2 * size + 1})
+    model = hf.load(folder)
+    opened.clear()
+    for _ in range(3):
+        assert model.generate(asked(images, "a question"), GREEDY) == expected
+    assert len(model._features._kept) == 2
+    assert len(opened) == len(images) + 2 * (len(images) - 2)
+
+
+def test_pixels_of_a_kept_picture_can_still_be_had(tmp_path, images):
+    model = hf.load(str(tiny.fast_vlm(tmp_path / "model")))
+    request = asked(images[:1], "a question")
+    (before,) = (row.image["pixel_values"] for row in model._reader.read(request))
+    model.generate(request, GREEDY)
+    (after,) = (row.image["pixel_values"] for row in model._reader.read(request))
+    assert after.nbytes == 0 and after.shape == before.shape
+    assert torch.equal(after.on(torch.device("cpu")), torch.from_numpy(before))
+
+
+def test_a_student_whose_tower_and_connector_stay_is_trained_as_if_it_looked_each_time(tmp_path, images, monkeypatch):
+    student = str(tiny.fast_vlm(tmp_path / "student"))
+    looked = []
+    monkeypatch.setattr(pictures.Pictures, "begin", noted(pictures.Pictures.begin, looked))
+    kept = levelled(student, images, tmp_path / "kept")
+    few = len(looked)
+    nothing_kept(monkeypatch)
+    plain = levelled(student, images, tmp_path / "plain")
+    assert kept == plain
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("kept", "plain")]
+    assert weights[0] == weights[1]
+    assert few < (len(looked) - few) / 2
+
+
+def levelled(student, images, out, **choices):
+    settings = LevelSettings(
+        **{"batch_size": 4, "epochs": 6, "learning_rate": 3e-3, "patience": 99, "lr_multipliers": FROZEN} | choices
+    )
+    level = make_leveller(
+        student, {"toy": "{question}"}, settings=settings, objective=tiny.ANSWER, seed=3, progress=mute
+    )
+    pairs = tiny.pairs(images, ["red", "blue"])
+    return level(pairs[:4], pairs[4:], out)
+
+
+def noted(begin, looked):
+    def noting(self, path, prompt) -> Future:
+        looked.append(path)
+        return begin(self, path, prompt)
+
+    return noting
