@@ -17,6 +17,7 @@ from picking.measured import measured
 from picking.page import write
 from picking.pools import gap_share, is_gap, thinned, with_noise
 from picking.trainings import Seed
+from study import demo_of
 
 ROOT = Path(__file__).parents[1]
 RECORDS, PAGE = ROOT / "docs" / "study", ROOT / "docs" / "results-picking.md"
@@ -54,6 +55,14 @@ def test_the_numbers_in_the_package_are_means_of_the_recorded_scores():
     assert [*study.demo.gains] == [
         round(gain, 7) for _, gain in sorted(found[("weak", 0), GAPS, study.demo.steps].items())
     ]
+
+
+def test_a_study_begins_in_an_empty_folder_and_goes_on_where_it_was(tmp_path):
+    for _ in range(2):
+        run = demo_of(tmp_path / "runs", 3, pictures=2)
+        run.upto("intake")
+        assert run.config.seed == 3
+    assert len([*(tmp_path / "runs" / "demo-3" / "data" / "pool").rglob("*.*g")]) == 4 * 2
 
 
 def test_readme_has_the_study_in_short():
