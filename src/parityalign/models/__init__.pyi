@@ -32,6 +32,7 @@ from .encoding import Seen as Seen
 from .encoding import read_image as read_image
 from .encoding import stop_tokens as stop_tokens
 from .families import unchecked_family as unchecked_family
+from .features import KEPT_BYTES as KEPT_BYTES
 from .features import PictureFeatures as PictureFeatures
 from .gpu_memory import gpus_in_use as gpus_in_use
 from .gpu_memory import with_who_holds_it as with_who_holds_it
@@ -58,6 +59,7 @@ from .parts import HEAD as HEAD
 from .parts import LANGUAGE as LANGUAGE
 from .parts import PARTS as PARTS
 from .parts import VISION as VISION
+from .parts import image_token as image_token
 from .parts import part_of as part_of
 from .picture_processes import PictureProcesses as PictureProcesses
 from .picture_store import SMALLEST as SMALLEST

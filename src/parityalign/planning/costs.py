@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from parityalign.config import LevelSettings, Loadings, LoadingSettings, ServerSettings
-from parityalign.models import ROOM_OF_CPU, SMALLEST, room_of_gpu
+from parityalign.models import KEPT_BYTES, ROOM_OF_CPU, SMALLEST, room_of_gpu
 from parityalign.planning.published import Device
 from parityalign.planning.sizes import Preparation, Size, Stack, Throughput
 from parityalign.planning.works import Workload
@@ -200,16 +200,25 @@ def kept_kernels(work: Workload, device: Device) -> float:
     return 0.0 if device.is_gpu else _KERNEL_BYTES * min(_KERNELS, _KERNELS_PER_STEP * work.steps)
 
 
-def kept_in_memory(work: Workload, picture_bytes: float) -> float:
-    """Bytes of the pictures that training keeps beside it, which are the machine's and not a GPU's."""
-    return min(CACHE_BYTES, work.pictures * picture_bytes) if work.steps else 0.0
+def seen_in_training(each: Preparation, level: LevelSettings, device: Device) -> Preparation:
+    """What training keeps of a picture: on a processor its features, where tower and connector stay as they are."""
+    rates = level.decided.lr_multipliers
+    keeps_features = each.feature_bytes and not device.is_gpu and not rates.vision + rates.connector
+    return each._replace(memory_bytes=each.feature_bytes) if keeps_features else each
+
+
+def kept_in_memory(work: Workload, each: Preparation) -> float:
+    """Bytes of what a model keeps of pictures beside it, which are the machine's and not a GPU's."""
+    if work.steps:
+        return min(CACHE_BYTES, work.pictures * each.memory_bytes)
+    return min(KEPT_BYTES["cpu"], work.pictures * each.feature_bytes)
 
 
 def prepared(work: Workload, each: Preparation, loading: Loadings) -> float:
     """How many pictures are prepared: each once; in training those that are not kept at each visit."""
     if not work.steps:
         return work.pictures
-    in_memory = kept_in_memory(work, each.memory_bytes) / max(1.0, work.pictures * each.memory_bytes)
+    in_memory = kept_in_memory(work, each) / max(1.0, work.pictures * each.memory_bytes)
     in_files = kept_in_store(work.pictures, each.file_bytes, loading) / max(1.0, work.pictures * each.file_bytes)
     share = min(1.0, in_memory + in_files)
     visits = work.requests + work.eval_examples

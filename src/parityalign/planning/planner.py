@@ -281,7 +281,7 @@ def _row(
     config: RunConfig, work: Workload, known: ModelFacts, where: Device, reading: float, times_as_fast: int
 ) -> ProjectionRow:
     loading: LoadingSettings = getattr(config.loading, work.role)
-    prepared = known.preparation
+    prepared = costs.seen_in_training(known.preparation, config.level, where) if work.steps else known.preparation
     seconds = memory = at_once = None
     if known.size and work.steps:
         mode = costs.training_mode(config.level, where, work, known.size)
@@ -295,8 +295,8 @@ def _row(
     if measured := known.throughput:
         seconds = costs.measured_seconds(work, measured) or seconds
         memory = _held(work, measured, config.level) or memory
-    if memory and work.steps and not where.is_gpu:
-        memory += costs.kept_in_memory(work, prepared.memory_bytes) + costs.kept_kernels(work, where)
+    if memory and not where.is_gpu:
+        memory += costs.kept_in_memory(work, prepared) + costs.kept_kernels(work, where)
     return ProjectionRow(
         stage=work.stage,
         model=work.role,

@@ -81,6 +81,8 @@ class Preparation(NamedTuple):
     memory_bytes: float = 0.0
     file_bytes: float = 0.0
     """0 also where no file is written."""
+    feature_bytes: float = 0.0
+    """Of what the language model is shown of it, in single precision."""
 
 
 UNKNOWN = Preparation()

@@ -32,6 +32,7 @@ from parityalign.models import (
     cached_numbers,
     cuts_by,
     hub_answers,
+    image_token,
     limit_pixels,
     open_config,
     open_processor,
@@ -187,7 +188,7 @@ def prompt_sizes_of(
         more = len(prompter.encode(pictures[0], prompt).tokens) - len(encoded[0].tokens)
         return PromptSize(tokens + more, patches)
 
-    preparation = mean_of(Preparation(seconds, *_bytes(row.image)) for row in encoded)
+    preparation = mean_of(Preparation(seconds, *_bytes(row.image), _shown(row, config)) for row in encoded)
     return PromptSizes.of(prompts, seen, len(pictures), preparation=preparation)
 
 
@@ -254,6 +255,12 @@ def _bytes(arrays: Mapping[str, Any]) -> tuple[int, int]:
         return uncut.nbytes, 0
     size = sum(int(np.asarray(array).size) for array in arrays.values())
     return size, size
+
+
+def _shown(row: Encoded, config: PreTrainedConfig) -> int:
+    """Bytes of what the language model is shown of a picture: in its place, in single precision."""
+    token, hidden = image_token(config), config.get_text_config(decoder=True).hidden_size
+    return 0 if token is None else row.tokens.count(token) * hidden * torch.float32.itemsize
 
 
 def _patches(arrays: Any, config: PreTrainedConfig) -> int:  # noqa: ANN401 - a dictionary of one of two kinds
