@@ -35,7 +35,7 @@ class _Kept(NamedTuple):
     """A picture's features."""
 
     stamp: _Stamp | None
-    """Of its file, as it was when it was read."""
+    """Of its file, before it was read."""
     seen: Seen
     """Its tokens; its pixels are unread."""
     features: torch.Tensor
@@ -77,21 +77,27 @@ class PictureFeatures:
         self._left = KEPT_BYTES.get(self._model.device.type, 0) if room is None else room
         self._separable = "mm_encoder_outputs" in inspect.signature(self._model.forward).parameters
         self._listed = False
+        self._largest = 0
         self._kept: dict[str, _Kept] = {}
+        self._begun: dict[str, _Stamp | None] = {}
         self._read: dict[str, tuple[_Stamp | None, Seen]] = {}
 
     def known(self, path: str) -> Seen | None:
-        """A picture whose features are kept, its pixels unread; None: it has to be prepared."""
-        kept = self._kept.get(path)
-        return kept.seen if kept and kept.stamp == _stamp(path) else None
+        """A picture whose features are kept, its pixels unread; None: it has to be prepared, which begins now."""
+        kept, stamp = self._kept.get(path), _stamp(path)
+        if kept and kept.stamp == stamp:
+            return kept.seen
+        if self._separable and self._left > self._largest:
+            self._begun[path] = stamp
+        return None
 
     def note(self, path: str, seen: Seen) -> bool:
         """Notes the tokens of a picture that was prepared and comes next; tells whether its features will be kept."""
         pixels = seen.encoded.image.get(PIXELS)
-        if self._separable and self._left > 0 and pixels is not None and not isinstance(pixels, Unread):
+        if path in self._begun and pixels is not None:
             unread = Unread(path, self._prompter, pixels.shape, pixels.dtype)
             encoded = replace(seen.encoded, image={**seen.encoded.image, PIXELS: unread})
-            self._read[path] = _stamp(path), seen._replace(encoded=encoded)
+            self._read[path] = self._begun.pop(path), seen._replace(encoded=encoded)
         return path in self._kept or path in self._read
 
     def in_place_of_pixels(self, paths: Sequence[str], rows: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, Any]]:
@@ -138,7 +144,12 @@ class PictureFeatures:
         inputs = stack_images(rows, device=self._model.device, dtype=self._model.dtype)
         read = self._model.base_model.get_image_features  # of the model with a head some hide what they take
         taken = inspect.signature(read).parameters
+        learns = self._model.training
+        if learns:
+            self._model.eval()  # no dropout in what stays as it is
         outputs = read(**{key: inputs[key] for key in inputs if key in taken})
+        if learns:
+            self._model.train()
         features = getattr(outputs, "pooler_output", None) if set(outputs.keys()) <= _PLAIN else None
         made = None if features is None else self._by_picture(features, rows)
         self._separable = made is not None
@@ -158,6 +169,7 @@ class PictureFeatures:
     def _keep(self, path: str, features: torch.Tensor) -> None:
         before, read = self._kept.pop(path, None), self._read.pop(path, None)
         self._left += before.features.nbytes if before else 0
+        self._largest = max(self._largest, features.nbytes)
         if read and features.nbytes <= self._left:
             self._left -= features.nbytes
             self._kept[path] = _Kept(*read, features.clone())  # else all of its batch would be held
