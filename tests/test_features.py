@@ -1,7 +1,7 @@
-"""Features of pictures that are kept are those that the model makes: replies, losses and weights are the same."""
+"""Features of pictures that are kept are those that the model makes: it answers as if it looked again."""
 
 import os
-from concurrent.futures import Future
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -9,16 +9,18 @@ from PIL import Image
 
 import families
 import tiny
-from makers import mute
-from parityalign.config import LevelSettings
+from newer_families import NEWER_FAMILIES
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.models import features, pictures
 from parityalign.models.backends import hf
-from parityalign.training.train import make_leveller
+
+if find_spec("torchvision"):  # make conformance-torchvision
+    from torchvision_families import TORCHVISION_FAMILIES
+else:
+    TORCHVISION_FAMILIES = []
 
 GREEDY = Decoding(6)
 DRAWN = Decoding(6, temperature=0.8)
-FROZEN = {"vision": 0, "connector": 0}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,11 @@ def images(tmp_path_factory):
     return tiny.drawn(tmp_path_factory.mktemp("images"), 5, sizes=((60, 60), (90, 40)))
 
 
-@pytest.fixture(params=families.FAMILIES, ids=lambda family: family.name)
+LONG = [*NEWER_FAMILIES, *TORCHVISION_FAMILIES]
+FAMILIES = [*families.FAMILIES, *(pytest.param(family, marks=pytest.mark.long) for family in LONG)]
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
 def folder(request, tmp_path):
     return str(families.write(tmp_path / "model", request.param))
 
@@ -93,7 +99,7 @@ def test_no_more_is_kept_than_there_is_room_for(tmp_path, images, opened, monkey
     folder = str(tiny.fast_vlm(tmp_path / "model"))
     whole = hf.load(folder)
     expected = whole.generate(asked(images, "a question"), GREEDY)
-    (size,) = {kept.features.nbytes for kept in whole._features._kept.values()}
+    (size,) = {kept.nbytes for kept in whole._features._kept.values()}
     monkeypatch.setattr(features, "KEPT_BYTES", {"cpu": 2 * size + 1})
     model = hf.load(folder)
     opened.clear()
@@ -113,34 +119,25 @@ def test_pixels_of_a_kept_picture_can_still_be_had(tmp_path, images):
     assert torch.equal(after.on(torch.device("cpu")), torch.from_numpy(before))
 
 
-def test_a_student_whose_tower_and_connector_stay_is_trained_as_if_it_looked_each_time(tmp_path, images, monkeypatch):
-    student = str(tiny.fast_vlm(tmp_path / "student"))
-    looked = []
-    monkeypatch.setattr(pictures.Pictures, "begin", noted(pictures.Pictures.begin, looked))
-    kept = levelled(student, images, tmp_path / "kept")
-    few = len(looked)
-    nothing_kept(monkeypatch)
-    plain = levelled(student, images, tmp_path / "plain")
-    assert kept == plain
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("kept", "plain")]
-    assert weights[0] == weights[1]
-    assert few < (len(looked) - few) / 2
+def test_a_picture_whose_questions_fall_into_several_batches_is_kept(tmp_path, images, opened, monkeypatch):
+    model = hf.load(str(tiny.fast_vlm(tmp_path / "model")))
+    monkeypatch.setattr(model._budget, "first", lambda rows, size: min(2, len(rows)))
+    questions = asked(images, "a question", "another", "and a third")
+    expected = [model.generate(questions, GREEDY) for _ in range(3)]
+    assert expected[0] == expected[1] == expected[2]
+    assert len(model._features._kept) == len(opened) == len(images)
 
 
-def levelled(student, images, out, **choices):
-    settings = LevelSettings(
-        **{"batch_size": 4, "epochs": 6, "learning_rate": 3e-3, "patience": 99, "lr_multipliers": FROZEN} | choices
-    )
-    level = make_leveller(
-        student, {"toy": "{question}"}, settings=settings, objective=tiny.ANSWER, seed=3, progress=mute
-    )
-    pairs = tiny.pairs(images, ["red", "blue"])
-    return level(pairs[:4], pairs[4:], out)
+def test_what_a_batch_that_fails_has_made_is_kept_for_its_halves(tmp_path, images, monkeypatch):
+    model = hf.load(str(tiny.fast_vlm(tmp_path / "model")))
+    plain, failed = model._model.generate, []
 
+    def fails_once(**inputs):
+        if not failed:
+            failed.append(True)
+            raise MemoryError
+        return plain(**inputs)
 
-def noted(begin, looked):
-    def noting(self, path, prompt) -> Future:
-        looked.append(path)
-        return begin(self, path, prompt)
-
-    return noting
+    monkeypatch.setattr(model._model, "generate", fails_once)
+    model.generate(asked(images, "a question"), GREEDY)
+    assert failed and len(model._features._kept) == len(images)

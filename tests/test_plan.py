@@ -409,17 +409,9 @@ def test_preparing_pictures_is_counted_once_for_a_stage_and_in_training_at_each_
     assert costs.prepared(work._replace(views=1000), Preparation(0.0, 1.0, 1.0), room) == pytest.approx(1200)
 
 
-def test_a_processor_keeps_features_in_place_of_pixels_where_tower_and_connector_stay():
-    each, rest = Preparation(0.0, 5e4, 5e4, 8e3), {"method": "full", "learning_rate": 1e-3, "epochs": 1}
-    work = Workload("level", "student", 1000, 0, 0, 0, steps=10, pictures=200)
-    cpu, gpu = (published.Device("", 1e12, 1e10, 1e10, is_gpu=on_gpu) for on_gpu in (False, True))
-    frozen = decide_level(LevelSettings(lr_multipliers={"vision": 0, "connector": 0}, **rest), None)
-    learning = decide_level(LevelSettings(lr_multipliers={"vision": 0}, **rest), None)
-    kept = [
-        costs.kept_in_memory(work, costs.seen_in_training(each, level, where))
-        for level, where in ((frozen, cpu), (learning, cpu), (frozen, gpu))
-    ]
-    assert kept == [200 * 8e3, 200 * 5e4, 200 * 5e4]
+def test_what_is_kept_of_pictures_is_counted_pixels_in_training_and_features_in_asking():
+    work, each = Workload("level", "student", 1000, 0, 0, 0, steps=10, pictures=200), Preparation(0.0, 5e4, 5e4, 8e3)
+    assert costs.kept_in_memory(work, each) == 200 * 5e4
     assert costs.kept_in_memory(work._replace(steps=0), each) == 200 * 8e3
     assert costs.kept_in_memory(work._replace(steps=0, pictures=10**9), each) == KEPT_BYTES["cpu"]
 

@@ -33,7 +33,6 @@ from .encoding import read_image as read_image
 from .encoding import stop_tokens as stop_tokens
 from .families import unchecked_family as unchecked_family
 from .features import KEPT_BYTES as KEPT_BYTES
-from .features import PictureFeatures as PictureFeatures
 from .gpu_memory import gpus_in_use as gpus_in_use
 from .gpu_memory import with_who_holds_it as with_who_holds_it
 from .labels import IGNORE_INDEX as IGNORE_INDEX
@@ -64,7 +63,6 @@ from .parts import part_of as part_of
 from .picture_processes import PictureProcesses as PictureProcesses
 from .picture_store import SMALLEST as SMALLEST
 from .pictures import Pictures as Pictures
-from .pictures import begun_already as begun_already
 from .pictures import image_bytes as image_bytes
 from .pictures import processes_for as processes_for
 from .pictures import usual_workers as usual_workers

@@ -1,8 +1,8 @@
-"""What vision tower and connector make of a picture: once for all rows of a batch, and kept for later ones.
+"""What vision tower and connector make of a picture: once for all prompts of a batch, and kept for later questions.
 
 Features that are kept spare a picture that comes again the tower and all preparation, since only its tokens are needed
-then: the teacher's pictures of annotate in identify, and those of a student whose tower and connector stay as they are
-in each epoch but the first. On a CPU alone: a GPU would have to wait while each batch's are copied from it.
+then: the teacher's pictures of annotate come again in identify. On a CPU alone: a GPU would have to wait while each
+batch's are copied from it.
 """
 
 import inspect
@@ -15,15 +15,18 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from parityalign.models.attention import unwrapped
 from parityalign.models.cutting import on_device
+from parityalign.models.device import device_of
 from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Encoded, Prompter, Seen, read_image
 from parityalign.models.parts import image_token
+from parityalign.models.pictures import image_bytes
 from parityalign.models.stacking import stack_images
 
 KEPT_BYTES = {"cpu": 2**28}
-"""By device: bytes of features that are kept of one model."""
+"""By device: bytes that are kept of one model's pictures."""
+_OF_THE_TOWER = frozenset((PIXELS, "pixel_attention_mask", "image_token_pooling"))
+"""What of a picture the tower alone takes."""
 _PLAIN = {"last_hidden_state", "pooler_output", "hidden_states", "attentions"}
 _TILES = 3
 """Axes of features where a family stacks those of all tiles of all pictures: (tiles, tokens, width)."""
@@ -39,6 +42,11 @@ class _Kept(NamedTuple):
     seen: Seen
     """Its tokens; its pixels are unread."""
     features: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """With what else belongs to the picture, such as a mask of its pixels."""
+        return self.features.nbytes + image_bytes(self.seen.encoded)
 
 
 @dataclass(frozen=True)
@@ -63,19 +71,19 @@ class Unread:
 class PictureFeatures:
     """The connector's output for pictures, of one model; to be called from one thread."""
 
-    def __init__(self, model: Any, prompter: Prompter, *, room: int | None = None) -> None:  # noqa: ANN401 - of any class
+    def __init__(self, model: Any, prompter: Prompter) -> None:  # noqa: ANN401 - whichever class the family has
         """Computes nothing yet.
 
         Args:
-            model: The model, with an adapter or without; its tower and connector never change.
+            model: The model, whose weights never change.
             prompter: Its prompter.
-            room: Bytes that may be kept; None: what its device is good for.
         """
-        self._model: Any = unwrapped(model)
+        self._model = model
         self._prompter = prompter
-        self._token = image_token(self._model.config)
-        self._left = KEPT_BYTES.get(self._model.device.type, 0) if room is None else room
-        self._separable = "mm_encoder_outputs" in inspect.signature(self._model.forward).parameters
+        self._device = device_of(model)
+        self._token = image_token(model.config)
+        self._left = _room(model, prompter)
+        self._separable = "mm_encoder_outputs" in inspect.signature(model.forward).parameters
         self._listed = False
         self._largest = 0
         self._kept: dict[str, _Kept] = {}
@@ -91,14 +99,13 @@ class PictureFeatures:
             self._begun[path] = stamp
         return None
 
-    def note(self, path: str, seen: Seen) -> bool:
-        """Notes the tokens of a picture that was prepared and comes next; tells whether its features will be kept."""
+    def note(self, path: str, seen: Seen) -> None:
+        """Notes the tokens of a picture that was prepared and is asked about next."""
         pixels = seen.encoded.image.get(PIXELS)
         if path in self._begun and pixels is not None:
             unread = Unread(path, self._prompter, pixels.shape, pixels.dtype)
             encoded = replace(seen.encoded, image={**seen.encoded.image, PIXELS: unread})
             self._read[path] = self._begun.pop(path), seen._replace(encoded=encoded)
-        return path in self._kept or path in self._read
 
     def in_place_of_pixels(self, paths: Sequence[str], rows: Sequence[Encoded]) -> tuple[list[Encoded], dict[str, Any]]:
         """A batch as the model takes it: rows without pixels, and what it takes in their place.
@@ -119,19 +126,18 @@ class PictureFeatures:
         pictures = dict(zip(paths, rows, strict=True))
         if "" in pictures or not (self._keeps or len(pictures) < len(rows)):
             return None
-        found = {path: self._kept[path].features for path, row in pictures.items() if self._is_kept(path, row)}
+        # What was read after it was kept is another picture.
+        found = {path: self._kept[path].features for path in pictures if path in self._kept and path not in self._read}
         new = {path: row for path, row in pictures.items() if path not in found}
         made = self._computed([*new.values()]) if new else []
         if made is None:
+            self._read.clear()
             return None
         for path, features in zip(new, made, strict=True):
             found[path] = features
             self._keep(path, features)
         picked: Any = [found[path] for path in paths]
         return BaseModelOutputWithPooling(pooler_output=picked if self._listed else torch.cat(picked))
-
-    def _is_kept(self, path: str, row: Encoded) -> bool:
-        return path in self._kept and isinstance(row.image.get(PIXELS), Unread)
 
     @property
     def _keeps(self) -> bool:
@@ -141,19 +147,13 @@ class PictureFeatures:
     def _computed(self, rows: Sequence[Encoded]) -> list[torch.Tensor] | None:
         if not self._separable:
             return None
-        inputs = stack_images(rows, device=self._model.device, dtype=self._model.dtype)
+        inputs = stack_images(rows, device=self._device, dtype=self._model.dtype)
         read = self._model.base_model.get_image_features  # of the model with a head some hide what they take
         taken = inspect.signature(read).parameters
-        learns = self._model.training
-        if learns:
-            self._model.eval()  # no dropout in what stays as it is
         outputs = read(**{key: inputs[key] for key in inputs if key in taken})
-        if learns:
-            self._model.train()
         features = getattr(outputs, "pooler_output", None) if set(outputs.keys()) <= _PLAIN else None
-        made = None if features is None else self._by_picture(features, rows)
-        self._separable = made is not None
-        return made
+        self._separable = features is not None
+        return self._by_picture(features, rows) if self._separable else None
 
     def _by_picture(self, features: Any, rows: Sequence[Encoded]) -> list[torch.Tensor] | None:  # noqa: ANN401
         """Tells a batch's features apart; a family lists them by picture, or stacks all tiles of all pictures."""
@@ -168,16 +168,25 @@ class PictureFeatures:
 
     def _keep(self, path: str, features: torch.Tensor) -> None:
         before, read = self._kept.pop(path, None), self._read.pop(path, None)
-        self._left += before.features.nbytes if before else 0
-        self._largest = max(self._largest, features.nbytes)
-        if read and features.nbytes <= self._left:
-            self._left -= features.nbytes
-            self._kept[path] = _Kept(*read, features.clone())  # else all of its batch would be held
+        self._left += before.nbytes if before else 0
+        if read is None:
+            return
+        kept = _Kept(*read, features)
+        self._largest = max(self._largest, kept.nbytes)
+        if kept.nbytes <= self._left:
+            self._left -= kept.nbytes
+            self._kept[path] = kept._replace(features=features.clone())  # else all of its batch would be held
+
+
+def _room(model: Any, prompter: Prompter) -> int:  # noqa: ANN401 - whichever class the family has
+    """Bytes for pictures; none where parts are on several devices, or a processor sees picture and prompt together."""
+    spread = len({*getattr(model, "hf_device_map", {}).values()}) > 1
+    return 0 if spread or prompter.answer_marks else KEPT_BYTES.get(device_of(model).type, 0)
 
 
 def _without_pixels(encoded: Encoded) -> Encoded:
     """The same row with what else belongs to its picture, such as the grid of its patches."""
-    return replace(encoded, image={key: values for key, values in encoded.image.items() if key != PIXELS})
+    return replace(encoded, image={key: values for key, values in encoded.image.items() if key not in _OF_THE_TOWER})
 
 
 def _stamp(path: str) -> _Stamp | None:

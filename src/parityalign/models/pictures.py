@@ -172,13 +172,6 @@ def processes_for(location: str, loading: LoadingSettings) -> PictureProcesses |
     return made
 
 
-def begun_already(seen: Seen) -> Future[Seen]:
-    """A picture that need not be prepared, as one whose preparation is over."""
-    done: Future[Seen] = Future()
-    done.set_result(seen)
-    return done
-
-
 def image_bytes(row: Encoded) -> int:
     """Bytes of a row's image in memory, uncut if it is."""
     return sum(array.nbytes for array in row.image.values())

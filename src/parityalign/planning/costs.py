@@ -200,15 +200,8 @@ def kept_kernels(work: Workload, device: Device) -> float:
     return 0.0 if device.is_gpu else _KERNEL_BYTES * min(_KERNELS, _KERNELS_PER_STEP * work.steps)
 
 
-def seen_in_training(each: Preparation, level: LevelSettings, device: Device) -> Preparation:
-    """What training keeps of a picture: on a processor its features, where tower and connector stay as they are."""
-    rates = level.decided.lr_multipliers
-    keeps_features = each.feature_bytes and not device.is_gpu and not rates.vision + rates.connector
-    return each._replace(memory_bytes=each.feature_bytes) if keeps_features else each
-
-
 def kept_in_memory(work: Workload, each: Preparation) -> float:
-    """Bytes of what a model keeps of pictures beside it, which are the machine's and not a GPU's."""
+    """Bytes of the pictures that training keeps beside it, or of the features that a model on a processor keeps."""
     if work.steps:
         return min(CACHE_BYTES, work.pictures * each.memory_bytes)
     return min(KEPT_BYTES["cpu"], work.pictures * each.feature_bytes)

@@ -281,7 +281,7 @@ def _row(
     config: RunConfig, work: Workload, known: ModelFacts, where: Device, reading: float, times_as_fast: int
 ) -> ProjectionRow:
     loading: LoadingSettings = getattr(config.loading, work.role)
-    prepared = costs.seen_in_training(known.preparation, config.level, where) if work.steps else known.preparation
+    prepared = known.preparation
     seconds = memory = at_once = None
     if known.size and work.steps:
         mode = costs.training_mode(config.level, where, work, known.size)

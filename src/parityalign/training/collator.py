@@ -8,7 +8,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from parityalign.models import (
     EXPLAINED_LABELS,
@@ -17,14 +16,12 @@ from parityalign.models import (
     Encoded,
     LabelEncoder,
     LabelledRow,
-    PictureFeatures,
     PictureProcesses,
     Pictures,
     Processor,
     RowSharing,
     Seen,
     SharedRow,
-    begun_already,
     image_bytes,
     read_image,
     stack,
@@ -100,7 +97,6 @@ class AnswerCollator:
         """
         self._encoder = LabelEncoder(processor, stop)
         self._pictures = Pictures(self._encoder.prompter, workers, processes=processes)
-        self._features: PictureFeatures | None = None
         self._join = join
         self._views = views
         self._device = torch.device(this_device())
@@ -110,18 +106,6 @@ class AnswerCollator:
     def close(self) -> None:
         """Gives up the pictures that are being prepared."""
         self._pictures.close()
-
-    def keep_features(self, student: nn.Module) -> None:
-        """From now on batches hold features in place of pixels, where that is possible.
-
-        Args:
-            student: The student, whose tower and connector stay as they are.
-        """
-        self._features = PictureFeatures(student, self._encoder.prompter)
-
-    def release(self) -> None:
-        """Lets go of the student: batches hold pixels again."""
-        self._features = None
 
     def __call__(self, examples: Sequence[Example], visit: int = 0) -> dict[str, Any]:
         """The batch of these examples, each with a row of its own; see `batch`.
@@ -139,13 +123,9 @@ class AnswerCollator:
             examples: The examples.
             visit: Seeds the augmented view.
         """
-        pictures = [self._begin(example) for example in examples]
+        pictures = [self._pictures.begin(example.image, example.prompt) for example in examples]
         views = [self._augmented(example, visit) for example in examples] if self._views else []
         return Begun(examples, pictures, views)
-
-    def _begin(self, example: Example) -> "Future[Seen]":
-        known = self._features.known(example.image) if self._features else None
-        return begun_already(known) if known else self._pictures.begin(example.image, example.prompt)
 
     def ahead(self, examples: Sequence[Example], count: int) -> Iterator[list[Row]]:
         """The rows of examples, so many at a time, while pictures of the next are being prepared."""
@@ -192,34 +172,16 @@ class AnswerCollator:
 
     def _apart(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Each example, and each rationale, in a row of its own."""
-        explained = [row for row in rows if row.rationale]
-        batch = self._looked_at([row.image for row in rows], [row.answer for row in rows])
-        if explained:
-            rationales = [row.rationale for row in explained if row.rationale]
-            batch["explained"] = self._looked_at([row.image for row in explained], rationales)
-        return batch
-
-    def _looked_at(self, paths: Sequence[str], rows: Sequence[LabelledRow]) -> dict[str, Any]:
-        """Rows about pictures, each of its own."""
-        seen, features = self._seen(paths, rows)
-        return self._inputs(seen) | features
-
-    def _seen(self, paths: Sequence[str], rows: Sequence[LabelledRow]) -> tuple[Sequence[LabelledRow], dict[str, Any]]:
-        """Rows as the student takes them, and features in place of their pixels if it has some."""
-        if self._features is None:
-            return rows, {}
-        encoded, features = self._features.in_place_of_pixels(paths, [row.encoded for row in rows])
-        return [replace(row, encoded=each) for row, each in zip(rows, encoded, strict=True)], features
+        batch: dict[str, Any] = self._inputs([row.answer for row in rows])
+        rationales = [row.rationale for row in rows if row.rationale]
+        return batch | ({"explained": self._inputs(rationales)} if rationales else {})
 
     def _together(self, bundles: Sequence[Bundle], sharing: RowSharing) -> dict[str, Any]:
         """Each bundle in a row of its own."""
         rows = [row for bundle in bundles for row in bundle.rows]
         explained = [row.rationale for row in rows if row.rationale]
         shared = [_told_apart(bundle) if explained else bundle.shared for bundle in bundles]
-        firsts, features = self._seen([bundle.rows[0].image for bundle in bundles], [row.segments[0] for row in shared])
-        shared = [row._replace(segments=[first, *row.segments[1:]]) for row, first in zip(shared, firsts, strict=True)]
         batch: dict[str, Any] = sharing.stack(shared, pad_token=self._encoder.pad_token, device=self._device)
-        batch |= features
         number = partial(torch.tensor, device=self._device)
         batch["lengths"] = number([row.labels for row in rows])
         if explained:
@@ -247,8 +209,7 @@ class AnswerCollator:
 
     def _labelled(self, example: Example, picture: "Future[Seen]") -> LabelledRow:
         seen = picture.result()
-        if not (self._features and self._features.note(example.image, seen)):
-            self._images.keep(example.image, picture, image_bytes(seen.encoded))
+        self._images.keep(example.image, picture, image_bytes(seen.encoded))
         text = self._texts.get(example)
         if text is None:
             prompt = self._pictures.row(example.image, seen, example.prompt)

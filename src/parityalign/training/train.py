@@ -306,15 +306,7 @@ def trainer_of(training: Training, work: Path, ranks: Ranks = ALONE) -> LevelTra
     stop = stop_tokens(processor.tokenizer, student.generation_config)
     views, join = "view" in training.objective.needs, training.objective.joiner(processor)
     batches = AnswerCollator(processor, stop, join=join, views=views, workers=workers, processes=processes)
-    if _sees_the_same(settings) and not ranks.sharded:
-        batches.keep_features(student)
     return LevelTrainer(training, student, batches, work, ranks)
-
-
-def _sees_the_same(settings: LevelSettings) -> bool:
-    """Whether training changes nothing of what the language model is shown of a picture."""
-    rates = settings.decided.lr_multipliers
-    return not rates.vision + rates.connector
 
 
 def _train(trainer: LevelTrainer, work: Path, training: Training, ranks: Ranks) -> TrainerState:

@@ -314,7 +314,6 @@ class LevelTrainer(Trainer):
 
     def release(self) -> None:
         """Releases the student and its optimiser, whose memory the next model needs."""
-        self.batches.release()
         self.accelerator.free_memory()
         holders: list[Any] = [self, self.callback_handler]
         for holder in holders:

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from parityalign.core import Request
 from parityalign.models.encoding import Encoded, Seen
 from parityalign.models.features import PictureFeatures
-from parityalign.models.pictures import Pictures, begun_already, image_bytes
+from parityalign.models.pictures import Pictures, image_bytes
 
 _BYTES_AHEAD = {"cpu": 2**30, "cuda": 2**31}
 """By device: bytes of images that are prepared ahead; beside a GPU as much as a window (see `_batches.py`)."""
@@ -66,7 +66,7 @@ class Reader:
         if not request.image or request.image in self._begun:
             return
         known = self._features.known(request.image)
-        begun = begun_already(known) if known else self._pictures.begin(request.image, request.prompt)
+        begun = _done(known) if known else self._pictures.begin(request.image, request.prompt)
         begun.add_done_callback(self._note)
         self._begun[request.image] = begun
 
@@ -74,3 +74,9 @@ class Reader:
         """Notes how large a picture is."""
         if not done.cancelled() and not done.exception():
             self._largest = max(self._largest, image_bytes(done.result().encoded))
+
+
+def _done(seen: Seen) -> Future[Seen]:
+    done: Future[Seen] = Future()
+    done.set_result(seen)
+    return done
