@@ -1,5 +1,6 @@
 """Further families, of the newest transformers: `families.py` goes on here."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import transformers as hf
@@ -208,3 +209,10 @@ NEWER_FAMILIES = [
         {"image_seq_length": 4},
     ),
 ]
+
+if find_spec("torchvision"):  # make conformance-torchvision
+    from torchvision_families import TORCHVISION_FAMILIES
+else:
+    TORCHVISION_FAMILIES = []
+LONG_FAMILIES = [*NEWER_FAMILIES, *TORCHVISION_FAMILIES]
+"""Those that take a minute more (make test-long, make conformance)."""

@@ -5,7 +5,6 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 import families
 import tiny
 from families import PATCH, write
-from newer_families import NEWER_FAMILIES
+from newer_families import LONG_FAMILIES
 from parityalign.config.loading import LoadingSettings
 from parityalign.core.errors import UserError
 from parityalign.core.interfaces import Decoding, Request
@@ -33,12 +32,7 @@ from parityalign.training.student import add_lora, open_student, save_student
 
 pytestmark = pytest.mark.slow  # every question is asked of every family
 
-if find_spec("torchvision"):  # make conformance-torchvision
-    from torchvision_families import TORCHVISION_FAMILIES
-else:
-    TORCHVISION_FAMILIES = []
-LONG = [*NEWER_FAMILIES, *TORCHVISION_FAMILIES]
-FAMILIES = [*families.FAMILIES, *LONG]
+FAMILIES = [*families.FAMILIES, *LONG_FAMILIES]
 SIZES = ((60, 60), (150, 50), (40, 110), (100, 90))
 QUESTIONS = ("what is the colour ?", "shape ?", "what is the shape of the red square é", "is the green square red?")
 ANSWERS = ("red", "a blue square", "42.5%", "é", "green", "7", "the answer", "red?")
@@ -57,8 +51,7 @@ CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 
 
 def _named(family):
-    """The newest ones take a minute more (make test-long, make conformance)."""
-    marks = pytest.mark.long if family in LONG else ()
+    marks = pytest.mark.long if family in LONG_FAMILIES else ()
     return pytest.param(family, id=family.name, marks=marks)
 
 

@@ -1,7 +1,6 @@
 """Features of pictures that are kept are those that the model makes: it answers as if it looked again."""
 
 import os
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -9,27 +8,19 @@ from PIL import Image
 
 import families
 import tiny
-from newer_families import NEWER_FAMILIES
+from newer_families import LONG_FAMILIES
 from parityalign.core.interfaces import Decoding, Request
 from parityalign.models import features, pictures
 from parityalign.models.backends import hf
 
-if find_spec("torchvision"):  # make conformance-torchvision
-    from torchvision_families import TORCHVISION_FAMILIES
-else:
-    TORCHVISION_FAMILIES = []
-
 GREEDY = Decoding(6)
 DRAWN = Decoding(6, temperature=0.8)
+FAMILIES = [*families.FAMILIES, *(pytest.param(family, marks=pytest.mark.long) for family in LONG_FAMILIES)]
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return tiny.drawn(tmp_path_factory.mktemp("images"), 5, sizes=((60, 60), (90, 40)))
-
-
-LONG = [*NEWER_FAMILIES, *TORCHVISION_FAMILIES]
-FAMILIES = [*families.FAMILIES, *(pytest.param(family, marks=pytest.mark.long) for family in LONG)]
 
 
 @pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
@@ -39,10 +30,6 @@ def folder(request, tmp_path):
 
 def asked(images, *prompts):
     return [Request(image, prompt, seed) for seed, image in enumerate(images) for prompt in prompts]
-
-
-def nothing_kept(monkeypatch):
-    monkeypatch.setattr(features, "KEPT_BYTES", {})
 
 
 @pytest.mark.slow
@@ -55,7 +42,7 @@ def test_a_later_question_is_answered_as_by_a_model_that_looks_again(folder, ima
     ]
     said = [[model.generate_scored(requests, how) for how in (GREEDY, DRAWN)] for requests in rounds]
     seen = model.observe([(request, "red") for request in rounds[1]])
-    nothing_kept(monkeypatch)
+    monkeypatch.setattr(features, "KEPT_BYTES", {})
     plain = hf.load(folder)
     for requests, replies in zip(rounds, said, strict=True):
         for how, found in zip((GREEDY, DRAWN), replies, strict=True):
@@ -83,8 +70,11 @@ def test_a_picture_that_comes_again_is_neither_opened_nor_looked_at(tmp_path, im
     assert len(opened) == len(images) and sum(looked) == len(images)
 
 
-def test_a_file_that_was_changed_is_looked_at_again(tmp_path, images):
-    model, path = hf.load(str(tiny.fast_vlm(tmp_path / "model"))), str(tmp_path / "picture.png")
+@pytest.mark.parametrize("room", [1, 10])
+def test_a_file_that_was_changed_is_looked_at_again(tmp_path, images, monkeypatch, room):
+    folder, path = str(tiny.fast_vlm(tmp_path / "model")), str(tmp_path / "picture.png")
+    monkeypatch.setattr(features, "KEPT_BYTES", {"cpu": room * size_of_one(folder, images) + 1})
+    model = hf.load(folder)
     found = []
     for colour in ("white", "black"):
         Image.new("RGB", (40, 40), colour).save(path)
@@ -97,16 +87,22 @@ def test_a_file_that_was_changed_is_looked_at_again(tmp_path, images):
 
 def test_no_more_is_kept_than_there_is_room_for(tmp_path, images, opened, monkeypatch):
     folder = str(tiny.fast_vlm(tmp_path / "model"))
-    whole = hf.load(folder)
-    expected = whole.generate(asked(images, "a question"), GREEDY)
-    (size,) = {kept.nbytes for kept in whole._features._kept.values()}
-    monkeypatch.setattr(features, "KEPT_BYTES", {"cpu": 2 * size + 1})
+    expected = hf.load(folder).generate(asked(images, "a question"), GREEDY)
+    monkeypatch.setattr(features, "KEPT_BYTES", {"cpu": 2 * size_of_one(folder, images) + 1})
     model = hf.load(folder)
     opened.clear()
     for _ in range(3):
         assert model.generate(asked(images, "a question"), GREEDY) == expected
     assert len(model._features._kept) == 2
     assert len(opened) == len(images) + 2 * (len(images) - 2)
+
+
+def size_of_one(folder, images):
+    """Bytes that are kept of a picture."""
+    model = hf.load(folder)
+    model.generate(asked(images, "a question"), GREEDY)
+    (size,) = {kept.nbytes for kept in model._features._kept.values()}
+    return size
 
 
 def test_pixels_of_a_kept_picture_can_still_be_had(tmp_path, images):

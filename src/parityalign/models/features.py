@@ -21,11 +21,11 @@ from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Encoded, Prompter, Seen, read_image
 from parityalign.models.parts import image_token
 from parityalign.models.pictures import image_bytes
-from parityalign.models.stacking import stack_images
+from parityalign.models.stacking import POOLED, stack_images
 
 KEPT_BYTES = {"cpu": 2**28}
 """By device: bytes that are kept of one model's pictures."""
-_OF_THE_TOWER = frozenset((PIXELS, "pixel_attention_mask", "image_token_pooling"))
+_OF_THE_TOWER = frozenset((PIXELS, POOLED, "pixel_attention_mask"))
 """What of a picture the tower alone takes."""
 _PLAIN = {"last_hidden_state", "pooler_output", "hidden_states", "attentions"}
 _TILES = 3
@@ -56,7 +56,7 @@ class Unread:
     path: str
     prompter: Prompter
     shape: tuple[int, ...]
-    dtype: "np.dtype[Any]"
+    dtype: np.dtype[Any]
     nbytes: int = 0
 
     def on(self, device: torch.device) -> torch.Tensor:
@@ -95,6 +95,7 @@ class PictureFeatures:
         kept, stamp = self._kept.get(path), _stamp(path)
         if kept and kept.stamp == stamp:
             return kept.seen
+        self._forget(path)
         if self._separable and self._left > self._largest:
             self._begun[path] = stamp
         return None
@@ -126,8 +127,7 @@ class PictureFeatures:
         pictures = dict(zip(paths, rows, strict=True))
         if "" in pictures or not (self._keeps or len(pictures) < len(rows)):
             return None
-        # What was read after it was kept is another picture.
-        found = {path: self._kept[path].features for path in pictures if path in self._kept and path not in self._read}
+        found = {path: self._kept[path].features for path in pictures if path in self._kept}
         new = {path: row for path, row in pictures.items() if path not in found}
         made = self._computed([*new.values()]) if new else []
         if made is None:
@@ -167,8 +167,7 @@ class PictureFeatures:
         return [*features.split([int(count) for count in counts])] if whole else None
 
     def _keep(self, path: str, features: torch.Tensor) -> None:
-        before, read = self._kept.pop(path, None), self._read.pop(path, None)
-        self._left += before.nbytes if before else 0
+        read = self._read.pop(path, None)
         if read is None:
             return
         kept = _Kept(*read, features)
@@ -176,6 +175,10 @@ class PictureFeatures:
         if kept.nbytes <= self._left:
             self._left -= kept.nbytes
             self._kept[path] = kept._replace(features=features.clone())  # else all of its batch would be held
+
+    def _forget(self, path: str) -> None:
+        kept = self._kept.pop(path, None)
+        self._left += kept.nbytes if kept else 0
 
 
 def _room(model: Any, prompter: Prompter) -> int:  # noqa: ANN401 - whichever class the family has

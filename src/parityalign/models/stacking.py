@@ -12,14 +12,14 @@ from parityalign.models.cutting import Array, Later, on_device
 from parityalign.models.eight_bits import PIXELS, numbers_of
 from parityalign.models.encoding import Encoded
 
+POOLED = "image_token_pooling"
+"""Molmo2's: of each of a picture's tokens the numbers of the patches that make it."""
 EXPLAINED_LABELS = "explained_labels"
 """Labels of rationales, where they share rows with answers."""
 _PADDING = {"labels": -100, EXPLAINED_LABELS: -100}
 """Padding values of per-token inputs other than the tokens; 0 by default. -100: no loss, as in torch."""
 _OF_PACKED = "target_sizes"
 """What comes with pixels of the shape (1, 3, side, patches * side), MiniCPM-V's: all patches of a batch in a line."""
-_POOLED = "image_token_pooling"
-"""Molmo2's: of each of a picture's tokens the numbers of the patches that make it."""
 _WHOLE = {np.dtype(np.int32): torch.int32}
 """Kinds of whole numbers that stay what they are."""
 _CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def stack_images(
 
     def joined(key: str) -> torch.Tensor:
         arrays, levels = [row.image[key] for row in rows], rows[0].levels if key == PIXELS else None
-        if key == _POOLED:
+        if key == POOLED:
             counted = _counted_on(arrays, [math.prod(row.image[PIXELS].shape[:-1]) for row in rows])
             return _joined(counted, levels, device, dtype)
         if key == PIXELS and _OF_PACKED in rows[0].image:
