@@ -22,7 +22,7 @@ from parityalign.core import Decoding, PictureRoom, Request, keeping_pictures
 from parityalign.models import encoding, picture_store, pictures, resizing
 from parityalign.models.backends._batches import patches
 from parityalign.models.backends._hf_model import load_hf
-from parityalign.models.cutting import Same, Uncut
+from parityalign.models.cutting import Cuts, Same, Uncut
 from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Prompter
 from parityalign.models.loading import open_model, open_processor
@@ -84,7 +84,7 @@ def equal(one, other):
 sides = st.integers(1, 90)
 
 
-@pytest.mark.parametrize("at_once", [2**23, 500])
+@pytest.mark.parametrize("at_once", [2**26, 500])
 @settings(max_examples=100, deadline=None)
 @given(st.tuples(sides, sides), st.tuples(sides, sides), st.sampled_from([*resizing._FILTERS]), st.booleans())
 def test_resizing_is_pillows_whatever_the_size_and_the_filter(at_once, before, after, resample, hard):
@@ -92,7 +92,7 @@ def test_resizing_is_pillows_whatever_the_size_and_the_filter(at_once, before, a
     picture = np.where(picture > 127, 255, 0).astype(np.uint8) if hard else picture
     expected = np.asarray(Image.fromarray(picture).resize(after[::-1], resample))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resizing, "_MOST_TERMS", at_once)
+        patch.setattr(resizing, "_MOST_SUMS", at_once)
         made = resizing.resized(torch.from_numpy(picture).permute(2, 0, 1), after, resample)
     assert np.array_equal(made.permute(1, 2, 0).numpy(), expected)
 
@@ -241,7 +241,7 @@ def test_a_model_says_the_same_of_uncut_pictures(folder, drawn, monkeypatch):
     expected = said()
     as_on_a_gpu(monkeypatch)
     counted = []
-    of = Uncut.on
-    monkeypatch.setattr(Uncut, "on", lambda uncut, device: counted.append(uncut) or of(uncut, device))
+    of = Cuts.of
+    monkeypatch.setattr(Cuts, "of", lambda cuts, pictures: counted.append(len(pictures)) or of(cuts, pictures))
     assert said() == expected
     assert counted

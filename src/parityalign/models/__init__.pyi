@@ -17,6 +17,7 @@ from .checkpoint import refuse_damaged as refuse_damaged
 from .checkpoint import stored_parameters as stored_parameters
 from .checkpoint import weight_files as weight_files
 from .cutting import Uncut as Uncut
+from .cutting import sent as sent
 from .device import bf16_is_fast as bf16_is_fast
 from .device import dtype_of as dtype_of
 from .device import gpus_of as gpus_of

@@ -4,8 +4,9 @@ A processor that enlarges a picture makes four times as many bytes of it, or mor
 a picture of this size (see tracing.py) is a few numbers; a GPU does the rest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,8 @@ Array = NDArray[Any]
 Resizing = Callable[[torch.Tensor, tuple[int, int], int], torch.Tensor]
 """(images (..., height, width) in 8 bits, new size, one of `PIL.Image.Resampling`) -> resized"""
 _CPU = torch.device("cpu")
+_AT_ONCE = 8
+"""Pictures that are cut at once at most, which bounds the memory of what they are enlarged to."""
 
 
 class Later(Protocol):
@@ -51,8 +54,8 @@ class Box(NamedTuple):
     width: int
 
     def of(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        """(3, height, width) Its pixels."""
-        return images[self.image][:, self.top : self.top + self.height, self.left : self.left + self.width]
+        """(..., 3, height, width) Its pixels."""
+        return images[self.image][..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 class Resize(NamedTuple):
@@ -80,17 +83,17 @@ class Cuts:
         """Of all tiles."""
         return prod(self.shape)
 
-    def of(self, picture: torch.Tensor, resize: Resizing = resized) -> torch.Tensor:
-        """The tiles of a picture, in 8 bits.
+    def of(self, pictures: torch.Tensor, resize: Resizing = resized) -> torch.Tensor:
+        """(pictures, ...) The tiles of pictures, in 8 bits.
 
         Args:
-            picture: (height, width, 3) uint8.
+            pictures: (pictures, height, width, 3) uint8.
             resize: What resizes.
         """
-        images = [picture.permute(2, 0, 1)]
+        images = [pictures.permute(0, 3, 1, 2)]
         for box, size, resample in self.resizes:
             images.append(resize(box.of(images), size, resample))
-        return torch.stack([tile.of(images) for tile in self.tiles]).view(self.shape)
+        return torch.stack([tile.of(images) for tile in self.tiles], 1).view(-1, *self.shape)
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Uncut:
 
     def on(self, device: torch.device) -> torch.Tensor:
         """Its tiles in 8 bits."""
-        return self.cuts.of(_moved(self.picture, device))
+        return self.cuts.of(_moved(self.picture, device)[None])[0]
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ class Same:
 
     def on(self, device: torch.device) -> torch.Tensor:
         """The array, which takes no memory."""
-        return torch.from_numpy(self.value).to(device).expand(self.shape)
+        return _moved(self.value, device).expand(self.shape)
 
 
 def on_device(values: Array | Later, device: torch.device = _CPU) -> torch.Tensor:
@@ -155,6 +158,26 @@ def on_device(values: Array | Later, device: torch.device = _CPU) -> torch.Tenso
     return _moved(values, device) if isinstance(values, np.ndarray) else values.on(device)
 
 
+def each_on_device(arrays: Sequence[Array | Later], device: torch.device) -> Iterator[torch.Tensor]:
+    """Likewise of several, each as (first axis, ...): pictures of one size that follow each other are cut at once."""
+
+    def size(array: Array | Later) -> tuple[int, ...] | None:
+        return array.picture.shape if isinstance(array, Uncut) else None
+
+    for _, group in groupby(arrays, size):
+        alike = [*group]
+        uncut = [array for array in alike if isinstance(array, Uncut)]
+        for start in range(0, len(uncut), _AT_ONCE):
+            pictures = torch.stack([_moved(each.picture, device) for each in uncut[start : start + _AT_ONCE]])
+            yield from uncut[0].cuts.of(pictures)
+        if not uncut:
+            yield from (on_device(array, device) for array in alike)
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor in this machine's memory on a device, without waiting for what a GPU was asked before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def _moved(array: Array, device: torch.device) -> torch.Tensor:
-    whole = torch.from_numpy(array)
-    return whole.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else whole
+    return sent(torch.from_numpy(array), device)

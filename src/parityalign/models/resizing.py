@@ -3,9 +3,14 @@
 Pillow resizes 8-bit images in integers, along the rows and then along the columns, or the other way round; a pass is
 left out where the side stays as it is (`src/libImaging/Resample.c`). Each new value is a weighted sum of neighbours.
 Weights are computed in double precision, then rounded to multiples of 2**-22: sums of any device are the same.
+
+A pass is one product of matrices. Most of their numbers are zeros, but a GPU is fast at it, and what takes the time
+otherwise is starting its kernels. The products are exact in float32, in any order: a weight goes in as two parts of 11
+bits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -20,8 +25,10 @@ Doubles = NDArray[np.float64]
 
 _PRECISION = 32 - 8 - 2
 """Bits of a weight behind the point: with a value's 8 bits, and 2 for sums of weights beyond 1, they fill 32."""
-_MOST_TERMS = 2**23
-"""Terms of sums that are in memory at once, 5 bytes each."""
+_MOST_TAPS = 28
+"""Neighbours whose weights' lower parts sum up to less than 2**24, with what is added to round: float32 holds that."""
+_MOST_SUMS = 2**26
+"""Sums that are in memory at once, 4 or 8 bytes each."""
 _WEIGHTS_KEPT = 256
 _SINCE_13 = int(PIL.__version__.split(".")[0]) >= 13
 _TRIED = 20
@@ -41,9 +48,15 @@ class _Weights(NamedTuple):
     """What becomes of a side."""
 
     places: torch.Tensor
-    """(taps x new side,) int32: which old values each new one is made of."""
+    """(taps, 1, new side): which old values each new one is made of."""
     factors: torch.Tensor
-    """(taps, new side) int32: how much each of them counts, times 2**22."""
+    """(taps, parts, new side): how much each of them counts, times 2**22. In float32 as two parts, a multiple of 2**11
+    and the rest, the one divided by 2**11; where there are many taps as a whole, in float64."""
+
+    def matrix(self, before: int) -> torch.Tensor:
+        """(old side, parts x new side): the factors of a product."""
+        whole = self.factors.new_zeros(before, *self.factors.shape[1:])
+        return whole.scatter_add_(0, self.places.expand_as(self.factors), self.factors).flatten(1)
 
 
 def _lanczos(x: Doubles) -> Doubles:
@@ -99,8 +112,9 @@ def resized(images: torch.Tensor, size: tuple[int, int], resample: int) -> torch
         (_along_rows, _weights(width, size[1], resample, images.device)) if width != size[1] else None,
         (_along_columns, _weights(height, size[0], resample, images.device)) if height != size[0] else None,
     ]
-    for along, weights in filter(None, reversed(passes) if _columns_first((height, width), size) else passes):
-        images = along(images, weights)
+    with _exact_products(images.device):
+        for along, weights in filter(None, reversed(passes) if _columns_first((height, width), size) else passes):
+            images = along(images, weights)
     return images
 
 
@@ -130,40 +144,48 @@ def as_pillow_does_it() -> bool:
     return True
 
 
+@contextmanager
+def _exact_products(device: torch.device) -> Iterator[None]:
+    """Inside, products of matrices are in the precision of their factors, whatever else a program allows."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def _along_rows(images: torch.Tensor, weights: _Weights) -> torch.Tensor:
-    taps, width = weights.factors.shape
-    rows = images.reshape(-1, images.shape[-1])
-    parts = [
-        _rounded(
-            (part.index_select(1, weights.places).view(-1, taps, width) * weights.factors).sum(1, dtype=torch.int32)
-        )
-        for part in torch.split(rows, max(1, _MOST_TERMS // weights.factors.numel()))
+    before, after = images.shape[-1], weights.factors.shape[-1]
+    factors = weights.matrix(before)
+    made = [
+        _rounded((rows.to(factors.dtype) @ factors).view(len(rows), -1, after).unbind(1))
+        for rows in torch.split(images.reshape(-1, before), max(1, _MOST_SUMS // factors.shape[1]))
     ]
-    return _together(parts, 0).view(*images.shape[:-1], width)
+    return _together(made).view(*images.shape[:-1], after)
 
 
 def _along_columns(images: torch.Tensor, weights: _Weights) -> torch.Tensor:
-    taps, height = weights.factors.shape
-    columns = images.reshape(-1, *images.shape[-2:])
-    most = max(1, _MOST_TERMS // (taps * columns.shape[0] * columns.shape[2]))
-    pairs = zip(
-        torch.split(weights.places.view(taps, height), most, 1), torch.split(weights.factors, most, 1), strict=True
-    )
-    parts = [_summed_columns(columns, places, factors) for places, factors in pairs]
-    return _together(parts, 1).view(*images.shape[:-2], height, images.shape[-1])
+    (before, width), after = images.shape[-2:], weights.factors.shape[-1]
+    factors = weights.matrix(before).T
+    made = [
+        _rounded((factors @ each.to(factors.dtype)).view(len(each), -1, after, width).unbind(1))
+        for each in torch.split(images.reshape(-1, before, width), max(1, _MOST_SUMS // (len(factors) * width)))
+    ]
+    return _together(made).view(*images.shape[:-2], after, width)
 
 
-def _summed_columns(columns: torch.Tensor, places: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    terms = columns.index_select(1, places.flatten()).view(len(columns), *places.shape, -1) * factors[..., None]
-    return _rounded(terms.sum(1, dtype=torch.int32))
+def _together(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _together(parts: list[torch.Tensor], along: int) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, along)
-
-
-def _rounded(sums: torch.Tensor) -> torch.Tensor:
-    return (sums.add_(1 << (_PRECISION - 1)) >> _PRECISION).clamp_(0, 255).to(torch.uint8)
+def _rounded(sums: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Sums with weights times 2**22, or with their upper and lower parts, as values."""
+    carried: Any = 1 << (_PRECISION - 1)
+    for part in reversed(sums):
+        carried = part.add_(carried).mul_(2.0 ** -(_PRECISION // len(sums))).floor_()
+    return carried.clamp_(0, 255).to(torch.uint8)  # type: ignore[no-any-return]
 
 
 @lru_cache(_WEIGHTS_KEPT)
@@ -181,5 +203,10 @@ def _weights(before: int, after: int, resample: int, device: torch.device) -> _W
     total = np.add.accumulate(weights)[-1]  # one after the other, as there, and not in pairs as `sum` adds
     weights = np.divide(weights, total, out=weights, where=total != 0) * (1 << _PRECISION)
     factors = np.trunc(weights + np.where(weights < 0, -0.5, 0.5)).astype(np.int32)
-    moved = torch.from_numpy(np.minimum(places, before - 1).astype(np.int32)).flatten().to(device)
-    return _Weights(moved, torch.from_numpy(factors).to(device))
+    if len(factors) <= _MOST_TAPS:
+        lower_bits = _PRECISION // 2
+        parts: Any = np.stack([factors >> lower_bits, factors & ((1 << lower_bits) - 1)], 1).astype(np.float32)
+    else:
+        parts = factors[:, None].astype(np.float64)
+    moved = torch.from_numpy(np.minimum(places, before - 1)[:, None]).to(device)
+    return _Weights(moved, torch.from_numpy(parts).to(device))

@@ -15,7 +15,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from parityalign.models.attention import unwrapped
-from parityalign.models.cutting import on_device
+from parityalign.models.cutting import on_device, sent
 from parityalign.models.encoding import Encoded
 from parityalign.models.internals import DynamicLayer, DynamicSlidingWindowLayer, cached_layers
 from parityalign.models.labels import LabelledRow
@@ -87,8 +87,8 @@ class RowSharing:
             device: Where the batch shall be.
         """
         batch = stack([_joined(row) for row in rows], pad_token=pad_token, side="right", device=device)
-        segments = pad_sequence([_segments(row) for row in rows], batch_first=True).to(device)
-        positions = pad_sequence([self._positions(row).T for row in rows], batch_first=True).to(device)
+        segments = sent(pad_sequence([_segments(row) for row in rows], batch_first=True), device)
+        positions = sent(pad_sequence([self._positions(row).T for row in rows], batch_first=True), device)
         axes = positions.permute(2, 0, 1)
         return batch | {
             "attention_mask": self._mask(segments),

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from parityalign.models.cutting import Array, Later, on_device
+from parityalign.models.cutting import Array, Later, each_on_device, on_device, sent
 from parityalign.models.eight_bits import PIXELS, numbers_of
 from parityalign.models.encoding import Encoded
 
@@ -54,7 +54,7 @@ def stack(
         for key in rows[0].per_token
     }
     batch["attention_mask"] = torch.tensor([filled([1] * len(row.tokens), 0) for row in rows])
-    there = {key: values.to(device) for key, values in batch.items()}
+    there = {key: sent(values, device) for key, values in batch.items()}
     return there | stack_images(rows, device=device, dtype=dtype)
 
 
@@ -90,21 +90,22 @@ def _counted_on(arrays: Sequence[Array | Later], patches: Sequence[int]) -> list
 def _joined(
     arrays: Sequence[Array | Later], levels: torch.Tensor | None, device: torch.device, dtype: torch.dtype
 ) -> torch.Tensor:
-    table = None if levels is None else levels.to(device, dtype)
+    table = None if levels is None else sent(levels.to(dtype), device)
     whole_numbers = table is None and not np.issubdtype(arrays[0].dtype, np.floating)
     kind = _WHOLE.get(arrays[0].dtype, torch.int64) if whole_numbers else dtype
     largest = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
     whole = torch.zeros((sum(array.shape[0] for array in arrays), *largest), dtype=kind, device=device)
-    placed: dict[int, torch.Tensor] = {}  # rows about one picture share its arrays
-    start = 0
-    for array in arrays:
-        end = start + array.shape[0]
-        place = whole[(slice(start, end), *map(slice, array.shape[1:]))]
-        if id(array) in placed:
-            place.copy_(placed[id(array)])
-        else:
-            made = on_device(array, device)
-            place.copy_(made if table is None else numbers_of(made, table))
-            placed[id(array)] = place
-        start = end
+    ends = [*accumulate(array.shape[0] for array in arrays)]
+    places = [
+        whole[(slice(end - array.shape[0], end), *map(slice, array.shape[1:]))]
+        for array, end in zip(arrays, ends, strict=True)
+    ]
+    # Rows about one picture share its arrays.
+    several = {id(array): (array, place) for array, place in zip(arrays, places, strict=True)}
+    made = each_on_device([array for array, _ in several.values()], device)
+    for (_, place), part in zip(several.values(), made, strict=True):
+        place.copy_(part if table is None else numbers_of(part, table))
+    for array, place in zip(arrays, places, strict=True):
+        if place is not several[id(array)][1]:
+            place.copy_(several[id(array)][1])
     return whole

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -24,6 +23,7 @@ from parityalign.models import (
     SharedRow,
     image_bytes,
     read_image,
+    sent,
     stack,
     this_device,
 )
@@ -158,12 +158,12 @@ class AnswerCollator:
             sharing: How those about one picture share a row; None: each has its own.
         """
         rows = [row for bundle in bundles for row in bundle.rows]
-        told = torch.tensor([place for place, row in enumerate(rows) if row.rationale], device=self._device)
+        explains = [place for place, row in enumerate(rows) if row.rationale]
         several = any(bundle.prefix and len(bundle.shared.segments) > 1 for bundle in bundles)
         together = sharing if several else None
         batch = self._together(bundles, together) if together else self._apart(rows)
-        if len(told):
-            batch["explained"]["explains"] = told
+        if explains:
+            batch["explained"]["explains"] = self._number(explains)
         if self._join:
             batch |= self._join([row.pair_id for row in rows], [row.answer for row in rows])
         if self._views:
@@ -182,12 +182,14 @@ class AnswerCollator:
         explained = [row.rationale for row in rows if row.rationale]
         shared = [_told_apart(bundle) if explained else bundle.shared for bundle in bundles]
         batch: dict[str, Any] = sharing.stack(shared, pad_token=self._encoder.pad_token, device=self._device)
-        number = partial(torch.tensor, device=self._device)
-        batch["lengths"] = number([row.labels for row in rows])
+        batch["lengths"] = self._number([row.labels for row in rows])
         if explained:
-            lengths = number([len(rationale.ends) for rationale in explained])
+            lengths = self._number([len(rationale.ends) for rationale in explained])
             batch["explained"] = {"labels": batch.pop(EXPLAINED_LABELS), "lengths": lengths}
         return batch
+
+    def _number(self, numbers: list[int]) -> torch.Tensor:
+        return sent(torch.tensor(numbers), self._device)
 
     def plain(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Only the model's inputs and `labels`."""
