@@ -136,7 +136,7 @@ def test_settings_that_only_change_speed_are_marked():
     for section in (AnnotateSettings, IdentifySettings, EvaluateSettings):
         assert speed_only(section) == {"batch_size"}
     assert speed_only(DiscrepancySettings) == {"always", "batch_size"}
-    speed = {"micro_batch_size", "processes", "gradient_checkpointing", "liger"}
+    speed = {"micro_batch_size", "processes", "gradient_checkpointing", "compile", "liger"}
     assert speed_only(LevelSettings) == {*speed, "allow_high_rate", "automatic", "report_to", "sharded"}
 
 

@@ -3,6 +3,7 @@
 import math
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ from parityalign.models.backends import hf
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.labels import LabelEncoder
 from parityalign.models.loading import open_processor
+from parityalign.training import ahead, train, trainer
 from parityalign.training import student as student_module
-from parityalign.training import train
 from parityalign.training.checkpoints import COMPLETE
 from parityalign.training.collator import AnswerCollator, Example
 
@@ -301,6 +302,49 @@ def test_statistics_of_batch_norm_are_left_alone_while_its_scale_learns(levelled
 def test_the_same_seed_gives_the_same_weights(levelled, student, pairs, tmp_path):
     level(student, pairs, tmp_path / "out")
     assert same(weights_of(levelled[0]), weights_of(tmp_path / "out"))
+
+
+class Ahead(ahead.Ahead):
+    """Notes which micro-batches were there when they were needed."""
+
+    def __init__(self, *given, room):
+        super().__init__(*given)
+        self.there, self._room = [], room
+
+    def make(self, begun):
+        made = self._batch
+        self._batch = made if self._room else out_of_memory
+        super().make(begun)
+        self._batch = made
+
+    def batch(self, part):
+        self.there.append(self._known is not None)
+        return super().batch(part)
+
+
+def out_of_memory(_part):
+    raise torch.OutOfMemoryError
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_steps_made_while_the_one_before_is_at_work_give_the_same_weights(
+    levelled, student, pairs, tmp_path, monkeypatch, room
+):
+    """As on a GPU; also where memory runs out when they are made."""
+    monkeypatch.setattr(trainer, "Ahead", partial(Ahead, room=room))
+    found = []
+
+    def working_ahead(*given):
+        found.append(trainer_of(*given))
+        found[0].works_ahead = True
+        return found[0]
+
+    trainer_of = train.trainer_of
+    monkeypatch.setattr(train, "trainer_of", working_ahead)
+    level(student, pairs, tmp_path / "out")
+    assert same(weights_of(levelled[0]), weights_of(tmp_path / "out"))
+    first_of_each_epoch = [step % 3 == 0 for step in range(12)]  # nothing has begun before
+    assert found[0]._ahead.there == [room and not first for first in first_of_each_epoch]
 
 
 @pytest.mark.slow

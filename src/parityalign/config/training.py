@@ -177,8 +177,12 @@ class LevelSettings(Settings):
     student is trained whole that one GPU does not hold so; `method: full` and `optimiser: adamw` alone."""
     gradient_checkpointing: Annotated[bool, SpeedOnly] = False
     """Recompute activations in the backward pass: less memory for about a third more time."""
+    compile: Annotated[Auto[bool], SpeedOnly] = None
+    """Whether torch compiles the student's layers on a GPU, which takes a minute. `auto`: where training is long enough
+    to win it back. Where it fails, training goes on without."""
     liger: Annotated[bool, SpeedOnly] = True
-    """Use those fused kernels of the package liger-kernel that fit, if it is installed and there is a GPU."""
+    """Use those fused kernels of the package liger-kernel that fit, if it is installed and there is a GPU; not in
+    compiled layers, whose kernels are fused already."""
     report_to: Annotated[tuple[Reporter, ...], BeforeValidator(_as_list), SpeedOnly] = ()
     """Where the curves of the training are shown as well; TensorBoard's lie in the run folder (`tensorboard/`). Others
     have settings of their own, in the environment."""

@@ -20,7 +20,7 @@ from transformers.integrations.liger import apply_liger_kernel
 PIECES = ("rope", "rms_norm", "layer_norm", "swiglu", "geglu")
 """What it has kernels for besides the loss; a family has some of them."""
 _LEFT_OUT = {"cross_entropy": False, "fused_linear_cross_entropy": False}
-_TOLERANCE = 0.05
+TOLERANCE = 0.05
 """How far the loss with kernels may be from the loss without, relative to 1 + the loss: bfloat16 rounds otherwise."""
 _MODELLING = "transformers.models."
 
@@ -58,7 +58,7 @@ def _tried(model: nn.Module, trial: Callable[[], float], put_back: Callable[[], 
     try:
         plain = trial()
     except Exception as failure:  # noqa: BLE001 - training begins smaller, and tells what it lacks
-        return f"liger-kernel is not used: trying it out needs more than there is ({_in_a_line(failure)})"
+        return f"liger-kernel is not used: trying it out needs more than there is ({in_a_line(failure)})"
     finally:
         clear_device_cache(garbage_collection=True)
     problem = _problem_with(PIECES, model, trial, plain)
@@ -82,12 +82,13 @@ def _problem_with(pieces: Collection[str], model: nn.Module, trial: Callable[[],
         apply(model, {**_LEFT_OUT, **{piece: piece in pieces for piece in PIECES}})
         loss = trial()
     except Exception as problem:  # noqa: BLE001 - another package's kernels raise anything, and training can do without
-        return _in_a_line(problem)
-    close = abs(loss - plain) <= _TOLERANCE * (1 + abs(plain))
+        return in_a_line(problem)
+    close = abs(loss - plain) <= TOLERANCE * (1 + abs(plain))
     return "" if close else f"the loss is {loss:.4g} with it and {plain:.4g} without"
 
 
-def _in_a_line(problem: Exception) -> str:
+def in_a_line(problem: Exception) -> str:
+    """What went wrong, in a line."""
     return f"{type(problem).__name__}: {next(iter(str(problem).splitlines()), '')}"
 
 

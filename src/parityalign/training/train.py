@@ -1,8 +1,8 @@
 """Levels the student: trains it, saves the best checkpoint or an interpolation to it, and resumes reproducibly."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from parityalign.core import (
 from parityalign.models import (
     AS_IT_IS,
     bf16_is_fast,
+    gpus_of,
     open_processor,
     processes_for,
     quieten,
@@ -36,6 +37,7 @@ from parityalign.models import (
 )
 from parityalign.training.checkpoints import checkpoint, newest_sound, state_of
 from parityalign.training.collator import AnswerCollator, Example
+from parityalign.training.compiling import compiled_layers, worth_compiling
 from parityalign.training.facts import student_facts
 from parityalign.training.interpolation import ALPHAS, Interpolation, lowest
 from parityalign.training.kernels import fused_kernels
@@ -187,13 +189,26 @@ def _levelled(training: Training, work: Path, out: Path, ranks: Ranks, progress:
 def _trained(trainer: LevelTrainer, training: Training, work: Path, ranks: Ranks) -> tuple[float, TrainerState]:
     """The held-out loss before training, which the first one measures, and the state after."""
     student: Any = trainer.model
-    with fused_kernels(student, trainer.trial, _teller(training.progress), wanted=training.settings.liger):
+    with _fast(student, trainer, training, ranks):
         before = ranks.from_first(trainer.held_out_loss)
         tell_measured(training.progress, HELD_OUT_LOSS, 0, before)
         state = _train(trainer, work, training, ranks)
     del student
     trainer.release()
     return before, state
+
+
+@contextmanager
+def _fast(student: nn.Module, trainer: LevelTrainer, training: Training, ranks: Ranks) -> Iterator[None]:
+    """Inside, the student runs as fast as what is installed allows."""
+    say, settings = _teller(training.progress), training.settings
+    alone = len(gpus_of(student)) == 1 and not ranks.sharded
+    compiles = alone and worth_compiling(settings, trainer.args.max_steps)
+    with (
+        compiled_layers(student, trainer.trial_step, say, wanted=compiles) as compiled,
+        fused_kernels(student, trainer.trial, say, wanted=settings.liger and not compiled),
+    ):
+        yield
 
 
 def _saved(

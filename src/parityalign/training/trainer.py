@@ -19,6 +19,7 @@ from transformers.training_args import OptimizerNames
 from parityalign.config import LevelSettings, LoadingSettings
 from parityalign.core import HELD_OUT_LOSS, LEARNING_RATE, TRAINING_LOSS, Details, Measures, Progress
 from parityalign.models import Processor, bf16_is_fast, gpus_of, patch_side
+from parityalign.training.ahead import Ahead
 from parityalign.training.bundles import Limits, MicroBatch, Row, cut
 from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Begun, Example, Join
@@ -62,6 +63,8 @@ EVALUATIONS = 8
 """Number of evaluations of the held-out loss in a training, each with a checkpoint."""
 _PATCH = 16
 """Side of a patch in pixels, for towers without patches."""
+_TRIED = 8
+"""Examples that a trial takes at most."""
 _TOLD = 200
 """Times in a training that the training loss is told, as a mean since the last time."""
 
@@ -92,6 +95,7 @@ class LevelTrainer(Trainer):
         batches: Collates examples into the student's inputs.
         sharing: How examples about one picture share a row; None: each has its own.
         memory: Decides the size of micro-batches.
+        works_ahead: Whether a step is made ready while the device is at work on the one before.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class LevelTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         set_reporters_up(self, work.parent)
         self._steps_begun = 0
+        self._begun: Begun | None = None
         self.sharing = tried_sharing(student, batches, [*training.train, *training.held_out])
         divide_again(student)
         alone = len(gpus_of(student)) == 1 and not ranks.shares_gpus
@@ -116,6 +121,8 @@ class LevelTrainer(Trainer):
         if ranks.sharded:
             self.memory.never_begins_anew()
         self.batches = batches
+        self._ahead = Ahead(batches.rows, lambda rows: self._cut(rows, self.memory.steps.tokens), self._batch)
+        self.works_ahead = self.args.device.type == "cuda" and not ranks.sharded
         self._ranks = ranks
         self._speed = speed
         self._training = training
@@ -170,8 +177,7 @@ class LevelTrainer(Trainer):
             num_items_in_batch: Its share of the step's labelled tokens, under the Trainer's name for what is handed on;
                 None: all.
         """
-        for module in self._batch_norms:
-            module.eval()
+        self._fix_statistics()
         rows, tokens = len(inputs["lengths" if "lengths" in inputs else "input_ids"]), inputs["input_ids"].numel()
         self._speed.count(rows * self._ranks.size, tokens * self._ranks.size)  # the others do about as much
         done = self.state.global_step / max(1, self.state.max_steps)
@@ -183,10 +189,12 @@ class LevelTrainer(Trainer):
     ) -> torch.Tensor:
         """Forward and backward pass; if loss or gradient is not finite, the step is skipped and counted."""
         self._steps_begun -= 1
-        rows = self.batches.rows(inputs["begun"])
+        rows = self._ahead.rows(inputs["begun"])
         labelled = self._ranks.total(sum(row.labels for row in rows))
         with self.memory.learnt():
             loss = self.memory.steps(partial(self._cut_alike, rows), partial(self._in_micro_batches, model, labelled))
+        if self.works_ahead and self._begun and self._begun is not inputs["begun"]:
+            self._ahead.make(self._begun)
         self.memory.steps.agree(self._ranks.smallest)
         loss = self._ranks.added(loss)
         self._ranks.add_gradients(model)
@@ -220,7 +228,12 @@ class LevelTrainer(Trainer):
         """Begins a step's pictures; accelerate asks for this while the step before has yet to be taken."""
         step = self.state.global_step + self._steps_begun
         self._steps_begun += 1
-        return {"begun": self.batches.begin(self._ranks.share(examples), visit=step)}
+        self._begun = self.batches.begin(self._ranks.share(examples), visit=step)
+        return {"begun": self._begun}
+
+    def _batch(self, part: MicroBatch) -> Batch:
+        """A micro-batch on the student's device."""
+        return self.batches.batch(part.bundles, self.sharing)
 
     def _cut(self, rows: Sequence[Row], tokens: int) -> list[MicroBatch]:
         """The micro-batches of rows."""
@@ -241,9 +254,7 @@ class LevelTrainer(Trainer):
         """Gradients of this process's part of the mean over all labelled tokens, whatever the micro-batches."""
         model.zero_grad()  # gradients of micro-batches before memory ran out
         losses = [
-            super(LevelTrainer, self).training_step(
-                model, self.batches.batch(part.bundles, self.sharing), _share_of(part, labelled)
-            )
+            super(LevelTrainer, self).training_step(model, self._ahead.batch(part), _share_of(part, labelled))
             for part in parts
         ]
         return torch.stack(losses).sum() if losses else torch.zeros((), device=self.args.device)
@@ -301,16 +312,32 @@ class LevelTrainer(Trainer):
 
     def trial(self) -> float:
         """The loss of one example, with a backward pass that leaves nothing behind."""
-        student = self._student.eval()
-        batch = self._prepare_inputs(self.batches(self._training.held_out[:1]))
+        self._student.eval()
+        return self._tried(self.batches(self._training.held_out[:1]))
+
+    def trial_step(self) -> float:
+        """The same of a small micro-batch in training mode; random numbers go on as if it had not been."""
+        rows = self.batches.rows(self.batches.begin(self._training.train[:_TRIED]))
+        batch = self._batch(self._cut(rows, self.memory.steps.tokens)[0])
+        with torch.random.fork_rng():
+            self._student.train()
+            self._fix_statistics()
+            return self._tried(batch)
+
+    def _tried(self, batch: Batch) -> float:
+        student, inputs = self._student, self._prepare_inputs(batch)
         with (
             self._training.objective.recording_attention(student),
             torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16),
         ):
-            loss = self._training.objective(student, batch)
+            loss = self._training.objective(student, inputs)
         loss.backward()  # type: ignore[no-untyped-call]
         student.zero_grad()
         return float(loss.detach())
+
+    def _fix_statistics(self) -> None:
+        for module in self._batch_norms:
+            module.eval()
 
     def release(self) -> None:
         """Releases the student and its optimiser, whose memory the next model needs."""
@@ -319,6 +346,7 @@ class LevelTrainer(Trainer):
         for holder in holders:
             holder.model = holder.model_wrapped = holder.optimizer = holder.lr_scheduler = None
         self._student = None
+        self._ahead.forget()
         self._batch_norms.clear()
         clear_device_cache(garbage_collection=True)
 
@@ -330,7 +358,7 @@ class LevelTrainer(Trainer):
         """The objective's sum over the labelled tokens of micro-batches."""
         total, device = 0.0, self.args.device
         for part in parts:
-            batch = self._prepare_inputs(self.batches.batch(part.bundles, self.sharing))
+            batch = self._prepare_inputs(self._batch(part))
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.args.bf16):
                 total += float(self._training.objective(model, batch)) * part.labels
         return total
