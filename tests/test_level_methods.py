@@ -544,6 +544,37 @@ def test_below_an_adapter_weights_may_be_in_half_precision_while_the_adapter_is_
     assert kinds == {True: torch.float32, False: torch.bfloat16}
 
 
+def test_an_adapter_under_autocast_learns_the_same_without_copies_of_its_input(trained):
+    made, examples = trained(method="lora", lora_dropout=0)
+    model = made.model.to(torch.bfloat16)
+    for name, weight in model.named_parameters():
+        if "lora" in name:
+            weight.data = torch.randn(weight.shape) / 10
+    batch = made.batches(examples)
+
+    def learnt():
+        kept = {}
+
+        def keep(tensor):
+            kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no place is used twice
+            return tensor
+
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(keep, lambda each: each):
+            loss = tiny.ANSWER(model, batch)
+        size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+        loss.backward()
+        return size, [loss, *(weight.grad for weight in model.parameters() if weight.grad is not None)]
+
+    usual, expected = learnt()
+    with student_module.without_casts(model, autocast=True):
+        smaller, found = learnt()
+    assert len(found) > 10 and all(map(torch.equal, found, expected))
+    assert smaller < 0.9 * usual
+    again, _ = learnt()
+    assert again == usual
+
+
 def test_an_adapter_is_merged_beside_the_gpu_in_the_stored_precision_as_it_would_be_in_float32(tmp_path):
     location = str(tiny.fast_vlm(tmp_path / "student", dtype=torch.bfloat16))
     adapted = student_module.add_lora(student_module.open_student(location), 3)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -165,6 +167,24 @@ def add_lora(
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
     adapted: nn.Module = peft.get_peft_model(model, config)
     return adapted
+
+
+def without_casts(model: nn.Module, *, autocast: bool) -> AbstractContextManager[None]:
+    """Inside, an adapter takes its input as it is, where autocast is on.
+
+    peft casts it to the adapter's float32, and autocast casts that to bfloat16 again: to the same numbers, in a copy
+    for each of the layers that take one input.
+
+    Args:
+        model: The student, with an adapter or without.
+        autocast: Whether it is used under autocast, and nowhere else.
+    """
+    if not autocast or not hasattr(model, "peft_config"):
+        return nullcontext()
+    _peft()
+    helpers: Any = import_module("peft.helpers")
+    found: AbstractContextManager[None] = helpers.disable_input_dtype_casting(model)
+    return found
 
 
 def open_checkpoint(

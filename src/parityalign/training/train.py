@@ -54,6 +54,7 @@ from parityalign.training.student import (
     open_to_merge,
     open_trainable,
     save_student,
+    without_casts,
 )
 from parityalign.training.trainer import (
     LevelTrainer,
@@ -205,6 +206,7 @@ def _fast(student: nn.Module, trainer: LevelTrainer, training: Training, ranks: 
     alone = len(gpus_of(student)) == 1 and not ranks.sharded
     compiles = alone and worth_compiling(settings, trainer.args.max_steps)
     with (
+        without_casts(student, autocast=trainer.args.bf16),
         compiled_layers(student, trainer.trial_step, say, wanted=compiles) as compiled,
         fused_kernels(student, trainer.trial, say, wanted=settings.liger and not compiled),
     ):
