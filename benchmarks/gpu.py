@@ -77,6 +77,7 @@ def _level(side: str, model: str, method: str, questions: int = 1) -> Callable[[
         count = -(-rows * (steps + 1) // questions)  # a little more, since some are held out
         paths = work.pictures(count, count)
         if side == "ours":
+            settings["compile"] = True  # as trainings of more steps do
             return levelling.ours(work.folder, work.model(model), paths, settings, questions=questions)
         workers = int(side.partition("-")[2] or 0)
         return levelling.trl(work.folder, work.model(model), paths, settings, workers=workers, questions=questions)

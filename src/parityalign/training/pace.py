@@ -5,15 +5,14 @@ from contextlib import closing
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from parityalign.config import LevelSettings, RunConfig, split_model
 from parityalign.core import Pair
 from parityalign.models import quieten
-from parityalign.training.kernels import fused_kernels
-from parityalign.training.train import examples_of, trainer_of
+from parityalign.training.train import examples_of, fast_student, trainer_of
 from parityalign.training.trainer import LevelTrainer, Training
 from parityalign.training.weighted_loss import WeightedLoss
 
@@ -82,8 +81,7 @@ def measured_pace(
 
 def _trained(trainer: LevelTrainer, settings: LevelSettings, clock: Callable[[], float]) -> float:
     """Trains; returns the seconds of a look at the held-out examples."""
-    student: Any = trainer.model
-    with closing(trainer.batches), fused_kernels(student, trainer.trial, _nobody, wanted=settings.liger):
+    with closing(trainer.batches), fast_student(trainer, settings, _nobody):
         trainer.held_out_loss()  # all pictures are prepared then, as after the first epoch
         began = clock()
         trainer.held_out_loss()

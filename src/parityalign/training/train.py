@@ -189,28 +189,12 @@ def _levelled(training: Training, work: Path, out: Path, ranks: Ranks, progress:
 
 def _trained(trainer: LevelTrainer, training: Training, work: Path, ranks: Ranks) -> tuple[float, TrainerState]:
     """The held-out loss before training, which the first one measures, and the state after."""
-    student: Any = trainer.model
-    with _fast(student, trainer, training, ranks):
+    with fast_student(trainer, training.settings, _teller(training.progress), sharded=ranks.sharded):
         before = ranks.from_first(trainer.held_out_loss)
         tell_measured(training.progress, HELD_OUT_LOSS, 0, before)
         state = _train(trainer, work, training, ranks)
-    del student
     trainer.release()
     return before, state
-
-
-@contextmanager
-def _fast(student: nn.Module, trainer: LevelTrainer, training: Training, ranks: Ranks) -> Iterator[None]:
-    """Inside, the student runs as fast as what is installed allows."""
-    say, settings = _teller(training.progress), training.settings
-    alone = len(gpus_of(student)) == 1 and not ranks.sharded
-    compiles = alone and worth_compiling(settings, trainer.args.max_steps)
-    with (
-        without_casts(student, autocast=trainer.args.bf16),
-        compiled_layers(student, trainer.trial_step, say, wanted=compiles) as compiled,
-        fused_kernels(student, trainer.trial, say, wanted=settings.liger and not compiled),
-    ):
-        yield
 
 
 def _saved(
@@ -324,6 +308,29 @@ def trainer_of(training: Training, work: Path, ranks: Ranks = ALONE) -> LevelTra
     views, join = "view" in training.objective.needs, training.objective.joiner(processor)
     batches = AnswerCollator(processor, stop, join=join, views=views, workers=workers, processes=processes)
     return LevelTrainer(training, student, batches, work, ranks)
+
+
+@contextmanager
+def fast_student(
+    trainer: LevelTrainer, settings: LevelSettings, say: Callable[[str], None], *, sharded: bool = False
+) -> Iterator[None]:
+    """Inside, a trainer's student runs as fast as what is installed allows.
+
+    Args:
+        trainer: With its student opened.
+        settings: What is wanted.
+        say: Told what is used, and why something is not.
+        sharded: Whether the student is divided among processes.
+    """
+    student: Any = trainer.model
+    alone = len(gpus_of(student)) == 1 and not sharded
+    compiles = alone and worth_compiling(settings, trainer.args.max_steps)
+    with (
+        without_casts(student, autocast=trainer.args.bf16),
+        compiled_layers(student, trainer.trial_step, say, wanted=compiles) as compiled,
+        fused_kernels(student, trainer.trial, say, wanted=settings.liger and not compiled),
+    ):
+        yield
 
 
 def _train(trainer: LevelTrainer, work: Path, training: Training, ranks: Ranks) -> TrainerState:
