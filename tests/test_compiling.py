@@ -93,12 +93,56 @@ def test_a_trial_leaves_neither_gradients_nor_other_random_numbers(made):
     assert all(weight.grad is None for weight in trained.model.parameters())
 
 
+def test_a_trial_that_memory_does_not_hold_is_tried_smaller(made):
+    (trained, _), sizes = made, []
+    batches = trained.batches.batch
+
+    def batch(bundles, sharing):
+        sizes.append(sum(len(bundle.rows) for bundle in bundles))
+        if sizes[-1] > 2:
+            raise MemoryError
+        return batches(bundles, sharing)
+
+    trained.batches.batch = batch
+    assert trained.trial_step() > 0 and sizes[0] > 2 >= sizes[-1]
+
+
+def test_layers_whose_backward_pass_fails_later_are_trained_as_they_are_written(made, monkeypatch):
+    trained, examples = made
+    plain, told, fails = gradients(trained, examples), [], []
+
+    class Identity(torch.autograd.Function):
+        @staticmethod
+        def forward(_context, tensor):
+            return tensor.view_as(tensor)
+
+        @staticmethod
+        def backward(_context, gradient):
+            if fails:
+                raise RuntimeError("no kernel for this shape")
+            return gradient
+
+    def backend(graph, inputs):
+        return lambda *given: [Identity.apply(each) if each.is_floating_point() else each for each in graph(*given)]
+
+    with compiling.compiled_layers(
+        trained.model, trained.trial_step, told.append, wanted=True, backend=backend
+    ) as trained.compiled:
+        assert trained.compiled and all(map(torch.allclose, gradients(trained, examples), plain))
+        fails.append(True)
+        assert all(map(torch.equal, gradients(trained, examples), plain))
+    assert told[1:] == ["the student's layers are not compiled: RuntimeError: no kernel for this shape"]
+    assert trained.compiled is None
+
+
 @pytest.mark.parametrize(
     ("settings", "steps", "there", "worth"),
     [
-        ({}, 200, True, True),
-        ({}, 199, True, False),
+        ({"method": "full"}, 200, True, True),
+        ({"method": "full"}, 199, True, False),
+        ({"method": "qlora"}, 5000, True, False),
         ({"compile": True}, 5, True, True),
+        ({"compile": True}, 0, True, False),
         ({"compile": False}, 5000, True, False),
         ({"compile": True}, 5000, False, False),
         ({"compile": True, "objective": {"answer": 1, "attention": 1}}, 5000, True, False),
@@ -106,4 +150,5 @@ def test_a_trial_leaves_neither_gradients_nor_other_random_numbers(made):
 )
 def test_layers_are_compiled_where_training_wins_it_back(settings, steps, there, worth, monkeypatch):
     monkeypatch.setattr(compiling, "_there", lambda: there)
-    assert compiling.worth_compiling(LevelSettings(**settings), steps) is worth
+    level = decide_level(LevelSettings(**settings), None)
+    assert compiling.worth_compiling(level, steps) is worth

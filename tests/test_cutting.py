@@ -97,6 +97,24 @@ def test_resizing_is_pillows_whatever_the_size_and_the_filter(at_once, before, a
     assert np.array_equal(made.permute(1, 2, 0).numpy(), expected)
 
 
+@pytest.mark.parametrize("allowed", ["tf32", "bf16", "ieee"])
+def test_resizing_is_exact_whatever_precision_a_program_allows_and_leaves_it(allowed):
+    products = torch.backends.mkldnn.matmul
+    if not hasattr(products, "fp32_precision"):
+        pytest.skip("this torch has no setting for a CPU")
+    before = products.fp32_precision
+    products.fp32_precision = allowed
+    try:
+        picture = np.array(noise((40, 30)))
+        with torch.autocast("cpu", torch.bfloat16):
+            made = resizing.resized(torch.from_numpy(picture).permute(2, 0, 1), (77, 66), Image.Resampling.LANCZOS)
+        assert products.fp32_precision == allowed
+    finally:
+        products.fp32_precision = before
+    expected = Image.fromarray(picture).resize((66, 77), Image.Resampling.LANCZOS)
+    assert np.array_equal(made.permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
 def test_a_batch_of_uncut_pictures_is_that_of_the_processor(folder):
     prompter = Prompter(open_processor(folder))
     uncut, cut = ([each(noise(size), "what") for size in SIZES] for each in (prompter.uncut, prompter.encode))

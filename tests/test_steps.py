@@ -52,18 +52,6 @@ def test_a_model_that_looks_ahead_hears_of_the_next_batch_first():
     ]
 
 
-def test_a_model_that_takes_more_is_asked_more_at_once_after_a_first_batch():
-    model = Looker()
-    model.batches_at_once = 2
-    ask(cached(model), questions(range(9)))
-    asked = [len(prompts) for what, prompts in model.heard if what == "generate"]
-    expected = [len(prompts) for what, prompts in model.heard if what == "expect"]
-    assert asked == [2, 4, 3] and expected == [4, 3]
-    assert [prompt for what, prompts in model.heard if what == "generate" for prompt in prompts] == [
-        f"prompt {number}" for number in range(9)
-    ]
-
-
 def echo(name="echo"):
     return FakeModel(lambda request, decoding: f"{request.prompt} {request.seed} {decoding}", name=name)
 

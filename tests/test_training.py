@@ -347,6 +347,12 @@ def test_steps_made_while_the_one_before_is_at_work_give_the_same_weights(
     assert found[0]._ahead.there == [room and not first for first in first_of_each_epoch]
 
 
+def test_a_process_without_a_part_of_the_next_step_makes_nothing_of_it():
+    made = ahead.Ahead(lambda begun: [], lambda rows: [], pytest.fail)
+    made.make(None)
+    assert made.rows(None) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "kills"), [("full", [1, 5, 12]), pytest.param("lora", [7], marks=pytest.mark.long)])
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student, pairs, tmp_path, method, kills):

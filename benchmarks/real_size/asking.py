@@ -9,7 +9,6 @@ from PIL import Image
 
 from parityalign.config import LoadingSettings
 from parityalign.core import Decoding, PictureRoom, Request, keeping_pictures
-from parityalign.engines.batches import answers
 from parityalign.models.backends._hf_model import HFModel, load_hf
 from parityalign.models.encoding import Prompter
 from parityalign.models.loading import open_processor
@@ -23,7 +22,7 @@ PLAIN_BATCH = 16
 _MOST_KEPT = 20 * 10**9
 """Bytes of prepared pictures, as a run keeps them unless told otherwise."""
 STAGE_BATCH = 256
-"""Questions in a batch of a stage; a GPU is asked several at once."""
+"""Questions in a batch of a stage."""
 
 
 def limit(model: Path) -> int | None:
@@ -93,8 +92,10 @@ def _timed(model: HFModel, requests: Sequence[Request], decoding: Decoding) -> t
 
 def _in_batches(model: HFModel, requests: Sequence[Request], decoding: Decoding) -> None:
     """Asks as a stage does: a batch, while the pictures of the next are being prepared."""
-    for _ in answers(model, requests, decoding, STAGE_BATCH):
-        pass
+    batches = [requests[start : start + STAGE_BATCH] for start in range(0, len(requests), STAGE_BATCH)]
+    for batch, following in zip(batches, [*batches[1:], []], strict=True):
+        model.expect(following)
+        model.generate(batch, decoding)
 
 
 class Plain:

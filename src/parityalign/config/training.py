@@ -179,7 +179,7 @@ class LevelSettings(Settings):
     """Recompute activations in the backward pass: less memory for about a third more time."""
     compile: Annotated[Auto[bool], SpeedOnly] = None
     """Whether torch compiles the student's layers on a GPU, which takes a minute. `auto`: where training is long enough
-    to win it back. Where it fails, training goes on without."""
+    to win it back, and not in 4 bits. Where it fails, training goes on without."""
     liger: Annotated[bool, SpeedOnly] = True
     """Use those fused kernels of the package liger-kernel that fit, if it is installed and there is a GPU; not in
     compiled layers, whose kernels are fused already."""

@@ -66,7 +66,6 @@ from .interfaces import Scoring as Scoring
 from .interfaces import Skill as Skill
 from .interfaces import Source as Source
 from .interfaces import SourceKind as SourceKind
-from .interfaces import TakesMore as TakesMore
 from .interfaces import Task as Task
 from .jobs import Job as Job
 from .jobs import JobDesk as JobDesk

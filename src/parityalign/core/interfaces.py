@@ -300,14 +300,6 @@ class Closes(Protocol):
 
 
 @runtime_checkable
-class TakesMore(Protocol):
-    """What a `Model` may also have: one in a process of ours that is faster with more requests at once."""
-
-    batches_at_once: int
-    """How many of a stage's batches it is asked at once."""
-
-
-@runtime_checkable
 class Scoring(Protocol):
     """What a `Model` may also have: it tells how likely its replies are to it."""
 

@@ -14,7 +14,6 @@ from parityalign.core import (
     Request,
     Said,
     Scoring,
-    TakesMore,
     groups_of,
 )
 
@@ -62,7 +61,7 @@ def answers(model: Model, requests: Sequence[Request], decoding: Decoding, batch
     if isinstance(model, SeveralAtOnce):
         yield from model.answers(requests, decoding, batch_size)
         return
-    for places, following in _batches(len(requests), batch_size, model):
+    for places, following in _batches(len(requests), batch_size):
         announce(model, [requests[place] for place in following])
         began = time.monotonic()
         said = replies(model, [requests[place] for place in places], decoding)
@@ -80,7 +79,7 @@ def observations(model: Observer, told: Sequence[Told], batch_size: int) -> Iter
     if isinstance(model, SeveralAtOnce):
         yield from model.observations(told, batch_size)
         return
-    for places, following in _batches(len(told), batch_size, model):
+    for places, following in _batches(len(told), batch_size):
         announce(model, [told[place][0] for place in following])
         yield ObservedBatch(places, model.observe([told[place] for place in places]))
 
@@ -98,11 +97,6 @@ def replies(model: Model, requests: Sequence[Request], decoding: Decoding) -> li
     return [Said(text) for text in model.generate(requests, decoding)]
 
 
-def _batches(count: int, batch_size: int, model: object) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
-    """The places of each batch, with those of the next; the first is no larger for a model that takes more.
-
-    So its pictures are soon there, and those of the next are prepared meanwhile.
-    """
-    more = batch_size * model.batches_at_once if isinstance(model, TakesMore) else batch_size
-    first, later = range(count)[:batch_size], range(count)[batch_size:]
-    return pairwise([*filter(None, [first]), *groups_of(later, more), []])
+def _batches(count: int, batch_size: int) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """The places of each batch, with those of the next."""
+    return pairwise([*groups_of(range(count), batch_size), []])

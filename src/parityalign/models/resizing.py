@@ -28,7 +28,7 @@ _PRECISION = 32 - 8 - 2
 _MOST_TAPS = 28
 """Neighbours whose weights' lower parts sum up to less than 2**24, with what is added to round: float32 holds that."""
 _MOST_SUMS = 2**26
-"""Sums that are in memory at once, 4 or 8 bytes each."""
+"""Sums, or old values, that are in memory at once, 4 or 8 bytes each."""
 _WEIGHTS_KEPT = 256
 _SINCE_13 = int(PIL.__version__.split(".")[0]) >= 13
 _TRIED = 20
@@ -147,13 +147,16 @@ def as_pillow_does_it() -> bool:
 @contextmanager
 def _exact_products(device: torch.device) -> Iterator[None]:
     """Inside, products of matrices are in the precision of their factors, whatever else a program allows."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    products = getattr(backend, "matmul", backend)  # before torch 2.9 a CPU's had no settings of their own
+    name, exact = ("fp32_precision", "ieee") if hasattr(products, "fp32_precision") else ("allow_tf32", False)
+    before = getattr(products, name, exact)
+    setattr(products, name, exact)
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        setattr(products, name, before)
 
 
 def _along_rows(images: torch.Tensor, weights: _Weights) -> torch.Tensor:
@@ -161,7 +164,7 @@ def _along_rows(images: torch.Tensor, weights: _Weights) -> torch.Tensor:
     factors = weights.matrix(before)
     made = [
         _rounded((rows.to(factors.dtype) @ factors).view(len(rows), -1, after).unbind(1))
-        for rows in torch.split(images.reshape(-1, before), max(1, _MOST_SUMS // factors.shape[1]))
+        for rows in torch.split(images.reshape(-1, before), max(1, _MOST_SUMS // max(factors.shape)))
     ]
     return _together(made).view(*images.shape[:-1], after)
 
@@ -171,7 +174,7 @@ def _along_columns(images: torch.Tensor, weights: _Weights) -> torch.Tensor:
     factors = weights.matrix(before).T
     made = [
         _rounded((factors @ each.to(factors.dtype)).view(len(each), -1, after, width).unbind(1))
-        for each in torch.split(images.reshape(-1, before, width), max(1, _MOST_SUMS // (len(factors) * width)))
+        for each in torch.split(images.reshape(-1, before, width), max(1, _MOST_SUMS // (max(factors.shape) * width)))
     ]
     return _together(made).view(*images.shape[:-2], after, width)
 

@@ -181,9 +181,8 @@ def _tried(bare: Any, read: Read) -> bool:  # noqa: ANN401
 
 def _same(expected: Any, picture: Image.Image, cuts: Cuts, features: dict[str, Any]) -> bool:  # noqa: ANN401
     """Whether a processor's output follows from the picture and from its size."""
-    tiles = cuts.of(torch.from_numpy(np.array(picture))[None], by_pillow)[
-        0
-    ]  # a core takes long for what a GPU does at once
+    # By Pillow, since a core takes long for what a GPU does at once.
+    tiles = cuts.of(torch.from_numpy(np.array(picture))[None], by_pillow)[0]
     if expected.keys() - {PIXELS} != features.keys() or not np.array_equal(tiles, np.asarray(expected[PIXELS])):
         return False
     return all(np.array_equal(np.asarray(expected[key]), np.asarray(features[key])) for key in features)

@@ -50,12 +50,13 @@ class Ahead:
         try:
             with suppress(WorkFailed):
                 rows = self._rows(begun)
-                first = self._cut(rows)[0]
-                self._known = _Known(begun, rows, first, self._batch(first))
+                for first in self._cut(rows)[:1]:  # none where a process has no part of the step
+                    self._known = _Known(begun, rows, first, self._batch(first))
+                return
         except (RuntimeError, MemoryError) as problem:
             if not is_out_of_memory(problem):
                 raise
-            clear_device_cache(garbage_collection=True)
+        clear_device_cache(garbage_collection=True)
 
     def forget(self) -> None:
         """Gives up what was made."""
@@ -68,7 +69,10 @@ class Ahead:
     def batch(self, part: MicroBatch) -> Batch:
         """What a micro-batch is on the device; what was made before is given away, so that nothing holds it."""
         known, self._known = self._known, None
-        return known.batch if known and _same(known.first, part) else self._batch(part)
+        if known and _same(known.first, part):
+            return known.batch
+        del known  # its memory is needed for the next
+        return self._batch(part)
 
 
 def _same(one: MicroBatch, other: MicroBatch) -> bool:

@@ -27,12 +27,45 @@ _COMPILERS = ("cc", "gcc", "clang")
 
 
 def worth_compiling(settings: LevelSettings, steps: int) -> bool:
-    """Whether a training of so many optimiser steps compiles its student on one GPU.
+    """Whether a training with so many optimiser steps to go compiles its student on one GPU.
 
-    Attention cannot be recorded in compiled layers.
+    Attention cannot be recorded in compiled layers. Of 4 bits nobody has measured what compiling brings.
     """
-    wanted = steps >= PAYS_OFF if settings.compile is None else settings.compile
+    usually = steps >= PAYS_OFF and settings.decided.method != "qlora"
+    wanted = steps > 0 and (usually if settings.compile is None else settings.compile)
     return wanted and "attention" not in settings.needs and _there()
+
+
+class Compiled:
+    """Compiled layers, and how they were written."""
+
+    def __init__(self, layers: list[nn.Module], say: Callable[[str], None]) -> None:
+        """Changes nothing yet.
+
+        Args:
+            layers: Of the student.
+            say: Told why they are not used any more.
+        """
+        self._layers, self._say = layers, say
+        self._own = [vars(layer).get("forward") for layer in layers]
+
+    def compile(self, backend: str) -> None:
+        """Has them be compiled when they are first used."""
+        for layer in self._layers:
+            _compile(layer, backend)
+
+    def give_up(self, problem: Exception) -> None:
+        """Goes on with the layers as they are written."""
+        self.put_back()
+        cause = getattr(problem, "inner_exception", problem)  # what a compiler met, where it wraps it
+        self._say(f"the student's layers are not compiled: {in_a_line(cause)}")
+
+    def put_back(self) -> None:
+        """The same, without a word."""
+        for layer, own in zip(self._layers, self._own, strict=True):
+            vars(layer).pop("forward", None)
+            if own is not None:
+                vars(layer)["forward"] = own
 
 
 @contextmanager
@@ -43,8 +76,8 @@ def compiled_layers(
     *,
     wanted: bool,
     backend: str = "inductor",
-) -> Iterator[bool]:
-    """Inside the `with`, the model's repeated layers are compiled while it is in training mode; tells whether they are.
+) -> Iterator[Compiled | None]:
+    """Inside the `with`, the model's repeated layers are compiled while it is in training mode; None: they are not.
 
     Args:
         model: The student, on a GPU.
@@ -55,20 +88,18 @@ def compiled_layers(
     """
     layers = [*_repeated(model)] if wanted else []
     if not layers:
-        yield False
+        yield None
         return
-    dynamo: Any = import_module("torch._dynamo.config")  # seconds, where nothing is compiled
+    dynamo, inductor = (import_module(f"torch.{name}.config") for name in ("_dynamo", "_inductor"))  # takes seconds
     say("compiling the student's layers, which takes about a minute")
-    plain = [(layer, vars(layer).get("forward")) for layer in layers]
+    made = Compiled(layers, say)
     try:
-        problem = _problem_with(layers, trial, backend)
-        if problem:
-            _put_back(plain)
-            say(f"the student's layers are not compiled: {problem}")
-        with dynamo.patch(suppress_errors=True):  # what cannot be compiled later, for another shape, runs as it is
-            yield not problem
+        with inductor.patch(fallback_random=True):  # dropout leaves out what it would have
+            used = made if _works(made, trial, backend) else None
+            with dynamo.patch(suppress_errors=True):  # what cannot be compiled for another shape runs as it is
+                yield used
     finally:
-        _put_back(plain)
+        made.put_back()
         torch.compiler.reset()
 
 
@@ -88,19 +119,21 @@ def _repeated(model: nn.Module) -> Iterator[nn.Module]:
             yield from layers
 
 
-def _problem_with(layers: list[nn.Module], trial: Callable[[], float], backend: str) -> str:
-    """Compiles layers; what keeps them from being used so, in a line. Empty: nothing."""
+def _works(made: Compiled, trial: Callable[[], float], backend: str) -> bool:
+    """Compiles layers, and puts them back where they do not do what they did."""
     try:
         as_written = trial()
-        for layer in layers:
-            _compile(layer, backend)
+        made.compile(backend)
         loss = trial()
     except Exception as problem:  # noqa: BLE001 - a compiler may fail in any way, and training can do without
-        return in_a_line(getattr(problem, "inner_exception", problem))  # what a compiler met, where it wraps it
+        made.give_up(problem)
+        return False
     finally:
         clear_device_cache(garbage_collection=True)
-    close = abs(loss - as_written) <= TOLERANCE * (1 + abs(as_written))
-    return "" if close else f"the loss is {loss:.4g} compiled and {as_written:.4g} as it is written"
+    if not abs(loss - as_written) <= TOLERANCE * (1 + abs(as_written)):
+        made.give_up(ArithmeticError(f"the loss is {loss:.4g} compiled and {as_written:.4g} as it is written"))
+        return False
+    return True
 
 
 def _compile(layer: Any, backend: str) -> None:  # noqa: ANN401 - whichever class the family has
@@ -113,10 +146,3 @@ def _compile(layer: Any, backend: str) -> None:  # noqa: ANN401 - whichever clas
         return (fast if layer.training else as_written)(*given, **more)
 
     layer.forward = forward
-
-
-def _put_back(plain: list[tuple[nn.Module, Any]]) -> None:
-    for layer, own in plain:
-        vars(layer).pop("forward", None)
-        if own is not None:
-            vars(layer)["forward"] = own

@@ -81,7 +81,7 @@ def measured_pace(
 
 def _trained(trainer: LevelTrainer, settings: LevelSettings, clock: Callable[[], float]) -> float:
     """Trains; returns the seconds of a look at the held-out examples."""
-    with closing(trainer.batches), fast_student(trainer, settings, _nobody):
+    with closing(trainer.batches), fast_student(trainer, settings, _nobody, _STEPS):
         trainer.held_out_loss()  # all pictures are prepared then, as after the first epoch
         began = clock()
         trainer.held_out_loss()

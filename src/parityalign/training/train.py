@@ -189,10 +189,13 @@ def _levelled(training: Training, work: Path, out: Path, ranks: Ranks, progress:
 
 def _trained(trainer: LevelTrainer, training: Training, work: Path, ranks: Ranks) -> tuple[float, TrainerState]:
     """The held-out loss before training, which the first one measures, and the state after."""
-    with fast_student(trainer, training.settings, _teller(training.progress), sharded=ranks.sharded):
+    last = _last(trainer, work, training, ranks)
+    done = state_of(last) if last else TrainerState()
+    steps = 0 if _is_over(trainer, training, done) else trainer.args.max_steps - done.global_step
+    with fast_student(trainer, training.settings, _teller(training.progress), steps):
         before = ranks.from_first(trainer.held_out_loss)
         tell_measured(training.progress, HELD_OUT_LOSS, 0, before)
-        state = _train(trainer, work, training, ranks)
+        state = _train(trainer, last) if steps else done
     trainer.release()
     return before, state
 
@@ -312,7 +315,7 @@ def trainer_of(training: Training, work: Path, ranks: Ranks = ALONE) -> LevelTra
 
 @contextmanager
 def fast_student(
-    trainer: LevelTrainer, settings: LevelSettings, say: Callable[[str], None], *, sharded: bool = False
+    trainer: LevelTrainer, settings: LevelSettings, say: Callable[[str], None], steps: int
 ) -> Iterator[None]:
     """Inside, a trainer's student runs as fast as what is installed allows.
 
@@ -320,30 +323,35 @@ def fast_student(
         trainer: With its student opened.
         settings: What is wanted.
         say: Told what is used, and why something is not.
-        sharded: Whether the student is divided among processes.
+        steps: Optimiser steps to go.
     """
     student: Any = trainer.model
-    alone = len(gpus_of(student)) == 1 and not sharded
-    compiles = alone and worth_compiling(settings, trainer.args.max_steps)
+    compiles = len(gpus_of(student)) == 1 and not settings.sharded and worth_compiling(settings, steps)
     with (
         without_casts(student, autocast=trainer.args.bf16),
-        compiled_layers(student, trainer.trial_step, say, wanted=compiles) as compiled,
-        fused_kernels(student, trainer.trial, say, wanted=settings.liger and not compiled),
+        compiled_layers(student, trainer.trial_step, say, wanted=compiles) as trainer.compiled,
+        fused_kernels(student, trainer.trial, say, wanted=settings.liger and not trainer.compiled),
     ):
         yield
 
 
-def _train(trainer: LevelTrainer, work: Path, training: Training, ranks: Ranks) -> TrainerState:
-    """Trains from the start or the last sound checkpoint; does nothing if training had finished."""
+def _last(trainer: LevelTrainer, work: Path, training: Training, ranks: Ranks) -> Path | None:
+    """The last sound checkpoint, with which the trainer knows what memory takes."""
     last = newest_sound(work, _teller(training.progress)) if ranks.first else None
     ranks.wait()  # until what is damaged is gone
     if not ranks.first:
         last = newest_sound(work, lambda _: None)
     if last:
-        state = state_of(last)
-        if state.global_step >= trainer.args.max_steps or out_of_patience(state, training.settings.patience):
-            return state
-        trainer.memory.recall(state)
+        trainer.memory.recall(state_of(last))
+    return last
+
+
+def _is_over(trainer: LevelTrainer, training: Training, state: TrainerState) -> bool:
+    return state.global_step >= trainer.args.max_steps or out_of_patience(state, training.settings.patience)
+
+
+def _train(trainer: LevelTrainer, last: Path | None) -> TrainerState:
+    """Trains from the start or a checkpoint."""
     with trainer.recording_attention():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer.state

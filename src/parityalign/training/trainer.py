@@ -17,14 +17,15 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.training_args import OptimizerNames
 
 from parityalign.config import LevelSettings, LoadingSettings
-from parityalign.core import HELD_OUT_LOSS, LEARNING_RATE, TRAINING_LOSS, Details, Measures, Progress
+from parityalign.core import HELD_OUT_LOSS, LEARNING_RATE, TRAINING_LOSS, Details, Measures, Progress, WorkFailed
 from parityalign.models import Processor, bf16_is_fast, gpus_of, patch_side
 from parityalign.training.ahead import Ahead
 from parityalign.training.bundles import Limits, MicroBatch, Row, cut
 from parityalign.training.checkpoints import checkpoint, complete
 from parityalign.training.collator import AnswerCollator, Begun, Example, Join
+from parityalign.training.compiling import Compiled
 from parityalign.training.modules import lr_multipliers_by_module, parameter_groups
-from parityalign.training.oom import Memory
+from parityalign.training.oom import Memory, RanOut
 from parityalign.training.ranks import ALONE, Ranks
 from parityalign.training.reporting import report, set_reporters_up
 from parityalign.training.sampling import PictureSampler
@@ -96,6 +97,7 @@ class LevelTrainer(Trainer):
         sharing: How examples about one picture share a row; None: each has its own.
         memory: Decides the size of micro-batches.
         works_ahead: Whether a step is made ready while the device is at work on the one before.
+        compiled: The student's layers where they are compiled.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class LevelTrainer(Trainer):
             self.memory.never_begins_anew()
         self.batches = batches
         self._ahead = Ahead(batches.rows, lambda rows: self._cut(rows, self.memory.steps.tokens), self._batch)
+        self.compiled: Compiled | None = None
         self.works_ahead = self.args.device.type == "cuda" and not ranks.sharded
         self._ranks = ranks
         self._speed = speed
@@ -192,8 +195,9 @@ class LevelTrainer(Trainer):
         rows = self._ahead.rows(inputs["begun"])
         labelled = self._ranks.total(sum(row.labels for row in rows))
         with self.memory.learnt():
-            loss = self.memory.steps(partial(self._cut_alike, rows), partial(self._in_micro_batches, model, labelled))
-        if self.works_ahead and self._begun and self._begun is not inputs["begun"]:
+            loss = self._learnt(model, rows, labelled)
+        follows = self.state.global_step + 1 < self.state.max_steps
+        if self.works_ahead and follows and self._begun and self._begun is not inputs["begun"]:
             self._ahead.make(self._begun)
         self.memory.steps.agree(self._ranks.smallest)
         loss = self._ranks.added(loss)
@@ -207,6 +211,19 @@ class LevelTrainer(Trainer):
                 self.control.should_training_stop = True
         self._tell(float(loss))
         return loss
+
+    def _learnt(self, model: nn.Module, rows: Sequence[Row], labelled: int) -> torch.Tensor:
+        """The step's loss after its backward passes; where compiled layers fail, with those as they are written."""
+        cut, work = partial(self._cut_alike, rows), partial(self._in_micro_batches, model, labelled)
+        if self.compiled:
+            try:
+                return self.memory.steps(cut, work)
+            except (WorkFailed, RanOut):
+                raise
+            except Exception as problem:  # noqa: BLE001 - what is not the compiler's fault comes again at once
+                self.compiled.give_up(problem)
+                self.compiled = None
+        return self.memory.steps(cut, work)
 
     def _tell(self, loss: float) -> None:
         """Tells the training loss, as a mean over a few steps, the learning rate and how fast it goes."""
@@ -318,11 +335,10 @@ class LevelTrainer(Trainer):
     def trial_step(self) -> float:
         """The same of a small micro-batch in training mode; random numbers go on as if it had not been."""
         rows = self.batches.rows(self.batches.begin(self._training.train[:_TRIED]))
-        batch = self._batch(self._cut(rows, self.memory.steps.tokens)[0])
         with torch.random.fork_rng():
             self._student.train()
             self._fix_statistics()
-            return self._tried(batch)
+            return self.memory.steps(partial(self._cut, rows), lambda parts: self._tried(self._batch(next(parts))))
 
     def _tried(self, batch: Batch) -> float:
         student, inputs = self._student, self._prepare_inputs(batch)
@@ -331,8 +347,10 @@ class LevelTrainer(Trainer):
             torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16),
         ):
             loss = self._training.objective(student, inputs)
-        loss.backward()  # type: ignore[no-untyped-call]
-        student.zero_grad()
+        try:
+            loss.backward()  # type: ignore[no-untyped-call]
+        finally:
+            student.zero_grad()
         return float(loss.detach())
 
     def _fix_statistics(self) -> None:
@@ -347,6 +365,7 @@ class LevelTrainer(Trainer):
             holder.model = holder.model_wrapped = holder.optimizer = holder.lr_scheduler = None
         self._student = None
         self._ahead.forget()
+        self._begun = self.compiled = None
         self._batch_norms.clear()
         clear_device_cache(garbage_collection=True)
 

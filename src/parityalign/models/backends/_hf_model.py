@@ -42,10 +42,6 @@ from parityalign.models.stacking import stack
 
 T = TypeVar("T")
 
-_ON_GPU = 4
-"""Batches of a stage that a GPU is asked at once: a step of decoding takes as long to start for few rows as for many.
-On a processor, which takes minutes for a batch, a kill would lose more."""
-
 
 def load_hf(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
     """Loads the model in a folder or on the hub.
@@ -68,7 +64,6 @@ class HFModel:
     Attributes:
         name: `embedded:NAME` for a bundled model, else `hf:` and the location as it was given.
         facts: What its outputs depend on besides its files, for manifests.
-        batches_at_once: How many of a stage's batches it is asked at once.
     """
 
     def __init__(
@@ -85,7 +80,6 @@ class HFModel:
         self.facts = described(model, processor)
         self._model: Any = model
         self._device = device_of(model)
-        self.batches_at_once = _ON_GPU if self._device.type == "cuda" else 1
         self._tokenizer = processor.tokenizer
         self._processor = processor
         self._prompter = Prompter(processor, self.name)
