@@ -182,7 +182,7 @@ def _page(rows: Mapping[str, Mapping[str, Any]], *, tiny: bool) -> str:
         "without trained weights, pictures of 1024x768, for Qwen2-VL at most a megapixel, for SmolVLM its own twelve "
         "tiles and the whole. *Ratio* is our time divided by that of plain `generate` in batches of 16 pictures (asked "
         "a part where that takes long, and reckoned up); *busy* is the share of the time in which a kernel ran, of "
-        "levelling in steps without a look or a checkpoint.\n\n"
+        "levelling in steps without a look or a checkpoint. Our levelling has compiled layers.\n\n"
         "| part | what was measured |\n|---|---|\n"
     )
     return head + "".join(f"| {name} | {_in_words(told)} |\n" for name, told in rows.items())

@@ -42,7 +42,9 @@ def assumptions(
             trained = " and trained a few steps on their answers" if measured.training else ""
             said.append(f"{role}: seconds as measured here, asked about {measured.pairs} pairs{trained}")
             if measured.training and where.is_gpu and config.level.compile is None:
-                said.append(f"{role}: trained as its layers are written; compiled, where they will be, it is faster")
+                said.append(
+                    f"{role}: training was measured without compiled layers; with them (level.compile) it is faster"
+                )
             if measured.not_trained:
                 said.append(f"{role}: training was not measured: {measured.not_trained}")
     if batch := config.server.batch:

@@ -1,7 +1,6 @@
 """A step's rows and its first micro-batch, made while the GPU is at work on the step before."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from accelerate.utils.memory import clear_device_cache
@@ -48,15 +47,22 @@ class Ahead:
         """Makes a step's rows and its first micro-batch; where that fails, the step itself will meet the reason."""
         self.forget()
         try:
-            with suppress(WorkFailed):
-                rows = self._rows(begun)
-                for first in self._cut(rows)[:1]:  # none where a process has no part of the step
-                    self._known = _Known(begun, rows, first, self._batch(first))
-                return
+            self._known = self._made(begun)
+        except WorkFailed:
+            return
         except (RuntimeError, MemoryError) as problem:
             if not is_out_of_memory(problem):
                 raise
+        else:
+            return
+        # Outside the `except`: until the exception is gone, its traceback keeps what filled the memory.
         clear_device_cache(garbage_collection=True)
+
+    def _made(self, begun: Begun) -> _Known | None:
+        """None where a process has no part of the step."""
+        rows = self._rows(begun)
+        parts = self._cut(rows)
+        return _Known(begun, rows, parts[0], self._batch(parts[0])) if parts else None
 
     def forget(self) -> None:
         """Gives up what was made."""

@@ -55,13 +55,13 @@ class Compiled:
             _compile(layer, backend)
 
     def give_up(self, problem: Exception) -> None:
-        """Goes on with the layers as they are written."""
+        """Puts the layers back as they are written, and says why."""
         self.put_back()
         cause = getattr(problem, "inner_exception", problem)  # what a compiler met, where it wraps it
         self._say(f"the student's layers are not compiled: {in_a_line(cause)}")
 
     def put_back(self) -> None:
-        """The same, without a word."""
+        """Puts the layers back as they are written."""
         for layer, own in zip(self._layers, self._own, strict=True):
             vars(layer).pop("forward", None)
             if own is not None:

@@ -181,7 +181,6 @@ def without_casts(model: nn.Module, *, autocast: bool) -> AbstractContextManager
     """
     if not autocast or not hasattr(model, "peft_config"):
         return nullcontext()
-    _peft()
     helpers: Any = import_module("peft.helpers")
     found: AbstractContextManager[None] = helpers.disable_input_dtype_casting(model)
     return found

@@ -195,7 +195,7 @@ class LevelTrainer(Trainer):
         rows = self._ahead.rows(inputs["begun"])
         labelled = self._ranks.total(sum(row.labels for row in rows))
         with self.memory.learnt():
-            loss = self._learnt(model, rows, labelled)
+            loss = self._loss_of_step(model, rows, labelled)
         follows = self.state.global_step + 1 < self.state.max_steps
         if self.works_ahead and follows and self._begun and self._begun is not inputs["begun"]:
             self._ahead.make(self._begun)
@@ -212,7 +212,7 @@ class LevelTrainer(Trainer):
         self._tell(float(loss))
         return loss
 
-    def _learnt(self, model: nn.Module, rows: Sequence[Row], labelled: int) -> torch.Tensor:
+    def _loss_of_step(self, model: nn.Module, rows: Sequence[Row], labelled: int) -> torch.Tensor:
         """The step's loss after its backward passes; where compiled layers fail, with those as they are written."""
         cut, work = partial(self._cut_alike, rows), partial(self._in_micro_batches, model, labelled)
         if self.compiled:
