@@ -44,7 +44,7 @@ def refuse_unknown_task(name: str) -> None:
     Raises:
         UserError: There is no skill or benchmark of that name.
     """
-    if name not in _known():
+    if not _is_known(name):
         raise UserError(f"there is no task {name!r}. {did_you_mean(name, _known())}")
 
 
@@ -55,11 +55,15 @@ def problems_of_name(name: str, skill: str | None) -> Iterator[str]:
             f"{name!r} cannot be the name of a task; take up to 64 letters, digits, '_', '-' and '.', beginning with a "
             "letter or digit"
         )
-    elif skill is None and name not in _known() and get_close_matches(name, _known(), n=1, cutoff=_LIKE):
+    elif skill is None and not _is_known(name) and get_close_matches(name, _known(), n=1, cutoff=_LIKE):
         yield (
             f"there is no task {name!r}. {did_you_mean(name, _known())} "
             f"If it is a task of your own, say so with 'tasks.{name}.skill', such as {GENERIC_SKILL}"
         )
+
+
+def _is_known(name: str) -> bool:
+    return has_part("skills", name) or has_part("benchmarks", name)
 
 
 def _known() -> list[str]:

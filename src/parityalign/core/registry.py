@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -253,8 +254,10 @@ def _unusable(group: str, name: str, why: str) -> UserError:
     return UserError(f"{described(group, name)} {why}")
 
 
-def _own(group: str) -> set[str]:
+@cache
+def _own(group: str) -> frozenset[str]:
+    """The names of this package's parts; looked for once, as they are asked for at every step."""
     if not GROUPS[group].package:
-        return set()
+        return frozenset()
     modules = pkgutil.iter_modules([str(_PACKAGE / GROUPS[group].package.replace(".", "/"))])
-    return {module.name for module in modules if not (module.name.startswith("_") or module.ispkg)}
+    return frozenset(module.name for module in modules if not (module.name.startswith("_") or module.ispkg))

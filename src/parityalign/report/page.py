@@ -5,6 +5,7 @@ Much of its text is from models, so the template escapes everything and the page
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,17 +124,18 @@ def write_report(run: Path) -> Path:
     return path
 
 
+@cache
 def environment() -> Environment:
     """Where the templates of pages lie, with the filters that they use."""
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("parityalign.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(clipped=_clipped, cell=_cell, in_words=in_words)
-    return environment
+    made.filters.update(clipped=_clipped, cell=_cell, in_words=in_words)
+    return made
 
 
 def _facts(run: Path) -> dict[str, object]:
