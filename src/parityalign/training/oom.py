@@ -1,4 +1,4 @@
-"""Micro-batches as large as memory takes: learnt from a step, halved when memory runs out, doubled again later."""
+"""Micro-batches as large as memory takes: learnt from a step, halved when memory runs out, larger again later."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +24,8 @@ _SHARE_OF_FREE = 0.9
 """Of the GPU's free memory; the rest is for steps with longer rows."""
 _LONGEST_WAIT = 64
 """Calls between two tries of larger micro-batches, at most."""
+_NEAR = 8
+"""Half of the way to what did not fit is tried where it is more by over one part of so many."""
 _MEMORY = "memory"
 """Name in a checkpoint of what is known of the memory."""
 
@@ -41,11 +43,11 @@ class RanOut(Exception):
 
 
 class OomBackoff:
-    """The budget of micro-batches: halved whenever memory runs out, doubled again after calls that fitted.
+    """The budget of micro-batches: halved when memory runs out, doubled again after calls that fitted.
 
-    What is cut by tokens parts from a large picture's row alone; where memory is short for all, larger micro-batches
-    are tried ever more seldom. accelerate's `find_executable_batch_size` starts each call again with a size that did
-    not fit, and ends at 0.
+    What is cut by tokens parts from a large picture's row alone. Where memory is short for all, so that twice as many
+    do not fit, half of the way there is tried until what fits is known; after that more is tried ever more seldom.
+    accelerate's `find_executable_batch_size` starts each call again with a size that did not fit, and ends at 0.
 
     Attributes:
         tokens: Most tokens and patches of the next micro-batches; at first those that are wished for.
@@ -60,6 +62,8 @@ class OomBackoff:
         self.smallest: int | None = None
         self._wait, self._waited = 1, 0
         self._tries_larger = False
+        self._fitted_before = 0
+        self._too_many = 0
         self._at_work: MicroBatch | None = None
         self._largest = 0
 
@@ -87,7 +91,7 @@ class OomBackoff:
                 self._fitted(ran_out)
                 return result
             # Outside the `except`: until the exception is gone, its traceback keeps the tensors that filled the memory.
-            self.tokens, ran_out = max(1, min(self.tokens, self._at_work.size) // 2), True
+            self.tokens, ran_out = self._smaller(self._at_work.size, ran_out), True
             self.smallest = min(self.tokens, self.smallest or self.tokens)
             if not self.begins_anew:
                 raise RanOut(self.tokens)
@@ -119,6 +123,8 @@ class OomBackoff:
             "wait": self._wait,
             "waited": self._waited,
             "tries_larger": int(self._tries_larger),
+            "fitted_before": self._fitted_before,
+            "too_many": self._too_many,
         }
 
     def restore(self, state: Mapping[str, int | None]) -> None:
@@ -132,6 +138,7 @@ class OomBackoff:
         self.smallest = min(filter(None, (self.smallest, state["smallest"])), default=None)
         self._wait, self._waited = state["wait"] or 1, state["waited"] or 0
         self._tries_larger = bool(state["tries_larger"])
+        self._fitted_before, self._too_many = state.get("fitted_before") or 0, state.get("too_many") or 0
 
     def _noted(self, parts: Sequence[MicroBatch]) -> Iterator[MicroBatch]:
         """The micro-batches, of which the one at work is known."""
@@ -139,17 +146,35 @@ class OomBackoff:
         for self._at_work in parts:
             yield self._at_work
 
+    def _smaller(self, size: int, ran_out: bool) -> int:
+        """The next budget after micro-batches of a size did not fit: what fitted before a try of more, else half."""
+        if self._tries_larger and not ran_out:
+            self._too_many = min(size, self._too_many or size)
+            if self._fitted_before < size:
+                return self._fitted_before
+        return max(1, min(self.tokens, size) // 2)
+
+    def _larger(self) -> int:
+        """The next budget to try: half of the way to what did not fit; where that is near, twice as many once more."""
+        half_way = (self.tokens + self._too_many) // 2
+        if half_way - self.tokens > self.tokens // _NEAR:
+            return half_way
+        return min(2 * self.tokens, self._wished)
+
     def _fitted(self, ran_out: bool) -> None:
         """Decides what the next call begins with."""
         if ran_out:
             self._wait = min(2 * self._wait, _LONGEST_WAIT) if self._tries_larger else self._wait
             self._waited, self._tries_larger = 0, False
         elif self.tokens == self._wished:
-            self._wait = 1
+            self._wait, self._too_many = 1, 0
         else:
             self._waited += 1
+            if self.tokens >= self._too_many:
+                self._too_many = 0
             if self._waited >= self._wait:
-                self.tokens, self._waited, self._tries_larger = min(2 * self.tokens, self._wished), 0, True
+                self._fitted_before = self.tokens
+                self.tokens, self._waited, self._tries_larger = self._larger(), 0, True
 
 
 class Memory:
