@@ -217,7 +217,7 @@ def test_nearly_all_that_fits_is_used_wherever_memory_ends(sizes):
     wished, room = sizes
     backoff = oom.OomBackoff(wished)
     used = backoff_clears(lambda: [backoff(parts_of(wished), fits(room)) for _ in range(200)])
-    assert used[-1] >= 0.75 * room and sum(used[20:]) / len(used[20:]) >= 0.75 * room
+    assert used[-1] >= 0.8 * room
 
 
 @pytest.mark.parametrize(("saved", "fits"), [(None, None), (None, 24), (16, None), (16, 24), (24, 16)])
