@@ -1,8 +1,8 @@
 # One target a task; each sets up first, which costs nothing when nothing changed.
 PYTHON ?= python3
 BIN := .venv/bin
-# Compiled modules are kept: setting up compiles none (--no-compile), and where Python was told to keep none, each process that
-# a test starts would compile torch and transformers anew.
+# Python keeps what it compiles, also where it was told not to: setting up compiles nothing (--no-compile), and each
+# process that a test starts would compile torch and transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo demo-controls demo-objectives demo-strong demo-http test test-fast test-gpu search lint types embedded-models embedded-models-apart bench-intake bench-judging bench-loop bench-startup bench-ahead bench-filters bench-level bench-rows bench-gpu bench-plan

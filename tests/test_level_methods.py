@@ -211,9 +211,8 @@ def test_where_memory_is_short_for_all_what_fits_is_found_and_more_is_tried_ever
     assert {later - earlier for earlier, later in pairwise(tried)} >= {9, 17, 33, 65}
 
 
-@settings(deadline=None)
 @given(st.integers(64, 4096).flatmap(lambda wished: st.tuples(st.just(wished), st.integers(8, wished))))
-def test_nearly_all_that_fits_is_used_wherever_memory_ends(sizes):
+def test_at_least_four_fifths_of_what_fits_are_used_wherever_memory_ends(sizes):
     wished, room = sizes
     backoff = oom.OomBackoff(wished)
     used = backoff_clears(lambda: [backoff(parts_of(wished), fits(room)) for _ in range(200)])

@@ -24,8 +24,8 @@ _SHARE_OF_FREE = 0.9
 """Of the GPU's free memory; the rest is for steps with longer rows."""
 _LONGEST_WAIT = 64
 """Calls between two tries of larger micro-batches, at most."""
-_NEAR = 8
-"""Half of the way to what did not fit is tried where it is more by over one part of so many."""
+_SMALLEST_GAIN = 1 / 8
+"""Half of the way to what did not fit is tried if it is more than what fits by over this share."""
 _MEMORY = "memory"
 """Name in a checkpoint of what is known of the memory."""
 
@@ -61,8 +61,7 @@ class OomBackoff:
         self.tokens = tokens
         self.smallest: int | None = None
         self._wait, self._waited = 1, 0
-        self._tries_larger = False
-        self._fitted_before = 0
+        self._fitted_before = 0  # what fitted before the last try of more
         self._too_many = 0
         self._at_work: MicroBatch | None = None
         self._largest = 0
@@ -122,7 +121,6 @@ class OomBackoff:
             "smallest": self.smallest,
             "wait": self._wait,
             "waited": self._waited,
-            "tries_larger": int(self._tries_larger),
             "fitted_before": self._fitted_before,
             "too_many": self._too_many,
         }
@@ -137,7 +135,6 @@ class OomBackoff:
         self.tokens = min(state["tokens"] or self._wished, self._wished)
         self.smallest = min(filter(None, (self.smallest, state["smallest"])), default=None)
         self._wait, self._waited = state["wait"] or 1, state["waited"] or 0
-        self._tries_larger = bool(state["tries_larger"])
         self._fitted_before, self._too_many = state.get("fitted_before") or 0, state.get("too_many") or 0
 
     def _noted(self, parts: Sequence[MicroBatch]) -> Iterator[MicroBatch]:
@@ -148,24 +145,27 @@ class OomBackoff:
 
     def _smaller(self, size: int, ran_out: bool) -> int:
         """The next budget after micro-batches of a size did not fit: what fitted before a try of more, else half."""
-        if self._tries_larger and not ran_out:
+        if self._fitted_before and not ran_out:
             self._too_many = min(size, self._too_many or size)
             if self._fitted_before < size:
                 return self._fitted_before
         return max(1, min(self.tokens, size) // 2)
 
     def _larger(self) -> int:
-        """The next budget to try: half of the way to what did not fit; where that is near, twice as many once more."""
+        """The next budget to try: half of the way to what did not fit; if that is near, twice as many.
+
+        So much may fit again: memory that others held, or one large picture that is past.
+        """
         half_way = (self.tokens + self._too_many) // 2
-        if half_way - self.tokens > self.tokens // _NEAR:
+        if half_way - self.tokens > _SMALLEST_GAIN * self.tokens:
             return half_way
         return min(2 * self.tokens, self._wished)
 
     def _fitted(self, ran_out: bool) -> None:
         """Decides what the next call begins with."""
         if ran_out:
-            self._wait = min(2 * self._wait, _LONGEST_WAIT) if self._tries_larger else self._wait
-            self._waited, self._tries_larger = 0, False
+            self._wait = min(2 * self._wait, _LONGEST_WAIT) if self._fitted_before else self._wait
+            self._waited = self._fitted_before = 0
         elif self.tokens == self._wished:
             self._wait, self._too_many = 1, 0
         else:
@@ -173,8 +173,7 @@ class OomBackoff:
             if self.tokens >= self._too_many:
                 self._too_many = 0
             if self._waited >= self._wait:
-                self._fitted_before = self.tokens
-                self.tokens, self._waited, self._tries_larger = self._larger(), 0, True
+                self._fitted_before, self.tokens, self._waited = self.tokens, self._larger(), 0
 
 
 class Memory:
