@@ -69,18 +69,22 @@ def _identify(model: str, count: int, plain_part: int) -> Callable[[Work], dict[
     return part
 
 
-def _level(side: str, model: str, method: str, questions: int = 1) -> Callable[[Work], dict[str, Any]]:
+def _level(
+    side: str, model: str, method: str, questions: int = 1, *, still: bool = False
+) -> Callable[[Work], dict[str, Any]]:
     def part(work: Work) -> dict[str, Any]:
         rows, steps = (4, 3) if work.tiny else (32, 8)
         settings = {"method": method, "learning_rate": 1e-4, "max_steps": steps, "batch_size": rows}
         settings["questions_together"] = questions > 1
-        count = -(-rows * (steps + 1) // questions)  # a little more, since some are held out
+        trained = steps // levelling.EPOCHS_OF_STILL if still else steps
+        count = -(-rows * (trained + 1) // questions)  # a little more, since some are held out
         paths = work.pictures(count, count)
+        same: dict[str, Any] = {"questions": questions, "still": still}
         if side == "ours":
             settings["compile"] = True  # as trainings of more steps do
-            return levelling.ours(work.folder, work.model(model), paths, settings, questions=questions)
+            return levelling.ours(work.folder, work.model(model), paths, settings, **same)
         workers = int(side.partition("-")[2] or 0)
-        return levelling.trl(work.folder, work.model(model), paths, settings, workers=workers, questions=questions)
+        return levelling.trl(work.folder, work.model(model), paths, settings, workers=workers, **same)
 
     return part
 
@@ -113,6 +117,10 @@ PARTS: Mapping[str, Callable[[Work], dict[str, Any]]] = {
     "TRL with 8 workers, SmolVLM-500M, full, 3 questions a picture": _level("trl-8", "smolvlm-500m", "full", 3),
     "level, Qwen2-VL-2B, LoRA": _level("ours", "qwen2-vl-2b", "lora"),
     "TRL with 8 workers, Qwen2-VL-2B, LoRA": _level("trl-8", "qwen2-vl-2b", "lora"),
+    "level, Qwen2-VL-2B, LoRA, still tower": _level("ours", "qwen2-vl-2b", "lora", still=True),
+    "TRL with 8 workers, Qwen2-VL-2B, LoRA, still tower": _level("trl-8", "qwen2-vl-2b", "lora", still=True),
+    "level, SmolVLM-500M, full, still tower": _level("ours", "smolvlm-500m", "full", still=True),
+    "TRL with 8 workers, SmolVLM-500M, full, still tower": _level("trl-8", "smolvlm-500m", "full", still=True),
     "a run to its report": _whole_run,
     "intake to identify of a run": _asked_run,
     "level, Qwen2-VL-2B, QLoRA": _level("ours", "qwen2-vl-2b", "qlora"),
@@ -182,7 +190,8 @@ def _page(rows: Mapping[str, Mapping[str, Any]], *, tiny: bool) -> str:
         "without trained weights, pictures of 1024x768, for Qwen2-VL at most a megapixel, for SmolVLM its own twelve "
         "tiles and the whole. *Ratio* is our time divided by that of plain `generate` in batches of 16 pictures (asked "
         "a part where that takes long, and reckoned up); *busy* is the share of the time in which a kernel ran, of "
-        "levelling in steps without a look or a checkpoint. Our levelling has compiled layers.\n\n"
+        "levelling in steps without a look or a checkpoint. Our levelling has compiled layers. With a still tower, "
+        "which learns on neither side, two epochs are trained.\n\n"
         "| part | what was measured |\n|---|---|\n"
     )
     return head + "".join(f"| {name} | {_in_words(told)} |\n" for name, told in rows.items())

@@ -1,6 +1,6 @@
 """Levelling beside TRL's SFTTrainer on the same rows and weights: examples a second and peak memory.
 
-    python benchmarks/level.py [--model smolvlm-500m] [--method full] [--steps 6] [--rows 16] [--folder FOLDER]
+    python benchmarks/level.py [--model smolvlm-500m] [--method full] [--still] [--steps 6] [--rows 16]
 
 Real classes and pictures of 1024x768, with the tiny sizes that a CPU can train. Each side has a process of its own:
 ours, TRL without and with workers that prepare its pictures, ours again. Needs the package trl.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from real_size.data import pictures
-from real_size.levelling import ours, trl
+from real_size.levelling import EPOCHS_OF_STILL, ours, trl
 from real_size.models import PUBLISHED, write_model
 
 
@@ -41,6 +41,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Times levelling against TRL's SFTTrainer.")
     parser.add_argument("--model", choices=sorted(PUBLISHED), default="smolvlm-500m")
     parser.add_argument("--method", choices=("full", "lora"), default="full")
+    parser.add_argument(
+        "--still", action="store_true", help="the tower learns on neither side, and two epochs are taken"
+    )
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rows", type=int, default=16, help="of a step")
     parser.add_argument("--folder", help="where models and pictures are written; default: the temporary folder")
@@ -50,6 +53,7 @@ def _arguments() -> argparse.Namespace:
 
 def _child(side: str, asked: argparse.Namespace) -> dict[str, Any]:
     told = [f"--{name}={getattr(asked, name)}" for name in ("model", "method", "steps", "rows", "folder")]
+    told += ["--still"] if asked.still else []
     made = subprocess.run(
         [sys.executable, __file__, *told, "--side", side], capture_output=True, text=True, check=False
     )
@@ -63,12 +67,14 @@ def _child(side: str, asked: argparse.Namespace) -> dict[str, Any]:
 def _side(asked: argparse.Namespace) -> dict[str, Any]:
     folder = Path(asked.folder)
     student = write_model(asked.model, folder / asked.model, tiny=True)
-    paths = pictures(folder / "pictures", asked.rows * asked.steps)
+    epochs = EPOCHS_OF_STILL if asked.still else 1
+    paths = pictures(folder / "pictures", asked.rows * asked.steps // epochs)
     level = {"method": asked.method, "learning_rate": 1e-4, "max_steps": asked.steps, "batch_size": asked.rows}
     if asked.side.startswith("trl"):
-        return trl(folder, student, paths, level, workers=2 if asked.side.endswith("workers") else 0)
+        workers = 2 if asked.side.endswith("workers") else 0
+        return trl(folder, student, paths, level, workers=workers, still=asked.still)
     (folder / asked.side).mkdir()
-    return ours(folder / asked.side, student, paths, level)
+    return ours(folder / asked.side, student, paths, level, still=asked.still)
 
 
 if __name__ == "__main__":

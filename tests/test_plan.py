@@ -25,7 +25,7 @@ from parityalign.config.loading import LoadingSettings
 from parityalign.config.run_yaml import load_config
 from parityalign.config.schema import EvaluateSettings, RunConfig
 from parityalign.config.serving import ServerSettings
-from parityalign.config.training import LevelSettings
+from parityalign.config.training import LevelSettings, LrMultipliers
 from parityalign.core.errors import UserError
 from parityalign.core.layout import EMBEDDED_MODELS
 from parityalign.core.records import Judged, Pair, Verdict, VerdictKind
@@ -339,6 +339,22 @@ def test_a_step_takes_as_many_passes_as_the_terms_of_its_objective_ask_for():
     assert 2 * answer < seconds("answer", "reasoning") < 2.2 * answer
     assert seconds("answer", "reasoning", "coherence") == seconds("answer", "reasoning")
     assert seconds("answer", "confidence", "attention") == answer
+
+
+@pytest.mark.parametrize(("vision", "grows"), [(0, 1), (1, 3)])
+def test_a_frozen_tower_counts_once_a_picture_however_long_the_training_is(vision, grows):
+    size, device = published_size("Qwen/Qwen2-VL-2B-Instruct"), published.device("a100-80gb")
+
+    def of_tower(epochs: int) -> float:
+        level = decide_level(LevelSettings(epochs=epochs, lr_multipliers=LrMultipliers(vision=vision)), None)
+        work = planned(level=level)["level", "student"]._replace(eval_examples=0)
+        mode = costs.training_mode(level, device, work, size)
+        with_tower, without = (
+            costs.levelling_seconds(each, size, mode, device) for each in (work, work._replace(patches=0))
+        )
+        return with_tower - without
+
+    assert of_tower(6) == pytest.approx(grows * of_tower(2))
 
 
 def test_reading_a_given_reply_takes_less_time_than_writing_it_and_more_memory():

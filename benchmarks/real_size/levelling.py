@@ -1,9 +1,13 @@
-"""Levelling with the product and with TRL's SFTTrainer, on the same rows: time of an optimiser step, peak memory."""
+"""Levelling with the product and with TRL's SFTTrainer, on the same rows: time of an optimiser step, peak memory.
+
+With a still tower, which learns on neither side, two epochs are trained: what is computed once counts as often as in a
+training.
+"""
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any, cast
 
 import torch
@@ -11,10 +15,13 @@ import torch
 import parityalign as pa
 from parityalign.tasks import load_task
 from parityalign.training import trainer
+from parityalign.training.modules import freeze, linear_layers
 from real_size.asking import limit
 from real_size.data import pairs_file
 from real_size.measuring import Sample, busy_share, peak_gigabytes, synchronise, watched
 
+EPOCHS_OF_STILL = 2
+_STILL = {"vision": 0.0, "connector": 1.0, "language": 1.0}
 _USUAL = 1.5
 """Steps that took longer than so many times the median had a look or a checkpoint in them."""
 
@@ -32,7 +39,13 @@ class _Steps:
 
 
 def ours(
-    folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any], *, questions: int = 1
+    folder: Path,
+    student: Path,
+    paths: Sequence[Path],
+    level: dict[str, Any],
+    *,
+    questions: int = 1,
+    still: bool = False,
 ) -> dict[str, Any]:
     """Levels through a run whose pairs come with both models' answers, so many about each picture."""
     steps = _Steps()
@@ -45,30 +58,36 @@ def ours(
         student=f"hf:{student}",
         tasks={"textvqa": {"pairs": {"file": str(pairs), "answers": "given"}}},
         loading={"student": {"max_pixels": limit(student)}},
-        # The tower learns, as TRL's does.
         level={
             "held_out": 0.05,
             "held_out_pairs": 2,
             "patience": 1000,
             "replay": 0,
-            "lr_multipliers": {"vision": 1},
+            "lr_multipliers": {"vision": 0 if still else 1},
             **level,
         },
     )
     with watched() as samples:
         run.upto("level")
-    return _told(steps.ends, level["batch_size"], samples)
+    return _told(steps.ends, level["batch_size"], samples, still=still)
 
 
 def trl(
-    folder: Path, student: Path, paths: Sequence[Path], level: dict[str, Any], *, workers: int, questions: int = 1
+    folder: Path,
+    student: Path,
+    paths: Sequence[Path],
+    level: dict[str, Any],
+    *,
+    workers: int,
+    questions: int = 1,
+    still: bool = False,
 ) -> dict[str, Any]:
     """Trains with SFTTrainer on the same rows; the most rows at once that fit."""
     rows = level["batch_size"]
     asked = [(path, number) for path in paths for number in range(questions)]
     while True:
         try:
-            return _trl(folder, student, asked, level, rows, workers)
+            return _trl(folder, student, asked, level, rows, workers, still=still)
         except torch.cuda.OutOfMemoryError:
             if rows == 1:
                 raise
@@ -77,7 +96,14 @@ def trl(
 
 
 def _trl(
-    folder: Path, student: Path, asked: Sequence[tuple[Path, int]], level: dict[str, Any], rows: int, workers: int
+    folder: Path,
+    student: Path,
+    asked: Sequence[tuple[Path, int]],
+    level: dict[str, Any],
+    rows: int,
+    workers: int,
+    *,
+    still: bool,
 ) -> dict[str, Any]:
     from datasets import Dataset, Image
     from datasets import Sequence as Several
@@ -107,9 +133,13 @@ def _trl(
     ).cast_column("images", Several(Image()))
     half, opened = torch.cuda.is_available(), cast(Any, AutoProcessor)
     precision = torch.bfloat16 if half and level["method"] == "lora" else torch.float32  # as ours
-    adapter = LoraConfig(target_modules="all-linear", r=16, lora_alpha=32)
+    model = AutoModelForImageTextToText.from_pretrained(student, dtype=precision)
+    if still and level["method"] == "full":
+        freeze(model, _STILL)
+    adapted = linear_layers(model, _STILL) if still else "all-linear"
+    adapter = LoraConfig(target_modules=adapted, r=16, lora_alpha=32)
     trains = SFTTrainer(
-        AutoModelForImageTextToText.from_pretrained(student, dtype=precision),
+        model,
         SFTConfig(
             output_dir=str(folder / "trl"),
             max_steps=level["max_steps"],
@@ -134,13 +164,19 @@ def _trl(
     )
     with watched() as samples:
         trains.train()
-    return _told(ends, level["batch_size"], samples) | {"rows_at_once": rows}
+    return _told(ends, level["batch_size"], samples, still=still) | {"rows_at_once": rows}
 
 
-def _told(ends: Sequence[float], rows: int, samples: list[Sample]) -> dict[str, Any]:
-    """The median step counts, so that the first ones and looks in between do not; busy is the GPU in steps like it."""
+def _told(ends: Sequence[float], rows: int, samples: list[Sample], *, still: bool) -> dict[str, Any]:
+    """The median step counts, so that the first ones and looks in between do not; busy is the GPU in steps like it.
+
+    With a still tower each epoch has its median, and the step is their mean.
+    """
     steps = [*zip(ends, ends[1:], strict=False)]
-    step = median(later - sooner for sooner, later in steps)
+    taken = [later - sooner for sooner, later in steps]
+    half = len(taken) // EPOCHS_OF_STILL
+    epochs = [median(taken[:half]), median(taken[-half:])] if still else [median(taken)]
+    step = mean(epochs)
     usual = [
         sample
         for sooner, later in steps
@@ -149,6 +185,7 @@ def _told(ends: Sequence[float], rows: int, samples: list[Sample]) -> dict[str, 
     ]
     return {
         "step_s": step,
+        **({"step_of_last_epoch_s": epochs[-1]} if still else {}),
         "examples_per_s": rows / step,
         "peak_gb": peak_gigabytes(),
         "busy": busy_share(usual),

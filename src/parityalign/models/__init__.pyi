@@ -16,9 +16,11 @@ from .checkpoint import read_object as read_object
 from .checkpoint import refuse_damaged as refuse_damaged
 from .checkpoint import stored_parameters as stored_parameters
 from .checkpoint import weight_files as weight_files
+from .cutting import Same as Same
 from .cutting import Uncut as Uncut
 from .cutting import sent as sent
 from .device import bf16_is_fast as bf16_is_fast
+from .device import device_of as device_of
 from .device import dtype_of as dtype_of
 from .device import gpus_of as gpus_of
 from .device import is_out_of_memory as is_out_of_memory
@@ -78,6 +80,7 @@ from .shared_rows import SharedRow as SharedRow
 from .shared_rows import row_sharing as row_sharing
 from .stacking import EXPLAINED_LABELS as EXPLAINED_LABELS
 from .stacking import stack as stack
+from .stacking import stack_images as stack_images
 from .token_boxes import GRID as GRID
 from .token_boxes import TokenBoxes as TokenBoxes
 from .token_boxes import spread_over_cells as spread_over_cells

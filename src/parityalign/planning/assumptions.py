@@ -55,8 +55,8 @@ def assumptions(
     said.append(_of_device(where))
     said.append(
         "CPU hours: reading and preparing pictures on one core, as measured here on the sample; each once for the "
-        "questions on it, and in training once as far as they are kept; several cores share them, and the larger of "
-        "them and the hours is what it takes"
+        "questions on it, and in training once as far as they are kept, or what a frozen tower makes of them; several "
+        "cores share them, and the larger of them and the hours is what it takes"
         + ("; pictures that become larger are cut by the GPU" if where.is_gpu else "")
     )
     said.append("the hours do not include these, nor intake, loading models and the report")

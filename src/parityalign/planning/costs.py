@@ -101,10 +101,15 @@ def asking_seconds(work: Workload, size: Size, loading: LoadingSettings, device:
 def levelling_seconds(work: Workload, size: Size, mode: TrainingMode, device: Device) -> float:
     """How long training takes, with the looks at the held-out pairs."""
     once, tower = _forward(work, size), 2.0 * size.vision.parameters * work.patches
-    passes = _passes(mode.method, mode.checkpointing)
-    # A part that stays as it is, before all that learns, needs no backward pass.
-    still = 0.0 if mode.tower else tower * (passes - 1)
-    return (once * (passes + work.eval_examples / work.requests) - still) / (device.operations * USED)
+    passes, looks = _passes(mode.method, mode.checkpointing), work.eval_examples / work.requests
+    if mode.tower:
+        operations = once * (passes + looks)
+    elif mode.divided > 1:  # needs no backward pass, being before all that learns
+        operations = once * (passes + looks) - tower * (passes - 1)
+    else:  # looks at each picture once, and at each augmented view
+        seen = min(1.0, (work.pictures + work.views) / (work.requests * work.passes))
+        operations = (once - tower) * (passes + looks) + tower * seen
+    return operations / (device.operations * USED)
 
 
 def measured_seconds(work: Workload, measured: Throughput) -> float | None:
@@ -113,7 +118,8 @@ def measured_seconds(work: Workload, measured: Throughput) -> float | None:
         pace = measured.training
         if pace is None:
             return None
-        return work.passes * (pace.trained * work.requests + pace.looked_at * work.eval_examples)
+        learning = work.passes * (pace.trained * work.requests + pace.looked_at * work.eval_examples)
+        return learning + pace.seen * work.pictures
     if work.given:
         return measured.read * work.requests
     seconds: float = measured.test if work.of_tests else getattr(measured, work.prompt)

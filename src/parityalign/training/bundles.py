@@ -81,13 +81,13 @@ class Limits(NamedTuple):
     """Examples."""
 
 
-def cut(rows: Sequence[Row], limits: Limits, *, patch: int, prefix: Prefix | None = None) -> list[MicroBatch]:
+def cut(rows: Sequence[Row], limits: Limits, *, patch: int | None, prefix: Prefix | None = None) -> list[MicroBatch]:
     """Micro-batches of rows of like length, the longest first.
 
     Args:
         rows: Those of a step.
         limits: Of a micro-batch.
-        patch: Pixels along the side of a patch of the vision tower.
+        patch: Pixels along the side of a patch of the vision tower; None: it is passed by.
         prefix: How many tokens rows about one picture share; None: none share a row.
     """
     found: list[MicroBatch] = []
@@ -103,7 +103,7 @@ def cut(rows: Sequence[Row], limits: Limits, *, patch: int, prefix: Prefix | Non
     return [*found, MicroBatch(waiting, size)] if waiting else found
 
 
-def _bundles(rows: Sequence[Row], limits: Limits, patch: int, prefix: Prefix | None) -> Iterator[Bundle]:
+def _bundles(rows: Sequence[Row], limits: Limits, patch: int | None, prefix: Prefix | None) -> Iterator[Bundle]:
     pictures: dict[str, list[Row]] = {}
     for row in rows:
         pictures.setdefault(row.image, []).append(row)
@@ -122,12 +122,13 @@ def _bundles(rows: Sequence[Row], limits: Limits, patch: int, prefix: Prefix | N
         yield _bundle(waiting, shared, patch)
 
 
-def _bundle(rows: list[Row], prefix: int, patch: int) -> Bundle:
+def _bundle(rows: list[Row], prefix: int, patch: int | None) -> Bundle:
     segments = [len(segment.encoded.tokens) for row in rows for segment in row.segments]
     views = [len(row.view.encoded.tokens) for row in rows if row.view]
     tokens = sum(segments) - prefix * (len(segments) - 1) if prefix else sum(segments)
     pictures = (1 if prefix else len(segments)) + len(views)
-    return Bundle(rows, prefix, tokens + sum(views), patches(rows[0].answer.encoded, patch) * pictures)
+    of_each = patches(rows[0].answer.encoded, patch) if patch else 0
+    return Bundle(rows, prefix, tokens + sum(views), of_each * pictures)
 
 
 def _size(bundles: Sequence[Bundle]) -> int:

@@ -18,6 +18,7 @@ from parityalign.models import (
     PictureProcesses,
     Pictures,
     Processor,
+    Prompter,
     RowSharing,
     Seen,
     SharedRow,
@@ -29,6 +30,7 @@ from parityalign.models import (
 )
 from parityalign.training.augment import augmented_view
 from parityalign.training.bundles import Bundle, Row
+from parityalign.training.tower import FrozenTower, TowerOutputs
 
 CACHE_BYTES = 2**30
 """Bytes of pictures that are kept."""
@@ -68,7 +70,11 @@ class Begun:
 
 
 class AnswerCollator:
-    """Collates examples into right-padded batches."""
+    """Collates examples into right-padded batches.
+
+    Attributes:
+        tower: What a frozen tower makes of pictures, whose pixels it takes then; None: they go into the batches.
+    """
 
     def __init__(
         self,
@@ -102,6 +108,12 @@ class AnswerCollator:
         self._device = torch.device(this_device())
         self._images = _Kept[str, Future[Seen]](cache_bytes)
         self._texts = _Kept[Example, _Text](_ROWS_BYTES)
+        self.tower: FrozenTower | None = None
+
+    @property
+    def prompter(self) -> Prompter:
+        """The student's."""
+        return self._encoder.prompter
 
     def close(self) -> None:
         """Gives up the pictures that are being prepared."""
@@ -123,9 +135,17 @@ class AnswerCollator:
             examples: The examples.
             visit: Seeds the augmented view.
         """
-        pictures = [self._pictures.begin(example.image, example.prompt) for example in examples]
+        pictures = [self._begun(example) for example in examples]
         views = [self._augmented(example, visit) for example in examples] if self._views else []
         return Begun(examples, pictures, views)
+
+    def _begun(self, example: Example) -> "Future[Seen]":
+        known = self.tower.known(example.image) if self.tower else None
+        if known is None:
+            return self._pictures.begin(example.image, example.prompt)
+        there: Future[Seen] = Future()
+        there.set_result(known)
+        return there
 
     def ahead(self, examples: Sequence[Example], count: int) -> Iterator[list[Row]]:
         """The rows of examples, so many at a time, while pictures of the next are being prepared."""
@@ -150,8 +170,8 @@ class AnswerCollator:
     def batch(self, bundles: Sequence[Bundle], sharing: RowSharing | None = None) -> dict[str, Any]:
         """The model's inputs and `labels` (rows, tokens): the answers' tokens and their end tokens, else -100.
 
-        Also the tensors of `join`, `view`, a nested batch, and `explained`, one of the examples with a rationale. Where
-        examples share rows, `lengths` tells their labels apart; see `_passes.py`.
+        Also the tensors of `join`, what the `tower` makes, and nested batches: `view`, and `explained` of the examples
+        with a rationale. Where examples share rows, `lengths` tells their labels apart; see `_passes.py`.
 
         Args:
             bundles: The examples.
@@ -172,9 +192,10 @@ class AnswerCollator:
 
     def _apart(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Each example, and each rationale, in a row of its own."""
-        batch: dict[str, Any] = self._inputs([row.answer for row in rows])
-        rationales = [row.rationale for row in rows if row.rationale]
-        return batch | ({"explained": self._inputs(rationales)} if rationales else {})
+        batch = self._inputs([row.answer for row in rows]) | self._seen(rows)
+        explained = [row for row in rows if row.rationale]
+        rationales = [row.rationale for row in explained if row.rationale]
+        return batch | ({"explained": self._inputs(rationales) | self._seen(explained)} if rationales else {})
 
     def _together(self, bundles: Sequence[Bundle], sharing: RowSharing) -> dict[str, Any]:
         """Each bundle in a row of its own."""
@@ -182,11 +203,16 @@ class AnswerCollator:
         explained = [row.rationale for row in rows if row.rationale]
         shared = [_told_apart(bundle) if explained else bundle.shared for bundle in bundles]
         batch: dict[str, Any] = sharing.stack(shared, pad_token=self._encoder.pad_token, device=self._device)
+        batch |= self._seen([bundle.rows[0] for bundle in bundles])
         batch["lengths"] = self._number([row.labels for row in rows])
         if explained:
             lengths = self._number([len(rationale.ends) for rationale in explained])
             batch["explained"] = {"labels": batch.pop(EXPLAINED_LABELS), "lengths": lengths}
         return batch
+
+    def _seen(self, rows: Sequence[Row]) -> dict[str, TowerOutputs]:
+        """What stands for the pixels of rows."""
+        return {"tower": TowerOutputs(self.tower, [row.image for row in rows])} if self.tower else {}
 
     def _number(self, numbers: list[int]) -> torch.Tensor:
         return sent(torch.tensor(numbers), self._device)
@@ -197,21 +223,28 @@ class AnswerCollator:
 
     def row_of(self, example: Example) -> LabelledRow:
         """One row."""
-        return self._labelled(example, self._pictures.begin(example.image, example.prompt))
+        return self._labelled(example, self._pictures.begin(example.image, example.prompt).result())
 
     def _row(self, example: Example, picture: "Future[Seen]", view: Encoded | None) -> Row:
         explained = _with_rationale(example) if example.rationale else None
+        seen = self._kept(example.image, picture)
         return Row(
             example.pair_id,
             example.image,
-            self._labelled(example, picture),
-            self._labelled(explained, picture) if explained else None,
+            self._labelled(example, seen),
+            self._labelled(explained, seen) if explained else None,
             self._encoder.encode(view, example.prompt, example.answer) if view else None,
         )
 
-    def _labelled(self, example: Example, picture: "Future[Seen]") -> LabelledRow:
+    def _kept(self, path: str, picture: "Future[Seen]") -> Seen:
+        """A picture, which stays prepared as long as there is room for it, or for what a frozen tower makes of it."""
         seen = picture.result()
-        self._images.keep(example.image, picture, image_bytes(seen.encoded))
+        if self.tower:
+            return self.tower.take(path, seen)
+        self._images.keep(path, picture, image_bytes(seen.encoded))
+        return seen
+
+    def _labelled(self, example: Example, seen: Seen) -> LabelledRow:
         text = self._texts.get(example)
         if text is None:
             prompt = self._pictures.row(example.image, seen, example.prompt)

@@ -1,14 +1,21 @@
-"""Whether examples about one picture may share a row: tried on real ones, since families take masks differently."""
+"""Whether examples about one picture may share a row, and whether a frozen tower may look at each picture once.
+
+Both are tried on real examples, since families differ in the masks that they take and in how they read a tower.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from parityalign.models import RowSharing, mean_difference, rounding_of, row_sharing
+from parityalign.models import Encoded, RowSharing, gpus_of, mean_difference, rounding_of, row_sharing
 from parityalign.training.bundles import Bundle
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.losses._passes import Passes
+from parityalign.training.tower import FrozenTower, is_frozen
+
+_PICTURES_TRIED = 8
+"""Most pictures among which two of different shapes are looked for."""
 
 
 def tried_sharing(model: nn.Module, batches: AnswerCollator, examples: Sequence[Example]) -> RowSharing | None:
@@ -24,6 +31,59 @@ def tried_sharing(model: nn.Module, batches: AnswerCollator, examples: Sequence[
     """
     sharing, tried = row_sharing(model), _about_one_picture(examples)
     return sharing if sharing and tried and _says_the_same(model, batches, sharing, tried) else None
+
+
+def tried_tower(
+    model: nn.Module, batches: AnswerCollator, examples: Sequence[Example], room: int
+) -> FrozenTower | None:
+    """What keeps the outputs of a student's tower.
+
+    None: the tower learns, or is on several devices, or the student does not say with what is kept what it says when it
+    looks, up to rounding.
+
+    Args:
+        model: The student.
+        batches: Its collator.
+        examples: All that it is trained and measured on.
+        room: Bytes that may be kept.
+    """
+    if not is_frozen(model) or len(gpus_of(model)) > 1:
+        return None
+    tried = _of_two_pictures(batches, examples)
+    model.eval()
+    try:
+        looking, pictures = _said_alone(model, batches, tried)
+        batches.tower = tower = FrozenTower(model, batches.prompter, pictures, room)
+        kept, _ = _said_alone(model, batches, tried)
+        tower.forget()  # training may compute in another precision
+    except Exception:  # noqa: BLE001 - a family that is built in another way may raise anything, and looks each time
+        return None
+    finally:
+        batches.tower = None
+    return tower if mean_difference(looking, kept) <= rounding_of(next(model.parameters()).dtype) else None
+
+
+def _of_two_pictures(batches: AnswerCollator, examples: Sequence[Example]) -> list[Example]:
+    """Examples of two pictures, of different shapes if there are any among the first; twice one if it is alone."""
+    of_each: dict[str, Example] = {}
+    for example in examples:
+        of_each.setdefault(example.image, example)
+    first, *others = [*of_each.values()][:_PICTURES_TRIED]
+    shapes = [
+        {key: array.shape for key, array in row.answer.encoded.image.items()}
+        for row in batches.rows(batches.begin([first, *others]))
+    ]
+    unlike = (other for other, its in zip(others, shapes[1:], strict=True) if its != shapes[0])
+    return [first, next(unlike, next(iter(others), first))]
+
+
+def _said_alone(
+    model: nn.Module, batches: AnswerCollator, examples: Sequence[Example]
+) -> tuple[torch.Tensor, list[Encoded]]:
+    """Log-probabilities of examples in rows of their own, and these rows' pictures."""
+    rows = batches.rows(batches.begin(examples))
+    said = _logprobs(model, batches, [Bundle([row], 0, 0, 0) for row in rows], None)
+    return said, [row.answer.encoded for row in rows]
 
 
 def _about_one_picture(examples: Sequence[Example]) -> list[Example]:

@@ -30,9 +30,10 @@ from parityalign.training.ranks import ALONE, Ranks
 from parityalign.training.reporting import report, set_reporters_up
 from parityalign.training.sampling import PictureSampler
 from parityalign.training.sharded import divide_again, give_weights, keep_whole, whole, whole_weights
-from parityalign.training.sharing import tried_sharing
+from parityalign.training.sharing import tried_sharing, tried_tower
 from parityalign.training.speed import Speed
 from parityalign.training.student import open_student
+from parityalign.training.tower import room_for_caught
 
 Batch = dict[str, Any]
 
@@ -116,7 +117,10 @@ class LevelTrainer(Trainer):
         set_reporters_up(self, work.parent)
         self._steps_begun = 0
         self._begun: Begun | None = None
-        self.sharing = tried_sharing(student, batches, [*training.train, *training.held_out])
+        examples = [*training.train, *training.held_out]
+        if not ranks.sharded:
+            batches.tower = tried_tower(student, batches, examples, room_for_caught(self.args.device, ranks.size))
+        self.sharing = tried_sharing(student, batches, examples)
         divide_again(student)
         alone = len(gpus_of(student)) == 1 and not ranks.shares_gpus
         self.memory = Memory(on_gpu=self.args.device.type == "cuda", fits=training.fits, learns=alone)
@@ -131,7 +135,8 @@ class LevelTrainer(Trainer):
         self._training = training
         self._student: Any = student  # None once it is released
         config: Any = student.config
-        self._patch = patch_side(config) or _PATCH
+        looks = batches.tower is None or "view" in training.objective.needs
+        self._patch = (patch_side(config) or _PATCH) if looks else None
         self._losses: list[float] = []
         # Pairs about one picture in a row, so that they may share it.
         order = {example.image: place for place, example in reversed([*enumerate(training.held_out)])}

@@ -10,6 +10,7 @@ A batch is a mapping of tensors: the model's inputs, `labels` (rows, tokens), an
 | `whole_logprob`, `characters` | (examples,) | of answers that are compared as a whole; else 0 characters |
 | `places` | (examples, cells) | the teacher's attention map; zeros if there is none |
 | `image_tokens`, `spread` | (examples, places), (examples, places, cells) | its image tokens, their shares of cells |
+| `tower` | object | what a frozen tower makes of the pictures, in place of their pixels (`training/tower.py`) |
 | `view` | mapping | the student's inputs for an augmented view of the pictures |
 | `explained` | mapping | inputs and `labels` of rationales; `explains` (rationales,) is the example of each |
 | `lengths` | (examples,) | the labelled tokens of each example, where examples share rows |
@@ -31,6 +32,7 @@ from torch import nn
 from parityalign.models import IGNORE_INDEX, AttentionRecorder, before_answers
 from parityalign.training.losses._chunks import over_chunks
 from parityalign.training.losses._states import asked_for, states_before_head
+from parityalign.training.tower import TowerOutputs
 
 EXTRAS = frozenset(
     (
@@ -45,6 +47,7 @@ EXTRAS = frozenset(
         "places",
         "image_tokens",
         "spread",
+        "tower",
         "view",
         "explained",
         "explains",
@@ -163,6 +166,13 @@ class Passes:
     def _outputs(self) -> torch.Tensor | tuple[torch.Tensor, nn.Linear]:
         """Logits (tokens, vocabulary) in float32; if they are too many, hidden states (tokens, H) and the head."""
         inputs = {key: value for key, value in self.batch.items() if key not in EXTRAS}
+        tower: TowerOutputs | None = self.batch.get("tower")
+        if tower is None:
+            return self._of(inputs)
+        with tower.given_to(self._model) as more:
+            return self._of(inputs | more)
+
+    def _of(self, inputs: dict[str, Any]) -> torch.Tensor | tuple[torch.Tensor, nn.Linear]:
         if self._recorder is not None:
             self._recorder.select(before_answers(self.batch["labels"]) if self._recorded else None)
         asked, head = asked_for({**inputs, "labels": self._all_labels}), _head(self._model)
