@@ -267,7 +267,7 @@ def _row(arm: str, mean: Floats, reference: Floats, sizes: Sequence[int], images
     sums, _ = cluster_sums(gain[:, -1:], images)
     p = sign_flip_p(sums[:, 0], permutations=RESAMPLES, rng=np.random.default_rng(1))
     worse = [name for name, (_, high) in zip(TASKS, ends, strict=False) if high < 0]
-    told = "" if arm == REFERENCE else f"{gain[:, -1].mean():+.2f} [{ends[-1][0]:.2f}, {ends[-1][1]:.2f}] | {p:.4f}"
+    told = "" if arm == REFERENCE else f"{gain[:, -1].mean():+z.2f} [{ends[-1][0]:.2f}, {ends[-1][1]:.2f}] | {p:.4f}"
     return f"| {arm} | {scores} | {told or ' | '} | {', '.join(worse)} | {'' if lost is None else f'{lost:.0f}'} |"
 
 

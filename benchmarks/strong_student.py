@@ -130,7 +130,7 @@ def page(rows: Sequence[Levelled], pictures: int) -> str:
 
 def _line(row: Levelled) -> str:
     held, (low, high) = row.held.total, row.gain.ci or (0.0, 0.0)
-    gain = f"{row.gain.score:+.2f} [{low:+.2f}, {high:+.2f}]" if row.held.accepted else "0"
+    gain = f"{row.gain.score:+z.2f} [{low:+z.2f}, {high:+z.2f}]" if row.held.accepted else "0"
     return (
         f"| {row.arm} | {row.seed} | {row.gaps:,} of {row.pairs:,} ({100 * row.gaps / row.pairs:.1f} %) | "
         f"{held.before.count} -> {held.after.count} of {held.pairs:,} | {'yes' if row.held.accepted else 'no'} | "
@@ -142,9 +142,9 @@ def _over_seeds(arm: str, rows: Sequence[Levelled]) -> str:
     of_arm = [row for row in rows if row.arm == arm]
     gains = [row.gain.score for row in of_arm]
     taken = sum(row.held.accepted for row in of_arm)
-    said = f"{mean(gains):+.2f}"
+    said = f"{mean(gains):+z.2f}"
     if interval := over_seeds(gains):
-        said += f" [{interval[0]:+.2f}, {interval[1]:+.2f}]"
+        said += f" [{interval[0]:+z.2f}, {interval[1]:+z.2f}]"
     return f"| {arm} | {len(gains)} | {taken} | {said} |\n"
 
 

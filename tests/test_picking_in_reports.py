@@ -56,7 +56,7 @@ def test_a_run_that_was_trained_on_gaps_says_where_it_stands_beside_the_study(tr
     for pool in picking_study().pools:
         assert f"{pool.student} student, {100 * pool.gap_share:.0f} % gaps" in told
         for steps, lead in pool.leads.items():
-            assert f"{steps:,} steps {lead.score:+.1f}" in told
+            assert f"{steps:,} steps {lead.score:+z.1f}" in told
 
 
 @pytest.mark.parametrize(

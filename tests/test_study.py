@@ -78,7 +78,7 @@ def test_every_gain_of_the_page_is_the_mean_of_the_recorded_scores():
             cell = (pool["student"], pool["share"], pool["noise"], each["arm"], each["steps"])
             gains.setdefault(cell, []).append(points(each["scores"]) - before[pool["student"], each["seed"]])
     shown = Counter(row.split(" | ")[6].split(" ")[0] for row in rows_of_cells())
-    assert shown == Counter(f"{mean(values):+.1f}" for values in gains.values())
+    assert shown == Counter(f"{mean(values):+z.1f}" for values in gains.values())
 
 
 def points(scores: dict[str, str]) -> float:

@@ -13,13 +13,13 @@ four fifths. So does `select: gaps` if `replay` is not set; `auto` says in the r
 
 def said(value: Value) -> str:
     """A value with its intervals."""
-    seeds = f" [{value.seeds[0]:+.1f}, {value.seeds[1]:+.1f}]" if value.seeds else ""
-    return f"{value.score:+.1f}{seeds} {over_images(value)}"
+    seeds = f" [{value.seeds[0]:+z.1f}, {value.seeds[1]:+z.1f}]" if value.seeds else ""
+    return f"{value.score:+z.1f}{seeds} {over_images(value)}"
 
 
 def over_images(value: Value) -> str:
     """The interval over images."""
-    return f"({value.images[0]:+.1f}, {value.images[1]:+.1f})"
+    return f"({value.images[0]:+z.1f}, {value.images[1]:+z.1f})"
 
 
 def in_short(found: Measured) -> str:
@@ -62,7 +62,7 @@ def _in_the_pool(found: Measured, cell: Cell) -> str:
     each = found[cell].values()
     in_pool, taken = gain(each, as_in_pool=True), sum(one.record["held out"]["accepted"] for one in each)
     return (
-        f"With such questions as rare in the test as in the pool the gain is {in_pool.score:+.1f} "
+        f"With such questions as rare in the test as in the pool the gain is {in_pool.score:+z.1f} "
         f"{over_images(in_pool)}, and a run would have taken {taken} of these {len(each)} students."
     )
 
@@ -103,7 +103,7 @@ def _replay(found: Measured, cell: Cell) -> str:
     return (
         "The share of replay decides what is forgotten: with a half in place of four fifths they gain "
         f"{gain(half.values()).score:.1f} and forget {bare:.0f} % of what was right in place of {forgets:.0f} %, so "
-        f"that on questions as rare as the pool's gaps they come to {less:+.1f} in place of {more:+.1f} points."
+        f"that on questions as rare as the pool's gaps they come to {less:+z.1f} in place of {more:+z.1f} points."
     )
 
 
@@ -133,7 +133,7 @@ def _noise(found: Measured, cell: Cell) -> list[str]:
     clean = gain([one for seed, one in found[cell].items() if seed in seeds])
     shares = " and ".join(map(str, NOISE))
     return [
-        f"With {shares} % wrong labels gaps and replay bring it {gains} in place of {clean.score:+.1f} "
+        f"With {shares} % wrong labels gaps and replay bring it {gains} in place of {clean.score:+z.1f} "
         f"{over_images(clean)}."
     ]
 
@@ -149,7 +149,7 @@ def _share(found: Measured, cell: Cell) -> int:
 
 def _gained(found: Measured, cell: Cell) -> str:
     value = gain(found[cell].values())
-    return f"{value.score:+.1f} {over_images(value)}"
+    return f"{value.score:+z.1f} {over_images(value)}"
 
 
 def _lead(found: Measured, cell: Cell, over_arm: str) -> str:

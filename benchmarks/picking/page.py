@@ -183,7 +183,7 @@ def _of_pool(pool: Pool, found: Measured) -> Iterable[str]:
             f"{over(by_seed, lambda one: one.after):.1f}",
             said(gain(by_seed.values())),
             said(ahead) if ahead else "",
-            f"{in_pool.score:+.1f} {over_images(in_pool)}",
+            f"{in_pool.score:+z.1f} {over_images(in_pool)}",
             f"{over(by_seed, lambda one: one.closed):.0f} %",
             f"{over(by_seed, lambda one: one.forgotten):.1f} %",
             f"{taken} of {len(by_seed)}",

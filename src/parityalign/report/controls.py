@@ -53,7 +53,7 @@ def _worth(controls: Sequence[Control]) -> Iterator[str]:
     if form and form.mean_gain and form.run_ahead:
         gain = form.mean_gain.score + form.run_ahead.score
         of_form = estimate_cell(form.mean_gain, signed=True)
-        yield f"Of the run's mean gain of {gain:+.1f} points {of_form} come with the form of the answers alone."
+        yield f"Of the run's mean gain of {gain:+z.1f} points {of_form} come with the form of the answers alone."
     if at_random and at_random.run_ahead:
         ahead = estimate_cell(at_random.run_ahead, signed=True)
         yield f"To pick gaps rather than as many pairs at random makes {ahead} points."

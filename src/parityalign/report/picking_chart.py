@@ -114,4 +114,4 @@ def _lane(lane: Lane, y: float, x: Callable[[float], float]) -> Markup:
 
 
 def _number(lane: Lane) -> str:
-    return f"{lane.lead.score:+.1f} ({counted(lane.seeds, 'seed')})"
+    return f"{lane.lead.score:+z.1f} ({counted(lane.seeds, 'seed')})"

@@ -127,7 +127,7 @@ def _closed(held: HeldOut) -> list[Figure]:
 def _gained(gain: Estimate | None, unit: str) -> list[Figure]:
     if gain is None or gain.score == 0:
         return []
-    return [Figure(f"{gain.score:+.1f}", f"{unit} {'gained' if gain.score >= 0 else 'lost'}", _likely(gain))]
+    return [Figure(f"{gain.score:+z.1f}", f"{unit} {'gained' if gain.score >= 0 else 'lost'}", _likely(gain))]
 
 
 def _recovered(scores: Scores) -> list[Figure]:

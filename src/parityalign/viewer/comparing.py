@@ -88,7 +88,7 @@ def scores_side_by_side(one: Scores | None, other: Scores | None) -> list[tuple[
         pair = (left.get(task), right.get(task))
         cells = [f"{value.score:.1f}" if value else ABSENT for each in pair for value in _both(each)]
         known = [each.after.score for each in pair if each]
-        rows.append((task, *cells, f"{known[1] - known[0]:+.1f}" if len(known) == 2 else ABSENT))
+        rows.append((task, *cells, f"{known[1] - known[0]:+z.1f}" if len(known) == 2 else ABSENT))
     if len(left) > 1 and left.keys() == right.keys():
         before, after, other_before, other_after = (
             fmean(value.score for value in values)
@@ -96,7 +96,7 @@ def scores_side_by_side(one: Scores | None, other: Scores | None) -> list[tuple[
             for values in zip(*map(_both, tasks.values()), strict=True)
         )
         means = [f"{value:.1f}" for value in (before, after, other_before, other_after)]
-        rows.append(("mean", *means, f"{other_after - after:+.1f}"))
+        rows.append(("mean", *means, f"{other_after - after:+z.1f}"))
     return rows
 
 
