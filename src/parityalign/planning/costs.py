@@ -107,8 +107,8 @@ def levelling_seconds(work: Workload, size: Size, mode: TrainingMode, device: De
     elif mode.divided > 1:  # needs no backward pass, being before all that learns
         operations = once * (passes + looks) - tower * (passes - 1)
     else:  # looks at each picture once, and at each augmented view
-        seen = min(1.0, (work.pictures + work.views) / (work.requests * work.passes))
-        operations = (once - tower) * (passes + looks) + tower * seen
+        seen = (work.pictures + _views(work)) / (work.requests * work.passes)
+        operations = (once - tower) * (passes + looks) + tower * min(1.0 + looks, seen)
     return operations / (device.operations * USED)
 
 
@@ -119,7 +119,7 @@ def measured_seconds(work: Workload, measured: Throughput) -> float | None:
         if pace is None:
             return None
         learning = work.passes * (pace.trained * work.requests + pace.looked_at * work.eval_examples)
-        return learning + pace.seen * work.pictures
+        return learning + pace.look * (work.pictures + _views(work))
     if work.given:
         return measured.read * work.requests
     seconds: float = measured.test if work.of_tests else getattr(measured, work.prompt)
@@ -244,6 +244,11 @@ def money(work: Workload, server: ServerSettings) -> float:
 def _passes(method: str, checkpointing: bool) -> int:
     """Cost of a step in forward passes: the backward pass counts two, or one if the weights are frozen."""
     return (2 if method != "full" else 3) + checkpointing
+
+
+def _views(work: Workload) -> int:
+    """Augmented views that a frozen tower looks at, in steps and of held-out pairs."""
+    return work.views + (work.eval_examples if work.views else 0)
 
 
 def _once(work: Workload, size: Size) -> float:

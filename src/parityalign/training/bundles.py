@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from parityalign.models import LabelledRow, SharedRow, patches
+from parityalign.models import LabelledRow, Seen, SharedRow, patches
 
 Prefix = Callable[[Sequence[LabelledRow]], int]
 """Rows about one picture -> how many tokens they begin with alike; 0: they cannot share a row."""
@@ -23,6 +23,8 @@ class Row(NamedTuple):
     """The example's rationale in place of its answer."""
     view: LabelledRow | None
     """The same with an augmented view of the picture."""
+    unseen: Seen | None = None
+    """The picture with its pixels, which the others lack, where a frozen tower has yet to look at it."""
 
     @property
     def labels(self) -> int:
@@ -81,13 +83,13 @@ class Limits(NamedTuple):
     """Examples."""
 
 
-def cut(rows: Sequence[Row], limits: Limits, *, patch: int | None, prefix: Prefix | None = None) -> list[MicroBatch]:
+def cut(rows: Sequence[Row], limits: Limits, *, patch: int, prefix: Prefix | None = None) -> list[MicroBatch]:
     """Micro-batches of rows of like length, the longest first.
 
     Args:
         rows: Those of a step.
         limits: Of a micro-batch.
-        patch: Pixels along the side of a patch of the vision tower; None: it is passed by.
+        patch: Pixels along the side of a patch of the vision tower.
         prefix: How many tokens rows about one picture share; None: none share a row.
     """
     found: list[MicroBatch] = []
@@ -103,7 +105,7 @@ def cut(rows: Sequence[Row], limits: Limits, *, patch: int | None, prefix: Prefi
     return [*found, MicroBatch(waiting, size)] if waiting else found
 
 
-def _bundles(rows: Sequence[Row], limits: Limits, patch: int | None, prefix: Prefix | None) -> Iterator[Bundle]:
+def _bundles(rows: Sequence[Row], limits: Limits, patch: int, prefix: Prefix | None) -> Iterator[Bundle]:
     pictures: dict[str, list[Row]] = {}
     for row in rows:
         pictures.setdefault(row.image, []).append(row)
@@ -122,13 +124,12 @@ def _bundles(rows: Sequence[Row], limits: Limits, patch: int | None, prefix: Pre
         yield _bundle(waiting, shared, patch)
 
 
-def _bundle(rows: list[Row], prefix: int, patch: int | None) -> Bundle:
+def _bundle(rows: list[Row], prefix: int, patch: int) -> Bundle:
     segments = [len(segment.encoded.tokens) for row in rows for segment in row.segments]
     views = [len(row.view.encoded.tokens) for row in rows if row.view]
     tokens = sum(segments) - prefix * (len(segments) - 1) if prefix else sum(segments)
     pictures = (1 if prefix else len(segments)) + len(views)
-    of_each = patches(rows[0].answer.encoded, patch) if patch else 0
-    return Bundle(rows, prefix, tokens + sum(views), of_each * pictures)
+    return Bundle(rows, prefix, tokens + sum(views), patches(rows[0].answer.encoded, patch) * pictures)
 
 
 def _size(bundles: Sequence[Bundle]) -> int:

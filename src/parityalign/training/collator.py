@@ -30,7 +30,7 @@ from parityalign.models import (
 )
 from parityalign.training.augment import augmented_view
 from parityalign.training.bundles import Bundle, Row
-from parityalign.training.tower import FrozenTower, TowerOutputs
+from parityalign.training.tower import FrozenTower, TowerOutputs, without_pixels
 
 CACHE_BYTES = 2**30
 """Bytes of pictures that are kept."""
@@ -73,7 +73,8 @@ class AnswerCollator:
     """Collates examples into right-padded batches.
 
     Attributes:
-        tower: What a frozen tower makes of pictures, whose pixels it takes then; None: they go into the batches.
+        tower: What knows what a frozen tower makes of pictures, in place of whose pixels that stands in batches; None:
+            the pixels do.
     """
 
     def __init__(
@@ -192,10 +193,10 @@ class AnswerCollator:
 
     def _apart(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Each example, and each rationale, in a row of its own."""
-        batch = self._inputs([row.answer for row in rows]) | self._seen(rows)
+        batch = self._inputs([row.answer for row in rows]) | self._of_tower(rows)
         explained = [row for row in rows if row.rationale]
         rationales = [row.rationale for row in explained if row.rationale]
-        return batch | ({"explained": self._inputs(rationales) | self._seen(explained)} if rationales else {})
+        return batch | ({"explained": self._inputs(rationales) | self._of_tower(explained)} if rationales else {})
 
     def _together(self, bundles: Sequence[Bundle], sharing: RowSharing) -> dict[str, Any]:
         """Each bundle in a row of its own."""
@@ -203,16 +204,19 @@ class AnswerCollator:
         explained = [row.rationale for row in rows if row.rationale]
         shared = [_told_apart(bundle) if explained else bundle.shared for bundle in bundles]
         batch: dict[str, Any] = sharing.stack(shared, pad_token=self._encoder.pad_token, device=self._device)
-        batch |= self._seen([bundle.rows[0] for bundle in bundles])
+        batch |= self._of_tower([bundle.rows[0] for bundle in bundles])
         batch["lengths"] = self._number([row.labels for row in rows])
         if explained:
             lengths = self._number([len(rationale.ends) for rationale in explained])
             batch["explained"] = {"labels": batch.pop(EXPLAINED_LABELS), "lengths": lengths}
         return batch
 
-    def _seen(self, rows: Sequence[Row]) -> dict[str, TowerOutputs]:
+    def _of_tower(self, rows: Sequence[Row]) -> dict[str, TowerOutputs]:
         """What stands for the pixels of rows."""
-        return {"tower": TowerOutputs(self.tower, [row.image for row in rows])} if self.tower else {}
+        if self.tower is None:
+            return {}
+        unseen = {row.image: row.unseen for row in rows if row.unseen}
+        return {"tower": TowerOutputs(self.tower, [row.image for row in rows], unseen)}
 
     def _number(self, numbers: list[int]) -> torch.Tensor:
         return sent(torch.tensor(numbers), self._device)
@@ -223,25 +227,26 @@ class AnswerCollator:
 
     def row_of(self, example: Example) -> LabelledRow:
         """One row."""
-        return self._labelled(example, self._pictures.begin(example.image, example.prompt).result())
+        return self._labelled(example, self._kept(example.image, self._pictures.begin(example.image, example.prompt)))
 
     def _row(self, example: Example, picture: "Future[Seen]", view: Encoded | None) -> Row:
         explained = _with_rationale(example) if example.rationale else None
-        seen = self._kept(example.image, picture)
+        unseen = self._kept(example.image, picture)
+        seen = without_pixels(unseen) if self.tower else unseen
         return Row(
             example.pair_id,
             example.image,
             self._labelled(example, seen),
             self._labelled(explained, seen) if explained else None,
             self._encoder.encode(view, example.prompt, example.answer) if view else None,
+            unseen if self.tower and not self.tower.known(example.image) else None,
         )
 
     def _kept(self, path: str, picture: "Future[Seen]") -> Seen:
-        """A picture, which stays prepared as long as there is room for it, or for what a frozen tower makes of it."""
+        """A picture, which stays prepared where there is room, and nobody keeps what its tower makes of it."""
         seen = picture.result()
-        if self.tower:
-            return self.tower.take(path, seen)
-        self._images.keep(path, picture, image_bytes(seen.encoded))
+        if self.tower is None or not self.tower.keeps:
+            self._images.keep(path, picture, image_bytes(seen.encoded))
         return seen
 
     def _labelled(self, example: Example, seen: Seen) -> LabelledRow:

@@ -9,15 +9,18 @@ from typing import NamedTuple
 
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from parityalign.config import LevelSettings, RunConfig, split_model
+from parityalign.config import RunConfig, split_model
 from parityalign.core import Pair
 from parityalign.models import quieten
+from parityalign.training.collator import Example
 from parityalign.training.train import examples_of, fast_student, trainer_of
 from parityalign.training.trainer import LevelTrainer, Training
 from parityalign.training.weighted_loss import WeightedLoss
 
 _STEPS = 5
 """Optimiser steps; the first, in which memory is found and kernels are picked, does not count."""
+_LOOKS = 8
+"""Pictures that a frozen tower is timed on."""
 
 
 class Pace(NamedTuple):
@@ -27,8 +30,8 @@ class Pace(NamedTuple):
     """Seconds for an example in an optimiser step."""
     looked_at: float
     """Seconds for a held-out example whose loss is measured."""
-    seen: float = 0.0
-    """Seconds more for a picture that comes first, where a frozen tower looks at each once."""
+    look: float = 0.0
+    """Seconds more for each picture where a frozen tower looks at it once."""
     memory: float | None = None
     """The most bytes that were held meanwhile; None: that cannot be measured here."""
 
@@ -75,23 +78,34 @@ def measured_pace(
         trainer.args.eval_strategy, trainer.args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
         trainer.args.train_sampling_strategy = "sequential"  # so that a step has a picture twice only if it has to
         try:
-            first, again = _trained(trainer, settings, clock)
+            looked, look = _trained(trainer, training, clock)
         finally:
             trainer.release()
-    pictures = len({pair.image for pair in held_out})
-    seen = max(0.0, first - again) / pictures if trainer.batches.tower else 0.0
-    return Pace((watch.steps[-1] - watch.steps[0]) / ((_STEPS - 1) * batch_size), again / len(held_out), seen)
+    return Pace((watch.steps[-1] - watch.steps[0]) / ((_STEPS - 1) * batch_size), looked / len(held_out), look)
 
 
-def _trained(trainer: LevelTrainer, settings: LevelSettings, clock: Callable[[], float]) -> tuple[float, float]:
-    """Trains; returns the seconds of two looks at the held-out examples, the first of which prepares all pictures."""
-    with closing(trainer.batches), fast_student(trainer, settings, _nobody, _STEPS):
-        times = [clock()]
-        for _ in range(2):
-            trainer.held_out_loss()
-            times.append(clock())
+def _trained(trainer: LevelTrainer, training: Training, clock: Callable[[], float]) -> tuple[float, float]:
+    """Trains; returns the seconds of a look at the held-out examples, and of a frozen tower's at a picture."""
+    with closing(trainer.batches), fast_student(trainer, training.settings, _nobody, _STEPS):
+        trainer.held_out_loss()  # all pictures are prepared then, as after the first epoch
+        began = clock()
+        trainer.held_out_loss()
+        looked = clock() - began
+        look = _look(trainer, training.held_out[:_LOOKS], clock)
         trainer.train()
-    return times[1] - times[0], times[2] - times[1]
+    return looked, look
+
+
+def _look(trainer: LevelTrainer, examples: Sequence[Example], clock: Callable[[], float]) -> float:
+    """Its mean over the examples' pictures; 0 where the tower learns, or looks each time."""
+    student, tower = trainer.model, trainer.batches.tower
+    if student is None or tower is None:
+        return 0.0
+    pictures = [trainer.batches.row_of(example).encoded for example in examples]
+    began = clock()
+    for picture in pictures:
+        float(tower.look(student, [picture])[0].sum())  # waits for a GPU
+    return (clock() - began) / len(pictures)
 
 
 class _Watch:

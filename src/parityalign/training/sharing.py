@@ -3,14 +3,15 @@
 Both are tried on real examples, since families differ in the masks that they take and in how they read a tower.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-from parityalign.models import Encoded, RowSharing, gpus_of, mean_difference, rounding_of, row_sharing
+from parityalign.models import Encoded, RowSharing, device_of, gpus_of, mean_difference, rounding_of, row_sharing
 from parityalign.training.bundles import Bundle
 from parityalign.training.collator import AnswerCollator, Example
+from parityalign.training.kernels import in_a_line
 from parityalign.training.losses._passes import Passes
 from parityalign.training.tower import FrozenTower, is_frozen
 
@@ -34,33 +35,45 @@ def tried_sharing(model: nn.Module, batches: AnswerCollator, examples: Sequence[
 
 
 def tried_tower(
-    model: nn.Module, batches: AnswerCollator, examples: Sequence[Example], room: int
+    model: nn.Module,
+    batches: AnswerCollator,
+    examples: Sequence[Example],
+    room: int,
+    *,
+    bf16: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> FrozenTower | None:
-    """What keeps the outputs of a student's tower.
+    """What has a student's tower look at each picture once.
 
-    None: the tower learns, or is on several devices, or the student does not say with what is kept what it says when it
-    looks, up to rounding.
+    None: the tower learns or is on several devices, or the student does not say so what it says when it looks each
+    time, up to rounding.
 
     Args:
         model: The student.
         batches: Its collator.
         examples: All that it is trained and measured on.
         room: Bytes that may be kept.
+        bf16: Whether autocast computes in bfloat16 when the student is used.
+        say: Told why a frozen tower looks each time.
     """
     if not is_frozen(model) or len(gpus_of(model)) > 1:
         return None
-    tried = _of_two_pictures(batches, examples)
+    tried, kind = _of_two_pictures(batches, examples), device_of(model).type
     model.eval()
     try:
-        looking, pictures = _said_alone(model, batches, tried)
-        batches.tower = tower = FrozenTower(model, batches.prompter, pictures, room)
-        kept, _ = _said_alone(model, batches, tried)
-        tower.forget()  # training may compute in another precision
-    except Exception:  # noqa: BLE001 - a family that is built in another way may raise anything, and looks each time
+        with torch.autocast(kind, torch.bfloat16, enabled=bf16):
+            each_time, pictures = _said_alone(model, batches, tried)
+            batches.tower = tower = FrozenTower(model, batches.prompter, pictures, room, bf16=bf16)
+            once, _ = _said_alone(model, batches, tried)
+        most = rounding_of(torch.bfloat16 if bf16 else next(model.parameters()).dtype)
+        if tower.gave_up or not mean_difference(each_time, once) <= most:
+            raise ValueError("the student says something else with what is kept")
+    except Exception as problem:  # noqa: BLE001 - a family that is built in another way may raise anything
+        say(f"the vision tower, which does not learn, looks at pictures each time: {in_a_line(problem)}")
         return None
     finally:
         batches.tower = None
-    return tower if mean_difference(looking, kept) <= rounding_of(next(model.parameters()).dtype) else None
+    return tower
 
 
 def _of_two_pictures(batches: AnswerCollator, examples: Sequence[Example]) -> list[Example]:

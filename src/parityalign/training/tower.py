@@ -1,11 +1,11 @@
 """What a frozen vision tower makes of a picture, computed once: in every epoch and at every look it is the same.
 
-It is caught where the connector takes it. After that the family's own code runs with the tower's layers left out, and
-the connector is given what was caught; what a family does before and behind it stays its own.
+It is caught where the connector takes it. After that the family's own code runs without the tower's layers, and the
+connector is given what was caught; what a family does before and behind it stays its own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from inspect import signature
 from itertools import compress
@@ -26,6 +26,7 @@ from parityalign.models import (
     Same,
     Seen,
     device_of,
+    image_bytes,
     mean_difference,
     part_of,
     read_image,
@@ -34,148 +35,174 @@ from parityalign.models import (
     unwrapped,
 )
 
-Caught = list[torch.Tensor]
-"""What the connector takes: the tensors of each of its calls, one after the other."""
-CAUGHT_BYTES = 2**30
-"""Bytes that are kept where the student is in the same memory."""
-_SHARE_OF_FREE = 0.25
-"""The same beside a GPU, of the memory that is free."""
+States = list[torch.Tensor]
+"""What the tower gives: the tensors that the connector is called with, one call after the other."""
+KEPT_BYTES = 2**30
+"""Bytes that are kept in the memory that the student is in."""
+_SHARE_OF_MEMORY = 0.25
+"""Of this machine's free memory where the student is on a GPU."""
 _PROMPT = "What is it?"
 _BLANK = 1
 """Pixels that nobody looks at; a tile of zeros would be taken for padding."""
 
 
 class FrozenTower:
-    """What one tower makes of pictures; to be used from one thread."""
+    """What one tower makes of pictures; to be used from one thread.
 
-    def __init__(self, model: nn.Module, prompter: Prompter, pictures: Sequence[Encoded], room: int) -> None:
-        """Looks at pictures, each alone and all at once, to see how they follow each other.
+    Attributes:
+        gave_up: Whether pictures were met whose states cannot be joined. All are looked at each time from then on.
+    """
+
+    def __init__(
+        self, model: nn.Module, prompter: Prompter, pictures: Sequence[Encoded], room: int, *, bf16: bool = False
+    ) -> None:
+        """Looks at pictures, each alone and all at once, to see how their states are joined.
 
         Args:
             model: The student.
             prompter: Its prompter.
             pictures: Some.
             room: Bytes that may be kept.
+            bf16: Whether autocast computes in bfloat16 when the student is used.
 
         Raises:
-            ValueError: What this tower gives is not known, or it makes of several pictures something else than of each.
+            ValueError: This tower cannot be left out, or makes of several pictures something else than of each.
         """
         self._prompter = prompter
         self._left = room
-        self._unseen: dict[str, Seen] = {}
-        self._kept: dict[str, _Kept] = {}
-        self._parts: WeakKeyDictionary[nn.Module, _Parts] = WeakKeyDictionary()
-        with torch.enable_grad():  # what one connector makes for another one changes when they learn
-            self._stays = [not states.requires_grad for states in self._states(model, pictures)]
-        if not any(self._stays):
-            raise ValueError("nothing is known to take what the tower gives")
-        alone, together = [self._look(model, [each]) for each in pictures], self._look(model, pictures)
+        self._bf16 = bf16
+        self._seen: dict[str, _SeenByTower] = {}
+        self._modules: WeakKeyDictionary[nn.Module, _Modules] = WeakKeyDictionary()
+        self.gave_up = False
+        if not self._modules_of(model).layers:
+            raise ValueError("its layers are not known")
+        self._of_tower = self._states_of_tower(model, pictures[0])
+        alone, together = [self.look(model, [each]) for each in pictures], self.look(model, pictures)
         self._axes = [_axis(parts, whole) for *parts, whole in zip(*alone, together, strict=True)]
         joined = self.joined(alone, device_of(model))
         if joined is None or not all(map(_alike, together, joined)):
-            raise ValueError("the tower makes of several pictures something else than of each")
+            raise ValueError("it makes of several pictures something else than of each")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether further pictures need not be prepared again once they were seen."""
+        return self._left >= 0 and not self.gave_up
 
     def known(self, path: str) -> Seen | None:
         """A picture that need not be prepared again, without its pixels; None: it has to be."""
-        kept = self._kept.get(path)
-        return kept.seen if kept else None
+        return self._seen[path].picture if path in self._seen and not self.gave_up else None
 
-    def take(self, path: str, seen: Seen) -> Seen:
-        """Takes the pixels of a picture until they are looked at; gives the picture without them."""
-        known = self.known(path)
-        if known is None:
-            self._unseen[path] = seen
-        return known or without_pixels(seen)
+    def states(self, model: nn.Module, path: str, unseen: Seen | None) -> States:
+        """What the tower makes of a picture.
 
-    def caught(self, model: nn.Module, path: str) -> Caught:
-        """What the tower makes of a picture alone: beside others its last bits would hang on them.
+        Always of it alone: beside other pictures the last bits would be different ones.
 
         Args:
             model: With this tower.
-            path: Of a picture that was taken.
+            path: Of the picture.
+            unseen: With its pixels; None if it is known.
         """
-        kept, seen = self._kept.get(path), self._unseen.pop(path, None)
-        if kept:
-            return kept.states
-        made = [_as_computed_with(states) for states in self._look(model, [seen.encoded if seen else self._read(path)])]
-        size = sum(states.nbytes for states in made)
-        if seen and size <= self._left:
-            self._left -= size
-            self._kept[path] = _Kept(without_pixels(seen), [_in_memory(states) for states in made])
+        if path in self._seen:
+            return self._seen[path].states
+        made = self.look(model, [unseen.encoded if unseen else self._prepared(path)])
+        if unseen and self.keeps:
+            self._keep(path, unseen, made)
         return made
 
-    def forget(self) -> None:
-        """Has each picture looked at again."""
-        self._left += sum(states.nbytes for kept in self._kept.values() for states in kept.states)
-        self._kept.clear()
-
-    def joined(self, pictures: Sequence[Caught], device: torch.device) -> Caught | None:
-        """What the connector takes of several pictures; None: theirs do not follow each other, being of other sizes."""
-        calls = zip(self._axes, zip(*pictures, strict=True), strict=True)
-        try:
-            return [torch.cat([each.to(device, non_blocking=True) for each in states], axis) for axis, states in calls]
-        except RuntimeError as problem:
-            if isinstance(problem, torch.OutOfMemoryError):
-                raise
+    def joined(self, pictures: Sequence[States], device: torch.device) -> States | None:
+        """The states of several pictures as the tower gives them at once; None: they cannot be joined."""
+        if {*map(len, pictures)} != {len(self._axes)}:
             return None
+        parts = [*zip(self._axes, zip(*pictures, strict=True), strict=True)]
+        if any(len({_without(axis, each.shape) for each in states}) > 1 for axis, states in parts):
+            return None
+        return [torch.cat([each.to(device, non_blocking=True) for each in states], axis) for axis, states in parts]
+
+    def pixels(self, paths: Sequence[str], unseen: Mapping[str, Seen], device: torch.device) -> torch.Tensor:
+        """The pixels of a batch's rows; those of known pictures are prepared again."""
+        there = {path: seen.encoded for path, seen in unseen.items()}
+        prepared = {path: there.get(path) or self._prepared(path) for path in dict.fromkeys(paths)}
+        return stack_images([prepared[path] for path in paths], device=device)[PIXELS]
 
     @contextmanager
-    def left_out(self, model: nn.Module, given: Caught) -> Iterator[None]:
-        """Inside, a model's tower has no layers, and its connector takes what is given."""
-        waiting, stays = iter(given), iter(self._stays)
+    def left_out(self, model: nn.Module, states: States) -> Iterator[None]:
+        """Inside, a model runs without its tower's layers, and its connector takes these states."""
+        given, of_tower = iter(states), iter(self._of_tower)
 
-        def instead(
-            _: nn.Module, args: tuple[Any, ...], more: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            def swapped(own: Any) -> Any:  # noqa: ANN401 - whatever the family hands over
-                return next(waiting).to(own.dtype) if _is_states(own) and next(stays) else own
+        def instead_of(own: Any) -> Any:  # noqa: ANN401 - whatever the family hands over
+            return next(given).to(own.dtype) if _is_state(own) and next(of_tower, False) else own
 
-            return tuple(map(swapped, args)), {key: swapped(each) for key, each in more.items()}
-
-        parts = self._parts_of(model)
+        modules = self._modules_of(model)
         with ExitStack() as inside:
-            for layer in parts.layers:
+            for layer in modules.layers:
                 inside.enter_context(_passing_on(layer))
-            for connector in parts.connectors:
-                inside.callback(connector.register_forward_pre_hook(instead, with_kwargs=True).remove)
+            inside.enter_context(
+                _before(
+                    modules.connectors,
+                    lambda args, more: ([*map(instead_of, args)], {key: instead_of(more[key]) for key in more}),
+                )
+            )
             yield
 
-    def pixels(self, paths: Sequence[str], device: torch.device) -> torch.Tensor:
-        """The pixels of a batch."""
-        return stack_images([self._read(path) for path in paths], device=device)[PIXELS]
+    def look(self, model: nn.Module, pictures: Sequence[Encoded]) -> States:
+        """What the tower makes of pictures at once, computed as where the student is used."""
+        found = compress(self._all_states(model, pictures, ends=len(self._of_tower)), self._of_tower)
+        # The connector's products are computed in that precision, and it takes half of the memory.
+        return [states.bfloat16() if self._bf16 else states for states in found]
 
-    def _read(self, path: str) -> Encoded:
-        """A picture prepared again, with any prompt."""
-        return self._prompter.encode(read_image(path), _PROMPT)
+    def _states_of_tower(self, model: nn.Module, picture: Encoded) -> list[bool]:
+        """Which of the states that connectors take hang on no other connector, up to the last of them."""
+        usual = self._all_states(model, [picture])
+        with ExitStack() as inside:
+            for connector in self._modules_of(model).connectors:
+                inside.callback(connector.register_forward_hook(lambda *told: _zeros(told[-1])).remove)
+            without = self._all_states(model, [picture])
+        found = [*map(_alike, usual, without)]
+        while found and not found[-1]:
+            found.pop()
+        if not found:
+            raise ValueError("nothing is known to take what it gives")
+        return found
 
     @torch.no_grad()
-    def _look(self, model: nn.Module, rows: Sequence[Encoded]) -> Caught:
-        """What the tower makes of pictures at once."""
-        return [*compress(self._states(model, rows), self._stays)]
+    def _all_states(self, model: nn.Module, pictures: Sequence[Encoded], ends: int | None = None) -> States:
+        """All that connectors take, or as many as the look ends with."""
+        modules, found = self._modules_of(model), States()
 
-    def _states(self, model: nn.Module, rows: Sequence[Encoded]) -> Caught:
-        """What connectors take."""
-        parts, found = self._parts_of(model), Caught()
+        def catch(args: Sequence[Any], more: Mapping[str, Any]) -> None:
+            found.extend(each.detach() for each in (*args, *more.values()) if _is_state(each))
+            if len(found) == ends:
+                raise _Enough
 
-        def catch(_: nn.Module, args: tuple[Any, ...], more: dict[str, Any]) -> None:
-            found.extend(each for each in (*args, *more.values()) if _is_states(each))
-
-        inputs = stack_images(rows, device=device_of(model))
+        device = device_of(model)
+        inputs = stack_images(pictures, device=device)
         read = unwrapped(model).base_model.get_image_features
         taken = signature(read).parameters
         with ExitStack() as inside:
-            for connector in parts.connectors:
-                inside.callback(connector.register_forward_pre_hook(catch, with_kwargs=True).remove)
-            for module in parts.tower:  # what does not learn leaves nothing out by chance
+            inside.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=self._bf16))
+            inside.enter_context(_before(modules.connectors, catch))
+            for module in modules.all:  # what does not learn drops nothing, and draws no random numbers
                 inside.callback(setattr, module, "training", module.training)
                 module.training = False
-            read(**{key: inputs[key] for key in inputs if key in taken})
+            with suppress(_Enough):
+                read(**{key: inputs[key] for key in inputs if key in taken})
         return found
 
-    def _parts_of(self, model: nn.Module) -> "_Parts":
-        if model not in self._parts:
-            self._parts[model] = _parts(unwrapped(model))
-        return self._parts[model]
+    def _prepared(self, path: str) -> Encoded:
+        """A picture that is prepared again, for the sake of its pixels."""
+        return self._prompter.encode(read_image(path), _PROMPT)
+
+    def _keep(self, path: str, unseen: Seen, made: States) -> None:
+        picture = without_pixels(unseen)
+        self._left -= image_bytes(picture.encoded) + sum(map(_bytes, made))
+        kept = [*map(_in_memory, made)] if self.keeps else []
+        if kept and all(each is not None for each in kept):
+            self._seen[path] = _SeenByTower(picture, [each for each in kept if each is not None])
+
+    def _modules_of(self, model: nn.Module) -> "_Modules":
+        if model not in self._modules:
+            self._modules[model] = _modules(unwrapped(model))
+        return self._modules[model]
 
 
 @dataclass(frozen=True)
@@ -185,48 +212,58 @@ class TowerOutputs:
     tower: FrozenTower
     paths: Sequence[str]
     """Of each row's picture."""
+    unseen: Mapping[str, Seen]
+    """By path, pictures that the tower may have to look at."""
 
     @contextmanager
-    def given_to(self, model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
-        """Inside, a model with this tower sees the pictures; yields inputs that it has to be given too."""
-        device = device_of(model)
-        found = {path: self.tower.caught(model, path) for path in dict.fromkeys(self.paths)}
-        given = self.tower.joined([found[path] for path in self.paths], device)
-        if given is None:
-            yield {PIXELS: self.tower.pixels(self.paths, device)}
+    def shown_to(self, model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
+        """Inside, a model with this tower sees the pictures; yields inputs to replace those of the batch."""
+        states = None if self.tower.gave_up else self._states(model)
+        if states is None:
+            self.tower.gave_up = True
+            yield {PIXELS: self.tower.pixels(self.paths, self.unseen, device_of(model))}
             return
-        with self.tower.left_out(model, given):
+        with self.tower.left_out(model, states):
             yield {}
 
+    def _states(self, model: nn.Module) -> States | None:
+        of_each = {path: self.tower.states(model, path, self.unseen.get(path)) for path in dict.fromkeys(self.paths)}
+        return self.tower.joined([of_each[path] for path in self.paths], device_of(model))
 
-class _Kept(NamedTuple):
-    """A picture that the tower has seen."""
 
-    seen: Seen
+class _SeenByTower(NamedTuple):
+    """A picture and what the tower made of it."""
+
+    picture: Seen
     """Without pixels."""
-    states: Caught
+    states: States
 
 
-class _Parts(NamedTuple):
+class _Modules(NamedTuple):
     """Of one model."""
 
     layers: list[nn.Module]
-    """The tower's."""
-    tower: list[nn.Module]
-    """All of its modules."""
+    """Those of the tower."""
     connectors: list[nn.Module]
-    """What is called with what the tower gives."""
+    """Those that are called with what the tower gives."""
+    all: list[nn.Module]
+    """All that tower and connectors consist of."""
 
 
-def room_for_caught(device: torch.device, processes: int = 1) -> int:
+class _Enough(Exception):  # noqa: N818 - no error
+    """Ends a look."""
+
+
+def room_beside(device: torch.device, processes: int = 1) -> int:
     """Bytes that may be kept in this machine's memory.
 
     Args:
         device: Where the student is.
-        processes: That share the machine.
+        processes: How many share the machine.
     """
-    free = psutil.virtual_memory().available
-    return int(_SHARE_OF_FREE * free) // processes if device.type == "cuda" else CAUGHT_BYTES
+    return (
+        int(_SHARE_OF_MEMORY * psutil.virtual_memory().available) // processes if device.type == "cuda" else KEPT_BYTES
+    )
 
 
 def without_pixels(seen: Seen) -> Seen:
@@ -242,17 +279,15 @@ def is_frozen(model: nn.Module) -> bool:
     return learns == {False}
 
 
-def _parts(model: nn.Module) -> _Parts:
-    tower = {name: module for name, module in model.named_modules() if part_of(name) == VISION}
-    connectors = {
-        name: module
-        for name, module in model.named_modules()
-        if part_of(name) == CONNECTOR and not isinstance(module, nn.ModuleList)
-    }
+def _modules(model: nn.Module) -> _Modules:
+    by_part: dict[str, dict[str, nn.Module]] = {VISION: {}, CONNECTOR: {}}
+    for name, module in model.named_modules():
+        by_part.get(part_of(name) or "", {})[name] = module
+    tower, connector = by_part[VISION], by_part[CONNECTOR]
     lists = {name: module for name, module in tower.items() if isinstance(module, nn.ModuleList)}
-    return _Parts(
-        [layer for each in _outermost(lists) for layer in each.children()], [*tower.values()], _outermost(connectors)
-    )
+    called = {name: module for name, module in connector.items() if not isinstance(module, nn.ModuleList)}
+    layers = [layer for each in _outermost(lists) for layer in each.children()]
+    return _Modules(layers, _outermost(called), [*tower.values(), *connector.values()])
 
 
 def _outermost(modules: Mapping[str, nn.Module]) -> list[nn.Module]:
@@ -262,6 +297,22 @@ def _outermost(modules: Mapping[str, nn.Module]) -> list[nn.Module]:
         if not any(name.startswith(f"{outer}.") for outer in found):
             found.append(name)
     return [modules[name] for name in found]
+
+
+@contextmanager
+def _before(modules: Sequence[nn.Module], told: Callable[[Sequence[Any], Mapping[str, Any]], Any]) -> Iterator[None]:
+    """Inside, what each module is called with is told first, and replaced by what comes back."""
+
+    def hook(
+        _: nn.Module, args: tuple[Any, ...], more: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        found = told(args, more)
+        return (tuple(found[0]), found[1]) if found else None
+
+    with ExitStack() as inside:
+        for module in modules:
+            inside.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        yield
 
 
 @contextmanager
@@ -277,8 +328,14 @@ def _passing_on(layer: nn.Module) -> Iterator[None]:
             vars(layer)["forward"] = own
 
 
-def _is_states(given: object) -> bool:
+def _is_state(given: object) -> bool:
     return isinstance(given, torch.Tensor) and given.is_floating_point()
+
+
+def _zeros(made: Any) -> Any:  # noqa: ANN401 - whatever a connector gives
+    if isinstance(made, tuple):
+        return tuple(map(_zeros, made))
+    return torch.zeros_like(made) if _is_state(made) else made
 
 
 def _axis(parts: Sequence[torch.Tensor], whole: torch.Tensor) -> int:
@@ -286,22 +343,29 @@ def _axis(parts: Sequence[torch.Tensor], whole: torch.Tensor) -> int:
     sizes = [each.shape for each in parts]
     axis = next((axis for axis, size in enumerate(whole.shape) if size == sum(each[axis] for each in sizes)), None)
     if axis is None:
-        raise ValueError("what the tower gives cannot be told apart by picture")
+        raise ValueError("what it gives cannot be told apart by picture")
     return axis
+
+
+def _without(axis: int, shape: torch.Size) -> tuple[int, ...]:
+    return *shape[:axis], *shape[axis + 1 :]
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and mean_difference(one, other) <= rounding_of(one.dtype)
 
 
-def _as_computed_with(states: torch.Tensor) -> torch.Tensor:
-    """In the precision of autocast where it is on: the connector's first product would round to it."""
-    kind = states.device.type
-    return states.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else states
+def _bytes(states: torch.Tensor) -> int:
+    """In this machine's memory: of memory that a GPU reads torch takes powers of two."""
+    return 1 << (states.nbytes - 1).bit_length() if states.device.type == "cuda" else states.nbytes
 
 
-def _in_memory(states: torch.Tensor) -> torch.Tensor:
+def _in_memory(states: torch.Tensor) -> torch.Tensor | None:
+    """A copy in this machine's memory; None: no more may be pinned."""
     if states.device.type != "cuda":
         return states.clone()  # else all that it is a part of would be held
-    kept = torch.empty_like(states, device="cpu", pin_memory=True)
-    return kept.copy_(states, non_blocking=True)  # whoever needs it asks the same GPU, later
+    try:
+        kept = torch.empty_like(states, device="cpu", pin_memory=True)
+    except RuntimeError:
+        return None
+    return kept.copy_(states, non_blocking=True)  # it is only ever sent back, after this

@@ -17,7 +17,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.training_args import OptimizerNames
 
 from parityalign.config import LevelSettings, LoadingSettings
-from parityalign.core import HELD_OUT_LOSS, LEARNING_RATE, TRAINING_LOSS, Details, Measures, Progress, WorkFailed
+from parityalign.core import HELD_OUT_LOSS, LEARNING_RATE, TRAINING_LOSS, Details, Measures, Progress, Says, WorkFailed
 from parityalign.models import Processor, bf16_is_fast, gpus_of, patch_side
 from parityalign.training.ahead import Ahead
 from parityalign.training.bundles import Limits, MicroBatch, Row, cut
@@ -33,7 +33,7 @@ from parityalign.training.sharded import divide_again, give_weights, keep_whole,
 from parityalign.training.sharing import tried_sharing, tried_tower
 from parityalign.training.speed import Speed
 from parityalign.training.student import open_student
-from parityalign.training.tower import room_for_caught
+from parityalign.training.tower import room_beside
 
 Batch = dict[str, Any]
 
@@ -119,7 +119,9 @@ class LevelTrainer(Trainer):
         self._begun: Begun | None = None
         examples = [*training.train, *training.held_out]
         if not ranks.sharded:
-            batches.tower = tried_tower(student, batches, examples, room_for_caught(self.args.device, ranks.size))
+            room = room_beside(self.args.device, ranks.size)
+            say = training.progress.say if isinstance(training.progress, Says) else lambda _: None
+            batches.tower = tried_tower(student, batches, examples, room, bf16=self.args.bf16, say=say)
         self.sharing = tried_sharing(student, batches, examples)
         divide_again(student)
         alone = len(gpus_of(student)) == 1 and not ranks.shares_gpus
@@ -135,8 +137,7 @@ class LevelTrainer(Trainer):
         self._training = training
         self._student: Any = student  # None once it is released
         config: Any = student.config
-        looks = batches.tower is None or "view" in training.objective.needs
-        self._patch = (patch_side(config) or _PATCH) if looks else None
+        self._patch = patch_side(config) or _PATCH
         self._losses: list[float] = []
         # Pairs about one picture in a row, so that they may share it.
         order = {example.image: place for place, example in reversed([*enumerate(training.held_out)])}

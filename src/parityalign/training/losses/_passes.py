@@ -169,7 +169,7 @@ class Passes:
         tower: TowerOutputs | None = self.batch.get("tower")
         if tower is None:
             return self._of(inputs)
-        with tower.given_to(self._model) as more:
+        with tower.shown_to(self._model) as more:
             return self._of(inputs | more)
 
     def _of(self, inputs: dict[str, Any]) -> torch.Tensor | tuple[torch.Tensor, nn.Linear]:
