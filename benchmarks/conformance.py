@@ -25,7 +25,8 @@ masks, padding, images, saving and merging are right; it says nothing about the 
 published weights were loaded.
 
 Whether questions about one picture share a row in training is not read from this table: it is tried on the student's
-own pairs before it is trained (`training/sharing.py`), and a family that is not here may share rows too.
+own pairs before it is trained (`training/sharing.py`), and a family that is not here may share rows too. So is
+whether a vision tower that does not learn may look at each picture once (`tests/test_tower.py`: 16 of these).
 
 In all of these families pixels stay in 8 bits until they are on the device, where they become the very numbers that
 the family's own processor gives (`tests/test_eight_bits.py`). A picture is prepared once for all stages of a run and

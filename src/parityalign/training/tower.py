@@ -42,6 +42,7 @@ KEPT_BYTES = 2**30
 _SHARE_OF_MEMORY = 0.25
 """Of this machine's free memory where the student is on a GPU."""
 _PROMPT = "What is it?"
+"""Of a picture that is prepared for its pixels alone."""
 _BLANK = 1
 """Pixels that nobody looks at; a tile of zeros would be taken for padding."""
 
@@ -171,7 +172,7 @@ class FrozenTower:
 
         def catch(args: Sequence[Any], more: Mapping[str, Any]) -> None:
             found.extend(each.detach() for each in (*args, *more.values()) if _is_state(each))
-            if len(found) == ends:
+            if ends is not None and len(found) >= ends:
                 raise _Enough
 
         device = device_of(model)
@@ -179,7 +180,9 @@ class FrozenTower:
         read = unwrapped(model).base_model.get_image_features
         taken = signature(read).parameters
         with ExitStack() as inside:
-            inside.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=self._bf16))
+            # No weight that is cast here, without gradients, may be found again by a pass that learns.
+            autocast = torch.autocast(device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False)
+            inside.enter_context(autocast)
             inside.enter_context(_before(modules.connectors, catch))
             for module in modules.all:  # what does not learn drops nothing, and draws no random numbers
                 inside.callback(setattr, module, "training", module.training)
