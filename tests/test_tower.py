@@ -1,10 +1,15 @@
 """A frozen tower looks at each picture once: the student learns what it would if it looked each time."""
 
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import wraps
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import Blip2Config, Blip2ForConditionalGeneration
 
 import tiny
 from families import FAMILIES, write
@@ -12,12 +17,15 @@ from makers import mute
 from newer_families import LONG_FAMILIES
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.training import LevelSettings, LrMultipliers
-from parityalign.models.encoding import stop_tokens
+from parityalign.models import memory
+from parityalign.models.encoding import Encoded, stop_tokens
 from parityalign.models.loading import open_model, open_processor
 from parityalign.training import tower, train, trainer
-from parityalign.training.bundles import Bundle
+from parityalign.training.bundles import Limits, cut
 from parityalign.training.collator import AnswerCollator, Example
+from parityalign.training.losses import _passes
 from parityalign.training.losses._joining import Signals
+from parityalign.training.modules import freeze
 from parityalign.training.sharing import tried_sharing, tried_tower
 from parityalign.training.student import open_trainable
 from parityalign.training.weighted_loss import WeightedLoss
@@ -64,7 +72,9 @@ def learnt(model, batches, examples):
     model.zero_grad()
     rows = batches.rows(batches.begin(examples))
     sharing = tried_sharing(model, batches, examples)
-    loss = tiny.ANSWER(model, batches.batch([Bundle([row], 0, 0, 0) for row in rows], sharing))
+    parts = cut(rows, Limits(2**40, 2**40), patch=16, prefix=sharing.prefix if sharing else None)
+    bundles = [bundle for part in parts for bundle in part.bundles]
+    loss = tiny.ANSWER(model, batches.batch(bundles, sharing))
     loss.backward()
     return float(loss.detach()), [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
 
@@ -98,7 +108,8 @@ def test_pictures_whose_outputs_cannot_follow_each_other_are_looked_at_again(stu
 
 
 @pytest.mark.parametrize("fault", ["learns", "says something else", "fails", "mixes pictures up", "has no layers"])
-def test_a_student_that_cannot_do_without_its_tower_looks_each_time(student, examples, monkeypatch, fault):
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_student_that_cannot_do_without_its_tower_looks_each_time(student, examples, monkeypatch, fault, bf16):
     model, batches = opened(student, vision=fault == "learns")
     if fault == "says something else":
         monkeypatch.setattr(tower.FrozenTower, "left_out", lambda *_: nullcontext())  # it is shown blank pictures
@@ -109,8 +120,75 @@ def test_a_student_that_cannot_do_without_its_tower_looks_each_time(student, exa
     if fault == "mixes pictures up":
         joined = tower.FrozenTower.joined
         monkeypatch.setattr(tower.FrozenTower, "joined", lambda self, given, device: joined(self, given[::-1], device))
-    assert tried_tower(model, batches, examples, ROOM) is None
-    assert batches.tower is None
+    told = []
+    assert tried_tower(model, batches, examples, ROOM, bf16=bf16, say=told.append) is None
+    assert batches.tower is None and len(told) == (fault != "learns")
+
+
+@pytest.mark.parametrize("most", [2**25, 1])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_family_that_changes_its_logits_after_the_head_sees_the_picture_in_each_of_its_passes(
+    student, examples, monkeypatch, most, shared
+):
+    model, batches = opened(student)
+    plain = model.forward
+    monkeypatch.setattr(model, "forward", wraps(plain)(lambda *args, **more: scaled(plain(*args, **more))))
+    monkeypatch.setattr(_passes, "MOST_LOGITS", most)
+    asked = [*examples, *(replace(each, answer="7 up", pair_id=f"{each.pair_id}b") for each in examples if shared)]
+    looking = learnt(model, batches, asked)
+    batches.tower = tried_tower(model, batches, examples, ROOM)
+    assert batches.tower and bool(tried_sharing(model, batches, asked)) == shared
+    same(learnt(model, batches, asked), looking)
+
+
+def scaled(out):
+    out.logits = out.logits / 2
+    return out
+
+
+def test_connectors_that_are_called_otherwise_than_in_the_trial_are_an_error(student, examples):
+    model, batches = opened(student)
+    found = tried_tower(model, batches, examples, ROOM)
+    with pytest.raises(RuntimeError, match="not called as"), found.left_out(model, []):
+        pass
+
+
+def test_what_learns_before_a_connector_or_within_it_is_not_taken_for_the_tower():
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {"model_type": "opt", "hidden_size": 32, "ffn_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = Blip2ForConditionalGeneration(
+        Blip2Config(
+            vision_config={**size, "image_size": 32, "patch_size": 8},
+            qformer_config={**size, "vocab_size": 50, "encoder_hidden_size": 16},
+            text_config={**text, "vocab_size": 60, "word_embed_proj_dim": 32, "max_position_embeddings": 64},
+            num_query_tokens=4,
+            image_token_index=59,
+        )
+    )
+    model.query_tokens.data.normal_()
+    freeze(model, {"vision": 0, "connector": 1, "language": 1})
+    noise = np.random.default_rng(0).normal(size=(2, 1, 3, 32, 32)).astype(np.float32)
+    pictures = [Encoded({"input_ids": [59]}, {"pixel_values": pixels}) for pixels in noise]
+    found = tower.FrozenTower(model, None, pictures, ROOM)
+    (states,) = found.look(model, pictures)
+    assert states.shape == (2, 17, 16)  # patches and their class, and neither the queries nor what they became
+
+
+@pytest.mark.parametrize(
+    ("said", "free"),
+    [
+        ({"memory.max": "1000", "memory.current": "900", "memory.stat": "anon 1\ninactive_file 300"}, 400),
+        ({"memory.max": "max", "memory.current": "900", "memory.stat": "inactive_file 300"}, None),
+        ({"memory.max": "100", "memory.current": "900", "memory.stat": "inactive_file 300"}, 0),
+        ({}, None),
+    ],
+)
+def test_memory_is_free_as_far_as_a_container_has_it(tmp_path, monkeypatch, said, free):
+    for name, text in said.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "_LIMITS", [(tmp_path, *memory._LIMITS[0][1:])])
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
+    assert memory.free_memory() == (5000 if free is None else free)
 
 
 # In a training
@@ -144,7 +222,7 @@ def looks(monkeypatch):
     return found
 
 
-TRIAL = [1, 1, 1, 1, 2]
+TRIAL = [1, 1, 1, 2]
 """Looks of the trial."""
 
 

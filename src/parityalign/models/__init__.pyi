@@ -52,6 +52,7 @@ from .loading import open_processor as open_processor
 from .loading import quieten as quieten
 from .max_pixels import limit_pixels as limit_pixels
 from .max_pixels import usual_limit as usual_limit
+from .memory import free_memory as free_memory
 from .memory import held_meanwhile as held_meanwhile
 from .open import asked_with as asked_with
 from .open import fingerprint as fingerprint

@@ -245,7 +245,7 @@ class AnswerCollator:
     def _kept(self, path: str, picture: "Future[Seen]") -> Seen:
         """A picture, which stays prepared where there is room, and nobody keeps what its tower makes of it."""
         seen = picture.result()
-        if self.tower is None or not self.tower.keeps:
+        if self.tower is None or not (self.tower.keeps or self.tower.known(path)):
             self._images.keep(path, picture, image_bytes(seen.encoded))
         return seen
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from parityalign.models import Encoded, RowSharing, device_of, gpus_of, mean_difference, rounding_of, row_sharing
-from parityalign.training.bundles import Bundle
+from parityalign.models import RowSharing, device_of, gpus_of, mean_difference, rounding_of, row_sharing
+from parityalign.training.bundles import Bundle, Row
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.kernels import in_a_line
 from parityalign.training.losses._passes import Passes
@@ -17,6 +17,8 @@ from parityalign.training.tower import FrozenTower, is_frozen
 
 _PICTURES_TRIED = 8
 """Most pictures among which two of different shapes are looked for."""
+_FROM_BLIND = 4
+"""How many times further away a student has to be that sees nothing: rounding in bfloat16 alone would excuse it."""
 
 
 def tried_sharing(model: nn.Module, batches: AnswerCollator, examples: Sequence[Example]) -> RowSharing | None:
@@ -62,11 +64,14 @@ def tried_tower(
     model.eval()
     try:
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
-            each_time, pictures = _said_alone(model, batches, tried)
+            rows = batches.rows(batches.begin(tried))
+            each_time, pictures = _said_apart(model, batches, rows), [row.answer.encoded for row in rows]
             batches.tower = tower = FrozenTower(model, batches.prompter, pictures, room, bf16=bf16)
-            once, _ = _said_alone(model, batches, tried)
-        most = rounding_of(torch.bfloat16 if bf16 else next(model.parameters()).dtype)
-        if tower.gave_up or not mean_difference(each_time, once) <= most:
+            rows = batches.rows(batches.begin(tried))
+            once, batches.tower = _said_apart(model, batches, rows), None
+            blind = _said_apart(model, batches, rows)  # these rows have no pixels
+        difference, most = mean_difference(each_time, once), rounding_of(torch.bfloat16 if bf16 else _dtype(model))
+        if tower.gave_up or not difference <= min(most, mean_difference(each_time, blind) / _FROM_BLIND):
             raise ValueError("the student says something else with what is kept")
     except Exception as problem:  # noqa: BLE001 - a family that is built in another way may raise anything
         say(f"the vision tower, which does not learn, looks at pictures each time: {in_a_line(problem)}")
@@ -90,13 +95,13 @@ def _of_two_pictures(batches: AnswerCollator, examples: Sequence[Example]) -> li
     return [first, next(unlike, next(iter(others), first))]
 
 
-def _said_alone(
-    model: nn.Module, batches: AnswerCollator, examples: Sequence[Example]
-) -> tuple[torch.Tensor, list[Encoded]]:
-    """Log-probabilities of examples in rows of their own, and these rows' pictures."""
-    rows = batches.rows(batches.begin(examples))
-    said = _logprobs(model, batches, [Bundle([row], 0, 0, 0) for row in rows], None)
-    return said, [row.answer.encoded for row in rows]
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype
+
+
+def _said_apart(model: nn.Module, batches: AnswerCollator, rows: Sequence[Row]) -> torch.Tensor:
+    """Log-probabilities of examples that share no row."""
+    return _logprobs(model, batches, [Bundle([row], 0, 0, 0) for row in rows], None)
 
 
 def _about_one_picture(examples: Sequence[Example]) -> list[Example]:
@@ -121,7 +126,7 @@ def _says_the_same(model: nn.Module, batches: AnswerCollator, sharing: RowSharin
         together = _logprobs(model, batches, [Bundle(rows, prefix, 0, 0)], sharing)
     except Exception:  # noqa: BLE001 - a family that takes no such masks may raise anything, and has rows apart then
         return False
-    return mean_difference(apart, together) <= rounding_of(next(model.parameters()).dtype)
+    return mean_difference(apart, together) <= rounding_of(_dtype(model))
 
 
 def _logprobs(

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from inspect import signature
-from itertools import compress
+from itertools import compress, count, cycle
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import psutil
 import torch
 from torch import nn
 
@@ -26,6 +25,7 @@ from parityalign.models import (
     Same,
     Seen,
     device_of,
+    free_memory,
     image_bytes,
     mean_difference,
     part_of,
@@ -127,11 +127,14 @@ class FrozenTower:
 
     @contextmanager
     def left_out(self, model: nn.Module, states: States) -> Iterator[None]:
-        """Inside, a model runs without its tower's layers, and its connector takes these states."""
-        given, of_tower = iter(states), iter(self._of_tower)
+        """Inside, a model runs without its tower's layers, and in each pass its connector takes these states."""
+        given, of_tower, taken = cycle(states), cycle(self._of_tower), count()
 
         def instead_of(own: Any) -> Any:  # noqa: ANN401 - whatever the family hands over
-            return next(given).to(own.dtype) if _is_state(own) and next(of_tower, False) else own
+            if not _is_state(own):
+                return own
+            next(taken)
+            return next(given).to(own.dtype) if next(of_tower) else own
 
         modules = self._modules_of(model)
         with ExitStack() as inside:
@@ -144,34 +147,40 @@ class FrozenTower:
                 )
             )
             yield
+        forwards, rest = divmod(next(taken), len(self._of_tower))
+        if rest or not forwards:
+            raise RuntimeError("the connectors were not called as when the tower was tried")
 
+    @torch.no_grad()
     def look(self, model: nn.Module, pictures: Sequence[Encoded]) -> States:
         """What the tower makes of pictures at once, computed as where the student is used."""
-        found = compress(self._all_states(model, pictures, ends=len(self._of_tower)), self._of_tower)
+        ends = len(self._of_tower) - self._of_tower[::-1].index(True)
+        found = compress(self._all_states(model, pictures, ends), self._of_tower)
         # The connector's products are computed in that precision, and it takes half of the memory.
         return [states.bfloat16() if self._bf16 else states for states in found]
 
     def _states_of_tower(self, model: nn.Module, picture: Encoded) -> list[bool]:
-        """Which of the states that connectors take hang on no other connector, up to the last of them."""
-        usual = self._all_states(model, [picture])
-        with ExitStack() as inside:
-            for connector in self._modules_of(model).connectors:
-                inside.callback(connector.register_forward_hook(lambda *told: _zeros(told[-1])).remove)
-            without = self._all_states(model, [picture])
-        found = [*map(_alike, usual, without)]
-        while found and not found[-1]:
-            found.pop()
-        if not found:
+        """Which of the states that connectors take hang on nothing that learns."""
+        learning = [weight for weight in model.parameters() if weight.requires_grad]
+
+        def stays(state: torch.Tensor) -> bool:
+            if not (learning and state.requires_grad):
+                return True
+            found = torch.autograd.grad(state.sum(), learning, retain_graph=True, allow_unused=True)
+            return all(each is None for each in found)
+
+        with torch.enable_grad():
+            found = [*map(stays, self._all_states(model, [picture]))]
+        if not any(found):
             raise ValueError("nothing is known to take what it gives")
         return found
 
-    @torch.no_grad()
     def _all_states(self, model: nn.Module, pictures: Sequence[Encoded], ends: int | None = None) -> States:
         """All that connectors take, or as many as the look ends with."""
         modules, found = self._modules_of(model), States()
 
         def catch(args: Sequence[Any], more: Mapping[str, Any]) -> None:
-            found.extend(each.detach() for each in (*args, *more.values()) if _is_state(each))
+            found.extend(each for each in (*args, *more.values()) if _is_state(each))
             if ends is not None and len(found) >= ends:
                 raise _Enough
 
@@ -264,9 +273,7 @@ def room_beside(device: torch.device, processes: int = 1) -> int:
         device: Where the student is.
         processes: How many share the machine.
     """
-    return (
-        int(_SHARE_OF_MEMORY * psutil.virtual_memory().available) // processes if device.type == "cuda" else KEPT_BYTES
-    )
+    return int(_SHARE_OF_MEMORY * free_memory()) // processes if device.type == "cuda" else KEPT_BYTES
 
 
 def without_pixels(seen: Seen) -> Seen:
@@ -333,12 +340,6 @@ def _passing_on(layer: nn.Module) -> Iterator[None]:
 
 def _is_state(given: object) -> bool:
     return isinstance(given, torch.Tensor) and given.is_floating_point()
-
-
-def _zeros(made: Any) -> Any:  # noqa: ANN401 - whatever a connector gives
-    if isinstance(made, tuple):
-        return tuple(map(_zeros, made))
-    return torch.zeros_like(made) if _is_state(made) else made
 
 
 def _axis(parts: Sequence[torch.Tensor], whole: torch.Tensor) -> int:
