@@ -15,7 +15,8 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 import tiny
-from parityalign.config.training import LevelSettings
+from makers import mute
+from parityalign.config.training import LevelSettings, LrMultipliers
 from parityalign.core.errors import UserError, WorkFailed
 from parityalign.training import train, trainer
 from parityalign.training.weighted_loss import WeightedLoss
@@ -154,6 +155,13 @@ def test_two_processes_measure_and_learn_what_one_does(student, pairs, tmp_path,
     for single, double in (("one", "two"), ("adapter", "lora")):
         after = weights_of(tmp_path / single)
         assert distance(weights_of(tmp_path / double), after) < 1e-6 < distance(before, after)
+
+
+@pytest.mark.long
+def test_two_processes_whose_towers_look_at_their_own_pictures_learn_what_one_does(student, pairs, tmp_path):
+    for name, processes in (("one", 1), ("two", 2)):
+        level(student, pairs, tmp_path / name, mute, processes=processes, lr_multipliers=LrMultipliers(vision=0))
+    assert distance(weights_of(tmp_path / "one"), weights_of(tmp_path / "two")) < 1e-6
 
 
 @pytest.mark.long
