@@ -554,7 +554,6 @@ def test_below_an_adapter_weights_may_be_in_half_precision_while_the_adapter_is_
 
 def test_an_adapter_under_autocast_learns_the_same_without_copies_of_its_input(trained):
     made, examples = trained(method="lora", lora_dropout=0)
-    made.batches.tower = None  # which was tried in the precision before
     model = made.model.to(torch.bfloat16)
     for name, weight in model.named_parameters():
         if "lora" in name:

@@ -18,7 +18,7 @@ import tiny
 from makers import mute
 from parityalign.config.training import LevelSettings, LrMultipliers
 from parityalign.core.errors import UserError, WorkFailed
-from parityalign.training import train, trainer
+from parityalign.training import tower, train, trainer
 from parityalign.training.weighted_loss import WeightedLoss
 
 ANSWERS = ("red", "green", "blue square")
@@ -32,6 +32,7 @@ def exactly(*training):
     """Levels in float64: what is rounded in bfloat16 differs by a hundredth of the loss if a sum's last bit does, and
     Adam makes a whole step of a gradient that is nothing but rounding."""
     trainer.bf16_is_fast = lambda on_gpu: False
+    tower.SMALLEST_TOWER = 1
     train.open_trainable = lambda *told, **how: opened(*told, **how).double()
     return levelled(*training)
 
@@ -66,6 +67,7 @@ class Lora:
 def exact(monkeypatch):
     """Here and in the processes that are started."""
     monkeypatch.setattr(trainer, "bf16_is_fast", trainer.bf16_is_fast)
+    monkeypatch.setattr(tower, "SMALLEST_TOWER", tower.SMALLEST_TOWER)
     monkeypatch.setattr(train, "open_trainable", opened)
     monkeypatch.setattr(train, "_levelled", exactly)
 

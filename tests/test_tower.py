@@ -41,6 +41,12 @@ ALL = [
 ANSWERS = ("red", "a blue square", "green", "42")
 
 
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch):
+    """The towers of these models are small."""
+    monkeypatch.setattr(tower, "SMALLEST_TOWER", 1)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     return tiny.drawn(tmp_path_factory.mktemp("images"), 4, sizes=((60, 60), (90, 40)))
@@ -123,6 +129,14 @@ def test_a_student_that_cannot_do_without_its_tower_looks_each_time(student, exa
     told = []
     assert tried_tower(model, batches, examples, ROOM, bf16=bf16, say=told.append) is None
     assert batches.tower is None and len(told) == (fault != "learns")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_small_tower_looks_each_time(student, examples, monkeypatch, more):
+    model, batches = opened(student)
+    weights = sum(weight.numel() for weight in model.model.vision_tower.parameters())
+    monkeypatch.setattr(tower, "SMALLEST_TOWER", weights + more)
+    assert bool(tried_tower(model, batches, examples, ROOM)) == (not more)
 
 
 @pytest.mark.parametrize("most", [2**25, 1])

@@ -15,7 +15,7 @@ from parityalign.models import KEPT_BYTES, ROOM_OF_CPU, SMALLEST, room_of_gpu
 from parityalign.planning.published import Device
 from parityalign.planning.sizes import Preparation, Size, Stack, Throughput
 from parityalign.planning.works import Workload
-from parityalign.training import CACHE_BYTES, MICRO_BATCH_TOKENS, MOST_LOGITS
+from parityalign.training import CACHE_BYTES, MICRO_BATCH_TOKENS, MOST_LOGITS, SMALLEST_TOWER
 
 USED = 0.4
 """Share of a device's peak operations that large batches reach."""
@@ -104,7 +104,8 @@ def levelling_seconds(work: Workload, size: Size, mode: TrainingMode, device: De
     passes, looks = _passes(mode.method, mode.checkpointing), work.eval_examples / work.requests
     if mode.tower:
         operations = once * (passes + looks)
-    elif mode.divided > 1:  # needs no backward pass, being before all that learns
+    elif mode.divided > 1 or size.vision.parameters < SMALLEST_TOWER:
+        # A tower that does not learn needs no backward pass, being before all that does.
         operations = once * (passes + looks) - tower * (passes - 1)
     else:  # looks at each picture once, and at each augmented view
         seen = (work.pictures + _views(work)) / (work.requests * work.passes)

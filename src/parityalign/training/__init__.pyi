@@ -11,6 +11,7 @@ from .pace import measured_pace as measured_pace
 from .student import refuse_method as refuse_method
 from .student import refuse_optimiser as refuse_optimiser
 from .student import refuse_student as refuse_student
+from .tower import SMALLEST_TOWER as SMALLEST_TOWER
 from .train import make_leveller as make_leveller
 from .trainer import EVALUATIONS as EVALUATIONS
 from .weighted_loss import WeightedLoss as WeightedLoss

@@ -13,7 +13,7 @@ from parityalign.training.bundles import Bundle, Row
 from parityalign.training.collator import AnswerCollator, Example
 from parityalign.training.kernels import in_a_line
 from parityalign.training.losses._passes import Passes
-from parityalign.training.tower import FrozenTower, is_frozen
+from parityalign.training.tower import FrozenTower, looks_once
 
 _PICTURES_TRIED = 8
 """Most pictures among which two of different shapes are looked for."""
@@ -47,8 +47,8 @@ def tried_tower(
 ) -> FrozenTower | None:
     """What has a student's tower look at each picture once.
 
-    None: the tower learns or is on several devices, or the student does not say so what it says when it looks each
-    time, up to rounding.
+    None: the tower learns, is small or on several devices, or the student does not say so, up to rounding, what it
+    says when it looks each time.
 
     Args:
         model: The student.
@@ -58,7 +58,7 @@ def tried_tower(
         bf16: Whether autocast computes in bfloat16 when the student is used.
         say: Told why a frozen tower looks each time.
     """
-    if not is_frozen(model) or len(gpus_of(model)) > 1:
+    if not looks_once(model) or len(gpus_of(model)) > 1:
         return None
     tried, kind = _of_two_pictures(batches, examples), device_of(model).type
     model.eval()

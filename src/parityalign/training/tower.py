@@ -37,6 +37,8 @@ from parityalign.models import (
 
 States = list[torch.Tensor]
 """What the tower gives: the tensors that the connector is called with, one call after the other."""
+SMALLEST_TOWER = 10**7
+"""Weights of a tower from which on it looks once: a small one is slow at one picture at a time (docs/log.md)."""
 KEPT_BYTES = 2**30
 """Bytes that are kept in the memory that the student is in."""
 _SHARE_OF_MEMORY = 0.25
@@ -283,10 +285,11 @@ def without_pixels(seen: Seen) -> Seen:
     return seen._replace(encoded=replace(seen.encoded, image={**image, PIXELS: blank}))
 
 
-def is_frozen(model: nn.Module) -> bool:
-    """Whether no weight of the tower learns, by itself or through an adapter."""
-    learns = {weight.requires_grad for name, weight in model.named_parameters() if part_of(name) == VISION}
-    return learns == {False}
+def looks_once(model: nn.Module) -> bool:
+    """Whether no weight of the tower learns, by itself or through an adapter, and looking once is worth it."""
+    tower = [weight for name, weight in model.named_parameters() if part_of(name) == VISION]
+    learns = any(weight.requires_grad for weight in tower)
+    return not learns and sum(weight.numel() for weight in tower) >= SMALLEST_TOWER
 
 
 def _modules(model: nn.Module) -> _Modules:
