@@ -3,7 +3,6 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from makers import mute
 from newer_families import LONG_FAMILIES
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.training import LevelSettings, LrMultipliers
-from parityalign.models import memory
 from parityalign.models.encoding import Encoded, stop_tokens
 from parityalign.models.loading import open_model, open_processor
 from parityalign.training import tower, train, trainer
@@ -188,23 +186,6 @@ def test_what_learns_before_a_connector_or_within_it_is_not_taken_for_the_tower(
     assert states.shape == (2, 17, 16)  # patches and their class, and neither the queries nor what they became
 
 
-@pytest.mark.parametrize(
-    ("said", "free"),
-    [
-        ({"memory.max": "1000", "memory.current": "900", "memory.stat": "anon 1\ninactive_file 300"}, 400),
-        ({"memory.max": "max", "memory.current": "900", "memory.stat": "inactive_file 300"}, None),
-        ({"memory.max": "100", "memory.current": "900", "memory.stat": "inactive_file 300"}, 0),
-        ({}, None),
-    ],
-)
-def test_memory_is_free_as_far_as_a_container_has_it(tmp_path, monkeypatch, said, free):
-    for name, text in said.items():
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, "_LIMITS", [(tmp_path, *memory._LIMITS[0][1:])])
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
-    assert memory.free_memory() == (5000 if free is None else free)
-
-
 # In a training
 
 
@@ -249,7 +230,7 @@ def test_each_picture_is_looked_at_once_in_all_epochs_and_looks(student, images,
 @pytest.mark.slow
 def test_where_there_is_no_room_each_look_comes_to_the_same_bits(student, pairs, tmp_path, looks, monkeypatch):
     kept = level(student, pairs, tmp_path / "kept")
-    monkeypatch.setattr(tower, "KEPT_BYTES", 0)
+    monkeypatch.setattr(tower, "STATES_BYTES", 0)
     looks.clear()
     looked = level(student, pairs, tmp_path / "looked")
     assert len(looks) > 30
@@ -278,7 +259,7 @@ def test_a_killed_training_with_an_adapter_and_dropout_in_bfloat16_ends_as_an_un
 ):
     monkeypatch.setattr(trainer, "bf16_is_fast", lambda on_gpu: True)
     monkeypatch.setattr(train, "_halves", lambda: True)
-    monkeypatch.setattr(tower, "KEPT_BYTES", room)
+    monkeypatch.setattr(tower, "STATES_BYTES", room)
     student = str(tiny.llava(tmp_path / "student"))
     choices = {"method": "lora", "lora_dropout": 0.3, "gradient_checkpointing": checkpointing, "epochs": 4}
     whole = level(student, pairs, tmp_path / "whole", **choices)

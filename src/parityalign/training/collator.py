@@ -73,8 +73,8 @@ class AnswerCollator:
     """Collates examples into right-padded batches.
 
     Attributes:
-        tower: What knows what a frozen tower makes of pictures, in place of whose pixels that stands in batches; None:
-            the pixels do.
+        tower: Knows what the frozen tower makes of pictures, which batches then hold in place of pixels. None: they
+            hold pixels.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class AnswerCollator:
         )
 
     def _kept(self, path: str, picture: "Future[Seen]") -> Seen:
-        """A picture, which stays prepared where there is room, and nobody keeps what its tower makes of it."""
+        """A picture. It stays prepared as far as there is room, unless a frozen tower's output is kept in its place."""
         seen = picture.result()
         if self.tower is None or not (self.tower.keeps or self.tower.known(path)):
             self._images.keep(path, picture, image_bytes(seen.encoded))

@@ -18,7 +18,7 @@ from parityalign.training.tower import FrozenTower, looks_once
 _PICTURES_TRIED = 8
 """Most pictures among which two of different shapes are looked for."""
 _FROM_BLIND = 4
-"""How many times further away a student has to be that sees nothing: rounding in bfloat16 alone would excuse it."""
+"""How many times further off a student has to be that sees blank pictures: rounding in bfloat16 may excuse even that."""
 
 
 def tried_sharing(model: nn.Module, batches: AnswerCollator, examples: Sequence[Example]) -> RowSharing | None:
@@ -45,10 +45,10 @@ def tried_tower(
     bf16: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> FrozenTower | None:
-    """What has a student's tower look at each picture once.
+    """What lets a student's tower look at each picture once, tried on two pictures.
 
-    None: the tower learns, is small or on several devices, or the student does not say so, up to rounding, what it
-    says when it looks each time.
+    None: the tower learns, is small or on several devices, or the log-probabilities of answers are, beyond rounding,
+    not those of a student that looks each time.
 
     Args:
         model: The student.

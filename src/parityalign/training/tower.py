@@ -38,11 +38,11 @@ from parityalign.models import (
 States = list[torch.Tensor]
 """What the tower gives: the tensors that the connector is called with, one call after the other."""
 SMALLEST_TOWER = 10**7
-"""Weights of a tower from which on it looks once: a small one is slow at one picture at a time (docs/log.md)."""
-KEPT_BYTES = 2**30
-"""Bytes that are kept in the memory that the student is in."""
+"""Weights of a tower from which on it looks once: taking pictures one by one slows smaller ones down (docs/log.md)."""
+STATES_BYTES = 2**30
+"""Bytes of states that are kept where the student itself is in this machine's memory."""
 _SHARE_OF_MEMORY = 0.25
-"""Of this machine's free memory where the student is on a GPU."""
+"""Share of the free memory that they may take where it is on a GPU."""
 _PROMPT = "What is it?"
 """Of a picture that is prepared for its pixels alone."""
 _BLANK = 1
@@ -151,7 +151,10 @@ class FrozenTower:
             yield
         forwards, rest = divmod(next(taken), len(self._of_tower))
         if rest or not forwards:
-            raise RuntimeError("the connectors were not called as when the tower was tried")
+            raise RuntimeError(
+                "the student's connectors were not called as when its frozen vision tower was tried; with "
+                "level.lr_multipliers.vision above 0 the tower looks each time"
+            )
 
     @torch.no_grad()
     def look(self, model: nn.Module, pictures: Sequence[Encoded]) -> States:
@@ -268,14 +271,14 @@ class _Enough(Exception):  # noqa: N818 - no error
     """Ends a look."""
 
 
-def room_beside(device: torch.device, processes: int = 1) -> int:
-    """Bytes that may be kept in this machine's memory.
+def room_for_states(device: torch.device, processes: int = 1) -> int:
+    """Bytes of this machine's memory that states may take.
 
     Args:
         device: Where the student is.
         processes: How many share the machine.
     """
-    return int(_SHARE_OF_MEMORY * free_memory()) // processes if device.type == "cuda" else KEPT_BYTES
+    return int(_SHARE_OF_MEMORY * free_memory()) // processes if device.type == "cuda" else STATES_BYTES
 
 
 def without_pixels(seen: Seen) -> Seen:

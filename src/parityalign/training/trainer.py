@@ -33,7 +33,7 @@ from parityalign.training.sharded import divide_again, give_weights, keep_whole,
 from parityalign.training.sharing import tried_sharing, tried_tower
 from parityalign.training.speed import Speed
 from parityalign.training.student import open_student
-from parityalign.training.tower import room_beside
+from parityalign.training.tower import room_for_states
 
 Batch = dict[str, Any]
 
@@ -119,7 +119,7 @@ class LevelTrainer(Trainer):
         self._begun: Begun | None = None
         examples = [*training.train, *training.held_out]
         if not ranks.sharded:
-            room = room_beside(self.args.device, ranks.size)
+            room = room_for_states(self.args.device, ranks.size)
             say = training.progress.say if isinstance(training.progress, Says) else lambda _: None
             batches.tower = tried_tower(student, batches, examples, room, bf16=self.args.bf16, say=say)
         self.sharing = tried_sharing(student, batches, examples)
