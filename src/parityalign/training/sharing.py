@@ -18,7 +18,7 @@ from parityalign.training.tower import FrozenTower, looks_once
 _PICTURES_TRIED = 8
 """Most pictures among which two of different shapes are looked for."""
 _FROM_BLIND = 4
-"""How many times further off a student has to be that sees blank pictures: rounding in bfloat16 may excuse even that."""
+"""How many times further off a student of blank pictures has to be: rounding in bfloat16 may excuse even that one."""
 
 
 def tried_sharing(model: nn.Module, batches: AnswerCollator, examples: Sequence[Example]) -> RowSharing | None:
