@@ -40,6 +40,17 @@ def pytest_collection(session):
 
 def pytest_collection_finish(session):
     """Spares the collector torch's and pytest's many objects: stages call it, in every run of every test."""
+    _spare_the_collector()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Spares it also what the tests of a file have imported."""
+    if nextitem is None or nextitem.path != item.path:
+        _spare_the_collector()
+
+
+def _spare_the_collector():
     gc.collect()
     gc.freeze()
 

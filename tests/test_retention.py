@@ -593,20 +593,3 @@ def test_a_changed_setting_redoes_what_it_touches(project, trainable):
         assert {name for name, at in manifests().items() if at != before[name]} == redone
     assert scores_of(project)["forgotten"]["pairs"]["total"]["had_right"] == 3
     assert len((project / "runs" / "a" / "forgotten" / "after.jsonl").read_text().splitlines()) == 3
-
-
-@pytest.mark.parametrize(
-    ("said", "free"),
-    [
-        ({"memory.max": "1000", "memory.current": "900", "memory.stat": "anon 1\ninactive_file 300"}, 400),
-        ({"memory.max": "max", "memory.current": "900", "memory.stat": "inactive_file 300"}, None),
-        ({"memory.max": "100", "memory.current": "900", "memory.stat": "inactive_file 300"}, 0),
-        ({}, None),
-    ],
-)
-def test_memory_is_free_as_far_as_a_container_has_it(tmp_path, monkeypatch, said, free):
-    for name, text in said.items():
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, "_LIMITS", [(tmp_path, *memory._LIMITS[0][1:])])
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
-    assert memory.free_memory() == (5000 if free is None else free)

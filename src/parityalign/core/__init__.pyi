@@ -4,6 +4,8 @@ from .artifacts import Artifact as Artifact
 from .artifacts import put_in_place as put_in_place
 from .at_work import Post as Post
 from .at_work import Work as Work
+from .cgroups import memory_left as memory_left
+from .cgroups import memory_limits as memory_limits
 from .cores import usable_cores as usable_cores
 from .cores import wait_passively as wait_passively
 from .deadlines import TookTooLongError as TookTooLongError

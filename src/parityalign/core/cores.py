@@ -1,10 +1,20 @@
 """How many processors this process may use."""
 
+import math
 import os
+
+from parityalign.core.cgroups import core_limits
 
 
 def usable_cores() -> int:
-    """Those that the system gives to this process, where it says so, else all of the machine."""
+    """Those that the system gives to this process, where it says so, else all of the machine.
+
+    In a container that may take the time of a core and a half, two.
+    """
+    return max(1, min([_cores_of_process(), *map(math.ceil, core_limits())]))
+
+
+def _cores_of_process() -> int:
     if hasattr(os, "process_cpu_count"):
         return int(os.process_cpu_count() or 1)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,12 +7,14 @@ helpers), or an entry point NAME in the group `parityalign.GROUP`. Nothing is im
 import ast
 import importlib
 import inspect
+import os
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -64,13 +66,12 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
 
 def part_names(group: str) -> list[str]:
     """The names of all plug-ins of a group, sorted; imports none of them."""
-    foreign = (entry.name for entry in entry_points(group=f"parityalign.{group}"))
-    return sorted({*_own(group), *foreign})
+    return sorted({*_own(group), *_foreign(group).names})
 
 
 def has_part(group: str, name: str) -> bool:
     """Whether a group has the plug-in `name`; imports nothing."""
-    return name in _own(group) or bool(entry_points(group=f"parityalign.{group}", name=name))
+    return name in _own(group) or name in _foreign(group).names
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -183,7 +184,7 @@ def described(group: str, name: str) -> str:
 
 def _entry(group: str, name: str) -> EntryPoint | None:
     """The entry point of another package under the name; None for a plug-in that comes with parityalign."""
-    return None if name in _own(group) else next(iter(entry_points(group=f"parityalign.{group}", name=name)), None)
+    return None if name in _own(group) else next(iter(_foreign(group).select(name=name)), None)
 
 
 def _module_of(group: str, name: str) -> str:
@@ -261,3 +262,22 @@ def _own(group: str) -> frozenset[str]:
         return frozenset()
     modules = pkgutil.iter_modules([str(_PACKAGE / GROUPS[group].package.replace(".", "/"))])
     return frozenset(module.name for module in modules if not (module.name.startswith("_") or module.ispkg))
+
+
+def _foreign(group: str) -> EntryPoints:
+    """What other packages offer; looked for again where one may have been installed since."""
+    places = tuple(place or os.curdir for place in sys.path)
+    return _entry_points(group, places, tuple(map(_changed_at, places)))
+
+
+def _changed_at(place: str) -> int:
+    try:
+        return os.stat(place).st_mtime_ns
+    except OSError:  # nothing can be imported from there
+        return 0
+
+
+@lru_cache
+def _entry_points(group: str, _places: tuple[str, ...], _changed: tuple[int, ...]) -> EntryPoints:
+    """Reading every installed package's takes some 10 ms."""
+    return entry_points(group=f"parityalign.{group}")

@@ -140,11 +140,12 @@ class CachedModel:
         """Loads the model anew into this process, apart from the one that answers here, for timing."""
         return self._load()
 
-    def free(self) -> None:
-        """Lets go of the loaded model, so that its memory can be used."""
+    def free(self) -> bool:
+        """Lets go of the loaded model, so that its memory can be used; returns whether there was one."""
         if isinstance(self._model, Closes):
             self._model.close()
-        self._model = None
+        held, self._model = self._model is not None, None
+        return held
 
     def answer(
         self,

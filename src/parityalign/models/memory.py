@@ -2,8 +2,7 @@
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,18 +11,13 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from transformers import PreTrainedModel
 
+from parityalign.core import memory_left, memory_limits
 from parityalign.models.device import gpus_of
 
 T = TypeVar("T")
 _ROOM = 1.25
 """Memory for another model as a multiple of its weights, for activations and cache."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_CONTAINER = Path("/sys/fs/cgroup")
-_LIMITS = (
-    (_CONTAINER, "memory.max", "memory.current", "inactive_file"),
-    (_CONTAINER / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
-"""Of each version of the kernel's interface: its folder, and what a container may take, takes, and holds of files."""
 _FORGET_PEAK = "5"
 """Written to the kernel's file, resets the peak; see proc(5)."""
 
@@ -35,9 +29,14 @@ def fits_twice(model: PreTrainedModel) -> bool:
     return free > _ROOM * _weights(model)
 
 
+def whole_memory() -> int:
+    """Bytes of memory that this machine has, or that its container may take."""
+    return min([int(psutil.virtual_memory().total), *memory_limits()])
+
+
 def free_memory() -> int:
     """Bytes that are free on this machine, and in its container if it is one."""
-    return max(0, min([int(psutil.virtual_memory().available), *_free_in_container()]))
+    return max(0, min([int(psutil.virtual_memory().available), *memory_left()]))
 
 
 def peak_bytes(model: PreTrainedModel, work: Callable[[], object]) -> int | None:
@@ -66,14 +65,6 @@ def held_meanwhile(work: Callable[[], T]) -> tuple[T, float | None]:
     known = sys.platform == "linux" and _begin_anew()
     made = work()
     return made, float(_peak_resident()) if known else None
-
-
-def _free_in_container() -> Iterator[int]:
-    """By the kernel's files of either version; what it holds of read files it gives back."""
-    for folder, most, used, files in _LIMITS:
-        with suppress(OSError, ValueError, KeyError):  # there is no such file, or no limit
-            held = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            yield int((folder / most).read_text()) - int((folder / used).read_text()) + int(held[files])
 
 
 def _weights(model: Any) -> int:  # noqa: ANN401 - the method has no types

@@ -345,10 +345,10 @@ class RunModels:
 
     def free(self) -> None:
         """Lets go of the models: their memory can be used, and servers that the run started are ended."""
-        for each in self._made:
-            each.free()
+        held = [each.free() for each in self._made]
         self.end_servers()
-        gc.collect()
+        if any(held):
+            gc.collect()
 
     def end_servers(self) -> None:
         """Ends the servers that the run started; the next question to their model starts them again."""

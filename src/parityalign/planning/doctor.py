@@ -9,7 +9,6 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import Any
 
-import psutil
 import torch
 from huggingface_hub import constants
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedConfig
@@ -43,6 +42,7 @@ from parityalign.models import (
     this_device,
     usual_limit,
     weight_files,
+    whole_memory,
 )
 from parityalign.planning.advice import advice
 from parityalign.planning.costs import disk, weight_bytes
@@ -130,7 +130,7 @@ def inspect_machine() -> Machine:
     fast = bool(gpus) and bf16_is_fast(on_gpu=True)
     return Machine(
         cores=usable_cores(),
-        memory=psutil.virtual_memory().total,
+        memory=whole_memory(),
         gpus=[{"name": gpu.name, "memory": gpu.total_memory, "bfloat16": fast} for gpu in gpus],
         packages={name: _version(name) for name in PACKAGES},
         hub=constants.ENDPOINT,
