@@ -357,6 +357,25 @@ def test_a_frozen_tower_counts_once_a_picture_however_long_the_training_is(visio
     assert of_tower(6) == pytest.approx(grows * of_tower(2))
 
 
+def test_processes_that_share_a_training_each_look_at_the_pictures_that_they_are_dealt():
+    """Of two processes each sees half of the pictures in one epoch, and nearly all in many."""
+    size, device = published_size("Qwen/Qwen2-VL-2B-Instruct"), published.device("a100-80gb")
+    sat = 0.5  # the chance that a picture is dealt to a process in an epoch
+
+    def of_tower(epochs: int, processes: int) -> float:
+        frozen = LrMultipliers(vision=0)
+        level = decide_level(LevelSettings(epochs=epochs, lr_multipliers=frozen, processes=processes), None)
+        work = planned(level=level)["level", "student"]._replace(eval_examples=0)
+        mode = costs.training_mode(level, device, work, size)
+        with_tower, without = (
+            costs.levelling_seconds(each, size, mode, device) for each in (work, work._replace(patches=0))
+        )
+        return with_tower - without
+
+    for epochs in (1, 2, 3, 6):
+        assert of_tower(epochs, 2) == pytest.approx(2 * (1 - sat**epochs) * of_tower(epochs, 1))
+
+
 def test_reading_a_given_reply_takes_less_time_than_writing_it_and_more_memory():
     size, device = published_size("Qwen/Qwen2-VL-7B-Instruct"), published.device("a100-80gb")
     found = planned(level={"objective": "discrepancy"})
@@ -434,9 +453,12 @@ def test_what_is_kept_of_pictures_is_counted_pixels_in_training_and_features_in_
 
 def test_replicas_and_processes_share_the_hours_and_not_the_work(pool):
     models = {"teacher": "hf:Qwen/Qwen2-VL-7B-Instruct", "student": "hf:Qwen/Qwen2-VL-2B-Instruct"}
-    shared = {"loading": {"teacher": {"replicas": 4}}, "level": {"processes": 2, "batch_size": 9}}
+    learns = {"lr_multipliers": {"vision": 1.0}}  # a tower that does not is asked by each process
+    shared = {"loading": {"teacher": {"replicas": 4}}, "level": {**learns, "processes": 2, "batch_size": 9}}
     options = PlanOptions(SamplingOptions(offline=True), device="h200", benchmark=False)
-    one, several = (projected(load_config(configured(pool, **models, **more)), options) for more in ({}, shared))
+    one, several = (
+        projected(load_config(configured(pool, **models, **more)), options) for more in ({"level": learns}, shared)
+    )
     faster = {"teacher": 4, "student": 1}
     for alone, together in zip(one.rows, several.rows, strict=True):
         if alone.steps:

@@ -58,6 +58,8 @@ class TrainingMode(NamedTuple):
     optimiser: str = "adamw"
     divided: int = 1
     """Processes that divide weights, gradients and the optimiser's averages among them."""
+    processes: int = 1
+    """Those that share each step."""
 
 
 def divided(level: LevelSettings) -> int:
@@ -85,6 +87,7 @@ def _wished(level: LevelSettings, *, bf16: bool) -> TrainingMode:
         language=bool(multipliers.language),
         optimiser=level.optimiser,
         divided=divided(level),
+        processes=level.processes or 1,
     )
 
 
@@ -107,20 +110,26 @@ def levelling_seconds(work: Workload, size: Size, mode: TrainingMode, device: De
     elif mode.divided > 1 or size.vision.parameters < SMALLEST_TOWER:
         # A tower that does not learn needs no backward pass, being before all that does.
         operations = once * (passes + looks) - tower * (passes - 1)
-    else:  # looks at each picture once, and at each augmented view
-        seen = (work.pictures + _views(work)) / (work.requests * work.passes)
+    else:
+        seen = _looks(work, mode.processes) / (work.requests * work.passes)
         operations = (once - tower) * (passes + looks) + tower * min(1.0 + looks, seen)
     return operations / (device.operations * USED)
 
 
-def measured_seconds(work: Workload, measured: Throughput) -> float | None:
-    """How long it takes at a measured throughput; None: training was not measured."""
+def measured_seconds(work: Workload, measured: Throughput, processes: int = 1) -> float | None:
+    """How long it takes at a measured throughput, of one process; None: training was not measured.
+
+    Args:
+        work: What there is to do.
+        measured: The throughput.
+        processes: In training: those that share each step.
+    """
     if work.steps:
         pace = measured.training
         if pace is None:
             return None
         learning = work.passes * (pace.trained * work.requests + pace.looked_at * work.eval_examples)
-        return learning + pace.look * (work.pictures + _views(work))
+        return learning + pace.look * _looks(work, processes)
     if work.given:
         return measured.read * work.requests
     seconds: float = measured.test if work.of_tests else getattr(measured, work.prompt)
@@ -247,9 +256,13 @@ def _passes(method: str, checkpointing: bool) -> int:
     return (2 if method != "full" else 3) + checkpointing
 
 
-def _views(work: Workload) -> int:
-    """Augmented views that a frozen tower looks at, in steps and of held-out pairs."""
-    return work.views + (work.eval_examples if work.views else 0)
+def _looks(work: Workload, processes: int) -> float:
+    """How often a frozen tower looks: at augmented views each time, at a picture once in each process that has it.
+
+    The processes deal out each epoch anew.
+    """
+    having: float = processes * (1 - (1 - 1 / processes) ** work.epochs)
+    return work.pictures * max(1.0, having) + work.views + (work.eval_examples if work.views else 0)
 
 
 def _once(work: Workload, size: Size) -> float:

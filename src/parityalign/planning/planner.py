@@ -293,7 +293,7 @@ def _row(
         seconds = costs.asking_seconds(work, known.size, loading, where)
         memory = costs.asking_memory(work, known.size, loading, where)
     if measured := known.throughput:
-        seconds = costs.measured_seconds(work, measured) or seconds
+        seconds = costs.measured_seconds(work, measured, config.level.processes or 1) or seconds
         memory = _held(work, measured, config.level) or memory
     if memory and not where.is_gpu:
         memory += costs.kept_in_memory(work, prepared) + costs.kept_kernels(work, where)

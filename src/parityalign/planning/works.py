@@ -80,6 +80,8 @@ class Workload(NamedTuple):
     """Different ones."""
     views: int = 0
     """In training: augmented views, each of which is prepared for itself."""
+    epochs: float = 1.0
+    """In training: times that an example comes."""
     passes: int = 1
     """In training: times that an example goes through the student in a step."""
     shared_prefixes: int = 0
@@ -263,6 +265,7 @@ class _Workloads:
             eval_examples=looks * picked.held_out if steps else 0,
             pictures=min(self.images, picked.training) + min(self.images, picked.held_out) if steps else 0,
             views=examples * level.needs_views,
+            epochs=examples / max(1, picked.training),
             passes=views + rationales,
         )
         if steps:
