@@ -77,8 +77,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 # Whoever has nothing left to do takes tests of the other; until then a file's tests, and what they share, stay together.
 SPREAD := -n $(WORKERS) --dist worksteal
 
-test: setup
+test: setup .venv/compiled
 	$(PYTEST) $(SPREAD)
+
+# All that the tests import, compiled by one process: each of several that begin together would compile it for itself.
+.venv/compiled: .venv/set-up
+	$(PYTEST) --collect-only >/dev/null || true  # what is wrong with a test the suite will say
+	touch $@
 
 # Everything but the tests marked slow.
 test-fast: setup

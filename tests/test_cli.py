@@ -15,7 +15,7 @@ import yaml
 from makers import content, draw
 from parityalign import demo
 from parityalign.cli import run_commands
-from parityalign.core import ANSWERS, MARKER, RunFolder
+from parityalign.core import ANSWERS, MARKER
 from parityalign.core.files import write_whole
 from parityalign.models.backends import fake
 from parityalign.pipeline import run_models
@@ -192,17 +192,19 @@ def test_a_folder_of_other_files_is_not_taken_for_a_run_folder(project):
     assert [path.name for path in (project / "runs" / "a").iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.slow
+HOLDS = """import sys
+from pathlib import Path
+from parityalign.core import RunFolder
+with RunFolder(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()"""
+
+
 def test_a_run_folder_in_use_is_refused_with_the_pid(project):
-    with RunFolder(project / "runs" / "a"):
-        message = subprocess.run(
-            [sys.executable, "-m", "parityalign", "run", str(project / "run.yaml")],
-            capture_output=True,
-            text=True,
-        )
-    assert message.returncode == 2
-    assert f"in use by another process (pid {os.getpid()})" in message.stderr
-    assert "Traceback" not in message.stderr
+    command = [sys.executable, "-c", HOLDS, project / "runs" / "a"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        assert f"in use by another process (pid {other.pid})" in refusal("run", project / "run.yaml")
 
 
 # Wrong requests and failing work

@@ -40,15 +40,15 @@ def test_a_later_question_is_answered_as_by_a_model_that_looks_again(folder, ima
         asked(images, "another one", "what is it?"),
         asked(images[2:], "and now"),
     ]
-    said = [[model.generate_scored(requests, how) for how in (GREEDY, DRAWN)] for requests in rounds]
+    ways = (GREEDY, DRAWN, GREEDY)
+    said = [model.generate_scored(requests, how) for requests, how in zip(rounds, ways, strict=True)]
     seen = model.observe([(request, "red") for request in rounds[1]])
     monkeypatch.setattr(features, "KEPT_BYTES", {})
     plain = hf.load(folder)
-    for requests, replies in zip(rounds, said, strict=True):
-        for how, found in zip((GREEDY, DRAWN), replies, strict=True):
-            expected = plain.generate_scored(requests, how)
-            assert [text for text, _ in found] == [text for text, _ in expected]
-            assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+    for requests, how, found in zip(rounds, ways, said, strict=True):
+        expected = plain.generate_scored(requests, how)
+        assert [text for text, _ in found] == [text for text, _ in expected]
+        assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-4)
     for one, other in zip(seen, plain.observe([(request, "red") for request in rounds[1]]), strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=2e-3)
 

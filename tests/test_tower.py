@@ -252,8 +252,10 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(student
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("room", [0, 2**30])
+@pytest.mark.parametrize(
+    ("room", "checkpointing"),
+    [(2**30, False), *(pytest.param(*each, marks=pytest.mark.long) for each in [(2**30, True), (0, False), (0, True)])],
+)
 def test_a_killed_training_with_an_adapter_and_dropout_in_bfloat16_ends_as_an_uninterrupted_one(
     tmp_path, pairs, monkeypatch, looks, room, checkpointing
 ):
