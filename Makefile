@@ -86,12 +86,12 @@ test: setup .venv/compiled
 	touch $@
 
 # Everything but the tests marked slow.
-test-fast: setup
+test-fast: setup .venv/compiled
 	$(PYTEST) $(SPREAD) -m 'not long and not kills and not served and not browser and not cluster and not evaluator and not slow'
 
 # What takes too long for every time: a run cut off at each write, processes that train together, the newest families.
 .PHONY: test-long
-test-long: setup
+test-long: setup .venv/compiled
 	$(PYTEST) $(SPREAD) -m 'long and not browser'
 
 # Replicas on clusters of this machine alone: actors, replicas and whole clusters are killed on the way.
