@@ -3,11 +3,13 @@
 import pytest
 import torch
 
+import families
 import tiny
 from makers import mute
 from parityalign.config.automatic import decide_level
 from parityalign.config.loading import LoadingSettings
 from parityalign.config.training import LevelSettings
+from parityalign.models.loading import open_model
 from parityalign.training import compiling, train, trainer
 from parityalign.training.collator import Example
 
@@ -59,6 +61,14 @@ def test_compiled_layers_give_the_gradients_of_those_as_written(tmp_path, backen
     assert len(plain) == len(fast) and all(map(torch.allclose, fast, plain))
     assert all(map(torch.equal, gradients(made, examples), plain))
     assert all(map(torch.allclose, gradients(made, examples[:1]), alone))
+
+
+def test_towers_that_read_lengths_of_pictures_stay_as_they_are_written(tmp_path):
+    """There a compiled graph breaks, and is compiled anew for each number of pictures."""
+    qwen = next(family for family in families.FAMILIES if family.name == "Qwen2-VL")
+    model = open_model(str(families.write(tmp_path, qwen)))
+    kinds = {type(layer).__name__ for layer in compiling._repeated(model)}
+    assert kinds == {"Qwen2VLDecoderLayer"}
 
 
 def broken(graph, inputs):

@@ -22,7 +22,7 @@ from parityalign.core import Decoding, PictureRoom, Request, keeping_pictures
 from parityalign.models import encoding, picture_store, pictures, resizing
 from parityalign.models.backends._batches import patches
 from parityalign.models.backends._hf_model import load_hf
-from parityalign.models.cutting import Cuts, Same, Uncut
+from parityalign.models.cutting import Cuts, Same, Uncut, sent
 from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Prompter
 from parityalign.models.loading import open_model, open_processor
@@ -263,3 +263,18 @@ def test_a_model_says_the_same_of_uncut_pictures(folder, drawn, monkeypatch):
     monkeypatch.setattr(Cuts, "of", lambda cuts, pictures: counted.append(len(pictures)) or of(cuts, pictures))
     assert said() == expected
     assert counted
+
+
+class Unpinned:
+    """A tensor on a machine that pins no more memory."""
+
+    def pin_memory(self):
+        raise RuntimeError("CUDA error: out of memory")
+
+    def to(self, device, *, non_blocking):
+        return device
+
+
+def test_what_cannot_be_pinned_is_sent_all_the_same():
+    there = torch.device("cuda:1")
+    assert sent(Unpinned(), there) == there

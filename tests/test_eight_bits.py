@@ -1,5 +1,7 @@
 """Pixels in 8 bits: what is made of them on the device is what each family's processor makes, to the bit."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import tiny
 from families import FAMILIES, write
 from newer_families import NEWER_FAMILIES
 from parityalign.core import PictureRoom, keeping_pictures
-from parityalign.models import picture_store
+from parityalign.models import eight_bits, picture_store
 from parityalign.models.eight_bits import PIXELS
 from parityalign.models.encoding import Prompter
 from parityalign.models.loading import open_processor
@@ -96,3 +98,13 @@ def test_pictures_of_other_sizes_in_the_batch_change_no_pixel(sizes, halved):
     together = stack(rows, pad_token=0, side="left", dtype=dtype)[PIXELS]
     alone = [stack([row], pad_token=0, side="left")[PIXELS].to(dtype) for row in rows]
     assert torch.equal(together, torch.cat(alone))
+
+
+def test_threads_that_want_to_know_at_once_try_a_processor_once(tmp_path, monkeypatch):
+    processor = open_processor(str(tiny.llava(tmp_path / "model")))
+    tried, own = [], eight_bits._levels_tried
+    monkeypatch.setattr(eight_bits, "_known", {})
+    monkeypatch.setattr(eight_bits, "_levels_tried", lambda *how: tried.append(time.sleep(0.1)) or own(*how))
+    with ThreadPoolExecutor(8) as threads:
+        found = [*threads.map(lambda each: each.eight_bits, [Prompter(processor) for _ in range(8)])]
+    assert len(tried) == 1 and all((each.levels == found[0].levels).all() for each in found)

@@ -231,6 +231,27 @@ def test_a_training_that_goes_on_tells_the_smallest_micro_batch_of_both(saved, f
     assert oom.fewest_tokens(state) == smallest
 
 
+@pytest.mark.parametrize(("done", "learns_in"), [(0, 2), (1, 1), (2, None), (7, None)])
+def test_a_training_that_goes_on_learns_at_its_second_step_what_fits_as_one_that_was_not_killed(
+    done, learns_in, monkeypatch
+):
+    numbers = {"memory_allocated": 10, "max_memory_allocated": 30, "memory_reserved": 40, "mem_get_info": (50, 100)}
+    for name, number in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda number=number: number)
+    looked, steps = [], []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: looked.append(len(steps)))
+    before, now = (oom.Memory(on_gpu=True, learns=True) for _ in range(2))
+    state = TrainerState(global_step=done)
+    if done:
+        before.remember(state)
+    now.recall(state)
+    for step in range(3):
+        steps.append(step)
+        with now.learnt():
+            pass
+    assert looked == ([learns_in] if learns_in else [])
+
+
 def parts_of(items):
     """Cuts so many examples of one token each."""
 

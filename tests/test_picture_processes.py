@@ -19,7 +19,7 @@ import tiny
 from parityalign.config.loading import LoadingSettings
 from parityalign.core.errors import WorkFailed
 from parityalign.core.prepared import PictureRoom, keeping_pictures
-from parityalign.models import picture_store
+from parityalign.models import eight_bits, picture_processes, picture_store
 from parityalign.models.cutting import Uncut
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.loading import open_processor
@@ -80,6 +80,26 @@ def test_a_process_makes_of_a_picture_what_this_one_makes_and_may_die(folder, pr
     there.close()
     processes.start()
     assert until(lambda: processes.see(images[2], "what")), "closed, they can be started again"
+
+
+@pytest.mark.long
+def test_processes_that_are_on_their_way_are_waited_for_and_tell_what_they_tried(
+    folder, processes, tmp_path, monkeypatch
+):
+    (image,) = tiny.drawn(tmp_path, 1)
+    monkeypatch.setattr(eight_bits, "_known", {})
+    prompter = Prompter(open_processor(folder, LOADING))
+    monkeypatch.setattr(eight_bits, "_levels_tried", lambda *_: pytest.fail("tried once more"))
+    there = Pictures(prompter, 1, processes=processes)
+    processes.start()
+    seen = there.begin(image, "what").result()
+    assert len(eight_bits._known) == 1 and seen.encoded.levels is prompter.eight_bits.levels
+
+
+def test_processes_that_never_come_keep_nobody_waiting(folder, processes, monkeypatch):
+    monkeypatch.setattr(picture_processes, "_ON_THEIR_WAY", 0.1)
+    processes.start()
+    assert processes.see("nowhere.png", "what") is None
 
 
 @pytest.mark.long

@@ -382,8 +382,12 @@ def test_what_a_gpu_keeps_for_later_is_given_back_before_its_peak_is_looked_at(m
 
 
 @pytest.mark.parametrize(("free", "fits"), [(500, False), (2000, True)])
-def test_another_model_fits_where_there_is_room_for_its_weights_and_more(monkeypatch, weighed, free, fits):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free, 10**9))
+@pytest.mark.parametrize("kept", [0, 400])
+def test_another_model_fits_where_there_is_room_for_its_weights_and_more(monkeypatch, weighed, free, fits, kept):
+    """On GPUs what their allocator keeps for later is room too."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (free - kept, 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda gpu: 700 + kept)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda gpu: 700)
     assert fits_twice(OnGpus()) is fits
     weights = weighed._model.get_memory_footprint()
     memory = SimpleNamespace(available=weights * free // 1000)

@@ -111,6 +111,18 @@ def test_pictures_whose_outputs_cannot_follow_each_other_are_looked_at_again(stu
     assert batches.tower.gave_up
 
 
+def test_a_step_begun_before_the_tower_gave_up_has_its_pictures_all_the_same(student, examples):
+    model, batches = opened(student)
+    looking = learnt(model, batches, examples)
+    batches.tower = tried_tower(model, batches, examples, ROOM)
+    learnt(model, batches, examples)
+    begun = batches.begin(examples)  # without pixels, since they are not needed
+    assert all(batches.tower.known(example.image) for example in examples)
+    batches.tower.gave_up = True
+    batches.begin = lambda _: begun
+    same(learnt(model, batches, examples), looking)
+
+
 @pytest.mark.parametrize("fault", ["learns", "says something else", "fails", "mixes pictures up", "has no layers"])
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_student_that_cannot_do_without_its_tower_looks_each_time(student, examples, monkeypatch, fault, bf16):

@@ -49,8 +49,8 @@ def identify(
     """
     task = load_task("textvqa")
     prompts = [
-        (path, task.answer_prompt.format(question=f"What is the number of square {number}?"))
-        for path in paths
+        (path, task.answer_prompt.format(question=f"What is the number of square {number} of picture {place}?"))
+        for place, path in enumerate(paths)
         for number in range(questions)
     ]
     requests = [Request(str(path), prompt, number) for number, (path, prompt) in enumerate(prompts)]

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 
 import parityalign as pa
+from parityalign.models import give_back_memory
 from parityalign.tasks import load_task
 from parityalign.training import trainer
 from parityalign.training.modules import freeze, linear_layers
@@ -91,8 +92,10 @@ def trl(
         except torch.cuda.OutOfMemoryError:
             if rows == 1:
                 raise
-            rows //= 2
-            torch.cuda.empty_cache()
+        # Outside the `except`: until the exception is gone, its traceback keeps what filled the memory.
+        rows //= 2
+        give_back_memory()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _trl(

@@ -53,6 +53,7 @@ from .loading import quieten as quieten
 from .max_pixels import limit_pixels as limit_pixels
 from .max_pixels import usual_limit as usual_limit
 from .memory import free_memory as free_memory
+from .memory import give_back_memory as give_back_memory
 from .memory import held_meanwhile as held_meanwhile
 from .memory import whole_memory as whole_memory
 from .open import asked_with as asked_with

@@ -5,6 +5,7 @@ a picture of this size (see tracing.py) is a few numbers; a GPU does the rest.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
@@ -176,7 +177,11 @@ def each_on_device(arrays: Sequence[Array | Later], device: torch.device) -> Ite
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor in this machine's memory on a device, without waiting for what a GPU was asked before."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    if device.type != "cuda":
+        return tensor.to(device)
+    with suppress(RuntimeError):  # no more memory may be pinned
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def _moved(array: Array, device: torch.device) -> torch.Tensor:

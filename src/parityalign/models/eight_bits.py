@@ -7,7 +7,8 @@ drawn pictures.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ _SHAPES = ((61, 47), (24, 90), (90, 24))
 
 _known: dict[str, "torch.Tensor | None"] = {}
 """By processor settings; trying takes a second or two for processors that enlarge every picture."""
+_trying = Lock()
+"""All threads that prepare pictures want to know at once."""
 
 
 class EightBits(NamedTuple):
@@ -43,12 +46,25 @@ def eight_bits(processor: Any, read: Callable[[Any, Image.Image], Any]) -> Eight
     """
     try:
         key, bare = settings_key(processor), _stopping_early(processor)
-        if key not in _known:
-            _known[key] = _levels_tried(processor, bare, read)
+        with _trying:
+            if key not in _known:
+                _known[key] = _levels_tried(processor, bare, read)
     except Exception:  # noqa: BLE001 - whatever a stranger's processor raises: then it is used as it is
         return None
     levels = _known[key]
     return None if levels is None else EightBits(bare, levels)
+
+
+def levels_tried() -> dict[str, "torch.Tensor | None"]:
+    """What trying has shown, by processor settings."""
+    with _trying:
+        return {**_known}
+
+
+def remember_levels(found: Mapping[str, "torch.Tensor | None"]) -> None:
+    """Spares this process the trials of another."""
+    with _trying:
+        _known.update(found)
 
 
 def settings_key(processor: Any) -> str:  # noqa: ANN401

@@ -25,7 +25,7 @@ _FORGET_PEAK = "5"
 def fits_twice(model: PreTrainedModel) -> bool:
     """Whether the model's device has memory for another one of its size."""
     gpus = gpus_of(model)
-    free = sum(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus) if gpus else free_memory()
+    free = sum(map(_free_on, gpus)) if gpus else free_memory()
     return free > _ROOM * _weights(model)
 
 
@@ -37,6 +37,11 @@ def whole_memory() -> int:
 def free_memory() -> int:
     """Bytes that are free on this machine, and in its container if it is one."""
     return max(0, min([int(psutil.virtual_memory().available), *memory_left()]))
+
+
+def give_back_memory() -> None:
+    """Frees what nobody holds any more, and lets other processes have what a GPU's allocator keeps for later."""
+    clear_device_cache(garbage_collection=True)
 
 
 def peak_bytes(model: PreTrainedModel, work: Callable[[], object]) -> int | None:
@@ -55,7 +60,7 @@ def held_meanwhile(work: Callable[[], T]) -> tuple[T, float | None]:
     Of one GPU if there are any, else of this process; None if that cannot be measured. What is free is given back
     first: a GPU's allocator counts what it keeps for later as held.
     """
-    clear_device_cache(garbage_collection=True)
+    give_back_memory()
     if torch.cuda.is_available():
         gpus = range(torch.cuda.device_count())
         for gpu in gpus:
@@ -65,6 +70,11 @@ def held_meanwhile(work: Callable[[], T]) -> tuple[T, float | None]:
     known = sys.platform == "linux" and _begin_anew()
     made = work()
     return made, float(_peak_resident()) if known else None
+
+
+def _free_on(gpu: torch.device) -> int:
+    """Bytes that are free on a GPU, with those that this process keeps for later."""
+    return torch.cuda.mem_get_info(gpu)[0] + torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
 
 
 def _weights(model: Any) -> int:  # noqa: ANN401 - the method has no types

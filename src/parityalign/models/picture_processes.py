@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -24,11 +25,16 @@ import torch
 from parityalign.config import LoadingSettings
 from parityalign.core import begin_process, room_for_pictures
 from parityalign.models.encoding import Array, Seen
+from parityalign.models.tracing import Tried, remember, tried
 
 _WORKER = "parityalign.models.picture_worker"
 _SIZE = struct.Struct("!Q")
 _PATIENCE = 2.0
 """Seconds for processes to end by themselves."""
+_ON_THEIR_WAY = 30.0
+"""Seconds for processes to be ready. Threads that prepared pictures meanwhile would be slower, and hold the lock."""
+_LOOK_AGAIN = 0.2
+"""Seconds after which it is seen that no process comes any more."""
 _LARGE = 2**16
 """Bytes from which on memory that a GPU reads by itself is worth its trouble."""
 
@@ -110,6 +116,8 @@ class Opening(NamedTuple):
     """Of prepared pictures the folder, the most bytes, and how many processes share these; None: none are kept."""
     uncut: bool
     """Whether what a device can cut is not cut."""
+    tried: Tried
+    """What this process knows of processors."""
 
 
 class _Forker(NamedTuple):
@@ -143,7 +151,8 @@ class PictureProcesses:
         """
         self._room = room_for_pictures()
         kept = (self._room.folder, self._room.most, count * self._room.sharers) if self._room else None
-        self._opening = Opening(location, loading, count, kept, uncut)
+        self._opening = Opening(location, loading, count, kept, uncut, tried())
+        self._awaited = 0.0
         self._lock = Lock()
         self._said: set[str] = set()
         self._forker: _Forker | None = None
@@ -159,6 +168,7 @@ class PictureProcesses:
             with suppress(OSError, ValueError):  # where no process can be started, threads prepare the pictures
                 self._forker, self._workers = _started(self._opening)
             self._alive = len(self._workers)
+            self._awaited = time.monotonic() + _ON_THEIR_WAY
             for worker in self._workers:
                 Thread(target=self._greet, args=(worker, self._idle), daemon=True).start()
 
@@ -170,12 +180,13 @@ class PictureProcesses:
     def see(self, path: str, prompt: str) -> Seen | None:
         """The model's input for a picture, with this prompt or, from where they are kept, with another.
 
+        Waits for processes that are on their way.
+
         None: no process is ready, or the picture has a fault, which the caller will meet too.
         """
         idle = self._idle  # after `close` there is another
-        try:
-            worker = idle.get_nowait()
-        except Empty:
+        worker = self._free(idle)
+        if worker is None:
             return None
         try:
             worker.send((path, prompt))
@@ -186,6 +197,16 @@ class PictureProcesses:
         idle.put(worker)
         self._tell(answer.said)
         return answer.seen
+
+    def _free(self, idle: "SimpleQueue[Channel]") -> Channel | None:
+        """A process that is ready and not at work."""
+        while True:
+            waits = self._alive and idle is self._idle and time.monotonic() < self._awaited
+            try:
+                return idle.get(timeout=_LOOK_AGAIN if waits else 0)
+            except Empty:
+                if not waits:
+                    return None
 
     def _tell(self, said: list[str]) -> None:
         """Tells whoever runs this, once, whichever process it came from."""
@@ -207,12 +228,13 @@ class PictureProcesses:
             forker.end()
 
     def _greet(self, worker: Channel, idle: "SimpleQueue[Channel]") -> None:
-        """Waits until a process is there."""
+        """Waits until a process is there, and takes over what it knows of the processor."""
         try:
-            worker.receive()
+            found: Tried = worker.receive()
         except (OSError, EOFError, pickle.UnpicklingError):
             self._lost(worker)
         else:
+            remember(found)
             idle.put(worker)
 
     def _lost(self, worker: Channel) -> None:

@@ -12,10 +12,15 @@ from contextlib import suppress
 from dataclasses import replace
 
 from parityalign.core import PictureRoom, keeping_pictures
+from parityalign.models.eight_bits import drawn
 from parityalign.models.encoding import Prompter
 from parityalign.models.loading import open_processor
 from parityalign.models.picture_processes import Answer, Channel, Opening
 from parityalign.models.pictures import Pictures
+from parityalign.models.tracing import remember, tried
+
+_USUAL = (1024, 768)
+"""Width and height of a picture as many are."""
 
 
 def main(descriptor: int) -> None:
@@ -23,6 +28,7 @@ def main(descriptor: int) -> None:
     with suppress(OSError, EOFError), socket.socket(fileno=descriptor) as control:
         opening: Opening = Channel(control).receive()
         ends = [socket.socket(fileno=socket.recv_fds(control, 1, 1)[1][0]) for _ in range(opening.processes)]
+        remember(opening.tried)
         prompter = Prompter(open_processor(opening.location, opening.loading))
         _ = prompter.cuts_elsewhere if opening.uncut else prompter.eight_bits  # tried once for all
         _fork(prompter, opening, ends)
@@ -51,7 +57,9 @@ def _serve(channel: Channel, prompter: Prompter, opening: Opening) -> None:
         room = PictureRoom(folder, most, said.append, sharers)
     with keeping_pictures(room):
         pictures = Pictures(prompter, 0, uncut=opening.uncut)
-    channel.send("ready")
+    with suppress(Exception):
+        pictures.prepare(drawn(_USUAL))  # the first one takes ten times as long
+    channel.send(tried())
     while True:
         path, prompt = channel.receive()
         channel.send(_answer(pictures, path, prompt, said))

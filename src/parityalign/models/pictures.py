@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
@@ -68,6 +69,7 @@ class Pictures:
         self._head = _shared(*map(prompter.tokens, _UNLIKE))
         self._pool = self._threads()
         self._room = room_for_pictures()
+        self._opening = Lock()
         self._begun: WeakValueDictionary[str, Future[Seen]] = WeakValueDictionary()
 
     def close(self) -> None:
@@ -121,14 +123,14 @@ class Pictures:
     def _seen_here(self, path: str, prompt: str) -> Seen:
         store = self._store
         if store is None:
-            return self._prepared(read_image(path), prompt)
+            return self.prepare(read_image(path), prompt)
         with cannot_be_read(path):
             content = read_bytes(Path(path))
         name = image_id(content)
         found = store.find(name)
         if found:
             return Seen(_STORED, found)
-        seen = self._prepared(decoded(content, path), prompt)
+        seen = self.prepare(decoded(content, path), prompt)
         kept_by_others = self._processes and self._processes.alive  # they have all the room between them
         worth_it = not isinstance(seen.encoded.image[PIXELS], Uncut)  # which is decoded as fast
         stored = self._with(_STORED, seen) if worth_it and not kept_by_others else None
@@ -136,15 +138,20 @@ class Pictures:
             store.keep(name, stored)
         return seen
 
-    def _prepared(self, picture: Image, prompt: str) -> Seen:
+    def prepare(self, picture: Image, prompt: str = _STORED) -> Seen:
         """A picture, uncut where that is of use."""
         uncut = self._prompter.uncut(picture, _STORED) if self._leaves_uncut else None
         if uncut and self._with(prompt, Seen(_STORED, uncut)):
             return Seen(_STORED, uncut)
         return Seen(prompt, self._prompter.encode(picture, prompt))
 
-    @cached_property
+    @property
     def _store(self) -> PictureStore | None:
+        with self._opening:  # all threads want to know at once
+            return self._opened_store
+
+    @cached_property
+    def _opened_store(self) -> PictureStore | None:
         """Where pictures are kept; None: nowhere, or what the processor makes of them cannot be."""
         known = self._prompter.eight_bits
         if self._room is None or known is None:

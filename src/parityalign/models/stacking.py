@@ -42,20 +42,19 @@ def stack(
         device: Where the batch shall be.
         dtype: Of pixels.
     """
-    longest = max(len(row.tokens) for row in rows)
-
-    def filled(values: list[int], fill: int) -> list[int]:
-        padding = [fill] * (longest - len(values))
-        return padding + values if side == "left" else values + padding
-
     padding = {"input_ids": pad_token, **_PADDING}
-    batch = {
-        key: torch.tensor([filled(row.per_token[key], padding.get(key, 0)) for row in rows])
-        for key in rows[0].per_token
-    }
-    batch["attention_mask"] = torch.tensor([filled([1] * len(row.tokens), 0) for row in rows])
+    batch = {key: _padded([row.per_token[key] for row in rows], padding.get(key, 0), side) for key in rows[0].per_token}
+    batch["attention_mask"] = _padded([np.ones(len(row.tokens), np.int64) for row in rows], 0, side)
     there = {key: sent(values, device) for key, values in batch.items()}
     return there | stack_images(rows, device=device, dtype=dtype)
+
+
+def _padded(rows: Sequence[Sequence[int] | Array], fill: int, side: Literal["left", "right"]) -> torch.Tensor:
+    """(rows, longest row); through NumPy, which takes a tenth of the time of torch with lists."""
+    whole = np.full((len(rows), max(map(len, rows))), fill, np.int64)
+    for place, row in zip(whole, rows, strict=True):
+        place[len(place) - len(row) if side == "left" else 0 :][: len(row)] = row
+    return torch.from_numpy(whole)
 
 
 def stack_images(

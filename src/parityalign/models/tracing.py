@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
 from parityalign.models.cutting import Array, Box, Cuts, Resize
-from parityalign.models.eight_bits import PIXELS, drawn, eight_bits, settings_key
+from parityalign.models.eight_bits import PIXELS, drawn, eight_bits, levels_tried, remember_levels, settings_key
 from parityalign.models.resizing import as_pillow_does_it, by_pillow, can_resize
 
 Read = Callable[[Any, Image.Image], Any]
@@ -170,6 +170,27 @@ def can_be_followed(processor: Any, bare: Any, read: Read) -> bool:  # noqa: ANN
             with suppress(Exception):
                 _known[key] = as_pillow_does_it() and _tried(bare, read)
         return _known[key]
+
+
+class Tried(NamedTuple):
+    """What trying processors has shown, by their settings."""
+
+    levels: dict[str, torch.Tensor | None]
+    """See `EightBits.levels`; None: pixels do not follow from 8 bits."""
+    followed: dict[str, bool]
+    """See `can_be_followed`."""
+
+
+def tried() -> Tried:
+    """What this process knows, for others."""
+    return Tried(levels_tried(), {**_known})
+
+
+def remember(found: Tried) -> None:
+    """Spares this process the trials of another."""
+    remember_levels(found.levels)
+    with _trying:
+        _known.update(found.followed)
 
 
 def _tried(bare: Any, read: Read) -> bool:  # noqa: ANN401

@@ -4,12 +4,11 @@ The two prepare pictures and compute in ways of their own, so that some answers 
 differ from the first word on, tell of another picture size, chat template or precision.
 """
 
-import gc
 from collections.abc import Callable, Sequence
 
 from parityalign.config import LoadingSettings, split_model
-from parityalign.core import Decoding, Model, Request, UserError
-from parityalign.models import load_model
+from parityalign.core import Closes, Decoding, Model, Request, UserError
+from parityalign.models import give_back_memory, load_model
 
 _DECODING = Decoding(max_new_tokens=32)
 _SHOWN = 200
@@ -36,11 +35,11 @@ def compare_engines(
     """
     _, location = split_model(spec)
     try:
-        here = load_model(f"hf:{location}", loading).generate(requests, _DECODING)
+        here = _answers_here(f"hf:{location}", loading, requests)
     except (UserError, MemoryError) as problem:
         tell(f"{spec} is not compared with the same model in this process: {str(problem).splitlines()[0]}")
         return ""
-    gc.collect()
+    give_back_memory()
     there = served.generate(requests, _DECODING)
     differing = [both for both in zip(requests, here, there, strict=True) if both[1] != both[2]]
     equal = f"{len(here) - len(differing)} of {len(here)}"
@@ -48,3 +47,12 @@ def compare_engines(
     for request, local, remote in differing:
         tell(f"  {request.image}\n    here:   {local[:_SHOWN]!r}\n    server: {remote[:_SHOWN]!r}")
     return equal
+
+
+def _answers_here(spec: str, loading: LoadingSettings, requests: Sequence[Request]) -> list[str]:
+    model = load_model(spec, loading)
+    try:
+        return model.generate(requests, _DECODING)
+    finally:
+        if isinstance(model, Closes):
+            model.close()

@@ -1,6 +1,5 @@
 """The models of a run: loaded on demand, with the answers so far, and described in the manifest of the stage."""
 
-import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -32,6 +31,7 @@ from parityalign.engines import AnswerStore, CachedModel, Cluster, ModelToLoad, 
 from parityalign.models import (
     asked_with,
     fingerprint,
+    give_back_memory,
     load_model,
     model_folder,
     shares_of_machine,
@@ -348,7 +348,7 @@ class RunModels:
         held = [each.free() for each in self._made]
         self.end_servers()
         if any(held):
-            gc.collect()
+            give_back_memory()
 
     def end_servers(self) -> None:
         """Ends the servers that the run started; the next question to their model starts them again."""

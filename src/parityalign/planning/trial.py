@@ -4,7 +4,6 @@ The stages' own code does it, in a folder that is gone afterwards. A plan for th
 took and with what came of it.
 """
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -32,7 +31,7 @@ from parityalign.core import (
 )
 from parityalign.data import image_id
 from parityalign.engines import AnswerStore, Asked, CachedModel, model_replies
-from parityalign.models import held_meanwhile, load_model
+from parityalign.models import give_back_memory, held_meanwhile, load_model
 from parityalign.planning.sampling import Sample
 from parityalign.planning.sizes import Throughput
 from parityalign.planning.works import Shares
@@ -176,7 +175,7 @@ class _Trial:
                 yield model
             finally:
                 model.free()
-                gc.collect()
+                give_back_memory()
 
     def _written(self, teacher: CachedModel, images: Sequence[ImageRef]) -> list[Pair]:
         """The pairs that the teacher writes; none if it does not follow the prompt."""

@@ -30,7 +30,7 @@ from parityalign.models import (
 )
 from parityalign.training.augment import augmented_view
 from parityalign.training.bundles import Bundle, Row
-from parityalign.training.tower import FrozenTower, TowerOutputs, without_pixels
+from parityalign.training.tower import FrozenTower, TowerOutputs, has_pixels, without_pixels
 
 CACHE_BYTES = 2**30
 """Bytes of pictures that are kept."""
@@ -239,13 +239,14 @@ class AnswerCollator:
             self._labelled(example, seen),
             self._labelled(explained, seen) if explained else None,
             self._encoder.encode(view, example.prompt, example.answer) if view else None,
-            unseen if self.tower and not self.tower.known(example.image) else None,
+            # A tower that gave up since knows none, also of pictures that were begun without their pixels.
+            unseen if self.tower and has_pixels(unseen) and not self.tower.known(example.image) else None,
         )
 
     def _kept(self, path: str, picture: "Future[Seen]") -> Seen:
         """A picture. It stays prepared as far as there is room, unless a frozen tower's output is kept in its place."""
         seen = picture.result()
-        if self.tower is None or not (self.tower.keeps or self.tower.known(path)):
+        if self.tower is None or (has_pixels(seen) and not (self.tower.keeps or self.tower.known(path))):
             self._images.keep(path, picture, image_bytes(seen.encoded))
         return seen
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any
 
 import torch
@@ -22,12 +23,15 @@ from parityalign.training.kernels import TOLERANCE, in_a_line
 
 PAYS_OFF = 200
 """Optimiser steps from which on compiling takes less time than it saves."""
+_LENGTHS = "cu_seqlens"
+"""What layers take that tell pictures in a row apart, as towers of the Qwen-VL families do: they read the lengths from the
+GPU, where a compiled graph breaks, and would be compiled anew for each number of pictures."""
 _COMPILERS = ("cc", "gcc", "clang")
 """Triton's kernels are started through a little C."""
 
 
 def worth_compiling(settings: LevelSettings, steps: int) -> bool:
-    """Whether a training with so many optimiser steps to go compiles its student on one GPU.
+    """Whether a training with so many optimiser steps compiles its student on one GPU; 0: it is over.
 
     Attention cannot be recorded in compiled layers. Of 4 bits nobody has measured what compiling brings.
     """
@@ -109,14 +113,15 @@ def _there() -> bool:
 
 
 def _repeated(model: nn.Module) -> Iterator[nn.Module]:
-    """The layers of lists of several of one kind, such as an encoder's; not those within them."""
+    """The layers of lists of several of one kind, such as an encoder's; not those within them, nor those of `_LENGTHS`."""
     inside: set[nn.Module] = set()
     for layers in model.modules():
         if not isinstance(layers, nn.ModuleList) or layers in inside or len(layers) < 2:
             continue
         if len({*map(type, layers)}) == 1 and any(layers[0].children()):
             inside.update(layers.modules())
-            yield from layers
+            if _LENGTHS not in signature(layers[0].forward).parameters:
+                yield from layers
 
 
 def _works(made: Compiled, trial: Callable[[], float], backend: str) -> bool:

@@ -230,7 +230,7 @@ class Memory:
         if known:
             self.steps.restore(known["steps"])
             self.looks.restore(known["looks"])
-            self._steps_to_learn = 0
+            self._steps_to_learn = max(0, self._steps_to_learn - state.global_step)
 
 
 def tokens_that_fit(tokens: int, used: float, free: float) -> int:

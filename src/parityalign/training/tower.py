@@ -288,6 +288,12 @@ def without_pixels(seen: Seen) -> Seen:
     return seen._replace(encoded=replace(seen.encoded, image={**image, PIXELS: blank}))
 
 
+def has_pixels(seen: Seen) -> bool:
+    """Whether a picture is not one `without_pixels`."""
+    pixels = seen.encoded.image[PIXELS]
+    return not (isinstance(pixels, Same) and pixels.value == _BLANK)
+
+
 def looks_once(model: nn.Module) -> bool:
     """Whether no weight of the tower learns, by itself or through an adapter, and looking once is worth it."""
     tower = [weight for name, weight in model.named_parameters() if part_of(name) == VISION]

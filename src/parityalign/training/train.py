@@ -191,7 +191,8 @@ def _trained(trainer: LevelTrainer, training: Training, work: Path, ranks: Ranks
     """The held-out loss before training, which the first one measures, and the state after."""
     last = _last(trainer, work, training, ranks)
     done = state_of(last) if last else TrainerState()
-    steps = 0 if _is_over(trainer, training, done) else trainer.args.max_steps - done.global_step
+    # All of them, also after a kill: other kernels would learn to other bits.
+    steps = 0 if _is_over(trainer, training, done) else trainer.args.max_steps
     with fast_student(trainer, training.settings, _teller(training.progress), steps):
         before = ranks.from_first(trainer.held_out_loss)
         tell_measured(training.progress, HELD_OUT_LOSS, 0, before)
@@ -323,7 +324,7 @@ def fast_student(
         trainer: With its student opened.
         settings: What is wanted.
         say: Told what is used, and why something is not.
-        steps: Optimiser steps to go.
+        steps: Optimiser steps of the whole training; 0: it is over.
     """
     student: Any = trainer.model
     compiles = len(gpus_of(student)) == 1 and not settings.sharded and worth_compiling(settings, steps)

@@ -59,4 +59,4 @@ def _until(encoded: Encoded, end: int) -> Encoded:
 
 
 def _last(tokens: Sequence[int], token: int | None) -> int:
-    return max(place for place, each in enumerate(tokens) if each == token)
+    return len(tokens) - 1 - tokens[::-1].index(token)
