@@ -24,8 +24,8 @@ from parityalign.training.kernels import TOLERANCE, in_a_line
 PAYS_OFF = 200
 """Optimiser steps from which on compiling takes less time than it saves."""
 _LENGTHS = "cu_seqlens"
-"""What layers take that tell pictures in a row apart, as towers of the Qwen-VL families do: they read the lengths from the
-GPU, where a compiled graph breaks, and would be compiled anew for each number of pictures."""
+"""What layers take that tell pictures in a row apart, as towers of the Qwen-VL families do. They read it from the GPU,
+where a compiled graph breaks, and would be compiled anew for each number of pictures."""
 _COMPILERS = ("cc", "gcc", "clang")
 """Triton's kernels are started through a little C."""
 
@@ -113,7 +113,7 @@ def _there() -> bool:
 
 
 def _repeated(model: nn.Module) -> Iterator[nn.Module]:
-    """The layers of lists of several of one kind, such as an encoder's; not those within them, nor those of `_LENGTHS`."""
+    """The layers of lists of several of one kind, such as an encoder's; not those within them, nor with lengths."""
     inside: set[nn.Module] = set()
     for layers in model.modules():
         if not isinstance(layers, nn.ModuleList) or layers in inside or len(layers) < 2:
