@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from makers import artifact, kept, mute, task
+from parityalign.config.loading import LoadingSettings
 from parityalign.config.schema import EvaluateSettings, IdentifySettings
 from parityalign.config.training import LevelSettings
+from parityalign.core import Request
 from parityalign.core.records import Judged, Pair, Question, Verdict, VerdictKind
 from parityalign.core.results import Control, Controls, Forgotten, Speed
 from parityalign.engines.asking import Asked, CachedModel, cached
@@ -24,6 +26,7 @@ from parityalign.models import memory
 from parityalign.models.backends import _hf_model, hf
 from parityalign.models.backends.fake import FakeModel
 from parityalign.models.memory import fits_twice, held_meanwhile, peak_bytes
+from parityalign.pipeline import engine_parity, run_models
 from parityalign.report.controls import control_table
 from parityalign.report.retention import forgotten_table, speed_line, speed_table
 from parityalign.stages._timing_trials import ENOUGH_SECONDS, MOST_PARTS, MOST_PASSES
@@ -393,6 +396,39 @@ def test_another_model_fits_where_there_is_room_for_its_weights_and_more(monkeyp
     memory = SimpleNamespace(available=weights * free // 1000)
     monkeypatch.setattr("parityalign.models.memory.psutil.virtual_memory", lambda: memory)
     assert fits_twice(weighed._model) is fits
+
+
+def test_a_run_gives_back_the_memory_of_models_that_it_lets_go_of_and_only_then(project, trainable, monkeypatch):
+    given = []
+    monkeypatch.setattr(run_models, "give_back_memory", lambda: given.append("back"))
+    done("run", project / "run.yaml")
+    assert given
+    given.clear()
+    done("run", project / "run.yaml")
+    assert not given, "nothing was asked, so nothing was loaded"
+
+
+class Compared:
+    """A model here, and one behind a server."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def generate(self, requests, _decoding):
+        self.told.append("asked")
+        return ["red"] * len(requests)
+
+    def close(self):
+        self.told.append("closed")
+
+
+def test_a_model_that_a_server_is_compared_with_is_gone_before_the_server_is_asked(monkeypatch):
+    told = []
+    monkeypatch.setattr(engine_parity, "load_model", lambda *_: Compared(told))
+    monkeypatch.setattr(engine_parity, "give_back_memory", lambda: told.append("given back"))
+    requests = [Request("a.png", "what")]
+    assert engine_parity.compare_engines("vllm:x", LoadingSettings(), Compared(told), requests, print) == "1 of 1"
+    assert told == ["asked", "closed", "given back", "asked"]
 
 
 # What was forgotten

@@ -57,7 +57,7 @@ def core_limits() -> Iterator[float]:
 
 def _groups(controller: str) -> Iterator[tuple[int, Path]]:
     """The version and folder of each group around this process, innermost first."""
-    with suppress(OSError):  # another system
+    with suppress(OSError, ValueError):  # another system
         for line in _OF_THIS_PROCESS.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:
