@@ -5,8 +5,8 @@ import sqlite3
 
 import pytest
 
-from parityalign.core import Said, UserError, WorkFailed
-from parityalign.engines import AnswerStore, Spent
+from parityalign.core import Decoding, Said, UserError, WorkFailed
+from parityalign.engines import AnswerStore, Asked, CachedModel, Spent
 from parityalign.engines.store import KnownModel
 
 
@@ -48,6 +48,34 @@ def test_only_what_no_run_uses_is_dropped(tmp_path):
     assert (held.answers, held.signals, held.unused) == (3, 2, 2)
     assert first.drop_unused() == 2
     assert dict(first.answers("abc")) == {"a": Said("1"), "b": Said("2")} and dict(first.signals("st")) == {"t": None}
+
+
+def test_what_is_about_to_be_asked_is_in_use(tmp_path):
+    """So nobody who tidies up meanwhile drops it, and nothing is missing in the end."""
+    store = AnswerStore(tmp_path / "a.sqlite", run="r")
+    store.begin_stage("annotate")
+
+    class Teacher:
+        name, special_tokens = "teacher", frozenset()
+
+        def generate(self, requests, _decoding):
+            dropped.append(AnswerStore(tmp_path / "a.sqlite").drop_unused())
+            return [request.prompt for request in requests]
+
+    dropped, model = [], CachedModel("m", Teacher, store)
+    asked = [Asked(str(number), "", f"question {number}", "") for number in range(6)]
+    said = model.answer(asked, decoding=Decoding(8), batch_size=2, on_progress=lambda done, total: None)
+    assert [answer.text for answer in said.values()] == [each.prompt for each in asked] and dropped == [0, 0, 0]
+
+
+def test_a_store_that_is_only_looked_at_may_be_written_meanwhile(tmp_path):
+    text = "x" * 2000
+    filled(tmp_path / "a.sqlite", **{f"k{number}": text for number in range(500)}).close()
+    looked_at = AnswerStore(tmp_path / "a.sqlite", read_only=True)
+    assert len(dict(looked_at.answers(["k7"]))) == 1
+    written = {f"l{number}": text for number in range(2000)}
+    filled(tmp_path / "a.sqlite", **written).close()
+    assert len(dict(looked_at.answers(written))) == 2000
 
 
 def test_a_stage_that_begins_again_uses_only_what_it_takes_now(tmp_path):

@@ -343,3 +343,16 @@ def test_what_a_model_shows_does_not_hang_on_its_batch(model, requests):
     for one, other in zip(together, alone, strict=True):
         assert np.allclose(one.logprobs, other.logprobs, atol=2e-3)
         assert np.allclose(one.places, other.places, atol=2e-3)
+
+
+def test_processes_that_prepare_pictures_end_where_the_model_cannot_be_loaded(tmp_path, monkeypatch):
+    class Processes:
+        def close(self):
+            closed.append(True)
+
+    closed = []
+    monkeypatch.setattr(_hf_model, "processes_for", lambda *_: Processes())
+    monkeypatch.setattr(_hf_model, "open_model", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        _hf_model.load_hf(str(tiny.llava(tmp_path / "model")))
+    assert closed == [True]

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import random
 import re
 import signal
@@ -382,6 +383,45 @@ def test_an_interrupt_keeps_what_was_answered(picture, tmp_path):
     assert len(after.known(questions(picture, 9), GREEDY)) >= 5
     # The other worker's last question may have been in flight, sent but not arrived.
     assert len(served.asked) <= after.spent().requests <= len(served.asked) + 1
+
+
+@pytest.mark.parametrize("problem", [WorkFailed("the disk is full"), OSError("the terminal is gone")])
+def test_when_answers_cannot_be_handed_over_no_more_is_asked_and_none_is_lost(picture, problem):
+    kept, times = {}, []
+
+    def keep(answers, _spent):
+        times.append(len(answers))
+        if len(times) != 2 or not isinstance(problem, WorkFailed):
+            kept.update(answers)
+        if len(times) == 2:
+            raise problem
+
+    async def script(body, before):
+        await asyncio.sleep(0.02)
+        return await well(body, before)
+
+    requests = {each.prompt: each for each in questions(picture, 400)}
+    with serving(script) as served, pytest.raises(type(problem), match=str(problem)):
+        model(served, max_concurrency=4).ask_all(requests, GREEDY, keep)
+    assert set(kept) == set(asked(served)) and len(kept) < 400
+
+
+def test_a_server_is_asked_and_an_interrupt_heard_where_an_event_loop_runs_as_in_a_notebook(picture, tmp_path):
+    async def script(body, before):
+        if prompt_of(body) == "question 6":
+            os.kill(os.getpid(), signal.SIGINT)  # to the process, whose first thread waits
+            await asyncio.sleep(60)
+        return await well(body, before)
+
+    async def cell(count):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a kernel has it so while a cell runs
+        return Kept(served, tmp_path).generate(questions(picture, count), GREEDY)
+
+    with serving(script) as served:
+        assert len(set(asyncio.run(cell(6)))) == 6
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(cell(7))
+    assert len(Kept(served, tmp_path).known(questions(picture, 7), GREEDY)) == 6
 
 
 # ---- the budget ----

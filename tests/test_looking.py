@@ -6,7 +6,7 @@ import pytest
 
 import parityalign as pa
 from makers import content, mute
-from parityalign.core import LevelResult, UserError, WorkFailed
+from parityalign.core import LevelResult, RunFolder, UserError, WorkFailed
 from parityalign.demo.generate import write_demo_data
 from parityalign.models.backends.fake import FakeModel
 from parityalign.pipeline import run as run_module
@@ -97,6 +97,8 @@ def test_answers_says_what_lies_there_and_drops_what_no_artifact_needs(project):
     output = done("answers", run)
     teacher = next(line for line in output.splitlines() if "teacher.json" in line).split()
     assert [int(count) for count in teacher[1:4]] == [12, 0, 1]
+    with RunFolder(run):
+        assert "in use by another process" in refusal("answers", run, "--drop-unused")
     assert "dropped: 2" in done("answers", run, "--drop-unused")
     assert "dropped: 0" in done("answers", run, "--drop-unused")
     before = content(run / "pairs")

@@ -9,12 +9,13 @@ import yaml
 
 from makers import mute, speckle
 from parityalign.config import TaskData, read_config
-from parityalign.core import content_id
+from parityalign.core import HALF_WRITTEN, content_id
 from parityalign.data import image_id
+from parityalign.engines import AnswerStore
 from parityalign.models.backends import fake
 from parityalign.pipeline import dry_steps
 from parityalign.tasks import task_of
-from projects import WORDS, configure, done
+from projects import WORDS, configure, done, refusal
 from serving import prompt_of, reply, serving
 from test_old_runs import old, pairs_of, without_old_settings  # noqa: F401 - `old` is a fixture
 
@@ -133,3 +134,24 @@ def test_a_run_of_today_that_lost_its_store_asks_nothing_again(project, asked, t
         output = done("run", configure(project, **changes, **again))
         assert output.count("done again: ") >= 3
         assert requests == [] and asked["student.json"] == asked["teacher.json"] == 0
+
+
+def test_a_store_that_a_full_disk_kept_from_being_whole_is_not_put_in_place(project, asked, trainable, monkeypatch):
+    done("run", configure(project))
+    store = project / "runs" / "a" / "answers.sqlite"
+    store.unlink()
+    close = AnswerStore.close
+
+    def leave_a_log(one):
+        close(one)
+        if one.path.name.endswith(HALF_WRITTEN):
+            one.path.with_name(f"{one.path.name}-wal").write_bytes(b"the last pages")
+
+    asked.clear()
+    again = configure(project, annotate={"batch_size": 3, "pairs_per_image": 1})
+    with monkeypatch.context() as full:
+        full.setattr(AnswerStore, "close", leave_a_log)
+        assert "is the disk full?" in refusal("run", again, status=1)
+    assert not store.exists()
+    done("run", again)
+    assert not asked.total()

@@ -11,6 +11,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 import tiny
 from parityalign.core import PictureRoom, keeping_pictures
+from parityalign.core import prepared as prepared_module
 from parityalign.models import picture_store, pictures
 from parityalign.models.encoding import Prompter, read_image
 from parityalign.models.pictures import Pictures
@@ -148,3 +149,10 @@ def test_small_pictures_are_not_worth_a_file(path, tmp_path):
     room = PictureRoom(tmp_path / "kept", 10**6, said.append)
     equal(prepared(room, path), plain(path))
     assert not room.folder.exists()
+
+
+def test_a_file_that_another_process_renames_meanwhile_takes_no_room(room, monkeypatch):
+    room.folder.mkdir(parents=True, exist_ok=True)
+    (room.folder / "kept").write_bytes(bytes(100))
+    monkeypatch.setattr(prepared_module, "files_below", lambda folder: [folder / "kept", folder / ".half.written"])
+    assert room.left() == room.most - 100

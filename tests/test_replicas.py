@@ -3,8 +3,12 @@
 import signal
 import subprocess
 import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
+from threading import Event
 
 import psutil
 import pytest
@@ -13,7 +17,7 @@ import torch
 import tiny
 from makers import artifact
 from parityalign.config import LoadingSettings, RunConfig
-from parityalign.core import Decoding, RunFolder, ThisMachine, UserError, WorkFailed
+from parityalign.core import Decoding, RunFolder, ThisMachine, UserError, WorkFailed, at_work
 from parityalign.engines import AnswerStore, Asked, CachedModel, ModelToLoad, Replicas, load_and_answer
 from parityalign.engines import replicas as several
 from parityalign.models import device
@@ -209,3 +213,22 @@ def test_who_asks_no_more_leaves_no_process(tmp_path):
     worker = max(psutil.Process().children(), key=lambda process: process.create_time())
     replicas.close()
     assert not worker.is_running()
+
+
+def test_messages_of_several_threads_arrive_whole(monkeypatch):
+    ended = Event()
+    monkeypatch.setattr(at_work, "_end", ended.set)
+    ours, theirs = Pipe()
+    post, size = at_work._Pipe(ours), 60_000
+
+    def send(number):
+        for _ in range(40):
+            post.send([number] * (size if number % 2 else 3))
+
+    with ThreadPoolExecutor(4) as threads:
+        sent = [threads.submit(send, number) for number in range(4)]
+        got = Counter((numbers[0], len(numbers)) for numbers in (theirs.recv() for _ in range(160)))
+        assert [each.result() for each in sent] == [None] * 4
+    assert got == {(number, size if number % 2 else 3): 40 for number in range(4)}
+    theirs.close()
+    assert ended.wait(60)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from decimal import Decimal
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parityalign.core.errors import UserError
-from parityalign.core.json_rows import MAX_DEPTH, Row, parse_json, read_lines
+from parityalign.core.json_rows import MAX_DEPTH, Row, as_rows, parse_json, read_lines
 from parityalign.stages import score_file
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -80,3 +81,10 @@ def test_rows_may_be_nested_as_releases_are():
     assert parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH, "a file")
     with pytest.raises(UserError, match="a file is nested"):
         parse_json("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "a file")
+
+
+def test_backslashes_in_a_written_list_warn_of_nothing():
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert as_rows([{"answers": r"['12\% of \d', 'b']"}], "file.csv")[0].texts("answers") == (r"12\% of \d", "b")
+    assert not warned

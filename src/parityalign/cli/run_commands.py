@@ -153,9 +153,11 @@ def answers_command(
 ) -> Told:
     """Show what the run's answer store holds, and how large it is."""
 
-    with pipeline.answers_of(config_in(run)) as store:
-        dropped = store.drop_unused() if drop else None
-        if dropped is not None:
+    config, dropped = config_in(run), None
+    with pipeline.answers_of(config) as store:
+        if drop:
+            with RunFolder(config.run):  # what a run at work has used so far is not all that it will use
+                dropped = store.drop_unused()
             say(f"dropped: {dropped:,}")
         held, path = store.holdings(), store.path
     show.show_holdings(pipeline.plain_console(), held, path)

@@ -107,6 +107,7 @@ from .layout import STUDENT_FOLDER as STUDENT_FOLDER
 from .layout import TENSORBOARD as TENSORBOARD
 from .layout import TESTS as TESTS
 from .layout import WORKING as WORKING
+from .loops import completed as completed
 from .manifests import BEGUN as BEGUN
 from .manifests import MANIFEST as MANIFEST
 from .manifests import input_digest as input_digest

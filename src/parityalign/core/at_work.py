@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import NamedTuple, Protocol
 
 from parityalign.core.errors import UserError
@@ -41,13 +41,15 @@ class _Pipe:
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
+        self._sending = Lock()  # threads that prepare pictures have their say too
         self._inbox: SimpleQueue[object] = SimpleQueue()
         Thread(target=self._read, name="post", daemon=True).start()
 
     def send(self, message: object) -> None:
         """Sends a message; ends the process if nobody is there to read it."""
         try:
-            self._pipe.send(message)
+            with self._sending:
+                self._pipe.send(message)
         except OSError:
             _end()
 

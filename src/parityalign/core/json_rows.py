@@ -8,6 +8,7 @@ import ast
 import json
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -278,7 +279,8 @@ def _written_list(text: str) -> tuple[str, ...] | None:
 
 def _unquoted(quoted: str) -> str:
     try:
-        return str(ast.literal_eval(quoted))
+        with warnings.catch_warnings(action="ignore"):  # of backslashes, from Python 3.12 on
+            return str(ast.literal_eval(quoted))
     except (ValueError, SyntaxError):  # a line end or a broken escape in it
         return quoted[1:-1]
 

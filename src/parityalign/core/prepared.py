@@ -28,9 +28,16 @@ class PictureRoom:
         Raises:
             OSError: The disk refused.
         """
-        used = sum(path.stat().st_size for path in files_below(self.folder)) if self.folder.is_dir() else 0
+        used = sum(map(_size, files_below(self.folder))) if self.folder.is_dir() else 0
         free = shutil.disk_usage(self.folder.parent).free
         return (min(self.most, (free + used) // 2) - used) // self.sharers
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # another process has just given it its name
+        return 0
 
 
 _room: ContextVar[PictureRoom | None] = ContextVar("room", default=None)

@@ -180,8 +180,8 @@ class CachedModel:
         counted = _Counted(keys.values(), missing, len(questions), on_progress)
         if missing and not self._announced.issuperset(missing):
             self._before(len(missing), len(requests), self._store.jobs.waiting(missing))
+        self._store.use(requests)  # before they are there: nobody who tidies up drops them meanwhile
         self._ask({key: requests[key] for key in missing}, decoding, batch_size, counted)
-        self._store.use(requests)
         said = dict(self._store.answers(requests))
         return {
             each.item_id: self._answer(each.item_id, said[keys[each.item_id]])
@@ -240,12 +240,12 @@ class CachedModel:
             self._before(len(missing), len(distinct), 0)
         if missing and not isinstance(self.loaded(-(-len(missing) // batch_size)), Observer):
             return {question.item_id: OPAQUE for question, _ in told}
+        self._store.use(keys.values())  # as answers are
         done = len(told) - len(missing)
         for count in self._score(missing, batch_size, keys):
             done += count
             on_progress(done, len(told))
         on_progress(len(told), len(told))
-        self._store.use(keys.values())
         content = dict(self._store.signals(keys.values()))
         return {
             question.item_id: _observation(content[keys[question.item_id]])

@@ -18,6 +18,7 @@ from parityalign.core import (
     TakesJobs,
     UserError,
     WorkFailed,
+    completed,
 )
 from parityalign.engines.asking import Keep
 from parityalign.engines.attempts import Attempts, OneRefused, Sent, declines_too_many, rest
@@ -115,7 +116,7 @@ class RemoteModel:
             UserError: It does not; the message says what it does.
         """
         asking = _Asking(self._remote, self._settings, Budget(self._settings, Spent()), lambda answers, spent: None)
-        asyncio.run(asking.ask({}, DECODING, look=True))
+        completed(lambda: asking.ask({}, DECODING, look=True))
         self._sees = True
 
     def ask_all(self, requests: Mapping[str, Request], decoding: Decoding, keep: Keep) -> None:
@@ -135,7 +136,7 @@ class RemoteModel:
         if first:
             first([*requests.values()])
         try:
-            asyncio.run(self._ask_all(requests, decoding, keep))
+            completed(lambda: self._ask_all(requests, decoding, keep))
         except KeyboardInterrupt:
             waiting = self._store.jobs.waiting(requests)
             if not waiting:
@@ -181,6 +182,7 @@ class _Asking:
         self._arrived: dict[str, Said] = {}
         self._spent = Spent()
         self._answered = self._declined = 0
+        self._failure: Exception | None = None
 
     async def ask(self, requests: Mapping[str, Request], decoding: Decoding, *, look: bool) -> None:
         """Tests, if wanted, that the model sees pictures, and asks everything."""
@@ -194,8 +196,8 @@ class _Asking:
             finally:
                 done.set()
                 await keeper
-        if self._attempts.problem:
-            raise self._attempts.problem
+        if problem := self._failure or self._attempts.problem:
+            raise problem
 
     async def _ask_all(self, requests: Mapping[str, Request], decoding: Decoding) -> None:
         waiting = iter(requests.items())
@@ -248,13 +250,21 @@ class _Asking:
             answers, self._arrived = self._arrived, {}
             spent, self._spent = self._spent, Spent()
             if answers or spent.requests:
-                try:
-                    await asyncio.to_thread(self._hand_over, answers, spent)
-                except WorkFailed as problem:
-                    self._attempts.stop(problem)
+                await self._handed_over(answers, spent)
             if last:
                 return
             await rest(done, _SECONDS_BETWEEN_WRITES)
+
+    async def _handed_over(self, answers: dict[str, Said], spent: Spent) -> None:
+        """Hands answers over. If that fails, whatever the cause, nothing more is asked."""
+        try:
+            await asyncio.to_thread(self._hand_over, answers, spent)
+        except UserError as problem:  # they are not kept: once more in the end
+            self._arrived, self._spent = answers | self._arrived, spent + self._spent
+            self._attempts.stop(problem)
+        except Exception as problem:  # noqa: BLE001 - of whoever is told of them, when they were kept
+            self._failure = self._failure or problem
+            self._attempts.stop(WorkFailed(f"what was answered could not be told: {problem}"))
 
 
 def _connection(remote: Remote) -> AbstractAsyncContextManager[object]:

@@ -50,14 +50,7 @@ class StoreFile:
         with self._in_words():
             if path is not None and not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(
-                _looked_at(path) if path and self.read_only else self._place(read_only),
-                uri=self.read_only,
-                timeout=_SECONDS_TO_WAIT,
-                check_same_thread=False,
-            )
-            # A damaged text is a row like any other whose digest is wrong.
-            self._file.text_factory = lambda text: text.decode("utf-8", "replace")
+            self._file = self._opened(read_only)
             self._prepare()
 
     def close(self) -> None:
@@ -67,8 +60,31 @@ class StoreFile:
 
     def rows(self, query: str, *values: object) -> list[Any]:
         """The rows of a query."""
-        with self._lock, self._in_words(), closing(self._file.execute(query, values)) as cursor:
+        with self._lock, self._in_words():
+            try:
+                return self._found(query, values)
+            except sqlite3.DatabaseError:
+                if not self.read_only:
+                    raise
+                # It was read as a file that nobody writes, and a run may have begun to.
+                self._file.close()
+                self._file = self._opened(read_only=True)
+                return self._found(query, values)
+
+    def _found(self, query: str, values: tuple[object, ...]) -> list[Any]:
+        with closing(self._file.execute(query, values)) as cursor:
             return cursor.fetchall()
+
+    def _opened(self, read_only: bool) -> sqlite3.Connection:
+        file = sqlite3.connect(
+            _looked_at(self.path) if self.path and self.read_only else self._place(read_only),
+            uri=self.read_only,
+            timeout=_SECONDS_TO_WAIT,
+            check_same_thread=False,
+        )
+        # A damaged text is a row like any other whose digest is wrong.
+        file.text_factory = lambda text: text.decode("utf-8", "replace")
+        return file
 
     def row(self, query: str, *values: object) -> Any:  # noqa: ANN401 - a row of a query
         """The first row of a query; None if there is none."""

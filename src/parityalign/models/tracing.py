@@ -183,7 +183,9 @@ class Tried(NamedTuple):
 
 def tried() -> Tried:
     """What this process knows, for others."""
-    return Tried(levels_tried(), {**_known})
+    levels = levels_tried()
+    with _trying:
+        return Tried(levels, {**_known})
 
 
 def remember(found: Tried) -> None:

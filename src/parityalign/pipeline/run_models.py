@@ -23,6 +23,7 @@ from parityalign.core import (
     Task,
     ThisMachine,
     Work,
+    WorkFailed,
     Workplace,
     content_id,
     room_for_pictures,
@@ -143,6 +144,8 @@ class RunModels:
             each.unlink(missing_ok=True)
         with closing(AnswerStore(part, run=self._folder.id)) as store:
             count = self._read_old(store)
+        if part.with_name(f"{part.name}-wal").exists():  # SQLite says nothing where it cannot put all in one file
+            raise WorkFailed(f"cannot write the answer store {path}: is the disk full?\nThen run the same command.")
         part.replace(path)
         return count
 

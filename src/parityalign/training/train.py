@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -304,14 +304,20 @@ def trainer_of(training: Training, work: Path, ranks: Ranks = ALONE) -> LevelTra
     processor = open_processor(location, loading)
     workers = usual_workers(ranks.size) if loading.workers is None else loading.workers
     processes = processes_for(location, loading.model_copy(update={"workers": workers}))
-    set_seed(training.seed)  # before an adapter is initialised
-    student: Any = open_trainable(location, loading, settings, half=_halves(), device="cpu" if ranks.sharded else None)
-    if ranks.sharded:
-        shard(student)
-    stop = stop_tokens(processor.tokenizer, student.generation_config)
-    views, join = "view" in training.objective.needs, training.objective.joiner(processor)
-    batches = AnswerCollator(processor, stop, join=join, views=views, workers=workers, processes=processes)
-    return LevelTrainer(training, student, batches, work, ranks)
+    with ExitStack() as on_failure:
+        if processes:
+            on_failure.callback(processes.close)
+        set_seed(training.seed)  # before an adapter is initialised
+        device = "cpu" if ranks.sharded else None
+        student: Any = open_trainable(location, loading, settings, half=_halves(), device=device)
+        if ranks.sharded:
+            shard(student)
+        stop = stop_tokens(processor.tokenizer, student.generation_config)
+        views, join = "view" in training.objective.needs, training.objective.joiner(processor)
+        batches = AnswerCollator(processor, stop, join=join, views=views, workers=workers, processes=processes)
+        trainer = LevelTrainer(training, student, batches, work, ranks)
+        on_failure.pop_all()
+    return trainer
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Any vision-language model of transformers, from a Hugging Face folder or hub id, run in this process."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -53,8 +54,12 @@ def load_hf(location: str, loading: LoadingSettings = AS_IT_IS) -> "HFModel":
     refuse_unknown_generate()
     processor = open_processor(location, loading)
     processes = processes_for(location, loading)  # they are ready when the model is
-    made = HFModel(location, open_model(location, loading), processor, workers=loading.workers, processes=processes)
-    made.refuse_mixed_up()
+    with ExitStack() as on_failure:
+        if processes:
+            on_failure.callback(processes.close)
+        made = HFModel(location, open_model(location, loading), processor, workers=loading.workers, processes=processes)
+        made.refuse_mixed_up()
+        on_failure.pop_all()
     return made
 
 

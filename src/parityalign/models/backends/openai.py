@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from parityalign.config import Backend, LoadingSettings, ServerSettings
-from parityalign.core import Decoding, NoReply, Request, Said, UserError, WorkFailed, missing_package
+from parityalign.core import Decoding, NoReply, Request, Said, UserError, WorkFailed, completed, missing_package
 from parityalign.data import Unfit
 from parityalign.models.backends._failures import refuse_failure, refused_fields
 from parityalign.models.backends._images import data_url
@@ -45,7 +45,7 @@ def connect(location: str, loading: LoadingSettings, server: ServerSettings) -> 
     url, _, name = location.partition("#")
     model = OpenAIModel(url.rstrip("/"), name, server, loading.max_pixels)
     if not name:
-        model.served_name = asyncio.run(model.only_name())
+        model.served_name = completed(model.only_name)
     return model
 
 

@@ -60,15 +60,9 @@ class ServerProcess:
     def listens(self, port: int) -> bool:
         """Whether it is this server that takes connections at a port, and not another program; True if nobody tells."""
         try:
-            taken = [
-                each.laddr.port
-                for process in filter(self._is_of_it, psutil.process_iter(["status"]))
-                for each in process.net_connections("tcp")
-                if each.status == psutil.CONN_LISTEN
-            ]
+            return any(port in _ports(each) for each in filter(self._is_of_it, psutil.process_iter(["status"])))
         except psutil.AccessDenied:
             return True
-        return port in taken
 
     def stop(self) -> None:
         """Ends it with all its processes; returns when they are gone."""
@@ -107,3 +101,10 @@ class ServerProcess:
         # Progress bars overwrite their line.
         shown = (printable(line.rpartition("\r")[2].rstrip()) for line in text.replace("\r\n", "\n").split("\n"))
         return [line[:_LINE] for line in shown if line.strip()]
+
+
+def _ports(process: psutil.Process) -> set[int]:
+    """At which a process takes connections."""
+    with suppress(psutil.NoSuchProcess):  # it has just ended
+        return {each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+    return set()
