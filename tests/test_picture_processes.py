@@ -87,6 +87,7 @@ def test_processes_that_are_on_their_way_are_waited_for_and_tell_what_they_tried
     folder, processes, tmp_path, monkeypatch
 ):
     (image,) = tiny.drawn(tmp_path, 1)
+    monkeypatch.setattr(picture_processes, "_ON_THEIR_WAY", SECONDS)
     monkeypatch.setattr(eight_bits, "_known", {})
     prompter = Prompter(open_processor(folder, LOADING))
     monkeypatch.setattr(eight_bits, "_levels_tried", lambda *_: pytest.fail("tried once more"))
