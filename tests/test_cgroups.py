@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from parityalign.core import cgroups, cores
-from parityalign.models import free_memory, memory, whole_memory
+from parityalign.models import free_memory, memory, total_memory
 
 HELD = "memory.current: 900", "memory.stat: anon 1\ninactive_file 300"
 HELD_1 = "memory.usage_in_bytes: 900", "memory.stat: total_cache 1\ntotal_inactive_file 300"
@@ -42,7 +42,7 @@ def groups(tmp_path, monkeypatch):
 )
 def test_memory_is_what_a_container_may_take(groups, said, whole, free):
     groups("0::/\n", **{"": said})
-    assert (whole_memory(), free_memory()) == (whole, free)
+    assert (total_memory(), free_memory()) == (whole, free)
 
 
 def test_a_job_has_the_least_of_the_limits_around_it(groups):
@@ -53,7 +53,7 @@ def test_a_job_has_the_least_of_the_limits_around_it(groups):
         slurm__job_7__step=("memory.max: max", "cpu.max: max 100000", *HELD),
         slurm__job_8=("memory.max: 1", "cpu.max: 1 100000", *HELD),
     )
-    assert (whole_memory(), free_memory(), cores.usable_cores()) == (2000, 1400, 2)
+    assert (total_memory(), free_memory(), cores.usable_cores()) == (2000, 1400, 2)
 
 
 def test_the_first_version_of_groups_has_a_folder_for_each_controller(groups):
@@ -64,16 +64,16 @@ def test_the_first_version_of_groups_has_a_folder_for_each_controller(groups):
         cpu=("cpu.cfs_quota_us: -1", "cpu.cfs_period_us: 100000"),
         cpu__docker__a=("cpu.cfs_quota_us: 250000", "cpu.cfs_period_us: 100000"),
     )
-    assert (whole_memory(), free_memory(), cores.usable_cores()) == (3000, 2400, 3)
+    assert (total_memory(), free_memory(), cores.usable_cores()) == (3000, 2400, 3)
 
 
 def test_a_container_that_sees_its_own_groups_only_still_has_their_limits(groups):
     """Its process is named by a path outside of what it sees."""
     groups("9:memory:/docker/a\n", memory=("memory.limit_in_bytes: 3000", *HELD_1))
-    assert whole_memory() == 3000
+    assert total_memory() == 3000
     groups("0::/../../b\n", **{"": ("cpu.max: 50000 100000",)})
     assert cores.usable_cores() == 1
 
 
 def test_without_groups_the_machine_is_all_there(groups):
-    assert (whole_memory(), free_memory(), cores.usable_cores()) == (9000, 5000, 16)
+    assert (total_memory(), free_memory(), cores.usable_cores()) == (9000, 5000, 16)

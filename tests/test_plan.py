@@ -360,7 +360,6 @@ def test_a_frozen_tower_counts_once_a_picture_however_long_the_training_is(visio
 def test_processes_that_share_a_training_each_look_at_the_pictures_that_they_are_dealt():
     """Of two processes each sees half of the pictures in one epoch, and nearly all in many."""
     size, device = published_size("Qwen/Qwen2-VL-2B-Instruct"), published.device("a100-80gb")
-    sat = 0.5  # the chance that a picture is dealt to a process in an epoch
 
     def of_tower(epochs: int, processes: int) -> float:
         frozen = LrMultipliers(vision=0)
@@ -373,7 +372,7 @@ def test_processes_that_share_a_training_each_look_at_the_pictures_that_they_are
         return with_tower - without
 
     for epochs in (1, 2, 3, 6):
-        assert of_tower(epochs, 2) == pytest.approx(2 * (1 - sat**epochs) * of_tower(epochs, 1))
+        assert of_tower(epochs, 2) == pytest.approx(2 * (1 - 0.5**epochs) * of_tower(epochs, 1))
 
 
 def test_reading_a_given_reply_takes_less_time_than_writing_it_and_more_memory():

@@ -50,7 +50,8 @@ class StoreFile:
         with self._in_words():
             if path is not None and not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._opened(read_only)
+            self._place = path if path and (self.read_only or not read_only) else Path(":memory:")
+            self._file = self._opened()
             self._prepare()
 
     def close(self) -> None:
@@ -68,16 +69,16 @@ class StoreFile:
                     raise
                 # It was read as a file that nobody writes, and a run may have begun to.
                 self._file.close()
-                self._file = self._opened(read_only=True)
+                self._file = self._opened()
                 return self._found(query, values)
 
     def _found(self, query: str, values: tuple[object, ...]) -> list[Any]:
         with closing(self._file.execute(query, values)) as cursor:
             return cursor.fetchall()
 
-    def _opened(self, read_only: bool) -> sqlite3.Connection:
+    def _opened(self) -> sqlite3.Connection:
         file = sqlite3.connect(
-            _looked_at(self.path) if self.path and self.read_only else self._place(read_only),
+            _looked_at(self._place) if self.read_only else self._place,
             uri=self.read_only,
             timeout=_SECONDS_TO_WAIT,
             check_same_thread=False,
@@ -105,9 +106,6 @@ class StoreFile:
         """Makes the file as small as what it holds."""
         with self._lock, self._in_words():
             self._file.execute("VACUUM")
-
-    def _place(self, read_only: bool) -> Path | str:
-        return ":memory:" if self.path is None or read_only else self.path
 
     def _prepare(self) -> None:
         (version,) = self._file.execute("PRAGMA user_version").fetchone()

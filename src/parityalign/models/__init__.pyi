@@ -55,7 +55,7 @@ from .max_pixels import usual_limit as usual_limit
 from .memory import free_memory as free_memory
 from .memory import give_back_memory as give_back_memory
 from .memory import held_meanwhile as held_meanwhile
-from .memory import whole_memory as whole_memory
+from .memory import total_memory as total_memory
 from .open import asked_with as asked_with
 from .open import fingerprint as fingerprint
 from .open import load_model as load_model

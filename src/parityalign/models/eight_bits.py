@@ -55,7 +55,7 @@ def eight_bits(processor: Any, read: Callable[[Any, Image.Image], Any]) -> Eight
     return None if levels is None else EightBits(bare, levels)
 
 
-def levels_tried() -> dict[str, "torch.Tensor | None"]:
+def known_levels() -> dict[str, "torch.Tensor | None"]:
     """What trying has shown, by processor settings."""
     with _trying:
         return {**_known}

@@ -29,7 +29,7 @@ def fits_twice(model: PreTrainedModel) -> bool:
     return free > _ROOM * _weights(model)
 
 
-def whole_memory() -> int:
+def total_memory() -> int:
     """Bytes of memory that this machine has, or that its container may take."""
     return min([int(psutil.virtual_memory().total), *memory_limits()])
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from parityalign.models.cutting import Array, Box, Cuts, Resize
-from parityalign.models.eight_bits import PIXELS, drawn, eight_bits, levels_tried, remember_levels, settings_key
+from parityalign.models.eight_bits import PIXELS, drawn, eight_bits, known_levels, remember_levels, settings_key
 from parityalign.models.resizing import as_pillow_does_it, by_pillow, can_resize
 
 Read = Callable[[Any, Image.Image], Any]
@@ -183,7 +183,7 @@ class Tried(NamedTuple):
 
 def tried() -> Tried:
     """What this process knows, for others."""
-    levels = levels_tried()
+    levels = known_levels()
     with _trying:
         return Tried(levels, {**_known})
 

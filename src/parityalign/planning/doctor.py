@@ -40,9 +40,9 @@ from parityalign.models import (
     refuse_damaged,
     refuse_teacher,
     this_device,
+    total_memory,
     usual_limit,
     weight_files,
-    whole_memory,
 )
 from parityalign.planning.advice import advice
 from parityalign.planning.costs import disk, weight_bytes
@@ -130,7 +130,7 @@ def inspect_machine() -> Machine:
     fast = bool(gpus) and bf16_is_fast(on_gpu=True)
     return Machine(
         cores=usable_cores(),
-        memory=whole_memory(),
+        memory=total_memory(),
         gpus=[{"name": gpu.name, "memory": gpu.total_memory, "bfloat16": fast} for gpu in gpus],
         packages={name: _version(name) for name in PACKAGES},
         hub=constants.ENDPOINT,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from parityalign.models import whole_memory
+from parityalign.models import total_memory
 from parityalign.planning.costs import USED
 from parityalign.planning.published import Device, device_called
 
@@ -20,7 +20,7 @@ _OF_MATRICES = 0.6
 def this_machine() -> Device:
     """The machine's GPU from the table, else measured values of GPU or processor."""
     if not torch.cuda.is_available():
-        memory = float(whole_memory())
+        memory = float(total_memory())
         return _measured(f"this processor, {torch.get_num_threads()} threads", memory, torch.device("cpu"))
     found = torch.cuda.get_device_properties(0)
     known = device_called(found.name, found.total_memory)

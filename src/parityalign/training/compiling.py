@@ -113,7 +113,7 @@ def _there() -> bool:
 
 
 def _repeated(model: nn.Module) -> Iterator[nn.Module]:
-    """The layers of lists of several of one kind, such as an encoder's; not those within them, nor with lengths."""
+    """The layers of lists of several of one kind, such as an encoder's; no list within them, none with `_LENGTHS`."""
     inside: set[nn.Module] = set()
     for layers in model.modules():
         if not isinstance(layers, nn.ModuleList) or layers in inside or len(layers) < 2:
