@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from typing import Any, TypeVar
+
+from anyio.from_thread import start_blocking_portal
 
 T = TypeVar("T")
 
@@ -15,18 +15,6 @@ def completed(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work())
-    begun = list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]]()
-
-    async def working() -> T:
-        begun.append((asyncio.get_running_loop(), asyncio.current_task()))
-        return await work()
-
-    with ThreadPoolExecutor(1, thread_name_prefix="loop") as thread:
-        done = thread.submit(copy_context().run, asyncio.run, working())
-        try:
-            return done.result()
-        except BaseException:
-            for loop, task in begun:
-                if task and not done.done():
-                    loop.call_soon_threadsafe(task.cancel)
-            raise
+    with start_blocking_portal() as portal:
+        result: T = portal.call(work)
+    return result
